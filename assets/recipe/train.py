@@ -1,0 +1,231 @@
+"""Trains sev-mini. With its default options it makes the released weights.
+
+Usage: python assets/recipe/train.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tokenizer as tokenizers_recipe
+import torch
+import transformers
+from batches import Batch, Encoder, Hiding, batches
+from conversations import Conversations
+from situations import Situations, load
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from words import Topics
+
+LOG = logging.getLogger("sev-mini")
+ASSETS = Path(__file__).resolve().parents[1]
+SHARES = {
+    "asked": 0.36,
+    "plain": 0.14,
+    "paraphrased": 0.08,
+    "earlier": 0.06,
+    "felt": 0.06,
+    "emotion_named": 0.13,
+    "device_named": 0.15,
+    "repeated": 0.04,
+}
+EARLY_SHARES = SHARES | {"repeated": 0.40}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the weights depend on besides the code and the data files."""
+
+    seed: int = 0
+    steps: int = 3400
+    tokens: int = 4096
+    rate: float = 2.5e-3
+    warmup: int = 60
+    early: int = 400
+    decay: float = 0.05
+    vocab: int = 1500
+    width: int = 192
+    layers: int = 6
+    heads: int = 6
+    kv_heads: int = 2
+    hidden: int = 384
+
+
+def network(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama model with random weights."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.width,
+        intermediate_size=settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads,
+        head_dim=32,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.04,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def loss_of(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+    """The weighted loss on the reply tokens.
+
+    The layers are called one by one, because the end of the last layer is only needed where a
+    reply token is predicted.
+    """
+    core = model.model
+    state = core.embed_tokens(batch.ids)
+    positions = torch.arange(batch.ids.shape[1])[None]
+    rotary = core.rotary_emb(state, position_ids=positions)
+    for index, layer in enumerate(core.layers):
+        normed = layer.input_layernorm(state)
+        attended = layer.self_attn(normed, attention_mask=batch.mask, position_embeddings=rotary)
+        state = state + attended[0]
+        if index == len(core.layers) - 1:
+            state = state[:, :-1][batch.weights[:, 1:] > 0]
+        state = state + layer.mlp(layer.post_attention_layernorm(state))
+    logits = model.lm_head(core.norm(state))
+    targets = batch.ids[:, 1:][batch.weights[:, 1:] > 0]
+    weights = batch.weights[:, 1:][batch.weights[:, 1:] > 0]
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def _optimizer(model: LlamaForCausalLM, settings: Settings) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), fused=True)
+
+
+def _rate(step: int, settings: Settings) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth."""
+    if step < settings.warmup:
+        return settings.rate * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes model and tokenizer in the Hugging Face layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config.do_sample = False
+    model.generation_config.max_new_tokens = 64
+    model.save_pretrained(folder)
+    tokenizers_recipe.save(tokenizer, folder)
+
+
+def _data(
+    settings: Settings, hiding: Hiding
+) -> tuple[PreTrainedTokenizerFast, Iterator[Batch], Iterator[Batch]]:
+    """The tokenizer, and the batches of the first steps and of the others."""
+    written = load(ASSETS / "sev" / "train.jsonl")
+    spellable = Conversations(Situations(Topics(), written), SHARES)
+    tokenizer = tokenizers_recipe.build(spellable, settings.vocab, settings.seed)
+    topics = Topics(tokenizers_recipe.pieces(tokenizer))
+    encoder = Encoder(tokenizer, hiding)
+    early, late = (
+        batches(
+            Conversations(Situations(topics, written), shares),
+            encoder,
+            settings.seed + offset,
+            tokenizer.pad_token_id,
+            settings.tokens,
+        )
+        for offset, shares in ((1, EARLY_SHARES), (2, SHARES))
+    )
+    return tokenizer, early, late
+
+
+def _update(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch, rate: float
+) -> float:
+    """One step; returns the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = loss_of(model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def _write_record(out: Path, settings: Settings, hiding: Hiding, **measured: float) -> None:
+    """Writes what the weights were made with."""
+    record = {
+        "settings": asdict(settings),
+        "hiding": asdict(hiding),
+        "shares": SHARES,
+        **measured,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def train(settings: Settings, hiding: Hiding, out: Path, saves: int, threads: int) -> None:
+    """Trains from scratch and writes the model, the tokenizer and a training record."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(settings.seed)
+    tokenizer, early, late = _data(settings, hiding)
+    model = network(settings, tokenizer).train()
+    optimizer = _optimizer(model, settings)
+    start, tokens, mean = time.monotonic(), 0, 0.0
+    for step in range(settings.steps):
+        batch = next(early if step < settings.early else late)
+        loss = _update(model, optimizer, batch, _rate(step, settings))
+        tokens += batch.tokens
+        mean = loss if step == 0 else 0.95 * mean + 0.05 * loss
+        if step % 25 == 0:
+            speed = tokens / (time.monotonic() - start)
+            LOG.info("step %d loss %.4f, %.0f tokens/s", step, mean, speed)
+        if saves and step and step % saves == 0:
+            save(model, tokenizer, out / f"step-{step}")
+    save(model, tokenizer, out)
+    _write_record(
+        out,
+        settings,
+        hiding,
+        tokens=tokens,
+        loss=round(mean, 4),
+        seconds=round(time.monotonic() - start),
+        threads=threads,
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def main() -> None:
+    """Reads the options and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ASSETS / "sev-mini")
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--saves", type=int, default=0, help="save every so many steps")
+    parser.add_argument("--threads", type=int, default=3)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(Settings(steps=options.steps), Hiding(), options.out, options.saves, options.threads)
+
+
+if __name__ == "__main__":
+    main()

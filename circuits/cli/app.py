@@ -1,0 +1,221 @@
+"""Commands of ``emotion-circuits``.
+
+Wrong input ends with one line on standard error and exit code 2; ``--debug`` shows the
+traceback instead. Heavy imports happen inside the commands, so that ``--help`` is quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuits.cli.console import ERRORS, OUT, Bars, accuracy_table, circuit_table
+from circuits.cli.options import (
+    Batch,
+    Budgets,
+    Data,
+    Device,
+    Dtype,
+    Emotions,
+    JudgeOption,
+    Model,
+    Out,
+    ReadOption,
+    Scenarios,
+    Test,
+    TestScenarios,
+    budget,
+    checked_stages,
+    numbers,
+    words,
+)
+from circuits.errors import CircuitsError
+from circuits.shipped import shipped
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="emotion-circuits",
+    help="Find, measure, export and use the circuits by which language models express emotion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback()
+def options(debug: Debug = False) -> None:
+    """Find, measure, export and use the circuits by which language models express emotion."""
+
+
+@app.command(
+    epilog="Example: [bold]emotion-circuits demo[/] (about a minute; no network, no GPU needed)"
+)
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
+) -> None:
+    """Run the whole job on the embedded model and a part of the shipped contexts."""
+    from circuits.pipeline import Plan, run
+
+    plan = Plan(
+        model=str(shipped("sev-mini")),
+        data=shipped("sev/train.jsonl"),
+        test=shipped("sev/test.jsonl"),
+        out=out,
+        scenarios=48,
+        dev_scenarios=8,
+        test_scenarios=24,
+    )
+    _show(run(plan, reporter=Bars()).folder)
+
+
+@app.command(
+    name="run",
+    epilog="Examples: [bold]emotion-circuits run --model meta-llama/Llama-3.2-3B-Instruct "
+    "--dtype bfloat16 --out runs/llama[/] · [bold]emotion-circuits run --model ./my-model "
+    "--data mine.jsonl --test mine_test.jsonl --out runs/mine[/]",
+)
+def run_command(
+    model: Model,
+    out: Out,
+    data: Data = None,
+    test: Test = None,
+    judge: JudgeOption = "lexicon",
+    emotions: Emotions = "",
+    scenarios: Scenarios = None,
+    test_scenarios: TestScenarios = None,
+    dev_scenarios: Annotated[
+        int, typer.Option(help="Train scenarios kept for the choice of strengths; 0: no choice.")
+    ] = 16,
+    stages: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
+    stable_layers: Annotated[
+        str, typer.Option(help="Layers of the reference direction, e.g. 21,22,23.")
+    ] = "",
+    doses: Annotated[str, typer.Option(help="Injected lengths in units of rms.")] = "",
+    read: ReadOption = "prompt",
+    budgets: Budgets = "0.10,0.02",
+    device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    batch_size: Batch = 96,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Run the whole job on a model: contexts to circuits to control, and a report.
+
+    A stage that was finished in the same folder with the same inputs is not run again.
+    """
+    from circuits.measure.importance import DOSES
+    from circuits.names import EMOTIONS
+    from circuits.pipeline import Plan, run
+
+    chosen = numbers(stable_layers, int, "--stable-layers")
+    plan = Plan(
+        model=model,
+        data=data or shipped("sev/train.jsonl"),
+        test=test or shipped("sev/test.jsonl"),
+        out=out,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        emotions=words(emotions) or EMOTIONS,
+        judge=judge,
+        scenarios=scenarios,
+        dev_scenarios=dev_scenarios,
+        test_scenarios=test_scenarios,
+        read=read,
+        stable_layers=chosen or None,
+        budget=budget(budgets),
+        batch_size=batch_size,
+        seed=seed,
+        doses=numbers(doses, float, "--doses") or DOSES,
+    )
+    _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
+
+
+@app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")
+def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Show the results of a run as tables."""
+    _show(run)
+
+
+@app.command(
+    epilog="Example: [bold]emotion-circuits export runs/demo --format graphml,dot --out graphs[/]"
+)
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one circuit's JSON file.")],
+    out: Out,
+    format: Annotated[
+        str, typer.Option(help="json, graphml, gexf, dot, mermaid, csv; comma-separated.")
+    ] = "json,graphml,gexf,dot,mermaid,csv",
+    emotion: Annotated[str, typer.Option(help="Only these emotions; all by default.")] = "",
+) -> None:
+    """Write circuits in formats that other programs read."""
+    from circuits.cli.reading import circuits_of
+    from circuits.export.formats import export_circuit
+
+    written = [
+        path
+        for circuit in circuits_of(run, words(emotion))
+        for path in export_circuit(circuit, out, words(format))
+    ]
+    for path in written:
+        OUT.print(str(path), soft_wrap=True)
+
+
+@app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")
+def model_card(
+    model: Annotated[
+        Path | None, typer.Argument(help="A model folder; the embedded model by default.")
+    ] = None,
+) -> None:
+    """Show the card of a model: how it was made, what it can do, what it cannot."""
+    from rich.markdown import Markdown
+
+    from circuits.errors import ModelError
+
+    card = (model or shipped("sev-mini")) / "README.md"
+    if not card.is_file():
+        raise ModelError(f"there is no model card {card}; give the folder of a model")
+    OUT.print(Markdown(card.read_text(encoding="utf-8")))
+
+
+def main() -> None:
+    """Entry point: errors of ours in one line, exit code 2."""
+    debug = "--debug" in sys.argv
+    if debug:
+        # Accepted before and after the command's name.
+        sys.argv = [sys.argv[0], *(word for word in sys.argv[1:] if word != "--debug")]
+    try:
+        app()
+    except CircuitsError as error:
+        if debug:
+            raise
+        ERRORS.print(f"error: {' '.join(str(error).split())}", markup=False, highlight=False)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        ERRORS.print("stopped; the same command goes on after the last finished stage")
+        raise SystemExit(130) from None
+
+
+def _show(folder: Path) -> None:
+    from circuits.pipeline.study import Study
+
+    study = Study(folder)
+    done = study.log["stages"]
+    if "circuits" in done:
+        OUT.print(circuit_table(study.circuits))
+    if "control" in done:
+        OUT.print(accuracy_table(study.accuracy))
+    for stage, entry in done.items():
+        cost = entry["receipt"]
+        OUT.print(
+            f"{stage:<11} {entry['seconds']:>7.1f} s  {cost['passes']:>7,} passes  "
+            f"{cost['steps']:>9,} cached tokens",
+            highlight=False,
+        )
+    if "report" in done:
+        OUT.print(f"\nreport: {(folder / 'report.html').resolve()}", soft_wrap=True, markup=False)

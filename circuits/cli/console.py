@@ -1,0 +1,99 @@
+"""What the command line shows: progress bars, tables, one-line errors."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from circuits.model.generation import Progress as Finished
+
+__all__ = ["ERRORS", "OUT", "Bars", "accuracy_table", "circuit_table"]
+
+_WIDTH = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else None
+OUT = Console(width=_WIDTH, soft_wrap=False)
+ERRORS = Console(stderr=True, width=_WIDTH, soft_wrap=True)
+
+
+class Bars:
+    """A progress bar per piece of work, one below the other."""
+
+    @contextmanager
+    def task(self, what: str, total: int) -> "Iterator[Finished]":
+        """Show a bar while the work goes on; ``total`` 0 means that it is not known."""
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<30}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=ERRORS) as bars:
+            task = bars.add_task(what, total=total or None)
+
+            def finished(count: int) -> None:
+                bars.advance(task, count)
+
+            yield finished
+            done = bars.tasks[0].completed
+            bars.update(task, total=done, completed=done)
+
+
+def accuracy_table(accuracy: Mapping[str, Any]) -> Table:
+    """Judged accuracy and price of every method."""
+    rows = {**accuracy["methods"], **accuracy.get("controls", {})}
+    emotions = next(iter(rows.values()))["by_emotion"]
+    table = Table(title="Replies that express the asked emotion, in percent (test contexts)")
+    table.add_column("method")
+    for name in ("all", *emotions):
+        table.add_column(name, justify="right")
+    table.add_column("perplexity ratio", justify="right")
+    table.add_column("repetition", justify="right")
+    for method, found in rows.items():
+        ratio = found["perplexity_ratio"]
+        table.add_row(
+            method.replace("_", " "),
+            f"{found['overall']:.1f}",
+            *(f"{found['by_emotion'][emotion]:.1f}" for emotion in emotions),
+            "-" if ratio is None else f"{ratio:.2f}",
+            f"{found['repetition']:.3f}",
+        )
+    return table
+
+
+def circuit_table(circuits: Mapping[str, Any]) -> Table:
+    """Size of every circuit and its strongest parts."""
+    table = Table(title="Circuits")
+    table.add_column("emotion")
+    for name in ("heads", "neurons", "share of the readout"):
+        table.add_column(name, justify="right")
+    table.add_column("strongest heads")
+    table.add_column("strongest neurons")
+    for emotion, circuit in circuits.items():
+        table.add_row(
+            emotion,
+            str(len(circuit.heads)),
+            str(len(circuit.neurons)),
+            f"{100 * circuit.scores.get('direct_share', 0.0):.0f}%",
+            _strongest(circuit, "head"),
+            _strongest(circuit, "neuron"),
+        )
+    return table
+
+
+def _strongest(circuit: Any, kind: str) -> str:
+    nodes = sorted(circuit.of_kind(kind), key=lambda node: -(node.effect or 0.0))
+    return ", ".join(node.id for node in nodes[:4])

@@ -1,0 +1,113 @@
+"""Options that commands share, and what their texts mean."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from circuits.errors import RunError
+
+if TYPE_CHECKING:
+    from circuits.graph.budget import Budget
+    from circuits.pipeline.plan import Stage
+
+__all__ = [
+    "Batch",
+    "Budgets",
+    "Data",
+    "Device",
+    "Dtype",
+    "Emotions",
+    "JudgeOption",
+    "Model",
+    "Out",
+    "ReadOption",
+    "Scenarios",
+    "Test",
+    "TestScenarios",
+    "budget",
+    "checked_stages",
+    "numbers",
+    "words",
+]
+
+N = TypeVar("N", int, float)
+
+Model = Annotated[str, typer.Option(help="Name on the Hugging Face hub, or a local folder.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Train scenarios (JSON lines); the shipped ones by default.")
+]
+Test = Annotated[
+    Path | None, typer.Option(help="Test scenarios (JSON lines); the shipped ones by default.")
+]
+JudgeOption = Annotated[
+    str, typer.Option(help="lexicon, classifier:MODEL, or http:BASE_URL#MODEL.")
+]
+Emotions = Annotated[str, typer.Option(help="Comma-separated; the six basic ones by default.")]
+Scenarios = Annotated[int | None, typer.Option(help="Use only so many train scenarios.")]
+TestScenarios = Annotated[int | None, typer.Option(help="Use only so many test scenarios.")]
+Budgets = Annotated[
+    str, typer.Option("--budget", help="Share of heads and of neurons in a circuit.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda if there is one.")]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"], typer.Option(help="Number type of the weights.")
+]
+ReadOption = Annotated[
+    Literal["prompt", "reply"],
+    typer.Option("--read", help="Read directions at the last prompt position or over the reply."),
+]
+Batch = Annotated[int, typer.Option(help="Prompts at once.")]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Comma-separated words.
+
+    >>> words("anger, fear")
+    ('anger', 'fear')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str, kind: Callable[[str], N], option: str) -> tuple[N, ...]:
+    """Comma-separated numbers.
+
+    Raises:
+        RunError: a word is no number.
+    """
+    try:
+        return tuple(kind(word) for word in words(text))
+    except ValueError as error:
+        raise RunError(f"{option}: {text!r} is no list of numbers, such as 1,2,3") from error
+
+
+def budget(text: str) -> "Budget":
+    """``0.10,0.02``: share of heads, share of neurons.
+
+    Raises:
+        RunError: not two numbers.
+        CircuitError: a number is no share.
+    """
+    from circuits.graph.budget import Budget
+
+    shares = numbers(text, float, "--budget")
+    if len(shares) != 2:
+        raise RunError(f"--budget: {text!r}; give two shares, of heads and of neurons: 0.10,0.02")
+    return Budget(*shares)
+
+
+def checked_stages(text: str) -> "tuple[Stage, ...]":
+    """Comma-separated stages; all of them for an empty text.
+
+    Raises:
+        RunError: a stage is unknown.
+    """
+    from circuits.pipeline.plan import STAGES
+
+    wanted = words(text) or STAGES
+    for word in wanted:
+        if word not in STAGES:
+            raise RunError(f"--stages: {word!r} is not known; stages are {', '.join(STAGES)}")
+    return tuple(stage for stage in STAGES if stage in wanted)

@@ -1,0 +1,1 @@
+"""Making a model express an emotion, and measuring how well it does and at what price."""

@@ -1,0 +1,1 @@
+"""Words only: contexts, prompts, replies, judges; no model."""

@@ -1,0 +1,120 @@
+"""A chat model behind an OpenAI-compatible server as judge.
+
+The model is asked whether a text *sounds* like the target emotion, apart from whether what it
+tells is good or bad; temperature 0. Wang et al. 2025 (arXiv:2510.11328) judge with GPT-4o-mini;
+the wording here is our own, so its verdicts are not theirs.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from circuits.data.judges.http_wording import SYSTEM
+from circuits.data.judges.protocol import Verdict
+from circuits.data.judges.questions import check_questions
+from circuits.errors import JudgeError
+
+__all__ = ["HttpJudge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpJudge:
+    """Asks ``{base_url}/chat/completions``; the key is read when judging and never kept."""
+
+    base_url: str
+    model: str = "gpt-4o-mini"
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; unset, the server is asked without one."""
+    timeout: float = 30.0
+    """Seconds for one whole answer."""
+    attempts: int = 5
+    workers: int = 4
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
+    jitter: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse addresses that cannot work or that carry a secret.
+
+        Raises:
+            JudgeError: The base URL is no plain http(s) address, or a number is too small.
+        """
+        try:
+            parts = urlsplit(self.base_url)
+            host = parts.hostname
+        except ValueError:
+            raise JudgeError("the judge's base URL is malformed; write https://HOST/v1") from None
+        # The address is written into every judgement file, so it must not hold a password.
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise JudgeError(
+                "the judge's base URL holds a user, a query or a fragment; write https://HOST/v1 "
+                f"and put the key into the environment variable {self.key_variable}"
+            )
+        if parts.scheme not in ("http", "https") or not host:
+            raise JudgeError(
+                f"the judge's base URL {self.base_url!r} is no address; write https://HOST/v1"
+            )
+        if self.attempts < 1 or self.workers < 1 or self.timeout <= 0:
+            raise JudgeError(
+                f"a judge needs attempts and workers from 1 and a timeout above 0; found "
+                f"{self.attempts}, {self.workers} and {self.timeout}"
+            )
+
+    @property
+    def name(self) -> str:
+        """``http``."""
+        return "http"
+
+    @property
+    def url(self) -> str:
+        """Where questions are sent."""
+        return f"{self.base_url.rstrip('/')}/chat/completions"
+
+    def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
+        """Judge ``texts[i]`` against the asked ``emotions[i]``; verdicts carry no label.
+
+        Raises:
+            JudgeError: The server refuses, stays away or gives no readable answer; or the
+                questions are malformed.
+        """
+        check_questions(texts, emotions)
+        # Loaded here: importing the package must not load the network library.
+        from circuits.data.judges.http_calls import Caller, Patience, ask_all, open_client
+
+        patience = Patience(
+            self.timeout,
+            self.attempts,
+            self.first_wait,
+            self.longest_wait,
+            self.sleep,
+            self.jitter,
+        )
+        with open_client(self.timeout, self.workers) as client:
+            caller = Caller(client, self.url, self.model, self._key(), self.key_variable, patience)
+            return ask_all(caller, texts, emotions, self.workers)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Address, model and wording; no key."""
+        return {
+            "name": self.name,
+            "base_url": self.base_url,
+            "model": self.model,
+            "temperature": 0,
+            "system": SYSTEM,
+        }
+
+    def _key(self) -> str | None:
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            return None
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise JudgeError(
+                f"the environment variable {self.key_variable} does not hold a key: it has spaces, "
+                "line breaks or letters outside ASCII; set it again"
+            )
+        return key

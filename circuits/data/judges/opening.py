@@ -1,0 +1,38 @@
+"""From the name of a judge, as written on a command line, to the judge."""
+
+from circuits.data.judges.classifier import ClassifierJudge
+from circuits.data.judges.http import HttpJudge
+from circuits.data.judges.lexicon import LexiconJudge
+from circuits.data.judges.protocol import Judge
+from circuits.errors import JudgeError
+
+__all__ = ["open_judge"]
+
+
+def open_judge(spec: str) -> Judge:
+    """Open ``lexicon``, ``classifier:ID_OR_PATH`` or ``http:BASE_URL[#MODEL]``.
+
+    Raises:
+        JudgeError: ``spec`` has none of these forms, or the address is malformed.
+
+    >>> open_judge("lexicon").name
+    'lexicon'
+    """
+    kind, _, rest = spec.strip().partition(":")
+    if kind == "lexicon" and rest == "" and ":" not in spec:
+        return LexiconJudge()
+    if kind == "classifier" and rest:
+        return ClassifierJudge(rest)
+    # "http://host" alone is an address, not yet a judge.
+    if kind == "http" and rest and not rest.startswith("//"):
+        base_url, mark, model = rest.partition("#")
+        if not mark:
+            return HttpJudge(base_url=base_url)
+        if model:
+            return HttpJudge(base_url=base_url, model=model)
+    # A mistyped address may hold a password; only its kind is repeated.
+    raise JudgeError(
+        f"no judge has the form that begins with {kind[:20]!r}; write lexicon, "
+        "classifier:ID_OR_PATH (a Hugging Face id or a folder) or http:BASE_URL[#MODEL] "
+        "(such as http:https://api.openai.com/v1#gpt-4o-mini)"
+    )

@@ -1,0 +1,41 @@
+"""What a judge is: something that decides whether a text expresses an asked emotion."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["Judge", "Verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's answer on one text."""
+
+    match: bool
+    """Does the text express the asked emotion?"""
+    label: str | None
+    """The emotion (or ``neutral``) that the judge heard; ``None`` if it only answers yes or no."""
+    reason: str
+    """A short reason, in words."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Decides whether texts express the emotions that were asked for."""
+
+    @property
+    def name(self) -> str:
+        """A short name, such as ``lexicon``; written into every judgement file."""
+        ...
+
+    def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
+        """Judge ``texts[i]`` against the asked ``emotions[i]`` (an emotion or ``neutral``).
+
+        Raises:
+            JudgeError: the judge cannot be reached, or its answers cannot be read.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Everything another person needs to judge in the same way; never a secret."""
+        ...

@@ -1,0 +1,35 @@
+"""What every judge refuses: questions that have no answer."""
+
+from collections.abc import Sequence
+
+from circuits.errors import JudgeError
+from circuits.names import EMOTIONS, NEUTRAL
+
+__all__ = ["EMPTY", "check_questions"]
+
+EMPTY = "empty text"
+"""The reason with which every judge turns down a text without a word."""
+
+
+def check_questions(texts: Sequence[str], emotions: Sequence[str]) -> None:
+    """Refuse questions that no judge can answer.
+
+    Raises:
+        JudgeError: The two sequences differ in length, or an emotion does not exist.
+    """
+    if isinstance(texts, str) or isinstance(emotions, str) or len(texts) != len(emotions):
+        found = (
+            "a single string"
+            if isinstance(texts, str) or isinstance(emotions, str)
+            else f"{len(texts)} texts and {len(emotions)} emotions"
+        )
+        raise JudgeError(
+            f"a judge needs one asked emotion per text; found {found}. "
+            "Pass two lists of the same length."
+        )
+    for index, emotion in enumerate(emotions):
+        if emotion not in EMOTIONS and emotion != NEUTRAL:
+            raise JudgeError(
+                f"item {index} asks for {emotion!r}; a judge knows {', '.join(EMOTIONS)} "
+                f"and {NEUTRAL}"
+            )

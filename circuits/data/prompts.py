@@ -1,0 +1,75 @@
+"""Prompts: the only place where an instruction is worded.
+
+The wording is that of Wang et al. 2025 (arXiv 2510.11328): the emotion is asked for in the
+system turn, the context is the user turn. A prompt without the asking line is *plain*.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from circuits.data.sev import Context
+from circuits.errors import DataError
+from circuits.names import EMOTIONS
+
+__all__ = ["Prompt", "asked", "asked_prompts", "plain", "plain_prompts"]
+
+_BRIEF = "Keep the reply to at most two sentences."
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A context with an instruction: an emotion is asked for, or (plain) none."""
+
+    context: Context
+    emotion: str | None
+    """The asked emotion; ``None`` in a plain prompt."""
+
+    @property
+    def key(self) -> str:
+        """``work_00__positive__anger``, as in the published files; plain ones end in ``plain``."""
+        asked = self.emotion or "plain"
+        return f"{self.context.scenario}__{self.context.valence}__{asked}"
+
+    @property
+    def system(self) -> str:
+        """The system turn."""
+        return _BRIEF if self.emotion is None else f"Always reply in {self.emotion}.\n{_BRIEF}"
+
+    @property
+    def user(self) -> str:
+        """The user turn."""
+        return f"{self.context.situation}\n{self.context.event}"
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The turns as a chat template takes them."""
+        return [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": self.user},
+        ]
+
+
+def asked(context: Context, emotion: str) -> Prompt:
+    """The context with a request for ``emotion``.
+
+    Raises:
+        DataError: the emotion is not a word or a few words on one line.
+    """
+    if emotion.splitlines() != [emotion.strip()]:
+        raise DataError(f"{emotion!r} cannot be asked for; give a word such as {EMOTIONS[0]}")
+    return Prompt(context, emotion)
+
+
+def plain(context: Context) -> Prompt:
+    """The context with no emotion asked for."""
+    return Prompt(context, None)
+
+
+def asked_prompts(contexts: Sequence[Context], emotions: Sequence[str] = EMOTIONS) -> list[Prompt]:
+    """Every context with every emotion; a context's prompts stand together."""
+    return [asked(context, emotion) for context in contexts for emotion in emotions]
+
+
+def plain_prompts(contexts: Sequence[Context]) -> list[Prompt]:
+    """Every context, with no emotion asked for."""
+    return [plain(context) for context in contexts]

@@ -1,0 +1,28 @@
+"""Circuits as files that other programs read; opening one needs no torch."""
+
+from circuits.export.diagrams import dot, mermaid
+from circuits.export.formats import FORMATS, export_circuit, file_stem
+from circuits.export.graph_files import gexf, graphml
+from circuits.export.node_link import (
+    circuit_from_json,
+    circuit_to_json,
+    read_circuit,
+    write_circuit,
+)
+from circuits.export.tables import edges_csv, nodes_csv
+
+__all__ = [
+    "FORMATS",
+    "circuit_from_json",
+    "circuit_to_json",
+    "dot",
+    "edges_csv",
+    "export_circuit",
+    "file_stem",
+    "gexf",
+    "graphml",
+    "mermaid",
+    "nodes_csv",
+    "read_circuit",
+    "write_circuit",
+]

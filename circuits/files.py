@@ -1,0 +1,136 @@
+"""Files written whole or not at all, and JSON read with an answer to "where is it wrong?".
+
+A file is written to a temporary neighbour, flushed to disk and renamed, so a reader never
+meets half of it.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import DataError
+
+__all__ = [
+    "digest",
+    "read_json",
+    "read_json_lines",
+    "write_atomically",
+    "write_json",
+    "write_json_lines",
+    "write_text",
+]
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file, then rename it to ``path``.
+
+    Raises:
+        DataError: the folder cannot be written to, or the text is not Unicode.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except UnicodeEncodeError as error:
+        found = error.object[error.start]
+        raise DataError(f"cannot write {path}: {found!r} is half a character") from error
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
+    write_atomically(path, lambda temporary: _write(temporary, text))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as indented JSON; refuses NaN, which is not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing, not UTF-8 or not JSON; names the path and the line.
+    """
+    text = _read(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}: JSON that cannot be read ({_odd(error)})") from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for every non-blank line.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, or a line is not a JSON object.
+    """
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (RecursionError, ValueError) as error:
+            raise DataError(f"{path}, line {number}: not JSON ({_odd(error)})") from error
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}, line {number}: expected a JSON object, found {type(row).__name__}"
+            )
+        yield number, row
+
+
+def digest(*paths: Path) -> str:
+    """``sha256:`` of the contents of ``paths``, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return f"sha256:{total.hexdigest()}"
+
+
+def _odd(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error

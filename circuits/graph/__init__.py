@@ -1,0 +1,1 @@
+"""Circuits: built from measurements, as plain values."""

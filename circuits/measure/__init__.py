@@ -1,0 +1,1 @@
+"""One quantity per file: its record and the function that makes it."""

@@ -1,0 +1,259 @@
+"""How much every sublayer can move the emotion readout: injected doses, read at the end.
+
+At one sublayer and the last position of a plain prompt, ``dose * rms`` along the sublayer's
+emotion direction is added to what the sublayer writes; the response is the change of the readout
+divided by the injected length (Wang et al. 2025, arXiv 2510.11328, stage 6.3). The model runs
+on from there, so the response is a total effect.
+
+Positions before the last never see the change. So the prompt is read once up to its last token,
+and only that token is run again, all sublayers, emotions, doses and controls side by side. This
+is exact.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.data.prompts import plain
+from circuits.measure.directions import Directions, reference_direction
+from circuits.measure.means import PlainMeans, PlainRest
+from circuits.measure.moments import Moments
+from circuits.measure.sweep import Grid
+from circuits.model.chat import Tokens, encode_prompt, pad_left
+from circuits.model.edits import Add, edited
+from circuits.model.forward import Prefix, branch, prefill
+from circuits.model.generation import Progress, batches
+from circuits.model.protocol import Model, device_of
+from circuits.model.runs import reading
+from circuits.names import SUBLAYERS
+from circuits.provenance import Provenance
+from circuits.records import Record
+
+__all__ = ["DOSES", "Importance", "ReadAt", "sublayer_importance"]
+
+DOSES = (0.1, 0.3, 0.5, 0.7)
+"""Injected lengths in units of the sublayer's rms (Wang et al. 2025)."""
+
+ReadAt = Literal["resid_post", "final"]
+"""The readout projects the last layer's resid_post, or what the final norm makes of it."""
+
+_WRITES = {"attn": "attn_out", "mlp": "mlp_out"}
+_PROMPTS_AT_ONCE = 8
+_VARIANTS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Importance(Record):
+    """Response of the readout to injections, per unit of injected length.
+
+    The readout is the projection on the emotion's reference direction. Positive: injecting the
+    direction at the sublayer moves the readout towards the emotion.
+    """
+
+    slope: Float[Tensor, "emotion sublayer layer"]
+    """Response averaged over doses and contexts."""
+    stderr: Float[Tensor, "emotion sublayer layer"]
+    """Standard error of ``slope`` over contexts."""
+    response: Float[Tensor, "emotion dose sublayer layer"]
+    """Response at each dose, averaged over contexts."""
+    control: Float[Tensor, "emotion sublayer layer"]
+    """Largest |response| to random directions of the same length, averaged over contexts."""
+    baseline: Float[Tensor, " emotion"]
+    """Readout of the plain prompts as they are."""
+    rms: Float[Tensor, "sublayer layer"]
+    """Length of dose 1."""
+    reference: Float[Tensor, "emotion d_model"]
+    """The unit directions that the readout projects on."""
+
+    emotion: tuple[str, ...]
+    dose: tuple[float, ...]
+    sublayer: tuple[str, ...]
+    layer: tuple[int, ...]
+    read_at: str
+    stable_layers: tuple[int, ...]
+    n_contexts: tuple[int, ...]
+    """Contexts per emotion: those in which a reply with the emotion was accepted."""
+    n_random: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Variants:
+    """What is added at each sublayer: emotion by emotion all doses, then random directions."""
+
+    vectors: Float[Tensor, "sublayer layer variant d_model"]
+    lengths: Float[Tensor, "sublayer layer variant"]
+
+
+def sublayer_importance(
+    model: Model,
+    grid: Grid,
+    directions: Directions,
+    provenance: Provenance,
+    *,
+    stable: tuple[int, ...],
+    doses: Sequence[float] = DOSES,
+    read_at: ReadAt = "resid_post",
+    n_random: int = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Importance, PlainMeans]:
+    """Response of every emotion's readout to injections at every sublayer.
+
+    Costs one pass per context, and one cached token per context, sublayer, layer and variant.
+    The untouched prompts that the responses are relative to give, for nothing, the mean head
+    outputs and neuron activations of plain prompts.
+
+    Raises:
+        AxisError: a stable layer does not exist.
+    """
+    reference = reference_direction(directions, stable)
+    local = _towards(directions.vectors, reference)
+    variants = _variants(local, directions.rms, doses, n_random, seed)
+    prompts = [encode_prompt(model, plain(context)) for context in grid.contexts]
+    scores = torch.zeros(len(prompts), *variants.lengths.shape, len(reference))
+    baseline = torch.zeros(len(prompts), len(reference))
+    rest = PlainRest(model)
+    for chosen in batches(prompts, _PROMPTS_AT_ONCE):
+        rows = pad_left([prompts[i] for i in chosen], device_of(model))
+        scores[chosen], baseline[chosen] = _scores(model, rows, variants, reference, read_at, rest)
+        if progress:
+            progress(len(chosen))
+    importance = _summarise(
+        scores - baseline[:, None, None, None], baseline, variants, grid, directions, reference,
+        provenance, doses=tuple(doses), stable=stable, read_at=read_at, n_random=n_random,
+    )  # fmt: skip
+    return importance, rest.result(provenance)
+
+
+def _towards(
+    vectors: Float[Tensor, "emotion sublayer layer d_model"],
+    reference: Float[Tensor, "emotion d_model"],
+) -> Float[Tensor, "emotion sublayer layer d_model"]:
+    agree = torch.einsum("eslw,ew->esl", vectors, reference)
+    return vectors * agree.sign().where(agree != 0, 1.0)[..., None]
+
+
+def _variants(
+    local: Float[Tensor, "emotion sublayer layer d_model"],
+    rms: Float[Tensor, "sublayer layer"],
+    doses: Sequence[float],
+    n_random: int,
+    seed: int,
+) -> _Variants:
+    random = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(n_random, *local.shape[1:], generator=random)
+    drawn = drawn / drawn.norm(dim=-1, keepdim=True)
+    middle = sorted(doses)[len(doses) // 2]
+    dose = torch.cat([torch.tensor(doses).repeat(len(local)), torch.full((n_random,), middle)])
+    unit = torch.cat([local.repeat_interleave(len(doses), dim=0), drawn])
+    lengths = rms[..., None] * dose
+    return _Variants(rearrange(unit, "v s l d -> s l v d") * lengths[..., None], lengths)
+
+
+@torch.no_grad()
+def _scores(
+    model: Model,
+    rows: Tokens,
+    variants: _Variants,
+    reference: Float[Tensor, "emotion d_model"],
+    read_at: ReadAt,
+    rest: PlainRest,
+) -> tuple[Float[Tensor, "prompt sublayer layer variant emotion"], Float[Tensor, "prompt emotion"]]:
+    """Readouts of all variants, and of the prompts as they are."""
+    _, prefix = prefill(model, Tokens(rows.ids[:, :-1], rows.mask[:, :-1]))
+    places = [(s, i) for i in range(variants.lengths.shape[1]) for s in range(len(SUBLAYERS))]
+    n_variants = variants.lengths.shape[-1]
+    found = torch.zeros(len(rows.ids), *variants.lengths.shape, len(reference))
+    baseline = torch.zeros(len(rows.ids), len(reference))
+    together = max(1, _VARIANTS_AT_ONCE // n_variants)
+    for start in range(0, len(places), together):
+        some = places[start : start + together]
+        # The first copy of every call is the prompt as it is.
+        edits = _edits(variants, some, device_of(model))
+        times = 1 + len(some) * n_variants
+        with rest.reading() if start == 0 else nullcontext():
+            final = _final(model, rows.ids[:, -1:], prefix, times, edits, read_at)
+        scores = (final @ reference.T).float().cpu()
+        baseline = scores[:, 0]
+        for k, (s, layer) in enumerate(some):
+            found[:, s, layer] = scores[:, 1 + k * n_variants : 1 + (k + 1) * n_variants]
+    return found, baseline
+
+
+def _edits(
+    variants: _Variants, places: Sequence[tuple[int, int]], device: torch.device
+) -> list[Add]:
+    n, d_model = variants.vectors.shape[-2:]
+    edits = []
+    for k, (s, layer) in enumerate(places):
+        added = torch.zeros(1 + len(places) * n, d_model, device=device)
+        added[1 + k * n : 1 + (k + 1) * n] = variants.vectors[s, layer]
+        edits.append(Add(_WRITES[SUBLAYERS[s]], layer, added, positions="variant"))
+    return edits
+
+
+def _final(
+    model: Model,
+    last: Int[Tensor, "prompt 1"],
+    prefix: Prefix,
+    times: int,
+    edits: Sequence[Add],
+    read_at: ReadAt,
+) -> Float[Tensor, "prompt variant d_model"]:
+    end = model.cfg.n_layers - 1
+    with edited(model, edits), reading(model, {read_at: lambda x: x}, [end]) as table:
+        branch(model, last, prefix, times)
+    return table[read_at][end].reshape(len(last), times, -1).float().cpu()
+
+
+def _summarise(
+    change: Float[Tensor, "prompt sublayer layer variant emotion"],
+    baseline: Float[Tensor, "prompt emotion"],
+    variants: _Variants,
+    grid: Grid,
+    directions: Directions,
+    reference: Float[Tensor, "emotion d_model"],
+    provenance: Provenance,
+    *,
+    doses: tuple[float, ...],
+    stable: tuple[int, ...],
+    read_at: ReadAt,
+    n_random: int,
+) -> Importance:
+    emotions, present = directions.emotion, grid.present
+    response = change / variants.lengths[..., None].clamp_min(1e-12)
+    shape = (len(emotions), *directions.rms.shape)
+    by_dose, slope, control = Moments((*shape, len(doses))), Moments(shape), torch.zeros(shape)
+    for e in range(len(emotions)):
+        own = response[present[:, e]][..., e]
+        mine = own[..., e * len(doses) : (e + 1) * len(doses)]
+        group = torch.full((len(mine),), e)
+        by_dose.update(mine, group)
+        slope.update(mine.mean(-1), group)
+        if n_random:
+            control[e] = own[..., len(emotions) * len(doses) :].mean(0).abs().amax(-1)
+    total = slope.result()
+    return Importance(
+        provenance=provenance,
+        slope=total.mean,
+        stderr=total.stderr,
+        response=rearrange(by_dose.result().mean, "e s l dose -> e dose s l"),
+        control=control,
+        baseline=torch.stack([baseline[present[:, e], e].mean() for e in range(len(emotions))]),
+        rms=directions.rms,
+        reference=reference,
+        emotion=emotions,
+        dose=doses,
+        sublayer=directions.sublayer,
+        layer=directions.layer,
+        read_at=read_at,
+        stable_layers=stable,
+        n_contexts=tuple(present.sum(0).tolist()),
+        n_random=n_random,
+    )

@@ -1,0 +1,110 @@
+"""What every MLP neuron adds along the emotion direction: exact, without another pass.
+
+An MLP's write is ``post @ W_out`` (plus a bias), so along a direction v it is the sum over
+neurons of ``post[n] * (W_out[n] . v)``. Wang et al. 2025 (arXiv 2510.11328, stage 4.1) rank by
+this quantity. It is not centred: a neuron that is as active for every emotion ranks high if its
+weight is large. ``centred`` takes the mean over the emotions of the same context off, so that
+only what differs between emotions counts; the circuits are made from it by default.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.measure.controls import QUANTILE, random_directions
+from circuits.measure.directions import Directions
+from circuits.measure.sweep import Sweep
+from circuits.model.protocol import Model
+from circuits.provenance import Provenance
+from circuits.records import Record
+
+__all__ = ["NeuronEffects", "neuron_effects"]
+
+_BETA = "layer neuron d_model, emotion layer d_model -> emotion layer neuron"
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronEffects(Record):
+    """Direct effect of every neuron on its layer's emotion direction, at the last prompt position.
+
+    Positive: the neuron pushes towards the emotion. Unit: length in the residual stream.
+    """
+
+    mean: Float[Tensor, "emotion layer neuron"]
+    """Effect in prompts that ask for the emotion, averaged over contexts."""
+    stderr: Float[Tensor, "emotion layer neuron"]
+    """Standard error of ``mean`` over contexts."""
+    centred: Float[Tensor, "emotion layer neuron"]
+    """Effect minus its mean over the emotions of the same context."""
+    centred_stderr: Float[Tensor, "emotion layer neuron"]
+    """Standard error of ``centred`` over contexts."""
+    positive: Float[Tensor, "emotion layer neuron"]
+    """Mean of the effect's positive part."""
+    negative: Float[Tensor, "emotion layer neuron"]
+    """Mean of the effect's negative part, as a positive number."""
+    weight: Float[Tensor, "emotion layer neuron"]
+    """Projection of the neuron's output weights on the direction (beta)."""
+    activation: Float[Tensor, "emotion layer neuron"]
+    """Mean activation (post)."""
+    control: Float[Tensor, "emotion layer"]
+    """99th percentile of |centred effect| of the layer's neurons along random directions."""
+
+    emotion: tuple[str, ...]
+    layer: tuple[int, ...]
+    neuron: tuple[int, ...]
+    n_contexts: tuple[int, ...]
+    """Contexts per emotion behind ``mean``."""
+
+
+def neuron_effects(
+    model: Model, sweep: Sweep, directions: Directions, provenance: Provenance, *, draws: int = 20
+) -> NeuronEffects:
+    """Effects of all neurons from the sums of one sweep.
+
+    The direction is a constant factor, so the mean and the standard error of the effect are
+    those of the activation times its weight, and so for the positive and the negative part.
+    """
+    W_out = model.W_out.detach().float().cpu()
+    after_mlp = directions.sel(sublayer="mlp").vectors[:, 0]
+    beta = einsum(W_out, after_mlp, _BETA)
+    above = sweep.post_above_zero.mean
+    below = above - sweep.post.mean
+    return NeuronEffects(
+        provenance=provenance,
+        mean=beta * sweep.post.mean,
+        stderr=beta.abs() * sweep.post.stderr,
+        centred=beta * sweep.post_centred.mean,
+        centred_stderr=beta.abs() * sweep.post_centred.stderr,
+        positive=beta.abs() * torch.where(beta > 0, above, below),
+        negative=beta.abs() * torch.where(beta > 0, below, above),
+        weight=beta,
+        activation=sweep.post.mean,
+        control=_control(W_out, sweep.post_centred.mean, draws),
+        emotion=directions.emotion,
+        layer=directions.layer,
+        neuron=tuple(range(W_out.shape[1])),
+        n_contexts=tuple(sweep.post.count.tolist()),
+    )
+
+
+def _control(
+    W_out: Float[Tensor, "layer neuron d_model"],
+    centred: Float[Tensor, "emotion layer neuron"],
+    draws: int,
+) -> Float[Tensor, "emotion layer"]:
+    random = random_directions(draws, W_out.shape[-1])
+    weights = einsum(W_out, random, "layer neuron d_model, draw d_model -> draw layer neuron")
+    found = []
+    for layer in range(W_out.shape[0]):
+        effects = (weights[:, None, layer] * centred[None, :, layer]).abs()
+        found.append(_quantile(effects.transpose(0, 1).flatten(1)))
+    return torch.stack(found, dim=1)
+
+
+def _quantile(values: Float[Tensor, "emotion draw"]) -> Float[Tensor, " emotion"]:
+    # torch.quantile refuses more than 16 million values; a large model has more neurons x draws.
+    place = max(0, min(values.shape[1] - 1, round(QUANTILE * (values.shape[1] - 1))))
+    return values.kthvalue(place + 1, dim=1).values

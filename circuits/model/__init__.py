@@ -1,0 +1,1 @@
+"""A transformer without emotions; the only layer that knows TransformerLens."""

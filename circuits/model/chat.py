@@ -1,0 +1,117 @@
+"""From prompts to tokens: the chat template, one begin token, left padding.
+
+Two traps are closed here and nowhere else. A chat template that writes its own begin token gets
+a second one from a tokenizer that adds one (the published scripts run with two); and a template
+that writes today's date gives other numbers tomorrow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from circuits.data.prompts import Prompt
+from circuits.errors import ModelError
+from circuits.model.protocol import Model
+
+__all__ = ["DATE", "Tokens", "encode_prompt", "encode_text", "pad_left", "render", "stop_tokens"]
+
+DATE = "26 Jul 2024"
+"""The date given to templates that write one (the default date of Llama 3's template)."""
+
+_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{DATE}{{%- endmacro -%}}"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of token sequences, padded on the left."""
+
+    ids: Int[Tensor, "prompt pos"]
+    mask: Bool[Tensor, "prompt pos"]
+    """False where padded."""
+
+
+def render(model: Model, prompt: Prompt) -> str:
+    """The prompt as the model's chat template writes it, ready for the reply.
+
+    A template without a system turn gets the instruction at the head of the user turn.
+
+    Raises:
+        ModelError: the model has no tokenizer, or its tokenizer no chat template.
+    """
+    tokenizer = _tokenizer(model)
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ModelError(
+            "the model's tokenizer has no chat template, so prompts cannot be built; "
+            "use a chat-tuned model"
+        )
+    merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
+    text = _template(tokenizer, prompt.messages)
+    if text is None or prompt.system.split("\n")[0] not in text:
+        text = _template(tokenizer, merged)
+    if text is None:
+        raise ModelError("the model's chat template accepts neither a system turn nor a user turn")
+    return text
+
+
+def encode_prompt(model: Model, prompt: Prompt) -> list[int]:
+    """Token ids of the rendered prompt, with exactly one begin token if the model has one."""
+    tokenizer = _tokenizer(model)
+    ids = list(tokenizer(render(model, prompt), add_special_tokens=False)["input_ids"])
+    begin = tokenizer.bos_token_id
+    if begin is None:
+        return ids
+    while ids[:2] == [begin, begin]:
+        ids = ids[1:]
+    return ids
+
+
+def encode_text(model: Model, text: str) -> list[int]:
+    """Token ids of ``text`` as a continuation: no special token is added."""
+    return list(_tokenizer(model)(text, add_special_tokens=False)["input_ids"])
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device, pad: int = 0) -> Tokens:
+    """Stack sequences of different length, padded on the left with ``pad``."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[place, width - len(row) :] = True
+    return Tokens(ids.to(device), mask.to(device))
+
+
+def stop_tokens(model: Model) -> tuple[int, ...]:
+    """Ids that end a reply: the tokenizer's end token and those of the generation settings."""
+    wrapped = getattr(model, "original_model", None)
+    listed = getattr(getattr(wrapped, "generation_config", None), "eos_token_id", None)
+    ids = listed if isinstance(listed, list) else [listed]
+    ids = [*ids, _tokenizer(model).eos_token_id]
+    return tuple(sorted({int(i) for i in ids if i is not None}))
+
+
+def _tokenizer(model: Model) -> Any:
+    if model.tokenizer is None:
+        raise ModelError("the model has no tokenizer; load it with one")
+    return model.tokenizer
+
+
+def _template(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
+    # Templates refuse a role by raising; jinja2 is imported here because transformers brings it.
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            # A macro hides the function of the same name that would give today's date.
+            chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=DATE,
+        )
+    except TemplateError:
+        return None

@@ -1,0 +1,138 @@
+"""Changes to a model as values, and the one interpreter that applies them.
+
+An edit says what is changed: add a vector at a site, or replace a slice of it. It can be
+printed, stored in a provenance, and tested without a model. :func:`edited` makes hooks of a
+list of edits, out of place, and takes them away again on every path.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.errors import ModelError
+from circuits.model.forward import phase
+from circuits.model.protocol import Hook, Model
+from circuits.names import hook
+
+__all__ = ["Add", "Edit", "Replace", "When", "by_row", "edited"]
+
+When = Literal["prompt", "every"]
+"""``prompt``: once, while the prompt is read. ``every``: at every call, decoding too."""
+
+Positions = Literal["last", "all", "variant"]
+"""The last position of a call, all of them, or (see :func:`~circuits.model.forward.branch`) every
+copy of the last token with a value of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """Add ``value`` to the activation at ``site`` of ``layer``.
+
+    At ``z`` the value is ``[head d_head]``, at ``post`` ``[neuron]``, elsewhere ``[d_model]``. A
+    leading axis gives every row of the batch (or every variant) a value of its own.
+    """
+
+    site: str
+    layer: int
+    value: Float[Tensor, "..."]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation with the value added."""
+        value = self.value.to(activation)
+        if self.positions == "all":
+            return activation + _with_position(value, activation)
+        if self.positions == "variant":
+            # The copies lie along the position axis, or (TransformerLens 3) along the rows.
+            by_copy = activation.reshape(-1, *value.shape)
+            return (by_copy + value).reshape(activation.shape)
+        changed = activation.clone()
+        changed[:, -1] = activation[:, -1] + value
+        return changed
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """Put ``value`` where ``chosen`` is true; shapes as in :class:`Add`."""
+
+    site: str
+    layer: int
+    value: Float[Tensor, "..."]
+    chosen: Bool[Tensor, "..."]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation with the chosen parts replaced."""
+        value, chosen = self.value.to(activation), self.chosen.to(activation.device)
+        if self.positions == "all":
+            value, chosen = _with_position(value, activation), _with_position(chosen, activation)
+            return value.where(chosen, activation)
+        changed = activation.clone()
+        changed[:, -1] = value.where(chosen, activation[:, -1])
+        return changed
+
+
+Edit = Add | Replace
+
+
+def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
+    """One list of edits for a batch whose row ``i`` gets those of ``groups[rows[i]]``.
+
+    Groups may touch different places; a row is left alone where its group has no edit.
+    """
+    places: dict[tuple[str, int, Positions, When], dict[int, Tensor]] = {}
+    for number, group in enumerate(groups):
+        for edit in group:
+            own = places.setdefault((edit.site, edit.layer, edit.positions, edit.when), {})
+            own[number] = own[number] + edit.value if number in own else edit.value
+    merged: list[Edit] = []
+    for (site, layer, positions, when), values in places.items():
+        nothing = torch.zeros_like(next(iter(values.values())))
+        table = torch.stack([values.get(number, nothing) for number in range(len(groups))])
+        merged.append(Add(site, layer, table[list(rows)], positions, when))
+    return merged
+
+
+@contextmanager
+def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
+    """The model with ``edits`` inside the block, the untouched model after it.
+
+    Edits at one site are applied in the order given. Left padding keeps the last position at
+    the end of every row, so ``positions="last"`` is the same place for all.
+
+    Raises:
+        ModelError: an edit names a layer that the model does not have.
+    """
+    by_place: dict[tuple[str, int], list[Edit]] = {}
+    for edit in edits:
+        if not 0 <= edit.layer < model.cfg.n_layers:
+            raise ModelError(
+                f"an edit names layer {edit.layer}; "
+                f"the model has layers 0 to {model.cfg.n_layers - 1}"
+            )
+        by_place.setdefault((edit.site, edit.layer), []).append(edit)
+    hooks: list[Hook] = [(hook(*place), _hook(own)) for place, own in by_place.items()]
+    with model.hooks(fwd_hooks=hooks):
+        yield model
+
+
+def _hook(edits: list[Edit]) -> Callable[..., Tensor]:
+    def change(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
+        for edit in edits:
+            if edit.when == "every" or phase() == "prompt":
+                activation = edit.apply(activation)
+        return activation
+
+    return change
+
+
+def _with_position(value: Tensor, activation: Tensor) -> Tensor:
+    # A value with a row axis has as many axes as the activation has without its position axis.
+    return value.unsqueeze(1) if value.ndim == activation.ndim - 1 else value

@@ -1,0 +1,165 @@
+"""The one place where a model is run: plain passes, and passes over cached keys and values.
+
+TransformerLens 4 hands out Hugging Face's cache object, TransformerLens 3 has a cache class of
+its own; the rest of the package sees a :class:`Prefix`.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.model.chat import Tokens
+from circuits.model.protocol import Model
+from circuits.model.receipts import charge
+
+__all__ = ["Phase", "Prefix", "branch", "during", "extend", "phase", "prefill", "run"]
+
+Phase = Literal["prompt", "decode"]
+"""Is the model reading a prompt, or writing a reply token by token?"""
+
+_PHASE: ContextVar[Phase] = ContextVar("phase", default="prompt")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of tokens that a model has read."""
+
+    cache: Any
+    mask: Bool[Tensor, "prompt pos"]
+
+    def fork(self) -> "Prefix":
+        """A prefix that can be read on from while this one stays as it is.
+
+        Only the containers are copied: reading on makes new tensors, it never writes into old.
+        """
+        cache = copy.copy(self.cache)
+        parts = "layers" if hasattr(cache, "layers") else "entries"
+        setattr(cache, parts, [copy.copy(part) for part in getattr(cache, parts)])
+        return Prefix(cache, self.mask)
+
+    def repeat(self, times: int) -> "Prefix":
+        """Every row ``times`` times, neighbours together; this prefix stays as it is."""
+        cache = self.fork().cache
+        if hasattr(cache, "batch_repeat_interleave"):
+            cache.batch_repeat_interleave(times)
+        else:
+            for entry in cache.entries:
+                entry.past_keys = entry.past_keys.repeat_interleave(times, dim=0)
+                entry.past_values = entry.past_values.repeat_interleave(times, dim=0)
+            seen = cache.previous_attention_mask
+            cache.previous_attention_mask = seen.repeat_interleave(times, dim=0)
+        return Prefix(cache, self.mask.repeat_interleave(times, dim=0))
+
+
+@contextmanager
+def during(now: Phase) -> Iterator[None]:
+    """Say what the model is doing, so that edits know whether they are due."""
+    token = _PHASE.set(now)
+    try:
+        yield
+    finally:
+        _PHASE.reset(token)
+
+
+def phase() -> Phase:
+    """What the model is doing; a forward pass outside generation reads a prompt."""
+    return _PHASE.get()
+
+
+def run(model: Model, tokens: Tokens) -> Float[Tensor, "prompt pos vocab"]:
+    """Logits of a plain forward pass."""
+    rows, width = tokens.ids.shape
+    charge(rows, width, model.cfg.n_layers, cached=False)
+    return model(tokens.ids, attention_mask=tokens.mask.long(), return_type="logits")
+
+
+def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
+    """Logits, and the keys and values to go on from."""
+    rows, width = tokens.ids.shape
+    charge(rows, width, model.cfg.n_layers, cached=False)
+    if _is_hooked_transformer(model):
+        cache = _hooked_transformer_cache(model, rows)
+        logits = model(tokens.ids, attention_mask=tokens.mask.long(), past_kv_cache=cache)
+        return logits, Prefix(cache, tokens.mask)
+    logits, cache = model(
+        tokens.ids,
+        attention_mask=tokens.mask.long(),
+        use_cache=True,
+        return_type="logits_and_cache",
+    )
+    return logits, Prefix(cache, tokens.mask)
+
+
+def extend(
+    model: Model, ids: Int[Tensor, "prompt pos"], prefix: Prefix
+) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
+    """Read ``ids`` after ``prefix``, whose cache is used up: fork or repeat it first to keep it."""
+    rows, width = ids.shape
+    charge(rows, width, model.cfg.n_layers, cached=True)
+    mask = torch.cat([prefix.mask, prefix.mask.new_ones(rows, width)], dim=1)
+    if _is_hooked_transformer(model):
+        new = mask[:, -width:].long()
+        logits = model(ids, attention_mask=new, past_kv_cache=prefix.cache)
+        return logits, Prefix(prefix.cache, mask)
+    logits, cache = model(
+        ids,
+        attention_mask=mask.long(),
+        past_key_values=prefix.cache,
+        return_type="logits_and_cache",
+    )
+    return logits, Prefix(cache, mask)
+
+
+def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: int) -> None:
+    """Read each row's token after its prefix, ``times`` times side by side.
+
+    The copies see the prefix and themselves, not each other, so every one is a run of its own:
+    edits at ``positions="variant"`` tell them apart. They stand along the position axis, where
+    they share the prefix's keys and values; TransformerLens 3, which takes no such mask, gets
+    them as rows. Nothing is returned: read what is wanted with hooks. The prefix stays as it is.
+    """
+    rows, width = prefix.mask.shape
+    if _is_hooked_transformer(model):
+        extend(model, ids.repeat_interleave(times, dim=0), prefix.repeat(times))
+        return
+    charge(rows * times, 1, model.cfg.n_layers, cached=True)
+    seen = torch.zeros(rows, 1, times, width + times, dtype=torch.bool, device=ids.device)
+    seen[..., :width] = prefix.mask[:, None, None]
+    seen[..., width:] = torch.eye(times, dtype=torch.bool, device=ids.device)
+    dtype = model.W_O.dtype
+    hidden = torch.zeros(seen.shape, dtype=dtype, device=ids.device)
+    model(
+        ids.expand(-1, times),
+        attention_mask=hidden.masked_fill_(~seen, torch.finfo(dtype).min),
+        position_ids=prefix.mask.sum(1, keepdim=True).expand(-1, times),
+        past_key_values=prefix.fork().cache,
+        return_type="logits_and_cache",
+        **_without_logits(model),
+    )
+
+
+def _without_logits(model: Model) -> dict[str, int]:
+    # A vocabulary times many copies is more memory than all the rest; one logit row will do.
+    wrapped = getattr(model, "original_model", None)
+    taken = signature(wrapped.forward).parameters if wrapped is not None else {}
+    return {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+
+
+def _is_hooked_transformer(model: Model) -> bool:
+    return type(model).__name__ == "HookedTransformer"
+
+
+def _hooked_transformer_cache(model: Model, rows: int) -> Any:
+    import transformer_lens
+
+    # TransformerLens 4 no longer has the class, so it is looked up where it is needed.
+    kind: Any = vars(transformer_lens)["HookedTransformerKeyValueCache"]
+    return kind.init_cache(model.cfg, model.cfg.device, rows)

@@ -1,0 +1,96 @@
+"""Replies: batched greedy decoding with cached keys and values, plain or under edits."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from circuits.data.prompts import Prompt
+from circuits.data.replies import Reply
+from circuits.model.chat import encode_prompt, pad_left, stop_tokens
+from circuits.model.edits import Edit, edited
+from circuits.model.forward import during, extend, prefill
+from circuits.model.protocol import Model, device_of
+from circuits.names import NEUTRAL
+
+__all__ = ["EditsOf", "Progress", "batches", "elicit"]
+
+EditsOf = Callable[[Sequence[int]], Sequence[Edit]]
+"""The edits for a batch, given the places of its prompts."""
+
+Progress = Callable[[int], None]
+"""Told how many items have just been finished."""
+
+
+def elicit(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    emotions: Sequence[str] | None = None,
+    edits: EditsOf | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> list[Reply]:
+    """Greedy replies to ``prompts``, in their order.
+
+    Args:
+        model: The model that replies.
+        prompts: What it replies to.
+        emotions: What each reply should express; by default what its prompt asks for
+            (``neutral`` for a plain one).
+        edits: Changes made to the model while it reads and writes: a function of the places in
+            ``prompts`` that are in the batch, so that rows may be changed differently.
+        max_new_tokens: Longest reply.
+        batch_size: Prompts at once.
+        progress: Told after every batch how many replies it made.
+
+    Raises:
+        ModelError: a prompt cannot be rendered, or an edit does not fit the model.
+    """
+    ids = [encode_prompt(model, prompt) for prompt in prompts]
+    texts: dict[int, tuple[str, int]] = {}
+    for chosen in batches(ids, batch_size):
+        with edited(model, edits(chosen) if edits else ()):
+            rows = _decode(model, [ids[i] for i in chosen], max_new_tokens)
+        for place, row in zip(chosen, rows, strict=True):
+            text = model.tokenizer.decode(row, skip_special_tokens=True).strip()
+            texts[place] = (text, len(row))
+        if progress:
+            progress(len(chosen))
+    wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
+    return [
+        Reply(prompt, *texts[i], emotion=emotion)
+        for i, (prompt, emotion) in enumerate(zip(prompts, wanted, strict=True))
+    ]
+
+
+def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Places of ``rows`` in batches of rows of like length, so that little is padded."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+@torch.no_grad()
+def _decode(model: Model, rows: Sequence[Sequence[int]], longest: int) -> list[list[int]]:
+    tokens = pad_left(rows, device_of(model))
+    stops = torch.tensor(stop_tokens(model), device=tokens.ids.device)
+    with during("prompt"):
+        logits, prefix = prefill(model, tokens)
+    written: list[Int[Tensor, " prompt"]] = [logits[:, -1].argmax(-1)]
+    ended = torch.isin(written[0], stops)
+    with during("decode"):
+        while len(written) < longest and not bool(ended.all()):
+            logits, prefix = extend(model, written[-1][:, None], prefix)
+            written.append(logits[:, -1].argmax(-1))
+            ended = ended | torch.isin(written[-1], stops)
+    return [list(_until(row, stops.tolist())) for row in torch.stack(written, dim=1).tolist()]
+
+
+def _until(row: Iterable[int], stops: Sequence[int]) -> Iterator[int]:
+    for token in row:
+        if token in stops:
+            return
+        yield token

@@ -1,0 +1,175 @@
+"""Models by name or folder, and what they are.
+
+A Hugging Face model, the embedded one included, is loaded raw: no weight is folded or centred,
+so the residual stream is the one that the published directions live in.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from circuits.errors import ModelError
+from circuits.files import digest
+from circuits.model.protocol import Model, device_of, shape_of
+
+__all__ = ["DTYPES", "describe_model", "load_model", "wrap_model"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FULL_DIGEST_BYTES = 1 << 30
+
+
+def load_model(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+) -> Model:
+    """Load a Hugging Face model, by hub name or from a local folder.
+
+    Args:
+        name: ``meta-llama/Llama-3.2-3B-Instruct``, or a folder in Hugging Face's layout.
+        revision: Branch, tag or commit on the hub.
+        device: ``cuda`` if there is one, otherwise ``cpu``.
+        dtype: One of :data:`DTYPES`.
+
+    Raises:
+        ModelError: the folder is not a model, or the model is gated, missing or out of reach;
+            the message says how to log in or to give a local folder.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
+    _check_folder(str(name))
+    from transformer_lens.model_bridge import TransformerBridge
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        with _quiet():
+            model = TransformerBridge.boot_transformers(
+                str(name), device=chosen, dtype=DTYPES[dtype], revision=revision
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(_why_not(str(name), error)) from error
+    model.eval()
+    model.cfg.source = str(name)
+    return model
+
+
+def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Model:
+    """Give a Hugging Face model that is already in memory the hook interface.
+
+    Raises:
+        ModelError: TransformerLens does not know the architecture.
+    """
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    architecture = type(hf_model).__name__
+    try:
+        model = build_bridge_from_module(
+            hf_model.eval(),
+            architecture,
+            hf_config=hf_model.config,
+            tokenizer=tokenizer,
+            model_name=name,
+        )
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"TransformerLens cannot wrap {architecture}: {error}") from error
+    model.cfg.source = name
+    return model
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Name, revision, sizes and dtype, for a provenance.
+
+    A local model's revision is a digest of its weights (of their headers above 1 GiB).
+    """
+    source = str(getattr(model.cfg, "source", getattr(model.cfg, "model_name", "unnamed")))
+    wrapped = getattr(model, "original_model", None)
+    commit = getattr(getattr(wrapped, "config", None), "_commit_hash", None)
+    folder = Path(source)
+    return {
+        "name": folder.name if folder.is_dir() else source,
+        "revision": commit or (_folder_digest(folder) if folder.is_dir() else "unknown"),
+        "architecture": str(getattr(model.cfg, "architecture", None) or type(wrapped).__name__),
+        "dtype": str(model.W_O.dtype).removeprefix("torch."),
+        "device": device_of(model).type,
+        **shape_of(model),
+        "n_key_value_heads": int(
+            getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
+        ),
+    }
+
+
+def _check_folder(name: str) -> None:
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    if not looks_local:
+        return
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        found = "there is no such folder" if not folder.is_dir() else "it holds no config.json"
+        raise ModelError(
+            f"no model at {name}: {found}; give a folder in Hugging Face's layout "
+            "(config.json, *.safetensors, tokenizer.json) or the name of a model on the hub"
+        )
+
+
+def _why_not(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    local = "or give a local folder that holds the model"
+    if "gated" in text or "401" in text or "403" in text:
+        return (
+            f"{name} is gated: accept its licence on its page at the hub, log in with "
+            f"`hf auth login` (or set HF_TOKEN), {local}"
+        )
+    if "connect" in text or "offline" in text or "Max retries" in text:
+        return (
+            f"{name} is not on this machine and the hub is out of reach; connect to the network "
+            f"(and, for a gated model, log in with `hf auth login`), {local}"
+        )
+    if "not a valid model identifier" in text or "404" in text or "Repo id" in text:
+        return (
+            f"the hub has no model called {name} that you may see; check the name, log in with "
+            f"`hf auth login` if it is private, {local}"
+        )
+    return f"{name} cannot be loaded: {text[:300]}"
+
+
+def _folder_digest(folder: Path) -> str:
+    weights = sorted(folder.glob("*.safetensors"))
+    config = folder / "config.json"
+    if sum(path.stat().st_size for path in weights) <= _FULL_DIGEST_BYTES:
+        return digest(config, *weights)
+    heads = [json.dumps([path.name, path.stat().st_size, _head(path)]) for path in weights]
+    return f"{digest(config)} headers {'; '.join(heads)}"
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return file.read(min(size, 1 << 12)).hex()[:64]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # Loading bars and notices of the libraries would tear our own progress display.
+    levels = {name: logging.getLogger(name).level for name in ("transformer_lens", "root")}
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

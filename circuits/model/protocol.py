@@ -1,0 +1,61 @@
+"""The surface of TransformerLens that this package uses, as a protocol.
+
+``TransformerBridge`` (TransformerLens 4) and ``HookedTransformer`` (TransformerLens 3) both
+satisfy it. Hook names are HookedTransformer's; see :func:`circuits.names.hook`.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Hook", "Model", "device_of", "shape_of"]
+
+Hook = tuple[str, Callable[..., Tensor | None]]
+"""A hook name and a function ``(activation, hook) -> new activation, or None to leave it``."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A transformer with hook points."""
+
+    @property
+    def cfg(self) -> Any:
+        """Sizes and settings: ``n_layers``, ``n_heads``, ``d_model``, ``d_head``, ``d_mlp``, ..."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """A Hugging Face tokenizer, or ``None``."""
+        ...
+
+    @property
+    def W_O(self) -> Tensor:
+        """Attention output weights, ``[layer head d_head d_model]``."""
+        ...
+
+    @property
+    def W_out(self) -> Tensor:
+        """MLP output weights, ``[layer neuron d_model]``."""
+        ...
+
+    def hooks(self, fwd_hooks: list[Any] = ...) -> AbstractContextManager[Any]:
+        """Hooks that are there inside the ``with`` block and gone after it."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on tokens."""
+        ...
+
+
+def device_of(model: Model) -> torch.device:
+    """The device that holds the model's output weights."""
+    return model.W_O.device
+
+
+def shape_of(model: Model) -> dict[str, int]:
+    """Layers, heads, neurons and widths of the model."""
+    names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp")
+    return {name: int(getattr(model.cfg, name)) for name in names}

@@ -1,0 +1,48 @@
+"""Receipts: how many passes and token-layers a piece of work cost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+
+__all__ = ["Receipt", "charge", "counted"]
+
+
+@dataclass
+class Receipt:
+    """Running totals; filled by every forward pass made inside :func:`counted`."""
+
+    passes: int = 0
+    """Sequences put through the model from their first token (a batch of 8 counts 8)."""
+    steps: int = 0
+    """Sequences continued by cached keys and values (decoding, or a changed last token)."""
+    token_layers: int = 0
+    """Tokens times layers, padding included."""
+
+    def to_json(self) -> dict[str, int]:
+        """The totals as plain JSON values."""
+        return asdict(self)
+
+
+_OPEN: ContextVar[tuple[Receipt, ...]] = ContextVar("open receipts", default=())
+
+
+@contextmanager
+def counted() -> Iterator[Receipt]:
+    """Count what is run inside the block; blocks may nest."""
+    receipt = Receipt()
+    token = _OPEN.set((*_OPEN.get(), receipt))
+    try:
+        yield receipt
+    finally:
+        _OPEN.reset(token)
+
+
+def charge(rows: int, positions: int, layers: int, *, cached: bool) -> None:
+    """Add one batched forward call to every open receipt."""
+    for receipt in _OPEN.get():
+        receipt.token_layers += rows * positions * layers
+        if cached:
+            receipt.steps += rows
+        else:
+            receipt.passes += rows

@@ -1,0 +1,79 @@
+"""Activations read from a running model, at all layers and the positions that are wanted."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import ModelError
+from circuits.model.chat import Tokens
+from circuits.model.forward import run
+from circuits.model.protocol import Hook, Model
+from circuits.names import hook
+
+__all__ = ["Pick", "capture", "reading"]
+
+Pick = Callable[[Tensor], Tensor]
+"""Takes what is wanted from one layer's activation ``[prompt pos ...]``."""
+
+
+@contextmanager
+def reading(
+    model: Model, picks: Mapping[str, Pick], layers: Sequence[int] | None = None
+) -> Iterator[dict[str, dict[int, Tensor]]]:
+    """Fill a table ``[site][layer]`` with what each site's pick takes from passes in the block.
+
+    Raises:
+        AxisError: a site is unknown.
+    """
+    table: dict[str, dict[int, Tensor]] = {site: {} for site in picks}
+    chosen = range(model.cfg.n_layers) if layers is None else layers
+
+    def reader(site: str, layer: int) -> Hook:
+        def read(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+            table[site][layer] = picks[site](activation.detach())
+
+        return hook_name(site, layer), read
+
+    with model.hooks(fwd_hooks=[reader(site, layer) for site in picks for layer in chosen]):
+        yield table
+
+
+@torch.no_grad()
+def capture(
+    model: Model, tokens: Tokens, picks: Mapping[str, Pick]
+) -> dict[str, Float[Tensor, "..."]]:
+    """One pass; site -> ``[prompt layer ...]`` in float32.
+
+    Raises:
+        ModelError: a hook point exists but did not fire, or an activation is not finite.
+    """
+    with reading(model, picks) as table:
+        run(model, tokens)
+    found = {}
+    for site in picks:
+        for layer in range(model.cfg.n_layers):
+            _check(table[site].get(layer), site, layer)
+        found[site] = torch.stack(
+            [table[site][i] for i in range(model.cfg.n_layers)], dim=1
+        ).float()
+    return found
+
+
+def hook_name(site: str, layer: int) -> str:
+    """The hook name; a function of its own because readers call their hook point ``hook``."""
+    return hook(site, layer)
+
+
+def _check(value: Tensor | None, site: str, layer: int) -> None:
+    if value is None:
+        raise ModelError(
+            f"hook {hook(site, layer)} did not fire; this architecture has no {site} there"
+        )
+    if not bool(torch.isfinite(value).all()):
+        raise ModelError(
+            f"{site} of layer {layer} holds NaN or infinity ({hook(site, layer)}); "
+            "load the model in float32"
+        )

@@ -1,0 +1,135 @@
+"""Names of emotions, valences, sites and components: one word for one thing.
+
+Sites are places in the model and bear TransformerLens's names; ``hook("z", 3)`` is the hook
+name ``blocks.3.attn.hook_z``. Components are parts of the model: ``L3H5`` (head), ``L3N512``
+(MLP neuron), ``L3.attn`` and ``L3.mlp`` (sublayers).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from circuits.errors import AxisError
+
+__all__ = [
+    "EMOTIONS",
+    "NEUTRAL",
+    "READ_AFTER",
+    "SITES",
+    "SUBLAYERS",
+    "VALENCES",
+    "Component",
+    "component",
+    "head_name",
+    "hook",
+    "neuron_name",
+    "sublayer_name",
+]
+
+EMOTIONS: Final = ("anger", "sadness", "happiness", "fear", "surprise", "disgust")
+"""The six emotions, in the order of the published files (Wang et al. 2025)."""
+
+NEUTRAL: Final = "neutral"
+"""What a judge answers for a text without emotion."""
+
+VALENCES: Final = ("positive", "neutral", "negative")
+"""The three valences an event can have."""
+
+SUBLAYERS: Final = ("attn", "mlp")
+"""The two sublayers of a block, in the order in which they write."""
+
+READ_AFTER: Final = {"attn": "resid_mid", "mlp": "resid_post"}
+"""The site that holds the residual stream after a sublayer has written."""
+
+SITES: Final = {
+    "resid_pre": "blocks.{layer}.hook_resid_pre",
+    "resid_mid": "blocks.{layer}.hook_resid_mid",
+    "resid_post": "blocks.{layer}.hook_resid_post",
+    "attn_out": "blocks.{layer}.hook_attn_out",
+    "mlp_out": "blocks.{layer}.hook_mlp_out",
+    "z": "blocks.{layer}.attn.hook_z",
+    "post": "blocks.{layer}.mlp.hook_post",
+    "final": "ln_final.hook_out",
+}
+"""Our word for a place -> the TransformerLens hook name."""
+
+
+def hook(site: str, layer: int = 0) -> str:
+    """Return the TransformerLens hook name of ``site`` in ``layer``.
+
+    Raises:
+        AxisError: ``site`` is not one of :data:`SITES`.
+
+    >>> hook("z", 3)
+    'blocks.3.attn.hook_z'
+    """
+    if site not in SITES:
+        raise AxisError(f"no site is called {site!r}; sites are {', '.join(SITES)}")
+    return SITES[site].format(layer=layer)
+
+
+ComponentKind = Literal["embed", "head", "neuron", "sublayer", "readout"]
+
+# One component, one name: no leading zeros, no digits of other scripts.
+_NUMBER: Final = r"(0|[1-9][0-9]*)"
+_PATTERNS: Final = (
+    (re.compile(rf"L{_NUMBER}H{_NUMBER}"), "head"),
+    (re.compile(rf"L{_NUMBER}N{_NUMBER}"), "neuron"),
+    (re.compile(rf"L{_NUMBER}\.(attn|mlp)"), "sublayer"),
+)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the model, parsed from its name."""
+
+    name: str
+    kind: ComponentKind
+    layer: int | None = None
+    index: int | None = None
+    sublayer: str | None = None
+    """``attn`` for heads and attention sublayers, ``mlp`` for neurons and MLP sublayers."""
+
+
+def component(name: str) -> Component:
+    """Parse a component's name.
+
+    Raises:
+        AxisError: the name is none of ``embed``, ``readout``, ``L3H5``, ``L3N512``, ``L3.attn``.
+
+    >>> component("L3H5").layer
+    3
+    """
+    if name == "embed":
+        return Component(name, "embed")
+    if name == "readout":
+        return Component(name, "readout")
+    for pattern, kind in _PATTERNS:
+        found = pattern.fullmatch(name)
+        if found is None:
+            continue
+        layer, part = int(found[1]), found[2]
+        if kind == "head":
+            return Component(name, "head", layer, int(part), "attn")
+        if kind == "neuron":
+            return Component(name, "neuron", layer, int(part), "mlp")
+        return Component(name, "sublayer", layer, None, part)
+    raise AxisError(
+        f"{name!r} names no component; write L3H5 for a head, L3N512 for a neuron, "
+        "L3.attn or L3.mlp for a sublayer, embed or readout"
+    )
+
+
+def head_name(layer: int, head: int) -> str:
+    """``L3H5``: head 5 of layer 3."""
+    return f"L{layer}H{head}"
+
+
+def neuron_name(layer: int, neuron: int) -> str:
+    """``L3N512``: MLP neuron 512 of layer 3."""
+    return f"L{layer}N{neuron}"
+
+
+def sublayer_name(layer: int, sublayer: str) -> str:
+    """``L3.attn`` or ``L3.mlp``."""
+    return f"L{layer}.{sublayer}"

@@ -1,0 +1,8 @@
+"""The whole job in stages, each saved, none done twice."""
+
+from circuits.pipeline.plan import Plan as Plan
+from circuits.pipeline.plan import Stage as Stage
+from circuits.pipeline.run import run as run
+from circuits.pipeline.study import Study as Study
+
+__all__ = ["Plan", "Stage", "Study", "run"]

@@ -1,0 +1,119 @@
+"""What a run is asked to do, as a value."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from circuits.errors import RunError
+from circuits.files import digest
+from circuits.graph.assemble import RankBy
+from circuits.graph.budget import Budget
+from circuits.measure.heads import HeadReadout
+from circuits.measure.importance import DOSES, ReadAt
+from circuits.measure.means import RelativeTo
+from circuits.measure.sweep import Read
+from circuits.names import EMOTIONS
+
+__all__ = ["STAGES", "Plan", "Stage"]
+
+Stage = Literal[
+    "replies",
+    "judgements",
+    "directions",
+    "effects",
+    "importance",
+    "circuits",
+    "control",
+    "report",
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order in which they run; a later stage needs the earlier ones."""
+
+_MATTERS: dict[Stage, tuple[str, ...]] = {
+    "replies": (
+        "model", "revision", "dtype", "data", "emotions", "scenarios", "dev_scenarios",
+        "max_new_tokens",
+    ),
+    "judgements": ("judge",),
+    "directions": ("read",),
+    "effects": ("head_readout",),
+    "importance": ("doses", "stable_layers", "read_at", "seed"),
+    "circuits": ("budget", "rank_by"),
+    "control": ("test", "test_scenarios", "relative_to", "seed"),
+    "report": (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: model, contexts, judge, options, and the folder that it writes."""
+
+    model: str
+    data: Path
+    test: Path
+    out: Path
+    revision: str | None = None
+    device: str | None = None
+    dtype: str = "float32"
+    emotions: tuple[str, ...] = EMOTIONS
+    judge: str = "lexicon"
+    scenarios: int | None = None
+    """Train scenarios, evenly over themes; all by default."""
+    dev_scenarios: int = 16
+    """Train scenarios kept from everything but the choice of strengths."""
+    test_scenarios: int | None = None
+    read: Read = "prompt"
+    head_readout: HeadReadout = "resid_mid"
+    doses: tuple[float, ...] = DOSES
+    stable_layers: tuple[int, ...] | None = None
+    """Layers of the reference direction; by default scaled from the published ones."""
+    read_at: ReadAt = "resid_post"
+    budget: Budget = field(default_factory=Budget)
+    rank_by: RankBy = "total"
+    relative_to: RelativeTo = "plain"
+    """What a circuit's differences are relative to when it is put back into the model."""
+    max_new_tokens: int = 100
+    batch_size: int = 96
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("data", "test"):
+            path = getattr(self, name)
+            if not path.is_file():
+                raise RunError(f"--{name}: there is no file {path}; give a file of scenarios")
+        for name in ("scenarios", "test_scenarios", "max_new_tokens", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RunError(f"--{name.replace('_', '-')}: {value} is too few; give 1 or more")
+        if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
+            raise RunError(
+                f"--emotions: found {', '.join(self.emotions) or 'none'}; "
+                "give two or more different ones"
+            )
+        if not self.doses or min(self.doses) <= 0:
+            raise RunError("--doses: give one or more positive numbers")
+        if self.out.exists() and not self.out.is_dir():
+            raise RunError(f"--out: {self.out} is a file; give a folder")
+
+    def key(self, stage: Stage) -> str:
+        """Digest of everything that decides the stage's result."""
+        earlier = STAGES[: STAGES.index(stage) + 1]
+        values = {name: self._value(name) for before in earlier for name in _MATTERS[before]}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+    def _value(self, name: str) -> Any:
+        value = getattr(self, name)
+        if isinstance(value, Path):
+            return digest(value)
+        if name == "model" and Path(value).is_dir():
+            return [digest(path) for path in sorted(Path(value).glob("config.json"))] + [
+                [path.name, path.stat().st_size]
+                for path in sorted(Path(value).glob("*.safetensors"))
+            ]
+        return asdict(value) if isinstance(value, Budget) else value

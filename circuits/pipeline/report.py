@@ -1,0 +1,35 @@
+"""Collect what a run has saved for its report."""
+
+from pathlib import Path
+
+from circuits.data.replies import read_methods
+from circuits.pipeline.study import Study
+from circuits.report import ReportContent, write_report
+
+__all__ = ["make_report"]
+
+
+def make_report(study: Study, path: Path) -> None:
+    """Write the report of a finished run.
+
+    Raises:
+        RunError: a stage has not run.
+    """
+    log = study.log
+    write_report(
+        ReportContent(
+            title=f"Emotion circuits of {study.directions.provenance.model['name']}",
+            directions=study.directions,
+            generality=study.generality,
+            heads=study.heads,
+            neurons=study.neurons,
+            importance=study.importance,
+            circuits=study.circuits,
+            elicitation=study.elicitation,
+            accuracy=study.accuracy,
+            replies=read_methods(study.folder / "control" / "replies.jsonl"),
+            receipts={stage: entry["receipt"] for stage, entry in log["stages"].items()},
+            provenance=next(iter(study.circuits.values())).provenance,
+        ),
+        path,
+    )

@@ -1,0 +1,89 @@
+"""Run a plan: the stages in order, each timed and counted, none done twice."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from circuits.errors import CircuitsError, RunError
+from circuits.files import write_json
+from circuits.model.generation import Progress
+from circuits.model.receipts import counted
+from circuits.pipeline.plan import STAGES, Plan, Stage
+from circuits.pipeline.stages import DOES, Reporter, Run
+from circuits.pipeline.study import Study
+from circuits.provenance import versions
+
+__all__ = ["Silent", "run"]
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[Progress]:
+        """Do the work without a word."""
+        yield lambda finished: None
+
+
+def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | None = None) -> Study:
+    """Run the stages of a plan that are not done yet.
+
+    A stage is done if it was finished in the same folder with the same inputs and options.
+
+    Args:
+        plan: What to do.
+        stages: Which stages; a stage needs the earlier ones, now or from before.
+        reporter: Shows progress; silent by default.
+
+    Raises:
+        RunError: a stage is unknown, or needs one that has not run.
+        CircuitsError: what a stage raises, with the stage's name before it.
+    """
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise RunError(f"no stage is called {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    study = _open(plan)
+    work = Run(plan, study, reporter or Silent())
+    for stage in STAGES:
+        if stage in stages and not study.finished(stage, plan.key(stage)):
+            _do(work, stage)
+    return study
+
+
+def _open(plan: Plan) -> Study:
+    path = plan.out / "run.json"
+    if not path.exists():
+        if plan.out.is_dir() and any(plan.out.iterdir()):
+            raise RunError(
+                f"--out: {plan.out} holds files but no run; give a new folder or an earlier run"
+            )
+        write_json(path, {"plan": plan.to_json(), "versions": versions(), "stages": {}})
+    study = Study(plan.out)
+    log = study.log
+    write_json(path, {**log, "plan": plan.to_json(), "versions": versions()})
+    return study
+
+
+def _do(work: Run, stage: Stage) -> None:
+    started = time.perf_counter()
+    with counted() as receipt:
+        try:
+            DOES[stage](work)
+        except CircuitsError as error:
+            raise type(error)(f"stage {stage!r}: {error}") from error
+    work.study.finish(
+        stage,
+        {
+            "key": work.plan.key(stage),
+            "seconds": round(time.perf_counter() - started, 2),
+            "receipt": receipt.to_json(),
+        },
+    )
+    _forget(work.study)
+
+
+def _forget(study: Study) -> None:
+    # What was read before the stage ran may be older than what it wrote.
+    for name in list(vars(study)):
+        if name != "folder":
+            delattr(study, name)

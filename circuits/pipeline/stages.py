@@ -1,0 +1,277 @@
+"""The stages of a run: each reads what earlier ones saved, and saves its own results."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Protocol
+
+from circuits.control.compare import Bench, Comparison, Tools, compare
+from circuits.control.modulation import Modulation, Steering
+from circuits.control.tuning import Tuned, tune
+from circuits.data import sev
+from circuits.data.judges import Judge, error_rate, open_judge
+from circuits.data.prompts import asked_prompts
+from circuits.data.replies import judge_replies, read_replies, write_rows
+from circuits.data.sev import Context
+from circuits.export.formats import export_circuit
+from circuits.export.node_link import write_circuit
+from circuits.files import digest, write_json, write_json_lines
+from circuits.graph.assemble import Measurements, assemble
+from circuits.measure.direct import direct_effects
+from circuits.measure.directions import emotion_directions, stable_layers
+from circuits.measure.expression import accuracy_stats
+from circuits.measure.generality import direction_generality
+from circuits.measure.heads import head_effects
+from circuits.measure.importance import sublayer_importance
+from circuits.measure.means import component_means, differences
+from circuits.measure.neurons import neuron_effects
+from circuits.measure.sweep import Sweep, arrange, sweep
+from circuits.measure.totals import total_estimates
+from circuits.model.generation import Progress, elicit
+from circuits.model.identities import check_identities
+from circuits.model.loading import describe_model, load_model
+from circuits.model.protocol import Model
+from circuits.pipeline.plan import Plan, Stage
+from circuits.pipeline.report import make_report
+from circuits.pipeline.study import Study
+from circuits.provenance import Provenance, versions
+from circuits.shipped import shipped
+
+__all__ = ["DOES", "Reporter", "Run"]
+
+
+class Reporter(Protocol):
+    """Shows how far a run is."""
+
+    def task(self, what: str, total: int) -> AbstractContextManager[Progress]:
+        """A piece of work with ``total`` items; the value inside counts finished ones."""
+        ...
+
+
+class Run:
+    """A plan at work: what several stages need, made once and only if needed."""
+
+    def __init__(self, plan: Plan, study: Study, reporter: Reporter) -> None:
+        self.plan, self.study, self.reporter = plan, study, reporter
+
+    @cached_property
+    def model(self) -> Model:
+        """The model; not loaded if every stage that needs it is done."""
+        plan = self.plan
+        with self.reporter.task("load the model", 1) as done:
+            model = load_model(
+                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype
+            )
+            done(1)
+        return model
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge."""
+        return open_judge(self.plan.judge)
+
+    @cached_property
+    def train(self) -> tuple[sev.Scenario, ...]:
+        """Train scenarios, dev ones included."""
+        scenarios = sev.read(self.plan.data)
+        wanted = self.plan.scenarios
+        return sev.spread(scenarios, wanted) if wanted else scenarios
+
+    @cached_property
+    def dev(self) -> tuple[sev.Scenario, ...]:
+        """Train scenarios that serve only the choice of strengths."""
+        count = min(self.plan.dev_scenarios, len(self.train) // 4)
+        return sev.spread(tuple(reversed(self.train)), count) if count else ()
+
+    @property
+    def fit(self) -> tuple[Context, ...]:
+        """Contexts from which directions, effects and circuits are made."""
+        held = {scenario.id for scenario in self.dev}
+        return sev.contexts([scenario for scenario in self.train if scenario.id not in held])
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The one pass over the accepted prompts."""
+        check_identities(self.model)
+        grid = arrange([row.reply for row in self.study.accepted], self.plan.emotions)
+        with self.reporter.task("read activations", len(grid.cells)) as done:
+            return sweep(
+                self.model, grid, read=self.plan.read,
+                batch_size=self.plan.batch_size, progress=done,
+            )  # fmt: skip
+
+    def provenance(self, **options: object) -> Provenance:
+        """Provenance of a result of this run."""
+        return Provenance(describe_model(self.model), digest(self.plan.data), options, versions())
+
+    def bench(self, contexts: Sequence[Context]) -> Bench:
+        """Model, judge and decoding, with these contexts."""
+        plan = self.plan
+        return Bench(
+            self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size
+        )
+
+
+def replies(run: Run) -> None:
+    """Ask for every emotion in every context."""
+    folder = run.study.folder / "elicitation"
+    prompts = asked_prompts(run.fit, run.plan.emotions)
+    with run.reporter.task("reply with the asked emotions", len(prompts)) as done:
+        said = elicit(
+            run.model, prompts, max_new_tokens=run.plan.max_new_tokens,
+            batch_size=run.plan.batch_size, progress=done,
+        )  # fmt: skip
+    write_rows(folder / "generated.jsonl", said)
+
+
+def judgements(run: Run) -> None:
+    """Judge the replies; accepted ones go on."""
+    folder = run.study.folder / "elicitation"
+    said = read_replies(folder / "generated.jsonl")
+    with run.reporter.task("judge the replies", len(said)) as done:
+        judged = judge_replies(said, run.judge, progress=done)
+    write_rows(folder / "accepted.jsonl", [row for row in judged if row.verdict.match])
+    write_rows(folder / "rejected.jsonl", [row for row in judged if not row.verdict.match])
+    write_json(folder / "accuracy_stats.json", accuracy_stats(judged, run.plan.data.stem))
+
+
+def directions(run: Run) -> None:
+    """Emotion directions, and how far they generalise."""
+    provenance = run.provenance(read=run.plan.read)
+    found = emotion_directions(run.sweep, provenance, read=run.plan.read)
+    found.save(run.study.folder / "directions")
+    general = direction_generality(run.sweep, provenance.child(seed=run.plan.seed))
+    general.save(run.study.folder / "generality")
+
+
+def effects(run: Run) -> None:
+    """Effects of heads and neurons, and their means."""
+    found, folder = run.study.directions, run.study.folder / "effects"
+    provenance = found.provenance.child(head_readout=run.plan.head_readout)
+    heads = head_effects(run.model, run.sweep, found, provenance, readout=run.plan.head_readout)
+    heads.save(folder / "heads")
+    neuron_effects(run.model, run.sweep, found, provenance).save(folder / "neurons")
+    component_means(run.sweep, provenance).save(folder / "means")
+
+
+def importance(run: Run) -> None:
+    """Importance of every sublayer."""
+    plan, found = run.plan, run.study.directions
+    grid = arrange([row.reply for row in run.study.accepted], plan.emotions)
+    stable = plan.stable_layers or stable_layers(len(found.layer))
+    provenance = found.provenance.child(stable_layers=stable, doses=plan.doses, seed=plan.seed)
+    with run.reporter.task("inject doses", len(grid.contexts)) as done:
+        measured, plain_means = sublayer_importance(
+            run.model, grid, found, provenance, stable=stable, doses=plan.doses,
+            read_at=plan.read_at, seed=plan.seed, progress=done,
+        )  # fmt: skip
+    measured.save(run.study.folder / "importance")
+    plain_means.save(run.study.folder / "effects" / "plain_means")
+
+
+def circuits(run: Run) -> None:
+    """The circuit of every emotion, in every format."""
+    study, plan, folder = run.study, run.plan, run.study.folder
+    found, importance = study.directions, study.importance
+    provenance = importance.provenance.child(budget=plan.to_json()["budget"], rank_by=plan.rank_by)
+    between, apart = differences(study.means), differences(study.means, study.plain_means)
+    direct = direct_effects(run.model, between, found, importance.reference, provenance)
+    direct.save(folder / "effects" / "direct")
+    totals = total_estimates(run.model, apart, found, importance, provenance)
+    totals.save(folder / "effects" / "totals")
+    measured = Measurements(importance, study.heads, study.neurons, direct, totals)
+    for emotion in plan.emotions:
+        circuit = assemble(measured, emotion, provenance, budget=plan.budget, rank_by=plan.rank_by)
+        write_circuit(circuit, study.circuit_path(emotion))
+        export_circuit(circuit, study.folder / "export")
+
+
+def control(run: Run) -> None:
+    """Put the circuits back into the model, beside prompting and steering."""
+    study, plan = run.study, run.plan
+    plain = study.plain_means if plan.relative_to == "plain" else None
+    tools = Tools(study.circuits, differences(study.means, plain), study.directions)
+    tuned = _tuned(run, tools)
+    scenarios = sev.read(plan.test)
+    if plan.test_scenarios:
+        scenarios = sev.spread(scenarios, plan.test_scenarios)
+    contexts = sev.contexts(scenarios)
+    work = len(contexts) * (1 + 9 * len(plan.emotions))
+    with run.reporter.task("reply by every method", work) as done:
+        found = compare(
+            run.bench(contexts), tools, tuned.modulation, tuned.steering,
+            seed=plan.seed, progress=done,
+        )  # fmt: skip
+    _write_replies(run, found)
+    write_json(
+        study.folder / "accuracy.json",
+        {
+            "methods": found.methods,
+            "controls": found.controls,
+            "judge": _describe(run.judge),
+            "settings": _settings(tuned),
+        },
+    )
+
+
+def report(run: Run) -> None:
+    """Everything on one page."""
+    make_report(run.study, run.study.folder / "report.html")
+
+
+DOES: Mapping[Stage, Callable[[Run], None]] = {
+    "replies": replies,
+    "judgements": judgements,
+    "directions": directions,
+    "effects": effects,
+    "importance": importance,
+    "circuits": circuits,
+    "control": control,
+    "report": report,
+}
+"""Stage -> what it does."""
+
+
+def _tuned(run: Run, tools: Tools) -> Tuned:
+    if not run.dev:
+        last = run.study.importance.stable_layers[0]
+        return Tuned(Modulation(), Steering((last,)), ())
+    # One event per dev scenario, the valences in turn.
+    every = sev.contexts(run.dev)
+    contexts = [every[3 * i + i % 3] for i in range(len(run.dev))]
+    with run.reporter.task("choose strengths on dev contexts", 0) as done:
+        return tune(run.bench(contexts), tools, progress=done)
+
+
+def _write_replies(run: Run, found: Comparison) -> None:
+    rows = (
+        {"method": method, **row.to_json()}
+        for method, judged in found.replies.items()
+        for row in judged
+    )
+    write_json_lines(run.study.folder / "control" / "replies.jsonl", rows)
+
+
+def _describe(judge: Judge) -> dict[str, Any]:
+    described = {"name": judge.name, **judge.describe()}
+    if judge.name == "lexicon":
+        found = error_rate(judge, shipped("judge/labelled.jsonl"))
+        described["calibration"] = {
+            "texts": found.n,
+            "accuracy": round(100 * found.accuracy, 1),
+            "low": round(100 * found.interval[0], 1),
+            "high": round(100 * found.interval[1], 1),
+        }
+    return described
+
+
+def _settings(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "circuit": {"strength": tuned.modulation.strength, "when": tuned.modulation.when},
+        "steer": {
+            "layers": list(tuned.steering.layers),
+            "strength": tuned.steering.strength,
+            "when": tuned.steering.when,
+        },
+        "tried": list(tuned.tried),
+    }

@@ -1,0 +1,161 @@
+"""A run folder, opened: every record that the stages have left."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from circuits.errors import RunError
+from circuits.export.formats import file_stem
+from circuits.export.node_link import read_circuit
+from circuits.files import read_json, write_json
+from circuits.graph.circuit import Circuit
+from circuits.measure.direct import DirectEffects
+from circuits.measure.directions import Directions
+from circuits.measure.generality import Generality
+from circuits.measure.heads import HeadEffects
+from circuits.measure.importance import Importance
+from circuits.measure.means import ComponentMeans, PlainMeans
+from circuits.measure.neurons import NeuronEffects
+from circuits.measure.totals import TotalEstimates
+from circuits.pipeline.plan import STAGES, Stage
+from circuits.records import Record
+
+if TYPE_CHECKING:
+    from circuits.data.replies import Judged
+
+__all__ = ["Study"]
+
+R = TypeVar("R", bound=Record)
+
+
+class Study:
+    """Read what a run has written; nothing is computed here.
+
+    Raises:
+        RunError: the folder is no run, or the stage that writes what is asked for has not run.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "run.json").is_file():
+            raise RunError(
+                f"{folder} is no run folder (it holds no run.json); "
+                "make one with `emotion-circuits run`"
+            )
+
+    @property
+    def log(self) -> dict[str, Any]:
+        """The run's plan, and per finished stage its key, time and receipt."""
+        return read_json(self.folder / "run.json")
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions of the run."""
+        return tuple(self.log["plan"]["emotions"])
+
+    def finished(self, stage: Stage, key: str) -> bool:
+        """Has the stage been done for just this plan?"""
+        return self.log["stages"].get(stage, {}).get("key") == key
+
+    def finish(self, stage: Stage, entry: Mapping[str, Any]) -> None:
+        """Note that a stage is done; later stages, made from older results, count as undone."""
+        log = self.log
+        kept = STAGES[: STAGES.index(stage)]
+        stages = {name: log["stages"][name] for name in kept if name in log["stages"]}
+        write_json(self.folder / "run.json", {**log, "stages": {**stages, stage: dict(entry)}})
+
+    @cached_property
+    def directions(self) -> Directions:
+        """Emotion directions."""
+        return self._load(Directions, "directions", "directions")
+
+    @cached_property
+    def generality(self) -> Generality:
+        """How far the directions hold beyond their contexts."""
+        return self._load(Generality, "generality", "directions")
+
+    @cached_property
+    def heads(self) -> HeadEffects:
+        """Effects of heads."""
+        return self._load(HeadEffects, "effects/heads", "effects")
+
+    @cached_property
+    def neurons(self) -> NeuronEffects:
+        """Effects of neurons."""
+        return self._load(NeuronEffects, "effects/neurons", "effects")
+
+    @cached_property
+    def means(self) -> ComponentMeans:
+        """Mean head outputs and neuron activations of every emotion."""
+        return self._load(ComponentMeans, "effects/means", "effects")
+
+    @cached_property
+    def plain_means(self) -> PlainMeans:
+        """The same of plain prompts."""
+        return self._load(PlainMeans, "effects/plain_means", "importance")
+
+    @cached_property
+    def importance(self) -> Importance:
+        """Importance of sublayers."""
+        return self._load(Importance, "importance", "importance")
+
+    @cached_property
+    def direct(self) -> DirectEffects:
+        """Direct effects on the readout."""
+        return self._load(DirectEffects, "effects/direct", "circuits")
+
+    @cached_property
+    def totals(self) -> TotalEstimates:
+        """Estimated total effects of heads and neurons."""
+        return self._load(TotalEstimates, "effects/totals", "circuits")
+
+    @cached_property
+    def circuits(self) -> dict[str, Circuit]:
+        """The circuit of every emotion."""
+        self._need("circuits")
+        return {e: read_circuit(self.circuit_path(e)) for e in self.emotions}
+
+    @property
+    def accuracy(self) -> dict[str, Any]:
+        """What the control stage measured."""
+        self._need("control")
+        return read_json(self.folder / "accuracy.json")
+
+    @property
+    def elicitation(self) -> dict[str, Any]:
+        """Accuracy of the prompted replies on the train contexts."""
+        self._need("judgements")
+        return read_json(self.folder / "elicitation" / "accuracy_stats.json")
+
+    @cached_property
+    def accepted(self) -> "list[Judged]":
+        """Replies that were judged to express what was asked."""
+        from circuits.data.replies import read_judged
+
+        self._need("judgements")
+        return read_judged(self.folder / "elicitation" / "accepted.jsonl")
+
+    def circuit_path(self, emotion: str) -> Path:
+        """Where the circuit of an emotion is.
+
+        Raises:
+            RunError: the run has no such emotion.
+        """
+        if emotion not in self.emotions:
+            raise RunError(
+                f"{self.folder} has no emotion {emotion!r}; it has {', '.join(self.emotions)}"
+            )
+        return self.folder / "circuits" / f"{file_stem(emotion)}.json"
+
+    def _load(self, kind: type[R], place: str, stage: Stage) -> R:
+        self._need(stage)
+        return kind.load(self.folder / place)
+
+    def _need(self, stage: Stage) -> None:
+        if stage not in self.log["stages"]:
+            done = ", ".join(self.log["stages"]) or "none"
+            raise RunError(
+                f"{self.folder}: stage {stage!r} has not run (finished: {done}); "
+                "run `emotion-circuits run` with the same options to go on"
+            )

@@ -1,0 +1,63 @@
+"""Figures of records: each function takes a result and returns a Plotly figure.
+
+Nothing is computed beyond picking and sorting, nothing is shown, and no global template is set.
+:func:`draw` picks the function by the type of the record.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+from circuits.graph.circuit import Circuit
+from circuits.measure.directions import Directions
+from circuits.measure.generality import Generality
+from circuits.measure.heads import HeadEffects
+from circuits.measure.importance import Importance
+from circuits.measure.neurons import NeuronEffects
+from circuits.plot.directions import generality_profile as generality_profile
+from circuits.plot.directions import similarity_map as similarity_map
+from circuits.plot.effects import head_map as head_map
+from circuits.plot.effects import neuron_tail as neuron_tail
+from circuits.plot.expression import METHOD_WORDS as METHOD_WORDS
+from circuits.plot.expression import accuracy_bars as accuracy_bars
+from circuits.plot.expression import valence_bars as valence_bars
+from circuits.plot.graph import circuit_graph as circuit_graph
+from circuits.plot.importance import importance_profile as importance_profile
+from circuits.plot.style import EMOTION_COLOURS as EMOTION_COLOURS
+
+__all__ = [
+    "EMOTION_COLOURS",
+    "METHOD_WORDS",
+    "accuracy_bars",
+    "circuit_graph",
+    "draw",
+    "generality_profile",
+    "head_map",
+    "importance_profile",
+    "neuron_tail",
+    "similarity_map",
+    "valence_bars",
+]
+
+_FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
+    Directions: similarity_map,
+    Generality: generality_profile,
+    HeadEffects: head_map,
+    NeuronEffects: neuron_tail,
+    Importance: importance_profile,
+    Circuit: circuit_graph,
+}
+
+
+def draw(record: object) -> go.Figure:
+    """The figure of a record or a circuit.
+
+    Raises:
+        TypeError: there is no figure for this type; lists those that have one.
+    """
+    for kind, figure in _FIGURES.items():
+        if isinstance(record, kind):
+            return figure(record)
+    known = ", ".join(kind.__name__ for kind in _FIGURES)
+    raise TypeError(f"no figure for a {type(record).__name__}; there are figures for {known}")

@@ -1,0 +1,43 @@
+"""What a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from circuits.data.replies import Judged
+from circuits.graph.circuit import Circuit
+from circuits.measure.directions import Directions
+from circuits.measure.generality import Generality
+from circuits.measure.heads import HeadEffects
+from circuits.measure.importance import Importance
+from circuits.measure.neurons import NeuronEffects
+from circuits.provenance import Provenance
+
+__all__ = ["ReportContent"]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContent:
+    """Every result of a run that the page shows; the page computes nothing itself."""
+
+    title: str
+    directions: Directions
+    generality: Generality
+    heads: HeadEffects
+    neurons: NeuronEffects
+    importance: Importance
+    circuits: Mapping[str, Circuit]
+    """Emotion -> its circuit."""
+    elicitation: Mapping[str, Any]
+    """``overall``, ``by_emotion`` and ``by_valence``, each with its number of replies
+    (``total_samples`` or ``total``), ``accepted``, ``rejected`` and ``accuracy`` in percent."""
+    accuracy: Mapping[str, Any]
+    """``methods`` and ``controls``: name -> ``n``, ``overall``, ``low`` and ``high``,
+    ``by_emotion``, ``by_valence`` (percent), ``perplexity_ratio`` and ``repetition``; and
+    ``judge``: what is known of the judge, such as its name and measured error. Optional:
+    ``settings``, method -> how strongly and when it writes."""
+    replies: Mapping[str, Sequence[Judged]]
+    """Method -> judged replies on test contexts; a sample is shown."""
+    receipts: Mapping[str, Mapping[str, int]]
+    """Stage -> ``passes``, ``steps``, ``token_layers``."""
+    provenance: Provenance

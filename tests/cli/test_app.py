@@ -1,0 +1,55 @@
+"""The command line as somebody types it."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def command(*words):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "circuits", *words],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["demo", "run", "export", "show", "model-card"])
+def test_every_command_explains_itself_with_an_example(name):
+    shown = command(name, "--help")
+    assert shown.returncode == 0
+    assert "Example" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("show", "no/such/run"), "is no run folder"),
+        (("export", "no/such/run", "--out", "x"), "is no run folder"),
+        (("run", "--model", "./nothing", "--out", "{tmp}/r"), "there is no such folder"),
+        (("run", "--model", "meta-llama/Llama-3.2-3B-Instruct", "--out", "{tmp}/r"), "log in"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--data", "none.jsonl"), "there is no file"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--doses", "a,b"), "--doses: 'a,b' is no"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--budget", "2,1"), "is a share"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--stages", "all"), "stages are replies"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--judge", "oracle"), "oracle"),
+        (("model-card", "no/such/model"), "there is no model card"),
+    ],
+)
+def test_wrong_input_ends_with_one_line_and_exit_code_2(tmp_path, words, message):
+    shown = command(*(word.format(tmp=tmp_path) for word in words))
+    assert shown.returncode == 2
+    assert message in shown.stderr
+    assert "Traceback" not in shown.stderr
+    error = [line for line in shown.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in command("show", "no/such/run", "--debug").stderr
+
+
+def test_the_model_card_of_the_embedded_model_is_shown():
+    shown = command("model-card")
+    assert shown.returncode == 0
+    assert "sev-mini" in shown.stdout

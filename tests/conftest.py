@@ -1,0 +1,118 @@
+"""Models and contexts for the tests: the embedded model, and tiny random ones without network."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from circuits.data import sev
+from circuits.data.judges.protocol import Verdict
+from circuits.data.prompts import asked_prompts
+from circuits.data.replies import Reply
+from circuits.measure.directions import Directions, emotion_directions
+from circuits.measure.sweep import Grid, Sweep, arrange, sweep
+from circuits.model.loading import load_model, wrap_model
+from circuits.model.protocol import Model
+from circuits.names import EMOTIONS
+from circuits.provenance import Provenance
+from circuits.shipped import shipped
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Reference data beside the checkout; tests that need it are skipped where it is absent."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("the reference data (../shared) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mini() -> Model:
+    """The embedded model."""
+    return load_model(shipped("sev-mini"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The embedded model's tokenizer, for models that have none."""
+    return AutoTokenizer.from_pretrained(shipped("sev-mini"))
+
+
+@pytest.fixture(scope="session")
+def llama(tokenizer: Any) -> Model:
+    """A random grouped-query Llama whose weights are large enough for effects to be visible."""
+    return random_llama(tokenizer)
+
+
+def random_llama(tokenizer: Any, *, seed: int = 0, n_layers: int = 3) -> Model:
+    """A tiny random Llama with grouped-query attention."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return wrap_model(LlamaForCausalLM(config), tokenizer, name="random-llama")
+
+
+@pytest.fixture(scope="session")
+def contexts() -> tuple[sev.Context, ...]:
+    """Twelve contexts of four themes."""
+    scenarios = sev.read(shipped("sev/train.jsonl"))
+    return sev.contexts(sev.spread(scenarios, 4))
+
+
+@pytest.fixture(scope="session")
+def grid(contexts: tuple[sev.Context, ...]) -> Grid:
+    """All contexts with all emotions, two cells missing."""
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    return arrange([r for i, r in enumerate(replies) if i not in (3, 40)], EMOTIONS)
+
+
+@pytest.fixture(scope="session")
+def swept(llama: Model, grid: Grid) -> Sweep:
+    """One pass of the random model over the grid."""
+    return sweep(llama, grid)
+
+
+@pytest.fixture(scope="session")
+def provenance() -> Provenance:
+    """A provenance with nothing in it."""
+    return Provenance()
+
+
+@pytest.fixture(scope="session")
+def directions(swept: Sweep, provenance: Provenance) -> Directions:
+    """Directions of the random model."""
+    return emotion_directions(swept, provenance)
+
+
+class WordJudge:
+    """Hears an emotion where its name is written; for tests only."""
+
+    name = "word"
+
+    def judge(self, texts: Any, emotions: Any) -> list[Verdict]:
+        """Match where the asked emotion's name occurs."""
+        return [
+            Verdict(emotion in text, emotion if emotion in text else "neutral", "by name")
+            for text, emotion in zip(texts, emotions, strict=True)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing to set."""
+        return {}

@@ -1,0 +1,85 @@
+import pytest
+
+from circuits.data.judges import ClassifierJudge, HttpJudge, LexiconJudge, open_judge
+from circuits.errors import JudgeError
+
+
+def test_each_form_opens_its_judge():
+    assert isinstance(open_judge("lexicon"), LexiconJudge)
+    assert isinstance(open_judge("classifier:some/model"), ClassifierJudge)
+    assert open_judge("http:https://api.example.org/v1") == HttpJudge(
+        base_url="https://api.example.org/v1"
+    )
+    assert open_judge("http:http://localhost:8000/v1#own-model") == HttpJudge(
+        base_url="http://localhost:8000/v1", model="own-model"
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "lexikon",
+        "lexicon:",
+        "lexicon:x",
+        "classifier",
+        "classifier:",
+        "http",
+        "http:",
+        "http://host/v1",
+        "https://host/v1",
+        "http:https://host/v1#",
+    ],
+)
+def test_a_wrong_form_lists_the_right_ones(spec):
+    with pytest.raises(JudgeError, match=r"lexicon, classifier:ID_OR_PATH .* http:BASE_URL"):
+        open_judge(spec)
+
+
+@pytest.mark.parametrize("base", ["ftp://host", "host/v1", "http://[bad", "https://"])
+def test_an_address_that_cannot_work_is_refused(base):
+    with pytest.raises(JudgeError, match="base URL"):
+        open_judge(f"http:{base}")
+
+
+@pytest.mark.parametrize("base", ["https://me:sk-hidden@host/v1", "https://host/v1?key=sk-hidden"])
+def test_an_address_with_a_secret_is_refused_without_repeating_it(base):
+    with pytest.raises(JudgeError, match="environment variable") as refused:
+        open_judge(f"http:{base}")
+    assert "sk-hidden" not in str(refused.value)
+
+
+def test_the_description_tells_how_to_judge_in_the_same_way():
+    described = HttpJudge(base_url="https://host/v1", model="m").describe()
+    assert (described["name"], described["model"], described["temperature"]) == ("http", "m", 0)
+    assert described["base_url"] == "https://host/v1"
+    assert "disgust" in described["system"]
+
+
+def test_options_that_cannot_work_are_refused():
+    refusal = "a judge needs attempts and workers from 1"
+    with pytest.raises(JudgeError, match=refusal):
+        HttpJudge(base_url="https://host/v1", attempts=0)
+    with pytest.raises(JudgeError, match=refusal):
+        HttpJudge(base_url="https://host/v1", workers=0)
+    with pytest.raises(JudgeError, match=refusal):
+        HttpJudge(base_url="https://host/v1", timeout=0.0)
+
+
+@pytest.mark.parametrize("bad", ["sk-a b", "sk-a\nX-Other: 1", "sk-\u00e9\u00e9\u00e9"])
+def test_a_malformed_key_is_refused_without_repeating_it(monkeypatch, bad):
+    monkeypatch.setenv("OPENAI_API_KEY", bad)
+    with pytest.raises(JudgeError, match="OPENAI_API_KEY does not hold a key") as refused:
+        HttpJudge(base_url="http://127.0.0.1:9/v1").judge(["wow"], ["surprise"])
+    assert "sk-" not in str(refused.value)
+
+
+def test_an_absent_server_is_named_after_the_last_attempt(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    waits = []
+    judge = HttpJudge(
+        base_url="http://127.0.0.1:9/v1", attempts=3, sleep=waits.append, jitter=lambda: 0.0
+    )
+    with pytest.raises(JudgeError, match=r"127\.0\.0\.1.* after 3 attempts: connection failed"):
+        judge.judge(["wow"], ["surprise"])
+    assert waits == [1.0, 2.0]

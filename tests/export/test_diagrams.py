@@ -1,0 +1,189 @@
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuits.errors import CircuitError
+from circuits.export import dot, mermaid
+from circuits.graph.circuit import Circuit, Edge, Node
+
+FEW = settings(max_examples=20, deadline=None)
+
+needs_graphviz = pytest.mark.skipif(
+    shutil.which("dot") is None, reason="Graphviz's program `dot` is not installed"
+)
+AWKWARD = [
+    'say "no"',
+    "back\\slash",
+    "ends with \\",
+    "\\N \\n \\L",
+    "a &amp; b",
+    "<b>怒り</b>",
+    "a;b]",
+]
+TOWARDS, AWAY, NEITHER = "#D55E00", "#0072B2", "#888888"
+
+
+def graphviz(form, text):
+    done = subprocess.run(
+        ["dot", f"-T{form}"], input=text.encode(), capture_output=True, check=True
+    )
+    return done.stdout.decode()
+
+
+@needs_graphviz
+@FEW
+@given(st.from_type(Circuit))
+def test_graphviz_reads_the_same_nodes_and_edges(circuit):
+    graph = json.loads(graphviz("json0", dot(circuit)))
+    nodes = {item["_gvid"]: item for item in graph["objects"] if "nodes" not in item}
+    assert {item["name"] for item in nodes.values()} == {node.id for node in circuit.nodes}
+    ends = {(nodes[e["tail"]]["name"], nodes[e["head"]]["name"]) for e in graph.get("edges", [])}
+    assert ends == {(edge.source, edge.target) for edge in circuit.edges}
+
+
+@needs_graphviz
+@pytest.mark.parametrize("emotion", AWKWARD)
+def test_graphviz_draws_an_awkward_emotion_as_it_is_written(circuit, emotion):
+    drawing = graphviz("svg", dot(dataclasses.replace(circuit, emotion=emotion)))
+    texts = {text.text for text in ElementTree.fromstring(drawing).iter() if text.text}
+    # Graphviz draws spaces as spaces that do not break.
+    plain = {text.replace("\N{NO-BREAK SPACE}", " ") for text in texts}
+    assert {f"{emotion} in tiny", f"readout of {emotion}"} <= plain
+
+
+@needs_graphviz
+def test_layers_are_ranks_between_the_embedding_and_the_readout(circuit):
+    plain = graphviz("plain", dot(circuit))
+    heights = {
+        line.split()[1].strip('"'): float(line.split()[3])
+        for line in plain.splitlines()
+        if line.startswith("node ")
+    }
+    assert heights["L0H1"] == heights["L0.attn"]
+    assert heights["L1N7"] == heights["L1.mlp"]
+    assert heights["embed"] < heights["L0.attn"] < heights["L1.mlp"] < heights["readout"]
+
+
+def attributes(text, node):
+    found = re.search(rf'^ *"{re.escape(node)}" \[(.*)\];$', text, re.MULTILINE)
+    assert found is not None
+    return dict(pair.split("=", 1) for pair in found[1].split(", "))
+
+
+def test_shape_says_the_kind_and_colour_the_sign_in_dot(circuit):
+    text = dot(circuit)
+    head, sublayer, neuron = (attributes(text, name) for name in ("L0H1", "L0.attn", "L1N7"))
+    assert (head["shape"], head["color"]) == ("ellipse", f'"{TOWARDS}"')
+    assert (sublayer["shape"], sublayer["color"]) == ("box", f'"{AWAY}"')
+    assert (neuron["shape"], neuron["color"]) == ("hexagon", f'"{AWAY}"')
+    assert attributes(text, "embed")["color"] == f'"{NEITHER}"'
+    assert head["label"] == '"L0H1\\n+0.5"'
+
+
+def test_width_says_the_size_relative_to_the_same_quantity(circuit):
+    text = dot(circuit)
+    widths = {node.id: float(attributes(text, node.id)["penwidth"]) for node in circuit.nodes}
+    assert widths == {
+        "embed": 1,
+        "L0H1": 5,
+        "L0.attn": 5,
+        "L1N7": 2,
+        "L1.mlp": 3,
+        "readout": 1,
+    }
+
+
+def test_a_score_that_does_not_beat_its_control_is_dashed(circuit):
+    text = dot(circuit)
+    assert attributes(text, "L0H1")["style"] == "solid"
+    assert attributes(text, "L1N7")["style"] == "dashed"
+    assert "style L1N7 stroke:#0072B2,stroke-width:2.00px,stroke-dasharray:4" in mermaid(circuit)
+    assert "style L0H1 stroke:#D55E00,stroke-width:5.00px\n" in mermaid(circuit)
+
+
+@pytest.mark.parametrize("draw", [dot, mermaid])
+def test_the_largest_and_the_smallest_numbers_can_be_drawn(draw):
+    sizes = (1.7e308, -5e-324, 0.0)
+    nodes = tuple(Node(f"L0H{i}", "head", 0, effect=size) for i, size in enumerate(sizes))
+    text = draw(Circuit("anger", nodes, ()))
+    assert "inf" not in text
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize("draw", [dot, mermaid])
+def test_a_circuit_without_a_model_or_nodes_can_be_drawn(draw):
+    assert "anger" in draw(Circuit("anger", (), ()))
+
+
+@pytest.mark.parametrize("draw", [dot, mermaid])
+def test_a_number_that_is_not_finite_is_not_drawn(draw):
+    node = Node("L0H1", "head", 0, effect=float("nan"))
+    with pytest.raises(CircuitError, match=r"\(node 'L0H1'\) is nan, not a finite number"):
+        draw(Circuit("anger", (node,), ()))
+
+
+def test_mermaid_has_a_subgraph_per_layer_and_plain_ids(circuit):
+    lines = [line.strip() for line in mermaid(circuit).splitlines()]
+    assert lines[:4] == ["---", 'title: "anger in tiny"', "---", "flowchart BT"]
+    assert 'subgraph layer_0["layer 0"]' in lines
+    assert 'L0_attn["L0.attn<br/>-2"]' in lines
+    assert 'L1N7{{"L1N7<br/>-0.125"}}' in lines
+    assert "embed -.-> L0_attn" in lines
+    assert "L0H1 --> L0_attn" in lines
+    assert "L0H1 ==> readout" in lines
+
+
+@FEW
+@given(st.from_type(Circuit))
+def test_mermaid_declares_every_node_and_edge_once(circuit):
+    lines = [line.strip() for line in mermaid(circuit).split("\n")]
+    body = lines[lines.index("flowchart BT") + 1 :]
+    declared = [found[1] for line in body if (found := re.match(r"(\w+)[\[({].*\"", line))]
+    assert sorted(declared) == sorted(node.id.replace(".", "_") for node in circuit.nodes)
+    drawn = [line for line in body if re.fullmatch(r"\w+ (-\.->|-->|==>) \w+", line)]
+    assert len(drawn) == len(circuit.edges)
+    assert sum(line.startswith("linkStyle ") for line in body) == len(circuit.edges)
+    assert sum(line.startswith("subgraph ") for line in body) == body.count("end")
+
+
+@FEW
+@given(st.from_type(Circuit))
+def test_mermaid_labels_hold_nothing_that_mermaid_would_read(circuit):
+    for label in re.findall(r'"(.*)"', mermaid(circuit).split("flowchart BT")[1]):
+        plain = re.sub(r"<br/>|#\d+;", "", label)
+        assert not re.search(r"[\"#;<>&`{}\[\]()|%:\\]", plain)
+
+
+def test_mermaid_title_is_a_quoted_text(circuit):
+    awkward = dataclasses.replace(circuit, emotion='a "b": \\ #c')
+    title = mermaid(awkward).splitlines()[1].removeprefix("title: ")
+    assert json.loads(title) == 'a "b": \\ #c in tiny'
+
+
+def test_edges_of_one_kind_are_compared_with_each_other_only():
+    nodes = (
+        Node("L0H0", "head", 0),
+        Node("L0H1", "head", 0),
+        Node("L0.attn", "sublayer", 0),
+        Node("readout", "readout"),
+    )
+    edges = (
+        Edge("L0H0", "L0.attn", "part", 100.0),
+        Edge("L0H1", "L0.attn", "part", -50.0),
+        Edge("L0H0", "readout", "direct", 0.5),
+        Edge("L0H1", "readout", "direct"),
+    )
+    text = dot(Circuit("anger", nodes, edges))
+    assert re.findall(r"-> .*color=\"(.*)\", penwidth=(.*)\]", text) == [
+        (TOWARDS, "5.00"),
+        (AWAY, "3.00"),
+        (TOWARDS, "5.00"),
+        (NEITHER, "1.00"),
+    ]

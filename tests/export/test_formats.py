@@ -1,0 +1,87 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuits.errors import CircuitError, DataError
+from circuits.export import FORMATS, export_circuit, file_stem, read_circuit, write_circuit
+
+AWKWARD = ["joy / relief", "../up", "怒り", "Anger", "a" * 300, "nul", "COM1", ".", "-rf", "a:b*c?"]
+
+
+def test_every_format_is_written_under_the_name_of_the_emotion(circuit, tmp_path):
+    paths = export_circuit(circuit, tmp_path / "new")
+    assert [path.name for path in paths] == [
+        "anger.json",
+        "anger.graphml",
+        "anger.gexf",
+        "anger.dot",
+        "anger.mmd",
+        "anger.nodes.csv",
+        "anger.edges.csv",
+    ]
+    assert sorted((tmp_path / "new").iterdir()) == sorted(paths)
+    assert all(path.read_bytes().endswith(b"\n") for path in paths)
+
+
+def test_only_the_formats_asked_for_are_written_once_and_in_order(circuit, tmp_path):
+    paths = export_circuit(circuit, tmp_path, ["dot", "json", "dot"])
+    assert [path.suffix for path in paths] == [".dot", ".json"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_exported_json_is_the_written_circuit(circuit, tmp_path):
+    (path,) = export_circuit(circuit, tmp_path, ["json"])
+    write_circuit(circuit, tmp_path / "other.json")
+    assert read_circuit(path) == circuit
+    assert path.read_bytes() == (tmp_path / "other.json").read_bytes()
+
+
+def test_an_unknown_format_is_refused_with_those_that_exist(circuit, tmp_path):
+    message = r"^cannot export to 'pdf'; formats are json, graphml, gexf, dot, mermaid, csv$"
+    with pytest.raises(CircuitError, match=message):
+        export_circuit(circuit, tmp_path, ["json", "pdf"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_where_one_value_cannot_be(circuit, tmp_path):
+    with pytest.raises(CircuitError, match=r"scores.share is nan"):
+        export_circuit(circuit.with_scores(share=float("nan")), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_emotion_that_is_no_line_of_text_is_refused_in_every_format(circuit, name, tmp_path):
+    for emotion in ("a\nb", "\ud800", ""):
+        with pytest.raises(CircuitError, match=r"graph.emotion is "):
+            export_circuit(dataclasses.replace(circuit, emotion=emotion), tmp_path, [name])
+
+
+def test_a_folder_that_is_a_file_is_refused(circuit, tmp_path):
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cannot write .*taken"):
+        export_circuit(circuit, tmp_path / "taken", ["json"])
+
+
+@pytest.mark.parametrize("emotion", AWKWARD)
+def test_an_awkward_emotion_stays_in_its_folder(circuit, emotion, tmp_path):
+    named = dataclasses.replace(circuit, emotion=emotion)
+    paths = export_circuit(named, tmp_path)
+    assert all(path.parent == tmp_path and path.is_file() for path in paths)
+    assert read_circuit(paths[0]) == named
+
+
+@given(st.lists(st.text(), unique=True, max_size=20))
+def test_different_emotions_have_different_names_on_any_system(emotions):
+    stems = [file_stem(emotion).casefold() for emotion in emotions]
+    assert len(set(stems)) == len(stems)
+    assert all(stem and len(stem.encode()) < 200 for stem in stems)
+    assert not any(set(stem) & set('/\\:*?"<>|. ') for stem in stems)
+
+
+def test_plain_emotions_keep_their_names():
+    assert file_stem("anger") == "anger"
+    assert file_stem("悲しみ") == "悲しみ"
+    assert file_stem("joy / relief").startswith("joy-relief-")
+    assert file_stem("con") != "con"

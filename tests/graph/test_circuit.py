@@ -1,0 +1,171 @@
+import networkx as nx
+import pytest
+
+from circuits.errors import CircuitError
+from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.provenance import Provenance
+
+EMBED, READOUT = Node("embed", "embed"), Node("readout", "readout")
+HEAD, NEURON = Node("L0H1", "head", 0), Node("L1N7", "neuron", 1)
+ATTN, MLP = Node("L0.attn", "sublayer", 0), Node("L1.mlp", "sublayer", 1)
+ALL = (EMBED, HEAD, ATTN, NEURON, MLP, READOUT)
+SMALL = Provenance({"n_layers": 2, "n_heads": 2, "d_mlp": 8})
+
+
+def of(*nodes, edges=(), provenance=SMALL):
+    return Circuit("anger", nodes, tuple(edges), {}, provenance)
+
+
+def test_an_id_occurs_once():
+    with pytest.raises(CircuitError, match="^node 'L0H1' occurs twice$"):
+        of(HEAD, ATTN, HEAD)
+
+
+@pytest.mark.parametrize("id", ["head", "L0", "L0H", "0H1", "L0.attention", "L-1H0", ""])
+def test_an_id_that_names_no_component_is_refused(id):
+    with pytest.raises(CircuitError, match=r"names no component; write L3H5 for a head"):
+        of(Node(id, "head", 0))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (
+            Node("L0H1", "neuron", 0),
+            "is a head of layer 0, but is described as a neuron of layer 0",
+        ),
+        (Node("L0H1", "head", 1), "is a head of layer 0, but is described as a head of layer 1"),
+        (Node("L0H1", "head"), "is a head of layer 0, but is described as a head of layer None"),
+        (Node("embed", "embed", 0), "is a embed of layer None, but is described as a embed"),
+        (Node("readout", "embed"), "is a readout of layer None, but is described as a embed"),
+    ],
+)
+def test_kind_and_layer_agree_with_the_id(node, message):
+    with pytest.raises(CircuitError, match=message):
+        of(node)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (Node("L2.mlp", "sublayer", 2), "'L2.mlp' lies outside the model, which has 2 layers"),
+        (Node("L0H2", "head", 0), "'L0H2' lies outside the model, which has 2 heads"),
+        (Node("L1N8", "neuron", 1), "'L1N8' lies outside the model, which has 8 neurons"),
+    ],
+)
+def test_a_component_lies_inside_the_model(node, message):
+    with pytest.raises(CircuitError, match=message):
+        of(node)
+    assert of(node, provenance=Provenance()).nodes == (node,)
+
+
+@pytest.mark.parametrize("edge", [Edge("L0H0", "L0.attn", "part"), Edge("L0H1", "L9H9", "part")])
+def test_an_edge_joins_nodes_of_the_circuit(edge):
+    missing = "L0H0" if edge.source == "L0H0" else "L9H9"
+    with pytest.raises(CircuitError, match=f"the circuit has no node '{missing}'"):
+        of(*ALL, edges=[edge])
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("L1.mlp", "L0.attn"),
+        ("L0.attn", "L0H1"),
+        ("readout", "L1.mlp"),
+        ("L0.attn", "embed"),
+        ("L0H1", "L0H1"),
+        ("readout", "embed"),
+    ],
+)
+def test_an_edge_goes_along_the_residual_stream(source, target):
+    with pytest.raises(CircuitError, match=f"^edge {source} -> {target} goes against the residual"):
+        of(*ALL, edges=[Edge(source, target, "residual")])
+
+
+def test_heads_of_one_layer_do_not_follow_each_other():
+    other = Node("L0H0", "head", 0)
+    with pytest.raises(CircuitError, match="goes against the residual stream"):
+        of(HEAD, other, edges=[Edge("L0H0", "L0H1", "direct")])
+
+
+def test_two_nodes_have_one_edge():
+    edges = [Edge("L0H1", "L0.attn", "part", 1.0), Edge("L0H1", "L0.attn", "direct", 2.0)]
+    with pytest.raises(CircuitError, match="^edge L0H1 -> L0.attn occurs twice$"):
+        of(*ALL, edges=edges)
+
+
+def test_a_residual_edge_has_no_weight():
+    with pytest.raises(CircuitError, match="is residual and has the weight 0.5; such an edge"):
+        of(*ALL, edges=[Edge("embed", "L0.attn", "residual", 0.5)])
+
+
+def test_a_circuit_is_looked_up_by_id_and_kind():
+    circuit = of(*ALL)
+    assert circuit.node("L1N7") is NEURON
+    assert circuit.of_kind("sublayer") == (ATTN, MLP)
+    with pytest.raises(CircuitError, match="^the circuit of 'anger' has no node 'L9H9'$"):
+        circuit.node("L9H9")
+
+
+def test_heads_and_neurons_are_layer_and_index():
+    circuit = of(NEURON, HEAD, ATTN, Node("L1H0", "head", 1))
+    assert circuit.heads == ((0, 1), (1, 0))
+    assert circuit.neurons == ((1, 7),)
+
+
+def test_networkx_gets_a_directed_acyclic_graph_with_what_was_measured():
+    head = Node("L0H1", "head", 0, effect=0.5)
+    edges = [
+        Edge("embed", "L0.attn", "residual"),
+        Edge("L0H1", "L0.attn", "part", 0.5),
+        Edge("L0.attn", "L1.mlp", "residual"),
+        Edge("L1.mlp", "readout", "direct"),
+        Edge("L0H1", "readout", "direct", 0.25),
+    ]
+    circuit = of(EMBED, head, ATTN, MLP, READOUT, edges=edges).with_scores(share=0.5)
+    graph = circuit.to_networkx()
+    assert nx.is_directed_acyclic_graph(graph)
+    assert graph.nodes["L0H1"] == {"kind": "head", "layer": 0, "effect": 0.5}
+    assert graph.nodes["embed"] == {"kind": "embed"}
+    assert graph.edges["embed", "L0.attn"] == {"kind": "residual"}
+    assert graph.edges["L0H1", "readout"] == {"kind": "direct", "weight": 0.25}
+    assert graph.graph == {"format": "emotion-circuit/1", "emotion": "anger", "score_share": 0.5}
+
+
+def test_scores_are_added_to_a_new_circuit():
+    circuit = of(*ALL)
+    scored = circuit.with_scores(a=1.0).with_scores(b=2.0)
+    assert scored.scores == {"a": 1.0, "b": 2.0}
+    assert circuit.scores == {}
+
+
+def test_the_score_of_a_sublayer_is_its_importance():
+    assert Node("L0.attn", "sublayer", 0, effect=1.0, importance=2.0).score == 2.0
+    assert Node("L0H1", "head", 0, effect=1.0, importance=2.0).score == 1.0
+    assert HEAD.score is None
+
+
+def test_an_interval_is_the_score_within_two_standard_errors():
+    node = Node("L0H1", "head", 0, effect=1.0, stderr=0.5)
+    assert node.interval == pytest.approx((1 - 0.98, 1 + 0.98))
+    assert Node("L0H1", "head", 0, effect=1.0).interval is None
+    assert Node("L0H1", "head", 0, stderr=1.0).interval is None
+
+
+@pytest.mark.parametrize(
+    ("effect", "stderr", "control", "beats"),
+    [
+        (1.0, 0.1, 0.5, True),
+        (-1.0, 0.1, 0.5, True),
+        (1.0, 0.1, 0.9, False),
+        (0.1, 10.0, 0.5, False),
+        (0.0, 1.0, 0.0, False),
+        (1.0, 0.0, 1.0, False),
+        (1.0, None, 0.5, None),
+        (1.0, 0.1, None, None),
+        (None, 0.1, 0.5, None),
+    ],
+)
+def test_a_score_beats_its_control_with_its_whole_interval(effect, stderr, control, beats):
+    node = Node("L0H1", "head", 0, effect=effect, stderr=stderr, control=control)
+    assert node.beats_control is beats

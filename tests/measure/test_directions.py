@@ -1,0 +1,159 @@
+"""Emotion directions: their algebra, planted signals, and what they refuse."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from circuits.data.prompts import asked_prompts
+from circuits.data.replies import Reply
+from circuits.errors import AxisError, DataError
+from circuits.measure.directions import (
+    contrast,
+    emotion_directions,
+    reference_direction,
+    similarity,
+    stable_layers,
+)
+from circuits.measure.generality import direction_generality
+from circuits.measure.sweep import arrange, sweep
+from circuits.names import EMOTIONS
+
+
+def planted(swept, signal, noise, own_size=5.0):
+    """The same grid with residual streams made of contexts, noise, and a signal per emotion."""
+    torch.manual_seed(0)
+    shape = swept.resid_mid.shape
+    own = torch.randn(shape[0], 1, *shape[2:]) * own_size
+    made = own + noise * torch.randn(shape) + signal[None, :, None]
+    return replace(swept, resid_mid=made, resid_post=made)
+
+
+def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directions):
+    torch.testing.assert_close(
+        directions.vectors.norm(dim=-1), torch.ones(directions.norm.shape), atol=1e-5, rtol=0
+    )
+    weighted = (directions.vectors * directions.norm[..., None]).sum(0)
+    torch.testing.assert_close(weighted, torch.zeros_like(weighted), atol=1e-4, rtol=0)
+
+
+def test_a_planted_signal_is_found(swept, provenance):
+    torch.manual_seed(1)
+    signal = torch.randn(6, 32)
+    found = emotion_directions(planted(swept, signal, noise=0.01), provenance)
+    expected = signal - signal.mean(0)
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    cosine = torch.einsum("eslw,ew->esl", found.vectors, expected)
+    assert cosine.min() > 0.999
+
+
+def test_what_a_context_says_in_every_emotion_cancels(swept, provenance):
+    torch.manual_seed(2)
+    base = planted(swept, torch.randn(6, 32), noise=0.1)
+    shift = torch.randn(base.resid_mid.shape[0], 1, *base.resid_mid.shape[2:]) * 50
+    moved = replace(base, resid_mid=base.resid_mid + shift, resid_post=base.resid_post + shift)
+    one, other = emotion_directions(base, provenance), emotion_directions(moved, provenance)
+    torch.testing.assert_close(one.vectors, other.vectors, atol=1e-4, rtol=0)
+
+
+def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, grid, provenance):
+    found = emotion_directions(swept, provenance)
+    assert (found.n_contexts, found.n_left_out) == (10, 2)
+    whole = grid.complete
+    by_hand = contrast(swept.resid_post[whole])
+    torch.testing.assert_close(found.vectors[:, 1] * found.norm[:, 1, :, None], by_hand)
+
+
+def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts, provenance):
+    prompts = asked_prompts(contexts[:2], EMOTIONS[:5])
+    grid = arrange([Reply(p, "x", 1, p.emotion or "") for p in prompts], EMOTIONS)
+    with pytest.raises(DataError, match="2 contexts 2 lack 'disgust'"):
+        emotion_directions(sweep(llama, grid), provenance)
+
+
+def test_two_replies_in_one_cell_are_refused(contexts):
+    prompt = asked_prompts(contexts[:1])[0]
+    with pytest.raises(DataError, match="two accepted replies for context"):
+        arrange([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
+
+
+def test_the_sweep_equals_reading_each_prompt_alone(llama, swept, grid):
+    from circuits.model.chat import encode_prompt, pad_left
+    from circuits.model.runs import capture
+
+    place, emotion = 5, 3
+    reply = grid.cells[grid.contexts[place].id, EMOTIONS[emotion]]
+    tokens = pad_left([encode_prompt(llama, reply.prompt)], torch.device("cpu"))
+    alone = capture(llama, tokens, {"resid_post": lambda x: x[:, -1], "z": lambda x: x[:, -1]})
+    for site in ("resid_post", "z"):
+        found = getattr(swept, site)[place, emotion]
+        torch.testing.assert_close(found, alone[site][0], atol=1e-4, rtol=1e-4)
+
+
+def test_directions_over_the_reply_average_its_positions(llama, contexts, provenance):
+    from circuits.model.chat import encode_prompt, encode_text, pad_left
+    from circuits.model.runs import capture
+
+    texts = {e: f"I feel {e} about this." * (1 + i % 2) for i, e in enumerate(EMOTIONS)}
+    prompts = asked_prompts(contexts[:3])
+    grid = arrange(
+        [Reply(p, texts[p.emotion or ""], 5, p.emotion or "") for p in prompts], EMOTIONS
+    )
+    over = sweep(llama, grid, read="reply", batch_size=12)
+    head, tail = encode_prompt(llama, prompts[1]), encode_text(llama, texts["sadness"])
+    tokens = pad_left([head + tail], torch.device("cpu"))
+    by_hand = capture(llama, tokens, {"resid_mid": lambda x: x[:, len(head) :].mean(1)})[
+        "resid_mid"
+    ]
+    torch.testing.assert_close(over.resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
+    assert emotion_directions(over, provenance, read="reply").read == "reply"
+    torch.testing.assert_close(over.z, sweep(llama, grid).z, atol=1e-4, rtol=1e-4)
+
+
+def test_an_empty_reply_cannot_be_averaged_over(llama, contexts):
+    prompts = asked_prompts(contexts[:1])
+    grid = arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
+    with pytest.raises(DataError, match="a reply is empty"):
+        sweep(llama, grid, read="reply")
+
+
+def test_reference_layers_scale_from_those_of_28_layers():
+    assert stable_layers(28) == (21, 22, 23, 24, 25)
+    assert stable_layers(6) == (4, 5)
+    assert stable_layers(1) == (0,)
+
+
+def test_the_reference_direction_does_not_depend_on_the_sign_of_later_layers(directions):
+    vectors = directions.vectors.clone()
+    vectors[:, 1, 2] *= -1
+    flipped = replace(directions, vectors=vectors)
+    one, other = reference_direction(directions, (1, 2)), reference_direction(flipped, (1, 2))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    torch.testing.assert_close(one.norm(dim=-1), torch.ones(6))
+
+
+def test_a_reference_layer_that_is_not_there_is_refused(directions):
+    with pytest.raises(AxisError, match="axis 'layer' has no label 7"):
+        reference_direction(directions, (7,))
+
+
+def test_similarity_of_an_emotion_with_itself_is_one(directions):
+    found = similarity(directions)
+    own = torch.diagonal(found, dim1=0, dim2=1)
+    torch.testing.assert_close(own, torch.ones(own.shape), atol=1e-5, rtol=0)
+
+
+def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, provenance):
+    torch.manual_seed(3)
+    made = planted(swept, torch.randn(6, 32), noise=0.05, own_size=0.3)
+    found = direction_generality(made, provenance)
+    assert found.accuracy.min() == 1.0
+    assert found.split_half.min() > 0.95
+    assert found.without_theme.min() > 0.95
+    assert found.control.max() < 0.6
+
+
+def test_without_a_signal_nothing_generalises(swept, provenance):
+    found = direction_generality(planted(swept, torch.zeros(6, 32), noise=1.0), provenance)
+    assert found.accuracy.max() < 0.5
+    assert found.split_half.abs().mean() < 0.3

@@ -1,0 +1,134 @@
+"""Head effects: closed forms against really zeroing heads and running again."""
+
+import pytest
+import torch
+from einops import einsum
+
+from circuits.measure.heads import head_effects
+from circuits.measure.neurons import neuron_effects
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.edits import Replace, edited
+from circuits.model.runs import capture
+
+CPU = torch.device("cpu")
+
+
+def by_real_ablation(model, grid, directions, readout):
+    """Zero one head at all positions, run again, read the same layer: one run per head."""
+    found = torch.zeros(len(grid.emotions), model.cfg.n_layers, model.cfg.n_heads)
+    for e, emotion in enumerate(grid.emotions):
+        replies = [
+            grid.cells[c.id, emotion] for c in grid.contexts if (c.id, emotion) in grid.cells
+        ]
+        tokens = pad_left([encode_prompt(model, r.prompt) for r in replies], CPU)
+        vectors = directions.sel(emotion=emotion, sublayer="attn").vectors[0, 0]
+        whole = read(model, tokens, vectors, readout)
+        for layer in range(model.cfg.n_layers):
+            for head in range(model.cfg.n_heads):
+                chosen = torch.zeros(model.cfg.n_heads, model.cfg.d_head, dtype=torch.bool)
+                chosen[head] = True
+                nothing = torch.zeros(model.cfg.n_heads, model.cfg.d_head)
+                edit = Replace("z", layer, nothing, chosen, positions="all")
+                with edited(model, [edit]):
+                    without = read(model, tokens, vectors, readout)
+                found[e, layer, head] = (whole - without)[:, layer].mean()
+    return found
+
+
+def read(model, tokens, vectors, readout):
+    if readout == "resid_mid":
+        site = capture(model, tokens, {"resid_mid": lambda x: x[:, -1]})["resid_mid"]
+    else:
+        kept = {}
+
+        def hook_of(layer):
+            return f"blocks.{layer}.ln2.hook_out", lambda x, hook: kept.update({layer: x[:, -1]})
+
+        with torch.no_grad(), model.hooks([hook_of(i) for i in range(model.cfg.n_layers)]):
+            model(tokens.ids, attention_mask=tokens.mask.long())
+        site = torch.stack([kept[i] for i in range(model.cfg.n_layers)], dim=1)
+    return einsum(site, vectors, "prompt layer d_model, layer d_model -> prompt layer")
+
+
+@pytest.mark.parametrize("readout", ["resid_mid", "post_norm"])
+def test_head_effects_equal_real_zero_ablation_re_runs(
+    llama, swept, grid, directions, provenance, readout
+):
+    effects = head_effects(llama, swept, directions, provenance, readout=readout)
+    oracle = by_real_ablation(llama, grid, directions, readout)
+    torch.testing.assert_close(effects.mean, oracle, atol=1e-5, rtol=1e-4)
+    assert effects.mean.abs().max() > 0.05
+
+
+def test_head_effects_add_up_to_the_attention_write(llama, swept, grid, directions, provenance):
+    effects = head_effects(llama, swept, directions, provenance)
+    for e, emotion in enumerate(grid.emotions):
+        replies = [
+            grid.cells[c.id, emotion] for c in grid.contexts if (c.id, emotion) in grid.cells
+        ]
+        tokens = pad_left([encode_prompt(llama, r.prompt) for r in replies], CPU)
+        write = capture(llama, tokens, {"attn_out": lambda x: x[:, -1]})["attn_out"]
+        vectors = directions.sel(emotion=emotion, sublayer="attn").vectors[0, 0]
+        along = (write * vectors).sum(-1).mean(0)
+        torch.testing.assert_close(effects.mean[e].sum(-1), along, atol=1e-5, rtol=1e-4)
+
+
+def test_neuron_effects_add_up_to_the_mlp_write(llama, swept, grid, directions, provenance):
+    effects = neuron_effects(llama, swept, directions, provenance)
+    for e, emotion in enumerate(grid.emotions):
+        replies = [
+            grid.cells[c.id, emotion] for c in grid.contexts if (c.id, emotion) in grid.cells
+        ]
+        tokens = pad_left([encode_prompt(llama, r.prompt) for r in replies], CPU)
+        write = capture(llama, tokens, {"mlp_out": lambda x: x[:, -1]})["mlp_out"]
+        vectors = directions.sel(emotion=emotion, sublayer="mlp").vectors[0, 0]
+        along = (write * vectors).sum(-1).mean(0)
+        torch.testing.assert_close(effects.mean[e].sum(-1), along, atol=1e-5, rtol=1e-4)
+
+
+def test_neuron_effects_split_into_a_positive_and_a_negative_part(
+    llama, swept, directions, provenance
+):
+    effects = neuron_effects(llama, swept, directions, provenance)
+    torch.testing.assert_close(effects.positive - effects.negative, effects.mean)
+    assert effects.positive.min() >= -1e-7
+    assert effects.negative.min() >= -1e-7
+
+
+def test_centred_effects_say_how_an_emotion_differs_from_the_others(
+    llama, swept, grid, directions, provenance
+):
+    whole = grid.complete
+    effects = head_effects(llama, swept, directions, provenance)
+    W_O, e, layer, head = llama.W_O.detach(), 2, 1, 3
+    v = directions.at  # the same by hand, for one head
+    vector = directions.vectors[e, 0, layer]
+    z = swept.z[whole][:, :, layer, head]
+    by_hand = ((z[:, e] - z.mean(1)) @ W_O[layer, head] @ vector).mean()
+    assert v("norm", emotion="anger", sublayer="attn", layer=0) > 0
+    assert float(effects.centred[e, layer, head]) == pytest.approx(float(by_hand), abs=1e-6)
+
+
+def test_standard_errors_are_over_contexts(llama, swept, grid, directions, provenance):
+    effects = head_effects(llama, swept, directions, provenance)
+    e, layer, head = 1, 2, 0
+    present = swept.present[:, e]
+    vector = directions.vectors[e, 0, layer]
+    each = swept.z[present][:, e, layer, head] @ llama.W_O.detach()[layer, head] @ vector
+    expected = each.std() / len(each) ** 0.5
+    assert float(effects.stderr[e, layer, head]) == pytest.approx(float(expected), rel=1e-4)
+    assert effects.n_contexts[e] == int(present.sum())
+
+
+def test_a_head_that_is_silenced_has_no_effect(llama, grid, provenance):
+    from circuits.measure.directions import emotion_directions
+    from circuits.measure.sweep import sweep
+
+    chosen = torch.zeros(4, 8, dtype=torch.bool)
+    chosen[2] = True
+    with edited(llama, [Replace("z", 1, torch.zeros(4, 8), chosen, positions="all")]):
+        silenced = sweep(llama, grid)
+    directions = emotion_directions(silenced, provenance)
+    effects = head_effects(llama, silenced, directions, provenance)
+    assert bool((effects.mean[:, 1, 2] == 0).all())
+    assert bool((effects.mean[:, 1, 1] != 0).all())

@@ -1,0 +1,95 @@
+"""Decoding: batches, padding and cached keys change nothing but the time."""
+
+import pytest
+import torch
+
+from circuits.data.prompts import asked_prompts, plain_prompts
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.edits import Add
+from circuits.model.forward import extend, prefill, run
+from circuits.model.generation import batches, elicit
+from circuits.model.likelihood import reply_losses
+from circuits.model.receipts import counted
+
+
+def greedy_without_a_cache(model, prompt, n):
+    ids = encode_prompt(model, prompt)
+    start = len(ids)
+    with torch.no_grad():
+        for _ in range(n):
+            logits = model(torch.tensor([ids]), return_type="logits")
+            ids.append(int(logits[0, -1].argmax()))
+    return ids[start:]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_batched_cached_decoding_equals_plain_greedy_decoding(llama, contexts, batch_size):
+    prompts = asked_prompts(contexts[:5], ["anger"])
+    replies = elicit(llama, prompts, max_new_tokens=6, batch_size=batch_size)
+    for prompt, reply in zip(prompts, replies, strict=True):
+        plain = greedy_without_a_cache(llama, prompt, 6)
+        expected = llama.tokenizer.decode(plain, skip_special_tokens=True).strip()
+        assert reply.text == expected or llama.tokenizer.eos_token_id in plain
+
+
+def test_logits_of_a_padded_row_equal_those_of_the_row_alone(mini, contexts):
+    rows = [encode_prompt(mini, p) for p in plain_prompts(contexts[:6])]
+    with torch.no_grad():
+        together = run(mini, pad_left(rows, torch.device("cpu")))[:, -1]
+        alone = torch.cat([run(mini, pad_left([r], torch.device("cpu")))[:, -1] for r in rows])
+    torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-4)
+
+
+def test_reading_on_after_a_prefix_equals_reading_everything(llama, contexts):
+    rows = [encode_prompt(llama, p) for p in plain_prompts(contexts[:3])]
+    tokens = pad_left(rows, torch.device("cpu"))
+    with torch.no_grad():
+        whole = run(llama, tokens)[:, -1]
+        _, prefix = prefill(llama, type(tokens)(tokens.ids[:, :-1], tokens.mask[:, :-1]))
+        for _ in range(2):
+            continued, _ = extend(llama, tokens.ids[:, -1:], prefix.fork())
+            torch.testing.assert_close(continued[:, -1], whole, atol=1e-4, rtol=1e-4)
+        repeated, _ = extend(llama, tokens.ids[:, -1:].repeat_interleave(2, 0), prefix.repeat(2))
+    torch.testing.assert_close(repeated[::2, -1], whole, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_of_a_batch_can_be_edited_differently(mini, contexts):
+    prompts = plain_prompts(contexts[:4])
+    torch.manual_seed(0)
+    push = [torch.zeros(mini.cfg.d_model), 30 * torch.randn(mini.cfg.d_model)]
+
+    def edits(chosen):
+        return [Add("resid_post", 2, torch.stack([push[i % 2] for i in chosen]))]
+
+    both = elicit(mini, prompts, edits=edits, max_new_tokens=8)
+    plain = elicit(mini, prompts, max_new_tokens=8)
+    assert [both[i].text for i in (0, 2)] == [plain[i].text for i in (0, 2)]
+    assert all(both[i].text != plain[i].text for i in (1, 3))
+
+
+def test_the_loss_of_a_reply_equals_the_models_own_loss(mini, contexts):
+    prompt = asked_prompts(contexts[:1], ["fear"])[0]
+    text = "I am so afraid of this."
+    found = reply_losses(mini, [prompt, prompt], [text, ""])
+    ids = encode_prompt(mini, prompt)
+    tail = mini.tokenizer(text, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logs = mini(torch.tensor([ids + tail]), return_type="logits")[0].log_softmax(-1)
+    each = [logs[len(ids) + i - 1, token] for i, token in enumerate(tail)]
+    assert float(found[0]) == pytest.approx(-float(torch.stack(each).mean()), rel=1e-4)
+    assert bool(found[1].isnan())
+
+
+def test_batches_hold_every_place_once_and_like_lengths_together():
+    rows = [[0] * n for n in (5, 1, 4, 2, 3)]
+    assert list(batches(rows, 2)) == [[1, 3], [4, 2], [0]]
+
+
+def test_passes_and_token_layers_are_counted(llama, contexts):
+    prompts = plain_prompts(contexts[:2])
+    widest = max(len(encode_prompt(llama, p)) for p in prompts)
+    with counted() as receipt:
+        elicit(llama, prompts, max_new_tokens=3, batch_size=2)
+    assert receipt.passes == 2
+    assert receipt.steps == 4
+    assert receipt.token_layers == (2 * widest + 4) * llama.cfg.n_layers

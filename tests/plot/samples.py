@@ -1,0 +1,206 @@
+"""Small made-up records of every kind, each with numbers that can be recomputed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from circuits.data.judges import Verdict
+from circuits.data.prompts import asked, plain
+from circuits.data.replies import Judged, Reply
+from circuits.data.sev import Context
+from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.measure.directions import Directions
+from circuits.measure.generality import Generality
+from circuits.measure.heads import HeadEffects
+from circuits.measure.importance import Importance
+from circuits.measure.neurons import NeuronEffects
+from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
+from circuits.provenance import Provenance
+
+__all__ = [
+    "accuracy",
+    "circuit",
+    "directions",
+    "elicitation",
+    "generality",
+    "heads",
+    "importance",
+    "judged",
+    "neurons",
+    "provenance",
+]
+
+METHODS = ("none", "prompt", "steer", "circuit")
+
+
+def provenance(layers: int = 4, heads: int = 3, neurons: int = 40) -> Provenance:
+    model = {
+        "name": "tiny-emotional-llama", "revision": "sha256:0123456789abcdef",
+        "architecture": "LlamaForCausalLM", "dtype": "float32", "n_layers": layers,
+        "n_heads": heads, "d_model": 24, "d_head": 8, "d_mlp": neurons,
+    }  # fmt: skip
+    return Provenance(model, "sha256:feed", {"seed": 0, "read": "prompt"}, {"python": "3.11"})
+
+
+def _random(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def directions(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Directions:
+    vectors = torch.randn(len(emotions), 2, layers, 24, generator=_random(0))
+    vectors = vectors - vectors.mean(0)
+    norm = vectors.norm(dim=-1)
+    return Directions(
+        provenance=provenance(layers), vectors=vectors / norm[..., None], norm=norm,
+        rms=torch.ones(2, layers), emotion=emotions, sublayer=SUBLAYERS,
+        layer=tuple(range(layers)), n_contexts=12, n_left_out=2, read="prompt",
+    )  # fmt: skip
+
+
+def generality(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Generality:
+    n = len(emotions)
+    halves = 0.6 + 0.35 * torch.rand(n, 2, layers, generator=_random(1))
+    rising = torch.linspace(0.3, 0.95, layers).expand(2, layers)
+    return Generality(
+        provenance=provenance(layers), split_half=halves, split_half_low=halves - 0.2,
+        without_theme=0.4 + 0.5 * torch.rand(n, 2, layers, 5, generator=_random(2)),
+        accuracy=rising, control=torch.full((2, layers), 1 / n), emotion=emotions,
+        sublayer=SUBLAYERS, layer=tuple(range(layers)),
+        theme=("work", "family", "school", "travel", "health"), n_splits=50,
+    )  # fmt: skip
+
+
+def heads(layers: int = 4, count: int = 3, emotions: tuple[str, ...] = EMOTIONS) -> HeadEffects:
+    n = len(emotions)
+    depth = torch.linspace(0.2, 1.0, layers)[None, :, None]
+    centred = torch.randn(n, layers, count, generator=_random(3)) ** 3 * 0.05 * depth
+    return HeadEffects(
+        provenance=provenance(layers, count), mean=centred + 0.01,
+        stderr=torch.full_like(centred, 0.004), centred=centred,
+        centred_stderr=torch.full_like(centred, 0.003), baseline=torch.ones(n, layers),
+        control=0.03 * depth[..., 0].expand(n, layers).clone(), emotion=emotions,
+        layer=tuple(range(layers)), head=tuple(range(count)), readout="resid_mid",
+        n_contexts=(12,) * n,
+    )  # fmt: skip
+
+
+def neurons(
+    layers: int = 4, count: int = 40, emotions: tuple[str, ...] = EMOTIONS
+) -> NeuronEffects:
+    n = len(emotions)
+    shape = (n, layers, count)
+    centred = torch.randn(shape, generator=_random(4)) ** 5 * 1e-3
+    return NeuronEffects(
+        provenance=provenance(layers, 3, count), mean=centred, stderr=torch.full(shape, 1e-4),
+        centred=centred, centred_stderr=torch.full(shape, 1e-4), positive=centred.clamp_min(0),
+        negative=(-centred).clamp_min(0), weight=torch.ones(shape), activation=centred,
+        control=torch.full((n, layers), 4e-3), emotion=emotions, layer=tuple(range(layers)),
+        neuron=tuple(range(count)), n_contexts=(12,) * n,
+    )  # fmt: skip
+
+
+def importance(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Importance:
+    n = len(emotions)
+    slope = torch.linspace(0.1, 1.2, layers) + 0.1 * torch.randn(n, 2, layers, generator=_random(5))
+    return Importance(
+        provenance=provenance(layers), slope=slope, stderr=torch.full_like(slope, 0.04),
+        response=slope[:, None].expand(n, 2, 2, layers).clone(),
+        control=torch.full_like(slope, 0.15), baseline=torch.zeros(n),
+        rms=torch.ones(2, layers), reference=torch.eye(24)[:n], emotion=emotions,
+        dose=(0.1, 0.5), sublayer=SUBLAYERS, layer=tuple(range(layers)), read_at="resid_post",
+        stable_layers=(layers - 1,), n_contexts=(12,) * n, n_random=8,
+    )  # fmt: skip
+
+
+def circuit(
+    emotion: str = "anger", layers: int = 4, n_heads: int = 2, n_neurons: int = 5
+) -> Circuit:
+    """``n_heads`` heads and ``n_neurons`` neurons in every layer, some pushing away."""
+    nodes, edges, previous = [Node("embed", "embed")], [], "embed"
+    for layer in range(layers):
+        for sublayer in SUBLAYERS:
+            own = _members(layer, n_heads if sublayer == "attn" else n_neurons, sublayer)
+            name = sublayer_name(layer, sublayer)
+            whole = Node(
+                name, "sublayer", layer, stderr=0.02, control=0.15,
+                importance=0.1 + 0.2 * layer, direct=0.3,
+            )  # fmt: skip
+            nodes += [*own, whole]
+            edges.append(Edge(previous, name, "residual"))
+            edges += [Edge(node.id, name, "part", node.effect) for node in own]
+            edges += [Edge(node.id, "readout", "direct", node.direct) for node in (*own, whole)]
+            previous = name
+    nodes.append(Node("readout", "readout"))
+    sizes = provenance(layers, max(3, n_heads), max(40, n_neurons))
+    return Circuit(emotion, tuple(nodes), tuple(edges), {"direct_share": 0.62}, sizes)
+
+
+def _members(layer: int, count: int, sublayer: str) -> list[Node]:
+    name, kind = (head_name, "head") if sublayer == "attn" else (neuron_name, "neuron")
+    effects = [(layer + 1) * 0.1 / (i + 1) * (-1 if i % 4 == 3 else 1) for i in range(count)]
+    return [
+        Node(name(layer, i), kind, layer, effect=effect, stderr=0.01, control=0.05,
+             direct=effect / 2)
+        for i, effect in enumerate(effects)
+    ]  # fmt: skip
+
+
+def accuracy(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
+    """The comparison of methods: every method better than the one before, and a control."""
+    levels = {"none": 12.0, "prompt": 80.0, "steer": 45.0, "circuit": 64.0}
+    return {
+        "methods": {method: _stats(level, emotions) for method, level in levels.items()},
+        "controls": {"random_circuit": _stats(14.0, emotions)},
+        "judge": {"name": "lexicon", "error": 0.08, "n": 240},
+        "settings": {"circuit": {"strength": 1.5, "when": "prompt"}, "tried": [{"strength": 2}]},
+    }
+
+
+def _stats(level: float, emotions: Sequence[str]) -> dict[str, Any]:
+    return {
+        "n": 60 * len(emotions), "overall": level, "low": level - 4, "high": level + 4,
+        "by_emotion": {e: max(0.0, level - 8 + 3 * i) for i, e in enumerate(emotions)},
+        "by_valence": {v: level - 2 + 2 * i for i, v in enumerate(VALENCES)},
+        "perplexity_ratio": 1.25, "repetition": 0.021, "mean_tokens": 24.0, "empty": 0,
+    }  # fmt: skip
+
+
+def elicitation(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
+    def counts(total: str, n: int) -> dict[str, Any]:
+        return {total: n, "accepted": n - 10, "rejected": 10, "accuracy": 100 - 1000 / n}
+
+    return {
+        "dataset": "sev",
+        "overall": counts("total_samples", 60 * len(emotions)),
+        "by_emotion": {emotion: counts("total", 60) for emotion in emotions},
+        "by_valence": {valence: counts("total", 120) for valence in VALENCES},
+    }
+
+
+def judged(
+    emotions: Sequence[str] = EMOTIONS, contexts: int = 4, text: str = "Well, that is something."
+) -> dict[str, list[Judged]]:
+    """Replies of every method to every context in every emotion."""
+    return {
+        method: [
+            _judged(_context(c), emotion, text, method)
+            for c in range(contexts)
+            for emotion in emotions
+        ]
+        for method in (*METHODS, "random_circuit")
+    }
+
+
+def _context(number: int) -> Context:
+    return Context(
+        f"work_{number:02d}", "work", VALENCES[number % 3],
+        f"You have worked on report {number} for a week.", f"Your manager reads report {number}.",
+    )  # fmt: skip
+
+
+def _judged(context: Context, emotion: str, text: str, method: str) -> Judged:
+    prompt = asked(context, emotion) if method == "prompt" else plain(context)
+    hit = method == "prompt" or (method == "circuit" and emotion != "surprise")
+    verdict = Verdict(hit, emotion if hit else "neutral", "made up")
+    return Judged(Reply(prompt, f"{text} ({method}, {emotion})", 8, emotion), verdict)

@@ -1,0 +1,226 @@
+"""What is drawn equals what the record says."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from circuits import plot
+from circuits.errors import DataError
+from circuits.measure.directions import similarity
+from circuits.measure.expression import wilson
+from circuits.names import EMOTIONS
+from circuits.plot.effects import tail_ranks
+from circuits.plot.style import EMOTION_COLOURS, colour
+
+OWN = ("joy", "<i>awe</i>")
+
+
+@pytest.fixture
+def figures(samples):
+    records = (samples.directions(), samples.generality(), samples.heads(), samples.neurons(),
+               samples.importance(), samples.circuit())  # fmt: skip
+    drawn = {type(record).__name__: draw(record) for record in records}
+    drawn["accuracy"] = plot.accuracy_bars(samples.accuracy())
+    drawn["valence"] = plot.valence_bars(samples.accuracy())
+    return drawn
+
+
+def draw(record) -> Any:
+    # Plotly declares no types for what is inside a figure.
+    return plot.draw(record)
+
+
+def graph(circuit, most) -> Any:
+    return plot.circuit_graph(circuit, most)
+
+
+def named(figure, name):
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def test_every_figure_has_a_title_and_axis_titles(figures):
+    for name, figure in figures.items():
+        assert figure.layout.title.text, name
+        titles = [axis.title.text for axis in (*figure.select_xaxes(), *figure.select_yaxes())]
+        assert sum(title is not None for title in titles) >= 2, name
+        last = list(figure.select_xaxes())[-1]
+        assert last.title.text, name
+
+
+def test_every_trace_that_shows_numbers_has_hover_text(figures):
+    for name, figure in figures.items():
+        for trace in figure.data:
+            assert trace.hovertemplate or trace.hoverinfo == "skip", (name, trace.name)
+
+
+def test_figures_are_json_without_anything_that_is_not_a_number(figures):
+    for figure in figures.values():
+        text = figure.to_json()
+        assert "NaN" not in text
+        assert "Infinity" not in text
+        assert json.loads(text)["data"]
+
+
+def test_missing_errors_are_drawn_as_gaps_and_dashes(samples):
+    heads, importance = samples.heads(), samples.importance()
+    gap = torch.full_like(heads.stderr, float("nan"))
+    text = draw(dataclasses.replace(heads, stderr=gap, centred_stderr=gap)).to_json()
+    assert "nan" not in text.lower()
+    bars = draw(dataclasses.replace(importance, stderr=importance.stderr * float("nan")))
+    assert "nan" not in bars.to_json().lower()
+
+
+def test_colours_of_emotions_are_the_same_in_every_figure(figures):
+    for name in ("Generality", "NeuronEffects", "Importance"):
+        for emotion in EMOTIONS:
+            for trace in named(figures[name], emotion):
+                assert trace.line.color == EMOTION_COLOURS[emotion]
+    for emotion in EMOTIONS:
+        assert named(figures["accuracy"], emotion)[0].marker.color == EMOTION_COLOURS[emotion]
+
+
+def test_own_labels_are_drawn_in_their_own_colours_and_as_text(samples):
+    figure = draw(samples.neurons(emotions=OWN))
+    assert named(figure, "joy")[0].line.color == colour("joy")
+    assert named(figure, "&lt;i&gt;awe&lt;/i&gt;")
+    for make in (samples.directions, samples.generality, samples.heads, samples.importance):
+        assert "<i>" not in draw(make(emotions=OWN)).to_json()
+
+
+def test_the_similarity_map_begins_with_the_mean_and_holds_every_layer(samples):
+    directions = samples.directions()
+    cosine, figure = similarity(directions), draw(directions)
+    shown = torch.tensor(figure.data[0].z)
+    torch.testing.assert_close(shown, cosine[:, :, 0].mean(-1), atol=1e-5, rtol=0)
+    slider = figure.layout.sliders[0]
+    steps = {step.label: torch.tensor(step.args[0]["z"][0]) for step in slider.steps}
+    assert len(steps) == 2 + 2 * 4
+    torch.testing.assert_close(steps["layer 3, MLP"], cosine[:, :, 1, 3], atol=1e-5, rtol=0)
+
+
+def test_the_generality_profile_draws_medians_controls_and_chance(samples):
+    generality = samples.generality()
+    figure = draw(generality)
+    halves, themes, halves_mlp, _ = named(figure, "fear")
+    e = generality.index("emotion", "fear")
+    assert list(halves.y) == pytest.approx(generality.split_half[e, 0].tolist(), abs=1e-5)
+    assert list(halves_mlp.y) == pytest.approx(generality.split_half[e, 1].tolist(), abs=1e-5)
+    middle = generality.without_theme[e, 0].median(-1).values
+    assert list(themes.y) == pytest.approx(middle.tolist(), abs=1e-5)
+    assert list(named(figure, "chance")[0].y) == pytest.approx([100 / 6] * 4, abs=1e-3)
+    held_out = named(figure, "held out")[0]
+    assert list(held_out.y) == pytest.approx((100 * generality.accuracy[0]).tolist(), abs=1e-3)
+
+
+def test_the_head_map_draws_centred_effects_and_marks_those_beyond_the_control(samples):
+    heads = samples.heads()
+    figure = draw(heads)
+    cells, marks = figure.data[2], figure.data[3]
+    assert cells.name == "sadness"
+    torch.testing.assert_close(torch.tensor(cells.z), heads.centred[1], atol=1e-6, rtol=1e-5)
+    assert cells.zmin == -cells.zmax
+    beyond = heads.centred[1].abs() - 1.96 * heads.centred_stderr[1] > heads.control[1][:, None]
+    assert {(y, x) for x, y in zip(marks.x, marks.y, strict=True)} == {
+        tuple(place) for place in beyond.nonzero().tolist()
+    }
+    assert "L%{y}H%{x}" in cells.hovertemplate
+
+
+def test_the_neuron_tail_is_sorted_and_names_its_neurons(samples):
+    neurons = samples.neurons()
+    line, control = draw(neurons).data[:2]
+    assert list(line.y) == sorted(line.y, reverse=True)
+    name, effect, _ = line.customdata[0]
+    layer, neuron = divmod(int(neurons.centred[0].abs().argmax()), 40)
+    assert name == f"L{layer}N{neuron}"
+    assert effect.startswith(f"{float(neurons.centred[0, layer, neuron]):.3g}")
+    assert control.y[0] == pytest.approx(4e-3)
+    assert all(y > 0 for y in line.y)
+
+
+def test_a_large_model_s_tail_is_thinned_to_a_few_hundred_points():
+    ranks = tail_ranks(229_376)
+    assert ranks[:5] == [1, 2, 3, 4, 5]
+    assert ranks[-1] == 229_376
+    assert len(ranks) <= 160
+    assert max(b / a for a, b in zip(ranks[20:], ranks[21:], strict=False)) < 1.15
+
+
+def test_neurons_without_any_effect_are_no_line_but_no_error(samples):
+    neurons = samples.neurons()
+    figure = draw(dataclasses.replace(neurons, centred=torch.zeros_like(neurons.centred)))
+    assert not figure.data[0].y
+
+
+def test_the_importance_profile_draws_95_percent_bars_and_the_control_band(samples):
+    importance = samples.importance()
+    figure = draw(importance)
+    grey, line = figure.data[:2]
+    assert list(line.y) == pytest.approx(importance.slope[0, 0].tolist(), abs=1e-5)
+    assert list(line.error_y.array) == pytest.approx([1.96 * 0.04] * 4, abs=1e-5)
+    assert (min(grey.y), max(grey.y)) == (-0.15, 0.15)
+    assert len(draw(dataclasses.replace(importance, n_random=0)).data) == 2 * 6
+
+
+def test_accuracy_bars_carry_wilson_intervals(samples):
+    bars = plot.accuracy_bars(samples.accuracy())
+    overall = bars.data[0]
+    assert list(overall.x) == [plot.METHOD_WORDS[m] for m in plot.METHOD_WORDS]
+    assert list(overall.y)[:4] == [12.0, 80.0, 45.0, 64.0]
+    low, high = wilson(round(0.8 * 360), 360)
+    assert overall.error_y.array[1] == pytest.approx(high - 80, abs=1e-3)
+    assert overall.error_y.arrayminus[1] == pytest.approx(80 - low, abs=1e-3)
+    assert named(bars, "anger")[0].customdata[0][1] == "60"
+
+
+def test_a_comparison_without_methods_is_refused():
+    with pytest.raises(DataError, match="^no method to draw"):
+        plot.accuracy_bars({"methods": {}})
+
+
+def test_the_circuit_is_drawn_with_every_head_and_the_strongest_neurons(samples):
+    figure = graph(samples.circuit("fear", layers=3, n_heads=2, n_neurons=30), most=8)
+    markers = [t for t in figure.data if t.mode == "markers"]
+    drawn = {hover.split("<br>")[0] for t in markers for hover in t.customdata}
+    assert {"<b>L2H1</b>", "<b>L0N0</b>", "<b>L1.mlp</b>"} <= drawn
+    assert sum("N" in name for name in drawn) == 3 * 8
+    assert list(named(figure, "neurons not drawn")[0].text) == ["+22"] * 3
+    assert "2 heads" not in figure.layout.title.text
+    assert "6 heads, 90 neurons" in figure.layout.title.text
+
+
+def test_signs_of_components_show_in_colour_and_in_shape(samples):
+    figure = draw(samples.circuit())
+    towards, away = named(figure, "neurons")[0], named(figure, "neurons (away)")[0]
+    assert towards.marker.color != away.marker.color
+    assert away.marker.symbol == f"{towards.marker.symbol}-open"
+
+
+def test_components_lie_at_their_layer_and_on_their_side(samples):
+    figure = draw(samples.circuit())
+    for trace in figure.data:
+        for x, y, hover in zip(trace.x, trace.y, trace.customdata or (), strict=False):
+            layer = int(hover.removeprefix("<b>L").split("<")[0].split("H")[0].split("N")[0][0])
+            assert layer - 0.3 < x < layer + 1.3
+            assert (y > 0) == ("H" in hover[:9] or "attn" in hover)
+
+
+def test_nodes_of_a_circuit_do_not_lie_on_each_other(samples):
+    figure = draw(samples.circuit(layers=28, n_heads=3, n_neurons=60))
+    places = [
+        place for t in figure.data if t.mode == "markers" for place in zip(t.x, t.y, strict=True)
+    ]
+    assert len(set(places)) == len(places) == 28 * (3 + 24 + 2)
+
+
+def test_drawing_something_else_says_what_can_be_drawn():
+    with pytest.raises(TypeError, match="no figure for a dict; there are figures for Directions"):
+        plot.draw({})
+
+
+def test_public_names_are_those_that_exist():
+    assert list(plot.__all__) == sorted(plot.__all__)
+    assert all(hasattr(plot, name) for name in plot.__all__)

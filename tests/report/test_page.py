@@ -1,0 +1,172 @@
+"""The report is one page that shows everything, runs nothing foreign and asks no network."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from circuits.names import EMOTIONS
+from circuits.report import ReportContent, write_report
+
+EVIL = "<script>alert(1)</script></script><!--<img src=x onerror=alert(2)> {{ 7*7 }} & \"'"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, scripts with their text, and the visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, Any]]] = []
+        self.scripts: list[tuple[dict[str, Any], str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            attributes, before = self.scripts[-1]
+            self.scripts[-1] = attributes, before + data
+        elif self.cdata_elem is None:
+            self.words.append(data)
+
+
+def content(samples, text="Well, that is something.", emotions=EMOTIONS):
+    return ReportContent(
+        title="Emotion circuits of a tiny model",
+        directions=samples.directions(emotions=emotions),
+        generality=samples.generality(emotions=emotions),
+        heads=samples.heads(emotions=emotions),
+        neurons=samples.neurons(emotions=emotions),
+        importance=samples.importance(emotions=emotions),
+        circuits={emotion: samples.circuit(emotion) for emotion in emotions},
+        elicitation=samples.elicitation(emotions),
+        accuracy=samples.accuracy(emotions),
+        replies=samples.judged(emotions, text=text),
+        receipts={"replies": {"passes": 1440, "steps": 20_000, "token_layers": 5_000_000}},
+        provenance=samples.provenance(),
+    )
+
+
+@pytest.fixture(scope="module")
+def written(samples, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(content(samples), path)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written)
+
+
+def test_the_page_has_every_section_and_every_emotion(page):
+    text = " ".join(page.words)
+    for heading in ("Summary", "Sample replies", "Elicitation", "Directions", "Attention heads",
+                    "MLP neurons", "Sublayers", "Circuits", "Cost", "Provenance"):  # fmt: skip
+        assert heading in text
+    for emotion in EMOTIONS:
+        assert emotion in text
+    for shown in (
+        "64.0 (60–68)",
+        "random circuit (control)",
+        "lexicon",
+        "circuit.strength",
+        "L3H0",
+        "5,000,000",
+    ):
+        assert shown in text
+
+
+def test_every_figure_has_its_data_and_each_is_valid_json(page):
+    wanted = {a["data-figure"] for _, a in page.elements if "data-figure" in a}
+    data = {a["id"]: text for a, text in page.scripts if a.get("type") == "application/json"}
+    assert {f"data-{name}" for name in wanted} == set(data)
+    assert len(wanted) == 7 + len(EMOTIONS)
+    for text in data.values():
+        figure = json.loads(text)
+        assert figure["data"]
+        assert figure["layout"]["title"]["text"]
+
+
+def test_nothing_on_the_page_loads_anything(page):
+    for tag, attributes in page.elements:
+        for name in ("src", "srcset", "data", "poster", "action", "background"):
+            assert name not in attributes, tag
+        assert tag not in ("link", "iframe", "object", "embed", "base", "img")
+        assert attributes.get("href", "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    data = [text for a, text in page.scripts if a.get("type") == "application/json"]
+    assert not any("http" in text for text in data)
+
+
+def test_plotly_is_embedded_once(written):
+    assert written.count("Copyright 2012-") == 1
+
+
+def test_the_policy_allows_the_page_s_own_scripts_and_no_network(page):
+    policy = next(a["content"] for t, a in page.elements if a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "connect-src 'none'" in policy
+    assert "http" not in policy.replace("http-equiv", "")
+    scripts = re.search(r"script-src ([^;]*)", policy)
+    assert scripts is not None
+    assert "unsafe" not in scripts[1]
+    for attributes, text in page.scripts:
+        if "type" not in attributes:
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in scripts[1]
+
+
+def test_texts_and_labels_cannot_become_code(samples, tmp_path):
+    path = tmp_path / "report.html"
+    emotions = ("joy", "</script><script>alert(3)</script>")
+    made = content(samples, text=EVIL, emotions=emotions)
+    write_report(dataclasses.replace(made, title=EVIL), path)
+    written = path.read_text(encoding="utf-8")
+    found = Page(written)
+    assert "<script>alert" not in written
+    assert "<img" not in written.split("<script>/**")[0]
+    assert "49" not in "".join(w for w in found.words if "alert(1)" in w)
+    assert any(EVIL in words for words in found.words)
+    kinds = [attributes.get("type") for attributes, _ in found.scripts]
+    assert kinds.count(None) == 2
+    assert set(kinds) == {None, "application/json"}
+
+
+def test_the_page_stays_light(written):
+    assert len(written.encode()) < 8_000_000
+
+
+def test_tables_have_captions_and_headers(page):
+    tables = sum(tag == "table" for tag, _ in page.elements)
+    replies = sum(a.get("class") == "replies" for tag, a in page.elements if tag == "table")
+    assert sum(tag == "caption" for tag, _ in page.elements) == tables - replies
+    assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
+
+
+def test_tabs_name_the_panels_that_they_show(page):
+    tabs = [a for _, a in page.elements if a.get("role") == "tab"]
+    panels = {a["id"]: a for _, a in page.elements if a.get("role") == "tabpanel"}
+    assert [tab["aria-controls"] for tab in tabs] == list(panels)
+    assert [panel["aria-labelledby"] for panel in panels.values()] == [tab["id"] for tab in tabs]
+
+
+def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samples, tmp_path):
+    made = content(samples)
+    bare = dataclasses.replace(
+        made, replies={}, accuracy={"methods": made.accuracy["methods"]}, receipts={}
+    )
+    write_report(bare, tmp_path / "bare.html")
+    text = " ".join(Page((tmp_path / "bare.html").read_text(encoding="utf-8")).words)
+    assert "kept no replies" in text
+    assert "The judge and what is known" not in text
