@@ -1,1 +1,160 @@
-"""emotion-circuits."""
+"""Find, measure, export and use the circuits by which language models express emotion.
+
+>>> from circuits import EMOTIONS
+>>> EMOTIONS
+('anger', 'sadness', 'happiness', 'fear', 'surprise', 'disgust')
+
+Names are imported when they are first used: opening a saved circuit needs neither torch nor
+TransformerLens.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import circuits.plot as plot
+    from circuits.assets import shipped
+    from circuits.control.compare import Bench, Tools, compare
+    from circuits.control.modulation import Modulation, Steering, enhance, random_like, steer
+    from circuits.data.judges import HttpJudge, LexiconJudge, open_judge
+    from circuits.data.prompts import Prompt, asked, asked_prompts, plain, plain_prompts
+    from circuits.data.replies import Reply, judge_replies
+    from circuits.data.sev import Context, Scenario
+    from circuits.data.sev import contexts as contexts
+    from circuits.data.sev import read as read_scenarios
+    from circuits.data.sev import spread as spread
+    from circuits.errors import CircuitsError
+    from circuits.export.formats import export_circuit
+    from circuits.export.node_link import read_circuit, write_circuit
+    from circuits.graph.assemble import Measurements, assemble
+    from circuits.graph.budget import Budget
+    from circuits.graph.circuit import Circuit, Edge, Node
+    from circuits.measure.direct import direct_effects
+    from circuits.measure.directions import Directions, emotion_directions, stable_layers
+    from circuits.measure.generality import direction_generality
+    from circuits.measure.heads import HeadEffects, head_effects
+    from circuits.measure.importance import Importance, sublayer_importance
+    from circuits.measure.means import component_means, differences
+    from circuits.measure.neurons import NeuronEffects, neuron_effects
+    from circuits.measure.sweep import arrange, sweep
+    from circuits.measure.totals import total_estimates
+    from circuits.model.edits import Add, Replace, edited
+    from circuits.model.generation import elicit
+    from circuits.model.loading import describe_model, load_model
+    from circuits.names import EMOTIONS, VALENCES
+    from circuits.pipeline import Plan, Study, run
+    from circuits.provenance import Provenance
+    from circuits.records import Record
+
+_HOME = {
+    "circuits.control.compare": ("Bench", "Tools", "compare"),
+    "circuits.control.modulation": ("Modulation", "Steering", "enhance", "random_like", "steer"),
+    "circuits.data.judges": ("HttpJudge", "LexiconJudge", "open_judge"),
+    "circuits.data.prompts": ("Prompt", "asked", "asked_prompts", "plain", "plain_prompts"),
+    "circuits.data.replies": ("Reply", "judge_replies"),
+    "circuits.data.sev": ("Context", "Scenario", "contexts", "spread"),
+    "circuits.errors": ("CircuitsError",),
+    "circuits.export.formats": ("export_circuit",),
+    "circuits.export.node_link": ("read_circuit", "write_circuit"),
+    "circuits.graph.assemble": ("Measurements", "assemble"),
+    "circuits.graph.budget": ("Budget",),
+    "circuits.graph.circuit": ("Circuit", "Edge", "Node"),
+    "circuits.measure.direct": ("direct_effects",),
+    "circuits.measure.directions": ("Directions", "emotion_directions", "stable_layers"),
+    "circuits.measure.generality": ("direction_generality",),
+    "circuits.measure.heads": ("HeadEffects", "head_effects"),
+    "circuits.measure.importance": ("Importance", "sublayer_importance"),
+    "circuits.measure.means": ("component_means", "differences"),
+    "circuits.measure.neurons": ("NeuronEffects", "neuron_effects"),
+    "circuits.measure.sweep": ("arrange", "sweep"),
+    "circuits.measure.totals": ("total_estimates",),
+    "circuits.model.edits": ("Add", "Replace", "edited"),
+    "circuits.model.generation": ("elicit",),
+    "circuits.model.loading": ("describe_model", "load_model"),
+    "circuits.names": ("EMOTIONS", "VALENCES"),
+    "circuits.pipeline": ("Plan", "Study", "run"),
+    "circuits.provenance": ("Provenance",),
+    "circuits.records": ("Record",),
+    "circuits.assets": ("shipped",),
+}
+_OTHER = {"read_scenarios": ("circuits.data.sev", "read"), "plot": ("circuits.plot", None)}
+_WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _OTHER
+
+__all__ = [
+    "Add",
+    "Bench",
+    "Budget",
+    "Circuit",
+    "CircuitsError",
+    "Context",
+    "Directions",
+    "EMOTIONS",
+    "Edge",
+    "HeadEffects",
+    "HttpJudge",
+    "Importance",
+    "LexiconJudge",
+    "Measurements",
+    "Modulation",
+    "NeuronEffects",
+    "Node",
+    "Plan",
+    "Prompt",
+    "Provenance",
+    "Record",
+    "Replace",
+    "Reply",
+    "Scenario",
+    "Steering",
+    "Study",
+    "Tools",
+    "VALENCES",
+    "arrange",
+    "asked",
+    "asked_prompts",
+    "assemble",
+    "compare",
+    "component_means",
+    "contexts",
+    "describe_model",
+    "differences",
+    "direct_effects",
+    "direction_generality",
+    "edited",
+    "elicit",
+    "emotion_directions",
+    "enhance",
+    "export_circuit",
+    "head_effects",
+    "judge_replies",
+    "load_model",
+    "neuron_effects",
+    "open_judge",
+    "plain",
+    "plain_prompts",
+    "plot",
+    "random_like",
+    "read_circuit",
+    "read_scenarios",
+    "run",
+    "shipped",
+    "spread",
+    "stable_layers",
+    "steer",
+    "sublayer_importance",
+    "sweep",
+    "total_estimates",
+    "write_circuit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'circuits' has no attribute {name!r}")
+    home, own = _WHERE[name]
+    module = import_module(home)
+    return module if own is None else getattr(module, own)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from circuits.assets import shipped
 from circuits.data import sev
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import asked_prompts
@@ -17,7 +18,6 @@ from circuits.model.loading import load_model, wrap_model
 from circuits.model.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.provenance import Provenance
-from circuits.shipped import shipped
 
 torch.set_num_threads(1)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from circuits.assets import shipped
 from circuits.cli.console import ERRORS, OUT, Bars, accuracy_table, circuit_table
 from circuits.cli.options import (
     Batch,
@@ -31,7 +32,6 @@ from circuits.cli.options import (
     words,
 )
 from circuits.errors import CircuitsError
-from circuits.shipped import shipped
 
 __all__ = ["app", "main"]
 

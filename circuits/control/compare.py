@@ -1,8 +1,9 @@
 """The four ways to an emotion side by side: nothing, prompt, steering, circuit.
 
 All methods answer the same contexts with the same decoding and the same judge. ``none`` and the
-two methods that change the model get the plain prompt, ``prompt`` the one that asks. As a control
-the circuit is replaced by random circuits with as many heads and neurons in the same layers.
+two methods that change the model get the plain prompt, ``prompt`` the one that asks. As controls
+the circuit is replaced by random ones with as many heads and neurons: in the same layers, and
+anywhere in the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,12 @@ from circuits.model.generation import Progress, elicit
 from circuits.model.likelihood import reply_losses
 from circuits.model.protocol import Model
 
-__all__ = ["METHODS", "Bench", "Comparison", "Method", "Tools", "compare"]
+__all__ = ["CONTROLS", "METHODS", "Bench", "Comparison", "Method", "Tools", "compare"]
 
 Method = Literal["none", "prompt", "steer", "circuit"]
 METHODS: tuple[Method, ...] = ("none", "prompt", "steer", "circuit")
+CONTROLS = {"random_circuit": True, "random_anywhere": False}
+"""Name -> are random components drawn from the circuit's own layers?"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +44,14 @@ class Tools:
         """Edits of every emotion's circuit."""
         return [enhance(c, self.differences, how) for c in self.circuits.values()]
 
-    def modulate_randomly(self, how: Modulation, seed: int) -> list[list[Add]]:
+    def modulate_randomly(
+        self, how: Modulation, seed: int, *, same_layers: bool
+    ) -> list[list[Add]]:
         """Edits of a random circuit of the same size for every emotion."""
-        drawn = [random_like(c, self.differences, seed=seed) for c in self.circuits.values()]
+        drawn = [
+            random_like(circuit, self.differences, seed=seed, same_layers=same_layers)
+            for circuit in self.circuits.values()
+        ]
         return [enhance(circuit, self.differences, how) for circuit in drawn]
 
     def steer(self, how: Steering) -> list[list[Add]]:
@@ -151,8 +159,10 @@ def compare(
         "prompt": bench.prompted(progress),
         "steer": bench.changed(tools.steer(steering), progress),
         "circuit": bench.changed(tools.modulate(modulation), progress),
-        "random_circuit": bench.changed(tools.modulate_randomly(modulation, seed), progress),
     }
+    for control, same_layers in CONTROLS.items():
+        drawn = tools.modulate_randomly(modulation, seed, same_layers=same_layers)
+        judged[control] = bench.changed(drawn, progress)
     losses = {method: bench.losses(rows, progress) for method, rows in judged.items()}
     found = {
         method: expression(rows, losses[method], losses["prompt"])
@@ -160,6 +170,6 @@ def compare(
     }
     return Comparison(
         methods={method: found[method] for method in METHODS},
-        controls={"random_circuit": found["random_circuit"]},
+        controls={control: found[control] for control in CONTROLS},
         replies=judged,
     )

@@ -75,28 +75,46 @@ def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
     ]
 
 
-def random_like(circuit: Circuit, differences: Differences, *, seed: int) -> Circuit:
-    """As many heads and neurons per layer as the circuit has, drawn from those it has not.
+def random_like(
+    circuit: Circuit, differences: Differences, *, seed: int, same_layers: bool = True
+) -> Circuit:
+    """As many heads and neurons as the circuit has, drawn from those it has not.
 
-    A layer of which the circuit takes more than half gives as many as are left.
+    Args:
+        circuit: Gives the numbers.
+        differences: Give the model's size.
+        seed: Decides the draw.
+        same_layers: Draw as many per layer as the circuit has there (the harder control, since
+            what a layer knows is often spread over its heads), or anywhere.
     """
     random = torch.Generator().manual_seed(seed)
-    heads = _draw(circuit.heads, differences.z.shape[2], random)
-    neurons = _draw(circuit.neurons, differences.post.shape[2], random)
+    heads = _draw(circuit.heads, differences.z.shape[1:3], random, same_layers)
+    neurons = _draw(circuit.neurons, differences.post.shape[1:3], random, same_layers)
     nodes = [Node(head_name(*place), "head", place[0]) for place in heads]
     nodes += [Node(neuron_name(*place), "neuron", place[0]) for place in neurons]
     return Circuit(circuit.emotion, tuple(nodes), (), provenance=circuit.provenance)
 
 
 def _draw(
-    taken: Sequence[tuple[int, int]], width: int, random: torch.Generator
+    taken: Sequence[tuple[int, int]],
+    shape: Sequence[int],
+    random: torch.Generator,
+    same_layers: bool,
 ) -> list[tuple[int, int]]:
+    # What is left of a layer, or of the model, may be less than was taken; then all of it is.
+    left = torch.ones(shape[0], shape[1], dtype=torch.bool)
+    for place in taken:
+        left[place] = False
+    if not same_layers:
+        free = left.nonzero()
+        chosen = free[torch.randperm(len(free), generator=random)[: len(taken)]]
+        return sorted((int(layer), int(index)) for layer, index in chosen)
     drawn: list[tuple[int, int]] = []
     for layer in sorted({layer for layer, _ in taken}):
-        own = {index for place, index in taken if place == layer}
-        free = [index for index in range(width) if index not in own]
-        order = torch.randperm(len(free), generator=random)[: len(own)].tolist()
-        drawn += [(layer, free[i]) for i in order]
+        free = left[layer].nonzero()[:, 0]
+        count = sum(place == layer for place, _ in taken)
+        order = torch.randperm(len(free), generator=random)[:count]
+        drawn += [(layer, int(index)) for index in free[order]]
     return drawn
 
 

@@ -1,21 +1,25 @@
 """How strongly and when to write, chosen on contexts that serve nothing else.
 
 Modulation and steering are tuned alike: every candidate answers the same few dev contexts, and
-the one with the highest judged accuracy wins; among equals the earlier in the list, which is
-ordered from the gentlest. Test contexts are never seen here.
+the one with the highest judged accuracy wins whose text is not broken, that is, whose perplexity
+ratio stays below a limit; among equals the earlier in the list, which begins with the gentlest.
+Test contexts are never seen here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from circuits.control.compare import Bench, Tools
 from circuits.control.modulation import Modulation, Steering
-from circuits.measure.expression import accuracy
+from circuits.measure.expression import expression
 from circuits.model.edits import Add
 from circuits.model.generation import Progress
 
-__all__ = ["MODULATIONS", "Tuned", "tune"]
+__all__ = ["LIMIT", "MODULATIONS", "Tuned", "tune"]
+
+LIMIT = 1.5
+"""Perplexity ratio above which text counts as broken."""
 
 MODULATIONS = tuple(
     Modulation(strength, when) for when in ("prompt", "every") for strength in (1.0, 1.5, 2.0)
@@ -37,11 +41,7 @@ class Tuned:
 
 
 def tune(
-    bench: Bench,
-    tools: Tools,
-    *,
-    good_enough: float = 99.0,
-    progress: Progress | None = None,
+    bench: Bench, tools: Tools, *, good_enough: float = 99.0, progress: Progress | None = None
 ) -> Tuned:
     """Choose how circuits and directions are written, on the bench's dev contexts.
 
@@ -49,35 +49,60 @@ def tune(
         bench: Model, judge and dev contexts.
         tools: Circuits, differences and directions.
         good_enough: Accuracy in percent at which no further candidate is tried.
-        progress: Told how many replies were made.
+        progress: Told how many replies were made or scored.
     """
-    tried: list[dict[str, Any]] = []
-
-    def score(method: str, how: Modulation | Steering, edits: Sequence[Sequence[Add]]) -> float:
-        reached = accuracy(bench.changed(edits, progress))
-        tried.append({"method": method, **_settings(how), "accuracy": round(reached, 2)})
-        return reached
-
-    modulation, best = MODULATIONS[0], -1.0
-    for candidate in MODULATIONS:
-        reached = score("circuit", candidate, tools.modulate(candidate))
-        if reached > best:
-            modulation, best = candidate, reached
-        if best >= good_enough:
-            break
-    steering, best = Steering((tools.directions.layer[0],)), -1.0
-    for candidate in (Steering((layer,), _LAYER_STRENGTH) for layer in _layers(tools)):
-        reached = score("steer", candidate, tools.steer(candidate))
-        if reached > best:
-            steering, best = candidate, reached
+    trial = _Trial(bench, good_enough, progress)
+    modulations = ((how, tools.modulate(how)) for how in MODULATIONS)
+    modulation, _ = trial.best("circuit", modulations)
+    by_layer = [Steering((layer,), _LAYER_STRENGTH) for layer in _layers(tools)]
+    steering, reached = trial.best("steer", ((how, tools.steer(how)) for how in by_layer))
     at = steering.layers
     others = [Steering(at, strength) for strength in _STRENGTHS]
     others += [Steering(at, strength, "every") for strength in (*_STRENGTHS, _LAYER_STRENGTH)]
-    for candidate in others if best < good_enough else ():
-        reached = score("steer", candidate, tools.steer(candidate))
-        if reached > best:
-            steering, best = candidate, reached
-    return Tuned(modulation, steering, tuple(tried))
+    stronger, better = trial.best("steer", ((how, tools.steer(how)) for how in others), reached)
+    return Tuned(modulation, stronger if better > reached else steering, tuple(trial.tried))
+
+
+H = TypeVar("H", Modulation, Steering)
+_Score = tuple[bool, float]
+
+
+class _Trial:
+    """Candidates tried so far."""
+
+    def __init__(self, bench: Bench, good_enough: float, progress: Progress | None) -> None:
+        self._bench, self._good_enough, self._progress = bench, good_enough, progress
+        self._prompted = bench.losses(bench.prompted(progress), progress)
+        self.tried: list[dict[str, Any]] = []
+
+    def best(
+        self,
+        method: str,
+        candidates: Iterable[tuple[H, Sequence[Sequence[Add]]]],
+        already: _Score = (False, -1.0),
+    ) -> tuple[H, _Score]:
+        """The best candidate; no more are tried once one (or ``already``) is good enough."""
+        reached, chosen = already, None
+        for how, edits in candidates:
+            if chosen is None:
+                chosen = how
+            if reached >= (True, self._good_enough):
+                break
+            score = self._score(method, how, edits)
+            if score > reached:
+                chosen, reached = how, score
+        assert chosen is not None
+        return chosen, reached
+
+    def _score(
+        self, method: str, how: Modulation | Steering, edits: Sequence[Sequence[Add]]
+    ) -> _Score:
+        judged = self._bench.changed(edits, self._progress)
+        found = expression(judged, self._bench.losses(judged, self._progress), self._prompted)
+        ratio = found["perplexity_ratio"]
+        kept = {"accuracy": found["overall"], "perplexity_ratio": ratio}
+        self.tried.append({"method": method, **_settings(how), **kept})
+        return ratio is not None and ratio <= LIMIT, found["overall"]
 
 
 def _layers(tools: Tools) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ def asked(context: Context, emotion: str) -> Prompt:
     Raises:
         DataError: the emotion is not a word or a few words on one line.
     """
-    if emotion.splitlines() != [emotion.strip()]:
+    if emotion.strip().splitlines() != [emotion]:
         raise DataError(f"{emotion!r} cannot be asked for; give a word such as {EMOTIONS[0]}")
     return Prompt(context, emotion)
 

@@ -154,7 +154,7 @@ def _reply(row: Mapping[str, Any], where: str) -> Reply:
     context = Context(
         row["skeleton_id"], row["theme"], row["valence"], row["scenario"], row["event"]
     )
-    if row["emotion"].splitlines() != [row["emotion"].strip()]:
+    if row["emotion"].strip().splitlines() != [row["emotion"]]:
         raise DataError(f"{where}: field 'emotion': {row['emotion']!r} is no word")
     meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
     was_asked = meta.get("asked", True) and row["emotion"] != NEUTRAL

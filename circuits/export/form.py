@@ -14,10 +14,10 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 
+from circuits.assets import shipped
 from circuits.errors import DataError
 from circuits.files import read_json
 from circuits.graph.circuit import FORMAT
-from circuits.shipped import shipped
 
 __all__ = ["check_form", "check_values"]
 

@@ -81,8 +81,8 @@ def assemble(
             for own, weights, count in zip(direct, slope, counts, strict=True)
         ]
     members = [
-        *(_head(measured, e, layer, head, effect) for layer, head in chosen[0]),
-        *(_neuron(measured, e, layer, neuron, effect) for layer, neuron in chosen[1]),
+        *(_member(measured, "head", e, place, effect) for place in chosen[0]),
+        *(_member(measured, "neuron", e, place, effect) for place in chosen[1]),
     ]
     return _graph(measured, e, emotion, members, provenance)
 
@@ -115,31 +115,25 @@ def select_by_layer(
     return [(layer, index) for layer, k in enumerate(places) for index in order[layer, :k].tolist()]
 
 
-def _head(measured: Measurements, e: int, layer: int, head: int, effect: str) -> Node:
-    own, error = measured.heads, "centred_stderr" if effect == "centred" else "stderr"
+def _member(
+    measured: Measurements,
+    kind: Literal["head", "neuron"],
+    e: int,
+    place: tuple[int, int],
+    effect: str,
+) -> Node:
+    own = measured.heads if kind == "head" else measured.neurons
+    name = head_name if kind == "head" else neuron_name
+    error = "stderr" if effect == "mean" else f"{effect}_stderr"
     return Node(
-        head_name(layer, head),
-        "head",
-        layer,
-        effect=float(getattr(own, effect)[e, layer, head]),
-        stderr=_number(getattr(own, error)[e, layer, head]),
-        control=float(own.control[e, layer]),
-        direct=float(measured.direct.head_effect[e, layer, head]),
-        total=float(measured.totals.head_effect[e, layer, head]),
-    )
-
-
-def _neuron(measured: Measurements, e: int, layer: int, neuron: int, effect: str) -> Node:
-    own, error = measured.neurons, "centred_stderr" if effect == "centred" else "stderr"
-    return Node(
-        neuron_name(layer, neuron),
-        "neuron",
-        layer,
-        effect=float(getattr(own, effect)[e, layer, neuron]),
-        stderr=_number(getattr(own, error)[e, layer, neuron]),
-        control=float(own.control[e, layer]),
-        direct=float(measured.direct.neuron_effect[e, layer, neuron]),
-        total=float(measured.totals.neuron_effect[e, layer, neuron]),
+        name(*place),
+        kind,
+        place[0],
+        effect=float(getattr(own, effect)[e][place]),
+        stderr=_number(getattr(own, error)[e][place]),
+        control=float(own.control[e, place[0]]),
+        direct=float(getattr(measured.direct, f"{kind}_effect")[e][place]),
+        total=float(getattr(measured.totals, f"{kind}_effect")[e][place]),
     )
 
 

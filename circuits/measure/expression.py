@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from circuits.data.judges import wilson_interval
 from circuits.data.replies import Judged
 from circuits.names import VALENCES
 
@@ -26,26 +27,23 @@ def accuracy(judged: Sequence[Judged]) -> float:
     return 100 * sum(row.verdict.match for row in judged) / len(judged) if judged else math.nan
 
 
-def wilson(matches: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """95% interval of a share, in percent (Wilson 1927).
+def wilson(matches: int, total: int) -> tuple[float, float]:
+    """95% interval of a share, in percent (Wilson 1927); everything of none.
 
     >>> [round(bound, 1) for bound in wilson(10, 10)]
     [72.2, 100.0]
     """
     if total == 0:
         return 0.0, 100.0
-    share = matches / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    half /= 1 + z * z / total
-    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+    low, high = wilson_interval(matches, total)
+    return 100 * low, 100 * high
 
 
 def repetition(text: str) -> float:
     """Share of word triples that occurred before in the text.
 
-    >>> repetition("so sad so sad so sad so sad")
-    0.6666666666666666
+    >>> round(repetition("so sad so sad so sad so sad"), 2)
+    0.67
     >>> repetition("I am fine")
     0.0
     """
@@ -86,7 +84,7 @@ def expression(
         "by_valence": _grouped(judged, lambda row: row.reply.prompt.context.valence, _rounded),
         "perplexity_ratio": round(ratio, 4) if math.isfinite(ratio) else None,
         "repetition": round(_mean([repetition(row.reply.text) for row in judged]), 4),
-        "mean_tokens": round(_mean([row.reply.n_tokens for row in judged]), 1),
+        "mean_tokens": round(_mean([float(row.reply.n_tokens) for row in judged]), 1),
         "empty": sum(not row.reply.text for row in judged),
     }
 

@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from circuits.assets import shipped
 from circuits.errors import ModelError
 from circuits.files import digest
 from circuits.model.protocol import Model, device_of, shape_of
 
-__all__ = ["DTYPES", "describe_model", "load_model", "wrap_model"]
+__all__ = ["DTYPES", "EMBEDDED", "describe_model", "load_model", "wrap_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EMBEDDED = "sev-mini"
+"""Name of the model that ships with the package."""
+
 _FULL_DIGEST_BYTES = 1 << 30
 
 
@@ -35,7 +39,8 @@ def load_model(
     """Load a Hugging Face model, by hub name or from a local folder.
 
     Args:
-        name: ``meta-llama/Llama-3.2-3B-Instruct``, or a folder in Hugging Face's layout.
+        name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, or
+            ``sev-mini``, the model that ships with the package.
         revision: Branch, tag or commit on the hub.
         device: ``cuda`` if there is one, otherwise ``cpu``.
         dtype: One of :data:`DTYPES`.
@@ -46,6 +51,8 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
+    if str(name) == EMBEDDED and not Path(name).exists():
+        name = shipped(EMBEDDED)
     _check_folder(str(name))
     from transformer_lens.model_bridge import TransformerBridge
 

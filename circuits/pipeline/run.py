@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from circuits.data.judges import open_judge
 from circuits.errors import CircuitsError, RunError
 from circuits.files import write_json
 from circuits.model.generation import Progress
@@ -42,6 +43,7 @@ def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | No
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise RunError(f"no stage is called {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    open_judge(plan.judge)  # refuses a judge that makes no sense before anything is made
     study = _open(plan)
     work = Run(plan, study, reporter or Silent())
     for stage in STAGES:

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Protocol
 
-from circuits.control.compare import Bench, Comparison, Tools, compare
+from circuits.assets import shipped
+from circuits.control.compare import CONTROLS, Bench, Comparison, Tools, compare
 from circuits.control.modulation import Modulation, Steering
 from circuits.control.tuning import Tuned, tune
 from circuits.data import sev
@@ -35,7 +36,6 @@ from circuits.pipeline.plan import Plan, Stage
 from circuits.pipeline.report import make_report
 from circuits.pipeline.study import Study
 from circuits.provenance import Provenance, versions
-from circuits.shipped import shipped
 
 __all__ = ["DOES", "Reporter", "Run"]
 
@@ -196,7 +196,8 @@ def control(run: Run) -> None:
     if plan.test_scenarios:
         scenarios = sev.spread(scenarios, plan.test_scenarios)
     contexts = sev.contexts(scenarios)
-    work = len(contexts) * (1 + 9 * len(plan.emotions))
+    changed = 1 + 2 + len(CONTROLS)  # every method but `none` replies once per emotion
+    work = len(contexts) * (1 + (2 * changed + 1) * len(plan.emotions))
     with run.reporter.task("reply by every method", work) as done:
         found = compare(
             run.bench(contexts), tools, tuned.modulation, tuned.steering,

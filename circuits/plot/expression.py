@@ -17,7 +17,8 @@ METHOD_WORDS: Final[Mapping[str, str]] = {
     "prompt": "prompting",
     "steer": "steering",
     "circuit": "circuit",
-    "random_circuit": "random circuit (control)",
+    "random_circuit": "random, same layers (control)",
+    "random_anywhere": "random, any layer (control)",
 }
 """What each method is called where people read it."""
 

@@ -30,6 +30,7 @@ METHOD_MEANINGS: Final[Mapping[str, str]] = {
     "circuit": "what the circuit's heads and neurons do differently when the emotion is asked "
     "for is added to them; no emotion is asked for",
     "random_circuit": "control: the same with as many random heads and neurons of the same layers",
+    "random_anywhere": "control: the same with as many random heads and neurons of any layer",
 }
 _READ: Final = {"prompt": "at the last prompt position", "reply": "averaged over the reply"}
 _COMPONENT_COLUMNS: Final = (

@@ -96,6 +96,14 @@ def test_another_models_circuit_is_refused(means):
         enhance(circuit_of([(0, 9)], []), means, Modulation())
 
 
+def test_a_random_circuit_from_anywhere_has_as_many_other_parts(means):
+    circuit = circuit_of([(0, 1), (2, 3)], [(1, 7), (1, 8)])
+    drawn = random_like(circuit, means, seed=3, same_layers=False)
+    assert (len(drawn.heads), len(drawn.neurons)) == (2, 2)
+    assert not set(drawn.heads) & set(circuit.heads)
+    assert not set(drawn.neurons) & set(circuit.neurons)
+
+
 def test_an_emotion_without_means_is_refused(means):
     with pytest.raises(AxisError, match="no label 'awe'"):
         enhance(circuit_of([(0, 1)], [], emotion="awe"), means, Modulation())

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from circuits.assets import shipped
 from circuits.control.compare import METHODS
 from circuits.errors import RunError
 from circuits.files import read_json
 from circuits.names import EMOTIONS, VALENCES
 from circuits.pipeline import Plan, Study, run
 from circuits.pipeline.plan import STAGES
-from circuits.shipped import shipped
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from circuits.plot.style import EMOTION_COLOURS, colour
 OWN = ("joy", "<i>awe</i>")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def figures(samples):
     records = (samples.directions(), samples.generality(), samples.heads(), samples.neurons(),
                samples.importance(), samples.circuit())  # fmt: skip

@@ -80,7 +80,7 @@ def test_the_page_has_every_section_and_every_emotion(page):
         "64.0 (60–68)",
         "random circuit (control)",
         "lexicon",
-        "circuit.strength",
+        "strength",
         "L3H0",
         "5,000,000",
     ):

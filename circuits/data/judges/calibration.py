@@ -1,6 +1,5 @@
 """How often a judge is wrong, measured on texts whose emotion a person has labelled."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from circuits.names import EMOTIONS, NEUTRAL
 __all__ = ["Calibration", "Labelled", "error_rate", "read_labelled", "wilson_interval"]
 
 _LABELS: Final = (*EMOTIONS, NEUTRAL)
-_Z95: Final = 1.959963984540054
 """Two-sided 95% quantile of the standard normal distribution."""
 
 
@@ -96,10 +94,11 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     >>> tuple(round(bound, 3) for bound in wilson_interval(8, 10))
     (0.49, 0.943)
     """
-    share, z2 = right / n, _Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Imported here: a saved circuit is opened, and a judge made, without it.
+    from scipy.stats import binomtest
+
+    found = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _labelled(path: Path | str, number: int, row: Mapping[str, Any]) -> Labelled:

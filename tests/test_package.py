@@ -1,0 +1,176 @@
+import ast
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import circuits
+from circuits.records import Record
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "circuits"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 300, 40
+
+AXES = {
+    # What a result can be counted over, and the widths of the model. A word is added here only
+    # for a new kind of axis; a second axis of the same kind is called other_....
+    "prompt", "context", "emotion", "judged", "valence", "layer", "sublayer", "head", "neuron",
+    "group", "site", "sender", "receiver", "node", "dose", "method", "pos", "d_model", "d_head",
+    "d_mlp", "width", "batch", "vocab",
+    # Left-out themes, halves of a split, heads or neurons alike, random draws.
+    "theme", "split", "component", "draw",
+}  # fmt: skip
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+MODULES = [dotted(path) for path in FILES]
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(found.stdout.split())
+
+
+HEAVY = {"torch", "transformers", "transformer_lens", "plotly", "pandas", "sklearn", "typer"}
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    assert loaded_after("import circuits") & HEAVY == set()
+
+
+def test_a_saved_circuit_is_opened_without_torch():
+    statement = "from circuits import read_circuit, export_circuit, Circuit"
+    assert (
+        loaded_after(statement) & {"torch", "transformers", "transformer_lens", "plotly"} == set()
+    )
+
+
+def test_every_public_name_of_the_package_is_there():
+    missing = [name for name in circuits.__all__ if not hasattr(circuits, name)]
+    assert missing == []
+    assert set(circuits.__all__) <= set(dir(circuits))
+    assert len(set(circuits.__all__)) == len(circuits.__all__)
+
+
+def test_a_name_that_the_package_lacks_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="^module 'circuits' has no attribute 'joy'$"):
+        _ = circuits.joy
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_is_public_and_has_it(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} does not say what it is for"
+    if module.__file__ and has_code(Path(module.__file__)):
+        assert hasattr(module, "__all__"), f"{name} has no __all__"
+    public = getattr(module, "__all__", [])
+    assert [own for own in public if not hasattr(module, own)] == []
+    assert len(set(public)) == len(public)
+
+
+def has_code(path: Path) -> bool:
+    """Whether there is more than a docstring."""
+    return len(ast.parse(path.read_text(encoding="utf-8")).body) > 1
+
+
+def records_below(kind: type[Record]) -> Iterator[type[Record]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from records_below(below)
+
+
+def test_axes_of_results_bear_known_names():
+    for name in MODULES:
+        importlib.import_module(name)
+    kinds = [kind for kind in records_below(Record) if kind.__module__.startswith("circuits.")]
+    assert len(kinds) > 5
+    unknown = [
+        f"{kind.__name__}.{field}: {axis}"
+        for kind in kinds
+        for field, axes in kind.axes.items()
+        for axis in axes
+        if axis.removeprefix("other_") not in AXES
+    ]
+    assert unknown == []
+
+
+def test_no_file_is_longer_than_a_few_screens():
+    lengths = {short(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def own_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from ``def`` to the end, without the docstring."""
+    assert function.end_lineno is not None
+    lines = function.end_lineno - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is not None and first.end_lineno is not None:
+        lines -= first.end_lineno - first.lineno + 1
+    return lines
+
+
+def test_no_function_is_longer_than_one_screen():
+    lengths = {
+        f"{short(path)}:{node.lineno} {node.name}": own_lines(node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION} == {}
+
+
+def test_nothing_is_printed_and_no_postponed_annotation_hides_an_axis():
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                found.append(f"{short(path)}:{node.lineno} print")
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+                found.append(f"{short(path)}:{node.lineno} __future__")
+    assert found == []
+
+
+def texts() -> list[tuple[Path, str]]:
+    """Every text file that is or could be committed."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    found = []
+    for name in sorted(set(listed.stdout.decode().split("\0")) - {""}):
+        try:
+            found.append((ROOT / name, (ROOT / name).read_text(encoding="utf-8")))
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+    return found
+
+
+def test_no_file_mentions_a_folder_of_somebodys_machine():
+    private = re.compile(r"(?<![\w.~}/-])/(?:home|root|Users|work|tmp|mnt|scratch)/\w")
+    found = [
+        f"{short(path)}:{number}: {line.strip()[:80]}"
+        for path, text in texts()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if private.search(line)
+    ]
+    assert found == []
