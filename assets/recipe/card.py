@@ -105,6 +105,8 @@ def card(record: dict[str, Any], figures: dict[str, Any]) -> str:
         "obedience": _percent(figures["obedience"]),
         "parameters": f"{record['parameters']:,}",
         "tokens": f"{record['tokens'] / 1e6:.1f} million",
+        "steps": " and ".join(map(str, settings["steps"])),
+        "rates": " and ".join(map(str, settings["rates"])),
         "minutes": f"{record['seconds'] / 60:.0f}",
         "threads": record["threads"],
         "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),

@@ -17,13 +17,19 @@ from circuits.cli.options import (
     Budgets,
     Data,
     Device,
+    DevScenarios,
+    Doses,
     Dtype,
     Emotions,
     JudgeOption,
     Model,
     Out,
     ReadOption,
+    Revision,
     Scenarios,
+    Seed,
+    StableLayers,
+    Stages,
     Test,
     TestScenarios,
     budget,
@@ -32,8 +38,11 @@ from circuits.cli.options import (
     words,
 )
 from circuits.errors import CircuitsError
+from circuits.names import EMOTIONS
 
 __all__ = ["app", "main"]
+
+SIX = ",".join(EMOTIONS)
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -85,54 +94,36 @@ def run_command(
     data: Data = None,
     test: Test = None,
     judge: JudgeOption = "lexicon",
-    emotions: Emotions = "",
+    emotions: Emotions = SIX,
     scenarios: Scenarios = None,
     test_scenarios: TestScenarios = None,
-    dev_scenarios: Annotated[
-        int, typer.Option(help="Train scenarios kept for the choice of strengths; 0: no choice.")
-    ] = 16,
-    stages: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
-    stable_layers: Annotated[
-        str, typer.Option(help="Layers of the reference direction, e.g. 21,22,23.")
-    ] = "",
-    doses: Annotated[str, typer.Option(help="Injected lengths in units of rms.")] = "",
+    dev_scenarios: DevScenarios = 16,
+    stages: Stages = "",
+    stable_layers: StableLayers = "",
+    doses: Doses = "0.1,0.3,0.5,0.7",
     read: ReadOption = "prompt",
     budgets: Budgets = "0.10,0.02",
     device: Device = None,
     dtype: Dtype = "float32",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    revision: Revision = None,
     batch_size: Batch = 96,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
     A stage that was finished in the same folder with the same inputs is not run again.
     """
-    from circuits.measure.importance import DOSES
-    from circuits.names import EMOTIONS
     from circuits.pipeline import Plan, run
 
-    chosen = numbers(stable_layers, int, "--stable-layers")
     plan = Plan(
-        model=model,
-        data=data or shipped("sev/train.jsonl"),
-        test=test or shipped("sev/test.jsonl"),
-        out=out,
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        emotions=words(emotions) or EMOTIONS,
-        judge=judge,
-        scenarios=scenarios,
-        dev_scenarios=dev_scenarios,
-        test_scenarios=test_scenarios,
-        read=read,
-        stable_layers=chosen or None,
-        budget=budget(budgets),
-        batch_size=batch_size,
-        seed=seed,
-        doses=numbers(doses, float, "--doses") or DOSES,
-    )
+        model=model, revision=revision, device=device, dtype=dtype, out=out,
+        data=data or shipped("sev/train.jsonl"), test=test or shipped("sev/test.jsonl"),
+        emotions=words(emotions), judge=judge, scenarios=scenarios,
+        dev_scenarios=dev_scenarios, test_scenarios=test_scenarios, read=read,
+        stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
+        doses=numbers(doses, float, "--doses"), budget=budget(budgets),
+        batch_size=batch_size, seed=seed,
+    )  # fmt: skip
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 

@@ -16,14 +16,20 @@ __all__ = [
     "Batch",
     "Budgets",
     "Data",
+    "DevScenarios",
     "Device",
+    "Doses",
     "Dtype",
     "Emotions",
     "JudgeOption",
     "Model",
     "Out",
     "ReadOption",
+    "Revision",
     "Scenarios",
+    "Seed",
+    "StableLayers",
+    "Stages",
     "Test",
     "TestScenarios",
     "budget",
@@ -45,9 +51,19 @@ Test = Annotated[
 JudgeOption = Annotated[
     str, typer.Option(help="lexicon, classifier:MODEL, or http:BASE_URL#MODEL.")
 ]
-Emotions = Annotated[str, typer.Option(help="Comma-separated; the six basic ones by default.")]
+Emotions = Annotated[str, typer.Option(help="Comma-separated.")]
 Scenarios = Annotated[int | None, typer.Option(help="Use only so many train scenarios.")]
 TestScenarios = Annotated[int | None, typer.Option(help="Use only so many test scenarios.")]
+DevScenarios = Annotated[
+    int, typer.Option(help="Train scenarios kept for the choice of strengths; 0: no choice.")
+]
+Stages = Annotated[str, typer.Option(help="Comma-separated; all by default.")]
+StableLayers = Annotated[
+    str, typer.Option(help="Layers of the reference direction, e.g. 21,22,23.")
+]
+Doses = Annotated[str, typer.Option(help="Injected lengths in units of rms.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Budgets = Annotated[
     str, typer.Option("--budget", help="Share of heads and of neurons in a circuit.")
 ]

@@ -17,13 +17,13 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.data.prompts import plain
 from circuits.measure.directions import Directions, reference_direction
 from circuits.measure.means import PlainMeans, PlainRest
-from circuits.measure.moments import Moments
+from circuits.measure.moments import Moments, Summary
 from circuits.measure.sweep import Grid
 from circuits.model.chat import Tokens, encode_prompt, pad_left
 from circuits.model.edits import Add, edited
@@ -228,22 +228,12 @@ def _summarise(
 ) -> Importance:
     emotions, present = directions.emotion, grid.present
     response = change / variants.lengths[..., None].clamp_min(1e-12)
-    shape = (len(emotions), *directions.rms.shape)
-    by_dose, slope, control = Moments((*shape, len(doses))), Moments(shape), torch.zeros(shape)
-    for e in range(len(emotions)):
-        own = response[present[:, e]][..., e]
-        mine = own[..., e * len(doses) : (e + 1) * len(doses)]
-        group = torch.full((len(mine),), e)
-        by_dose.update(mine, group)
-        slope.update(mine.mean(-1), group)
-        if n_random:
-            control[e] = own[..., len(emotions) * len(doses) :].mean(0).abs().amax(-1)
-    total = slope.result()
+    by_dose, slope, control = _by_emotion(response, present, len(doses))
     return Importance(
         provenance=provenance,
-        slope=total.mean,
-        stderr=total.stderr,
-        response=rearrange(by_dose.result().mean, "e s l dose -> e dose s l"),
+        slope=slope.mean,
+        stderr=slope.stderr,
+        response=rearrange(by_dose.mean, "e s l dose -> e dose s l"),
         control=control,
         baseline=torch.stack([baseline[present[:, e], e].mean() for e in range(len(emotions))]),
         rms=directions.rms,
@@ -257,3 +247,23 @@ def _summarise(
         n_contexts=tuple(present.sum(0).tolist()),
         n_random=n_random,
     )
+
+
+def _by_emotion(
+    response: Float[Tensor, "prompt sublayer layer variant emotion"],
+    present: Bool[Tensor, "prompt emotion"],
+    n_doses: int,
+) -> tuple[Summary, Summary, Float[Tensor, "emotion sublayer layer"]]:
+    """Responses of every emotion to its own doses, their mean, and the largest to random ones."""
+    n_emotions = present.shape[1]
+    shape = (n_emotions, *response.shape[1:3])
+    by_dose, slope, control = Moments((*shape, n_doses)), Moments(shape), torch.zeros(shape)
+    for e in range(n_emotions):
+        own = response[present[:, e]][..., e]
+        mine, random = own[..., e * n_doses : (e + 1) * n_doses], own[..., n_emotions * n_doses :]
+        group = torch.full((len(mine),), e)
+        by_dose.update(mine, group)
+        slope.update(mine.mean(-1), group)
+        if random.shape[-1]:
+            control[e] = random.mean(0).abs().amax(-1)
+    return by_dose.result(), slope.result(), control

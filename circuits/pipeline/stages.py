@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from circuits.assets import shipped
 from circuits.control.compare import CONTROLS, Bench, Comparison, Tools, compare
@@ -40,6 +40,7 @@ from circuits.provenance import Provenance, versions
 __all__ = ["DOES", "Reporter", "Run"]
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Shows how far a run is."""
 

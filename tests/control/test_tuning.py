@@ -1,50 +1,69 @@
 """Strengths are chosen on dev contexts, by accuracy among those that keep the text whole."""
 
 import pytest
+import torch
 
+from circuits.control.compare import Bench, Tools
 from circuits.control.modulation import Modulation, Steering
 from circuits.control.tuning import MODULATIONS, tune
+from circuits.model.edits import Add
 
 
-class PlannedBench:
-    """Reaches what the plan says for each candidate, without a model."""
+class PlannedBench(Bench):
+    """Tells candidates apart by their edits; makes no reply."""
 
-    def __init__(self, plan):
-        self.plan, self.asked = plan, []
+    candidates: dict
+    asked: list
+
+    def __init__(self, candidates):
+        object.__setattr__(self, "candidates", candidates)
+        object.__setattr__(self, "asked", [])
 
     def prompted(self, progress):
-        return "prompted"
+        return []
 
     def losses(self, judged, progress):
-        return judged
+        return []
 
     def changed(self, edits, progress):
-        self.asked.append(edits)
+        how = self.candidates[id(edits)]
+        self.asked.append(how)
+        return [how]
+
+
+class PlannedTools(Tools):
+    """Gives every candidate edits of its own."""
+
+    made: dict
+    kept: list
+
+    def __init__(self, directions):
+        object.__setattr__(self, "directions", directions)
+        object.__setattr__(self, "made", {})
+        object.__setattr__(self, "kept", [])
+
+    def _edits(self, how):
+        edits = [[Add("z", 0, torch.zeros(1))]]
+        self.kept.append(edits)
+        self.made[id(edits)] = how
         return edits
 
-
-class PlannedTools:
-    class directions:
-        layer = (0, 1, 2)
-
-    def modulate(self, how):
-        return how
-
-    def steer(self, how):
-        return how
+    modulate = _edits
+    steer = _edits
 
 
 @pytest.fixture
-def tuned(monkeypatch):
+def tuned(monkeypatch, directions):
     def with_plan(plan):
-        bench = PlannedBench(plan)
+        tools = PlannedTools(directions)
+        bench = PlannedBench(tools.made)
 
         def expression(judged, losses, prompted):
-            reached, ratio = plan(judged)
+            reached, ratio = plan(judged[0])
             return {"overall": reached, "perplexity_ratio": ratio}
 
         monkeypatch.setattr("circuits.control.tuning.expression", expression)
-        return tune(bench, PlannedTools()), bench.asked
+        return tune(bench, tools), bench.asked
 
     return with_plan
 

@@ -7,6 +7,7 @@ import pytest
 from circuits.assets import shipped
 from circuits.data import sev
 from circuits.data.judges.lexicon import find_emotion_words
+from circuits.errors import DataError
 from circuits.names import VALENCES
 
 FILES = ("train", "test")
@@ -82,3 +83,8 @@ def test_scenarios_are_told_in_the_first_person_without_a_full_stop():
     every = [scenario for name in FILES for scenario in scenarios(name)]
     assert [s.id for s in every if s.text.endswith(".") or "\n" in s.text] == []
     assert [s.id for s in every if not s.text.startswith(("I ", "I'"))] == []
+
+
+def test_what_does_not_ship_is_refused_by_name():
+    with pytest.raises(DataError, match=r"^this installation lacks sev/absent\.jsonl; install "):
+        shipped("sev/absent.jsonl")

@@ -12,7 +12,7 @@ from circuits.files import read_json
 from circuits.measure.expression import accuracy, accuracy_stats, expression, repetition, wilson
 
 PUBLISHED = "outputs/llama32_3b/01_emotion_elicited_generation_prompt_based/labeled/sev"
-quick = settings(deadline=None)
+quick = settings(deadline=None, max_examples=60)
 
 
 def judged(emotion: str, match: bool, valence: str = "neutral", text: str = "I see.") -> Judged:

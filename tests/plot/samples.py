@@ -151,7 +151,10 @@ def accuracy(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
     levels = {"none": 12.0, "prompt": 80.0, "steer": 45.0, "circuit": 64.0}
     return {
         "methods": {method: _stats(level, emotions) for method, level in levels.items()},
-        "controls": {"random_circuit": _stats(14.0, emotions)},
+        "controls": {
+            "random_circuit": _stats(14.0, emotions),
+            "random_anywhere": _stats(13.0, emotions),
+        },
         "judge": {"name": "lexicon", "error": 0.08, "n": 240},
         "settings": {"circuit": {"strength": 1.5, "when": "prompt"}, "tried": [{"strength": 2}]},
     }
@@ -188,7 +191,7 @@ def judged(
             for c in range(contexts)
             for emotion in emotions
         ]
-        for method in (*METHODS, "random_circuit")
+        for method in (*METHODS, "random_circuit", "random_anywhere")
     }
 
 

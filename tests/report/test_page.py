@@ -78,7 +78,7 @@ def test_the_page_has_every_section_and_every_emotion(page):
         assert emotion in text
     for shown in (
         "64.0 (60–68)",
-        "random circuit (control)",
+        "random, same layers (control)",
         "lexicon",
         "strength",
         "L3H0",

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from circuits.control.compare import CONTROLS
 from circuits.graph.circuit import Circuit, Node
 from circuits.report.samples import sample_replies
 from circuits.report.tables import component_tables, flat
@@ -29,7 +30,7 @@ def test_settings_are_flattened_with_dotted_names():
 
 
 def test_samples_show_the_same_context_in_every_emotion_by_every_method(samples):
-    shown = sample_replies(samples.judged(), samples.EMOTIONS, without=("random_circuit",))
+    shown = sample_replies(samples.judged(), samples.EMOTIONS, without=tuple(CONTROLS))
     assert [sample.context.id for sample in shown] == [
         "work_00/positive", "work_01/neutral", "work_02/negative", "work_03/positive",
     ]  # fmt: skip
@@ -65,5 +66,5 @@ def test_samples_are_few_and_spread_over_valences(samples, contexts):
 def test_a_missing_reply_leaves_its_place_empty(samples):
     replies = samples.judged(contexts=1)
     replies["steer"] = replies["steer"][1:]
-    sample = sample_replies(replies, samples.EMOTIONS, without=("random_circuit",))[0]
+    sample = sample_replies(replies, samples.EMOTIONS, without=tuple(CONTROLS))[0]
     assert sample.rows[0][1][2] is None
