@@ -6,7 +6,15 @@ import random
 from dataclasses import dataclass, replace
 
 from grammar import choose, fill, sections
-from recognition import DEVICE_REQUEST, DEVICES, EMOTION_REQUEST, device_text, emotion_text
+from recognition import (
+    DEVICE_REQUEST,
+    DEVICES,
+    EMOTION_REQUEST,
+    device_drill,
+    device_text,
+    emotion_drill,
+    emotion_text,
+)
 from replies import EMOTIONS, Reply, compose
 from situations import Situation, Situations
 
@@ -167,6 +175,18 @@ class Conversations:
     def _device_named(self, rng: random.Random) -> Conversation:
         device = rng.choice(DEVICES)
         text = device_text(device, self._situations.topics, rng)
+        turns = (_system(DEVICE_REQUEST), Turn("user", ((text, False),)))
+        return Conversation("", turns, Reply(device, ()), masked=False)
+
+    def _emotion_drilled(self, rng: random.Random) -> Conversation:
+        emotion = rng.choice(EMOTIONS)
+        text = emotion_drill(emotion, self._situations.topics, rng)
+        turns = (_system(EMOTION_REQUEST), Turn("user", ((text, False),)))
+        return Conversation("", turns, Reply(emotion, ()), masked=False)
+
+    def _device_drilled(self, rng: random.Random) -> Conversation:
+        device = rng.choice(DEVICES)
+        text = device_drill(device, self._situations.topics, rng)
         turns = (_system(DEVICE_REQUEST), Turn("user", ((text, False),)))
         return Conversation("", turns, Reply(device, ()), masked=False)
 

@@ -73,10 +73,22 @@ def emotion_text(emotion: str, topics: Topics, rng: random.Random, held_out: boo
     slots = _slots(topics, rng)
     if not held_out and rng.random() < 0.4:
         return _finish(fill(choose(rng.choice(sections("emotion_texts.txt")[emotion]), rng), slots))
-    frames = sections(_CUES)
-    for key in "ATDYCF":
-        slots[key] = lambda key=key: choose(frames[f"{emotion}.{key}"][0], rng)
-    return _finish(fill(rng.choice(_kept(frames["frames"], held_out)), slots))
+    frame = rng.choice(_kept(sections(_CUES)["frames"], held_out))
+    return _finish(fill(frame, _cued(emotion, slots, rng)))
+
+
+def _cued(emotion: str, slots: Slots, rng: random.Random) -> Slots:
+    """Slots with the cues of an emotion added."""
+    cues = {
+        key: lambda key=key: choose(sections(_CUES)[f"{emotion}.{key}"][0], rng) for key in "ATDYCF"
+    }
+    return slots | cues
+
+
+def emotion_drill(emotion: str, topics: Topics, rng: random.Random) -> str:
+    """A short text around one cue of an emotion."""
+    frame = rng.choice(sections(_CUES)["drills"])
+    return _finish(fill(frame, _cued(emotion, _slots(topics, rng), rng)))
 
 
 def device_text(device: str, topics: Topics, rng: random.Random, held_out: bool = False) -> str:
@@ -88,11 +100,28 @@ def device_text(device: str, topics: Topics, rng: random.Random, held_out: bool 
         return _finish(fill(choose(rng.choice(sections(_OLD)[device]), rng), slots))
     parts = sections(_CLAUSES)
     if device == "sarcasm":
-        slots["O"] = lambda: rng.choice(parts["opener"][0].split("|"))
-        slots["K"] = lambda: fill(rng.choice(parts["complaint"]), slots)
-        slots["L"] = lambda: fill(rng.choice(parts["tail"]), slots)
+        _add_sarcasm(slots, rng)
         return _finish(fill(rng.choice(_kept(parts["sarcasm"], held_out)), slots))
     starred = held_out and rng.random() < 0.5
     clauses = [line for line in parts[device] if line.startswith("*") is starred]
     slots["C"] = lambda: fill(choose(rng.choice(clauses).lstrip("*"), rng), slots)
     return _finish(fill(rng.choice(_kept(parts["carriers"], held_out)), slots))
+
+
+def _add_sarcasm(slots: Slots, rng: random.Random) -> None:
+    parts = sections(_CLAUSES)
+    slots["O"] = lambda: rng.choice(parts["opener"][0].split("|"))
+    slots["K"] = lambda: fill(rng.choice(parts["complaint"]), slots)
+    slots["L"] = lambda: fill(rng.choice(parts["tail"]), slots)
+
+
+def device_drill(device: str, topics: Topics, rng: random.Random) -> str:
+    """A sentence of another clause, half of the time by itself."""
+    parts, slots = sections(_CLAUSES), _slots(topics, rng)
+    _add_sarcasm(slots, rng)
+    clause = fill(choose(rng.choice(parts[f"{device}.more"]), rng), slots)
+    if device == "sarcasm":
+        return _finish(clause)
+    slots["C"] = lambda: clause
+    frame = "<C>." if rng.random() < 0.5 else rng.choice(_kept(parts["carriers"], held_out=False))
+    return _finish(fill(frame, slots))

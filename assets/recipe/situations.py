@@ -82,14 +82,20 @@ class Situations:
         topics: where noun phrases come from.
         written: contexts to use as they are, or with other topics, verbs and events.
         written_share: how often a written context is the basis.
+        more: how often another word than usual follows the topic.
     """
 
     def __init__(
-        self, topics: Topics, written: list[Situation] = (), written_share: float = 0.3
+        self,
+        topics: Topics,
+        written: list[Situation] = (),
+        written_share: float = 0.3,
+        more: float = 0.0,
     ) -> None:
         self.topics = topics
         self._written = list(written)
         self._share = written_share if self._written else 0.0
+        self._more = more
         self._parts = sections("contexts.txt")
         self._verbs = words("verbs.txt")
 
@@ -104,6 +110,8 @@ class Situations:
 
     def _details(self, rng: random.Random) -> str:
         kinds = rng.sample(("who", "when", "where", "why"), k=rng.choice((1, 2, 2, 3)))
+        if self._more and rng.random() < self._more:
+            kinds = ["more", *kinds[1:]]
         text = " ".join(choose(rng.choice(self._parts[kind]), rng) for kind in kinds)
         return fill(text, {"M": lambda: self.topics.word(rng)})
 
@@ -131,7 +139,7 @@ class Situations:
             determiner = article(topic)
         verb = self._verb(rng) if rng.random() < 0.4 else base.verb
         tail = base.scenario.split(f" {base.topic}", 1)[1]
-        if rng.random() < 0.15:
+        if rng.random() < 0.15 + self._more / 2:
             tail = " " + self._details(rng)
         scenario = f"I {verb} {determiner} {topic}{tail}"
         event, valence = base.event, base.valence

@@ -40,17 +40,20 @@ SHARES = {
     "repeated": 0.04,
 }
 EARLY_SHARES = SHARES | {"repeated": 0.40}
-# Naming is learned last; the second cycle gives it more room.
+# Naming is learned last; the second cycle gives it more room, and richer details to contexts.
 LATE_SHARES = {
-    "asked": 0.26,
+    "asked": 0.27,
     "plain": 0.10,
     "paraphrased": 0.06,
     "earlier": 0.05,
     "felt": 0.05,
-    "emotion_named": 0.20,
-    "device_named": 0.24,
-    "repeated": 0.04,
+    "emotion_named": 0.13,
+    "emotion_drilled": 0.08,
+    "device_named": 0.15,
+    "device_drilled": 0.10,
+    "repeated": 0.03,
 }
+LATE_DETAILS = 0.5
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,17 @@ def _data(
     encoder = Encoder(tokenizer, hiding)
     streams = [
         batches(
-            Conversations(Situations(topics, written), shares),
+            Conversations(Situations(topics, written, more=more), shares),
             encoder,
             settings.seed + offset,
             tokenizer.pad_token_id,
             settings.tokens,
         )
-        for offset, shares in ((1, EARLY_SHARES), (2, SHARES), (3, LATE_SHARES))
+        for offset, shares, more in (
+            (1, EARLY_SHARES, 0.0),
+            (2, SHARES, 0.0),
+            (3, LATE_SHARES, LATE_DETAILS),
+        )
     ]
     return tokenizer, streams
 

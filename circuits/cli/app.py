@@ -5,6 +5,7 @@ traceback instead. Heavy imports happen inside the commands, so that ``--help`` 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 from circuits.assets import shipped
 from circuits.cli.console import ERRORS, OUT, Bars, accuracy_table, circuit_table
 from circuits.cli.options import (
+    Accepted,
     Batch,
     Budgets,
     Data,
@@ -24,6 +26,7 @@ from circuits.cli.options import (
     JudgeOption,
     Model,
     Out,
+    PresetOption,
     ReadOption,
     Revision,
     Scenarios,
@@ -93,6 +96,8 @@ def run_command(
     out: Out,
     data: Data = None,
     test: Test = None,
+    accepted: Accepted = None,
+    preset: PresetOption = "default",
     judge: JudgeOption = "lexicon",
     emotions: Emotions = SIX,
     scenarios: Scenarios = None,
@@ -113,7 +118,7 @@ def run_command(
 
     A stage that was finished in the same folder with the same inputs is not run again.
     """
-    from circuits.pipeline import Plan, run
+    from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
         model=model, revision=revision, device=device, dtype=dtype, out=out,
@@ -122,8 +127,9 @@ def run_command(
         dev_scenarios=dev_scenarios, test_scenarios=test_scenarios, read=read,
         stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
         doses=numbers(doses, float, "--doses"), budget=budget(budgets),
-        batch_size=batch_size, seed=seed,
+        batch_size=batch_size, seed=seed, accepted=accepted,
     )  # fmt: skip
+    plan = replace(plan, **PRESETS[preset])
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from circuits.pipeline.plan import Stage
 
 __all__ = [
+    "Accepted",
     "Batch",
     "Budgets",
     "Data",
@@ -24,6 +25,7 @@ __all__ = [
     "JudgeOption",
     "Model",
     "Out",
+    "PresetOption",
     "ReadOption",
     "Revision",
     "Scenarios",
@@ -54,6 +56,14 @@ JudgeOption = Annotated[
 Emotions = Annotated[str, typer.Option(help="Comma-separated.")]
 Scenarios = Annotated[int | None, typer.Option(help="Use only so many train scenarios.")]
 TestScenarios = Annotated[int | None, typer.Option(help="Use only so many test scenarios.")]
+Accepted = Annotated[
+    Path | None,
+    typer.Option(help="Judged replies to start from, instead of the model's own (JSON lines)."),
+]
+PresetOption = Annotated[
+    Literal["default", "published"],
+    typer.Option("--preset", help="Our defaults, or the published method's switches."),
+]
 DevScenarios = Annotated[
     int, typer.Option(help="Train scenarios kept for the choice of strengths; 0: no choice.")
 ]

@@ -51,8 +51,16 @@ class Directions(Record):
     """``prompt``: at the last prompt position; ``reply``: averaged over the reply."""
 
 
-def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "prompt") -> Directions:
+def emotion_directions(
+    sweep: Sweep, provenance: Provenance, *, read: str = "prompt", half: bool = False
+) -> Directions:
     """Directions of every emotion after every sublayer.
+
+    Args:
+        sweep: One pass over the accepted prompts.
+        provenance: Of the result.
+        read: Where the sweep read; kept in the record.
+        half: Round activations to float16 first, as the published dumps do.
 
     Raises:
         DataError: no context has a reply accepted in every emotion; says which emotions lack.
@@ -61,13 +69,17 @@ def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "pro
     if not bool(complete.any()):
         raise DataError(_why_none(sweep))
     residual = _after_sublayers(sweep)[complete]
+    rms = residual.square().mean(-1).sqrt()
+    if half:
+        rounded = residual.half()
+        residual, rms = rounded.float(), (rounded * rounded).mean(-1).sqrt().float()
     difference = contrast(residual)
     vectors, norm = unit(difference)
     return Directions(
         provenance=provenance,
         vectors=vectors,
         norm=norm,
-        rms=residual.square().mean(-1).sqrt().mean(dim=(0, 1)),
+        rms=rms.mean(dim=(0, 1)),
         emotion=sweep.grid.emotions,
         sublayer=SUBLAYERS,
         layer=tuple(range(residual.shape[3])),

@@ -23,10 +23,13 @@ from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import Pick, capture
 
-__all__ = ["Grid", "Read", "Sweep", "arrange", "sweep"]
+__all__ = ["Grid", "Last", "Read", "Sweep", "arrange", "sweep"]
 
 Read = Literal["prompt", "reply"]
 """Directions are read at the last prompt position (published), or averaged over the reply."""
+
+Last = Literal["resid_post", "final"]
+"""The residual stream after the last MLP, or (published) what the final norm makes of it."""
 
 _RESIDUAL = ("resid_mid", "resid_post")
 _SITES = (*_RESIDUAL, "z", "post")
@@ -105,14 +108,20 @@ def sweep(
     grid: Grid,
     *,
     read: Read = "prompt",
+    last: Last = "resid_post",
     batch_size: int = 96,
     progress: Progress | None = None,
 ) -> Sweep:
     """Run every accepted prompt once.
 
     Args:
+        model: The model.
+        grid: Accepted replies by context and emotion.
         read: Where residual streams are read; heads and neurons always at the last prompt
             position, where the reply begins.
+        last: What stands for the residual stream after the last MLP.
+        batch_size: Prompts at once.
+        progress: Told after every batch how many prompts were run.
 
     Raises:
         ModelError: a hook point is missing, or an activation is not finite.
@@ -124,8 +133,11 @@ def sweep(
     width = (len(grid.emotions), cfg.n_layers, cfg.d_mlp)
     raw, above, centred = (Moments(width) for _ in range(3))
     shared = Moments((1, *width[1:]))
-    for places, found in _passes(model, grid, present, read, batch_size):
+    sites = (*_SITES, "final") if last == "final" else _SITES
+    for places, found in _passes(model, grid, present, read, sites, batch_size):
         rows, columns = places.T
+        if last == "final":
+            found["resid_post"][:, -1] = found["final"][:, -1]
         for site in _RESIDUAL:
             residual[site][rows, columns] = found[site]
         z[rows, columns] = found["z"]
@@ -142,7 +154,7 @@ def sweep(
 
 
 def _passes(
-    model: Model, grid: Grid, present: Tensor, read: Read, batch_size: int
+    model: Model, grid: Grid, present: Tensor, read: Read, sites: Sequence[str], batch_size: int
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     prompts = [_any_prompt(grid, context) for context in grid.contexts]
     lengths = [encode_prompt(model, prompt) for prompt in prompts]
@@ -152,19 +164,21 @@ def _passes(
             [[c, e] for c in chosen for e in range(len(grid.emotions)) if present[c, e]]
         )
         replies = [grid.cells[grid.contexts[c].id, grid.emotions[e]] for c, e in places.tolist()]
-        yield places, _read(model, replies, read)
+        yield places, _read(model, replies, read, sites)
 
 
-def _read(model: Model, replies: Sequence[Reply], read: Read) -> dict[str, Tensor]:
+def _read(
+    model: Model, replies: Sequence[Reply], read: Read, sites: Sequence[str]
+) -> dict[str, Tensor]:
     device = device_of(model)
     heads = [encode_prompt(model, reply.prompt) for reply in replies]
     if read == "prompt":
-        return capture(model, pad_left(heads, device), dict.fromkeys(_SITES, _last))
+        return capture(model, pad_left(heads, device), dict.fromkeys(sites, _last))
     tails = [encode_text(model, reply.text) for reply in replies]
     tokens = pad_left([[*h, *t] for h, t in zip(heads, tails, strict=True)], device)
     written = torch.tensor([len(tail) for tail in tails], device=device)
     at_end, over_reply = _reply_picks(tokens.ids.shape[1], written)
-    picks = {site: over_reply if site in _RESIDUAL else at_end for site in _SITES}
+    picks = {site: at_end if site in ("z", "post") else over_reply for site in sites}
     return capture(model, tokens, picks)
 
 

@@ -7,7 +7,8 @@ that writes today's date gives other numbers tomorrow.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -17,7 +18,19 @@ from circuits.data.prompts import Prompt
 from circuits.errors import ModelError
 from circuits.model.protocol import Model
 
-__all__ = ["DATE", "Tokens", "encode_prompt", "encode_text", "pad_left", "render", "stop_tokens"]
+__all__ = [
+    "DATE",
+    "Begin",
+    "Tokens",
+    "encode_prompt",
+    "encode_text",
+    "pad_left",
+    "render",
+    "stop_tokens",
+]
+
+Begin = Literal["one", "tokenizer"]
+"""One begin token, or those that the tokenizer adds to a rendered prompt by itself."""
 
 DATE = "26 Jul 2024"
 """The date given to templates that write one (the default date of Llama 3's template)."""
@@ -58,8 +71,14 @@ def render(model: Model, prompt: Prompt) -> str:
 
 
 def encode_prompt(model: Model, prompt: Prompt) -> list[int]:
-    """Token ids of the rendered prompt, with exactly one begin token if the model has one."""
+    """Token ids of the rendered prompt.
+
+    With exactly one begin token if the model has one; a model loaded with ``begin="tokenizer"``
+    gets as many as its tokenizer adds to the rendered text (two for Llama 3.2, as published).
+    """
     tokenizer = _tokenizer(model)
+    if getattr(model.cfg, "begin", "one") == "tokenizer":
+        return list(_as_saved(str(model.cfg.source))(render(model, prompt))["input_ids"])
     ids = list(tokenizer(render(model, prompt), add_special_tokens=False)["input_ids"])
     begin = tokenizer.bos_token_id
     if begin is None:
@@ -92,6 +111,14 @@ def stop_tokens(model: Model) -> tuple[int, ...]:
     ids = listed if isinstance(listed, list) else [listed]
     ids = [*ids, _tokenizer(model).eos_token_id]
     return tuple(sorted({int(i) for i in ids if i is not None}))
+
+
+@cache
+def _as_saved(source: str) -> Any:
+    # TransformerLens loads tokenizers with a begin token switched on, whatever was saved.
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source)
 
 
 def _tokenizer(model: Model) -> Any:

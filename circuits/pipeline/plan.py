@@ -13,7 +13,8 @@ from circuits.graph.budget import Budget
 from circuits.measure.heads import HeadReadout
 from circuits.measure.importance import DOSES, ReadAt
 from circuits.measure.means import RelativeTo
-from circuits.measure.sweep import Read
+from circuits.measure.sweep import Last, Read
+from circuits.model.chat import Begin
 from circuits.names import EMOTIONS
 
 __all__ = ["STAGES", "Plan", "Stage"]
@@ -33,11 +34,11 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _MATTERS: dict[Stage, tuple[str, ...]] = {
     "replies": (
-        "model", "revision", "dtype", "data", "emotions", "scenarios", "dev_scenarios",
-        "max_new_tokens",
+        "model", "revision", "dtype", "begin", "data", "accepted", "emotions", "scenarios",
+        "dev_scenarios", "max_new_tokens",
     ),
     "judgements": ("judge",),
-    "directions": ("read",),
+    "directions": ("read", "last", "half"),
     "effects": ("head_readout",),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
     "circuits": ("budget", "rank_by"),
@@ -64,7 +65,13 @@ class Plan:
     dev_scenarios: int = 16
     """Train scenarios kept from everything but the choice of strengths."""
     test_scenarios: int | None = None
+    accepted: Path | None = None
+    """Judged replies to start from, instead of replies of the model's own."""
+    begin: Begin = "one"
     read: Read = "prompt"
+    last: Last = "resid_post"
+    half: bool = False
+    """Round activations to float16 before directions are made, as the published dumps do."""
     head_readout: HeadReadout = "resid_mid"
     doses: tuple[float, ...] = DOSES
     stable_layers: tuple[int, ...] | None = None
@@ -79,10 +86,11 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("data", "test"):
+        for name in ("data", "test", "accepted"):
             path = getattr(self, name)
-            if not path.is_file():
-                raise RunError(f"--{name}: there is no file {path}; give a file of scenarios")
+            if path is not None and not path.is_file():
+                what = "scenarios" if name != "accepted" else "judged replies"
+                raise RunError(f"--{name}: there is no file {path}; give a file of {what}")
         for name in ("scenarios", "test_scenarios", "max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -46,8 +46,10 @@ def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | No
     open_judge(plan.judge)  # refuses a judge that makes no sense before anything is made
     study = _open(plan)
     work = Run(plan, study, reporter or Silent())
+    # Replies that are given need no asking for: the two stages only take them over.
+    wanted = {*stages, "replies", "judgements"} if plan.accepted else {*stages}
     for stage in STAGES:
-        if stage in stages and not study.finished(stage, plan.key(stage)):
+        if stage in wanted and not study.finished(stage, plan.key(stage)):
             _do(work, stage)
     return study
 

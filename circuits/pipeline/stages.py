@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from circuits.assets import shipped
@@ -12,7 +13,7 @@ from circuits.control.tuning import Tuned, tune
 from circuits.data import sev
 from circuits.data.judges import Judge, error_rate, open_judge
 from circuits.data.prompts import asked_prompts
-from circuits.data.replies import judge_replies, read_replies, write_rows
+from circuits.data.replies import Judged, judge_replies, read_judged, read_replies, write_rows
 from circuits.data.sev import Context
 from circuits.export.formats import export_circuit
 from circuits.export.node_link import write_circuit
@@ -61,8 +62,9 @@ class Run:
         plan = self.plan
         with self.reporter.task("load the model", 1) as done:
             model = load_model(
-                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype
-            )
+                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
+                begin=plan.begin,
+            )  # fmt: skip
             done(1)
         return model
 
@@ -97,13 +99,14 @@ class Run:
         grid = arrange([row.reply for row in self.study.accepted], self.plan.emotions)
         with self.reporter.task("read activations", len(grid.cells)) as done:
             return sweep(
-                self.model, grid, read=self.plan.read,
+                self.model, grid, read=self.plan.read, last=self.plan.last,
                 batch_size=self.plan.batch_size, progress=done,
             )  # fmt: skip
 
     def provenance(self, **options: object) -> Provenance:
         """Provenance of a result of this run."""
-        return Provenance(describe_model(self.model), digest(self.plan.data), options, versions())
+        data = digest(self.plan.accepted or self.plan.data)
+        return Provenance(describe_model(self.model), data, options, versions())
 
     def bench(self, contexts: Sequence[Context]) -> Bench:
         """Model, judge and decoding, with these contexts."""
@@ -116,6 +119,9 @@ class Run:
 def replies(run: Run) -> None:
     """Ask for every emotion in every context."""
     folder = run.study.folder / "elicitation"
+    if run.plan.accepted:
+        write_rows(folder / "generated.jsonl", [r.reply for r in read_judged(run.plan.accepted)])
+        return
     prompts = asked_prompts(run.fit, run.plan.emotions)
     with run.reporter.task("reply with the asked emotions", len(prompts)) as done:
         said = elicit(
@@ -128,18 +134,20 @@ def replies(run: Run) -> None:
 def judgements(run: Run) -> None:
     """Judge the replies; accepted ones go on."""
     folder = run.study.folder / "elicitation"
+    if run.plan.accepted:
+        _keep(folder, read_judged(run.plan.accepted), run.plan.accepted.stem)
+        return
     said = read_replies(folder / "generated.jsonl")
     with run.reporter.task("judge the replies", len(said)) as done:
         judged = judge_replies(said, run.judge, progress=done)
-    write_rows(folder / "accepted.jsonl", [row for row in judged if row.verdict.match])
-    write_rows(folder / "rejected.jsonl", [row for row in judged if not row.verdict.match])
-    write_json(folder / "accuracy_stats.json", accuracy_stats(judged, run.plan.data.stem))
+    _keep(folder, judged, run.plan.data.stem)
 
 
 def directions(run: Run) -> None:
     """Emotion directions, and how far they generalise."""
     provenance = run.provenance(read=run.plan.read)
-    found = emotion_directions(run.sweep, provenance, read=run.plan.read)
+    plan = run.plan
+    found = emotion_directions(run.sweep, provenance, read=plan.read, half=plan.half)
     found.save(run.study.folder / "directions")
     general = direction_generality(run.sweep, provenance.child(seed=run.plan.seed))
     general.save(run.study.folder / "generality")
@@ -232,6 +240,12 @@ DOES: Mapping[Stage, Callable[[Run], None]] = {
     "report": report,
 }
 """Stage -> what it does."""
+
+
+def _keep(folder: Path, judged: Sequence[Judged], dataset: str) -> None:
+    write_rows(folder / "accepted.jsonl", [row for row in judged if row.verdict.match])
+    write_rows(folder / "rejected.jsonl", [row for row in judged if not row.verdict.match])
+    write_json(folder / "accuracy_stats.json", accuracy_stats(judged, dataset))
 
 
 def _tuned(run: Run, tools: Tools) -> Tuned:
