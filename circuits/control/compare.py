@@ -163,7 +163,10 @@ def compare(
     for control, same_layers in CONTROLS.items():
         drawn = tools.modulate_randomly(modulation, seed, same_layers=same_layers)
         judged[control] = bench.changed(drawn, progress)
-    losses = {method: bench.losses(rows, progress) for method, rows in judged.items()}
+    # Replies of all methods to one context stand together, so that its prompt is read once.
+    together = [row for rows in zip(*judged.values(), strict=True) for row in rows]
+    scored = bench.losses(together, progress)
+    losses = {method: scored[i :: len(judged)] for i, method in enumerate(judged)}
     found = {
         method: expression(rows, losses[method], losses["prompt"])
         for method, rows in judged.items()

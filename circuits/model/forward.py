@@ -5,7 +5,7 @@ its own; the rest of the package sees a :class:`Prefix`.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,11 +16,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.model.chat import Tokens
-from circuits.model.protocol import Model
+from circuits.model.chat import Tokens, pad_left
+from circuits.model.protocol import Model, device_of
 from circuits.model.receipts import charge
 
-__all__ = ["Phase", "Prefix", "branch", "during", "extend", "phase", "prefill", "run"]
+__all__ = [
+    "Phase",
+    "Prefix",
+    "branch",
+    "during",
+    "extend",
+    "phase",
+    "prefill",
+    "prefill_shared",
+    "run",
+]
 
 Phase = Literal["prompt", "decode"]
 """Is the model reading a prompt, or writing a reply token by token?"""
@@ -45,18 +55,17 @@ class Prefix:
         setattr(cache, parts, [copy.copy(part) for part in getattr(cache, parts)])
         return Prefix(cache, self.mask)
 
-    def repeat(self, times: int) -> "Prefix":
-        """Every row ``times`` times, neighbours together; this prefix stays as it is."""
-        cache = self.fork().cache
-        if hasattr(cache, "batch_repeat_interleave"):
-            cache.batch_repeat_interleave(times)
+    def select(self, rows: Sequence[int]) -> "Prefix":
+        """These rows, in this order and as often as they are named; this prefix stays as it is."""
+        cache, index = self.fork().cache, torch.tensor(rows, device=self.mask.device)
+        if hasattr(cache, "batch_select_indices"):
+            cache.batch_select_indices(index)
         else:
             for entry in cache.entries:
-                entry.past_keys = entry.past_keys.repeat_interleave(times, dim=0)
-                entry.past_values = entry.past_values.repeat_interleave(times, dim=0)
-            seen = cache.previous_attention_mask
-            cache.previous_attention_mask = seen.repeat_interleave(times, dim=0)
-        return Prefix(cache, self.mask.repeat_interleave(times, dim=0))
+                entry.past_keys = entry.past_keys[index]
+                entry.past_values = entry.past_values[index]
+            cache.previous_attention_mask = cache.previous_attention_mask[index]
+        return Prefix(cache, self.mask[index])
 
 
 @contextmanager
@@ -98,10 +107,21 @@ def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt pos voc
     return logits, Prefix(cache, tokens.mask)
 
 
+def prefill_shared(
+    model: Model, rows: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "prompt 1"], Prefix]:
+    """Read all but the last token of every row, equal rows once; the last tokens are returned."""
+    places = {row: place for place, row in enumerate(dict.fromkeys(map(tuple, rows)))}
+    tokens = pad_left(list(places), device_of(model))
+    _, prefix = prefill(model, Tokens(tokens.ids[:, :-1], tokens.mask[:, :-1]))
+    order = [places[tuple(row)] for row in rows]
+    return tokens.ids[order, -1:], prefix.select(order)
+
+
 def extend(
     model: Model, ids: Int[Tensor, "prompt pos"], prefix: Prefix
 ) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
-    """Read ``ids`` after ``prefix``, whose cache is used up: fork or repeat it first to keep it."""
+    """Read ``ids`` after ``prefix``, using its cache up: fork or select from it to keep it."""
     rows, width = ids.shape
     charge(rows, width, model.cfg.n_layers, cached=True)
     mask = torch.cat([prefix.mask, prefix.mask.new_ones(rows, width)], dim=1)
@@ -128,7 +148,8 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
     """
     rows, width = prefix.mask.shape
     if _is_hooked_transformer(model):
-        extend(model, ids.repeat_interleave(times, dim=0), prefix.repeat(times))
+        rows_of = [row for row in range(rows) for _ in range(times)]
+        extend(model, ids.repeat_interleave(times, dim=0), prefix.select(rows_of))
         return
     charge(rows * times, 1, model.cfg.n_layers, cached=True)
     seen = torch.zeros(rows, 1, times, width + times, dtype=torch.bool, device=ids.device)

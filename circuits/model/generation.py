@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.data.prompts import Prompt
 from circuits.data.replies import Reply
 from circuits.model.chat import encode_prompt, pad_left, stop_tokens
 from circuits.model.edits import Edit, edited
-from circuits.model.forward import during, extend, prefill
+from circuits.model.forward import Prefix, during, extend, prefill, prefill_shared
 from circuits.model.protocol import Model, device_of
 from circuits.names import NEUTRAL
 
@@ -52,8 +52,9 @@ def elicit(
     ids = [encode_prompt(model, prompt) for prompt in prompts]
     texts: dict[int, tuple[str, int]] = {}
     for chosen in batches(ids, batch_size):
-        with edited(model, edits(chosen) if edits else ()):
-            rows = _decode(model, [ids[i] for i in chosen], max_new_tokens)
+        rows = _reply(
+            model, [ids[i] for i in chosen], edits(chosen) if edits else (), max_new_tokens
+        )
         for place, row in zip(chosen, rows, strict=True):
             text = model.tokenizer.decode(row, skip_special_tokens=True).strip()
             texts[place] = (text, len(row))
@@ -74,11 +75,25 @@ def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def _decode(model: Model, rows: Sequence[Sequence[int]], longest: int) -> list[list[int]]:
-    tokens = pad_left(rows, device_of(model))
-    stops = torch.tensor(stop_tokens(model), device=tokens.ids.device)
-    with during("prompt"):
-        logits, prefix = prefill(model, tokens)
+def _reply(
+    model: Model, rows: Sequence[Sequence[int]], edits: Sequence[Edit], longest: int
+) -> list[list[int]]:
+    if edits and all(edit.positions == "last" for edit in edits):
+        # Nothing before the last token is touched: prompts that are equal are read once.
+        last, prefix = prefill_shared(model, rows)
+        with edited(model, edits), during("prompt"):
+            logits, prefix = extend(model, last, prefix)
+    else:
+        with edited(model, edits), during("prompt"):
+            logits, prefix = prefill(model, pad_left(rows, device_of(model)))
+    with edited(model, edits):
+        return _decode(model, logits, prefix, longest)
+
+
+def _decode(
+    model: Model, logits: Float[Tensor, "prompt pos vocab"], prefix: Prefix, longest: int
+) -> list[list[int]]:
+    stops = torch.tensor(stop_tokens(model), device=logits.device)
     written: list[Int[Tensor, " prompt"]] = [logits[:, -1].argmax(-1)]
     ended = torch.isin(written[0], stops)
     with during("decode"):

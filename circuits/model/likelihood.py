@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.data.prompts import Prompt
-from circuits.model.chat import encode_prompt, encode_text, pad_left
-from circuits.model.forward import run
+from circuits.model.chat import encode_prompt, encode_text
+from circuits.model.forward import extend, prefill_shared
 from circuits.model.generation import Progress, batches
-from circuits.model.protocol import Model, device_of
+from circuits.model.protocol import Model
 
 __all__ = ["reply_losses"]
 
@@ -26,19 +26,25 @@ def reply_losses(
 ) -> Float[Tensor, " prompt"]:
     """Mean negative log-likelihood per token (nats) of each text as the reply to its prompt.
 
-    An empty text has no tokens; its loss is NaN.
+    Replies to the same prompt are best given together: the prompt is then read once. An empty
+    text has no tokens; its loss is NaN.
     """
     heads = [encode_prompt(model, prompt) for prompt in prompts]
     tails = [encode_text(model, text) for text in texts]
     losses = torch.full((len(prompts),), float("nan"))
-    rows = [[*head, *tail] for head, tail in zip(heads, tails, strict=True)]
-    for chosen in batches(rows, batch_size):
-        tokens = pad_left([rows[i] for i in chosen], device_of(model))
-        logs = run(model, tokens)[:, :-1].float().log_softmax(-1)
-        of_next = logs.gather(-1, tokens.ids[:, 1:, None])[..., 0]
+    for chosen in batches(heads, batch_size):
+        last, prefix = prefill_shared(model, [heads[i] for i in chosen])
+        replies = [tails[i] for i in chosen]
+        # What stands after a reply's end is never looked at from before it.
+        padded = torch.zeros(len(chosen), max(map(len, replies)), dtype=torch.long)
+        for row, reply in enumerate(replies):
+            padded[row, : len(reply)] = torch.tensor(reply, dtype=torch.long)
+        padded = padded.to(last.device)
+        logits, _ = extend(model, torch.cat([last, padded], dim=1), prefix)
+        logs = logits[:, :-1].float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
         for row, place in enumerate(chosen):
-            if tails[place]:
-                losses[place] = -of_next[row, -len(tails[place]) :].mean()
+            if replies[row]:
+                losses[place] = -logs[row, : len(replies[row])].mean()
         if progress:
             progress(len(chosen))
     return losses

@@ -5,7 +5,7 @@ import torch
 
 from circuits.data.prompts import asked_prompts, plain_prompts
 from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add
+from circuits.model.edits import Add, edited
 from circuits.model.forward import extend, prefill, run
 from circuits.model.generation import batches, elicit
 from circuits.model.likelihood import reply_losses
@@ -49,8 +49,8 @@ def test_reading_on_after_a_prefix_equals_reading_everything(llama, contexts):
         for _ in range(2):
             continued, _ = extend(llama, tokens.ids[:, -1:], prefix.fork())
             torch.testing.assert_close(continued[:, -1], whole, atol=1e-4, rtol=1e-4)
-        repeated, _ = extend(llama, tokens.ids[:, -1:].repeat_interleave(2, 0), prefix.repeat(2))
-    torch.testing.assert_close(repeated[::2, -1], whole, atol=1e-4, rtol=1e-4)
+        chosen, _ = extend(llama, tokens.ids[[2, 0, 0], -1:], prefix.select([2, 0, 0]))
+    torch.testing.assert_close(chosen[:, -1], whole[[2, 0, 0]], atol=1e-4, rtol=1e-4)
 
 
 def test_rows_of_a_batch_can_be_edited_differently(mini, contexts):
@@ -65,6 +65,23 @@ def test_rows_of_a_batch_can_be_edited_differently(mini, contexts):
     plain = elicit(mini, prompts, max_new_tokens=8)
     assert [both[i].text for i in (0, 2)] == [plain[i].text for i in (0, 2)]
     assert all(both[i].text != plain[i].text for i in (1, 3))
+
+
+def test_equal_prompts_are_read_once_and_replied_to_as_if_read_each(mini, contexts):
+    torch.manual_seed(0)
+    push = [8 * torch.randn(mini.cfg.d_model) for _ in range(3)]
+    prompts = [prompt for prompt in plain_prompts(contexts[:2]) for _ in push]
+
+    def edits(chosen, positions="last"):
+        return [Add("resid_post", 1, torch.stack([push[i % 3] for i in chosen]), positions)]
+
+    with counted() as receipt:
+        together = elicit(mini, prompts, edits=edits, max_new_tokens=8)
+    assert receipt.passes == 2
+    for i, prompt in enumerate(prompts):
+        with edited(mini, [Add("resid_post", 1, push[i % 3])]):  # read whole, under the edit
+            alone = elicit(mini, [prompt], max_new_tokens=8)[0]
+        assert together[i].text == alone.text
 
 
 def test_the_loss_of_a_reply_equals_the_models_own_loss(mini, contexts):
