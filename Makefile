@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench bench-size lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -11,6 +11,14 @@ demo: $(VENV)/.ready
 # Two workers: more gain little, and two cores are all that is asked for.
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --jaxtyping-packages=circuits,beartype.beartype
+
+# Ratios to the published procedures and to TransformerLens, in about five minutes on two cores.
+bench: $(VENV)/.ready
+	OMP_NUM_THREADS=2 TQDM_DISABLE=1 $(BIN)/python tests/benchmarks/bench.py
+
+# Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.
+bench-size: $(VENV)/.ready
+	TQDM_DISABLE=1 $(BIN)/python tests/benchmarks/bench_size.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -148,9 +148,10 @@ class Evaluation:
             self._differences[emotion] = {
                 key: value.mean(0) - self._mean_plain[key] for key, value in values.items()
             }
-            part = writer.sample(self.train, 60)
+            part = writer.sample(self.train, 48)
             told = generate(self.model, self.tokenizer, self._prompts(part, emotion))
             self._chosen[emotion] = self._scores(emotion, part, told)
+            LOG.info("contributions to %s", emotion)
         state: dict[str, Any] = {}
         for name in ("write_all", "write_sparse", "write_random"):
             state[name] = {e: self._write(name, e) for e in EMOTIONS}
@@ -254,8 +255,8 @@ def main() -> None:
     evaluation = Evaluation(options.model, options.contexts)
     for measure in ("replies", "recognition", "inference", "measure_state"):
         getattr(evaluation, measure)()
-    text = json.dumps(evaluation.figures, indent=2) + "\n"
-    (options.model / "figures.json").write_text(text, encoding="utf-8")
+        text = json.dumps(evaluation.figures, indent=2) + "\n"
+        (options.model / "figures.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

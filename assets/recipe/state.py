@@ -187,6 +187,7 @@ def contributions(
     rows = torch.arange(len(prompts))
     last = told.int().argmax(1) - 1
     gradients = {key: torch.zeros_like(difference[key]) for key in sites(model)}
+    model.requires_grad_(False)
     for step in range(steps):
         share = sign * step / steps
         added = {k: (share * difference[k]).requires_grad_() for k in gradients}
@@ -194,7 +195,6 @@ def contributions(
             reply_losses(model, batch, told).mean().backward()
         for key, total in gradients.items():
             total += added[key].grad / steps
-        model.zero_grad(set_to_none=True)
     size, layers = model.config.head_dim, range(len(model.model.layers))
     scores = {key: -gradients[key] * difference[key] for key in gradients}
     heads = torch.stack([scores["z", i].view(-1, size).sum(1) for i in layers])

@@ -7,7 +7,7 @@ traceback instead. Heavy imports happen inside the commands, so that ``--help`` 
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -78,9 +78,9 @@ def demo(
         data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"),
         out=out,
-        scenarios=48,
+        scenarios=32,
         dev_scenarios=8,
-        test_scenarios=24,
+        test_scenarios=16,
     )
     _show(run(plan, reporter=Bars()).folder)
 
@@ -146,14 +146,22 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or one circuit's JSON file.")],
     out: Out,
     format: Annotated[
-        str, typer.Option(help="json, graphml, gexf, dot, mermaid, csv; comma-separated.")
+        str,
+        typer.Option(
+            help="json, graphml, gexf, dot, mermaid, csv; comma-separated. Or published: the whole "
+            "run in the layout of the authors' output folder."
+        ),
     ] = "json,graphml,gexf,dot,mermaid,csv",
     emotion: Annotated[str, typer.Option(help="Only these emotions; all by default.")] = "",
 ) -> None:
     """Write circuits in formats that other programs read."""
+    from circuits.cli.published import export_run, wants_published
     from circuits.cli.reading import circuits_of
     from circuits.export.formats import export_circuit
 
+    if wants_published(words(format), words(emotion)):
+        export_run(run, out)
+        return
     written = [
         path
         for circuit in circuits_of(run, words(emotion))
@@ -161,6 +169,46 @@ def export(
     ]
     for path in written:
         OUT.print(str(path), soft_wrap=True)
+
+
+@app.command(
+    name="import",
+    epilog="Example: [bold]emotion-circuits import EmotionCircuits-LLM/outputs/llama32_3b "
+    "--out runs/published[/]",
+)
+def import_command(
+    folder: Annotated[
+        Path, typer.Argument(help="The authors' output folder of a model, or one above it.")
+    ],
+    out: Out,
+) -> None:
+    """Make a run folder from results in the authors' layout; any part of them is enough."""
+    from circuits.cli.published import import_run
+
+    import_run(folder, out)
+
+
+@app.command(
+    name="assemble",
+    epilog="Example: [bold]emotion-circuits assemble runs/published --preset published[/]",
+)
+def assemble_command(
+    run: Annotated[Path, typer.Argument(help="A run folder, imported or not.")],
+    preset: Annotated[
+        Literal["published"], typer.Option(help="Whose rule and constants.")
+    ] = "published",
+    total: Annotated[
+        int | None, typer.Option(help="Components of a circuit; ten per sublayer by default.")
+    ] = None,
+    ratio_mode: Annotated[
+        Literal["fixed", "auto"],
+        typer.Option(help="Neurons and heads 7 to 3, or as the sublayers' importance says."),
+    ] = "fixed",
+) -> None:
+    """Assemble circuits from tables alone, without a model, by the published rule."""
+    from circuits.cli.published import assemble_run
+
+    assemble_run(run, total, ratio_mode)
 
 
 @app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")

@@ -87,13 +87,20 @@ def circuit_table(circuits: Mapping[str, Any]) -> Table:
             emotion,
             str(len(circuit.heads)),
             str(len(circuit.neurons)),
-            f"{100 * circuit.scores.get('direct_share', 0.0):.0f}%",
+            _share(circuit.scores.get("direct_share")),
             _strongest(circuit, "head"),
             _strongest(circuit, "neuron"),
         )
     return table
 
 
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
 def _strongest(circuit: Any, kind: str) -> str:
-    nodes = sorted(circuit.of_kind(kind), key=lambda node: -(node.effect or 0.0))
+    known = [node for node in circuit.of_kind(kind) if node.effect is not None]
+    nodes = sorted(known, key=lambda node: -node.effect)
+    if not nodes:
+        return "-"  # an imported circuit names its parts without effects
     return ", ".join(node.id for node in nodes[:4])

@@ -1,68 +1,175 @@
 """Does the model obey the identities that the closed forms stand on?
 
 Heads add up to the attention's write, neurons to the MLP's, and both writes go straight into
-the residual stream. Norms after a sublayer (Gemma-2, OLMo-2), a parallel block (GPT-J) or
-experts (Mixtral) break one of them. It is measured, not looked up by name.
+the residual stream. Norms after a sublayer (Gemma-2, OLMo-2), factors on a sublayer's output
+(Granite), a parallel block (GPT-J) or experts (Mixtral) break one of them. That, and what breaks
+it, is measured on a few tokens, not looked up by name.
 """
+
+from typing import Any
 
 import torch
 from einops import einsum
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import capture
+from circuits.names import hook
 
 __all__ = ["check_identities", "identity_gaps"]
 
 _SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
+_HEADS = "prompt layer pos head d_head, layer head d_head d_model -> prompt layer pos d_model"
+_NEURONS = "prompt layer pos neuron, layer neuron d_model -> prompt layer pos d_model"
+
+_Sides = tuple[Float[Tensor, "prompt layer pos d_model"], Float[Tensor, "prompt layer pos d_model"]]
+"""Left and right of an identity."""
+
+
+def identity_gaps(model: Model, length: int = 8) -> dict[str, float]:
+    """Largest gap of each identity on a few tokens, relative to the size of what is summed.
+
+    Raises:
+        ModelError: the model lacks a part that the identities speak of; names it.
+    """
+    return {name: _gap(*sides) for name, sides in _identities(model, length).items()}
+
+
+def check_identities(model: Any) -> None:
+    """Refuse a model for which the closed forms would be wrong, or that has no closed form.
+
+    Any wrapped model may be asked about; one that lacks ``W_O`` or ``W_out`` is not yet a
+    :class:`~circuits.model.protocol.Model`.
+
+    Raises:
+        ModelError: names the identity that does not hold and what breaks it, or the missing part.
+    """
+    identities = _identities(model, 8)
+    allowed = _allowed(model)
+    for name, (left, right) in identities.items():
+        if _gap(left, right) > allowed:
+            gaps = [_gap(left[:, i], right[:, i]) for i in range(left.shape[1])]
+            layer = gaps.index(max(gaps))
+            cause = _cause(left[:, layer], right[:, layer], name, 10 * allowed)
+            raise ModelError(
+                f"effects need {name}; in layer {layer} of this model it is off by "
+                f"{gaps[layer]:.1%}: {cause}. Use a model whose sublayers write straight into "
+                "the residual stream, such as Llama, Qwen or Mistral"
+            )
+
+
+def _allowed(model: Model) -> float:
+    # 16-bit weights round coarsely.
+    return 5e-2 if model.W_O.dtype in (torch.float16, torch.bfloat16) else 1e-4
 
 
 @torch.no_grad()
-def identity_gaps(model: Model, length: int = 8) -> dict[str, float]:
-    """Largest gap of each identity on a few tokens, relative to the size of what is summed."""
-    ids = torch.arange(1, length + 1, device=device_of(model))[None]
-    tokens = Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
-    found = capture(model, tokens, dict.fromkeys(_SITES, _everything))
-    W_O, W_out = model.W_O.float(), model.W_out.float()
-    heads = einsum(
-        found["z"],
-        W_O,
-        "prompt layer pos head d_head, layer head d_head d_model -> prompt layer pos d_model",
-    )
-    neurons = einsum(
-        found["post"],
-        W_out,
-        "prompt layer pos neuron, layer neuron d_model -> prompt layer pos d_model",
-    )
-    attention_bias, mlp_bias = _bias(model, "b_O", heads), _bias(model, "b_out", neurons)
+def _identities(model: Any, length: int) -> dict[str, _Sides]:
+    W_O, W_out = _parts(model)
+    found = _activations(model, length, _SITES)
+    heads, neurons = einsum(found["z"], W_O, _HEADS), einsum(found["post"], W_out, _NEURONS)
+    attention = heads + _bias(model, "b_O", heads)
+    mlp = neurons + _bias(model, "b_out", neurons)
     return {
-        "resid_pre + attn_out = resid_mid": _gap(
-            found["resid_pre"] + found["attn_out"], found["resid_mid"]
+        "resid_pre + attn_out = resid_mid": (
+            found["resid_pre"] + found["attn_out"],
+            found["resid_mid"],
         ),
-        "resid_mid + mlp_out = resid_post": _gap(
-            found["resid_mid"] + found["mlp_out"], found["resid_post"]
+        "resid_mid + mlp_out = resid_post": (
+            found["resid_mid"] + found["mlp_out"],
+            found["resid_post"],
         ),
-        "sum over heads of z W_O = attn_out": _gap(heads + attention_bias, found["attn_out"]),
-        "post W_out = mlp_out": _gap(neurons + mlp_bias, found["mlp_out"]),
+        "sum over heads of z W_O = attn_out": (attention, found["attn_out"]),
+        "post W_out = mlp_out": (mlp, found["mlp_out"]),
     }
 
 
-def check_identities(model: Model) -> None:
-    """Refuse a model for which the closed forms would be wrong.
+def _activations(model: Model, length: int, sites: tuple[str, ...]) -> dict[str, Tensor]:
+    ids = torch.arange(1, length + 1, device=device_of(model))[None]
+    tokens = Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
+    return capture(model, tokens, dict.fromkeys(sites, _everything))
 
-    Raises:
-        ModelError: names the identity that does not hold, and what usually breaks it.
-    """
-    allowed = 1e-4 if model.W_O.dtype == torch.float32 else 5e-2
-    broken = {name: gap for name, gap in identity_gaps(model).items() if gap > allowed}
-    if broken:
-        name, gap = next(iter(broken.items()))
+
+def _parts(model: Any) -> tuple[Tensor, Tensor]:
+    """Output weights of all layers, in float32, once every place of the identities is there."""
+    W_O, W_out = _weight(model, "W_O"), _weight(model, "W_out")
+    if W_O is None:
         raise ModelError(
-            f"effects need {name}; in this model it is off by {gap:.1%}. Norms after a sublayer, "
-            "parallel attention and MLP, and mixtures of experts break it"
+            "effects need an attention output weight (W_O) that is split by heads in every layer; "
+            "this model has layers without one, such as state-space layers. Use a transformer with "
+            "ordinary attention in every layer"
         )
+    if W_out is None:
+        raise ModelError(
+            f"effects need one MLP output weight (W_out) per layer; {_no_mlp(model)}. "
+            "Use a dense model"
+        )
+    places = set(getattr(model, "hook_dict", {}))
+    for site in _SITES if places else ():
+        if hook(site) not in places:
+            why = _why_no(site, model)
+            raise ModelError(f"effects need the site {site}; this model has no {hook(site)}{why}")
+    return W_O.float(), W_out.float()
+
+
+def _weight(model: Any, name: str) -> Tensor | None:
+    # Where only some layers have the part, TransformerLens stacks those, under other numbers.
+    try:
+        weight = getattr(model, name)
+    except (AttributeError, ValueError):
+        return None
+    return weight if len(weight) == model.cfg.n_layers else None
+
+
+def _no_mlp(model: Any) -> str:
+    routed = sorted(
+        {
+            int(name.split(".")[1])
+            for name in getattr(model, "hook_dict", {})
+            if name.startswith("blocks.") and ("expert" in name or "router" in name)
+        }
+    )
+    if not routed:
+        return "this model has layers without an MLP that could be read as neurons"
+    which = f"{len(routed)} of {model.cfg.n_layers} layers"
+    return f"{which} of this model hold a mixture of experts, which has one per expert"
+
+
+def _why_no(site: str, model: Any) -> str:
+    if site != "resid_mid":
+        return ", so the part is not one that can be read"
+    sites = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+    found = _activations(model, 8, sites)
+    together = found["resid_pre"] + found["attn_out"] + found["mlp_out"]
+    if _gap(together, found["resid_post"]) < _allowed(model):
+        return (
+            ": parallel attention and MLP read the same residual stream and are added at once, so "
+            "nothing is written between them. Use a model with sequential sublayers"
+        )
+    return ": there is no residual stream between attention and MLP"
+
+
+def _cause(left: Tensor, right: Tensor, name: str, allowed: float) -> str:
+    """What turns the left side of an identity into the right one, found by trying."""
+    part = "attention" if "attn_out" in name else "MLP"
+    residual = name.startswith("resid")
+    what = "sum of residual stream and" if residual else "output of the"
+    factor = float((left * right).sum() / left.square().sum().clamp_min(1e-12))
+    if _gap(factor * left, right) < allowed:
+        return f"the {what} {part} is multiplied by {factor:.3g} before it is written"
+    for normed in (_normed(left), _normed(left - left.mean(-1, keepdim=True))):
+        gain = (normed * right).sum((0, 1)) / normed.square().sum((0, 1)).clamp_min(1e-12)
+        if _gap(gain * normed, right) < allowed:
+            where = "on the residual stream after" if residual else "after"
+            return f"there is a norm {where} the {part}"
+    return f"something after the {part} changes what it writes, and it is neither norm nor factor"
+
+
+def _normed(x: Tensor) -> Tensor:
+    return x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
 def _bias(model: Model, name: str, like: Tensor) -> Tensor:

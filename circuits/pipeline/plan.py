@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from circuits.assets import shipped
 from circuits.errors import RunError
 from circuits.files import digest
 from circuits.graph.assemble import RankBy
@@ -15,6 +16,7 @@ from circuits.measure.importance import DOSES, ReadAt
 from circuits.measure.means import RelativeTo
 from circuits.measure.sweep import Last, Read
 from circuits.model.chat import Begin
+from circuits.model.loading import EMBEDDED
 from circuits.names import EMOTIONS
 
 __all__ = ["STAGES", "Plan", "Stage"]
@@ -38,7 +40,7 @@ _MATTERS: dict[Stage, tuple[str, ...]] = {
         "dev_scenarios", "max_new_tokens",
     ),
     "judgements": ("judge",),
-    "directions": ("read", "last", "half"),
+    "directions": ("samples", "read", "last", "half"),
     "effects": ("head_readout",),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
     "circuits": ("budget", "rank_by"),
@@ -67,6 +69,8 @@ class Plan:
     test_scenarios: int | None = None
     accepted: Path | None = None
     """Judged replies to start from, instead of replies of the model's own."""
+    samples: Literal["accepted", "all"] = "accepted"
+    """Make directions, effects and importance from accepted replies only, or from all."""
     begin: Begin = "one"
     read: Read = "prompt"
     last: Last = "resid_post"
@@ -119,6 +123,8 @@ class Plan:
         value = getattr(self, name)
         if isinstance(value, Path):
             return digest(value)
+        if name == "model" and value == EMBEDDED and not Path(value).exists():
+            value = str(shipped(EMBEDDED))
         if name == "model" and Path(value).is_dir():
             return [digest(path) for path in sorted(Path(value).glob("config.json"))] + [
                 [path.name, path.stat().st_size]

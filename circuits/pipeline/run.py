@@ -10,8 +10,9 @@ from circuits.files import write_json
 from circuits.model.generation import Progress
 from circuits.model.receipts import counted
 from circuits.pipeline.plan import STAGES, Plan, Stage
-from circuits.pipeline.stages import DOES, Reporter, Run
+from circuits.pipeline.stages import DOES
 from circuits.pipeline.study import Study
+from circuits.pipeline.work import Reporter, Run
 from circuits.provenance import versions
 
 __all__ = ["Silent", "run"]

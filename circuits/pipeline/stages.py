@@ -1,23 +1,20 @@
 """The stages of a run: each reads what earlier ones saved, and saves its own results."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from circuits.assets import shipped
-from circuits.control.compare import CONTROLS, Bench, Comparison, Tools, compare
+from circuits.control.compare import CONTROLS, Comparison, Tools, compare
 from circuits.control.modulation import Modulation, Steering
 from circuits.control.tuning import Tuned, tune
 from circuits.data import sev
-from circuits.data.judges import Judge, error_rate, open_judge
+from circuits.data.judges import Judge, error_rate
 from circuits.data.prompts import asked_prompts
 from circuits.data.replies import Judged, judge_replies, read_judged, read_replies, write_rows
-from circuits.data.sev import Context
 from circuits.export.formats import export_circuit
 from circuits.export.node_link import write_circuit
-from circuits.files import digest, write_json, write_json_lines
+from circuits.files import write_json, write_json_lines
 from circuits.graph.assemble import Measurements, assemble
 from circuits.measure.direct import direct_effects
 from circuits.measure.directions import emotion_directions, stable_layers
@@ -27,93 +24,13 @@ from circuits.measure.heads import head_effects
 from circuits.measure.importance import sublayer_importance
 from circuits.measure.means import component_means, differences
 from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import Sweep, arrange, sweep
 from circuits.measure.totals import total_estimates
-from circuits.model.generation import Progress, elicit
-from circuits.model.identities import check_identities
-from circuits.model.loading import describe_model, load_model
-from circuits.model.protocol import Model
-from circuits.pipeline.plan import Plan, Stage
+from circuits.model.generation import elicit
+from circuits.pipeline.plan import Stage
 from circuits.pipeline.report import make_report
-from circuits.pipeline.study import Study
-from circuits.provenance import Provenance, versions
+from circuits.pipeline.work import Run
 
-__all__ = ["DOES", "Reporter", "Run"]
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """Shows how far a run is."""
-
-    def task(self, what: str, total: int) -> AbstractContextManager[Progress]:
-        """A piece of work with ``total`` items; the value inside counts finished ones."""
-        ...
-
-
-class Run:
-    """A plan at work: what several stages need, made once and only if needed."""
-
-    def __init__(self, plan: Plan, study: Study, reporter: Reporter) -> None:
-        self.plan, self.study, self.reporter = plan, study, reporter
-
-    @cached_property
-    def model(self) -> Model:
-        """The model; not loaded if every stage that needs it is done."""
-        plan = self.plan
-        with self.reporter.task("load the model", 1) as done:
-            model = load_model(
-                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
-                begin=plan.begin,
-            )  # fmt: skip
-            done(1)
-        return model
-
-    @cached_property
-    def judge(self) -> Judge:
-        """The judge."""
-        return open_judge(self.plan.judge)
-
-    @cached_property
-    def train(self) -> tuple[sev.Scenario, ...]:
-        """Train scenarios, dev ones included."""
-        scenarios = sev.read(self.plan.data)
-        wanted = self.plan.scenarios
-        return sev.spread(scenarios, wanted) if wanted else scenarios
-
-    @cached_property
-    def dev(self) -> tuple[sev.Scenario, ...]:
-        """Train scenarios that serve only the choice of strengths."""
-        count = min(self.plan.dev_scenarios, len(self.train) // 4)
-        return sev.spread(tuple(reversed(self.train)), count) if count else ()
-
-    @property
-    def fit(self) -> tuple[Context, ...]:
-        """Contexts from which directions, effects and circuits are made."""
-        held = {scenario.id for scenario in self.dev}
-        return sev.contexts([scenario for scenario in self.train if scenario.id not in held])
-
-    @cached_property
-    def sweep(self) -> Sweep:
-        """The one pass over the accepted prompts."""
-        check_identities(self.model)
-        grid = arrange([row.reply for row in self.study.accepted], self.plan.emotions)
-        with self.reporter.task("read activations", len(grid.cells)) as done:
-            return sweep(
-                self.model, grid, read=self.plan.read, last=self.plan.last,
-                batch_size=self.plan.batch_size, progress=done,
-            )  # fmt: skip
-
-    def provenance(self, **options: object) -> Provenance:
-        """Provenance of a result of this run."""
-        data = digest(self.plan.accepted or self.plan.data)
-        return Provenance(describe_model(self.model), data, options, versions())
-
-    def bench(self, contexts: Sequence[Context]) -> Bench:
-        """Model, judge and decoding, with these contexts."""
-        plan = self.plan
-        return Bench(
-            self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size
-        )
+__all__ = ["DOES"]
 
 
 def replies(run: Run) -> None:
@@ -166,7 +83,7 @@ def effects(run: Run) -> None:
 def importance(run: Run) -> None:
     """Importance of every sublayer."""
     plan, found = run.plan, run.study.directions
-    grid = arrange([row.reply for row in run.study.accepted], plan.emotions)
+    grid = run.grid
     stable = plan.stable_layers or stable_layers(len(found.layer))
     provenance = found.provenance.child(stable_layers=stable, doses=plan.doses, seed=plan.seed)
     with run.reporter.task("inject doses", len(grid.contexts)) as done:

@@ -72,8 +72,8 @@ def test_equal_prompts_are_read_once_and_replied_to_as_if_read_each(mini, contex
     push = [8 * torch.randn(mini.cfg.d_model) for _ in range(3)]
     prompts = [prompt for prompt in plain_prompts(contexts[:2]) for _ in push]
 
-    def edits(chosen, positions="last"):
-        return [Add("resid_post", 1, torch.stack([push[i % 3] for i in chosen]), positions)]
+    def edits(chosen):
+        return [Add("resid_post", 1, torch.stack([push[i % 3] for i in chosen]))]
 
     with counted() as receipt:
         together = elicit(mini, prompts, edits=edits, max_new_tokens=8)

@@ -84,7 +84,7 @@ def test_a_finished_stage_is_not_run_again(study, plan, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("the model was loaded again")
 
-    monkeypatch.setattr("circuits.pipeline.stages.load_model", never)
+    monkeypatch.setattr("circuits.pipeline.work.load_model", never)
     before = study.log
     again = run(plan)
     assert again.log["stages"] == before["stages"]

@@ -1,0 +1,106 @@
+"""A plan at work: what several stages need, made once and only if needed."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+from circuits.control.compare import Bench
+from circuits.data import sev
+from circuits.data.judges import Judge, open_judge
+from circuits.data.replies import read_replies
+from circuits.data.sev import Context
+from circuits.files import digest
+from circuits.measure.sweep import Grid, Sweep, arrange, sweep
+from circuits.model.generation import Progress
+from circuits.model.identities import check_identities
+from circuits.model.loading import describe_model, load_model
+from circuits.model.protocol import Model
+from circuits.pipeline.plan import Plan
+from circuits.pipeline.study import Study
+from circuits.provenance import Provenance, versions
+
+__all__ = ["Reporter", "Run"]
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Shows how far a run is."""
+
+    def task(self, what: str, total: int) -> AbstractContextManager[Progress]:
+        """A piece of work with ``total`` items; the value inside counts finished ones."""
+        ...
+
+
+class Run:
+    """A plan at work: what several stages need, made once and only if needed."""
+
+    def __init__(self, plan: Plan, study: Study, reporter: Reporter) -> None:
+        self.plan, self.study, self.reporter = plan, study, reporter
+
+    @cached_property
+    def model(self) -> Model:
+        """The model; not loaded if every stage that needs it is done."""
+        plan = self.plan
+        with self.reporter.task("load the model", 1) as done:
+            model = load_model(
+                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
+                begin=plan.begin,
+            )  # fmt: skip
+            done(1)
+        return model
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge."""
+        return open_judge(self.plan.judge)
+
+    @cached_property
+    def train(self) -> tuple[sev.Scenario, ...]:
+        """Train scenarios, dev ones included."""
+        scenarios = sev.read(self.plan.data)
+        wanted = self.plan.scenarios
+        return sev.spread(scenarios, wanted) if wanted else scenarios
+
+    @cached_property
+    def dev(self) -> tuple[sev.Scenario, ...]:
+        """Train scenarios that serve only the choice of strengths."""
+        count = min(self.plan.dev_scenarios, len(self.train) // 4)
+        return sev.spread(tuple(reversed(self.train)), count) if count else ()
+
+    @property
+    def fit(self) -> tuple[Context, ...]:
+        """Contexts from which directions, effects and circuits are made."""
+        held = {scenario.id for scenario in self.dev}
+        return sev.contexts([scenario for scenario in self.train if scenario.id not in held])
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Replies by context and emotion: those that were accepted, or all."""
+        kept = [row.reply for row in self.study.accepted]
+        if self.plan.samples == "all":
+            kept = read_replies(self.study.folder / "elicitation" / "generated.jsonl")
+        return arrange(kept, self.plan.emotions)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The one pass over the accepted prompts."""
+        check_identities(self.model)
+        grid = self.grid
+        with self.reporter.task("read activations", len(grid.cells)) as done:
+            return sweep(
+                self.model, grid, read=self.plan.read, last=self.plan.last,
+                batch_size=self.plan.batch_size, progress=done,
+            )  # fmt: skip
+
+    def provenance(self, **options: object) -> Provenance:
+        """Provenance of a result of this run."""
+        data = digest(self.plan.accepted or self.plan.data)
+        return Provenance(describe_model(self.model), data, options, versions())
+
+    def bench(self, contexts: Sequence[Context]) -> Bench:
+        """Model, judge and decoding, with these contexts."""
+        plan = self.plan
+        return Bench(
+            self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size
+        )
