@@ -65,6 +65,11 @@ def _open(plan: Plan) -> Study:
         write_json(path, {"plan": plan.to_json(), "versions": versions(), "stages": {}})
     study = Study(plan.out)
     log = study.log
+    if "imported" in log["plan"]:
+        raise RunError(
+            f"--out: {plan.out} holds imported results, which a run would overwrite; "
+            "give a new folder"
+        )
     write_json(path, {**log, "plan": plan.to_json(), "versions": versions()})
     return study
 

@@ -9,7 +9,7 @@ import pytest
 from circuits.assets import shipped
 from circuits.control.compare import METHODS
 from circuits.errors import RunError
-from circuits.files import read_json
+from circuits.files import read_json, write_json
 from circuits.names import EMOTIONS, VALENCES
 from circuits.pipeline import Plan, Study, run
 from circuits.pipeline.plan import STAGES
@@ -104,6 +104,12 @@ def test_a_stage_without_its_earlier_ones_is_refused(plan, tmp_path):
 def test_a_folder_with_other_files_is_not_written_into(plan, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="holds files but no run"):
+        run(replace(plan, out=tmp_path))
+
+
+def test_imported_results_are_not_overwritten(plan, tmp_path):
+    write_json(tmp_path / "run.json", {"plan": {"imported": "x"}, "versions": {}, "stages": {}})
+    with pytest.raises(RunError, match="holds imported results"):
         run(replace(plan, out=tmp_path))
 
 
