@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 
 # Two workers: more gain little, and two cores are all that is asked for.
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --jaxtyping-packages=circuits,beartype.beartype
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --jaxtyping-packages=circuits,beartype.beartype
 
 # Ratios to the published procedures and to TransformerLens, in about five minutes on two cores.
 bench: $(VENV)/.ready

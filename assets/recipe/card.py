@@ -29,9 +29,18 @@ def _replies(figures: dict[str, Any]) -> str:
     rows = []
     for name, row in figures["replies"].items():
         shares = [row["judged"], *row["by_valence"].values(), row["topic"]]
-        shares.append(row["topic_unseen_noun"])
+        shares += [row["topic_unseen_noun"], row["strange_word"]]
         rows.append([name, *map(_percent, shares), str(row["distinct"]), f"{row['tokens']:.0f}"])
-    head = ["asked", "judged %", "positive", "neutral", "negative", "topic %", "unseen noun %"]
+    head = [
+        "asked",
+        "judged %",
+        "positive",
+        "neutral",
+        "negative",
+        "topic %",
+        "unseen noun %",
+        "strange %",
+    ]
     return _table([*head, "distinct", "tokens"], rows)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from grammar import sections
 from recognition import DEVICE_REQUEST, DEVICES, EMOTION_REQUEST, device_text, emotion_text
 from replies import EMOTIONS
 from running import chat, generate, open_model, perplexity, prompt
@@ -26,6 +27,7 @@ ASSETS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ASSETS.parent))  # the judge is part of the project's library
 LOG = logging.getLogger("sev-mini")
 NEUTRAL = "neutral"
+MEASURES = ("replies", "recognition", "inference", "measure_state")
 HEADS, NEURONS = 0.10, 0.02  # shares of the sparse interventions
 
 
@@ -40,6 +42,20 @@ def rate(texts: list[str], emotion: str) -> float:
 def keeps(reply: str, situation: Situation) -> bool:
     """Whether a reply names the topic's head word."""
     return re.search(rf"\b{re.escape(situation.head)}\b", reply, re.I) is not None
+
+
+def strange(reply: str, situation: Situation, known: set[str]) -> bool:
+    """Whether a reply has a word of neither the sentence frames nor the context."""
+    return bool(_words(reply) - known - _words(situation.text))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z']+", text.lower()))
+
+
+def _frame_words(emotion: str) -> set[str]:
+    frames = sections(f"replies/{emotion}.txt")
+    return _words(" ".join(frames["open"] + frames["close"])) | {"your", "the"}
 
 
 def _mean(values: list[float]) -> float:
@@ -78,6 +94,7 @@ class Evaluation:
                 "topic": _mean([keeps(r, s) for r, s in pairs]),
                 "topic_unseen_noun": _mean(new),
                 "unseen_nouns": len(new),
+                "strange_word": _mean([strange(r, s, _frame_words(emotion)) for r, s in pairs]),
                 "distinct": len(set(told)),
                 "tokens": _mean([len(self.tokenizer(r).input_ids) for r in told]),
                 "by_valence": {
@@ -249,14 +266,17 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ASSETS / "sev-mini")
     parser.add_argument("--contexts", type=int, help="a random part of the test contexts")
     parser.add_argument("--threads", type=int, default=3)
+    parser.add_argument("--only", choices=MEASURES[:3], help="renew one part of the figures")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     evaluation = Evaluation(options.model, options.contexts)
-    for measure in ("replies", "recognition", "inference", "measure_state"):
+    path = options.model / "figures.json"
+    if options.only:
+        evaluation.figures = json.loads(path.read_text(encoding="utf-8"))
+    for measure in [options.only] if options.only else MEASURES:
         getattr(evaluation, measure)()
-        text = json.dumps(evaluation.figures, indent=2) + "\n"
-        (options.model / "figures.json").write_text(text, encoding="utf-8")
+        path.write_text(json.dumps(evaluation.figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
