@@ -20,7 +20,7 @@ from circuits.measure.controls import random_directions
 from circuits.measure.directions import Directions
 from circuits.measure.moments import Moments
 from circuits.measure.sweep import Sweep
-from circuits.model.protocol import Model
+from circuits.model.protocol import Model, device_of, dtype_of
 from circuits.provenance import Provenance
 from circuits.records import Record
 
@@ -164,14 +164,17 @@ def _post_norm(
 
 def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], float]:
     kind = str(getattr(model.cfg, "normalization_type", ""))
-    norm = model.blocks[layer].ln2  # type: ignore[attr-defined]
-    gain = getattr(norm, "w", getattr(norm, "weight", None))
-    if not kind.startswith("RMS") or gain is None:
+    if not kind.startswith("RMS"):
         raise ModelError(
             f"readout 'post_norm' needs an RMSNorm before the MLP, found {kind or 'none'}; "
             "use readout 'resid_mid'"
         )
-    return gain.detach().float().cpu(), float(model.cfg.eps)
+    # What the norm makes of ones is its gain, however it keeps it (Gemma adds one to a weight).
+    eps = float(model.cfg.eps)
+    ones = torch.ones(1, 1, model.cfg.d_model, device=device_of(model), dtype=dtype_of(model))
+    with torch.no_grad():
+        gain = model.blocks[layer].ln2(ones)[0, 0]  # type: ignore[attr-defined]
+    return gain.float().cpu() * (1 + eps) ** 0.5, eps
 
 
 def _control(

@@ -44,8 +44,8 @@ ReadAt = Literal["resid_post", "final"]
 """The readout projects the last layer's resid_post, or what the final norm makes of it."""
 
 _WRITES = {"attn": "attn_out", "mlp": "mlp_out"}
-_PROMPTS_AT_ONCE = 8
-_VARIANTS_AT_ONCE = 512
+_PROMPTS_AT_ONCE = 4
+_VARIANTS_AT_ONCE = 128
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuits.errors import ModelError
 from circuits.model.chat import Tokens, pad_left
-from circuits.model.protocol import Model, device_of
+from circuits.model.protocol import Model, device_of, dtype_of
 from circuits.model.receipts import charge
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "phase",
     "prefill",
     "prefill_shared",
+    "read",
     "run",
 ]
 
@@ -90,6 +92,18 @@ def run(model: Model, tokens: Tokens) -> Float[Tensor, "prompt pos vocab"]:
     return model(tokens.ids, attention_mask=tokens.mask.long(), return_type="logits")
 
 
+def read(model: Model, tokens: Tokens) -> None:
+    """A plain forward pass whose logits nobody wants: what is wanted is read with hooks."""
+    rows, width = tokens.ids.shape
+    charge(rows, width, model.cfg.n_layers, cached=False)
+    model(
+        tokens.ids,
+        attention_mask=tokens.mask.long(),
+        return_type="logits",
+        **_without_logits(model),
+    )
+
+
 def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
     """Logits, and the keys and values to go on from."""
     rows, width = tokens.ids.shape
@@ -147,6 +161,7 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
     them as rows. Nothing is returned: read what is wanted with hooks. The prefix stays as it is.
     """
     rows, width = prefix.mask.shape
+    _check_window(model, width)
     if _is_hooked_transformer(model):
         rows_of = [row for row in range(rows) for _ in range(times)]
         extend(model, ids.repeat_interleave(times, dim=0), prefix.select(rows_of))
@@ -155,7 +170,7 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
     seen = torch.zeros(rows, 1, times, width + times, dtype=torch.bool, device=ids.device)
     seen[..., :width] = prefix.mask[:, None, None]
     seen[..., width:] = torch.eye(times, dtype=torch.bool, device=ids.device)
-    dtype = model.W_O.dtype
+    dtype = dtype_of(model)
     hidden = torch.zeros(seen.shape, dtype=dtype, device=ids.device)
     model(
         ids.expand(-1, times),
@@ -165,6 +180,16 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
         return_type="logits_and_cache",
         **_without_logits(model),
     )
+
+
+def _check_window(model: Model, width: int) -> None:
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True) and width >= window:
+        raise ModelError(
+            f"a prompt of {width + 1} tokens is longer than the model's attention window of "
+            f"{window}, inside which its last token can be run again; use shorter contexts"
+        )
 
 
 def _without_logits(model: Model) -> dict[str, int]:

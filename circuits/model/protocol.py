@@ -4,14 +4,14 @@
 satisfy it. Hook names are HookedTransformer's; see :func:`circuits.names.hook`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Hook", "Model", "device_of", "shape_of"]
+__all__ = ["Hook", "Model", "device_of", "dtype_of", "shape_of"]
 
 Hook = tuple[str, Callable[..., Tensor | None]]
 """A hook name and a function ``(activation, hook) -> new activation, or None to leave it``."""
@@ -41,6 +41,10 @@ class Model(Protocol):
         """MLP output weights, ``[layer neuron d_model]``."""
         ...
 
+    def parameters(self) -> Iterator[Tensor]:
+        """The weights, one by one."""
+        ...
+
     def hooks(self, fwd_hooks: list[Any] = ...) -> AbstractContextManager[Any]:
         """Hooks that are there inside the ``with`` block and gone after it."""
         ...
@@ -51,8 +55,14 @@ class Model(Protocol):
 
 
 def device_of(model: Model) -> torch.device:
-    """The device that holds the model's output weights."""
-    return model.W_O.device
+    """The device that holds the model's first weights."""
+    # Not that of W_O: asking for it stacks the weights of all layers.
+    return next(iter(model.parameters())).device
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The number type of the model's first weights."""
+    return next(iter(model.parameters())).dtype
 
 
 def shape_of(model: Model) -> dict[str, int]:

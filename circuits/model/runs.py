@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
-from circuits.model.forward import run
+from circuits.model.forward import read
 from circuits.model.protocol import Hook, Model
 from circuits.names import hook
 
@@ -32,10 +32,10 @@ def reading(
     chosen = range(model.cfg.n_layers) if layers is None else layers
 
     def reader(site: str, layer: int) -> Hook:
-        def read(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+        def keep(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
             table[site][layer] = picks[site](activation.detach())
 
-        return hook_name(site, layer), read
+        return hook_name(site, layer), keep
 
     with model.hooks(fwd_hooks=[reader(site, layer) for site in picks for layer in chosen]):
         yield table
@@ -51,7 +51,7 @@ def capture(
         ModelError: a hook point exists but did not fire, or an activation is not finite.
     """
     with reading(model, picks) as table:
-        run(model, tokens)
+        read(model, tokens)
     found = {}
     for site in picks:
         for layer in range(model.cfg.n_layers):
