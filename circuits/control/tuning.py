@@ -28,7 +28,6 @@ MODULATIONS = tuple(
 
 _MANY_LAYERS = 6
 _LAYER_STRENGTH = 2.0
-_STRENGTHS = (1.0, 1.5, 3.0)
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def tune(
     by_layer = [Steering((layer,), _LAYER_STRENGTH) for layer in _layers(tools)]
     steering, reached = trial.best("steer", ((how, tools.steer(how)) for how in by_layer))
     at = steering.layers
-    others = [Steering(at, strength) for strength in _STRENGTHS]
-    others += [Steering(at, strength, "every") for strength in (*_STRENGTHS, _LAYER_STRENGTH)]
+    others = [Steering(at, 1.0), Steering(at, 3.0)]
+    others += [Steering(at, 1.0, "every"), Steering(at, _LAYER_STRENGTH, "every")]
     stronger, better = trial.best("steer", ((how, tools.steer(how)) for how in others), reached)
     return Tuned(modulation, stronger if better > reached else steering, tuple(trial.tried))
 
