@@ -66,7 +66,7 @@ def options(debug: Debug = False) -> None:
 
 
 @app.command(
-    epilog="Example: [bold]emotion-circuits demo[/] (under two minutes on two cores; no network, no GPU needed)"
+    epilog="Example: [bold]emotion-circuits demo[/] (under two minutes; no network, no GPU)"
 )
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
