@@ -27,7 +27,7 @@ from circuits.measure.moments import Moments, Summary
 from circuits.measure.sweep import Grid
 from circuits.model.chat import Tokens, encode_prompt, pad_left
 from circuits.model.edits import Add, edited
-from circuits.model.forward import Prefix, branch, prefill
+from circuits.model.forward import Prefix, branch, prefill_prefix
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import reading
@@ -166,7 +166,7 @@ def _scores(
     rest: PlainRest,
 ) -> tuple[Float[Tensor, "prompt sublayer layer variant emotion"], Float[Tensor, "prompt emotion"]]:
     """Readouts of all variants, and of the prompts as they are."""
-    _, prefix = prefill(model, Tokens(rows.ids[:, :-1], rows.mask[:, :-1]))
+    last, prefix = prefill_prefix(model, rows)
     places = [(s, i) for i in range(variants.lengths.shape[1]) for s in range(len(SUBLAYERS))]
     n_variants = variants.lengths.shape[-1]
     found = torch.zeros(len(rows.ids), *variants.lengths.shape, len(reference))
@@ -178,7 +178,7 @@ def _scores(
         edits = _edits(variants, some, device_of(model))
         times = 1 + len(some) * n_variants
         with rest.reading() if start == 0 else nullcontext():
-            final = _final(model, rows.ids[:, -1:], prefix, times, edits, read_at)
+            final = _final(model, last, prefix, times, edits, read_at)
         scores = (final @ reference.T).float().cpu()
         baseline = scores[:, 0]
         for k, (s, layer) in enumerate(some):

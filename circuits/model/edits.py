@@ -126,11 +126,18 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
 def _hook(edits: list[Edit]) -> Callable[..., Tensor]:
     def change(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
         for edit in edits:
-            if edit.when == "every" or phase() == "prompt":
+            if _is_due(edit):
                 activation = edit.apply(activation)
         return activation
 
     return change
+
+
+def _is_due(edit: Edit) -> bool:
+    now = phase()
+    if now == "prefix":
+        return edit.positions == "all"
+    return edit.when == "every" or now == "prompt"
 
 
 def _with_position(value: Tensor, activation: Tensor) -> Tensor:

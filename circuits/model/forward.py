@@ -29,13 +29,18 @@ __all__ = [
     "extend",
     "phase",
     "prefill",
+    "prefill_prefix",
     "prefill_shared",
     "read",
     "run",
 ]
 
-Phase = Literal["prompt", "decode"]
-"""Is the model reading a prompt, or writing a reply token by token?"""
+Phase = Literal["prefix", "prompt", "decode"]
+"""What the model reads: a prompt without its last token, a prompt to its end, or its own reply.
+
+The last position of a prefix is not the last of the prompt, so edits of the last position are not
+due there.
+"""
 
 _PHASE: ContextVar[Phase] = ContextVar("phase", default="prompt")
 
@@ -126,10 +131,16 @@ def prefill_shared(
 ) -> tuple[Int[Tensor, "prompt 1"], Prefix]:
     """Read all but the last token of every row, equal rows once; the last tokens are returned."""
     places = {row: place for place, row in enumerate(dict.fromkeys(map(tuple, rows)))}
-    tokens = pad_left(list(places), device_of(model))
-    _, prefix = prefill(model, Tokens(tokens.ids[:, :-1], tokens.mask[:, :-1]))
+    last, prefix = prefill_prefix(model, pad_left(list(places), device_of(model)))
     order = [places[tuple(row)] for row in rows]
-    return tokens.ids[order, -1:], prefix.select(order)
+    return last[order], prefix.select(order)
+
+
+def prefill_prefix(model: Model, tokens: Tokens) -> tuple[Int[Tensor, "prompt 1"], Prefix]:
+    """Read all but the last token of every row; the last tokens are returned."""
+    with during("prefix"):
+        _, prefix = prefill(model, Tokens(tokens.ids[:, :-1], tokens.mask[:, :-1]))
+    return tokens.ids[:, -1:], prefix
 
 
 def extend(

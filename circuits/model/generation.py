@@ -78,15 +78,15 @@ def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 def _reply(
     model: Model, rows: Sequence[Sequence[int]], edits: Sequence[Edit], longest: int
 ) -> list[list[int]]:
-    if edits and all(edit.positions == "last" for edit in edits):
-        # Nothing before the last token is touched: prompts that are equal are read once.
-        last, prefix = prefill_shared(model, rows)
-        with edited(model, edits), during("prompt"):
-            logits, prefix = extend(model, last, prefix)
-    else:
-        with edited(model, edits), during("prompt"):
-            logits, prefix = prefill(model, pad_left(rows, device_of(model)))
     with edited(model, edits):
+        if edits and all(edit.positions == "last" for edit in edits):
+            # Nothing before the last token is touched: prompts that are equal are read once.
+            last, prefix = prefill_shared(model, rows)
+            with during("prompt"):
+                logits, prefix = extend(model, last, prefix)
+        else:
+            with during("prompt"):
+                logits, prefix = prefill(model, pad_left(rows, device_of(model)))
         return _decode(model, logits, prefix, longest)
 
 

@@ -6,7 +6,7 @@ import torch
 from circuits.data.prompts import asked_prompts, plain_prompts
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Add, edited
-from circuits.model.forward import extend, prefill, run
+from circuits.model.forward import extend, prefill, prefill_prefix, run
 from circuits.model.generation import batches, elicit
 from circuits.model.likelihood import reply_losses
 from circuits.model.receipts import counted
@@ -28,8 +28,10 @@ def test_batched_cached_decoding_equals_plain_greedy_decoding(llama, contexts, b
     replies = elicit(llama, prompts, max_new_tokens=6, batch_size=batch_size)
     for prompt, reply in zip(prompts, replies, strict=True):
         plain = greedy_without_a_cache(llama, prompt, 6)
-        expected = llama.tokenizer.decode(plain, skip_special_tokens=True).strip()
-        assert reply.text == expected or llama.tokenizer.eos_token_id in plain
+        end = llama.tokenizer.eos_token_id
+        plain = plain[: plain.index(end)] if end in plain else plain
+        assert reply.text == llama.tokenizer.decode(plain, skip_special_tokens=True).strip()
+        assert reply.n_tokens == len(plain)
 
 
 def test_logits_of_a_padded_row_equal_those_of_the_row_alone(mini, contexts):
@@ -82,6 +84,26 @@ def test_equal_prompts_are_read_once_and_replied_to_as_if_read_each(mini, contex
         with edited(mini, [Add("resid_post", 1, push[i % 3])]):  # read whole, under the edit
             alone = elicit(mini, [prompt], max_new_tokens=8)[0]
         assert together[i].text == alone.text
+
+
+def test_an_edit_around_generation_and_one_inside_it_add_up(mini, contexts):
+    torch.manual_seed(1)
+    outer, inner = (6 * torch.randn(mini.cfg.d_model) for _ in range(2))
+    prompt = plain_prompts(contexts[:1])
+    with edited(mini, [Add("resid_post", 1, outer)]):
+        nested = elicit(mini, prompt, edits=lambda _: [Add("resid_post", 1, inner)])[0]
+    both = [Add("resid_post", 1, outer), Add("resid_post", 1, inner)]
+    assert nested.text == elicit(mini, prompt, edits=lambda _: both)[0].text
+
+
+def test_an_edit_of_the_last_position_leaves_the_prefix_alone(llama, contexts):
+    tokens = pad_left([encode_prompt(llama, plain_prompts(contexts[:1])[0])], torch.device("cpu"))
+    push = torch.ones(llama.cfg.d_model)
+    with torch.no_grad(), edited(llama, [Add("resid_post", 0, push)]):
+        whole = run(llama, tokens)[:, -1]
+        last, prefix = prefill_prefix(llama, tokens)
+        in_two, _ = extend(llama, last, prefix)
+    torch.testing.assert_close(in_two[:, -1], whole, atol=1e-4, rtol=1e-4)
 
 
 def test_the_loss_of_a_reply_equals_the_models_own_loss(mini, contexts):
