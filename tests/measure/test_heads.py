@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from einops import einsum
 
+from circuits.data.prompts import asked_prompts
+from circuits.data.replies import Reply
+from circuits.measure.directions import emotion_directions
 from circuits.measure.heads import head_effects
 from circuits.measure.neurons import neuron_effects
+from circuits.measure.sweep import arrange, sweep
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Replace, edited
 from circuits.model.runs import capture
@@ -13,16 +16,18 @@ from circuits.model.runs import capture
 CPU = torch.device("cpu")
 
 
+def tokens_of(model, grid, emotion):
+    own = [reply for (_, asked), reply in grid.cells.items() if asked == emotion]
+    return pad_left([encode_prompt(model, reply.prompt) for reply in own], CPU)
+
+
 def by_real_ablation(model, grid, directions, readout):
     """Zero one head at all positions, run again, read the same layer: one run per head."""
     found = torch.zeros(len(grid.emotions), model.cfg.n_layers, model.cfg.n_heads)
     for e, emotion in enumerate(grid.emotions):
-        replies = [
-            grid.cells[c.id, emotion] for c in grid.contexts if (c.id, emotion) in grid.cells
-        ]
-        tokens = pad_left([encode_prompt(model, r.prompt) for r in replies], CPU)
+        tokens = tokens_of(model, grid, emotion)
         vectors = directions.sel(emotion=emotion, sublayer="attn").vectors[0, 0]
-        whole = read(model, tokens, vectors, readout)
+        whole = read(model, tokens, readout)
         for layer in range(model.cfg.n_layers):
             for head in range(model.cfg.n_heads):
                 chosen = torch.zeros(model.cfg.n_heads, model.cfg.d_head, dtype=torch.bool)
@@ -30,24 +35,25 @@ def by_real_ablation(model, grid, directions, readout):
                 nothing = torch.zeros(model.cfg.n_heads, model.cfg.d_head)
                 edit = Replace("z", layer, nothing, chosen, positions="all")
                 with edited(model, [edit]):
-                    without = read(model, tokens, vectors, readout)
-                found[e, layer, head] = (whole - without)[:, layer].mean()
+                    without = read(model, tokens, readout)
+                # The streams are subtracted, not their projections: these are large and nearly
+                # equal, and float32 would lose what differs.
+                lost = (whole - without)[:, layer] @ vectors[layer]
+                found[e, layer, head] = lost.mean()
     return found
 
 
-def read(model, tokens, vectors, readout):
+def read(model, tokens, readout):
     if readout == "resid_mid":
-        site = capture(model, tokens, {"resid_mid": lambda x: x[:, -1]})["resid_mid"]
-    else:
-        kept = {}
+        return capture(model, tokens, {"resid_mid": lambda x: x[:, -1]})["resid_mid"]
+    kept = {}
 
-        def hook_of(layer):
-            return f"blocks.{layer}.ln2.hook_out", lambda x, hook: kept.update({layer: x[:, -1]})
+    def hook_of(layer):
+        return f"blocks.{layer}.ln2.hook_out", lambda x, hook: kept.update({layer: x[:, -1]})
 
-        with torch.no_grad(), model.hooks([hook_of(i) for i in range(model.cfg.n_layers)]):
-            model(tokens.ids, attention_mask=tokens.mask.long())
-        site = torch.stack([kept[i] for i in range(model.cfg.n_layers)], dim=1)
-    return einsum(site, vectors, "prompt layer d_model, layer d_model -> prompt layer")
+    with torch.no_grad(), model.hooks([hook_of(i) for i in range(model.cfg.n_layers)]):
+        model(tokens.ids, attention_mask=tokens.mask.long())
+    return torch.stack([kept[i] for i in range(model.cfg.n_layers)], dim=1)
 
 
 @pytest.mark.parametrize("readout", ["resid_mid", "post_norm"])
@@ -56,17 +62,27 @@ def test_head_effects_equal_real_zero_ablation_re_runs(
 ):
     effects = head_effects(llama, swept, directions, provenance, readout=readout)
     oracle = by_real_ablation(llama, grid, directions, readout)
-    torch.testing.assert_close(effects.mean, oracle, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(effects.mean, oracle, atol=1e-5, rtol=0)
     assert effects.mean.abs().max() > 0.05
+
+
+@pytest.mark.parametrize("readout", ["resid_mid", "post_norm"])
+def test_on_the_embedded_model_head_effects_equal_re_runs(mini, contexts, provenance, readout):
+    prompts = asked_prompts(contexts[:2], ["anger", "fear"])
+    replies = [Reply(prompt, "Fine.", 2, prompt.emotion or "") for prompt in prompts]
+    grid = arrange(replies, ["anger", "fear"])
+    found = sweep(mini, grid)
+    directions = emotion_directions(found, provenance)
+    effects = head_effects(mini, found, directions, provenance, readout=readout)
+    oracle = by_real_ablation(mini, grid, directions, readout)
+    torch.testing.assert_close(effects.mean, oracle, atol=1e-5, rtol=0)
+    assert effects.mean.abs().max() > 1
 
 
 def test_head_effects_add_up_to_the_attention_write(llama, swept, grid, directions, provenance):
     effects = head_effects(llama, swept, directions, provenance)
     for e, emotion in enumerate(grid.emotions):
-        replies = [
-            grid.cells[c.id, emotion] for c in grid.contexts if (c.id, emotion) in grid.cells
-        ]
-        tokens = pad_left([encode_prompt(llama, r.prompt) for r in replies], CPU)
+        tokens = tokens_of(llama, grid, emotion)
         write = capture(llama, tokens, {"attn_out": lambda x: x[:, -1]})["attn_out"]
         vectors = directions.sel(emotion=emotion, sublayer="attn").vectors[0, 0]
         along = (write * vectors).sum(-1).mean(0)
@@ -76,10 +92,7 @@ def test_head_effects_add_up_to_the_attention_write(llama, swept, grid, directio
 def test_neuron_effects_add_up_to_the_mlp_write(llama, swept, grid, directions, provenance):
     effects = neuron_effects(llama, swept, directions, provenance)
     for e, emotion in enumerate(grid.emotions):
-        replies = [
-            grid.cells[c.id, emotion] for c in grid.contexts if (c.id, emotion) in grid.cells
-        ]
-        tokens = pad_left([encode_prompt(llama, r.prompt) for r in replies], CPU)
+        tokens = tokens_of(llama, grid, emotion)
         write = capture(llama, tokens, {"mlp_out": lambda x: x[:, -1]})["mlp_out"]
         vectors = directions.sel(emotion=emotion, sublayer="mlp").vectors[0, 0]
         along = (write * vectors).sum(-1).mean(0)
@@ -121,9 +134,6 @@ def test_standard_errors_are_over_contexts(llama, swept, grid, directions, prove
 
 
 def test_a_head_that_is_silenced_has_no_effect(llama, grid, provenance):
-    from circuits.measure.directions import emotion_directions
-    from circuits.measure.sweep import sweep
-
     chosen = torch.zeros(4, 8, dtype=torch.bool)
     chosen[2] = True
     with edited(llama, [Replace("z", 1, torch.zeros(4, 8), chosen, positions="all")]):
