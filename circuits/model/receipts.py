@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
-__all__ = ["Receipt", "charge", "counted"]
+__all__ = ["Receipt", "charge", "charge_backward", "counted"]
 
 
 @dataclass
@@ -17,7 +17,11 @@ class Receipt:
     steps: int = 0
     """Sequences continued by cached keys and values (decoding, or a changed last token)."""
     token_layers: int = 0
-    """Tokens times layers, padding included."""
+    """Tokens times layers of both, padding included."""
+    backward_passes: int = 0
+    """Sequences whose gradients were computed."""
+    backward_token_layers: int = 0
+    """Tokens times layers of those."""
 
     def to_json(self) -> dict[str, int]:
         """The totals as plain JSON values."""
@@ -46,3 +50,10 @@ def charge(rows: int, positions: int, layers: int, *, cached: bool) -> None:
             receipt.steps += rows
         else:
             receipt.passes += rows
+
+
+def charge_backward(rows: int, positions: int, layers: int) -> None:
+    """Add one batched backward call to every open receipt."""
+    for receipt in _OPEN.get():
+        receipt.backward_passes += rows
+        receipt.backward_token_layers += rows * positions * layers
