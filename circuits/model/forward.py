@@ -27,6 +27,7 @@ __all__ = [
     "branch",
     "during",
     "extend",
+    "last_logits",
     "phase",
     "prefill",
     "prefill_prefix",
@@ -105,7 +106,7 @@ def read(model: Model, tokens: Tokens) -> None:
         tokens.ids,
         attention_mask=tokens.mask.long(),
         return_type="logits",
-        **_without_logits(model),
+        **last_logits(model),
     )
 
 
@@ -189,7 +190,7 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
         position_ids=prefix.mask.sum(1, keepdim=True).expand(-1, times),
         past_key_values=prefix.fork().cache,
         return_type="logits_and_cache",
-        **_without_logits(model),
+        **last_logits(model),
     )
 
 
@@ -203,11 +204,12 @@ def _check_window(model: Model, width: int) -> None:
         )
 
 
-def _without_logits(model: Model) -> dict[str, int]:
-    # A vocabulary times many copies is more memory than all the rest; one logit row will do.
+def last_logits(model: Model, count: int = 1) -> dict[str, int]:
+    """The argument that asks for the logits of the last ``count`` positions only."""
+    # A vocabulary times many copies is more memory than all the rest.
     wrapped = getattr(model, "original_model", None)
     taken = signature(wrapped.forward).parameters if wrapped is not None else {}
-    return {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+    return {"logits_to_keep": count} if "logits_to_keep" in taken else {}
 
 
 def _is_hooked_transformer(model: Model) -> bool:

@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuits.model.chat import Tokens
-from circuits.model.forward import Prefix, prefill, read
+from circuits.model.forward import Prefix, last_logits, prefill, read
 from circuits.model.protocol import Hook, Model, device_of
 from circuits.model.receipts import charge
 from circuits.model.runs import reading
 from circuits.names import hook
 
-__all__ = ["Kept", "keep", "resume"]
+__all__ = ["Kept", "after_mlp", "keep", "layers_run", "resume"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,8 @@ def resume(
     layer: int,
     resid: Float[Tensor, "row pos d_model"],
     hooks: Sequence[Hook] = (),
+    *,
+    logits: int = 1,
 ) -> None:
     """Go on from a kept pass with another residual stream; read what is wanted with ``hooks``.
 
@@ -71,6 +73,7 @@ def resume(
         layer: The layer that reads ``resid``; the number of layers for the final norm.
         resid: Residual stream of positions ``start`` to the last, before ``layer``.
         hooks: Hooks of this run, from ``layer`` upwards.
+        logits: How many positions, counted from the last, get logits.
     """
     layers = model.cfg.n_layers
     first = layer if _can_skip(model) else 0
@@ -86,7 +89,23 @@ def resume(
             position_ids=(mask.long().cumsum(1) - 1).clamp_min(0)[:, start:],
             past_key_values=_cut(kept.prefix, index, start, first),
             return_type="logits_and_cache",
+            **last_logits(model, logits),
         )
+
+
+def layers_run(model: Model, layer: int) -> int:
+    """How many layers :func:`resume` runs when it goes on from ``layer``."""
+    return model.cfg.n_layers - (layer if _can_skip(model) else 0)
+
+
+@torch.no_grad()
+def after_mlp(
+    model: Any, layer: int, resid_mid: Float[Tensor, "row pos d_model"]
+) -> Float[Tensor, "row pos d_model"]:
+    """resid_post of ``layer`` for another resid_mid; every position by itself."""
+    charge(0, 0, 0, cached=True, extra=resid_mid.shape[0] * resid_mid.shape[1])
+    block = model.blocks[layer]
+    return resid_mid + block.mlp(block.ln2(resid_mid))
 
 
 def _cut(prefix: Prefix, rows: Tensor, start: int, first: int) -> Any:

@@ -42,10 +42,10 @@ def counted() -> Iterator[Receipt]:
         _OPEN.reset(token)
 
 
-def charge(rows: int, positions: int, layers: int, *, cached: bool) -> None:
-    """Add one batched forward call to every open receipt."""
+def charge(rows: int, positions: int, layers: int, *, cached: bool, extra: int = 0) -> None:
+    """Add one batched forward call to every open receipt; ``extra`` counts single token-layers."""
     for receipt in _OPEN.get():
-        receipt.token_layers += rows * positions * layers
+        receipt.token_layers += rows * positions * layers + extra
         if cached:
             receipt.steps += rows
         else:

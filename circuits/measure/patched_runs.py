@@ -1,0 +1,152 @@
+"""Patched runs of one layer, side by side: a row per pair, place and head.
+
+What a head or sublayer writes changes the residual stream by a sum, position by position. So a
+layer's own MLP is run once per changed position, and what follows once per row, from the next
+layer and the first changed position on.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from einops import einsum, rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from circuits.measure.cases import Case
+from circuits.measure.places import Span, spans
+from circuits.model.partial import after_mlp
+from circuits.model.protocol import Hook
+from circuits.names import hook
+
+__all__ = ["HeadSite", "StreamSite", "kept_sites", "patched_heads", "patched_stream"]
+
+StreamSite = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
+HeadSite = Literal["z", "q", "k", "v", "pattern"]
+"""Keys and values are patched by key-value group, the others by head."""
+
+TOKENS_AT_ONCE = 4096
+
+_Masks = Bool[Tensor, "pair place pos"]
+
+
+def kept_sites(sites: Sequence[str]) -> tuple[str, ...]:
+    """What has to be kept of the unpatched runs to patch these sites."""
+    through_mlp = {"attn_out", "resid_mid", "z"} & set(sites)
+    return (*sites, "resid_mid", "resid_post") if through_mlp else (*sites, "resid_post")
+
+
+def patched_stream(
+    case: Case, masks: _Masks, site: StreamSite, layer: int
+) -> Float[Tensor, "pair place"]:
+    """Signed readout with ``site`` of ``layer`` patched at every place."""
+    if site == "resid_pre":
+        following, before = layer, case.kept("resid_pre", layer)
+        changed = before + case.change(site, layer)
+    else:
+        following, before = layer + 1, case.kept("resid_post", layer)
+        changed = _after(case, site, layer, case.change(site, layer))
+    return _read(case, masks, following, before[:, None], changed[:, None])[..., 0]
+
+
+def patched_heads(
+    case: Case, masks: _Masks, site: HeadSite, layer: int
+) -> Float[Tensor, "pair head place"]:
+    """Signed readout with ``site`` of each head (or group) of ``layer`` patched at every place."""
+    if site != "z":
+        return _inside(case, masks, site, layer)
+    W_O = case.model.W_O[layer].detach()
+    write = einsum(
+        case.change("z", layer).to(W_O.dtype),
+        W_O,
+        "pair pos head d_head, head d_head d_model -> pair head pos d_model",
+    )
+    before = case.kept("resid_post", layer)[:, None]
+    changed = _after(case, site, layer, write)
+    return rearrange(
+        _read(case, masks, layer + 1, before, changed), "pair place head -> pair head place"
+    )
+
+
+def _after(case: Case, site: str, layer: int, change: Tensor) -> Tensor:
+    """resid_post of ``layer`` when ``change`` is added to what ``site`` is part of."""
+    if site in ("mlp_out", "resid_post"):
+        return case.kept("resid_post", layer) + change
+    middle = case.kept("resid_mid", layer)
+    if change.ndim == 3:
+        return after_mlp(case.model, layer, middle + change)
+    rows = (middle[:, None] + change).flatten(0, 1)
+    return after_mlp(case.model, layer, rows).unflatten(0, change.shape[:2])
+
+
+def _read(
+    case: Case,
+    masks: _Masks,
+    layer: int,
+    before: Float[Tensor, "pair 1 pos d_model"],
+    changed: Float[Tensor, "pair variant pos d_model"],
+) -> Float[Tensor, "pair place variant"]:
+    """Readouts when ``changed`` stands where a place is, and ``before`` elsewhere."""
+    n_variants = changed.shape[1]
+    masks = pad(masks, (0, case.tail))
+    at_end = layer == case.model.cfg.n_layers
+    found = before.new_empty(case.n_pairs, masks.shape[1], n_variants)
+    for span in spans(masks, case.n_pairs * n_variants, TOKENS_AT_ONCE):
+        start = max(span.start, case.end) if at_end else span.start
+        chosen = masks[:, list(span.places), None, start:, None]
+        resid = changed[:, None, :, start:].where(chosen, before[:, None, :, start:])
+        rows = _rows(case, span, n_variants)
+        read = case.read(rows, start, layer, resid.flatten(0, 2))
+        found[:, list(span.places)] = read.unflatten(0, resid.shape[:3]).to(found.dtype)
+    return found
+
+
+def _inside(
+    case: Case, masks: _Masks, site: HeadSite, layer: int
+) -> Float[Tensor, "pair head place"]:
+    given = case.source.sites[site][layer]
+    units = given.shape[1 if site == "pattern" else 2]
+    masks = pad(masks, (0, case.tail))
+    found = case.kept("resid_pre", layer).new_empty(case.n_pairs, units, masks.shape[1])
+    for span in spans(masks, case.n_pairs * units, TOKENS_AT_ONCE):
+        rows = _rows(case, span, units)
+        resid = case.kept("resid_pre", layer)[:, span.start :]
+        chosen = masks[:, list(span.places), span.start :]
+        put = _put(site, layer, given[rows], _one_unit(chosen, units))
+        read = case.read(rows, span.start, layer, resid[rows], [put])
+        shape = (case.n_pairs, len(span.places), units)
+        found[:, :, list(span.places)] = rearrange(
+            read.to(found.dtype).reshape(shape), "pair place head -> pair head place"
+        )
+    return found
+
+
+def _one_unit(chosen: Tensor, units: int) -> Bool[Tensor, "row pos head"]:
+    """Row by row (pair, place, unit) the positions of the place, at that unit alone."""
+    eye = torch.eye(units, dtype=torch.bool, device=chosen.device)
+    return rearrange(
+        chosen[:, :, None, :, None] & eye[:, None], "pair place unit pos head -> (pair place unit) pos head"
+    )  # fmt: skip
+
+
+def _put(site: str, layer: int, given: Tensor, chosen: Bool[Tensor, "row pos head"]) -> Hook:
+    width = chosen.shape[1]
+
+    def put(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
+        if site == "pattern":
+            where = rearrange(chosen, "row pos head -> row head pos 1")
+            return given[:, :, -width:].to(activation.dtype).where(where, activation)
+        return given[:, -width:].to(activation.dtype).where(chosen[..., None], activation)
+
+    return hook_at(site, layer), put
+
+
+def hook_at(site: str, layer: int) -> str:
+    """The hook name; a function of its own because hooks call their hook point ``hook``."""
+    return hook(site, layer)
+
+
+def _rows(case: Case, span: Span, variants: int) -> list[int]:
+    pairs = torch.arange(case.n_pairs)
+    return repeat(pairs, "pair -> (pair times)", times=len(span.places) * variants).tolist()
