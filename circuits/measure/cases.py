@@ -79,9 +79,13 @@ class Case:
         layer: int,
         resid: Float[Tensor, "row pos d_model"],
         hooks: Sequence[Hook] = (),
+        *,
+        all_positions: bool = False,
     ) -> Float[Tensor, " row"]:
-        """Signed readout of runs that go on from the base run; see
-        :func:`~circuits.model.partial.resume`. ``start`` counts within :attr:`width`.
+        """Signed readout of runs that go on from the base run.
+
+        See :func:`~circuits.model.partial.resume`; ``start`` counts within :attr:`width`.
+        ``all_positions``: the hooks need all positions of the last MLP.
         """
         seen: list[Tensor] = []
 
@@ -93,7 +97,8 @@ class Case:
         offset = self.base.width - self.width
         resume(
             self.model, self.base, rows, offset + start, layer, resid,
-            [*hooks, (self.reads, see)], logits=self.tail + 1,
+            [*hooks, (self.reads, see)], ends=self.tail + 1,
+            short=not all_positions,
         )  # fmt: skip
         return self.sign * self.score(seen[0])
 
@@ -104,8 +109,9 @@ class Case:
 
     @property
     def end(self) -> int:
-        """The last prompt position, counted within :attr:`width`: what comes before it cannot
-        reach the readout once the last layer has written.
+        """The last prompt position, counted within :attr:`width`.
+
+        What comes before it cannot reach the readout once the last layer has written.
         """
         return self.width - self.tail - 1
 

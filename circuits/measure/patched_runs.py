@@ -125,9 +125,8 @@ def _inside(
 def _one_unit(chosen: Tensor, units: int) -> Bool[Tensor, "row pos head"]:
     """Row by row (pair, place, unit) the positions of the place, at that unit alone."""
     eye = torch.eye(units, dtype=torch.bool, device=chosen.device)
-    return rearrange(
-        chosen[:, :, None, :, None] & eye[:, None], "pair place unit pos head -> (pair place unit) pos head"
-    )  # fmt: skip
+    own = chosen[:, :, None, :, None] & eye[:, None]
+    return rearrange(own, "pair place unit pos head -> (pair place unit) pos head")
 
 
 def _put(site: str, layer: int, given: Tensor, chosen: Bool[Tensor, "row pos head"]) -> Hook:

@@ -67,9 +67,7 @@ class Span:
     places: tuple[int, ...]
 
 
-def spans(
-    masks: Bool[Tensor, "pair place pos"], per_place: int, tokens: int
-) -> Iterator[Span]:
+def spans(masks: Bool[Tensor, "pair place pos"], per_place: int, tokens: int) -> Iterator[Span]:
     """Group places whose runs begin close to each other.
 
     Args:

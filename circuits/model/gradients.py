@@ -89,7 +89,8 @@ def trace(
         found = torch.autograd.grad(
             readout.sum(), [values[s][i] for s, i in held], allow_unused=True
         )
-    charge_backward(*tokens.ids.shape, model.cfg.n_layers)
+    rows, width = tokens.ids.shape
+    charge_backward(rows, width, model.cfg.n_layers)
     gradients: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
     for (site, layer), gradient in zip(held, found, strict=True):
         value = values[site][layer]

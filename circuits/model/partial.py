@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from circuits.model.chat import Tokens
 from circuits.model.forward import Prefix, last_logits, prefill, read
@@ -61,7 +62,8 @@ def resume(
     resid: Float[Tensor, "row pos d_model"],
     hooks: Sequence[Hook] = (),
     *,
-    logits: int = 1,
+    ends: int = 1,
+    short: bool = False,
 ) -> None:
     """Go on from a kept pass with another residual stream; read what is wanted with ``hooks``.
 
@@ -73,7 +75,8 @@ def resume(
         layer: The layer that reads ``resid``; the number of layers for the final norm.
         resid: Residual stream of positions ``start`` to the last, before ``layer``.
         hooks: Hooks of this run, from ``layer`` upwards.
-        logits: How many positions, counted from the last, get logits.
+        ends: How many last positions get logits.
+        short: Nothing but these positions is read after the last block: its MLP runs them alone.
     """
     layers = model.cfg.n_layers
     first = layer if _can_skip(model) else 0
@@ -82,14 +85,15 @@ def resume(
     ids, mask = kept.tokens.ids[index, start:], kept.tokens.mask[index]
     place = hook("resid_pre", layer) if layer < layers else "ln_final.hook_in"
     put: Hook = (place, lambda activation, hook: resid.to(activation.dtype))
-    with _only_from(model, first), model.hooks(fwd_hooks=[put, *hooks]):
+    ending = _only_ends(model, ends, resid.shape[1]) if short and layer < layers else []
+    with _only_from(model, first), model.hooks(fwd_hooks=[put, *ending, *hooks]):
         model(
             ids,
             attention_mask=mask.long(),
             position_ids=(mask.long().cumsum(1) - 1).clamp_min(0)[:, start:],
             past_key_values=_cut(kept.prefix, index, start, first),
             return_type="logits_and_cache",
-            **last_logits(model, logits),
+            **last_logits(model, ends),
         )
 
 
@@ -132,6 +136,21 @@ def _only_from(model: Model, first: int) -> Iterator[None]:
         yield
     finally:
         parent._modules[name] = blocks
+
+
+def _only_ends(model: Model, ends: int, width: int) -> list[Hook]:
+    """Hooks by which the last MLP runs the last positions only and writes nothing elsewhere."""
+    if ends >= width:
+        return []
+    last = model.cfg.n_layers - 1
+
+    def cut(activation: Tensor, hook: object) -> Tensor:
+        return activation[:, -ends:]
+
+    def widen(activation: Tensor, hook: object) -> Tensor:
+        return pad(activation, (0, 0, width - ends, 0))
+
+    return [(f"blocks.{last}.mlp.hook_in", cut), (hook("mlp_out", last), widen)]
 
 
 def _blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
