@@ -60,7 +60,11 @@ SITES: Final = {
     "post": "blocks.{layer}.mlp.hook_post",
     "final": "ln_final.hook_out",
 }
-"""Our word for a place -> the TransformerLens hook name."""
+"""Our word for a place -> the TransformerLens hook name.
+
+A bridge's ``resid_mid`` is what the MLP's norm reads: a hook that changes it changes the MLP's
+input only. To change the residual stream there, change ``attn_out``.
+"""
 
 
 def hook(site: str, layer: int = 0) -> str:

@@ -24,7 +24,7 @@ __all__ = ["Parts", "patch_parts"]
 Parts = Sequence[str | Sequence[str]]
 """Names (``L3H5``, ``L3N512``, ``L3.attn``, ``L3.mlp``), or groups of names patched at once."""
 
-_PAIRS_AT_ONCE = 8
+PAIRS_AT_ONCE = 8
 _TOKENS_AT_ONCE = 4096
 _SITES = {"head": "z", "neuron": "post", "attn": "attn_out", "mlp": "mlp_out"}
 
@@ -70,8 +70,8 @@ def patch_parts(
     """
     chosen = _choose(model, parts)
     found = []
-    for first in range(0, len(pairs), _PAIRS_AT_ONCE):
-        some = pairs[first : first + _PAIRS_AT_ONCE]
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[first : first + PAIRS_AT_ONCE]
         values = torch.zeros(len(some), len(parts))
         for case in cases(model, some, readout, mode, (*chosen.sites, "resid_pre")):
             values[case.rows] += _effects(case, chosen, last_only)

@@ -28,7 +28,8 @@ HeadSite = Literal["z", "q", "k", "v", "pattern"]
 
 TOKENS_AT_ONCE = 4096
 
-_Masks = Bool[Tensor, "pair place pos"]
+_Masks = Bool[Tensor, "pair place other_pos"]
+"""Positions of each place among those of the prompt, a reply after it not counted."""
 
 
 def kept_sites(sites: Sequence[str]) -> tuple[str, ...]:
@@ -37,9 +38,7 @@ def kept_sites(sites: Sequence[str]) -> tuple[str, ...]:
     return (*sites, "resid_mid", "resid_post") if through_mlp else (*sites, "resid_post")
 
 
-def patched_stream(
-    case: Case, masks: _Masks, site: StreamSite, layer: int
-) -> Float[Tensor, "pair place"]:
+def patched_stream(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "pair place"]:
     """Signed readout with ``site`` of ``layer`` patched at every place."""
     if site == "resid_pre":
         following, before = layer, case.kept("resid_pre", layer)
@@ -51,7 +50,7 @@ def patched_stream(
 
 
 def patched_heads(
-    case: Case, masks: _Masks, site: HeadSite, layer: int
+    case: Case, masks: _Masks, site: str, layer: int
 ) -> Float[Tensor, "pair head place"]:
     """Signed readout with ``site`` of each head (or group) of ``layer`` patched at every place."""
     if site != "z":
@@ -102,9 +101,7 @@ def _read(
     return found
 
 
-def _inside(
-    case: Case, masks: _Masks, site: HeadSite, layer: int
-) -> Float[Tensor, "pair head place"]:
+def _inside(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "pair head place"]:
     given = case.source.sites[site][layer]
     units = given.shape[1 if site == "pattern" else 2]
     masks = pad(masks, (0, case.tail))

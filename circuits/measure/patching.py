@@ -25,7 +25,7 @@ from circuits.measure.patched_runs import (
     patched_heads,
     patched_stream,
 )
-from circuits.measure.places import By, Places, find_places
+from circuits.measure.places import Places, find_places
 from circuits.measure.readouts import Readout
 from circuits.model.protocol import Model
 from circuits.provenance import Provenance
@@ -33,7 +33,7 @@ from circuits.records import Record
 
 __all__ = ["HeadPatches", "SitePatches", "patch_heads", "patch_sites"]
 
-_PAIRS_AT_ONCE = 8
+PAIRS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,8 @@ def patch_sites(
     readout: Readout,
     provenance: Provenance,
     *,
-    sites: Sequence[StreamSite] = ("resid_pre", "attn_out", "mlp_out"),
-    by: By = "role",
+    sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out"),
+    by: str = "role",
     mode: Mode = "denoising",
 ) -> SitePatches:
     """Patch every site of every layer at every place.
@@ -103,8 +103,9 @@ def patch_sites(
         pairs: Clean and corrupt prompts of one contrast, one pair per context.
         readout: What the runs are judged by.
         provenance: Of the result.
-        sites: Which activations.
-        by: What a place is; by position, contexts are compared counted from the end.
+        sites: Which activations: :data:`~circuits.measure.patched_runs.StreamSite`.
+        by: What a place is: :data:`~circuits.measure.places.By`. By position, contexts are
+            compared counted from the end.
         mode: Clean values into the corrupt run, or the other way round.
 
     Raises:
@@ -135,8 +136,8 @@ def patch_heads(
     readout: Readout,
     provenance: Provenance,
     *,
-    site: HeadSite = "z",
-    by: By = "role",
+    site: str = "z",
+    by: str = "role",
     mode: Mode = "denoising",
 ) -> HeadPatches:
     """Patch every head (or key-value group) of every layer at every place.
@@ -178,8 +179,8 @@ def _average(
     sweep: Callable[[Case, Tensor], Tensor],
 ) -> dict[str, Tensor]:
     effects, gaps = [], []
-    for first in range(0, len(pairs), _PAIRS_AT_ONCE):
-        chosen = slice(first, first + _PAIRS_AT_ONCE)
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        chosen = slice(first, first + PAIRS_AT_ONCE)
         found = [
             _of_case(case, places.masks[chosen][case.rows], sweep)
             for case in cases(model, pairs[chosen], readout, mode, sites)

@@ -28,8 +28,8 @@ class Places:
     """The positions of each place, among the last ``pos`` of a prompt."""
 
 
-def find_places(pairs: Sequence[Pair], by: By) -> Places:
-    """The places of some pairs.
+def find_places(pairs: Sequence[Pair], by: str) -> Places:
+    """The places of some pairs, by one of :data:`By`.
 
     Raises:
         DataError: there are no pairs, or they are of different emotions.

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from circuits.model.chat import Tokens
 from circuits.model.forward import Prefix, last_logits, prefill, read
 from circuits.model.protocol import Hook, Model, device_of
-from circuits.model.receipts import charge
+from circuits.model.receipts import charge, uncounted
 from circuits.model.runs import reading
 from circuits.names import hook
 
@@ -188,7 +188,7 @@ def _same_without_blocks(model: Model) -> bool:
     def see(activation: Tensor, hook: object) -> None:
         seen.append(activation)
 
-    with torch.no_grad():
+    with torch.no_grad(), uncounted():
         with model.hooks(fwd_hooks=[(resid, see), (last, see)]):
             read(model, tokens)
         put = [(resid, lambda activation, hook: seen[0]), (last, see)]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
-__all__ = ["Cost", "Receipt", "charge", "charge_backward", "counted"]
+__all__ = ["Cost", "Receipt", "charge", "charge_backward", "counted", "uncounted"]
 
 
 @dataclass
@@ -38,6 +38,16 @@ def counted() -> Iterator[Receipt]:
     token = _OPEN.set((*_OPEN.get(), receipt))
     try:
         yield receipt
+    finally:
+        _OPEN.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes that find out what a model can do, once, and belong to no piece of work."""
+    token = _OPEN.set(())
+    try:
+        yield
     finally:
         _OPEN.reset(token)
 
