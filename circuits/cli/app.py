@@ -41,6 +41,7 @@ from circuits.cli.options import (
     numbers,
     words,
 )
+from circuits.cli.patch import patch
 from circuits.errors import CircuitsError
 from circuits.names import EMOTIONS
 
@@ -210,6 +211,12 @@ def assemble_command(
     from circuits.cli.published import assemble_run
 
     assemble_run(run, total, ratio_mode)
+
+
+app.command(
+    epilog="Examples: [bold]emotion-circuits patch runs/demo --emotion fear[/] · "
+    "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern --dry-run[/]"
+)(patch)
 
 
 @app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")

@@ -19,8 +19,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from circuits.model.generation import Progress as Finished
+    from circuits.model.receipts import Cost
 
-__all__ = ["ERRORS", "OUT", "Bars", "accuracy_table", "circuit_table"]
+__all__ = ["ERRORS", "OUT", "Bars", "accuracy_table", "circuit_table", "cost_table"]
 
 _WIDTH = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else None
 OUT = Console(width=_WIDTH, soft_wrap=False)
@@ -91,6 +92,19 @@ def circuit_table(circuits: Mapping[str, Any]) -> Table:
             _strongest(circuit, "head"),
             _strongest(circuit, "neuron"),
         )
+    return table
+
+
+def cost_table(cost: "Cost") -> Table:
+    """What a piece of work will need."""
+    table = Table(title="What it will cost", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in cost.to_json().items():
+        if name == "memory":
+            table.add_row("memory beside the weights", f"{value / 2**20:,.0f} MiB")
+        else:
+            table.add_row(name.replace("_", " "), f"{value:,}")
     return table
 
 

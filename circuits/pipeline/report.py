@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from circuits.data.replies import read_methods
+from circuits.pipeline.patching import read_patches
 from circuits.pipeline.study import Study
 from circuits.report import ReportContent, write_report
 
-__all__ = ["make_report"]
+__all__ = ["make_report", "refresh_report"]
 
 
 def make_report(study: Study, path: Path) -> None:
@@ -28,8 +29,18 @@ def make_report(study: Study, path: Path) -> None:
             elicitation=study.elicitation,
             accuracy=study.accuracy,
             replies=read_methods(study.folder / "control" / "replies.jsonl"),
+            patches=read_patches(study),
             receipts={stage: entry["receipt"] for stage, entry in log["stages"].items()},
             provenance=next(iter(study.circuits.values())).provenance,
         ),
         path,
     )
+
+
+def refresh_report(study: Study) -> bool:
+    """Write the report again if the run has one; says whether it has."""
+    path = study.folder / "report.html"
+    if "report" in study.log["stages"]:
+        make_report(study, path)
+        return True
+    return False

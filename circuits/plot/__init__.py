@@ -15,6 +15,7 @@ from circuits.measure.generality import Generality
 from circuits.measure.heads import HeadEffects
 from circuits.measure.importance import Importance
 from circuits.measure.neurons import NeuronEffects
+from circuits.measure.patching import HeadPatches, SitePatches
 from circuits.plot.directions import generality_profile as generality_profile
 from circuits.plot.directions import similarity_map as similarity_map
 from circuits.plot.effects import head_map as head_map
@@ -24,6 +25,7 @@ from circuits.plot.expression import accuracy_bars as accuracy_bars
 from circuits.plot.expression import valence_bars as valence_bars
 from circuits.plot.graph import circuit_graph as circuit_graph
 from circuits.plot.importance import importance_profile as importance_profile
+from circuits.plot.patching import patch_map as patch_map
 from circuits.plot.style import EMOTION_COLOURS as EMOTION_COLOURS
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "head_map",
     "importance_profile",
     "neuron_tail",
+    "patch_map",
     "similarity_map",
     "valence_bars",
 ]
@@ -47,6 +50,8 @@ _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
     NeuronEffects: neuron_tail,
     Importance: importance_profile,
     Circuit: circuit_graph,
+    SitePatches: patch_map,
+    HeadPatches: patch_map,
 }
 
 

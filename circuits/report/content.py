@@ -1,7 +1,7 @@
 """What a report is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from circuits.data.replies import Judged
@@ -11,6 +11,7 @@ from circuits.measure.generality import Generality
 from circuits.measure.heads import HeadEffects
 from circuits.measure.importance import Importance
 from circuits.measure.neurons import NeuronEffects
+from circuits.measure.patching import HeadPatches, SitePatches
 from circuits.provenance import Provenance
 
 __all__ = ["ReportContent"]
@@ -41,3 +42,5 @@ class ReportContent:
     receipts: Mapping[str, Mapping[str, int]]
     """Stage -> ``passes``, ``steps``, ``token_layers``."""
     provenance: Provenance
+    patches: Mapping[str, Sequence[SitePatches | HeadPatches]] = field(default_factory=dict)
+    """Contrast -> patching maps, if any were made."""

@@ -110,6 +110,8 @@ def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
         "neurons": plot.neuron_tail(content.neurons),
         "importance": plot.importance_profile(content.importance),
     }
+    for number, maps in enumerate(content.patches.values()):
+        figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
     circuits = enumerate(content.circuits.values())
     return figures | {f"circuit-{i}": plot.circuit_graph(circuit) for i, circuit in circuits}
 

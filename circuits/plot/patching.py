@@ -1,0 +1,121 @@
+"""Patching maps: how much of the readout each place carries."""
+
+from typing import Any, Final
+
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from circuits.measure.patching import HeadPatches, SitePatches
+from circuits.names import head_name
+from circuits.plot.style import DIVERGING, choose, layout, numbers, words
+
+__all__ = ["patch_map"]
+
+_SITE_WORDS: Final = {
+    "resid_pre": "residual stream before the layer",
+    "attn_out": "attention output",
+    "resid_mid": "residual stream after attention",
+    "mlp_out": "MLP output",
+    "resid_post": "residual stream after the layer",
+    "z": "head output",
+    "q": "query",
+    "k": "key",
+    "v": "value",
+    "pattern": "attention pattern",
+}
+_UNITS: Final = {
+    "projection": "residual-stream length",
+    "logit difference": "logits",
+    "reply likelihood": "nats per token",
+}
+_MODES: Final = {
+    "denoising": "clean value in the corrupt run",
+    "noising": "corrupt value in the clean run",
+}
+_MOST: Final = 40
+"""Heads shown by position, those with the largest effect."""
+
+
+def patch_map(patches: SitePatches | HeadPatches) -> go.Figure:
+    """Effects of patching as heat maps.
+
+    Streams: layer by place, a menu picks the site. Heads by role: layer by head, a menu picks the
+    place. Heads by position: the heads with the largest effects by position.
+    """
+    if isinstance(patches, SitePatches):
+        return _streams(patches)
+    return _heads(patches) if len(patches.place) <= 8 else _heads_by_position(patches)
+
+
+def _streams(patches: SitePatches) -> go.Figure:
+    figure, shown = go.Figure(), {}
+    for s, site in enumerate(patches.site):
+        figure.add_trace(_cells(patches.effect[s], patches.stderr[s], patches, "layer %{y}, %{x}"))
+        shown[_SITE_WORDS[site]] = [s]
+    if len(shown) > 1:
+        choose(figure, "Site", shown)
+    _places(figure, patches.place)
+    figure.update_yaxes(dtick=1)
+    height = max(420, min(900, 260 + 20 * len(patches.layer)))
+    return layout(figure, _title(patches, None), x="position", y="layer", height=height)
+
+
+def _heads(patches: HeadPatches) -> go.Figure:
+    figure, shown = go.Figure(), {}
+    unit = "group" if patches.site in ("k", "v") else "head"
+    for p, place in enumerate(patches.place):
+        values, errors = patches.effect[:, :, p], patches.stderr[:, :, p]
+        figure.add_trace(_cells(values, errors, patches, f"layer %{{y}}, {unit} %{{x}}"))
+        shown[words(place)] = [p]
+    if len(shown) > 1:
+        choose(figure, "Place", shown)
+    figure.update_xaxes(dtick=1)
+    figure.update_yaxes(dtick=1)
+    height = max(420, min(900, 260 + 20 * len(patches.layer)))
+    what = "key-value group" if unit == "group" else unit
+    return layout(figure, _title(patches, patches.site), x=what, y="layer", height=height)
+
+
+def _heads_by_position(patches: HeadPatches) -> go.Figure:
+    names = [head_name(i, j) for i in patches.layer for j in patches.head]
+    values, errors = patches.effect.flatten(0, 1), patches.stderr.flatten(0, 1)
+    strongest = values.abs().amax(1).argsort(descending=True)[:_MOST].sort().values
+    cells = _cells(values[strongest], errors[strongest], patches, "%{y} at %{x}")
+    figure = go.Figure(cells)
+    kept = [names[i] for i in strongest.tolist()]
+    figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=kept)
+    _places(figure, patches.place)
+    height = max(460, 240 + 15 * len(kept))
+    return layout(figure, _title(patches, patches.site), x="position", y="head", height=height)
+
+
+def _cells(values: Tensor, errors: Tensor, patches: Any, where: str) -> go.Heatmap:
+    limit = float(patches.effect.abs().max()) or 1.0
+    shown = torch.where(errors.isfinite(), errors, torch.nan)
+    return go.Heatmap(
+        z=numbers(values),
+        customdata=numbers(shown),
+        zmin=-limit,
+        zmax=limit,
+        colorscale=[list(stop) for stop in DIVERGING],
+        colorbar={"title": {"text": _UNITS.get(patches.readout, patches.readout), "side": "right"}},
+        hovertemplate=f"{where}<br>effect %{{z:.3g}} ± %{{customdata:.2g}}<extra></extra>",
+        xgap=1,
+        ygap=1,
+    )
+
+
+def _places(figure: go.Figure, places: tuple[str, ...]) -> None:
+    # Labels begin with the place, so that a word may occur twice.
+    labels = [words(place) for place in places]
+    figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, tickangle=-90)
+
+
+def _title(patches: SitePatches | HeadPatches, site: str | None) -> str:
+    what = f"{_SITE_WORDS[site].capitalize()} patched" if site else "Patching"
+    contexts = "context" if patches.n_contexts == 1 else "contexts"
+    return (
+        f"{what}: {words(patches.emotion)} against {words(patches.other)}, "
+        f"{_MODES[patches.mode]} ({patches.n_contexts} {contexts})"
+    )
