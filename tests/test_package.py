@@ -25,6 +25,8 @@ AXES = {
     "d_mlp", "width", "batch", "vocab",
     # Left-out themes, halves of a split, heads or neurons alike, random draws.
     "theme", "split", "component", "draw",
+    # Where a patch is put, and the runs it is put between.
+    "place", "run",
 }  # fmt: skip
 
 

@@ -14,22 +14,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "Against",
     "Batch",
     "Budgets",
+    "Contexts",
     "Data",
     "DevScenarios",
     "Device",
     "Doses",
+    "DryRun",
     "Dtype",
     "Emotions",
     "JudgeOption",
+    "Mode",
     "Model",
     "Out",
     "PresetOption",
     "ReadOption",
+    "ReadoutOption",
     "Revision",
     "Scenarios",
     "Seed",
+    "SomeEmotions",
     "StableLayers",
     "Stages",
     "Test",
@@ -86,6 +92,20 @@ ReadOption = Annotated[
     typer.Option("--read", help="Read directions at the last prompt position or over the reply."),
 ]
 Batch = Annotated[int, typer.Option(help="Prompts at once.")]
+SomeEmotions = Annotated[str, typer.Option(help="Emotions, comma-separated; all by default.")]
+Against = Annotated[str, typer.Option(help="plain, or another emotion.")]
+Mode = Annotated[
+    Literal["denoising", "noising"],
+    typer.Option(help="Clean values into the corrupt run, or the other way round."),
+]
+ReadoutOption = Annotated[
+    Literal["projection", "logits", "reply"],
+    typer.Option(
+        "--readout", help="Projection on the direction, emotion words, or judged replies."
+    ),
+]
+Contexts = Annotated[int, typer.Option(help="How many test contexts.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it will cost.")]
 
 
 def words(text: str) -> tuple[str, ...]:

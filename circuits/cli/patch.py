@@ -6,35 +6,38 @@ from typing import Annotated, Literal
 import typer
 
 from circuits.cli.console import OUT, cost_table
-from circuits.cli.options import words
+from circuits.cli.options import (
+    Against,
+    Contexts,
+    DryRun,
+    Mode,
+    ReadoutOption,
+    SomeEmotions,
+    words,
+)
 
 __all__ = ["patch"]
+
+Sites = Annotated[
+    str,
+    typer.Option(help="resid_pre, attn_out, resid_mid, mlp_out, resid_post, z, q, k, v, pattern."),
+]
+By = Annotated[
+    Literal["role", "position", "all", "last"],
+    typer.Option(help="What is patched at once; position: one at a time."),
+]
 
 
 def patch(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    emotion: Annotated[str, typer.Option(help="Emotions, comma-separated; all by default.")] = "",
-    against: Annotated[str, typer.Option(help="plain, or another emotion.")] = "plain",
-    sites: Annotated[
-        str,
-        typer.Option(
-            help="resid_pre, attn_out, resid_mid, mlp_out, resid_post, z, q, k, v, pattern."
-        ),
-    ] = "resid_pre,attn_out,mlp_out,z",
-    by: Annotated[
-        Literal["role", "position", "all", "last"],
-        typer.Option(help="What is patched at once; position: one at a time."),
-    ] = "role",
-    mode: Annotated[
-        Literal["denoising", "noising"],
-        typer.Option(help="Clean values into the corrupt run, or the other way round."),
-    ] = "denoising",
-    readout: Annotated[
-        Literal["projection", "logits", "reply"],
-        typer.Option(help="Projection on the direction, emotion words, or judged replies."),
-    ] = "projection",
-    contexts: Annotated[int, typer.Option(help="How many test contexts.")] = 8,
-    dry_run: Annotated[bool, typer.Option(help="Only say what it will cost.")] = False,
+    emotion: SomeEmotions = "",
+    against: Against = "plain",
+    sites: Sites = "resid_pre,attn_out,mlp_out,z",
+    by: By = "role",
+    mode: Mode = "denoising",
+    readout: ReadoutOption = "projection",
+    contexts: Contexts = 8,
+    dry_run: DryRun = False,
 ) -> None:
     """Patch activations between runs of the same test context, and map their effects."""
     from circuits.model.receipts import Cost

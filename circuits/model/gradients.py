@@ -57,57 +57,57 @@ def trace(
     Raises:
         ModelError: a site did not run, or has no influence on the readout.
     """
-    values: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
-    last: dict[str, Tensor] = {}
-
-    def holder(site: str, layer: int) -> Hook:
-        def hold(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-            values[site][layer] = activation
-            # Returned, since TransformerLens may show hooks another view than the model goes on
-            # with; what is returned is what the model goes on with.
-            return activation
-
-        return hook_at(site, layer), hold
-
-    def hold_last(activation: Tensor, hook: object) -> None:
-        last["seen"] = activation[:, -1]
-
-    def leaf(activation: Tensor, hook: object) -> Tensor:
-        return activation.detach().requires_grad_()
-
-    readers = [holder(site, layer) for site, layers in sites.items() for layer in layers]
-    begin: Hook = (hook("resid_pre", 0), leaf)
-    end = [] if at == "logits" else [(hook(at, model.cfg.n_layers - 1), hold_last)]
+    held = [(site, layer) for site in sites for layer in sites[site]]
+    found: dict[tuple[str, int], Tensor] = {}
+    last: list[Tensor] = []
+    begin: Hook = (hook("resid_pre", 0), _leaf)
+    end = [] if at == "logits" else [_last_holder(at, model.cfg.n_layers - 1, last)]
+    readers = [_holder(place, found) for place in held]
     with torch.enable_grad(), model.hooks(fwd_hooks=[begin, *hooks, *readers, *end]):
         if at == "logits":
-            last["seen"] = run(model, tokens)[:, -1]
+            last.append(run(model, tokens)[:, -1])
         else:
             read(model, tokens)
-        readout = score(last["seen"])
-        held = [(site, layer) for site in sites for layer in sites[site]]
-        _check(held, values)
-        found = torch.autograd.grad(
-            readout.sum(), [values[s][i] for s, i in held], allow_unused=True
+        readout = score(last[0])
+        _check(held, found)
+        given = torch.autograd.grad(
+            readout.sum(), [found[place] for place in held], allow_unused=True
         )
     rows, width = tokens.ids.shape
     charge_backward(rows, width, model.cfg.n_layers)
+    values: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
     gradients: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
-    for (site, layer), gradient in zip(held, found, strict=True):
-        value = values[site][layer]
+    for (site, layer), gradient in zip(held, given, strict=True):
+        values[site][layer] = value = found[site, layer].detach()
         # A place after everything that the readout reads has no influence on it.
         gradients[site][layer] = torch.zeros_like(value) if gradient is None else gradient
-    values = {s: {i: v.detach() for i, v in own.items()} for s, own in values.items()}
     return Trace(values, gradients, readout.detach())
 
 
-def hook_at(site: str, layer: int) -> str:
-    """The hook name; a function of its own because hooks call their hook point ``hook``."""
-    return hook(site, layer)
+def _holder(place: tuple[str, int], found: dict[tuple[str, int], Tensor]) -> Hook:
+    def hold(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
+        found[place] = activation
+        # Returned, since TransformerLens may show hooks another view than the model goes on
+        # with; what is returned is what the model goes on with.
+        return activation
+
+    return hook(*place), hold
 
 
-def _check(held: Sequence[tuple[str, int]], values: Mapping[str, Mapping[int, Tensor]]) -> None:
+def _last_holder(site: str, layer: int, last: list[Tensor]) -> Hook:
+    def hold_last(activation: Tensor, hook: object) -> None:
+        last.append(activation[:, -1])
+
+    return hook(site, layer), hold_last
+
+
+def _leaf(activation: Tensor, hook: object) -> Tensor:
+    return activation.detach().requires_grad_()
+
+
+def _check(held: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], Tensor]) -> None:
     for site, layer in held:
-        if layer not in values[site]:
+        if (site, layer) not in found:
             raise ModelError(
                 f"hook {hook(site, layer)} did not fire; this architecture has no {site} there"
             )

@@ -56,7 +56,7 @@ def _streams(patches: SitePatches) -> go.Figure:
     if len(shown) > 1:
         choose(figure, "Site", shown)
     _places(figure, patches.place)
-    figure.update_yaxes(dtick=1)
+    figure.update_yaxes(dtick=1, showgrid=False)
     height = max(420, min(900, 260 + 20 * len(patches.layer)))
     return layout(figure, _title(patches, None), x="position", y="layer", height=height)
 
@@ -64,14 +64,16 @@ def _streams(patches: SitePatches) -> go.Figure:
 def _heads(patches: HeadPatches) -> go.Figure:
     figure, shown = go.Figure(), {}
     unit = "group" if patches.site in ("k", "v") else "head"
-    for p, place in enumerate(patches.place):
+    # The place with the largest effects is what is shown first.
+    order = patches.effect.abs().amax((0, 1)).argsort(descending=True, stable=True).tolist()
+    for number, p in enumerate(order):
         values, errors = patches.effect[:, :, p], patches.stderr[:, :, p]
         figure.add_trace(_cells(values, errors, patches, f"layer %{{y}}, {unit} %{{x}}"))
-        shown[words(place)] = [p]
+        shown[words(patches.place[p])] = [number]
     if len(shown) > 1:
         choose(figure, "Place", shown)
-    figure.update_xaxes(dtick=1)
-    figure.update_yaxes(dtick=1)
+    figure.update_xaxes(dtick=1, showgrid=False)
+    figure.update_yaxes(dtick=1, showgrid=False)
     height = max(420, min(900, 260 + 20 * len(patches.layer)))
     what = "key-value group" if unit == "group" else unit
     return layout(figure, _title(patches, patches.site), x=what, y="layer", height=height)
@@ -84,7 +86,7 @@ def _heads_by_position(patches: HeadPatches) -> go.Figure:
     cells = _cells(values[strongest], errors[strongest], patches, "%{y} at %{x}")
     figure = go.Figure(cells)
     kept = [names[i] for i in strongest.tolist()]
-    figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=kept)
+    figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=kept, showgrid=False)
     _places(figure, patches.place)
     height = max(460, 240 + 15 * len(kept))
     return layout(figure, _title(patches, patches.site), x="position", y="head", height=height)
@@ -109,7 +111,9 @@ def _cells(values: Tensor, errors: Tensor, patches: Any, where: str) -> go.Heatm
 def _places(figure: go.Figure, places: tuple[str, ...]) -> None:
     # Labels begin with the place, so that a word may occur twice.
     labels = [words(place) for place in places]
-    figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, tickangle=-90)
+    figure.update_xaxes(
+        tickvals=list(range(len(labels))), ticktext=labels, tickangle=-90, showgrid=False
+    )
 
 
 def _title(patches: SitePatches | HeadPatches, site: str | None) -> str:

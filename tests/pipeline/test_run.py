@@ -6,31 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from circuits.assets import shipped
 from circuits.control.compare import METHODS
 from circuits.errors import RunError
 from circuits.files import read_json, write_json
 from circuits.names import EMOTIONS, VALENCES
-from circuits.pipeline import Plan, Study, run
+from circuits.pipeline import Study, run
 from circuits.pipeline.plan import STAGES
-
-
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    return Plan(
-        model=str(shipped("sev-mini")),
-        data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"),
-        out=tmp_path_factory.mktemp("runs") / "small",
-        scenarios=12,
-        dev_scenarios=3,
-        test_scenarios=4,
-    )
-
-
-@pytest.fixture(scope="module")
-def study(plan):
-    return run(plan)
 
 
 def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):

@@ -15,6 +15,7 @@ from circuits.measure.generality import Generality
 from circuits.measure.heads import HeadEffects
 from circuits.measure.importance import Importance
 from circuits.measure.neurons import NeuronEffects
+from circuits.measure.patching import HeadPatches, SitePatches
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
 from circuits.provenance import Provenance
 
@@ -207,3 +208,25 @@ def _judged(context: Context, emotion: str, text: str, method: str) -> Judged:
     hit = method == "prompt" or (method == "circuit" and emotion != "surprise")
     verdict = Verdict(hit, emotion if hit else "neutral", "made up")
     return Judged(Reply(prompt, f"{text} ({method}, {emotion})", 8, emotion), verdict)
+
+
+def stream_patches(places: tuple[str, ...] = ("event", "last")) -> SitePatches:
+    """Patches of three sites."""
+    shape = (3, 4, len(places))
+    effect = torch.randn(shape, generator=_random(21))
+    return SitePatches(
+        provenance(), effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
+        ("resid_pre", "attn_out", "mlp_out"), tuple(range(4)), places, ("clean", "corrupt"),
+        "anger", "<plain>", "denoising", "projection", 3,
+    )  # fmt: skip
+
+
+def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) -> HeadPatches:
+    """Patches of head outputs, the largest of them at the last place."""
+    effect = torch.randn(4, count, len(places), generator=_random(22))
+    effect[2, 1, -1] = 9.0
+    return HeadPatches(
+        provenance(), effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
+        tuple(range(4)), tuple(range(count)), places, ("clean", "corrupt"),
+        "z", "anger", "plain", "noising", "projection", 3,
+    )  # fmt: skip

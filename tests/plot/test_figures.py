@@ -224,3 +224,30 @@ def test_drawing_something_else_says_what_can_be_drawn():
 def test_public_names_are_those_that_exist():
     assert list(plot.__all__) == sorted(plot.__all__)
     assert all(hasattr(plot, name) for name in plot.__all__)
+
+
+def test_a_patching_map_shows_every_effect_of_the_record(samples):
+    stream = samples.stream_patches()
+    figure = draw(stream)
+    for s, trace in enumerate(figure.data):
+        torch.testing.assert_close(torch.tensor(trace.z), stream.effect[s], atol=1e-5, rtol=1e-5)
+        assert trace.zmax == pytest.approx(float(stream.effect.abs().max()))
+    assert "&lt;plain&gt;" in figure.layout.title.text
+    assert figure.layout.xaxis.title.text == "position"
+
+
+def test_heads_are_mapped_by_place_beginning_with_the_strongest(samples):
+    heads = samples.head_patches()
+    figure = draw(heads)
+    assert [b.label for b in figure.layout.updatemenus[0].buttons] == ["last", "event"]
+    shown = torch.tensor(figure.data[0].z)
+    torch.testing.assert_close(shown, heads.effect[:, :, 1], atol=1e-5, rtol=1e-5)
+
+
+def test_by_position_the_strongest_heads_are_shown_with_the_words_they_stand_at(samples):
+    places = tuple(f"{i - 20} 'w{i}'" for i in range(20))
+    heads = samples.head_patches(places, count=30)
+    figure = draw(heads)
+    assert len(figure.data[0].z) == 40
+    assert "L2H1" in figure.layout.yaxis.ticktext
+    assert figure.layout.xaxis.ticktext[-1] == "-1 'w19'"

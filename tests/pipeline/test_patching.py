@@ -1,0 +1,72 @@
+"""Patching of a finished run's model, as the command does it."""
+
+import shutil
+
+import pytest
+
+from circuits.errors import CircuitError, RunError
+from circuits.files import read_json
+from circuits.measure.patching import HeadPatches, SitePatches
+from circuits.pipeline.contrast import Contrast
+from circuits.pipeline.patching import patch_run, patch_run_cost, read_patches
+from circuits.pipeline.report import refresh_report
+from circuits.pipeline.study import Study
+
+
+@pytest.fixture(scope="module")
+def finished(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patched") / "run"
+    shutil.copytree(study.folder, folder)
+    return Study(folder)
+
+
+def test_maps_are_kept_with_their_receipt_and_shown_in_the_report(finished):
+    contrast = Contrast(finished, "fear", "plain", contexts=2)
+    sites = ["resid_pre", "z"]
+    told = patch_run_cost(contrast, sites, by="role", readout="projection")
+    folder = patch_run(contrast, sites, by="role", mode="denoising", readout="projection")
+    stream, heads = SitePatches.load(folder / "stream"), HeadPatches.load(folder / "z")
+    assert (stream.emotion, stream.other, stream.n_contexts) == ("fear", "plain", 2)
+    assert stream.place == heads.place == ("frame", "brief", "scenario", "event", "last")
+    receipt = read_json(folder / "receipt.json")["receipt"]
+    assert receipt == {k: v for k, v in told.to_json().items() if k != "memory"}
+    assert [type(one) for one in read_patches(finished)["fear-plain"]] == [SitePatches, HeadPatches]
+    assert refresh_report(finished)
+    page = (finished.folder / "report.html").read_text()
+    assert "Activation patching" in page
+    assert "data-patch-0-1" in page
+
+
+def test_held_out_contexts_are_patched_and_no_others(finished):
+    contrast = Contrast(finished, "anger", "fear", contexts=3)
+    assert all("_test_" in pair.context.id for pair in contrast.pairs)
+    assert [pair.context.valence for pair in contrast.pairs] == ["positive", "neutral", "negative"]
+    assert contrast.provenance().options["contexts"] == [p.context.id for p in contrast.pairs]
+
+
+def test_judged_replies_of_both_sides_make_a_readout(finished):
+    contrast = Contrast(finished, "sadness", "plain", contexts=1)
+    folder = patch_run(contrast, ["z"], by="last", mode="noising", readout="reply")
+    found = HeadPatches.load(folder / "z")
+    assert found.readout == "reply likelihood"
+    # The clean run finds the clean reply likelier than the corrupt one does.
+    assert found.gap[0] > found.gap[1]
+
+
+@pytest.mark.parametrize(
+    ("emotion", "other", "contexts", "message"),
+    [
+        ("joy", "plain", 1, "no emotion 'joy'"),
+        ("fear", "joy", 1, "no emotion 'joy'"),
+        ("fear", "fear", 1, "against itself is no contrast"),
+        ("fear", "plain", 0, "give 1 or more"),
+    ],
+)
+def test_a_contrast_that_makes_no_sense_is_refused(finished, emotion, other, contexts, message):
+    with pytest.raises((RunError, CircuitError), match=message):
+        Contrast(finished, emotion, other, contexts)
+
+
+def test_unknown_sites_are_refused_before_anything_is_run(finished):
+    with pytest.raises(RunError, match="found 'mlp'; give one or more of resid_pre"):
+        patch_run_cost(Contrast(finished, "fear"), ["mlp"], by="role", readout="projection")
