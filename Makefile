@@ -12,8 +12,9 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --jaxtyping-packages=circuits,beartype.beartype
 
-# Ratios to the published procedures and to TransformerLens, in about five minutes on two cores.
+# Ratios to the published procedures, TransformerLens and nnsight, in about five minutes on two cores.
 bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	OMP_NUM_THREADS=2 TQDM_DISABLE=1 $(BIN)/python tests/benchmarks/bench.py
 
 # Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.

@@ -12,6 +12,7 @@ from typing import Any
 
 import plainly
 import torch
+from patching_peers import by_nnsight, by_position, by_transformer_lens, one_pair, over_heads
 from peers import edge_attribution_refusal, head_importance_by_patching
 from rich.console import Console
 from timing import Row, compare, show, write
@@ -193,7 +194,26 @@ def rows(console: Console, n_contexts: int, repeats: int) -> Iterator[Row]:
         console.print(name, style="dim")
         yield compare(name, plain, ours, repeats=repeats, note=note)
     yield effects_share(many)
+    yield from patching_rows(of.model, weights, repeats)
     yield from in_double(1)
+
+
+def patching_rows(model: Model, weights: Any, repeats: int) -> Iterator[Row]:
+    """Activation patching of heads beside TransformerLens and nnsight."""
+    pair = one_pair(model)
+    yield compare(
+        "heads by position, TransformerLens's patching",
+        lambda: by_transformer_lens(model, pair),
+        lambda: by_position(model, pair),
+        repeats=min(repeats, 2),
+        note="target: at least 10x and 1e-4; one context, two emotions",
+    )
+    yield compare(
+        "heads, nnsight's invokes in one batch",
+        lambda: by_nnsight(weights, model.tokenizer, model, pair),
+        lambda: over_heads(model, pair),
+        repeats=repeats,
+    )
 
 
 def _per_head(of: Setting) -> str:
