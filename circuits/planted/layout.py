@@ -83,7 +83,7 @@ def draw_nodes(
     writer = rng.randint(0, last - 1)
     backup = rng.randint(writer + 1, last)
     nodes = [
-        PlantedNode(free.head(writer), "writer", "code", None, rng.uniform(0.6, 1.0), "asked"),
+        PlantedNode(free.head(writer), "writer", "code", None, rng.uniform(0.8, 1.2), "asked"),
         PlantedNode(free.head(backup), "backup", "code", None, 0.0, "ablated"),
     ]
     for emotion in emotions:
@@ -139,7 +139,6 @@ def planted_edges(nodes: Sequence[PlantedNode]) -> tuple[PlantedEdge, ...]:
         edges.append(PlantedEdge(node.name, "readout", "readout", sign, node.emotion, "asked"))
     if backup is not None:
         edges.append(PlantedEdge("embed", backup.name, "v", 1, None, "ablated"))
-        edges.append(PlantedEdge("embed", backup.name, "k", 1, None, "ablated"))
         edges.append(PlantedEdge(writer.name, backup.name, "q", -1, None, "plain"))
         edges += [_to(node, backup, "ablated") for node in readers if _is_after(node, backup)]
     return tuple(edges)

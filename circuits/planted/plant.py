@@ -221,7 +221,7 @@ def _llama(shape: tuple[int, int, int], tokenizer: Any) -> LlamaForCausalLM:
 @torch.no_grad()
 def _put(made: Draft, basis: Tensor, hf_model: LlamaForCausalLM) -> None:
     """Write the draft, turned into the model's axes, into the model."""
-    body = hf_model.model
+    body: Any = hf_model.model  # the stubs of its layers know no weights
     body.embed_tokens.weight.copy_(made.embed @ basis)
     hf_model.lm_head.weight.copy_(made.unembed @ basis)
     body.norm.weight.fill_(made.norm)

@@ -21,10 +21,10 @@ D_MODEL, D_HEAD, D_MLP = 96, 24, 48
 LARGEST = 8
 """Most emotions for which a head's values have room."""
 
-_CONSTANT = 100.0
-"""All else in the stream has norm 12 or less, and so moves the norm's scale by under 1%."""
+_CONSTANT = 200.0
+"""So much more than all else in the stream that the norm's scale moves by under 2%."""
 _TOPICS = 8
-_QUIET, _BACKGROUND = 4e-5, 3e-3
+_QUIET, _BACKGROUND = 2e-5, 3e-3
 """Size of the random weights: beside hand-set ones, and of parts with no role.
 
 A relay's steep gate and a large distractor multiply the first, so it is the smaller.
@@ -33,7 +33,7 @@ _SCORE, _KEY, _NEAR = 12.0, 10.0, 11.0
 """Attention score of the sink (an emotion word has twice that); sizes of keys."""
 _MARK, _SINK = D_HEAD // 2 - 1, D_HEAD // 2 - 2
 """The slots of a key that rotary embedding turns slowest: under 1e-5 a token."""
-_FAST = slice(0, 4)
+_FAST = slice(0, 6)
 """The slots that turn fastest; equal queries and keys there meet only at the same token."""
 _STEEP = 16.0
 """Rise of a relay's gate from no signal to the whole one; it is zero at half the signal."""
@@ -215,7 +215,7 @@ def _set_neuron(made: Draft, node: PlantedNode, where: Coordinates) -> None:
         gate[constant] += 2 / _CONSTANT
         up[constant] += 0.5 / _CONSTANT
         if node.reads == "topic":
-            up[where.span("blind_topic")] += 0.5
+            up[where.span("blind_topic")] += 0.1
         out[where.span("blind_signal" if node.reads == "topic" else "readout")] += node.strength
         return
     assert node.emotion is not None
