@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import circuits as ec
-from circuits.data.prompts import asked, plain
+from circuits.data.prompts import asked, asked_prompts, plain
+from circuits.data.replies import Reply
 from circuits.errors import ModelError
+from circuits.measure.directions import emotion_directions
+from circuits.measure.sweep import arrange, sweep
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.identities import check_identities
 from circuits.planted.plant import Recovery, plant, recovery
@@ -170,7 +173,7 @@ def test_sizes_that_leave_no_room_are_refused(sizes):
 
 def test_only_the_writer_can_be_removed():
     with pytest.raises(ModelError, match="'reader' cannot be removed"):
-        plant(0, remove="reader")  # type: ignore[arg-type]
+        plant(0, remove="reader")
 
 
 @given(st.frozensets(st.integers(0, 20)), st.frozensets(st.integers(0, 20)))
@@ -179,3 +182,13 @@ def test_recovery_counts(found, truth):
     assert scored.precision == (len(found & truth) / len(found) if found else 1)
     assert scored.recall == (len(found & truth) / len(truth) if truth else 1)
     assert recovery(truth, truth) == Recovery(1.0, 1.0)
+
+
+def test_the_packages_directions_point_along_the_planted_readouts(contexts, provenance):
+    planted = plant(3)
+    prompts = asked_prompts(contexts, planted.emotions)
+    grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions)
+    directions = emotion_directions(sweep(planted.model, grid), provenance)
+    along = directions.vectors[:, -1, -1] @ planted.readout.T
+    assert along.argmax(dim=1).tolist() == list(range(len(planted.emotions)))
+    assert float(along.diagonal().min()) > 0.1
