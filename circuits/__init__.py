@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from circuits.model.loading import describe_model, load_model
     from circuits.names import EMOTIONS, VALENCES
     from circuits.pipeline import Plan, Study, run
+    from circuits.planted.plant import Plant, Recovery, plant, recovery
     from circuits.provenance import Provenance
     from circuits.records import Record
 
@@ -73,6 +74,7 @@ _HOME = {
     "circuits.model.loading": ("describe_model", "load_model"),
     "circuits.names": ("EMOTIONS", "VALENCES"),
     "circuits.pipeline": ("Plan", "Study", "run"),
+    "circuits.planted.plant": ("Plant", "Recovery", "plant", "recovery"),
     "circuits.provenance": ("Provenance",),
     "circuits.records": ("Record",),
     "circuits.assets": ("shipped",),
@@ -99,9 +101,11 @@ __all__ = [
     "NeuronEffects",
     "Node",
     "Plan",
+    "Plant",
     "Prompt",
     "Provenance",
     "Record",
+    "Recovery",
     "Replace",
     "Reply",
     "Scenario",
@@ -132,10 +136,12 @@ __all__ = [
     "open_judge",
     "plain",
     "plain_prompts",
+    "plant",
     "plot",
     "random_like",
     "read_circuit",
     "read_scenarios",
+    "recovery",
     "run",
     "shipped",
     "spread",

@@ -1,0 +1,1 @@
+"""Models whose circuits are known, because their weights are set by hand."""

@@ -1,0 +1,135 @@
+"""The backup wakes when the writer is ablated, and nothing is left when both are gone."""
+
+import pytest
+import torch
+
+from circuits.planted.plant import plant
+
+SEEDS = (0, 1, 2, 6)
+
+
+def part(planted, role):
+    return next(node for node in planted.nodes if node.role == role)
+
+
+def spread(readout):
+    """The largest difference that the asked emotion makes to a readout."""
+    return float((readout.amax(dim=0) - readout.amin(dim=0)).max())
+
+
+def looks_at(found, node, ids):
+    """The token that a head's last position attends to most, and how much: ``[prompt]``."""
+    pattern = found[f"blocks.{node.layer}.attn.hook_pattern"][:, node.index, -1]
+    share, place = pattern.max(dim=-1)
+    return ids.gather(1, place[:, None])[:, 0], share
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_writer_looks_at_the_emotion_word_and_the_backup_at_the_begin_token(
+    by_hand, contexts, seed
+):
+    planted = plant(seed)
+    ids = by_hand.asking_rows(planted, contexts[seed])
+    vocabulary = planted.model.tokenizer.get_vocab()
+    words = torch.tensor([vocabulary[emotion] for emotion in planted.emotions])
+    found = by_hand.run(planted, ids)
+    seen, share = looks_at(found, part(planted, "writer"), ids)
+    assert torch.equal(seen, words)
+    assert float(share.min()) > 0.999
+    seen, share = looks_at(found, part(planted, "backup"), ids)
+    assert seen.tolist() == [vocabulary["<s>"]] * len(words)
+    assert float(share.min()) > 0.99
+    ordinary = by_hand.without_emotion(planted, ids)
+    seen, share = looks_at(by_hand.run(planted, ordinary), part(planted, "writer"), ordinary)
+    assert seen.tolist() == [vocabulary["<s>"]] * len(words)
+    assert float(share.min()) > 0.99
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_inhibitory_head_looks_at_its_own_position(by_hand, contexts, seed):
+    planted = plant(seed)
+    inhibitors = [n for n in planted.nodes if n.role == "inhibitor" and n.kind == "head"]
+    found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[seed]))
+    for node in inhibitors:
+        pattern = found[f"blocks.{node.layer}.attn.hook_pattern"][:, node.index]
+        assert float(pattern.diagonal(dim1=1, dim2=2).min()) > 0.99
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ablating_the_writer_wakes_the_backup(by_hand, contexts, seed):
+    planted = plant(seed)
+    ids = by_hand.asking_rows(planted, contexts[seed])
+    writer, backup = part(planted, "writer"), part(planted, "backup")
+    off = by_hand.putting(writer.name, 0.0)
+    found = by_hand.run(planted, ids, [off])
+    vocabulary = planted.model.tokenizer.get_vocab()
+    seen, share = looks_at(found, backup, ids)
+    assert seen.tolist() == [vocabulary[emotion] for emotion in planted.emotions]
+    assert float(share.min()) > 0.999
+    # Beside the writer the backup does nothing; without the writer it holds the emotion up.
+    corrupt, name = ids.roll(1, dims=0), backup.name
+    asleep = by_hand.noising(planted, ids, corrupt, [name])[name]
+    awake = by_hand.noising(planted, ids, corrupt, [name], [off])[name]
+    assert float(asleep.abs().max()) < 0.01
+    assert float(awake.min()) > 0.1
+    both = by_hand.run(planted, ids, [off, by_hand.putting(backup.name, 0.0)])
+    assert spread(both["readout"]) < 0.02
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_without_a_backup_the_writer_is_all_there_is(by_hand, contexts, seed):
+    planted = plant(seed, backup=False)
+    assert not [node for node in planted.nodes if node.role == "backup"]
+    assert planted.true_nodes(when="ablated") == frozenset()
+    assert planted.true_edges(when="ablated") == frozenset()
+    assert planted.true_nodes() == plant(seed).true_nodes()
+    ids = by_hand.asking_rows(planted, contexts[seed])
+    off = by_hand.putting(part(planted, "writer").name, 0.0)
+    assert spread(by_hand.run(planted, ids, [off])["readout"]) < 0.02
+
+
+def test_without_an_inhibitor_nothing_pushes_back(by_hand, contexts):
+    for seed in SEEDS:
+        whole, planted = plant(seed), plant(seed, inhibitor=False)
+        assert all(edge.sign > 0 for edge in planted.edges if edge.when == "asked")
+        ids = by_hand.asking_rows(planted, contexts[0])
+        before = by_hand.run(whole, ids)["readout"].diagonal()
+        after = by_hand.run(planted, ids)["readout"].diagonal()
+        assert float((after - before).min()) > 0.2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_found_where_the_writer_was_removed(by_hand, contexts, seed):
+    planted = plant(seed, remove="writer")
+    assert planted.true_nodes() == frozenset()
+    assert planted.true_edges() == frozenset()
+    clean = by_hand.asking_rows(planted, contexts[seed])
+    assert spread(by_hand.run(planted, clean)["readout"]) < 0.02
+    names = [node.name for node in plant(seed).nodes]
+    effects = by_hand.noising(planted, clean, clean.roll(1, dims=0), names)
+    assert max(float(effect.abs().max()) for effect in effects.values()) < 0.02
+
+
+def by_head(planted, layer):
+    """Query and output weights of each head of a layer, and all weights of its MLP."""
+    block = planted.model.original_model.model.layers[layer]
+    d_head = planted.model.cfg.d_head
+    queries = block.self_attn.q_proj.weight.unflatten(0, (-1, d_head))
+    outputs = block.self_attn.o_proj.weight.T.unflatten(0, (-1, d_head))
+    mlp = [getattr(block.mlp, f"{name}_proj").weight for name in ("gate", "up", "down")]
+    return queries, outputs, mlp
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_removing_the_writer_changes_only_the_writer_and_the_backup(seed):
+    whole, removed = plant(seed), plant(seed, remove="writer")
+    gone = {n.name for n in whole.nodes if n.role in ("writer", "backup")}
+    assert {n.name for n in whole.nodes} - {n.name for n in removed.nodes} == gone
+    changed = set()
+    for layer in range(whole.model.cfg.n_layers):
+        (q, o, mlp), (other_q, other_o, other_mlp) = by_head(whole, layer), by_head(removed, layer)
+        assert all(torch.equal(a, b) for a, b in zip(mlp, other_mlp, strict=True))
+        for head in range(whole.model.cfg.n_heads):
+            if not (torch.equal(q[head], other_q[head]) and torch.equal(o[head], other_o[head])):
+                changed.add(f"L{layer}H{head}")
+    assert changed == gone

@@ -1,0 +1,194 @@
+"""A plant is a value that its seed decides, and the package's prompts work on it."""
+
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import circuits as ec
+from circuits.data.prompts import asked, asked_prompts, plain
+from circuits.data.replies import Reply
+from circuits.errors import ModelError
+from circuits.measure.directions import emotion_directions
+from circuits.measure.sweep import arrange, sweep
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.identities import check_identities
+from circuits.planted.plant import Recovery, plant, recovery
+
+
+@pytest.fixture(scope="module")
+def twenty():
+    return [plant(seed) for seed in range(20)]
+
+
+def weights(planted):
+    return planted.model.original_model.state_dict()
+
+
+def test_a_plant_takes_less_than_two_seconds_of_computing():
+    plant(0)
+    start = time.process_time()
+    plant(1)
+    assert time.process_time() - start < 2
+
+
+def test_equal_seeds_give_equal_models_and_others_do_not():
+    first, again, other = plant(5), plant(5), plant(6)
+    assert first.nodes == again.nodes
+    assert first.edges == again.edges
+    assert torch.equal(first.readout, again.readout)
+    assert all(torch.equal(w, weights(again)[name]) for name, w in weights(first).items())
+    assert first.nodes != other.nodes
+    assert not torch.equal(first.readout, other.readout)
+
+
+def test_planting_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    plant(0)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_the_package_offers_plants():
+    assert ec.plant is plant
+    assert isinstance(ec.plant(seed=0), ec.Plant)
+
+
+def test_among_twenty_plants_every_form_occurs(twenty):
+    groups = {planted.model.original_model.config.num_key_value_heads for planted in twenty}
+    assert groups == {2, 4}
+    inhibitors = {n.kind for planted in twenty for n in planted.nodes if n.role == "inhibitor"}
+    assert inhibitors == {"head", "neuron"}
+    writers = {n.layer for planted in twenty for n in planted.nodes if n.role == "writer"}
+    assert writers == {0, 1, 2}
+
+
+def test_closed_forms_hold_on_every_plant(twenty):
+    for planted in twenty:
+        check_identities(planted.model)
+
+
+def test_readouts_are_orthonormal(twenty):
+    for planted in twenty:
+        gram = planted.readout @ planted.readout.T
+        torch.testing.assert_close(gram, torch.eye(6), atol=1e-5, rtol=0)
+
+
+def test_no_weight_is_zero_and_no_axis_is_special(twenty):
+    for planted in twenty:
+        for name, weight in weights(planted).items():
+            assert name.endswith("bias") or bool((weight != 0).all()), name
+        # No axis of the model holds more than a good part of a readout.
+        assert float(planted.readout.abs().max()) < 0.6
+
+
+def test_the_norm_of_the_stream_hardly_moves(twenty, by_hand, contexts):
+    for planted in twenty[:5]:
+        found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[0]))
+        for name, value in found.items():
+            if "resid" in name:
+                norms = value.norm(dim=-1)
+                assert float(norms.max() / norms.min()) < 1.02
+                assert float(norms[:, -1].max() / norms[:, -1].min()) < 1.001
+
+
+def test_every_name_and_edge_lies_in_the_model(twenty):
+    for planted in twenty:
+        names = [node.name for node in planted.nodes]
+        assert len(set(names)) == len(names)
+        known = {*names, "embed", "readout"}
+        assert all(edge.source in known and edge.target in known for edge in planted.edges)
+        assert all(0 <= node.layer < planted.model.cfg.n_layers for node in planted.nodes)
+
+
+def test_the_truth_is_told_by_kind_emotion_and_change():
+    planted = plant(1)
+    heads, neurons = planted.true_nodes("head"), planted.true_nodes("neuron")
+    assert heads | neurons == planted.true_nodes()
+    assert not heads & neurons
+    each = [planted.true_nodes(emotion=emotion) for emotion in planted.emotions]
+    assert frozenset().union(*each) == planted.true_nodes()
+    assert all(own < planted.true_nodes() for own in each)
+    backup = next(node.name for node in planted.nodes if node.role == "backup")
+    assert planted.true_nodes(when="ablated") == {backup}
+    assert backup not in planted.true_nodes()
+    by_kind = [planted.true_edges(kind) for kind in ("q", "k", "v", "mlp", "readout")]
+    assert frozenset().union(*by_kind) == planted.true_edges()
+    assert {kind for _, _, kind in planted.true_edges(when="plain")} == {"q", "k"}
+
+
+def test_an_emotion_word_is_one_token_and_other_words_their_first_letter():
+    tokenizer = plant(0).model.tokenizer
+    ids = tokenizer("in anger or danger, near fear.", add_special_tokens=False)["input_ids"]
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    assert tokens == ["i", "anger", "o", "d", ",", "n", "fear", "."]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("éclair")["input_ids"])[-1] == "<|unk|>"
+
+
+def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
+    planted = plant(0)
+    begin = planted.model.tokenizer.bos_token_id
+    for context in contexts:
+        rows = [encode_prompt(planted.model, asked(context, e)) for e in planted.emotions]
+        assert len({len(row) for row in rows}) == 1
+        assert all(row.count(begin) == 1 and row[0] == begin for row in rows)
+        without = encode_prompt(planted.model, plain(context))
+        words = planted.model.tokenizer.convert_ids_to_tokens(without)
+        assert not set(words) & set(planted.emotions)
+
+
+def test_padding_changes_nothing(by_hand, contexts):
+    planted = plant(2)
+    model = planted.model
+    rows = [encode_prompt(model, asked(context, "fear")) for context in contexts[:4]]
+    assert len({len(row) for row in rows}) > 1
+    tokens = pad_left(rows, torch.device("cpu"), model.tokenizer.pad_token_id)
+    with torch.no_grad():
+        together = model(tokens.ids, attention_mask=tokens.mask.long())[:, -1]
+        alone = torch.cat([model(torch.tensor([row]))[:, -1] for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [{"n_layers": 3}, {"n_layers": 5}, {"n_heads": 6}])
+def test_other_sizes_are_planted_too(by_hand, contexts, sizes):
+    planted = plant(7, emotions=("joy", "envy", "calm", "pride"), **sizes)
+    found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[0]))
+    assert found["readout"].argmax(dim=1).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("emotions", [("joy", "fear"), ("joy", "joy", "fear"), ("a b", "c", "d")])
+def test_emotions_that_leave_no_room_are_refused(emotions):
+    with pytest.raises(ModelError, match="give three to 8 different words"):
+        plant(0, emotions=emotions)
+
+
+@pytest.mark.parametrize("sizes", [{"n_layers": 2}, {"n_heads": 2}, {"n_heads": 5}])
+def test_sizes_that_leave_no_room_are_refused(sizes):
+    with pytest.raises(ModelError, match="at least 3 layers and an even number of heads"):
+        plant(0, **sizes)
+
+
+def test_only_the_writer_can_be_removed():
+    with pytest.raises(ModelError, match="'reader' cannot be removed"):
+        plant(0, remove="reader")
+
+
+@given(st.frozensets(st.integers(0, 20)), st.frozensets(st.integers(0, 20)))
+def test_recovery_counts(found, truth):
+    scored = recovery(found, truth)
+    assert scored.precision == (len(found & truth) / len(found) if found else 1)
+    assert scored.recall == (len(found & truth) / len(truth) if truth else 1)
+    assert recovery(truth, truth) == Recovery(1.0, 1.0)
+
+
+def test_the_packages_directions_point_along_the_planted_readouts(contexts, provenance):
+    planted = plant(3)
+    prompts = asked_prompts(contexts, planted.emotions)
+    grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions)
+    directions = emotion_directions(sweep(planted.model, grid), provenance)
+    along = directions.vectors[:, -1, -1] @ planted.readout.T
+    assert along.argmax(dim=1).tolist() == list(range(len(planted.emotions)))
+    assert float(along.diagonal().min()) > 0.1
