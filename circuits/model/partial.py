@@ -23,7 +23,7 @@ from circuits.model.receipts import charge
 from circuits.model.runs import reading
 from circuits.names import hook
 
-__all__ = ["Kept", "keep", "resume"]
+__all__ = ["Kept", "keep", "layers_run", "resume"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,11 @@ def resume(
             past_key_values=_cut(kept.prefix, index, start, first),
             return_type="logits_and_cache",
         )
+
+
+def layers_run(model: Model, layer: int) -> int:
+    """How many layers :func:`resume` runs when it goes on from ``layer``."""
+    return model.cfg.n_layers - (layer if _can_skip(model) else 0)
 
 
 def _cut(prefix: Prefix, rows: Tensor, start: int, first: int) -> Any:
