@@ -25,6 +25,8 @@ AXES = {
     "d_mlp", "width", "batch", "vocab",
     # Left-out themes, halves of a split, heads or neurons alike, random draws.
     "theme", "split", "component", "draw",
+    # Paths from a sender to a receiver, and what a token of a prompt is there for.
+    "edge", "role",
 }  # fmt: skip
 
 

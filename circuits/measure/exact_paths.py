@@ -198,9 +198,7 @@ def _run(
         resid = kept.sites["resid_post"][last][index, -1:] + rows.change[:, -1:]
         if readout.site == "resid_post":
             return readout.score(resid[:, 0])
-        resume(
-            model, kept, index, kept.width - 1, last + 1, resid, [_end(model, readout, seen)]
-        )
+        resume(model, kept, index, kept.width - 1, last + 1, resid, [_end(model, readout, seen)])
     else:
         start = kept.width - rows.change.shape[1]
         resid = kept.sites["resid_pre"][layer][index, start:]

@@ -44,9 +44,7 @@ def _attention(
 ) -> Float[Tensor, "receiver row pos d_model"]:
     layer = readers.layer
     parts = [
-        einsum(
-            seen.gradients[via][layer][:, -window:], input_weights(model, via, layer), _PARTS
-        )
+        einsum(seen.gradients[via][layer][:, -window:], input_weights(model, via, layer), _PARTS)
         for via in "qkv"
     ]
     return torch.cat(parts)

@@ -121,9 +121,7 @@ def steps_of(
     found: Senders = {}
     for step in range(steps):
         hooks = [] if step == 0 else [_towards(runs, found["resid_pre"][0], step / steps)]
-        seen = trace(
-            model, runs.base, sites, readout.score, at=readout.site, hooks=hooks
-        )
+        seen = trace(model, runs.base, sites, readout.score, at=readout.site, hooks=hooks)
         if step == 0:
             found = minus(runs, seen.values, other)
             if steps > 1 and not bool(found["resid_pre"][0].any()):

@@ -124,7 +124,9 @@ def path_effects(
         )  # fmt: skip
     gap = _gap(sums, ends)
     _check_gap(gap, model)
-    stderr = sums.scores.std(0) / len(pairs) ** 0.5 if len(pairs) > 1 else sums.scores[0] * torch.nan
+    stderr = (
+        sums.scores.std(0) / len(pairs) ** 0.5 if len(pairs) > 1 else sums.scores[0] * torch.nan
+    )
     return PathEffects(
         provenance=provenance,
         mean=sums.scores.mean(0), stderr=stderr, control=sums.control,

@@ -48,9 +48,7 @@ def norm_pullback(
     with torch.enable_grad():
         start = resid.detach().requires_grad_()
         end = normed(model, via, layer, start)
-        (found,) = torch.autograd.grad(
-            end, start, gradients.to(end.dtype), is_grads_batched=True
-        )
+        (found,) = torch.autograd.grad(end, start, gradients.to(end.dtype), is_grads_batched=True)
     return found
 
 
