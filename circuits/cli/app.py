@@ -41,6 +41,7 @@ from circuits.cli.options import (
     numbers,
     words,
 )
+from circuits.cli.paths import paths_command
 from circuits.errors import CircuitsError
 from circuits.names import EMOTIONS
 
@@ -210,6 +211,12 @@ def assemble_command(
     from circuits.cli.published import assemble_run
 
     assemble_run(run, total, ratio_mode)
+
+
+app.command(
+    name="paths",
+    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger --dry-run[/]",
+)(paths_command)
 
 
 @app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")
