@@ -15,6 +15,7 @@ from circuits.names import EMOTIONS
 if TYPE_CHECKING:
     from circuits.graph.circuit import Circuit
     from circuits.model.receipts import Cost
+    from circuits.pipeline.paths import PathStudy
 
 __all__ = ["paths_command"]
 
@@ -38,9 +39,7 @@ def paths_command(
     keep: Annotated[int, typer.Option(help="Paths patched and written into a circuit.")] = 60,
     sample: Annotated[int, typer.Option(help="Random paths patched beside them.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be run.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.pipeline.paths import PathOptions, PathStudy
@@ -51,22 +50,26 @@ def paths_command(
         other=None if against == "plain" else against, method=method, steps=steps, mode=mode,
         split=split, contexts=contexts, keep=keep, sample=sample, seed=seed,
     )  # fmt: skip
-    bars = Bars()
-    study = PathStudy(run, options, bars)
+    study = PathStudy(run, options, Bars())
     emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.other)
     for name in emotions:
         study.study.circuit_path(name)
     if dry_run:
         OUT.print(_cost_table({name: study.cost(name) for name in emotions}))
         return
+    _measure(study, emotions)
+
+
+def _measure(study: "PathStudy", emotions: tuple[str, ...]) -> None:
     found = {}
-    with bars.task("measure paths", len(emotions)) as done:
+    with Bars().task("measure paths", len(emotions)) as done:
         for name in emotions:
-            found[name] = study.measure(name)
+            circuit, said = study.measure(name)
+            found[name] = circuit, said["agreement"]
             done(1)
-    OUT.print(_path_table({name: (circuit, said["agreement"])
-                           for name, (circuit, said) in found.items()}))  # fmt: skip
-    OUT.print(f"\npaths: {(run / 'paths').resolve()}", soft_wrap=True, markup=False)
+    OUT.print(_path_table(found))
+    place = (study.study.folder / "paths").resolve()
+    OUT.print(f"\npaths: {place}", soft_wrap=True, markup=False)
 
 
 def _cost_table(costs: "Mapping[str, Mapping[str, Cost]]") -> Table:

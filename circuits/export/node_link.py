@@ -173,8 +173,8 @@ def _check_keys(values: Any, edges: tuple[Edge, ...]) -> None:
     keyed = any(edge.kind == "path" for edge in edges)
     if values["multigraph"] != keyed:
         raise DataError(
-            f"multigraph is {str(not keyed).lower()}; write {str(keyed).lower()}, since the circuit "
-            f"has {'paths' if keyed else 'no paths'}"
+            f"multigraph is {str(not keyed).lower()}; write {str(keyed).lower()}, "
+            f"since the circuit has {'paths' if keyed else 'no paths'}"
         )
     for number, (own, edge) in enumerate(zip(values["edges"], edges, strict=True)):
         wanted = edge.key if keyed else None

@@ -138,8 +138,8 @@ def exact_cost(
     cfg, cost = model.cfg, Cost()
     number = 8 if dtype_of(model) == torch.float64 else 4
     for own in _batches(pairs):
-        clean, corrupt = (max(len(side.ids) for side in sides)
-                          for sides in ([p.clean for p in own], [p.corrupt for p in own]))  # fmt: skip
+        clean = max(len(pair.clean.ids) for pair in own)
+        corrupt = max(len(pair.corrupt.ids) for pair in own)
         window = max(pair.matched for pair in own)
         kept = len(own) * (clean + corrupt) * cfg.n_layers
         wide = batch_size * max(clean, corrupt) * (cfg.d_mlp * 2 + cfg.d_model * 8)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from circuits.errors import DataError
 from circuits.measure.exact_paths import ExactPaths, edge_name
@@ -39,7 +40,7 @@ def path_agreement(
     if measured.unique().numel() < 2 or estimate.unique().numel() < 2:
         raise DataError("these paths all have the same effect, so nothing can be compared")
     return {
-        "spearman": float(spearmanr(estimate, measured)[0]),
+        "spearman": float(np.corrcoef(rankdata(estimate), rankdata(measured))[0, 1]),
         "sign": float((estimate.sign() == measured.sign()).double().mean()),
         "count": float(len(edges)),
     }

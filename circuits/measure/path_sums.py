@@ -61,7 +61,7 @@ def path_sums(
     batch_size: int,
     seed: int,
 ) -> Sums:
-    """Attributions of every pair, mean over steps; see :func:`~circuits.measure.paths.path_effects`.
+    """Attributions of every pair, means over steps.
 
     Raises:
         DataError: no pairs, or several steps between equal inputs.

@@ -101,7 +101,7 @@ def path_effects(
         readout: A projection or a logit difference.
         provenance: Of the result.
         method: ``eap``: gradient of the base run (clean in noising, corrupt in denoising).
-            ``eap-ig``: mean gradient over ``steps`` inputs, from the base run's towards the other's.
+            ``eap-ig``: mean gradient over ``steps`` inputs, from the base's towards the other's.
         steps: Of ``eap-ig``; input ``k`` of 0 to ``steps - 1`` has ``k / steps`` of the way.
         mode: Which run is the base.
         neurons: (layer, neuron) that are senders and receivers of their own.

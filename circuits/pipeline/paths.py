@@ -101,9 +101,7 @@ class PathStudy:
         )  # fmt: skip
         sample = sample_paths(effects, own.sample, seed=own.seed)
         edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
-        exact = exact_paths(
-            self.model, pairs, readout, self._provenance, edges, mode=own.mode
-        )
+        exact = exact_paths(self.model, pairs, readout, self._provenance, edges, mode=own.mode)
         connected = connect(circuit, effects, exact, keep=own.keep)
         said = {
             "options": asdict(own),

@@ -45,8 +45,8 @@ def test_the_tables_give_back_every_node_and_edge(circuit):
             row["kind"],
             number(row["weight"]),
             row["via"] or None,
-            *(number(row[name]) for name in ("stderr", "control", "exact", "exact_stderr")),
-            {"True": True, "False": False, "": None}[row["causal"]],
+            **{n: number(row[n]) for n in ("stderr", "control", "exact", "exact_stderr")},
+            causal={"True": True, "False": False, "": None}[row["causal"]],
         )
         for row in cells(edges_csv(circuit))
     )

@@ -6,12 +6,13 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from circuits.errors import AxisError, DataError, ModelError
 from circuits.measure import paths as paths_module
+from circuits.measure.controls import random_directions
 from circuits.measure.exact_paths import edge_name, exact_cost, exact_paths
 from circuits.measure.pairs import make_pairs
 from circuits.measure.path_ends import path_ends, sees
@@ -40,7 +41,7 @@ def random_model(tokenizer, groups=2, heads=4):
             parameter.data.uniform_(0.5, 1.5)
     for norm in hf.modules():
         if isinstance(norm, LlamaRMSNorm):
-            norm.forward = partial(double_norm, norm)
+            norm.forward = partial(double_norm, norm)  # type: ignore[method-assign]
     model = wrap_model(hf, tokenizer, name="random-llama")
     for block in model.blocks:  # type: ignore[attr-defined]
         # TransformerLens rounds the pattern to float32 in every model, and gets NaN where a row of
@@ -112,11 +113,11 @@ def plain_run(model, ids, copies=None, inputs=None):
             value = norm(x + whole) @ weight(linear).T
             for n in (n for at, n in NEURONS if at == number and f"L{at}N{n}" in copies):
                 own = norm(x + whole + copies[f"L{number}N{n}"]) @ weight(linear)[n]
-                value = own[..., None].where(F.one_hot(torch.tensor(n), 48).bool(), value)
+                value = own[..., None].where(functional.one_hot(torch.tensor(n), 48).bool(), value)
             return value
 
         gate, up = inside(mlp.gate_proj), inside(mlp.up_proj)
-        post = F.silu(gate) * up
+        post = functional.silu(gate) * up
         for at, n in NEURONS:
             if at == number:
                 written[f"L{at}N{n}"] = post[..., n, None] * weight(mlp.down_proj)[:, n]
@@ -135,7 +136,7 @@ def plain_readout(model, readout, x):
 def matched_change(pair, clean, corrupt, length):
     """Clean minus corrupt at matched positions of a run of ``length`` tokens, zero elsewhere."""
     change = clean[:, -pair.matched :] - corrupt[:, -pair.matched :]
-    return F.pad(change, (0, 0, length - pair.matched, 0))
+    return functional.pad(change, (0, 0, length - pair.matched, 0))
 
 
 def sides(pair, mode):
@@ -309,7 +310,7 @@ def test_neither_batch_nor_padding_changes_a_score(double, contexts, readouts, o
 def test_roles_share_out_what_a_path_carries(double, contexts, readouts):
     pairs = make_pairs(double, contexts[:3], "anger", "fear")
     found = path_effects(double, pairs, readouts["logits"], NOTHING, positions=True)
-    assert found.role == ("frame", "emotion", "brief", "scenario", "event", "last") or found.role
+    assert set(found.role) == {role for pair in pairs for role in pair.roles}
     assert torch.allclose(found.by_role.sum(-1), found.mean, atol=1e-12)
     emotion = found.by_role[0, :, found.index("role", "emotion")]
     # Inputs differ at the emotion word alone.
@@ -322,8 +323,6 @@ def test_the_control_is_the_size_along_random_directions(double, contexts, reado
     pairs = make_pairs(double, contexts[:2], "anger")
     found = path_effects(double, pairs, readouts["projection"], NOTHING, seed=3)
     ends = path_ends(double)
-    from circuits.measure.controls import random_directions
-
     sender, end = "L0H1", "L2.mlp"
     drawn = torch.zeros(found.draws, dtype=torch.float64)
     for pair in pairs:
