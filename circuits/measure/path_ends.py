@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circuits.errors import AxisError
 from circuits.model.protocol import Model
-from circuits.model.readers import place_groups
+from circuits.model.readers import key_value_groups
 from circuits.names import component, head_name, neuron_name, receiver, sublayer_name
 
 __all__ = ["Ends", "Readers", "check_paths", "path_ends", "sees"]
@@ -85,7 +85,7 @@ def path_ends(model: Model, neurons: Sequence[tuple[int, int]] = ()) -> Ends:
     senders, readers = ["embed"], []
     for layer in range(cfg.n_layers):
         heads = [head_name(layer, head) for head in range(cfg.n_heads)]
-        groups = [f"L{layer}G{group}" for group in range(place_groups(model))]
+        groups = [f"L{layer}G{group}" for group in range(key_value_groups(model))]
         chosen = [neuron_name(*place) for place in sorted(neurons) if place[0] == layer]
         mlp = sublayer_name(layer, "mlp")
         names = [f"{h}.q" for h in heads] + [f"{g}.{via}" for via in "kv" for g in groups]

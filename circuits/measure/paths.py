@@ -1,10 +1,13 @@
 """Edge attribution: how much of the readout goes along every path from a sender to an input.
 
 EAP (Syed et al. 2023, arXiv 2310.10348) takes the gradient of the base run; EAP-IG (Hanna et al.
-2024, arXiv 2403.17806) its mean over inputs between the two runs. Nothing but ordinary
-activations is needed: what a head writes follows from ``z`` and W_O, the gradient at its inputs
-from that at ``q``, ``k`` and ``v``, and one product with the norm's Jacobian serves all receivers
-of a layer.
+2024, arXiv 2403.17806) its mean over inputs between the two runs. EAP is the first-order term of
+patching a path in the base run (:mod:`circuits.measure.exact_paths`); EAP-IG, whose gradients are
+those of runs in between, is nearer to the mean of patching it in either run.
+
+Nothing but ordinary activations is needed: what a head writes follows from ``z`` and W_O, the
+gradient at its inputs from that at ``q``, ``k`` and ``v``, and one product with the norm's
+Jacobian serves all receivers of a layer.
 """
 
 from collections.abc import Mapping, Sequence

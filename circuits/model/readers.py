@@ -21,7 +21,7 @@ __all__ = [
     "norm_pullback",
     "normed",
     "output_weights",
-    "place_groups",
+    "key_value_groups",
 ]
 
 READS = {"q": "ln1", "k": "ln1", "v": "ln1", "mlp": "ln2"}
@@ -55,7 +55,7 @@ def norm_pullback(
 def input_weights(model: Model, via: str, layer: int) -> Float[Tensor, "part d_model d_head"]:
     """Weights of the queries per head, or of the keys or values per key-value group."""
     weight = _weight(_block(model, layer).attn, _NAMES[via], layer)
-    parts = model.cfg.n_heads if via == "q" else place_groups(model)
+    parts = model.cfg.n_heads if via == "q" else key_value_groups(model)
     # TransformerLens may repeat the groups' weights, once for every head that reads them.
     return weight[:: len(weight) // parts]
 
@@ -77,7 +77,7 @@ def output_weights(model: Model, kind: Literal["head", "neuron"], layer: int) ->
     return _weight(block.mlp, "W_out", layer)
 
 
-def place_groups(model: Model) -> int:
+def key_value_groups(model: Model) -> int:
     """Key-value groups of a layer; as many as heads where keys are not shared."""
     return getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
 
