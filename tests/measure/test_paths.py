@@ -3,6 +3,7 @@
 import itertools
 import math
 from functools import partial
+from inspect import unwrap
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from circuits.measure.controls import random_directions
 from circuits.measure.exact_paths import edge_name, exact_cost, exact_paths
 from circuits.measure.pairs import make_pairs
 from circuits.measure.path_ends import path_ends, sees
-from circuits.measure.path_runs import minus
+from circuits.measure.path_runs import minus, open_runs
 from circuits.measure.paths import path_cost, path_effects
 from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood
 from circuits.model.loading import wrap_model
@@ -452,11 +453,11 @@ def test_what_cannot_be_measured_is_refused(double, contexts, readouts):
     with pytest.raises(DataError, match="cannot be read"):
         path_effects(double, pairs, ReplyLikelihood({}, {}), NOTHING)
     with pytest.raises(DataError, match="method is 'atp'"):
-        path_effects(double, pairs, projection, NOTHING, method="atp")  # type: ignore[arg-type]
+        unwrap(path_effects)(double, pairs, projection, NOTHING, method="atp")
     with pytest.raises(DataError, match="steps is 0"):
         path_cost(double, pairs, method="eap-ig", steps=0)
     with pytest.raises(DataError, match="mode is 'both'"):
-        path_effects(double, pairs, projection, NOTHING, mode="both")  # type: ignore[arg-type]
+        unwrap(open_runs)(double, pairs, "both")
     with pytest.raises(AxisError, match="no neuron L0N48"):
         path_effects(double, pairs, projection, NOTHING, neurons=[(0, 48)])
     with pytest.raises(AxisError, match="named twice"):
