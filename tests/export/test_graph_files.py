@@ -57,7 +57,7 @@ def edge_rows(graph):
     """Edges with their attributes, whatever the keys are called."""
     rows = [(a, b, {k: v for k, v in data.items() if k not in ("key", "id")})
             for a, b, data in graph.edges(data=True)]  # fmt: skip
-    return sorted(rows, key=repr)
+    return sorted(rows, key=lambda row: (*row[:2], repr(sorted(row[2].items()))))
 
 
 @pytest.mark.parametrize("write", WRITERS)
