@@ -19,10 +19,12 @@ __all__ = [
     "SUBLAYERS",
     "VALENCES",
     "Component",
+    "Receiver",
     "component",
     "head_name",
     "hook",
     "neuron_name",
+    "receiver",
     "sublayer_name",
 ]
 
@@ -130,6 +132,51 @@ def component(name: str) -> Component:
     raise AxisError(
         f"{name!r} names no component; write L3H5 for a head, L3N512 for a neuron, "
         "L3.attn or L3.mlp for a sublayer, embed or readout"
+    )
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """An input that a path can end in, parsed from its name."""
+
+    name: str
+    via: str
+    """``q`` of a head, ``k`` or ``v`` of a key-value group, ``mlp`` (the input of an MLP, or of one
+    of its neurons), or ``readout``."""
+    layer: int | None = None
+    index: int | None = None
+    """Head, key-value group or neuron; ``None`` for a whole MLP and the readout."""
+
+
+_INPUTS: Final = (
+    (re.compile(rf"L{_NUMBER}H{_NUMBER}\.q"), "q"),
+    (re.compile(rf"L{_NUMBER}G{_NUMBER}\.k"), "k"),
+    (re.compile(rf"L{_NUMBER}G{_NUMBER}\.v"), "v"),
+    (re.compile(rf"L{_NUMBER}N{_NUMBER}"), "mlp"),
+    (re.compile(rf"L{_NUMBER}\.mlp"), "mlp"),
+)
+
+
+def receiver(name: str) -> Receiver:
+    """Parse the name of an input.
+
+    Raises:
+        AxisError: the name is none of ``L3H5.q``, ``L3G1.k``, ``L3G1.v``, ``L3.mlp``, ``L3N512``,
+            ``readout``.
+
+    >>> receiver("L3G1.k").via
+    'k'
+    """
+    if name == "readout":
+        return Receiver(name, "readout")
+    for pattern, via in _INPUTS:
+        found = pattern.fullmatch(name)
+        if found is not None:
+            layer, *index = map(int, found.groups())
+            return Receiver(name, via, layer, index[0] if index else None)
+    raise AxisError(
+        f"{name!r} names no input; write L3H5.q for the query of a head, L3G1.k or L3G1.v for the "
+        "keys or values of a key-value group, L3.mlp for an MLP, L3N512 for a neuron, or readout"
     )
 
 

@@ -27,6 +27,8 @@ AXES = {
     "theme", "split", "component", "draw",
     # Where a patch is put, and the runs it is put between.
     "place", "run",
+    # Paths from a sender to a receiver, and what a token of a prompt is there for.
+    "edge", "role",
 }  # fmt: skip
 
 

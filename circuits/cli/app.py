@@ -42,6 +42,7 @@ from circuits.cli.options import (
     words,
 )
 from circuits.cli.patch import patch
+from circuits.cli.paths import paths_command
 from circuits.errors import CircuitsError
 from circuits.names import EMOTIONS
 
@@ -217,6 +218,11 @@ app.command(
     epilog="Examples: [bold]emotion-circuits patch runs/demo --emotion fear[/] · "
     "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern --dry-run[/]"
 )(patch)
+
+app.command(
+    name="paths",
+    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger --dry-run[/]",
+)(paths_command)
 
 
 @app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")

@@ -4,7 +4,8 @@ One row per layer, the residual stream going up. The shape says the kind, the co
 the score (vermilion: towards the emotion, blue: away from it, grey: zero or not measured; told
 apart by colour-blind readers, after Okabe and Ito 2008) and the width of the line its size,
 relative to the largest of the same quantity. A dashed outline is a score that does not exceed
-its control.
+its control. A path bears the input that it enters, with a question mark (in DOT an open arrow too)
+where its effect is not shown.
 
 Mermaid's viewers refuse more than 500 edges by default; draw larger circuits with Graphviz.
 """
@@ -27,7 +28,7 @@ _DOT_SHAPES = {
     "neuron": "hexagon",
     "readout": "trapezium",
 }
-_DOT_LINES = {"residual": "dotted", "part": "solid", "direct": "dashed"}
+_DOT_LINES = {"residual": "dotted", "part": "solid", "direct": "dashed", "path": "solid"}
 _MERMAID_SHAPES = {
     "embed": ("[\\", "/]"),
     "sublayer": ("[", "]"),
@@ -35,7 +36,7 @@ _MERMAID_SHAPES = {
     "neuron": ("{{", "}}"),
     "readout": ("[/", "\\]"),
 }
-_MERMAID_ARROWS = {"residual": "-.->", "part": "-->", "direct": "==>"}
+_MERMAID_ARROWS = {"residual": "-.->", "part": "-->", "direct": "==>", "path": "-->"}
 
 _RANKS = {"embed": "source", "readout": "sink"}
 """Rows that are no layer -> their place in Graphviz."""
@@ -76,7 +77,7 @@ def dot(circuit: Circuit) -> str:
     for edge, line in zip(circuit.edges, _edge_lines(circuit), strict=True):
         text.append(
             f'  "{edge.source}" -> "{edge.target}" '
-            f"[style={_DOT_LINES[edge.kind]}, {_dot_line(line)}];"
+            f"[style={_DOT_LINES[edge.kind]}, {_dot_line(line)}{_dot_path(edge)}];"
         )
     return "\n".join([*text, "}"]) + "\n"
 
@@ -101,7 +102,8 @@ def mermaid(circuit: Circuit) -> str:
         text += [f"  {line}" for line in inner]
         text.append("  end")
     for edge in circuit.edges:
-        arrow = _MERMAID_ARROWS[edge.kind]
+        entry = f"|{_path_label(edge)}|" if edge.kind == "path" else ""
+        arrow = f"{_MERMAID_ARROWS[edge.kind]}{entry}"
         text.append(f"  {_mermaid_id(edge.source)} {arrow} {_mermaid_id(edge.target)}")
     for node in circuit.nodes:
         dashes = ",stroke-dasharray:4" if node.beats_control is False else ""
@@ -169,6 +171,18 @@ def _lines(scores: Iterable[float | None]) -> list[_Line]:
 
 def _dot_line(line: _Line) -> str:
     return f'color="{line.colour}", penwidth={line.width:.2f}'
+
+
+def _dot_path(edge: Edge) -> str:
+    if edge.kind != "path":
+        return ""
+    arrow = ', arrowhead="empty"' if edge.causal is False else ""
+    return f', label="{_path_label(edge)}"{arrow}'
+
+
+def _path_label(edge: Edge) -> str:
+    """The input that a path enters; a question mark says that its effect is not shown."""
+    return f"{edge.via}{'?' if edge.causal is False else ''}"
 
 
 def _dot_text(text: str) -> str:

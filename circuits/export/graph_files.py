@@ -57,6 +57,14 @@ def gexf(circuit: Circuit) -> str:
 
 def _graph(values: dict[str, Any], attributes: dict[str, Any]) -> "nx.DiGraph[str]":
     graph = nx.node_link_graph(values, edges="edges")
+    if graph.is_multigraph():
+        # In these files the key is the name of an edge, and no two edges have the same.
+        named = [
+            (start, end, f"{start}->{end}.{key}", data)
+            for start, end, key, data in graph.edges(keys=True, data=True)
+        ]
+        graph.clear_edges()
+        graph.add_edges_from(named)
     graph.graph = attributes
     return graph
 

@@ -76,17 +76,18 @@ def plain_values(circuit: Circuit) -> dict[str, Any]:
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
     """
+    keyed = bool(circuit.paths)
     values = {
         "format": FORMAT,
         "directed": True,
-        "multigraph": False,
+        "multigraph": keyed,
         "graph": {
             "emotion": circuit.emotion,
             "model": _plain(circuit.provenance.model),
             "scores": _plain(circuit.scores),
         },
         "nodes": [_known(node) for node in circuit.nodes],
-        "edges": [_known(edge) for edge in circuit.edges],
+        "edges": [_edge_values(edge, keyed) for edge in circuit.edges],
         "scores": _plain(circuit.scores),
         "provenance": _plain(circuit.provenance.to_json()),
     }
@@ -112,6 +113,7 @@ def circuit_from_json(values: Any) -> Circuit:
             raise DataError(f"{first} and graph.{name} say different things; make them equal")
     nodes = tuple(_node(node) for node in values["nodes"])
     edges = tuple(_edge(edge) for edge in values["edges"])
+    _check_keys(values, edges)
     scores = {name: float(score) for name, score in values["scores"].items()}
     provenance = Provenance.from_json(values["provenance"])
     try:
@@ -139,6 +141,11 @@ def _known(value: Node | Edge) -> dict[str, Any]:
     return {name: _plain(known) for name, known in named.items() if known is not None}
 
 
+def _edge_values(edge: Edge, keyed: bool) -> dict[str, Any]:
+    # networkx tells edges between the same nodes apart by this field.
+    return {**_known(edge), **({"key": edge.key} if keyed else {})}
+
+
 def _node(values: Mapping[str, Any]) -> Node:
     named = {name: value for name, value in values.items() if name not in ("id", "kind", "layer")}
     layer = values.get("layer")
@@ -151,9 +158,32 @@ def _node(values: Mapping[str, Any]) -> Node:
 
 
 def _edge(values: Mapping[str, Any]) -> Edge:
-    weight = values.get("weight")
-    ends = values["source"], values["target"]
-    return Edge(*ends, values["kind"], None if weight is None else float(weight))
+    texts = ("source", "target", "kind", "via", "key", "causal")
+    return Edge(
+        values["source"],
+        values["target"],
+        values["kind"],
+        via=values.get("via"),
+        causal=values.get("causal"),
+        **{name: float(value) for name, value in values.items() if name not in texts},
+    )
+
+
+def _check_keys(values: Any, edges: tuple[Edge, ...]) -> None:
+    keyed = any(edge.kind == "path" for edge in edges)
+    if values["multigraph"] != keyed:
+        raise DataError(
+            f"multigraph is {str(not keyed).lower()}; write {str(keyed).lower()}, "
+            f"since the circuit has {'paths' if keyed else 'no paths'}"
+        )
+    for number, (own, edge) in enumerate(zip(values["edges"], edges, strict=True)):
+        wanted = edge.key if keyed else None
+        if own.get("key") != wanted:
+            raise DataError(
+                f"edges[{number}].key is {own.get('key')!r}; "
+                + (f"write {wanted!r}" if wanted else "remove it")
+                + ". With paths, every edge's key is its via, or else its kind"
+            )
 
 
 def _culprit(nodes: tuple[Node, ...], edges: tuple[Edge, ...], provenance: Provenance) -> str:

@@ -16,21 +16,42 @@ from circuits.errors import AxisError, CircuitError
 from circuits.names import component
 from circuits.provenance import Provenance
 
-__all__ = ["EDGE_KINDS", "FORMAT", "NODE_KINDS", "Circuit", "Edge", "EdgeKind", "Node", "NodeKind"]
+__all__ = [
+    "EDGE_KINDS",
+    "FORMAT",
+    "NODE_KINDS",
+    "VIAS",
+    "Circuit",
+    "Edge",
+    "EdgeKind",
+    "Node",
+    "NodeKind",
+    "Via",
+]
 
 FORMAT = "emotion-circuit/1"
 """Name and version of the saved form."""
 
 NodeKind = Literal["embed", "sublayer", "head", "neuron", "readout"]
-EdgeKind = Literal["residual", "part", "direct"]
+EdgeKind = Literal["residual", "part", "direct", "path"]
+Via = Literal["q", "k", "v", "mlp", "readout"]
 
 NODE_KINDS: tuple[NodeKind, ...] = get_args(NodeKind)
 EDGE_KINDS: Mapping[EdgeKind, str] = {
     "residual": "order along the residual stream; no weight",
     "part": "a head or neuron writes through its sublayer; weight: its own effect",
     "direct": "what a part adds to the readout through the residual stream alone",
+    "path": "what the source does to the readout through this one input of the target",
 }
 """Kind of edge -> what it and its weight mean."""
+
+VIAS: Mapping[str, tuple[Via, ...]] = {
+    "head": ("q", "k", "v"),
+    "neuron": ("mlp",),
+    "sublayer": ("mlp",),
+    "readout": ("readout",),
+}
+"""Kind of node -> the inputs by which a path can enter it."""
 
 _STEP = {"attn": 0, "mlp": 1}
 
@@ -90,6 +111,30 @@ class Edge:
     target: str
     kind: EdgeKind
     weight: float | None = None
+    """See :data:`EDGE_KINDS`; of a path its attribution, in units of the readout."""
+    via: Via | None = None
+    """The input that a path enters. Keys and values are those of the key-value group, which all
+    heads of the group read; a neuron's input is part of its MLP's."""
+    stderr: float | None = None
+    """Standard error of the weight over contexts (paths)."""
+    control: float | None = None
+    """Size of the weight for a source that changes in a random direction (paths)."""
+    exact: float | None = None
+    """The weight measured by patching the path, where that was done."""
+    exact_stderr: float | None = None
+    causal: bool | None = None
+    """Is the effect of the path shown? Its 95% interval (of the exact weight where there is one)
+    excludes zero and lies beyond the control. ``None``: not tested."""
+
+    @property
+    def key(self) -> str:
+        """What tells edges between the same two nodes apart: the input of a path, or the kind."""
+        return self.via or self.kind
+
+    def __str__(self) -> str:
+        """``L0H1 -> L2H0.k``."""
+        entry = f".{self.via}" if self.via in ("q", "k", "v") else ""
+        return f"{self.source} -> {self.target}{entry}"
 
 
 @dataclass(frozen=True)
@@ -115,12 +160,13 @@ class Circuit:
             if node.id in places:
                 raise CircuitError(f"node {node.id!r} occurs twice")
             places[node.id] = self._place(node)
-        pairs: set[tuple[str, str]] = set()
+        seen: set[tuple[str, str, str | None]] = set()
         for edge in self.edges:
             self._check_edge(edge, places)
-            if (edge.source, edge.target) in pairs:
-                raise CircuitError(f"edge {edge.source} -> {edge.target} occurs twice")
-            pairs.add((edge.source, edge.target))
+            # Beside its paths, two nodes have at most one edge.
+            if (edge.source, edge.target, edge.via) in seen:
+                raise CircuitError(f"edge {edge} occurs twice")
+            seen.add((edge.source, edge.target, edge.via))
 
     def _place(self, node: Node) -> tuple[float, int, int]:
         try:
@@ -166,6 +212,7 @@ class Circuit:
             raise CircuitError(
                 f"edge {edge.source} -> {edge.target} goes against the residual stream"
             )
+        _check_path(edge, places)
         if edge.kind == "residual" and edge.weight is not None:
             raise CircuitError(
                 f"edge {edge.source} -> {edge.target} is residual and has the weight "
@@ -203,21 +250,48 @@ class Circuit:
             (p.layer, p.index) for p in parts if p.layer is not None and p.index is not None
         )
 
+    @property
+    def paths(self) -> tuple[Edge, ...]:
+        """The path edges."""
+        return tuple(edge for edge in self.edges if edge.kind == "path")
+
     def with_scores(self, **scores: float) -> "Circuit":
         """The same circuit with scores added."""
         return replace(self, scores={**self.scores, **scores})
 
     def to_networkx(self) -> "nx.DiGraph[str]":
-        """A networkx graph with every score that was measured as an attribute."""
-        # A head writes to its sublayer and to the readout: never two edges between two nodes.
-        graph: nx.DiGraph[str] = nx.DiGraph()
+        """A networkx graph with every score that was measured as an attribute.
+
+        With paths it is a ``MultiDiGraph``, whose keys are the inputs of the paths and the kinds
+        of the other edges; without, two nodes have at most one edge and there are no keys.
+        """
+        graph: nx.DiGraph[str] = nx.MultiDiGraph() if self.paths else nx.DiGraph()
         graph.graph.update({"format": FORMAT, "emotion": self.emotion})
         graph.graph.update({f"score_{name}": value for name, value in self.scores.items()})
         for node in self.nodes:
             graph.add_node(node.id, **_known(node, "id"))
         for edge in self.edges:
-            graph.add_edge(edge.source, edge.target, **_known(edge, "source", "target"))
+            key = {"key": edge.key} if self.paths else {}
+            graph.add_edge(edge.source, edge.target, **key, **_known(edge, "source", "target"))
         return graph
+
+
+def _check_path(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
+    if edge.kind != "path":
+        measured = ("via", "stderr", "control", "exact", "exact_stderr", "causal")
+        if any(getattr(edge, name) is not None for name in measured):
+            raise CircuitError(f"edge {edge} is {edge.kind}; only a path has {', '.join(measured)}")
+        return
+    allowed = VIAS.get(component(edge.target).kind, ())
+    if edge.target.endswith(".attn") or edge.via not in allowed:
+        raise CircuitError(
+            f"edge {edge} is a path into {edge.via!r}; paths enter q, k or v of a head, "
+            "mlp of an MLP or a neuron, and readout of the readout"
+        )
+    if edge.source.endswith(".attn"):
+        raise CircuitError(f"edge {edge} is a path from a whole attention; name its heads")
+    if places[edge.source][:2] >= places[edge.target][:2]:
+        raise CircuitError(f"edge {edge} is a path inside one sublayer, where there is none")
 
 
 def _known(value: Node | Edge, *without: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from circuits.graph.circuit import Circuit, Edge, EdgeKind, Node
 from circuits.names import component
+from circuits.plot.paths import path_lines
 from circuits.plot.style import CONTROL, GRID, SIGN_COLOURS, layout, lighter, short, words
 
 __all__ = ["circuit_graph", "strongest"]
@@ -32,6 +33,7 @@ _EDGE_WORDS: Final[Mapping[EdgeKind, str]] = {
     "residual": "residual stream",
     "part": "writes through its sublayer",
     "direct": "direct effect on the readout",
+    "path": "path",
 }
 
 _Places = Mapping[str, tuple[float, float]]
@@ -50,6 +52,8 @@ def circuit_graph(circuit: Circuit, most: int = 24) -> go.Figure:
     for kind in ("direct", "part", "residual"):
         edges = [e for e in circuit.edges if e.kind == kind]
         figure.add_traces(_edges(kind, [e for e in edges if e.source in places], places))
+    drawn_paths = [e for e in circuit.paths if e.source in places and e.target in places]
+    figure.add_traces(path_lines(drawn_paths, places))
     for kind in _KINDS:
         figure.add_traces(_nodes(kind, [n for n in drawn if n.kind == kind], places))
     figure.add_trace(_ends([n for n in drawn if n.kind in ("embed", "readout")], places))

@@ -14,7 +14,7 @@ def command(*words):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "export", "show", "patch", "model-card"])
+@pytest.mark.parametrize("name", ["demo", "run", "export", "show", "patch", "paths", "model-card"])
 def test_every_command_explains_itself_with_an_example(name):
     shown = command(name, "--help")
     assert shown.returncode == 0
@@ -34,6 +34,8 @@ def test_every_command_explains_itself_with_an_example(name):
         (("run", "--model", "x", "--out", "{tmp}/r", "--stages", "all"), "stages are replies"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--judge", "oracle"), "oracle"),
         (("patch", "no/such/run"), "is no run folder"),
+        (("paths", "no/such/run"), "is no run folder"),
+        (("paths", "no/such/run", "--keep", "0"), "--keep: 0 is too few"),
         (("model-card", "no/such/model"), "there is no model card"),
     ],
 )

@@ -1,11 +1,12 @@
 """Circuits to export: a small one to look at, and a strategy for all others."""
 
+import dataclasses
 import random
 
 import pytest
 from hypothesis import strategies as st
 
-from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.graph.circuit import VIAS, Circuit, Edge, Node
 from circuits.names import head_name, neuron_name, sublayer_name
 from circuits.provenance import Provenance
 
@@ -58,6 +59,31 @@ def members(draw, layer, sublayer, model):
     ]
 
 
+def possible_paths(nodes):
+    """Every (source, target, input) that a path of these nodes could be."""
+    found = []
+    for number, target in enumerate(nodes):
+        for source in nodes[:number]:
+            inside = source.layer == target.layer and source.layer is not None
+            through = source.kind == "head" and target.id.endswith(".mlp")
+            if "attn" in source.id + target.id or (inside and not through):
+                continue
+            found += [(source.id, target.id, via) for via in VIAS[target.kind]]
+    return found
+
+
+@st.composite
+def paths(draw, nodes):
+    chosen = draw(st.lists(st.sampled_from(possible_paths(nodes)), max_size=3, unique=True))
+    return [
+        Edge(
+            source, target, "path", draw(st.none() | NUMBERS), via, draw(st.none() | SIZES),
+            exact=draw(st.none() | NUMBERS), causal=draw(st.none() | st.booleans()),
+        )
+        for source, target, via in chosen
+    ]  # fmt: skip
+
+
 @st.composite
 def circuits(draw):
     # A type checker at run time looks at items drawn by chance, which hypothesis would mind.
@@ -84,6 +110,7 @@ def circuits(draw):
             edges += [Edge(node.id, "readout", "direct", node.direct) for node in [*own, site]]
             previous = site.id
     nodes.append(Node("readout", "readout"))
+    edges += draw(paths(nodes))
     scores = draw(st.dictionaries(LABELS, NUMBERS, max_size=3))
     circuit = Circuit(draw(LABELS), tuple(nodes), tuple(edges), scores, provenance)
     random.setstate(before)
@@ -114,3 +141,19 @@ def circuit():
     options = {"heads": 0.1, "rank_by": "centred"}
     provenance = Provenance(model, "sha256:00", options, {"python": "3.11"}, ("f00d",))
     return Circuit("anger", nodes, edges, {"direct_share": 0.5}, provenance)
+
+
+@pytest.fixture
+def pathed(circuit):
+    """The same circuit with paths, two of them between the same nodes."""
+    added = (
+        Node("L1H0", "head", 1, effect=0.25),
+        *(node for node in circuit.nodes if node.id in ("L1N7", "L1.mlp", "readout")),
+    )
+    first = tuple(node for node in circuit.nodes if node not in added)
+    paths = (
+        Edge("L0H1", "L1H0", "path", 0.5, "q", 0.1, 0.2, 0.4, 0.1, True),
+        Edge("L0H1", "L1H0", "path", -0.25, "k", 0.2, 0.1, causal=False),
+        Edge("L0H1", "readout", "path", 0.125, "readout"),
+    )
+    return dataclasses.replace(circuit, nodes=(*first, *added), edges=(*circuit.edges, *paths))

@@ -147,7 +147,7 @@ def test_mermaid_declares_every_node_and_edge_once(circuit):
     body = lines[lines.index("flowchart BT") + 1 :]
     declared = [found[1] for line in body if (found := re.match(r"(\w+)[\[({].*\"", line))]
     assert sorted(declared) == sorted(node.id.replace(".", "_") for node in circuit.nodes)
-    drawn = [line for line in body if re.fullmatch(r"\w+ (-\.->|-->|==>) \w+", line)]
+    drawn = [line for line in body if re.fullmatch(r"\w+ (-\.->|-->|==>)(\|\w+\??\|)? \w+", line)]
     assert len(drawn) == len(circuit.edges)
     assert sum(line.startswith("linkStyle ") for line in body) == len(circuit.edges)
     assert sum(line.startswith("subgraph ") for line in body) == body.count("end")
@@ -187,3 +187,11 @@ def test_edges_of_one_kind_are_compared_with_each_other_only():
         (TOWARDS, "5.00"),
         (NEITHER, "1.00"),
     ]
+
+
+def test_a_path_bears_its_input_and_says_where_it_is_not_shown(pathed):
+    assert '"L0H1" -> "L1H0" [style=solid' in dot(pathed)
+    assert 'label="q"];' in dot(pathed)
+    assert 'label="k?", arrowhead="empty"];' in dot(pathed)
+    assert "L0H1 -->|q| L1H0" in mermaid(pathed)
+    assert "L0H1 -->|k?| L1H0" in mermaid(pathed)

@@ -1,5 +1,6 @@
 import copy
 import json
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from circuits.assets import shipped
 from circuits.errors import DataError
 from circuits.export import circuit_from_json, circuit_to_json, read_circuit
-from circuits.graph.circuit import EDGE_KINDS, FORMAT, NODE_KINDS, Circuit, Edge, Node
+from circuits.graph.circuit import EDGE_KINDS, FORMAT, NODE_KINDS, Circuit, Edge, Node, Via
 from circuits.provenance import Provenance
 
 FEW = settings(max_examples=20, deadline=None)
@@ -34,7 +35,8 @@ def test_the_schema_knows_the_kinds_and_fields_of_the_circuit(schema):
     assert tuple(node["properties"]["kind"]["enum"]) == NODE_KINDS
     assert tuple(edge["properties"]["kind"]["enum"]) == tuple(EDGE_KINDS)
     assert list(node["properties"]) == list(Node.__dataclass_fields__)
-    assert list(edge["properties"]) == list(Edge.__dataclass_fields__)
+    assert list(edge["properties"]) == [*Edge.__dataclass_fields__, "key"]
+    assert edge["properties"]["via"]["enum"] == list(get_args(Via))
     provenance = schema["$defs"]["provenance"]["properties"]
     assert list(provenance) == list(Provenance.__dataclass_fields__)
     assert schema["properties"]["format"]["const"] == FORMAT
@@ -117,7 +119,10 @@ MUTATIONS = [
     ),
     (change(["nodes", 1], "L0H1"), r"^nodes\[1\] is 'L0H1'; write an object"),
     (change(["nodes"], {}), r"^nodes is an object; write an array"),
-    (change(["edges", 1, "kind"], "path"), r"^edges\[1\]\.kind \(edge 'L0H1' -> 'L0.attn'\) is"),
+    (change(["edges", 1, "kind"], "road"), r"^edges\[1\]\.kind \(edge 'L0H1' -> 'L0.attn'\) is"),
+    (change(["edges", 1, "kind"], "path"), r"^edges\[1\] \(edge 'L0H1' -> 'L0.attn'\) lacks 'via'"),
+    (change(["edges", 1, "via"], "q"), r"^edges\[1\]\.via .* is 'q' but must be absent"),
+    (change(["edges", 0, "causal"], True), r"^edges\[0\]\.causal .* must be absent"),
     (change(["edges", 0, "weight"], 0.5), r"^edges\[0\]\.weight .* is 0.5 but must be absent"),
     (change(["edges", 1, "source"], "H1"), r"^edges\[1\]\.source .* is 'H1', which does not"),
     (change(["scores", "share"], "high"), r"^scores\.share is 'high'; write a number"),

@@ -52,9 +52,10 @@ def test_the_same_circuit_gives_the_same_file(circuit, tmp_path):
 def test_networkx_reads_the_json_as_it_is(circuit):
     graph = nx.node_link_graph(circuit_to_json(circuit), edges="edges")
     assert isinstance(graph, nx.DiGraph)
-    assert not graph.is_multigraph()
+    assert graph.is_multigraph() == bool(circuit.paths)
     assert dict(graph.nodes(data=True)) == dict(circuit.to_networkx().nodes(data=True))
     assert list(graph.edges(data=True)) == list(circuit.to_networkx().edges(data=True))
+    assert list(graph.edges) == list(circuit.to_networkx().edges)
     assert graph.graph["emotion"] == circuit.emotion
 
 
@@ -213,3 +214,38 @@ def test_reading_a_circuit_imports_no_torch(circuit, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_paths_come_back_and_networkx_tells_them_apart(pathed):
+    values = circuit_to_json(pathed)
+    assert circuit_from_json(values) == pathed
+    assert values["multigraph"] is True
+    graph = nx.node_link_graph(values, edges="edges")
+    assert isinstance(graph, nx.MultiDiGraph)
+    assert graph.edges["L0H1", "L1H0", "q"]["exact"] == 0.4
+    assert graph.edges["L0H1", "L1H0", "k"]["causal"] is False
+    assert graph.edges["L0H1", "readout", "direct"]["weight"] == 0.25
+    assert graph.edges["L0H1", "readout", "readout"]["weight"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: v.update(multigraph=False), "multigraph is false; write true"),
+        (lambda v: v["edges"][0].pop("key"), r"edges\[0\].key is None; write 'residual'"),
+        (lambda v: v["edges"][5].update(key="k"), r"edges\[5\].key is 'k'; write 'q'"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(pathed, change, said):
+    values = circuit_to_json(pathed)
+    change(values)
+    with pytest.raises(DataError, match=said):
+        circuit_from_json(values)
+
+
+def test_a_circuit_without_paths_is_written_as_before(circuit):
+    values = circuit_to_json(circuit)
+    assert values["multigraph"] is False
+    assert all(set(edge) <= {"source", "target", "kind", "weight"} for edge in values["edges"])
+    with pytest.raises(DataError, match="multigraph is true; write false, since .* no paths"):
+        circuit_from_json({**values, "multigraph": True})

@@ -39,7 +39,15 @@ def test_the_tables_give_back_every_node_and_edge(circuit):
         for row in cells(nodes_csv(circuit))
     )
     edges = tuple(
-        Edge(row["source"], row["target"], row["kind"], number(row["weight"]))
+        Edge(
+            row["source"],
+            row["target"],
+            row["kind"],
+            number(row["weight"]),
+            row["via"] or None,
+            **{n: number(row[n]) for n in ("stderr", "control", "exact", "exact_stderr")},
+            causal={"True": True, "False": False, "": None}[row["causal"]],
+        )
         for row in cells(edges_csv(circuit))
     )
     assert nodes == circuit.nodes

@@ -169,3 +169,35 @@ def test_an_interval_is_the_score_within_two_standard_errors():
 def test_a_score_beats_its_control_with_its_whole_interval(effect, stderr, control, beats):
     node = Node("L0H1", "head", 0, effect=effect, stderr=stderr, control=control)
     assert node.beats_control is beats
+
+
+@pytest.mark.parametrize(
+    ("edge", "said"),
+    [
+        (Edge("embed", "L0H1", "path"), "is a path into None"),
+        (Edge("embed", "L0H1", "path", via="mlp"), "is a path into 'mlp'"),
+        (Edge("embed", "L0.attn", "path", via="mlp"), "is a path into 'mlp'"),
+        (Edge("embed", "readout", "path", via="q"), "is a path into 'q'"),
+        (Edge("L0.attn", "readout", "path", via="readout"), "from a whole attention"),
+        (Edge("embed", "L0H1", "direct", via="q"), "only a path has via"),
+        (Edge("embed", "L0H1", "direct", 1.0, causal=True), "only a path has via"),
+    ],
+)
+def test_a_path_enters_by_an_input_that_its_target_has(edge, said):
+    with pytest.raises(CircuitError, match=said):
+        of(*ALL, edges=[edge])
+
+
+def test_no_path_lies_inside_one_sublayer():
+    neuron = Node("L1N3", "neuron", 1)
+    with pytest.raises(CircuitError, match=r"L1N3 -> L1\.mlp is a path inside one sublayer"):
+        of(neuron, MLP, edges=[Edge("L1N3", "L1.mlp", "path", via="mlp")])
+
+
+def test_two_nodes_may_have_a_path_by_every_input():
+    edges = [Edge("embed", "L0H1", "path", 1.0, via) for via in ("q", "k", "v")]
+    circuit = of(*ALL, edges=edges)
+    assert circuit.paths == tuple(edges)
+    assert list(circuit.to_networkx().edges) == [("embed", "L0H1", via) for via in "qkv"]
+    with pytest.raises(CircuitError, match=r"edge embed -> L0H1\.k occurs twice"):
+        of(*ALL, edges=[*edges, edges[1]])

@@ -12,9 +12,13 @@ from circuits.data.prompts import asked_prompts, plain
 from circuits.data.replies import Reply
 from circuits.errors import ModelError
 from circuits.measure.directions import emotion_directions
+from circuits.measure.exact_paths import exact_paths
 from circuits.measure.heads import head_effects
 from circuits.measure.importance import sublayer_importance
 from circuits.measure.neurons import neuron_effects
+from circuits.measure.pairs import make_pairs
+from circuits.measure.paths import path_effects
+from circuits.measure.readouts import Projection
 from circuits.measure.sweep import arrange, sweep
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Add, Replace, edited
@@ -121,6 +125,23 @@ def last_of(model, tokens, hook, layer):
 def family(request, tokenizer, contexts, provenance):
     model = wrap_model(random_model(*EXACT[request.param], tokenizer), tokenizer)
     return model, *measured(model, contexts, provenance)
+
+
+def test_paths_add_up_to_their_senders_and_to_their_mlp(family, contexts, provenance):
+    model = family[0]
+    drawn = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    pairs = make_pairs(model, contexts[:2], *EMOTIONS)
+    every = [(1, neuron) for neuron in range(model.cfg.d_mlp)]
+    found = path_effects(model, pairs, Projection(drawn), provenance, neurons=every)
+    assert found.gap < 1e-4
+    own = torch.tensor([name.startswith("L1N") for name in found.receiver])
+    whole = found.mean[:, found.index("receiver", "L1.mlp")]
+    assert (found.mean[:, own].sum(1) - whole).abs().max() < 1e-4 * found.mean.abs().max()
+    edges = [("embed", "readout"), ("L0H0", "readout")]
+    exact = exact_paths(model, pairs, Projection(drawn), provenance, [*edges, ("L0H0", "L1H1.q")])
+    assert torch.isfinite(exact.effect).all()
+    straight = [found.at("mean", sender=s, receiver=r) for s, r in edges]
+    assert exact.mean[:2].tolist() == pytest.approx(straight, rel=1e-3, abs=1e-4)
 
 
 def test_every_identity_holds(family):

@@ -9,6 +9,7 @@ import torch
 
 from circuits import plot
 from circuits.errors import DataError
+from circuits.graph.circuit import Edge
 from circuits.measure.directions import similarity
 from circuits.measure.expression import wilson
 from circuits.names import EMOTIONS
@@ -214,6 +215,30 @@ def test_nodes_of_a_circuit_do_not_lie_on_each_other(samples):
         place for t in figure.data if t.mode == "markers" for place in zip(t.x, t.y, strict=True)
     ]
     assert len(set(places)) == len(places) == 28 * (3 + 24 + 2)
+
+
+def test_paths_are_as_wide_as_they_are_strong_and_differ_by_input_and_sign(samples):
+    plain = samples.circuit(layers=3, n_heads=2, n_neurons=4)
+    paths = (
+        Edge("embed", "L1H0", "path", 4.0, "q", 0.5, 0.25, causal=True),
+        Edge("embed", "L1H1", "path", 0.5, "q", 0.5, 0.25, causal=True),
+        Edge("L0H1", "L1H1", "path", -2.0, "k", 0.5, exact=-3.0, exact_stderr=0.25),
+        Edge("L0H0", "L1.mlp", "path", 1.0, "mlp", causal=False),
+    )
+    figure = graph(dataclasses.replace(plain, edges=(*plain.edges, *paths)), most=8)
+    strong, weak, points = named(figure, "path into q (towards)")
+    assert strong.line.width > weak.line.width
+    assert [strong.showlegend, weak.showlegend, points.showlegend] == [True, False, False]
+    assert points.customdata[0] == (
+        "<b>embed -> L1H0.q</b><br>attributed 4 ± 0.5<br>control 0.25, beaten"
+    )
+    away, _ = named(figure, "path into k (away)")
+    assert away.line.color != strong.line.color
+    assert away.line.dash != strong.line.dash
+    assert "patched -3 ± 0.25" in _.customdata[0]
+    hidden = named(figure, "path into mlp (towards, not shown to be causal)")
+    assert {trace.visible for trace in hidden} == {"legendonly"}
+    assert not [trace for trace in graph(plain, most=8).data if "path" in (trace.name or "")]
 
 
 def test_drawing_something_else_says_what_can_be_drawn():

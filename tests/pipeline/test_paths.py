@@ -1,0 +1,118 @@
+"""Paths of the circuits of a run."""
+
+import dataclasses
+
+import pytest
+from typer.testing import CliRunner
+
+from circuits.assets import shipped
+from circuits.cli.app import app
+from circuits.errors import RunError
+from circuits.export import read_circuit
+from circuits.files import read_json, write_json
+from circuits.measure.exact_paths import ExactPaths
+from circuits.measure.paths import PathEffects
+from circuits.pipeline import Plan, Study, run
+from circuits.pipeline.paths import PathOptions, PathStudy
+
+OPTIONS = PathOptions(contexts=3, keep=20, sample=12)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    plan = Plan(
+        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
+        test=shipped("sev/test.jsonl"), out=tmp_path_factory.mktemp("paths") / "run",
+        emotions=("anger", "fear"), scenarios=8, dev_scenarios=2, test_scenarios=4,
+    )  # fmt: skip
+    wanted = ("replies", "judgements", "directions", "effects", "importance", "circuits")
+    return run(plan, stages=wanted).folder
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    return PathStudy(folder, OPTIONS).measure("anger")
+
+
+def test_circuits_get_their_paths_and_are_exported_again(folder, measured):
+    circuit, said = measured
+    assert read_circuit(folder / "circuits" / "anger.json") == circuit
+    assert read_circuit(folder / "export" / "anger.json") == circuit
+    assert Study(folder).circuits["anger"].paths == circuit.paths != ()
+    assert Study(folder).circuits["fear"].paths == ()
+    assert all(edge.exact is not None and edge.causal is not None for edge in circuit.paths)
+    assert said["causal"] == sum(edge.causal is True for edge in circuit.paths)
+    assert "path" in (folder / "export" / "anger.edges.csv").read_text()
+
+
+def test_records_say_how_far_attribution_agrees_with_patching(folder, measured):
+    place = folder / "paths" / "anger"
+    effects, exact = (
+        PathEffects.load(place / "attribution"), ExactPaths.load(place / "patching"),
+    )  # fmt: skip
+    said = read_json(place / "paths.json")
+    assert said["agreement"]["count"] == 12
+    assert said["agreement"]["spearman"] > 0.7
+    assert said["receipts"] == {"attribution": effects.receipt, "patching": exact.receipt}
+    assert effects.n_contexts == 3
+    assert effects.provenance.options["split"] == "test"
+    assert "event" in effects.role
+
+
+def test_the_cost_is_told_before(folder, measured):
+    _, said = measured
+    told = PathStudy(folder, OPTIONS).cost("anger")
+    counts = {k: v for k, v in told["attribution"].to_json().items() if k != "memory"}
+    assert counts == said["receipts"]["attribution"]
+    most, done = told["patching (at most)"], said["receipts"]["patching"]
+    assert most.passes == done["passes"]
+    assert most.token_layers >= done["token_layers"]
+    assert most.steps >= done["steps"]
+
+
+def test_dev_contexts_and_another_emotion_will_do_too(folder, measured):
+    options = dataclasses.replace(
+        OPTIONS, split="dev", other="fear", method="eap-ig", steps=2, mode="denoising"
+    )
+    circuit, said = PathStudy(folder, options).measure("anger")
+    assert said["options"]["other"] == "fear"
+    assert circuit.paths
+
+
+@pytest.mark.parametrize(
+    ("options", "emotion", "said"),
+    [
+        ({"other": "anger"}, "anger", "'anger' is the emotion itself"),
+        ({"contexts": 13}, "anger", "asked for 13, the test split of .* has 12"),
+        ({}, "joy", "has no emotion 'joy'"),
+    ],
+)
+def test_what_a_run_lacks_is_refused(folder, options, emotion, said):
+    with pytest.raises(RunError, match=said):
+        PathStudy(folder, dataclasses.replace(OPTIONS, **options)).measure(emotion)
+
+
+def test_options_that_make_no_sense_are_refused(folder, tmp_path):
+    with pytest.raises(RunError, match="--sample: 2 is too few; give 3 or more"):
+        PathOptions(sample=2)
+    with pytest.raises(RunError, match="is no run folder"):
+        PathStudy(tmp_path, OPTIONS)
+    log = read_json(folder / "run.json")
+    write_json(tmp_path / "run.json", {**log, "plan": {**log["plan"], "imported": {}}})
+    with pytest.raises(RunError, match="holds imported results, without a model"):
+        PathStudy(tmp_path, OPTIONS)
+
+
+def test_the_command_says_the_cost_and_shows_the_paths(folder):
+    words = ("paths", str(folder), "--contexts", "2", "--keep", "8", "--sample", "5")
+    ask = CliRunner().invoke
+    dry = ask(app, [*words, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert "What would be run" in dry.output
+    assert "backward" in dry.output
+    shown = ask(app, [*words, "--emotion", "fear"])
+    assert shown.exit_code == 0, shown.output
+    assert "Paths between the parts" in shown.output
+    assert Study(folder).circuits["fear"].paths
+    wrong = ask(app, [*words, "--against", "joy"])
+    assert "--against: 'joy' is neither plain nor one of anger" in str(wrong.exception)
