@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from circuits.measure.pairs import Pair
-from circuits.measure.parts import Parts
+from circuits.measure.parts import PAIRS_AT_ONCE, Parts
 from circuits.measure.readouts import Readout, ReplyLikelihood
 from circuits.model.partial import layers_run
 from circuits.model.protocol import Model, dtype_of
@@ -12,7 +12,6 @@ from circuits.names import component
 
 __all__ = ["parts_cost"]
 
-_PAIRS_AT_ONCE = 8
 
 
 def parts_cost(model: Model, pairs: Sequence[Pair], readout: Readout, parts: Parts) -> Cost:
@@ -24,8 +23,8 @@ def parts_cost(model: Model, pairs: Sequence[Pair], readout: Readout, parts: Par
     """
     firsts = [_first(part) for part in parts]
     total = Cost()
-    for begin in range(0, len(pairs), _PAIRS_AT_ONCE):
-        some = pairs[begin : begin + _PAIRS_AT_ONCE]
+    for begin in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[begin : begin + PAIRS_AT_ONCE]
         if not isinstance(readout, ReplyLikelihood):
             total += _batch(model, some, 0, firsts, readout.site == "resid_post")
             continue
