@@ -13,7 +13,6 @@ from circuits.names import component
 __all__ = ["parts_cost"]
 
 
-
 def parts_cost(model: Model, pairs: Sequence[Pair], readout: Readout, parts: Parts) -> Cost:
     """Cost of :func:`~circuits.measure.parts.patch_parts` with the same arguments.
 

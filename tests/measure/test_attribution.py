@@ -1,5 +1,7 @@
 """Attributions keep their sums, cost what they say, and say how far they can be trusted."""
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -55,7 +57,10 @@ def test_batches_and_their_padding_do_not_change_the_scores(
         )
     for name in NodeScores.axes:
         one, three, five = (getattr(scores, name) for scores in found)
-        size = {"rtol": 0, "atol": 1e-6 * max(1.0, float(one.nan_to_num().abs().max()))}
+        size: dict[str, Any] = {
+            "rtol": 0,
+            "atol": 1e-6 * max(1.0, float(one.nan_to_num().abs().max())),
+        }
         torch.testing.assert_close(three, one, equal_nan=True, **size)
         torch.testing.assert_close(five, one, equal_nan=True, **size)
 
@@ -64,7 +69,7 @@ def test_batches_and_their_padding_do_not_change_the_scores(
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_heads_sum_to_their_attention_and_neurons_to_their_mlp(llama, pairs, readout, method, mode):
     found = attribute(llama, pairs, readout, NOTHING, method, mode=mode, steps=2, sample=2)
-    size = {"rtol": 1e-4, "atol": 1e-4}
+    size: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(found.heads.sum(-1), found.sublayers[..., 0], **size)
     torch.testing.assert_close(found.neurons.sum(-1), found.sublayers[..., 1], **size)
     assert found.heads.abs().max() > 0.01
@@ -102,7 +107,7 @@ def test_integrated_inputs_account_for_the_whole_gap(mini, contexts, mode):
 def test_passes_are_those_that_were_told_before(llama, pairs, readout, method, kind, mode):
     logits = LogitDifference(torch.tensor([5]), torch.tensor([9, 20]))
     judged = readout if kind == "projection" else logits
-    options = {"mode": mode, "steps": 3, "sample": 5}
+    options: dict[str, Any] = {"mode": mode, "steps": 3, "sample": 5}
     cost = attribution_cost(llama, pairs, judged, method, **options)
     with counted() as receipt:
         found = attribute(llama, pairs, judged, NOTHING, method, **options)

@@ -4,6 +4,7 @@ The oracles take no gradient: they move an activation a little and look at the r
 """
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from circuits.model.loading import wrap_model
 from circuits.provenance import Provenance
 
 NOTHING = Provenance()
-CLOSE = {"rtol": 1e-6, "atol": 1e-9}
+CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_atp_equals_the_scores_of_transformer_lens(plainly, tokenizer, contexts)
             mlps[node.layer] += score
         else:
             embed += score
-    size = {"rtol": 1e-6, "atol": 1e-6}
+    size: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
     torch.testing.assert_close(scores.heads[0].float(), heads, **size)
     torch.testing.assert_close(scores.sublayers[0, :, 1].float(), mlps, **size)
     assert float(scores.inputs[0]) == pytest.approx(embed, rel=1e-6)

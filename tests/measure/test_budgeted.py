@@ -25,7 +25,7 @@ def setting(llama, contexts):
 
 @pytest.fixture(scope="module")
 def found(llama, setting):
-    return budgeted(llama, *setting, NOTHING, exact=9, sample=4, seed=2)
+    return budgeted(llama, setting[0], setting[1], NOTHING, exact=9, sample=4, seed=2)
 
 
 def test_the_largest_scores_are_replaced_by_exact_effects(llama, setting, found):
@@ -89,10 +89,10 @@ def test_a_saved_record_is_read_as_it_was(found, tmp_path):
 @pytest.mark.parametrize("exact", [0, 155])
 def test_a_budget_that_confirms_nothing_or_leaves_nothing_is_refused(llama, setting, exact):
     with pytest.raises(DataError, match=f"can confirm 1 to 154 of the model's 156.*found {exact}"):
-        budgeted(llama, *setting, NOTHING, exact=exact)
+        budgeted(llama, setting[0], setting[1], NOTHING, exact=exact)
 
 
 def test_too_few_halves_are_refused_before_any_pass(llama, setting):
     with counted() as receipt, pytest.raises(DataError, match="3 random halves are too few"):
-        budgeted(llama, *setting, NOTHING, exact=5, draws=3)
+        budgeted(llama, setting[0], setting[1], NOTHING, exact=5, draws=3)
     assert receipt.passes == 0
