@@ -23,8 +23,6 @@ AXES = {
     "prompt", "context", "emotion", "judged", "valence", "layer", "sublayer", "head", "neuron",
     "group", "site", "sender", "receiver", "node", "dose", "method", "pos", "d_model", "d_head",
     "d_mlp", "width", "batch", "vocab",
-    # Where a patch is put, and the two runs it is put between.
-    "place", "run",
     # Left-out themes, halves of a split, heads or neurons alike, random draws.
     "theme", "split", "component", "draw",
     # Where a patch is put, and the runs it is put between.

@@ -4,7 +4,7 @@ Every score estimates what exact patching of the component at all matched positi
 the readout with the clean value minus the readout with the corrupt one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,13 +136,8 @@ def attribute(
         **found,
         sampled=chosen,
         exact=exact,
+        **_labels(found),
         place=places.names,
-        layer=tuple(range(model.cfg.n_layers)),
-        head=tuple(range(found["heads"].shape[-1])),
-        neuron=tuple(range(found["neurons"].shape[-1])),
-        group=tuple(range(found["keys"].shape[-1])),
-        sublayer=SUBLAYERS,
-        run=("clean", "corrupt"),
         component=names,
         agreement=agreement(names, chosen, exact),
         emotion=pairs[0].emotion,
@@ -161,7 +156,7 @@ def check_request(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    method: Method,
+    method: str,
     steps: int,
     sample: int,
 ) -> Projection | LogitDifference:
@@ -194,6 +189,13 @@ def estimates(heads: Tensor, neurons: Tensor, names: Sequence[str]) -> Float[Ten
         table = heads if part.kind == "head" else neurons
         found.append(table[0, part.layer, part.index])
     return torch.stack(found)
+
+
+def _labels(found: Mapping[str, Tensor]) -> dict[str, Any]:
+    tables = {"head": "heads", "neuron": "neurons", "group": "keys"}
+    labels = {axis: tuple(range(found[table].shape[-1])) for axis, table in tables.items()}
+    layers = tuple(range(found["heads"].shape[1]))
+    return {**labels, "layer": layers, "sublayer": SUBLAYERS, "run": ("clean", "corrupt")}
 
 
 def _places(pairs: Sequence[Pair], by: By) -> Places:

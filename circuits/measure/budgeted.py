@@ -14,7 +14,7 @@ from circuits.measure.attribution_cost import attribution_cost
 from circuits.measure.attribution_methods import Method
 from circuits.measure.cases import Mode
 from circuits.measure.missed import Groups, missed, order
-from circuits.measure.moments import Moments
+from circuits.measure.moments import Moments, Summary
 from circuits.measure.pairs import Pair
 from circuits.measure.parts import patch_parts
 from circuits.measure.parts_cost import parts_cost
@@ -115,26 +115,18 @@ def budgeted(
     )
     names = _ranked(scores)
     chosen, rest = names[:exact], names[exact:]
-    effects = patch_parts(model, pairs, readout, chosen, mode=mode)
-    moments = Moments((1, exact))
-    moments.update(effects, torch.zeros(len(effects), dtype=torch.long))
-    summary = moments.result()
+    effects = _over_contexts(patch_parts(model, pairs, readout, chosen, mode=mode))
 
     def joint(groups: Groups) -> Float[Tensor, " group"]:
         return patch_parts(model, pairs, readout, groups, mode=mode).mean(0)
 
     bound = missed(joint, rest, draws=draws, confidence=confidence, seed=seed)
-    heads, heads_exact = _confirmed(scores.heads[0], "head", chosen, summary.mean[0])
-    neurons, neurons_exact = _confirmed(scores.neurons[0], "neuron", chosen, summary.mean[0])
     return VerifiedScores(
         provenance=provenance,
-        heads=heads,
-        heads_exact=heads_exact,
-        neurons=neurons,
-        neurons_exact=neurons_exact,
+        **_confirmed(scores, chosen, effects.mean[0]),
         estimate=estimates(scores.heads, scores.neurons, chosen),
-        effect=summary.mean[0],
-        stderr=summary.stderr[0],
+        effect=effects.mean[0],
+        stderr=effects.stderr[0],
         first_half=bound.first.float(),
         second_half=bound.second.float(),
         component=chosen,
@@ -199,13 +191,18 @@ def _ranked(scores: NodeScores) -> tuple[str, ...]:
     return tuple(names[i] for i in torch.cat(sizes).argsort(descending=True).tolist())
 
 
-def _confirmed(
-    table: Tensor, kind: str, chosen: Sequence[str], effects: Tensor
-) -> tuple[Tensor, Tensor]:
-    table, known = table.clone(), torch.zeros_like(table, dtype=torch.bool)
+def _over_contexts(effects: Float[Tensor, "pair part"]) -> Summary:
+    moments = Moments((1, effects.shape[1]))
+    moments.update(effects, torch.zeros(len(effects), dtype=torch.long))
+    return moments.result()
+
+
+def _confirmed(scores: NodeScores, chosen: Sequence[str], effects: Tensor) -> dict[str, Tensor]:
+    """Scores with exact effects in their places, and which they are."""
+    tables = {"heads": scores.heads[0].clone(), "neurons": scores.neurons[0].clone()}
+    known = {kind: torch.zeros_like(table, dtype=torch.bool) for kind, table in tables.items()}
     for name, effect in zip(chosen, effects, strict=True):
         part = component(name)
-        if part.kind == kind:
-            table[part.layer, part.index] = effect
-            known[part.layer, part.index] = True
-    return table, known
+        tables[f"{part.kind}s"][part.layer, part.index] = effect
+        known[f"{part.kind}s"][part.layer, part.index] = True
+    return tables | {f"{kind}_exact": own for kind, own in known.items()}

@@ -88,7 +88,8 @@ def trace(
         ModelError: a site did not run.
     """
     with torch.enable_grad():
-        return _forward(model, tokens, sites, score, at, hooks).trace()
+        graph = _forward(model, tokens, sites, score, at, hooks)
+    return graph.trace()
 
 
 def trace_layers_dropped(
@@ -112,12 +113,12 @@ def trace_layers_dropped(
     gates = [_gate(site, i, dropped) for i in layers for site in ("attn_out", "mlp_out")]
     with torch.enable_grad():
         graph = _forward(model, tokens, sites, score, at, (), after=gates)
-        yield graph.trace(again=True)
-        for layer in layers:
-            dropped.add(layer)
-            found = graph.trace(again=layer < layers[-1])
-            dropped.clear()
-            yield found
+    yield graph.trace(again=True)
+    for layer in layers:
+        dropped.add(layer)
+        found = graph.trace(again=layer < layers[-1])
+        dropped.clear()
+        yield found
 
 
 @torch.no_grad()
@@ -145,34 +146,39 @@ def _forward(
     after: Sequence[Hook] = (),
 ) -> _Graph:
     values: _Table = {site: {} for site in sites}
-    last: dict[str, Tensor] = {}
-
-    def holder(site: str, layer: int) -> Hook:
-        def hold(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-            values[site][layer] = activation
-            # Returned, since TransformerLens may show hooks another view than the model goes on
-            # with; what is returned is what the model goes on with.
-            return activation
-
-        return hook_at(site, layer), hold
-
-    def hold_last(activation: Tensor, hook: object) -> None:
-        last["seen"] = activation[:, -1]
-
-    def leaf(activation: Tensor, hook: object) -> Tensor:
-        return activation.detach().requires_grad_()
-
-    readers = [holder(site, layer) for site, layers in sites.items() for layer in layers]
-    begin: Hook = (hook("resid_pre", 0), leaf)
-    end = [] if at == "logits" else [(hook(at, model.cfg.n_layers - 1), hold_last)]
+    last: list[Tensor] = []
+    readers = [_holder(values, site, layer) for site, layers in sites.items() for layer in layers]
+    begin: Hook = (hook("resid_pre", 0), _leaf)
+    end = [] if at == "logits" else [_last_holder(at, model.cfg.n_layers - 1, last)]
     with model.hooks(fwd_hooks=[begin, *hooks, *readers, *after, *end]):
         if at == "logits":
-            last["seen"] = run(model, tokens)[:, -1]
+            last.append(run(model, tokens)[:, -1])
         else:
             read(model, tokens)
     _check([(site, layer) for site in sites for layer in sites[site]], values)
     rows, width = tokens.ids.shape
-    return _Graph(values, score(last["seen"]), (rows, width, model.cfg.n_layers))
+    return _Graph(values, score(last[0]), (rows, width, model.cfg.n_layers))
+
+
+def _holder(values: _Table, site: str, layer: int) -> Hook:
+    def hold(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
+        values[site][layer] = activation
+        # Returned, since TransformerLens may show hooks another view than the model goes on
+        # with; what is returned is what the model goes on with.
+        return activation
+
+    return hook(site, layer), hold
+
+
+def _last_holder(site: str, layer: int, last: list[Tensor]) -> Hook:
+    def hold_last(activation: Tensor, hook: object) -> None:
+        last.append(activation[:, -1])
+
+    return hook(site, layer), hold_last
+
+
+def _leaf(activation: Tensor, hook: object) -> Tensor:
+    return activation.detach().requires_grad_()
 
 
 class _Gate(torch.autograd.Function):
@@ -200,11 +206,6 @@ def _gate(site: str, layer: int, dropped: set[int]) -> Hook:
 
 def _detached(values: _Table) -> _Table:
     return {site: {i: v.detach() for i, v in own.items()} for site, own in values.items()}
-
-
-def hook_at(site: str, layer: int) -> str:
-    """The hook name; a function of its own because hooks call their hook point ``hook``."""
-    return hook(site, layer)
 
 
 def _check(held: Sequence[tuple[str, int]], values: Mapping[str, Mapping[int, Tensor]]) -> None:
