@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +14,7 @@ from circuits.measure.attribution import NodeScores, attribute, estimates
 from circuits.measure.attribution_cost import attribution_cost
 from circuits.measure.attribution_methods import Method
 from circuits.measure.cases import Mode
-from circuits.measure.missed import Groups, missed, order
+from circuits.measure.missed import Groups, Missed, missed, order
 from circuits.measure.moments import Moments, Summary
 from circuits.measure.pairs import Pair
 from circuits.measure.parts import patch_parts
@@ -127,12 +128,9 @@ def budgeted(
         estimate=estimates(scores.heads, scores.neurons, chosen),
         effect=effects.mean[0],
         stderr=effects.stderr[0],
-        first_half=bound.first.float(),
-        second_half=bound.second.float(),
+        **_bounded(bound),
         component=chosen,
-        bound=bound.bound,
         confidence=confidence,
-        departure=bound.departure,
         **{name: getattr(scores, name) for name in _SHARED},
     )
 
@@ -189,6 +187,11 @@ def _ranked(scores: NodeScores) -> tuple[str, ...]:
         sizes.append(table.abs().flatten())
         names += [name(layer, unit) for layer in scores.layer for unit in range(table.shape[1])]
     return tuple(names[i] for i in torch.cat(sizes).argsort(descending=True).tolist())
+
+
+def _bounded(found: Missed) -> dict[str, Any]:
+    halves = {"first_half": found.first.float(), "second_half": found.second.float()}
+    return {**halves, "bound": found.bound, "departure": found.departure}
 
 
 def _over_contexts(effects: Float[Tensor, "pair part"]) -> Summary:
