@@ -49,6 +49,12 @@ def llama(tokenizer: Any) -> Model:
     return random_llama(tokenizer)
 
 
+@pytest.fixture(scope="session")
+def make_llama() -> Any:
+    """The builder of tiny random models, for tests that need one of their own."""
+    return random_llama
+
+
 def random_llama(tokenizer: Any, *, seed: int = 0, n_layers: int = 3) -> Model:
     """A tiny random Llama with grouped-query attention."""
     torch.manual_seed(seed)

@@ -1,0 +1,241 @@
+"""Attributions keep their sums, cost what they say, and say how far they can be trusted."""
+
+from inspect import unwrap
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from circuits.errors import AxisError, DataError, ModelError
+from circuits.measure import sides
+from circuits.measure.agreement import agreement, sampled_parts
+from circuits.measure.attribution import NodeScores, attribute
+from circuits.measure.attribution_cost import attribution_cost
+from circuits.measure.attribution_methods import METHODS
+from circuits.measure.pairs import make_pairs
+from circuits.measure.parts import patch_parts
+from circuits.measure.parts_cost import parts_cost
+from circuits.measure.query_key_fix import query_key_fix
+from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood
+from circuits.model.receipts import counted
+from circuits.names import component
+from circuits.provenance import Provenance
+
+NOTHING = Provenance()
+MODES = ["denoising", "noising"]
+GRADIENTS = ["atp", "relp", "ig-inputs", "ig-activations"]
+
+
+def asked(method) -> Any:
+    """A method by a name that may be none."""
+    return method
+
+
+def rank_correlation(one, other) -> float:
+    found: Any = spearmanr(one, other)
+    return float(found.statistic)
+
+
+@pytest.fixture(scope="module")
+def readout(llama):
+    vector = torch.randn(llama.cfg.d_model, generator=torch.Generator().manual_seed(3))
+    return Projection(vector / vector.norm())
+
+
+@pytest.fixture(scope="module")
+def pairs(llama, contexts):
+    """Five pairs of different length, against another emotion."""
+    return make_pairs(llama, contexts[:5], "anger", "fear")
+
+
+@pytest.fixture(scope="module")
+def from_plain(llama, contexts):
+    return make_pairs(llama, contexts[:5], "anger")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_and_their_padding_do_not_change_the_scores(
+    llama, pairs, readout, method, mode, monkeypatch
+):
+    assert len({len(pair.clean.ids) for pair in pairs}) > 1
+    found = []
+    for at_once in (1, 3, 5):
+        monkeypatch.setattr(sides, "PAIRS_AT_ONCE", at_once)
+        found.append(
+            attribute(llama, pairs, readout, NOTHING, method, mode=mode, steps=2, sample=2)
+        )
+    for name in NodeScores.axes:
+        one, three, five = (getattr(scores, name) for scores in found)
+        size: dict[str, Any] = {
+            "rtol": 0,
+            "atol": 1e-6 * max(1.0, float(one.nan_to_num().abs().max())),
+        }
+        torch.testing.assert_close(three, one, equal_nan=True, **size)
+        torch.testing.assert_close(five, one, equal_nan=True, **size)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_heads_sum_to_their_attention_and_neurons_to_their_mlp(llama, pairs, readout, method, mode):
+    found = attribute(llama, pairs, readout, NOTHING, method, mode=mode, steps=2, sample=2)
+    size: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(found.heads.sum(-1), found.sublayers[..., 0], **size)
+    torch.testing.assert_close(found.neurons.sum(-1), found.sublayers[..., 1], **size)
+    assert found.heads.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_places_of_different_roles_sum_to_all_matched_positions(llama, from_plain, readout, method):
+    if method == "ig-inputs":
+        from_plain = make_pairs(llama, [pair.context for pair in from_plain], "anger", "fear")
+    found = attribute(llama, from_plain, readout, NOTHING, method, by="role", steps=2, sample=2)
+    assert found.place[0] == "all"
+    assert "last" in found.place
+    for name in ("heads", "neurons", "sublayers"):
+        table = getattr(found, name)
+        torch.testing.assert_close(table[1:].sum(0), table[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_integrated_inputs_account_for_the_whole_gap(mini, contexts, mode):
+    # Both prompts have as many tokens, so that nothing unmatched differs.
+    pairs = make_pairs(mini, contexts[:3], "anger", "fear")
+    assert all(len(pair.clean.ids) == len(pair.corrupt.ids) for pair in pairs)
+    vector = torch.randn(mini.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    found = attribute(
+        mini, pairs, Projection(vector), NOTHING, "ig-inputs", mode=mode, steps=24, sample=2
+    )
+    gap = float(found.gap[0] - found.gap[1])
+    assert abs(gap) > 0.1
+    assert float(found.inputs[0]) == pytest.approx(gap, rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["projection", "logits"])
+@pytest.mark.parametrize("method", METHODS)
+def test_passes_are_those_that_were_told_before(llama, pairs, readout, method, kind, mode):
+    logits = LogitDifference(torch.tensor([5]), torch.tensor([9, 20]))
+    judged = readout if kind == "projection" else logits
+    options: dict[str, Any] = {"mode": mode, "steps": 3, "sample": 5}
+    cost = attribution_cost(llama, pairs, judged, method, **options)
+    with counted() as receipt:
+        found = attribute(llama, pairs, judged, NOTHING, method, **options)
+    assert cost.agrees(receipt)
+    assert cost.memory > 0
+    exact = parts_cost(llama, pairs, judged, found.component)
+    assert receipt.passes - exact.passes == len(pairs) * found.forwards
+    assert receipt.backward_passes == len(pairs) * found.backwards
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("atp", (2, 1)), ("atp*", (4, 7)), ("relp", (2, 1)), ("ig-inputs", (7, 5)),
+     ("ig-activations", (62, 60))],
+)  # fmt: skip
+def test_passes_of_each_method_with_six_layers_and_five_steps(method, passes):
+    assert METHODS[method].passes(6, 5) == passes
+
+
+def test_patching_replies_part_by_part_costs_what_was_told(llama, pairs):
+    ids = [pair.context.id for pair in pairs]
+    replies = ReplyLikelihood(dict.fromkeys(ids, (17, 23, 40)), dict.fromkeys(ids, (9, 31)))
+    parts = ["L0H1", ("L2N3", "L1H0"), "L2.mlp"]
+    cost = parts_cost(llama, pairs, replies, parts)
+    with counted() as receipt:
+        patch_parts(llama, pairs, replies, parts)
+    assert cost.agrees(receipt)
+
+
+def test_the_record_holds_exact_effects_of_its_sample_and_their_agreement(llama, pairs, readout):
+    found = attribute(llama, pairs, readout, NOTHING, sample=8, seed=4)
+    exact = patch_parts(llama, pairs, readout, found.component).mean(0)
+    torch.testing.assert_close(found.exact, exact)
+    for name, score in zip(found.component, found.sampled, strict=True):
+        part = component(name)
+        table = found.heads if part.kind == "head" else found.neurons
+        assert score == table[0, part.layer, part.index]
+    for kind in ("head", "neuron"):
+        own = torch.tensor([component(name).kind == kind for name in found.component])
+        said = found.agreement[kind]
+        assert said["sampled"] == 8
+        rank = rank_correlation(found.sampled[own], exact[own])
+        assert said["spearman"] == pytest.approx(rank, abs=1e-9)
+
+
+def test_a_saved_record_is_read_as_it_was(llama, pairs, readout, tmp_path):
+    found = attribute(llama, pairs, readout, NOTHING, "relp", by="role", sample=4)
+    found.save(tmp_path)
+    again = NodeScores.load(tmp_path)
+    assert again.agreement == found.agreement
+    assert again.place == found.place
+    torch.testing.assert_close(again.queries, found.queries, equal_nan=True)
+    assert torch.equal(again.neurons, found.neurons)
+
+
+def test_a_single_context_has_no_standard_error(llama, pairs, readout):
+    found = attribute(llama, pairs[:1], readout, NOTHING, sample=2)
+    assert bool(found.heads_stderr.isnan().all())
+    assert not bool(found.heads.isnan().any())
+
+
+def test_the_sample_is_spread_over_layers_and_repeats_with_its_seed(llama):
+    names = sampled_parts(llama, 6, seed=1)
+    assert names == sampled_parts(llama, 6, seed=1)
+    assert names != sampled_parts(llama, 6, seed=2)
+    assert len(set(names)) == 12
+    for kind in ("head", "neuron"):
+        layers = [component(name).layer or 0 for name in names if component(name).kind == kind]
+        assert sorted(layers) == [0, 0, 1, 1, 2, 2]
+    assert len(sampled_parts(llama, 10_000)) == 3 * (4 + 48)
+
+
+def test_agreement_of_known_numbers():
+    names = [f"L0H{i}" for i in range(8)] + ["L0N0", "L0N1"]
+    exact = torch.tensor([8.0, -7, 6, 5, 4, 3, 2, 1, 2, 3])
+    estimate = torch.tensor([9.0, 7, 6, 5, 4, 3, 2, 1, 1, 1])
+    found = agreement(names, estimate, exact)
+    assert found["head"]["sign"] == 7 / 8
+    assert found["head"]["top"] == 1.0
+    expected = rank_correlation(estimate[:8], exact[:8])
+    assert found["head"]["spearman"] == pytest.approx(expected)
+    assert found["neuron"]["spearman"] is None  # estimates without any order
+    assert agreement(names[:8], -exact[:8].flip(0), exact[:8])["head"]["top"] == 0.0
+
+
+def test_what_a_method_cannot_do_is_refused_by_name(
+    llama, pairs, from_plain, readout, make_llama, tokenizer
+):
+    replies = ReplyLikelihood({}, {})
+    for method in METHODS:
+        with pytest.raises(AxisError, match=f"method {method!r}".replace("*", r"\*")):
+            attribute(llama, pairs, replies, NOTHING, asked(method))
+    with pytest.raises(AxisError, match="'eap'; methods are atp, atp"):
+        unwrap(attribute)(llama, pairs, readout, NOTHING, asked("eap"))
+    for method in ("ig-inputs", "ig-activations"):
+        with pytest.raises(DataError, match=f"'{method}' needs one step or more, found 0"):
+            attribute(llama, pairs, readout, NOTHING, asked(method), steps=0)
+    with pytest.raises(DataError, match=r"anger against plain\) are the same in both prompts"):
+        attribute(llama, from_plain, readout, NOTHING, "ig-inputs")
+    with pytest.raises(DataError, match="two sampled components or more, found 1"):
+        attribute(llama, pairs, readout, NOTHING, sample=1)
+    with pytest.raises(DataError, match="no pair"):
+        attribute(llama, [], readout, NOTHING)
+    with pytest.raises(DataError, match="different emotions"):
+        attribute(llama, [*pairs, *from_plain], readout, NOTHING)
+    with pytest.raises(ModelError, match=r"'atp\*' drops layers"):
+        attribute(make_llama(tokenizer, n_layers=1), pairs, readout, NOTHING, "atp*")
+
+
+def test_patterns_that_are_no_softmax_are_refused(llama, pairs, readout, monkeypatch):
+    from circuits.measure import attribution_methods
+
+    def doubled(side, base):
+        return query_key_fix(
+            side, {**base, "scores": {i: 2 * s for i, s in base["scores"].items()}}
+        )
+
+    monkeypatch.setattr(attribution_methods, "query_key_fix", doubled)
+    with pytest.raises(ModelError, match="layer 0 are not the softmax of their scores"):
+        attribute(llama, pairs, readout, NOTHING, "atp*")
