@@ -71,7 +71,7 @@ class PathEffects(Record):
     draws: int
     gap: float
     """Largest difference between a sender's paths together and the sender as a whole, over
-    contexts and senders, relative to the largest sender of the context."""
+    contexts and senders, relative to the largest sender of the context (or the largest control)."""
     receipt: Mapping[str, int]
     """What was run."""
 
@@ -189,7 +189,9 @@ def _contrast(pairs: Sequence[Pair]) -> tuple[str, str | None]:
 
 def _gap(sums: Sums, ends: Ends) -> float:
     together = sums.scores[..., ends.whole()].sum(-1)
-    largest = sums.nodes.abs().amax(1, keepdim=True).clamp_min(1e-30)
+    # Where no sender matters, what rounds is the product of differences and gradients at an angle.
+    size = float(sums.control.max())
+    largest = sums.nodes.abs().amax(1, keepdim=True).clamp_min(max(size, 1e-30))
     return float(((together - sums.nodes).abs() / largest).max())
 
 
