@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -127,20 +128,40 @@ def candidates(of: Case) -> list[str]:
     return known + [others[i] for i in drawn]
 
 
-def recovered(seed: int) -> Iterator[tuple[str, str, Recovery]]:
-    """(nodes or edges, method, recovery) on the plant of a seed."""
-    of, plain = case(seed), case(seed, against_plain=True)
-    for method in NODE_METHODS:
-        found = beyond_floor(node_scores(of, method), 0.0)
-        yield "nodes", method, recovery(found, of.plant.true_nodes(emotion=of.emotion))
-    for method in NODE_METHODS:
-        if method != "ig-inputs":  # against plain prompts it has nothing to interpolate
-            found = beyond_floor(node_scores(plain, method), 0.0)
-            truth = plain.plant.true_nodes(emotion=plain.emotion)
-            yield "nodes, against plain", method, recovery(found, truth)
+@dataclass(frozen=True)
+class Found:
+    """What a method found on one plant, and how far its scores are from exact ones."""
+
+    what: str
+    method: str
+    recovery: Recovery
+    error: float
+    """Largest |score - exact effect|, in units of the largest exact effect."""
+
+
+def recovered(seed: int) -> Iterator[Found]:
+    """What every method finds on the plant of a seed."""
+    for what, against_plain in (("nodes", False), ("nodes, against plain", True)):
+        of = case(seed, against_plain=against_plain)
+        exact = node_scores(of, "patching")
+        truth = of.plant.true_nodes(emotion=of.emotion)
+        for method in NODE_METHODS:
+            if against_plain and method == "ig-inputs":
+                continue  # no matched token has another input, so there is nothing to interpolate
+            scores = node_scores(of, method)
+            found = recovery(beyond_floor(scores, 0.0), truth)
+            yield Found(what, method, found, _error(scores, exact))
+    of = case(seed)
+    paths = edge_scores(of, "path patching", candidates(of))
     for method in EDGE_METHODS:
-        found = beyond_floor(edge_scores(of, method, candidates(of)), 0.0)
-        yield "edges", method, recovery(found, of.true_edges)
+        edges = edge_scores(of, method, candidates(of))
+        found = recovery(beyond_floor(edges, 0.0), of.true_edges)
+        yield Found("edges", method, found, _error(edges, paths))
+
+
+def _error(scores: Mapping[Any, float], exact: Mapping[Any, float]) -> float:
+    apart = max(abs(scores[name] - exact[name]) for name in exact)
+    return apart / max(map(abs, exact.values()))
 
 
 def _candidates(
@@ -174,15 +195,12 @@ def main() -> None:
     parser.add_argument("--plants", type=int, default=20)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found: dict[tuple[str, str], list[Recovery]] = {}
+    found: dict[tuple[str, str], list[Found]] = {}
     for seed in range(given.plants):
-        for what, method, one in recovered(seed):
-            found.setdefault((what, method), []).append(one)
-    rows = [
-        (what, method, *(f"{_mean(own, k):.3f}" for k in ("precision", "recall")), _worst(own))
-        for (what, method), own in found.items()
-    ]
-    header = ("what", "method", "precision", "recall", "worst plant")
+        for one in recovered(seed):
+            found.setdefault((one.what, one.method), []).append(one)
+    rows = [(*names, *_row(own)) for names, own in found.items()]
+    header = ("what", "method", "precision", "recall", "worst plant", "error")
     table = Table(*header)
     for row in rows:
         table.add_row(*row)
@@ -199,16 +217,17 @@ _ABOUT = """# What each method recovers
 another, noising. Against plain: an emotion against no emotion, denoising.
 A part or edge counts as found if its |score| is above {floor:.0%} of the method's largest. Edges
 are looked for among the planted parts, the distractors, six unplanted parts, embedding and readout.
-Worst plant: the lowest of precision and recall. Made by `make plants`.
+Worst plant: the lowest of precision and recall. Error: the largest distance of a score from the
+exact effect, as a share of the largest effect (median over plants): what is found is not yet how
+much it does. Made by `make plants`.
 """
 
 
-def _mean(own: Sequence[Recovery], what: str) -> float:
-    return statistics.fmean(getattr(one, what) for one in own)
-
-
-def _worst(own: Sequence[Recovery]) -> str:
-    return f"{min(min(one.precision, one.recall) for one in own):.2f}"
+def _row(own: Sequence[Found]) -> tuple[str, ...]:
+    pairs = [(one.recovery.precision, one.recovery.recall) for one in own]
+    precision, recall = (statistics.fmean(pair[i] for pair in pairs) for i in (0, 1))
+    worst, error = min(map(min, pairs)), statistics.median(one.error for one in own)
+    return f"{precision:.3f}", f"{recall:.3f}", f"{worst:.2f}", f"{error:.0%}"
 
 
 if __name__ == "__main__":
