@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
-from circuits.model.forward import read, run
+from circuits.model.forward import Prefix, extend, read, run
 from circuits.model.protocol import Hook, Model
 from circuits.model.receipts import charge_backward
 from circuits.names import hook
@@ -39,6 +39,7 @@ def trace(
     *,
     at: str = "resid_post",
     hooks: Sequence[Hook] = (),
+    after: Prefix | None = None,
 ) -> Trace:
     """Run ``tokens`` forward once and backward once.
 
@@ -53,6 +54,7 @@ def trace(
         at: What the readout reads: ``resid_post`` of the last layer, ``final`` or ``logits``.
         hooks: Hooks of this pass (interpolated inputs, other rules for the backward pass); they
             come before the reading ones.
+        after: Keys and values of earlier tokens, constants from which ``tokens`` go on.
 
     Raises:
         ModelError: a site did not run, or has no influence on the readout.
@@ -64,10 +66,9 @@ def trace(
     end = [] if at == "logits" else [_last_holder(at, model.cfg.n_layers - 1, last)]
     readers = [_holder(place, found) for place in held]
     with torch.enable_grad(), model.hooks(fwd_hooks=[begin, *hooks, *readers, *end]):
-        if at == "logits":
-            last.append(run(model, tokens)[:, -1])
-        else:
-            read(model, tokens)
+        logits = _forward(model, tokens, after, wanted=at == "logits")
+        if logits is not None:
+            last.append(logits[:, -1])
         readout = score(last[0])
         _check(held, found)
         given = torch.autograd.grad(
@@ -82,6 +83,17 @@ def trace(
         # A place after everything that the readout reads has no influence on it.
         gradients[site][layer] = torch.zeros_like(value) if gradient is None else gradient
     return Trace(values, gradients, readout.detach())
+
+
+def _forward(
+    model: Model, tokens: Tokens, after: Prefix | None, *, wanted: bool
+) -> Float[Tensor, "row pos vocab"] | None:
+    if after is not None:
+        logits, _ = extend(model, tokens.ids, after.fork())
+        return logits if wanted else None
+    if wanted:
+        return run(model, tokens)
+    return read(model, tokens)
 
 
 def _holder(place: tuple[str, int], found: dict[tuple[str, int], Tensor]) -> Hook:
