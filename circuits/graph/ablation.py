@@ -151,7 +151,7 @@ def _values(
 ) -> tuple[list[Tensor], list[Tensor]]:
     layers, cfg = range(model.cfg.n_layers), model.cfg
     if ablation == "resample":
-        picks = dict.fromkeys(("z", "post"), lambda activation: activation[:, -wide:])
+        picks = {site: lambda activation: activation[:, -wide:] for site in ("z", "post")}
         found = capture(model, corrupt_tokens(model, pairs), picks)
         return [found["z"][:, i] for i in layers], [found["post"][:, i] for i in layers]
     z = means.z if means else torch.zeros(len(layers), cfg.n_heads, cfg.d_head)
@@ -180,9 +180,7 @@ def _run(
             ("z", masks.heads[:, layer, :, None], on.z[layer]),
             ("post", masks.neurons[:, layer], on.post[layer]),
         ):
-            own = partial(
-                _replace, copies=copies, inside=inside, value=value, replaced=on.replaced
-            )
+            own = partial(_replace, copies=copies, inside=inside, value=value, replaced=on.replaced)
             hooks.append((hook(site, layer), own))
     sites = {readout.site for readout in readouts}
     hooks += [(_place(site, last), partial(see, site=site)) for site in sites]

@@ -7,13 +7,16 @@ they are written into a plain run: what is written there stands beside all the r
 from dataclasses import replace
 
 from circuits.graph.circuit import Circuit, Node, NodeKind
+from circuits.names import component
 
 __all__ = ["core"]
 
 
 def core(circuit: Circuit, n_heads: int, n_neurons: int) -> Circuit:
-    """The circuit with only its heads and neurons of the largest estimated total effect.
+    """The circuit with only some of its heads and neurons.
 
+    Kept are those with the largest product of their own effect, which tells the emotion from the
+    others, and the importance of their sublayer: a judge is to hear this emotion and no other.
     A circuit that has no more than that stays as it is; of equals the earlier stays.
     """
     left_out = {*_weakest(circuit, "head", n_heads), *_weakest(circuit, "neuron", n_neurons)}
@@ -27,8 +30,14 @@ def core(circuit: Circuit, n_heads: int, n_neurons: int) -> Circuit:
 
 
 def _weakest(circuit: Circuit, kind: NodeKind, count: int) -> list[str]:
+    importance = {
+        (component(site.id).sublayer, site.layer): site.importance or 0.0
+        for site in circuit.of_kind("sublayer")
+    }
+
     def strength(node: Node) -> float:
-        return float("-inf") if node.total is None else node.total
+        own = importance.get((component(node.id).sublayer, node.layer), 0.0)
+        return (node.effect or 0.0) * max(own, 0.0)
 
     ranked = sorted(circuit.of_kind(kind), key=strength, reverse=True)
     return [node.id for node in ranked[count:]]

@@ -62,9 +62,7 @@ class Masks:
         return cls(heads, neurons)
 
 
-def random_masks(
-    circuit: Masks, draws: int, random: torch.Generator
-) -> Masks:
+def random_masks(circuit: Masks, draws: int, random: torch.Generator) -> Masks:
     """Random circuits with as many heads and neurons in every layer, from those it has not.
 
     Where a layer has too few others, all of them and some of the circuit's own are taken, so that

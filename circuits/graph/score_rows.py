@@ -68,7 +68,7 @@ def greedy_rows(own: Masks, gaps: Float[Tensor, " node"]) -> Masks:
 def count_rows(n_nodes: int, n_others: int, draws: int) -> int:
     """How many circuits are run in all, greedy subsets included."""
     plain = 3 + n_others + 2 * n_nodes + 2 * SUBSETS + 2 * _CURVE
-    return plain + draws * (4 + _CURVE) + 2 * len(_GREEDY)
+    return plain + draws * (3 + _CURVE) + 2 * len(_GREEDY)
 
 
 def _groups(
@@ -86,7 +86,7 @@ def _groups(
     yield "others", others.flat
     yield "without_node", flat & ~nodes
     yield "model_without_node", ~nodes
-    subsets = flat & (torch.rand(SUBSETS, flat.shape[1], generator=random) < 0.5)
+    subsets = _halves(flat.expand(SUBSETS, -1), random)
     yield "without_subset", flat & ~subsets
     yield "model_without_subset", ~subsets
     signed = nested(ranking)[:_CURVE]
@@ -94,17 +94,16 @@ def _groups(
     yield "absolute_curve", nested(ranking.abs())[:_CURVE]
     controls = random_masks(own, draws, random).flat
     yield "controls", controls
-    yield "controls_without_node", controls & ~_one_of(controls, random)
-    half = controls & (torch.rand(controls.shape, generator=random) < 0.5)
+    half = _halves(controls, random)
     yield "controls_without_subset", controls & ~half
     yield "model_without_controls_subset", ~half
     yield "control_curves", shuffled(own.like(signed), draws, random).flatten(0, 1)
 
 
-def _one_of(
+def _halves(
     masks: Bool[Tensor, "row component"], random: torch.Generator
 ) -> Bool[Tensor, "row component"]:
-    """One member of every row at random."""
-    order = torch.rand(masks.shape, generator=random).masked_fill(~masks, -1.0)
-    chosen = torch.nn.functional.one_hot(order.argmax(1), masks.shape[1]).bool()
-    return chosen & masks
+    """Half of every row's members at random, rounded up: never none."""
+    order = torch.rand(masks.shape, generator=random).masked_fill(~masks, 2.0)
+    place = order.argsort(dim=1).argsort(dim=1)
+    return place < (masks.sum(1, keepdim=True) + 1) // 2

@@ -5,9 +5,10 @@ and the empty circuit is the run with every head and neuron ablated (as MIB does
 ablation at the last position it equals the corrupt run):
 
 * faithfulness: f(circuit); 1 is the whole model.
-* completeness: mean over random subsets K of |f(circuit without K) - f(model without K)|; lower is
-  better (Wang et al. 2022, arXiv 2211.00593).
-* minimality: mean over nodes of what f loses when the node leaves the circuit.
+* completeness: mean over random halves K of the circuit of
+  |f(circuit without K) - f(model without K)|; lower is better (Wang et al. 2022, arXiv 2211.00593).
+* minimality: what f loses per node that leaves, mean over the same halves; what it loses when a
+  node leaves alone is listed node by node.
 * specificity: f(circuit) minus the mean of f over the circuits of the other emotions, all in runs
   and by the readout of this emotion. Readouts of other emotions are no measure of it: their
   directions are relative to each other, so that they move without any part being shared.
@@ -48,6 +49,10 @@ class CircuitScores:
     scores: Mapping[str, Score]
     heads_fraction: float
     neurons_fraction: float
+    size: float
+    """Share of all components, heads and neurons together."""
+    needed_share: float
+    """Share of the nodes without which, one at a time, faithfulness is lower."""
     worst_gap: float
     """Largest completeness gap over random, single-node and greedy subsets."""
     log_area: float
@@ -110,6 +115,7 @@ def with_scores(circuit: Circuit, found: CircuitScores) -> Circuit:
         flat[f"{name}_beats_controls"] = float(found.beats_controls(name))
     return circuit.with_scores(
         **flat,
+        needed_share=found.needed_share,
         completeness_worst=found.worst_gap,
         log_area=found.log_area,
         size_at_80=found.size_at_80,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -177,11 +176,13 @@ def _scores(
     worst = torch.cat(
         [_gaps(f, at, "node"), _gaps(f, at, "subset"), _greedy_gaps(greedy.mean(1), mean, at)]
     ).max()
+    loses = _loses(circuit, own, f, at)
     return CircuitScores(
         emotion=circuit.emotion,
         scores=scores,
         heads_fraction=float(own.heads.double().mean()),
         neurons_fraction=float(own.neurons.double().mean()),
+        size=float(own.flat.double().mean()),
         worst_gap=float(worst),
         log_area=float(log_area(curve)),
         size_at_80=float(size_at(curve)),
@@ -189,7 +190,8 @@ def _scores(
         curve=tuple(curve.tolist()),
         curve_low=tuple(low.tolist()),
         curve_high=tuple(high.tolist()),
-        loses=_loses(circuit, own, f, at),
+        loses=loses,
+        needed_share=sum(fall > 0 for fall in loses.values()) / len(loses),
         n_contexts=m.shape[1],
         n_controls=how.draws,
         ablation=how.ablation,
@@ -219,7 +221,7 @@ def _statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
     return {
         "faithfulness": own,
         "completeness": _gaps(f, at, "subset").mean(-1),
-        "minimality": (own[..., None] - f[..., at["without_node"]]).mean(-1),
+        "minimality": (own[..., None] - f[..., at["without_subset"]]).mean(-1) / _half(at),
         "specificity": own - others,
         "cpr": area(_curve(f, at, "curve")),
         "cmd": area((1 - _curve(f, at, "absolute_curve")).abs()),
@@ -229,8 +231,8 @@ def _statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
 def _control_statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
     """The same of random circuits.
 
-    Completeness is of one random subset of each, and minimality of one random node of each, so
-    that these controls spread more, and are harder to beat, than means over subsets and nodes.
+    Completeness and minimality are of one random half of each, so these controls spread more,
+    and are harder to beat, than means over several halves.
     """
     own, curves = f[at["controls"]], _curve(f, at, "control_curves")
     others = f[at["others"]].mean() if at["others"].start < at["others"].stop else 0.0
@@ -238,11 +240,17 @@ def _control_statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]
     return {
         "faithfulness": own,
         "completeness": (inside - outside).abs(),
-        "minimality": own - f[at["controls_without_node"]],
+        "minimality": (own - inside) / _half(at),
         "specificity": own - others,
         "cpr": area(curves),
         "cmd": area((1 - curves).abs()),
     }
+
+
+def _half(at: Mapping[str, slice]) -> int:
+    """Nodes of a random half: a random circuit has as many nodes as the circuit."""
+    nodes = at["without_node"]
+    return (nodes.stop - nodes.start + 1) // 2
 
 
 def _gaps(f: Tensor, at: Mapping[str, slice], what: str) -> Tensor:
@@ -261,7 +269,7 @@ def _curve(f: Tensor, at: Mapping[str, slice], name: str) -> Tensor:
     return curve if name == "control_curves" else curve.squeeze(-2)
 
 
-def _loses(circuit: Circuit, own: Masks, f: Tensor, at: Mapping[str, Any]) -> dict[str, float]:
+def _loses(circuit: Circuit, own: Masks, f: Tensor, at: Mapping[str, slice]) -> dict[str, float]:
     places: dict[str, int] = {}
     heads, (layers, width) = own.heads.shape[2], own.neurons.shape[1:]
     for node, (layer, index) in zip(circuit.of_kind("head"), circuit.heads, strict=True):

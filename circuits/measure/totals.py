@@ -124,7 +124,7 @@ class _Runs:
     readout: Projection
 
     def trace(self, hooks: Sequence[Hook] = ()) -> Trace:
-        sites = dict.fromkeys(_SITES, range(self.model.cfg.n_layers))
+        sites = {site: range(self.model.cfg.n_layers) for site in _SITES}
         tokens = Tokens(self.ids, torch.ones_like(self.ids, dtype=torch.bool))
         return trace(
             self.model, tokens, sites, self.readout.score,
