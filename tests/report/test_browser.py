@@ -25,6 +25,7 @@ def opened(samples, tmp_path_factory):
         neurons=samples.neurons(),
         importance=samples.importance(),
         circuits={emotion: samples.circuit(emotion) for emotion in EMOTIONS},
+        scores=samples.scores(),
         elicitation=samples.elicitation(),
         accuracy=samples.accuracy(),
         replies=samples.judged(text="<script>document.title = 'broken'</script>"),

@@ -49,6 +49,7 @@ def content(samples, text="Well, that is something.", emotions=EMOTIONS):
         neurons=samples.neurons(emotions=emotions),
         importance=samples.importance(emotions=emotions),
         circuits={emotion: samples.circuit(emotion) for emotion in emotions},
+        scores=samples.scores(emotions),
         elicitation=samples.elicitation(emotions),
         accuracy=samples.accuracy(emotions),
         replies=samples.judged(emotions, text=text),
@@ -91,7 +92,7 @@ def test_every_figure_has_its_data_and_each_is_valid_json(page):
     wanted = {a["data-figure"] for _, a in page.elements if "data-figure" in a}
     data = {a["id"]: text for a, text in page.scripts if a.get("type") == "application/json"}
     assert {f"data-{name}" for name in wanted} == set(data)
-    assert len(wanted) == 7 + len(EMOTIONS)
+    assert len(wanted) == 8 + len(EMOTIONS)
     for text in data.values():
         figure = json.loads(text)
         assert figure["data"]
