@@ -65,9 +65,7 @@ def scores_of(
         name: judge(name, float(values[name]), spread[name], controls[name]) for name in values
     }
     gaps = _greedy_gaps(greedy.mean(1), mean, at)
-    worst = torch.cat(
-        [relativerelative_gaps(f, at, "node"), relativerelative_gaps(f, at, "subset"), gaps]
-    ).max()
+    worst = torch.cat([relative_gaps(f, at, "node"), relative_gaps(f, at, "subset"), gaps]).max()
     loses = _loses(circuit, own, f, at)
     return CircuitScores(
         emotion=circuit.emotion,

@@ -28,7 +28,7 @@ from circuits.model.receipts import counted
 from circuits.names import head_name, neuron_name
 from circuits.provenance import Provenance
 
-EMOTIONS = ("fear", "anger")
+EMOTIONS: tuple[str, ...] = ("fear", "anger")
 LAYERS, HEADS, NEURONS = 3, 4, 48
 
 
@@ -94,7 +94,8 @@ def test_every_score_has_an_interval_controls_and_a_p_value(scored):
 
 
 def test_the_cost_is_the_receipt(llama, contexts):
-    readouts, how = dict.fromkeys(EMOTIONS, READOUT), Scoring(draws=5)
+    readouts = dict.fromkeys(EMOTIONS, READOUT)
+    how = Scoring(draws=5)
     pairs = {e: make_pairs(llama, contexts[:2], e) for e in EMOTIONS}
     with counted() as receipt:
         score_circuits(llama, CIRCUITS, contexts[:2], readouts, ranking(), how=how)
