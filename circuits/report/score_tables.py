@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from circuits.graph.scores import SCORES, CircuitScores
+from circuits.graph.scores import CircuitScores
 from circuits.plot.style import short
 from circuits.report.tables import Table
 
@@ -38,8 +38,7 @@ def failures(scores: Mapping[str, CircuitScores]) -> list[str]:
     """One sentence for each circuit that does not beat its controls."""
     return [
         f"The circuit of {emotion} does not beat random circuits of its size in "
-        f"{' and '.join(found.failures)}"
-        + (": it proves nothing there." if set(found.failures) != set(SCORES) else ": in nothing.")
+        f"{' and '.join(found.failures)}: what is said of it there is true of any such circuit."
         for emotion, found in scores.items()
         if found.failures
     ]

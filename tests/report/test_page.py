@@ -88,6 +88,12 @@ def test_the_page_has_every_section_and_every_emotion(page):
         assert shown in text
 
 
+def test_a_circuit_that_does_not_beat_random_ones_is_named(page):
+    text = " ".join(page.words)
+    assert f"The circuit of {EMOTIONS[-1]} does not beat random circuits" in text
+    assert f"The circuit of {EMOTIONS[0]} does not beat" not in text
+
+
 def test_every_figure_has_its_data_and_each_is_valid_json(page):
     wanted = {a["data-figure"] for _, a in page.elements if "data-figure" in a}
     data = {a["id"]: text for a, text in page.scripts if a.get("type") == "application/json"}
