@@ -26,7 +26,7 @@ _ROUNDING = 1e-5
 def judge(
     name: str,
     value: float,
-    resampled: Float[Tensor, " draw"],
+    resampled: Float[Tensor, " other_draw"],
     controls: Float[Tensor, " draw"],
 ) -> Score:
     """A score with its interval and its controls, in the direction in which it is better."""
