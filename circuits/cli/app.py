@@ -31,6 +31,7 @@ from circuits.cli.options import (
     ReadOption,
     Revision,
     Scenarios,
+    ScoreContexts,
     Seed,
     StableLayers,
     Stages,
@@ -43,6 +44,7 @@ from circuits.cli.options import (
 )
 from circuits.cli.patch import patch
 from circuits.cli.paths import paths_command
+from circuits.cli.scores import score, score_table
 from circuits.errors import CircuitsError
 from circuits.names import EMOTIONS
 
@@ -110,7 +112,8 @@ def run_command(
     stable_layers: StableLayers = "",
     doses: Doses = "0.1,0.3,0.5,0.7",
     read: ReadOption = "prompt",
-    budgets: Budgets = "0.10,0.02",
+    score_contexts: ScoreContexts = 16,
+    budgets: Budgets = "",
     device: Device = None,
     dtype: Dtype = "float32",
     revision: Revision = None,
@@ -129,10 +132,12 @@ def run_command(
         emotions=words(emotions), judge=judge, scenarios=scenarios,
         dev_scenarios=dev_scenarios, test_scenarios=test_scenarios, read=read,
         stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
-        doses=numbers(doses, float, "--doses"), budget=budget(budgets),
+        doses=numbers(doses, float, "--doses"), score_contexts=score_contexts,
         batch_size=batch_size, seed=seed, accepted=accepted,
     )  # fmt: skip
     plan = replace(plan, **PRESETS[preset])
+    if budgets:
+        plan = replace(plan, budget=budget(budgets))
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 
@@ -242,6 +247,12 @@ def model_card(
     OUT.print(Markdown(card.read_text(encoding="utf-8")))
 
 
+app.command(
+    name="score",
+    epilog="Example: [bold]emotion-circuits score runs/demo --positions matched[/]",
+)(score)
+
+
 def main() -> None:
     """Entry point: errors of ours in one line, exit code 2."""
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
@@ -270,6 +281,8 @@ def _show(folder: Path) -> None:
     done = study.log["stages"]
     if "circuits" in done:
         OUT.print(circuit_table(study.circuits))
+    if "scores" in done:
+        OUT.print(score_table(study.scores))
     if "control" in done:
         OUT.print(accuracy_table(study.accuracy))
     for stage, entry in done.items():

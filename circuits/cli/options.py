@@ -34,6 +34,7 @@ __all__ = [
     "ReadoutOption",
     "Revision",
     "Scenarios",
+    "ScoreContexts",
     "Seed",
     "SomeEmotions",
     "StableLayers",
@@ -62,6 +63,9 @@ JudgeOption = Annotated[
 Emotions = Annotated[str, typer.Option(help="Comma-separated.")]
 Scenarios = Annotated[int | None, typer.Option(help="Use only so many train scenarios.")]
 TestScenarios = Annotated[int | None, typer.Option(help="Use only so many test scenarios.")]
+ScoreContexts = Annotated[
+    int, typer.Option(help="Test contexts on which circuits are scored; 2 or more.")
+]
 Accepted = Annotated[
     Path | None,
     typer.Option(help="Judged replies to start from, instead of the model's own (JSON lines)."),
@@ -81,7 +85,7 @@ Doses = Annotated[str, typer.Option(help="Injected lengths in units of rms.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Budgets = Annotated[
-    str, typer.Option("--budget", help="Share of heads and of neurons in a circuit.")
+    str, typer.Option("--budget", help="Share of heads and of neurons in a circuit; 0.20,0.05.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda if there is one.")]
 Dtype = Annotated[

@@ -70,10 +70,7 @@ def assemble(
     counts = share.counts(direct[0].numel(), direct[1].numel())
     if rank_by == "total":
         totals = (measured.totals.head_effect[e], measured.totals.neuron_effect[e])
-        chosen = [
-            select(total.where(own > 0, 0), count)
-            for total, own, count in zip(totals, direct, counts, strict=True)
-        ]
+        chosen = [select(total, count) for total, count in zip(totals, counts, strict=True)]
     else:
         slope = measured.importance.slope[e]
         chosen = [

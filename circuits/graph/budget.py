@@ -18,9 +18,9 @@ class Budget:
     mean the same at every size.
     """
 
-    heads: float = 0.10
+    heads: float = 0.20
     """Share of all attention heads."""
-    neurons: float = 0.02
+    neurons: float = 0.05
     """Share of all MLP neurons."""
     min_per_layer: int = 0
     """Components that every layer gets of either kind before importance counts."""
@@ -39,7 +39,7 @@ class Budget:
         """Heads and neurons allowed in a model with so many; at least one of each.
 
         >>> Budget().counts(36, 3072)
-        (3, 61)
+        (7, 153)
         """
         return _share(self.heads, n_heads), _share(self.neurons, n_neurons)
 

@@ -1,25 +1,39 @@
 """An estimate of what every head and neuron does to the readout in all, downstream included.
 
-Injections say how far the readout moves per unit added along a sublayer's emotion direction.
-What a component adds along that direction, compared with the plain prompt, times this response
-is what its sublayer would pass on if it passed everything on as it does the direction. It is an
-estimate (first order, one direction per sublayer), and is used to rank, not to prove.
+Attribution by gradient: what a component gives differently when the emotion is asked for, times
+the gradient of the readout there (Syed et al. 2023, arXiv 2310.10348), at the last position,
+where the reply begins. The gradient is the mean of two runs. The first is the asked prompt as it
+is. The second is the same with only the components that the first ranks highest, all others as in
+the plain prompt: a component that matters only together with others that a circuit lacks loses
+its rank, and one that saturates beside them gains.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from einops import einsum
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.measure.directions import Directions
+from circuits.data.sev import Context
+from circuits.errors import DataError
 from circuits.measure.importance import Importance
-from circuits.measure.means import Differences
-from circuits.model.protocol import Model
+from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens, make_pairs
+from circuits.measure.readouts import Projection
+from circuits.model.chat import Tokens
+from circuits.model.forward import Prefix, prefill_prefix
+from circuits.model.gradients import Trace, trace
+from circuits.model.protocol import Hook, Model
+from circuits.model.receipts import Cost
+from circuits.model.runs import capture
+from circuits.names import hook
 from circuits.provenance import Provenance
 from circuits.records import Record
 
-__all__ = ["TotalEstimates", "total_estimates"]
+__all__ = ["TotalEstimates", "ranked_first", "total_estimates", "totals_cost"]
+
+_SITES = ("z", "post")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,38 +51,136 @@ class TotalEstimates(Record):
 
 def total_estimates(
     model: Model,
-    difference: Differences,
-    directions: Directions,
+    contexts: Sequence[Context],
     importance: Importance,
+    counts: tuple[int, int],
     provenance: Provenance,
 ) -> TotalEstimates:
-    """Direct effects along the sublayers' directions times the sublayers' importance.
+    """Attributions of all heads and neurons, asked against plain, averaged over contexts.
 
     Args:
-        model: Gives the output weights.
-        difference: What components do differently; by default relative to plain prompts.
-        directions: Directions after every sublayer.
-        importance: Responses per unit injected; negative ones count as zero.
+        model: The model.
+        contexts: Train contexts; every one is run plainly and once per emotion.
+        importance: Gives the readout: its reference directions, and where they are read.
+        counts: How many heads and neurons the second run keeps.
         provenance: Of the result.
+
+    Raises:
+        DataError: there is no context.
     """
-    W_O, W_out = model.W_O.detach().float().cpu(), model.W_out.detach().float().cpu()
-    along_heads = einsum(
-        W_O,
-        directions.vectors[:, 0],
-        "layer head d_head d_model, emotion layer d_model -> emotion layer head d_head",
-    )
-    along_neurons = einsum(
-        W_out,
-        directions.vectors[:, 1],
-        "layer neuron d_model, emotion layer d_model -> emotion layer neuron",
-    )
-    response = importance.slope.clamp_min(0)[..., None]
+    if not contexts:
+        raise DataError("no context to estimate total effects on; give one or more")
+    found = [_of_emotion(model, contexts, importance, e, counts) for e in importance.emotion]
+    heads, neurons = (torch.stack(own) for own in zip(*found, strict=True))
     return TotalEstimates(
         provenance=provenance,
-        head_effect=(difference.z * along_heads).sum(-1) * response[:, 0],
-        neuron_effect=difference.post * along_neurons * response[:, 1],
-        emotion=directions.emotion,
-        layer=directions.layer,
-        head=difference.head,
-        neuron=difference.neuron,
+        head_effect=heads,
+        neuron_effect=neurons,
+        emotion=importance.emotion,
+        layer=importance.layer,
+        head=tuple(range(heads.shape[2])),
+        neuron=tuple(range(neurons.shape[2])),
     )
+
+
+def totals_cost(model: Model, pairs: Sequence[Sequence[Pair]]) -> Cost:
+    """What :func:`total_estimates` needs for these pairs, one sequence per emotion."""
+    layers, cost = model.cfg.n_layers, Cost()
+    for own in pairs:
+        clean, corrupt = (
+            max(len(labelled.ids) for labelled in side)
+            for side in ([p.clean for p in own], [p.corrupt for p in own])
+        )
+        rows = len(own)
+        sizes = model.cfg.n_heads * model.cfg.d_head + model.cfg.d_mlp + 2 * model.cfg.d_model
+        cost += Cost(
+            passes=2 * rows,
+            steps=2 * rows,
+            token_layers=layers * rows * (clean - 1 + corrupt + 2),
+            backward_passes=2 * rows,
+            backward_token_layers=2 * layers * rows,
+            memory=4 * layers * rows * sizes * clean,
+        )
+    return cost
+
+
+def ranked_first(
+    effects: Float[Tensor, "layer component"], count: int
+) -> Bool[Tensor, "layer component"]:
+    """The ``count`` largest effects; ties go to the earlier component."""
+    chosen = torch.zeros(effects.numel(), dtype=torch.bool)
+    chosen[effects.flatten().argsort(descending=True, stable=True)[:count]] = True
+    return chosen.reshape(effects.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """The asked prompts, read but for their last token, and what plain prompts give there."""
+
+    model: Model
+    ids: Int[Tensor, "context 1"]
+    prefix: Prefix
+    plain: dict[str, Float[Tensor, "context layer ..."]]
+    readout: Projection
+
+    def trace(self, hooks: Sequence[Hook] = ()) -> Trace:
+        sites = {site: range(self.model.cfg.n_layers) for site in _SITES}
+        tokens = Tokens(self.ids, torch.ones_like(self.ids, dtype=torch.bool))
+        return trace(
+            self.model, tokens, sites, self.readout.score,
+            at=self.readout.site, hooks=hooks, after=self.prefix,
+        )  # fmt: skip
+
+    def within(self, inside: Sequence[Tensor]) -> list[Hook]:
+        """Hooks by which what lies outside is as in the plain run."""
+        return [
+            (hook(site, layer), partial(_keep, inside=own[layer], value=self.plain[site][:, layer]))
+            for site, own in zip(_SITES, inside, strict=True)
+            for layer in range(self.model.cfg.n_layers)
+        ]
+
+
+def _of_emotion(
+    model: Model,
+    contexts: Sequence[Context],
+    importance: Importance,
+    emotion: str,
+    counts: tuple[int, int],
+) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer neuron"]]:
+    pairs = make_pairs(model, contexts, emotion)
+    reference = importance.reference[importance.index("emotion", emotion)]
+    with torch.no_grad():
+        plain = capture(model, corrupt_tokens(model, pairs), dict.fromkeys(_SITES, _at_end))
+        ids, prefix = prefill_prefix(model, clean_tokens(model, pairs))
+    readout = Projection(reference, site=importance.read_at)
+    runs = _Runs(model, ids, prefix, plain, readout)
+    first = runs.trace()
+    change = [
+        torch.stack([first.values[site][i][:, 0] for i in range(model.cfg.n_layers)], dim=1)
+        .float().cpu() - plain[site]
+        for site in _SITES
+    ]  # fmt: skip
+    alone = _effects(first, change)
+    inside = [ranked_first(own, count) for own, count in zip(alone, counts, strict=True)]
+    together = _effects(runs.trace(runs.within(inside)), change)
+    heads, neurons = ((a + b) / 2 for a, b in zip(alone, together, strict=True))
+    return heads, neurons
+
+
+def _effects(found: Trace, change: Sequence[Tensor]) -> list[Float[Tensor, "layer component"]]:
+    effects = []
+    for site, own in zip(_SITES, change, strict=True):
+        layers = found.gradients[site]
+        gradient = torch.stack([layers[i][:, 0] for i in range(len(layers))], dim=1).float().cpu()
+        product = gradient * own
+        effects.append((product.sum(-1) if site == "z" else product).mean(0))
+    return effects
+
+
+def _keep(activation: Tensor, hook: object, *, inside: Tensor, value: Tensor) -> Tensor:
+    chosen = inside.to(activation.device).reshape(-1, *[1] * (activation.ndim - 3))
+    return torch.where(chosen, activation, value[:, None].to(activation))
+
+
+def _at_end(activation: Tensor) -> Tensor:
+    return activation[:, -1].cpu()

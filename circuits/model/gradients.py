@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
-from circuits.model.forward import read, run
+from circuits.model.forward import Prefix, extend, read, run
 from circuits.model.protocol import Hook, Model
 from circuits.model.receipts import charge_backward
 from circuits.names import hook
@@ -69,6 +69,7 @@ def trace(
     *,
     at: str = "resid_post",
     hooks: Sequence[Hook] = (),
+    after: Prefix | None = None,
 ) -> Trace:
     """Run ``tokens`` forward once and backward once.
 
@@ -83,12 +84,13 @@ def trace(
         at: What the readout reads: ``resid_post`` of the last layer, ``final`` or ``logits``.
         hooks: Hooks of this pass (interpolated inputs, other rules for the backward pass); they
             come before the reading ones.
+        after: Keys and values of earlier tokens, constants from which ``tokens`` go on.
 
     Raises:
         ModelError: a site did not run.
     """
     with torch.enable_grad():
-        graph = _forward(model, tokens, sites, score, at, hooks)
+        graph = _forward(model, tokens, sites, score, at, hooks, prefix=after)
     return graph.trace()
 
 
@@ -112,7 +114,7 @@ def trace_layers_dropped(
     layers = range(model.cfg.n_layers)
     gates = [_gate(site, i, dropped) for i in layers for site in ("attn_out", "mlp_out")]
     with torch.enable_grad():
-        graph = _forward(model, tokens, sites, score, at, (), after=gates)
+        graph = _forward(model, tokens, sites, score, at, gates=gates, hooks=())
     yield graph.trace(again=True)
     for layer in layers:
         dropped.add(layer)
@@ -143,21 +145,33 @@ def _forward(
     score: Score,
     at: str,
     hooks: Sequence[Hook],
-    after: Sequence[Hook] = (),
+    *,
+    gates: Sequence[Hook] = (),
+    prefix: Prefix | None = None,
 ) -> _Graph:
     values: _Table = {site: {} for site in sites}
     last: list[Tensor] = []
     readers = [_holder(values, site, layer) for site, layers in sites.items() for layer in layers]
     begin: Hook = (hook("resid_pre", 0), _leaf)
     end = [] if at == "logits" else [_last_holder(at, model.cfg.n_layers - 1, last)]
-    with model.hooks(fwd_hooks=[begin, *hooks, *readers, *after, *end]):
-        if at == "logits":
-            last.append(run(model, tokens)[:, -1])
-        else:
-            read(model, tokens)
+    with model.hooks(fwd_hooks=[begin, *hooks, *readers, *gates, *end]):
+        logits = _logits(model, tokens, prefix, wanted=at == "logits")
+        if logits is not None:
+            last.append(logits[:, -1])
     _check([(site, layer) for site in sites for layer in sites[site]], values)
     rows, width = tokens.ids.shape
     return _Graph(values, score(last[0]), (rows, width, model.cfg.n_layers))
+
+
+def _logits(
+    model: Model, tokens: Tokens, prefix: Prefix | None, *, wanted: bool
+) -> Float[Tensor, "row pos vocab"] | None:
+    if prefix is not None:
+        logits, _ = extend(model, tokens.ids, prefix.fork())
+        return logits if wanted else None
+    if wanted:
+        return run(model, tokens)
+    return read(model, tokens)
 
 
 def _holder(values: _Table, site: str, layer: int) -> Hook:

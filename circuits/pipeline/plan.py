@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from circuits.assets import shipped
 from circuits.errors import RunError
 from circuits.files import digest
+from circuits.graph.ablation import Ablation, Positions
 from circuits.graph.assemble import RankBy
 from circuits.graph.budget import Budget
 from circuits.measure.heads import HeadReadout
@@ -28,6 +30,7 @@ Stage = Literal[
     "effects",
     "importance",
     "circuits",
+    "scores",
     "control",
     "report",
 ]
@@ -44,7 +47,8 @@ _MATTERS: dict[Stage, tuple[str, ...]] = {
     "effects": ("head_readout",),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
     "circuits": ("budget", "rank_by"),
-    "control": ("test", "test_scenarios", "relative_to", "seed"),
+    "scores": ("test", "score_contexts", "ablation", "positions", "draws", "seed"),
+    "control": ("test", "test_scenarios", "relative_to", "control_budget", "seed"),
     "report": (),
 }  # fmt: skip
 
@@ -82,7 +86,16 @@ class Plan:
     """Layers of the reference direction; by default scaled from the published ones."""
     read_at: ReadAt = "resid_post"
     budget: Budget = field(default_factory=Budget)
+    """What a circuit may have."""
     rank_by: RankBy = "total"
+    score_contexts: int = 16
+    """Test contexts on which circuits are scored, each of another scenario if there are enough."""
+    ablation: Ablation = "resample"
+    positions: Positions = "last"
+    draws: int = 100
+    """Random circuits beside which every score is held."""
+    control_budget: Budget = field(default_factory=lambda: Budget(0.10, 0.02))
+    """What of a circuit is written into the model: its strongest part."""
     relative_to: RelativeTo = "plain"
     """What a circuit's differences are relative to when it is put back into the model."""
     max_new_tokens: int = 100
@@ -99,6 +112,13 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RunError(f"--{name.replace('_', '-')}: {value} is too few; give 1 or more")
+        if self.score_contexts < 2:
+            raise RunError(
+                f"--score-contexts: {self.score_contexts} is too few for an interval; "
+                "give 2 or more"
+            )
+        if self.draws < 1:
+            raise RunError(f"--draws: {self.draws} is too few; give 100 or more")
         if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
             raise RunError(
                 f"--emotions: found {', '.join(self.emotions) or 'none'}; "
@@ -119,6 +139,24 @@ class Plan:
         """The plan as plain JSON values."""
         return json.loads(json.dumps(asdict(self), default=str))
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Plan":
+        """The plan that :meth:`to_json` gave.
+
+        Raises:
+            RunError: it is no plan of this version, such as that of imported results.
+        """
+        made: dict[str, Any] = {}
+        known = {option.name for option in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise RunError(
+                    f"the run's plan has {name!r}, which this version does not know; "
+                    "make the run again"
+                )
+            made[name] = _as_option(name, value)
+        return cls(**made)
+
     def _value(self, name: str) -> Any:
         value = getattr(self, name)
         if isinstance(value, Path):
@@ -131,3 +169,11 @@ class Plan:
                 for path in sorted(Path(value).glob("*.safetensors"))
             ]
         return asdict(value) if isinstance(value, Budget) else value
+
+
+def _as_option(name: str, value: Any) -> Any:
+    if name in ("data", "test", "out", "accepted") and value is not None:
+        return Path(value)
+    if isinstance(value, dict):
+        return Budget(**dict[str, Any](value))
+    return tuple(value) if isinstance(value, list) else value

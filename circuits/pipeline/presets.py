@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from circuits.graph.budget import Budget
+
 __all__ = ["PRESETS", "PUBLISHED", "Switch"]
 
 
@@ -27,6 +29,7 @@ PUBLISHED = (
     Switch("half", True, "float16 dumps lose three digits"),
     Switch("head_readout", "post_norm", "directions are made before the norm, not after it"),
     Switch("read_at", "final", "the final norm bends what is linear before it"),
+    Switch("budget", Budget(0.10, 0.02), "fewer components do not make up for all the others"),
     Switch("rank_by", "mean", "a component active in every emotion would rank high"),
     Switch("relative_to", "emotions", "what all emotions share would be left out"),
     Switch("dev_scenarios", 0, "strengths are fixed, not chosen"),

@@ -26,6 +26,7 @@ def make_report(study: Study, path: Path) -> None:
             neurons=study.neurons,
             importance=study.importance,
             circuits=study.circuits,
+            scores=study.scores,
             elicitation=study.elicitation,
             accuracy=study.accuracy,
             replies=read_methods(study.folder / "control" / "replies.jsonl"),

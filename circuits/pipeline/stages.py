@@ -16,6 +16,7 @@ from circuits.export.formats import export_circuit
 from circuits.export.node_link import write_circuit
 from circuits.files import write_json, write_json_lines
 from circuits.graph.assemble import Measurements, assemble
+from circuits.graph.core import core
 from circuits.measure.direct import direct_effects
 from circuits.measure.directions import emotion_directions, stable_layers
 from circuits.measure.expression import accuracy_stats
@@ -28,6 +29,7 @@ from circuits.measure.totals import total_estimates
 from circuits.model.generation import elicit
 from circuits.pipeline.plan import Stage
 from circuits.pipeline.report import make_report
+from circuits.pipeline.scoring import scores
 from circuits.pipeline.work import Run
 
 __all__ = ["DOES"]
@@ -100,10 +102,12 @@ def circuits(run: Run) -> None:
     study, plan, folder = run.study, run.plan, run.study.folder
     found, importance = study.directions, study.importance
     provenance = importance.provenance.child(budget=plan.to_json()["budget"], rank_by=plan.rank_by)
-    between, apart = differences(study.means), differences(study.means, study.plain_means)
-    direct = direct_effects(run.model, between, found, importance.reference, provenance)
+    direct = direct_effects(
+        run.model, differences(study.means), found, importance.reference, provenance
+    )
     direct.save(folder / "effects" / "direct")
-    totals = total_estimates(run.model, apart, found, importance, provenance)
+    counts = plan.budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
+    totals = total_estimates(run.model, run.spread_fit, importance, counts, provenance)
     totals.save(folder / "effects" / "totals")
     measured = Measurements(importance, study.heads, study.neurons, direct, totals)
     for emotion in plan.emotions:
@@ -116,7 +120,9 @@ def control(run: Run) -> None:
     """Put the circuits back into the model, beside prompting and steering."""
     study, plan = run.study, run.plan
     plain = study.plain_means if plan.relative_to == "plain" else None
-    tools = Tools(study.circuits, differences(study.means, plain), study.directions)
+    counts = plan.control_budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
+    strongest = {emotion: core(circuit, *counts) for emotion, circuit in study.circuits.items()}
+    tools = Tools(strongest, differences(study.means, plain), study.directions)
     tuned = _tuned(run, tools)
     scenarios = sev.read(plan.test)
     if plan.test_scenarios:
@@ -153,6 +159,7 @@ DOES: Mapping[Stage, Callable[[Run], None]] = {
     "effects": effects,
     "importance": importance,
     "circuits": circuits,
+    "scores": scores,
     "control": control,
     "report": report,
 }

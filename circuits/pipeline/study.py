@@ -10,6 +10,7 @@ from circuits.export.formats import file_stem
 from circuits.export.node_link import read_circuit
 from circuits.files import read_json, write_json
 from circuits.graph.circuit import Circuit
+from circuits.graph.scores import CircuitScores
 from circuits.measure.direct import DirectEffects
 from circuits.measure.directions import Directions
 from circuits.measure.generality import Generality
@@ -115,6 +116,13 @@ class Study:
         """The circuit of every emotion."""
         self._need("circuits")
         return {e: read_circuit(self.circuit_path(e)) for e in self.emotions}
+
+    @cached_property
+    def scores(self) -> dict[str, CircuitScores]:
+        """Scores of every circuit on held-out contexts."""
+        self._need("scores")
+        found = read_json(self.folder / "scores" / "details.json")
+        return {e: CircuitScores.from_json(found[e]) for e in self.emotions}
 
     @property
     def accuracy(self) -> dict[str, Any]:

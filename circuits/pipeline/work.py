@@ -16,11 +16,14 @@ from circuits.model.generation import Progress
 from circuits.model.identities import check_identities
 from circuits.model.loading import describe_model, load_model
 from circuits.model.protocol import Model
+from circuits.names import VALENCES
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.study import Study
 from circuits.provenance import Provenance, versions
 
 __all__ = ["Reporter", "Run"]
+
+_GRADIENT_CONTEXTS = 24
 
 
 @runtime_checkable
@@ -73,6 +76,14 @@ class Run:
         """Contexts from which directions, effects and circuits are made."""
         held = {scenario.id for scenario in self.dev}
         return sev.contexts([scenario for scenario in self.train if scenario.id not in held])
+
+    @property
+    def spread_fit(self) -> tuple[Context, ...]:
+        """A part of :attr:`fit`, evenly over it: enough for means that are taken with gradients."""
+        contexts = self.fit
+        step = max(1, len(contexts) // _GRADIENT_CONTEXTS)
+        # The valences alternate, so a step that they share would always meet the same one.
+        return contexts[:: step + (step % len(VALENCES) == 0)][:_GRADIENT_CONTEXTS]
 
     @cached_property
     def grid(self) -> Grid:

@@ -26,6 +26,7 @@ from circuits.plot.expression import valence_bars as valence_bars
 from circuits.plot.graph import circuit_graph as circuit_graph
 from circuits.plot.importance import importance_profile as importance_profile
 from circuits.plot.patching import patch_map as patch_map
+from circuits.plot.scores import faithfulness_curve as faithfulness_curve
 from circuits.plot.style import EMOTION_COLOURS as EMOTION_COLOURS
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "accuracy_bars",
     "circuit_graph",
     "draw",
+    "faithfulness_curve",
     "generality_profile",
     "head_map",
     "importance_profile",

@@ -6,6 +6,7 @@ from typing import Any
 
 from circuits.data.replies import Judged
 from circuits.graph.circuit import Circuit
+from circuits.graph.scores import CircuitScores
 from circuits.measure.directions import Directions
 from circuits.measure.generality import Generality
 from circuits.measure.heads import HeadEffects
@@ -29,6 +30,8 @@ class ReportContent:
     importance: Importance
     circuits: Mapping[str, Circuit]
     """Emotion -> its circuit."""
+    scores: Mapping[str, CircuitScores]
+    """Emotion -> scores of its circuit on held-out contexts."""
     elicitation: Mapping[str, Any]
     """``overall``, ``by_emotion`` and ``by_valence``, each with its number of replies
     (``total_samples`` or ``total``), ``accepted``, ``rejected`` and ``accuracy`` in percent."""

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from circuits import plot
 from circuits.files import write_text
-from circuits.report import tables
+from circuits.report import score_tables, tables
 from circuits.report.content import ReportContent
 from circuits.report.samples import sample_replies
 
@@ -83,6 +83,8 @@ def _words(content: ReportContent) -> dict[str, Any]:
             emotion: list(tables.flat(circuit.scores))
             for emotion, circuit in content.circuits.items()
         },
+        "scores": score_tables.score_table(content.scores),
+        "failures": score_tables.failures(content.scores),
         "cost": tables.cost_table(content),
         "provenance": [
             *tables.flat(content.provenance.to_json()),
@@ -108,6 +110,7 @@ def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
         "generality": plot.generality_profile(content.generality),
         "heads": plot.head_map(content.heads),
         "neurons": plot.neuron_tail(content.neurons),
+        "scores": plot.faithfulness_curve(content.scores),
         "importance": plot.importance_profile(content.importance),
     }
     for number, maps in enumerate(content.patches.values()):

@@ -14,7 +14,9 @@ def command(*words):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "export", "show", "patch", "paths", "model-card"])
+@pytest.mark.parametrize(
+    "name", ["demo", "run", "export", "show", "patch", "paths", "score", "model-card"]
+)
 def test_every_command_explains_itself_with_an_example(name):
     shown = command(name, "--help")
     assert shown.returncode == 0

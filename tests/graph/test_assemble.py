@@ -18,18 +18,18 @@ BUDGET = Budget(heads=0.5, neurons=0.1)
 
 
 @pytest.fixture(scope="module")
-def measured(llama, swept, grid, directions, provenance):
-    importance, plain_means = sublayer_importance(
+def measured(llama, swept, grid, contexts, directions, provenance):
+    importance, _ = sublayer_importance(
         llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,)
     )
     means = component_means(swept, provenance)
-    between, apart = differences(means), differences(means, plain_means)
+    between = differences(means)
     return Measurements(
         importance,
         head_effects(llama, swept, directions, provenance),
         neuron_effects(llama, swept, directions, provenance),
         direct_effects(llama, between, directions, importance.reference, provenance),
-        total_estimates(llama, apart, directions, importance, provenance),
+        total_estimates(llama, contexts, importance, (6, 14), provenance),
     )
 
 
@@ -46,13 +46,13 @@ def test_a_circuit_has_as_many_parts_as_its_budget_allows(circuit):
 
 def test_only_components_that_push_towards_the_emotion_are_taken(circuit):
     for kind in ("head", "neuron"):
-        assert all(node.effect > 0 for node in circuit.of_kind(kind))
+        assert all(node.total > 0 for node in circuit.of_kind(kind))
 
 
 def test_the_components_with_the_largest_estimated_total_effect_are_taken(circuit, measured):
     e = measured.totals.index("emotion", "fear")
     weakest = min(node.total for node in circuit.of_kind("head"))
-    left_out = measured.totals.head_effect[e].where(measured.heads.centred[e] > 0, -1)
+    left_out = measured.totals.head_effect[e].clone()
     for layer, head in circuit.heads:
         left_out[layer, head] = -1
     assert left_out.max() <= weakest

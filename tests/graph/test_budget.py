@@ -114,7 +114,7 @@ def test_a_negative_minimum_is_refused():
 @pytest.mark.parametrize(
     ("budget", "heads", "neurons"),
     [
-        (Budget(), 67, 4587),
+        (Budget(), 134, 11468),
         (Budget(1.0, 1.0), 672, 229376),
         (Budget(1e-9, 1e-9), 1, 1),
         (Budget(0.5, 0.0001), 336, 22),

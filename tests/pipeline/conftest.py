@@ -16,6 +16,7 @@ def plan(tmp_path_factory):
         scenarios=12,
         dev_scenarios=3,
         test_scenarios=4,
+        score_contexts=4,
     )
 
 

@@ -3,15 +3,20 @@
 import json
 import math
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 
 from circuits.control.compare import METHODS
-from circuits.errors import RunError
+from circuits.errors import DataError, RunError
 from circuits.files import read_json, write_json
+from circuits.graph.scores import SCORES
 from circuits.names import EMOTIONS, VALENCES
-from circuits.pipeline import Study, run
+from circuits.pipeline import Plan, Study, run
 from circuits.pipeline.plan import STAGES
+from circuits.pipeline.run import Silent
+from circuits.pipeline.scoring import scores_cost
+from circuits.pipeline.work import Run
 
 
 def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
@@ -36,6 +41,45 @@ def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(stu
     assert "random_circuit" in accuracy["controls"]
 
 
+def test_every_circuit_is_scored_on_contexts_that_it_was_not_made_from(study):
+    found = read_json(study.folder / "scores.json")
+    assert tuple(found) == EMOTIONS
+    for emotion, own in found.items():
+        assert set(own) == {*SCORES, "heads_fraction", "neurons_fraction"}
+        assert set(own["cpr"]) == {"value", "low", "high", "control_p99", "p"}
+        assert own["heads_fraction"] <= 0.20
+        assert own["neurons_fraction"] <= 0.05
+        scores = study.circuits[emotion].scores
+        assert scores["faithfulness"] == own["faithfulness"]["value"]
+        assert scores["cmd_beats_controls"] == study.scores[emotion].beats_controls("cmd")
+
+
+def test_few_heads_and_neurons_carry_most_of_every_emotion(study):
+    for found in study.scores.values():
+        faithfulness = found.scores["faithfulness"]
+        assert faithfulness.value > 0.75  # nine train scenarios and four test contexts
+        assert faithfulness.value > faithfulness.control_p99
+
+
+def test_test_contexts_that_served_as_train_contexts_are_not_scored_on(plan, study, tmp_path):
+    copytree(study.folder, tmp_path / "copy")
+    leaking = replace(plan, test=plan.data, out=tmp_path / "copy")
+    with pytest.raises(DataError, match=r"stage 'scores': .* circuits were made from"):
+        run(leaking, stages=["scores"])
+
+
+def test_the_cost_of_scoring_is_known_before(study, plan):
+    receipt = study.log["stages"]["scores"]["receipt"]
+    cost = scores_cost(Run(plan, study, Silent())).to_json()
+    assert {name: cost[name] for name in receipt} == receipt
+
+
+def test_a_plan_is_read_back_as_it_was(plan):
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(RunError, match="'imported', which this version does not know"):
+        Plan.from_json({"imported": "x"})
+
+
 def test_prompting_expresses_emotions_and_plain_prompts_do_not(study):
     methods = study.accuracy["methods"]
     assert methods["prompt"]["overall"] > 90
@@ -47,7 +91,8 @@ def test_everything_after_elicitation_costs_one_pass_per_accepted_prompt_and_the
     assert receipts["directions"]["passes"] == len(study.accepted) + 1  # and one to check the model
     assert receipts["effects"]["passes"] == 0
     assert receipts["importance"]["passes"] == 9 * 3
-    assert receipts["circuits"]["passes"] == 0
+    # 24 contexts at most give the gradients, plainly and asked, for every emotion.
+    assert receipts["circuits"]["passes"] == receipts["circuits"]["backward_passes"] <= 2 * 24 * 6
 
 
 def test_dev_contexts_serve_nothing_but_the_choice_of_strengths(study, plan):
@@ -104,6 +149,8 @@ def test_a_folder_that_is_no_run_cannot_be_opened(tmp_path):
     [
         ({"scenarios": 0}, "--scenarios: 0 is too few"),
         ({"emotions": ("anger",)}, "--emotions: found anger; give two or more"),
+        ({"score_contexts": 1}, "--score-contexts: 1 is too few for an interval"),
+        ({"draws": 0}, "--draws: 0 is too few"),
         ({"doses": ()}, "--doses: give one or more positive numbers"),
         ({"doses": (-0.1,)}, "--doses: give one or more positive numbers"),
     ],

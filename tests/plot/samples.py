@@ -9,7 +9,9 @@ from circuits.data.judges import Verdict
 from circuits.data.prompts import asked, plain
 from circuits.data.replies import Judged, Reply
 from circuits.data.sev import Context
+from circuits.graph.areas import SIZES
 from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.graph.scores import LOWER_IS_BETTER, SCORES, CircuitScores, Score
 from circuits.measure.directions import Directions
 from circuits.measure.generality import Generality
 from circuits.measure.heads import HeadEffects
@@ -30,6 +32,7 @@ __all__ = [
     "judged",
     "neurons",
     "provenance",
+    "scores",
 ]
 
 METHODS = ("none", "prompt", "steer", "circuit")
@@ -145,6 +148,30 @@ def _members(layer: int, count: int, sublayer: str) -> list[Node]:
              direct=effect / 2)
         for i, effect in enumerate(effects)
     ]  # fmt: skip
+
+
+def scores(emotions: Sequence[str] = EMOTIONS) -> dict[str, CircuitScores]:
+    """Scores that beat random circuits, but for the completeness of the last emotion's circuit."""
+    curve = tuple(i / 9 for i in range(10))
+
+    def score(name: str, *, good: bool) -> Score:
+        value = 0.1 if name in LOWER_IS_BETTER else 0.9
+        return Score(value, value - 0.05, value + 0.05, 0.5 if good else value, 0.01)
+
+    return {
+        emotion: CircuitScores(
+            emotion=emotion,
+            scores={
+                name: score(name, good=(emotion, name) != (emotions[-1], "completeness"))
+                for name in SCORES
+            },
+            heads_fraction=0.2, neurons_fraction=0.05, size=0.06, needed_share=0.9,
+            worst_gap=0.2, log_area=0.7, size_at_80=0.1, sizes=SIZES, curve=curve,
+            curve_low=tuple(v - 0.3 for v in curve), curve_high=tuple(v - 0.1 for v in curve),
+            loses={"L0H0": 0.1}, n_contexts=12, n_controls=100,
+        )
+        for emotion in emotions
+    }  # fmt: skip
 
 
 def accuracy(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:

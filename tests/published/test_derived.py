@@ -23,18 +23,16 @@ from circuits.published.records import UnitDirections
 
 
 @pytest.fixture(scope="module")
-def measured(llama, grid, swept, directions, provenance):
+def measured(llama, grid, contexts, swept, directions, provenance):
     heads = head_effects(llama, swept, directions, provenance, draws=2)
     neurons = neuron_effects(llama, swept, directions, provenance, draws=2)
-    importance, plain = sublayer_importance(
+    importance, _ = sublayer_importance(
         llama, grid, directions, provenance, stable=(1, 2), doses=(0.1, 0.5), n_random=1
     )
     means = component_means(swept, provenance)
     between = differences(means)
     direct = direct_effects(llama, between, directions, importance.reference, provenance)
-    totals = total_estimates(
-        llama, differences(means, plain), directions, importance, provenance
-    )  # fmt: skip
+    totals = total_estimates(llama, contexts, importance, (2, 7), provenance)
     parts = Measurements(importance, heads, neurons, direct, totals)
     circuits = {e: assemble(parts, e, provenance) for e in EMOTIONS}
     return Measured("org/Random-Llama.1", directions, heads, neurons, importance, between, circuits)

@@ -49,6 +49,7 @@ def content(samples, text="Well, that is something.", emotions=EMOTIONS):
         neurons=samples.neurons(emotions=emotions),
         importance=samples.importance(emotions=emotions),
         circuits={emotion: samples.circuit(emotion) for emotion in emotions},
+        scores=samples.scores(emotions),
         elicitation=samples.elicitation(emotions),
         accuracy=samples.accuracy(emotions),
         replies=samples.judged(emotions, text=text),
@@ -87,11 +88,17 @@ def test_the_page_has_every_section_and_every_emotion(page):
         assert shown in text
 
 
+def test_a_circuit_that_does_not_beat_random_ones_is_named(page):
+    text = " ".join(page.words)
+    assert f"The circuit of {EMOTIONS[-1]} does not beat random circuits" in text
+    assert f"The circuit of {EMOTIONS[0]} does not beat" not in text
+
+
 def test_every_figure_has_its_data_and_each_is_valid_json(page):
     wanted = {a["data-figure"] for _, a in page.elements if "data-figure" in a}
     data = {a["id"]: text for a, text in page.scripts if a.get("type") == "application/json"}
     assert {f"data-{name}" for name in wanted} == set(data)
-    assert len(wanted) == 7 + len(EMOTIONS)
+    assert len(wanted) == 8 + len(EMOTIONS)
     for text in data.values():
         figure = json.loads(text)
         assert figure["data"]

@@ -1,0 +1,182 @@
+"""Runs of circuits beside one plain run per circuit."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from circuits.errors import CircuitError, DataError
+from circuits.graph.ablation import ablation_cost, run_circuits, stand
+from circuits.graph.circuit import Circuit, Node
+from circuits.graph.masks import Masks, random_masks, shuffled
+from circuits.measure.means import PlainMeans
+from circuits.measure.pairs import make_pairs
+from circuits.measure.readouts import LogitDifference, Projection
+from circuits.model.receipts import counted
+from circuits.names import hook
+from circuits.provenance import Provenance
+
+
+@pytest.fixture(scope="module")
+def pairs(llama, contexts):
+    return make_pairs(llama, contexts[:3], "fear")
+
+
+@pytest.fixture(scope="module")
+def masks(llama):
+    random, cfg = torch.Generator().manual_seed(1), llama.cfg
+    heads = torch.rand(5, cfg.n_layers, cfg.n_heads, generator=random) < 0.4
+    neurons = torch.rand(5, cfg.n_layers, cfg.d_mlp, generator=random) < 0.3
+    return Masks(heads, neurons)
+
+
+@pytest.fixture(scope="module")
+def readout(llama):
+    return Projection(torch.nn.functional.normalize(torch.arange(32.0) - 15, dim=0))
+
+
+@pytest.fixture(scope="module")
+def means(llama):
+    random, cfg = torch.Generator().manual_seed(2), llama.cfg
+    layers, heads, neurons = range(cfg.n_layers), range(cfg.n_heads), range(cfg.d_mlp)
+    return PlainMeans(
+        provenance=Provenance(),
+        z=torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=random),
+        post=torch.randn(cfg.n_layers, cfg.d_mlp, generator=random),
+        layer=tuple(layers), head=tuple(heads), neuron=tuple(neurons), n_contexts=1,
+    )  # fmt: skip
+
+
+def plainly(model, pair, mask, readout, ablation, positions, means):
+    """One pass of one prompt under one circuit, component by component."""
+    layers, seen = range(model.cfg.n_layers), {}
+    count = pair.matched if positions == "matched" else 1
+    corrupt = {}
+
+    def keep(activation, hook, *, place):
+        corrupt[place] = activation.clone()
+
+    places = [(site, layer) for site in ("z", "post") for layer in layers]
+    keeping = [(hook(*place), partial(keep, place=place)) for place in places]
+    with torch.no_grad(), model.hooks(fwd_hooks=keeping):
+        model(torch.tensor([pair.corrupt.ids]))
+
+    def ablate(activation, hook, *, place):
+        site, layer = place
+        inside = (mask.heads if site == "z" else mask.neurons)[0, layer]
+        activation = activation.clone()
+        for part in range(len(inside)):
+            if inside[part]:
+                continue
+            for back in range(1, count + 1):
+                if ablation == "zero":
+                    new = 0.0
+                elif ablation == "mean":
+                    new = getattr(means, site)[layer, part]
+                else:
+                    new = corrupt[place][0, -back, part]
+                activation[0, -back, part] = new
+        return activation
+
+    def see(activation, hook):
+        seen["last"] = activation[:, -1]
+
+    last = (hook("resid_post", layers[-1]), see)
+    ablating = [(hook(*place), partial(ablate, place=place)) for place in places]
+    with torch.no_grad(), model.hooks(fwd_hooks=[*ablating, last]):
+        logits = model(torch.tensor([pair.clean.ids]), return_type="logits")
+    return float(readout.score(logits[:, -1] if readout.site == "logits" else seen["last"]))
+
+
+@pytest.mark.parametrize("positions", ["last", "matched"])
+@pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
+def test_many_circuits_at_once_are_what_one_plain_run_each_gives(
+    llama, pairs, masks, readout, means, ablation, positions
+):
+    on = stand(llama, pairs, ablation=ablation, positions=positions, means=means)
+    found = run_circuits(on, masks, [readout])[..., 0]
+    for c in range(len(masks)):
+        for p, pair in enumerate(pairs):
+            own = plainly(llama, pair, masks[[c]], readout, ablation, positions, means)
+            assert float(found[c, p]) == pytest.approx(own, rel=1e-4, abs=1e-4)
+
+
+def test_the_logit_difference_is_read_in_whole_runs_and_refused_in_copies(llama, pairs, masks):
+    readout = LogitDifference(torch.tensor([5]), torch.tensor([9, 11]))
+    on = stand(llama, pairs, positions="matched")
+    found = run_circuits(on, masks[[0]], [readout])
+    own = plainly(llama, pairs[1], masks[[0]], readout, "resample", "matched", None)
+    assert float(found[0, 1, 0]) == pytest.approx(own, rel=1e-4, abs=1e-4)
+    with pytest.raises(DataError, match="choose positions 'matched'"):
+        run_circuits(stand(llama, pairs), masks, [readout])
+
+
+@pytest.mark.parametrize("positions", ["last", "matched"])
+def test_the_full_circuit_is_the_clean_run_and_the_empty_one_the_corrupt_run(
+    llama, pairs, masks, readout, positions
+):
+    on = stand(llama, pairs, positions=positions)
+    both = masks.like(torch.tensor([[True], [False]]).expand(2, masks.flat.shape[1]))
+    found = run_circuits(on, both, [readout])[..., 0]
+    for p, pair in enumerate(pairs):
+        clean = plainly(llama, pair, both[[0]], readout, "resample", positions, None)
+        swapped = make_pairs(llama, [pair.context], "fear")[0]
+        corrupt = type(pair)(pair.context, "fear", None, swapped.corrupt, swapped.corrupt, 1)
+        plain = plainly(llama, corrupt, both[[0]], readout, "resample", positions, None)
+        assert float(found[0, p]) == pytest.approx(clean, rel=1e-4, abs=1e-4)
+        # All that the last token's own embedding adds is the same in both prompts.
+        assert float(found[1, p]) == pytest.approx(plain, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["last", "matched"])
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+def test_the_cost_is_known_beforehand(llama, pairs, masks, readout, ablation, positions):
+    cost = ablation_cost(llama, pairs, len(masks), ablation=ablation, positions=positions)
+    llama_warm = stand(llama, pairs, positions=positions)
+    run_circuits(llama_warm, masks, [readout])  # trying whether layers can be skipped counts too
+    with counted() as receipt:
+        on = stand(llama, pairs, ablation=ablation, positions=positions)
+        run_circuits(on, masks, [readout])
+    assert cost.agrees(receipt), (cost, receipt)
+
+
+def test_random_circuits_have_as_many_of_everything_in_every_layer_and_nothing_in_common(masks):
+    own = masks[[0]]
+    for site in ("heads", "neurons"):
+        # More than half of a layer cannot be drawn from the others alone.
+        assert (getattr(own, site).sum(-1) * 2 <= getattr(own, site).shape[-1]).all()
+    drawn = random_masks(own, 50, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.heads.sum(-1), own.heads.sum(-1).expand(50, -1))
+    assert torch.equal(drawn.neurons.sum(-1), own.neurons.sum(-1).expand(50, -1))
+    assert not (drawn.flat & own.flat).any()
+    assert len(torch.unique(drawn.flat, dim=0)) == 50
+
+
+def test_where_a_layer_has_too_few_others_random_circuits_keep_their_size(masks):
+    full = masks.like(torch.ones(1, masks.flat.shape[1], dtype=torch.bool))
+    drawn = random_masks(full, 3, torch.Generator().manual_seed(0))
+    assert drawn.flat.all()
+
+
+def test_shuffled_rankings_are_nested_and_keep_the_sizes_of_every_layer(masks):
+    growing = masks.like(torch.stack([masks.flat[0] & masks.flat[1], masks.flat[0]]))
+    drawn = shuffled(growing, 4, torch.Generator().manual_seed(0))
+    small, large = drawn[:, 0], drawn[:, 1]
+    assert (small <= large).all()
+    for draw in drawn:
+        own = growing.like(draw)
+        assert torch.equal(own.heads.sum(-1), growing.heads.sum(-1))
+        assert torch.equal(own.neurons.sum(-1), growing.neurons.sum(-1))
+
+
+def test_another_models_circuit_is_refused(llama):
+    circuit = Circuit("fear", (Node("L2H11", "head", 2),), ())
+    with pytest.raises(CircuitError, match="head 11 of layer 2; .* another model's circuit"):
+        Masks.of(llama, [circuit])
+
+
+def test_no_pair_and_no_means_are_refused(llama, pairs):
+    with pytest.raises(DataError, match="give one or more"):
+        stand(llama, [])
+    with pytest.raises(DataError, match="needs the means"):
+        stand(llama, pairs, ablation="mean")

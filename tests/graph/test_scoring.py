@@ -1,0 +1,269 @@
+"""Scores of circuits: identities, planted circuits, intervals, p-values, refusals."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from circuits.errors import CircuitError, DataError
+from circuits.export.node_link import circuit_from_json, circuit_to_json
+from circuits.graph.circuit import Circuit, Node
+from circuits.graph.core import core
+from circuits.graph.masks import Masks, random_masks
+from circuits.graph.score_rows import count_rows, greedy_rows, rows_of
+from circuits.graph.score_statistics import judge, scores_of
+from circuits.graph.scores import SCORES, CircuitScores, with_scores
+from circuits.graph.scoring import (
+    Scoring,
+    check_held_out,
+    score_circuits,
+    score_cost,
+)
+from circuits.measure.pairs import make_pairs
+from circuits.measure.readouts import Projection
+from circuits.measure.totals import TotalEstimates
+from circuits.model.receipts import counted
+from circuits.names import head_name, neuron_name
+from circuits.provenance import Provenance
+
+EMOTIONS: tuple[str, ...] = ("fear", "anger")
+LAYERS, HEADS, NEURONS = 3, 4, 48
+
+
+def circuit_of(emotion, heads, neurons):
+    nodes = [Node(head_name(*place), "head", place[0], effect=1.0) for place in heads]
+    nodes += [Node(neuron_name(*place), "neuron", place[0], effect=1.0) for place in neurons]
+    return Circuit(emotion, tuple(nodes), ())
+
+
+EVERYTHING = (
+    [(layer, i) for layer in range(LAYERS) for i in range(HEADS)],
+    [(layer, i) for layer in range(LAYERS) for i in range(NEURONS)],
+)
+CIRCUITS = {
+    "fear": circuit_of("fear", *EVERYTHING),
+    "anger": circuit_of("anger", [(0, 1), (2, 3)], [(0, 5), (1, 7), (2, 40)]),
+}
+READOUT = Projection(torch.nn.functional.normalize(torch.arange(32.0) - 15, dim=0))
+
+
+def ranking(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return TotalEstimates(
+        provenance=Provenance(),
+        head_effect=torch.randn(2, LAYERS, HEADS, generator=random),
+        neuron_effect=torch.randn(2, LAYERS, NEURONS, generator=random),
+        emotion=EMOTIONS, layer=tuple(range(LAYERS)), head=tuple(range(HEADS)),
+        neuron=tuple(range(NEURONS)),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(llama, contexts):
+    readouts = dict.fromkeys(EMOTIONS, READOUT)
+    how = Scoring(draws=20)
+    return score_circuits(llama, CIRCUITS, contexts[:4], readouts, ranking(), how=how)
+
+
+def test_the_whole_model_is_faithful_and_complete(scored):
+    found = scored["fear"].scores
+    assert found["faithfulness"].value == pytest.approx(1.0)
+    assert [found["faithfulness"].low, found["faithfulness"].high] == pytest.approx(
+        [1.0, 1.0], abs=1e-4
+    )
+    assert found["completeness"].value == pytest.approx(0.0, abs=1e-6)
+    assert scored["fear"].worst_gap == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_circuit_that_is_the_whole_model_beats_no_random_circuit_of_its_size(scored):
+    assert scored["fear"].scores["faithfulness"].p == 1.0
+    assert "faithfulness" in scored["fear"].failures
+
+
+def test_every_score_has_an_interval_controls_and_a_p_value(scored):
+    for found in scored.values():
+        assert tuple(found.scores) == SCORES
+        for own in found.scores.values():
+            assert own.low <= own.high
+            assert 1 / 21 <= own.p <= 1
+        assert len(found.loses) == found.heads_fraction * 12 + found.neurons_fraction * 144
+        assert set(found.loses) == {n.id for n in CIRCUITS[found.emotion].nodes}
+        assert found.curve[-1] == 1.0
+
+
+def test_the_cost_is_the_receipt(llama, contexts):
+    readouts = dict.fromkeys(EMOTIONS, READOUT)
+    how = Scoring(draws=5)
+    pairs = {e: make_pairs(llama, contexts[:2], e) for e in EMOTIONS}
+    with counted() as receipt:
+        score_circuits(llama, CIRCUITS, contexts[:2], readouts, ranking(), how=how)
+    assert score_cost(llama, CIRCUITS, pairs, how).agrees(receipt)
+
+
+def masks_of(flat):
+    empty = Masks(
+        torch.zeros(1, LAYERS, HEADS, dtype=torch.bool),
+        torch.zeros(1, LAYERS, NEURONS, dtype=torch.bool),
+    )
+    return empty.like(flat)
+
+
+PLACES = [0, 5, 11, 20, 60, 130]
+"""Planted components, in flat form."""
+
+
+def planted(noise=0.0, own=None, draws=100, seed=0, n_contexts=12):
+    """A linear model in which six components carry everything, scored as if it had been run."""
+    random = torch.Generator().manual_seed(seed)
+    truth = torch.zeros(LAYERS * (HEADS + NEURONS), dtype=torch.float64)
+    truth[PLACES] = torch.tensor([1.0, 2.0, 1.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    chosen = torch.zeros(1, len(truth), dtype=torch.bool)
+    chosen[0, PLACES if own is None else own] = True
+    other = torch.zeros_like(chosen)
+    other[0, [1, 2, 30]] = True
+    rows = rows_of(masks_of(chosen), masks_of(other), truth.float(), draws, random)
+    shift = noise * torch.randn(1, n_contexts, generator=random, dtype=torch.float64)
+    m = rows.masks.flat.double() @ truth[:, None] * (1 + shift) + 7.0
+    greedy = greedy_rows(masks_of(chosen), torch.zeros(int(chosen.sum())))
+    g = greedy.flat.double() @ truth[:, None] * (1 + shift) + 7.0
+    flat = chosen[0].nonzero()[:, 0].tolist()
+    heads = [divmod(i, HEADS) for i in flat if i < LAYERS * HEADS]
+    neurons = [divmod(i - LAYERS * HEADS, NEURONS) for i in flat if i >= LAYERS * HEADS]
+    circuit = circuit_of("fear", heads, neurons)
+    return scores_of(circuit, masks_of(chosen), rows, m, g, Scoring(draws=draws))
+
+
+def test_a_planted_circuit_gets_the_scores_that_it_was_planted_with():
+    found = planted()
+    value = {name: own.value for name, own in found.scores.items()}
+    assert value["faithfulness"] == pytest.approx(1.0)
+    assert value["completeness"] == pytest.approx(0.0, abs=1e-12)
+    assert value["specificity"] == pytest.approx(1.0)
+    assert found.loses["L0H0"] == pytest.approx(0.1)
+    assert found.loses["L0N8"] == pytest.approx(0.3)
+    assert found.needed_share == 1.0
+    assert found.failures == ()
+    assert all(own.p == pytest.approx(1 / 101) for own in found.scores.values())
+
+
+def test_half_of_a_planted_circuit_is_half_as_faithful_and_not_a_bit_less_complete():
+    found = planted(own=PLACES[:3])
+    assert found.scores["faithfulness"].value == pytest.approx(0.4)
+    # Gaps are those of what was left out: the model keeps it, the circuit does not.
+    assert found.scores["completeness"].value == pytest.approx(0.6)
+
+
+def test_an_idle_component_loses_nothing_and_is_not_needed():
+    found = planted(own=[*PLACES, 70])
+    assert min(found.loses.values()) == pytest.approx(0.0)
+    assert found.needed_share == pytest.approx(6 / 7)
+
+
+def test_faithfulness_grows_with_the_ranking_of_a_planted_model():
+    curve = planted().curve
+    assert list(curve) == sorted(curve)
+
+
+def test_rows_are_as_many_as_are_counted():
+    random = torch.Generator().manual_seed(0)
+    own = masks_of(torch.zeros(1, 156, dtype=torch.bool).index_fill(1, torch.tensor(PLACES), True))
+    rows = rows_of(own, own, torch.randn(156), 30, random)
+    greedy = greedy_rows(own, torch.zeros(6))
+    assert len(rows.masks) + len(greedy) == count_rows(6, 1, 30)
+    places = sorted((own.start, own.stop) for own in rows.at.values())
+    assert places[0][0] == 0
+    assert all(a[1] == b[0] for a, b in zip(places, places[1:], strict=False))
+
+
+def test_random_circuits_have_uniform_p_values():
+    """A circuit that was itself drawn at random is one of its controls: p is uniform."""
+    random = torch.Generator().manual_seed(3)
+    effects = torch.randn(156, generator=random).double()
+    seen = []
+    for _ in range(400):
+        own = masks_of(torch.rand(1, 156, generator=random) < 0.1)
+        drawn = random_masks(own, 99, random)
+        # Drawn from what the circuit has not, so the circuit itself must be redrawn from all.
+        pool = torch.cat([own.flat, drawn.flat]).double() @ effects
+        again = pool[torch.randperm(100, generator=random)]
+        seen.append(judge("faithfulness", float(again[0]), again[:1], again[1:]).p)
+    assert stats.kstest(torch.tensor(seen).numpy(), stats.uniform(0.005, 1).cdf).pvalue > 0.05
+
+
+@pytest.mark.parametrize("name", ["faithfulness", "cmd"])
+def test_p_values_count_controls_that_are_at_least_as_good_in_the_scores_own_direction(name):
+    controls = torch.arange(100, dtype=torch.float64)
+    value = 98.0 if name == "faithfulness" else 1.0
+    found = judge(name, value, controls[:1], controls)
+    assert found.p == pytest.approx(3 / 101)
+    assert found.control_p99 == pytest.approx(98.01 if name == "faithfulness" else 0.99)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    held = []
+    for seed in range(200):
+        random = torch.Generator().manual_seed(1000 + seed)
+        own = masks_of(torch.zeros(1, 156, dtype=torch.bool).index_fill(1, torch.tensor([0]), True))
+        rows = rows_of(own, own[:0], torch.zeros(156), 1, random)
+        # In every context the circuit brings a share of 0.6 on average, with independent noise.
+        m = torch.zeros(len(rows.masks), 30, dtype=torch.float64)
+        m[rows.at["model"]] = 1 + 0.2 * torch.randn(1, 30, generator=random).double()
+        m[rows.at["own"]] = 0.6 + 0.3 * torch.randn(1, 30, generator=random).double()
+        circuit = circuit_of("fear", [(0, 0)], [])
+        found = scores_of(circuit, own, rows, m, m[:6], Scoring(draws=1))
+        score = found.scores["faithfulness"]
+        held.append(score.low <= 0.6 <= score.high)
+    # Percentile intervals of 30 contexts are a little too narrow.
+    assert 0.88 <= sum(held) / 200 <= 0.99
+
+
+def test_scores_go_into_the_circuits_file_and_say_where_they_are_no_better_than_random(scored):
+    circuit = with_scores(CIRCUITS["fear"], scored["fear"])
+    assert circuit.scores["faithfulness_beats_controls"] == 0.0
+    assert circuit.scores["faithfulness"] == pytest.approx(1.0)
+    again = circuit_from_json(json.loads(json.dumps(circuit_to_json(circuit))))
+    assert again.scores == pytest.approx(dict(circuit.scores))
+
+
+def test_scores_are_saved_and_read_again(scored):
+    for found in scored.values():
+        assert CircuitScores.from_json(json.loads(json.dumps(found.to_json()))) == found
+        assert set(found.summary()) == {*SCORES, "heads_fraction", "neurons_fraction"}
+
+
+def test_too_few_contexts_and_contexts_of_the_train_set_are_refused(contexts):
+    with pytest.raises(DataError, match="2 or more for their intervals; found 0"):
+        check_held_out((), ())
+    renamed = replace(contexts[1], scenario="new_00")
+    with pytest.raises(DataError, match="new_00/.* is one that the circuits were made from"):
+        check_held_out((contexts[0], renamed), contexts[1:])
+
+
+def test_an_empty_circuit_another_models_and_no_controls_are_refused(llama, contexts):
+    readouts = {"fear": READOUT}
+    none = {"fear": circuit_of("fear", [], [])}
+    strange = {"fear": circuit_of("fear", [(9, 0)], [])}
+    with pytest.raises(CircuitError, match="neither heads nor neurons"):
+        score_circuits(llama, none, contexts[:2], readouts, ranking())
+    with pytest.raises(CircuitError, match="another model's circuit"):
+        score_circuits(llama, strange, contexts[:2], readouts, ranking())
+    with pytest.raises(DataError, match="0 random circuits are too few"):
+        Scoring(draws=0)
+
+
+def test_a_readout_that_does_not_move_is_refused(llama, contexts):
+    nothing = {"anger": Projection(torch.zeros(32))}
+    only = {"anger": CIRCUITS["anger"]}
+    with pytest.raises(CircuitError, match="does not move its readout"):
+        score_circuits(llama, only, contexts[:2], nothing, ranking(), how=Scoring(draws=2))
+
+
+def test_the_core_of_a_circuit_is_its_strongest_part():
+    heads = [Node(f"L0H{i}", "head", 0, effect=float(i)) for i in range(3)]
+    later = Node("L1H0", "head", 1, effect=1.5)
+    sites = [Node(f"L{i}.attn", "sublayer", i, importance=1.0 + 9 * i) for i in range(2)]
+    circuit = Circuit("fear", (*heads, sites[0], later, sites[1]), ())
+    assert [node.id for node in core(circuit, 2, 0).of_kind("head")] == ["L0H2", "L1H0"]
+    assert core(circuit, 4, 0) is circuit
