@@ -173,7 +173,7 @@ def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], floa
     eps = float(model.cfg.eps)
     ones = torch.ones(1, 1, model.cfg.d_model, device=device_of(model), dtype=dtype_of(model))
     with torch.no_grad():
-        gain = model.blocks[layer].ln2(ones)[0, 0]  # type: ignore[attr-defined]
+        gain = model.blocks[layer].ln2(ones)[0, 0]
     return gain.float().cpu() * (1 + eps) ** 0.5, eps
 
 

@@ -109,21 +109,22 @@ def read(model: Model, tokens: Tokens) -> None:
     )
 
 
-def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
-    """Logits, and the keys and values to go on from."""
+def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
+    """Logits of the last position, and the keys and values to go on from."""
     rows, width = tokens.ids.shape
     charge(rows, width, model.cfg.n_layers, cached=False)
     if _is_hooked_transformer(model):
         cache = _hooked_transformer_cache(model, rows)
         logits = model(tokens.ids, attention_mask=tokens.mask.long(), past_kv_cache=cache)
-        return logits, Prefix(cache, tokens.mask)
+        return logits[:, -1:], Prefix(cache, tokens.mask)
     logits, cache = model(
         tokens.ids,
         attention_mask=tokens.mask.long(),
         use_cache=True,
         return_type="logits_and_cache",
+        **_without_logits(model),
     )
-    return logits, Prefix(cache, tokens.mask)
+    return logits[:, -1:], Prefix(cache, tokens.mask)
 
 
 def prefill_shared(

@@ -32,6 +32,11 @@ class Model(Protocol):
         ...
 
     @property
+    def blocks(self) -> Any:
+        """The layers, each with parts ``attn`` and ``mlp`` and the norm ``ln2``."""
+        ...
+
+    @property
     def W_O(self) -> Tensor:
         """Attention output weights, ``[layer head d_head d_model]``."""
         ...
