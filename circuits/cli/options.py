@@ -23,6 +23,7 @@ __all__ = [
     "Dtype",
     "Emotions",
     "JudgeOption",
+    "Memory",
     "Model",
     "Out",
     "PresetOption",
@@ -85,7 +86,14 @@ ReadOption = Annotated[
     Literal["prompt", "reply"],
     typer.Option("--read", help="Read directions at the last prompt position or over the reply."),
 ]
-Batch = Annotated[int, typer.Option(help="Prompts at once.")]
+Batch = Annotated[int, typer.Option(help="Prompts at once, at most.")]
+Memory = Annotated[
+    float,
+    typer.Option(
+        help="Gigabytes beside the weights for values kept for a second look and for one pass; "
+        "what does not fit is made again."
+    ),
+]
 
 
 def words(text: str) -> tuple[str, ...]:

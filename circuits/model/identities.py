@@ -120,6 +120,7 @@ def _check_parts(model: Any) -> None:
             why = _why_no(site, model)
             raise ModelError(f"effects need the site {site}; this model has no {hook(site)}{why}")
 
+
 def _everywhere(model: Any, part: str, name: str) -> bool:
     try:
         weights = [getattr(getattr(block, part), name) for block in model.blocks]

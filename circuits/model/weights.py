@@ -11,20 +11,20 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.model.protocol import Model
+from circuits.model.protocol import Model, blocks_of
 
 __all__ = ["along_heads", "along_neurons", "head_weights", "neuron_weights"]
 
 
 def head_weights(model: Model) -> Iterator[Float[Tensor, "head d_head d_model"]]:
     """W_O of every layer in turn, in float32."""
-    for block in model.blocks:
+    for block in blocks_of(model):
         yield block.attn.W_O.detach().float().cpu()
 
 
 def neuron_weights(model: Model) -> Iterator[Float[Tensor, "neuron d_model"]]:
     """W_out of every layer in turn, in float32."""
-    for block in model.blocks:
+    for block in blocks_of(model):
         yield block.mlp.W_out.detach().float().cpu()
 
 
