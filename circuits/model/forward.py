@@ -106,6 +106,7 @@ def read(model: Model, tokens: Tokens) -> None:
         attention_mask=tokens.mask.long(),
         return_type="logits",
         **_without_logits(model),
+        **_without_cache(model),
     )
 
 
@@ -206,9 +207,17 @@ def _check_window(model: Model, width: int) -> None:
 
 def _without_logits(model: Model) -> dict[str, int]:
     # A vocabulary times many copies is more memory than all the rest; one logit row will do.
+    return {"logits_to_keep": 1} if _takes(model, "logits_to_keep") else {}
+
+
+def _without_cache(model: Model) -> dict[str, bool]:
+    # Models keep keys and values of all layers unless they are told not to.
+    return {"use_cache": False} if _takes(model, "use_cache") else {}
+
+
+def _takes(model: Model, option: str) -> bool:
     wrapped = getattr(model, "original_model", None)
-    taken = signature(wrapped.forward).parameters if wrapped is not None else {}
-    return {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+    return wrapped is not None and option in signature(wrapped.forward).parameters
 
 
 def _is_hooked_transformer(model: Model) -> bool:

@@ -168,8 +168,10 @@ def main() -> None:
 def measure_each(folder: Path, sizes: list[int], memory: float) -> None:
     """Every number of prompts in a process of its own."""
     options = ["--folder", str(folder), "--memory", str(memory)]
-    rows = [json.loads(again(*options, "--only", str(n)).splitlines()[-1]) for n in sizes]
-    show(rows, memory)
+    rows = []
+    for n in sizes:
+        rows.append(json.loads(again(*options, "--only", str(n)).splitlines()[-1]))
+        show(rows, memory)
 
 
 def again(*options: str) -> str:
