@@ -25,6 +25,7 @@ from circuits.cli.options import (
     Dtype,
     Emotions,
     JudgeOption,
+    Memory,
     Model,
     Out,
     PresetOption,
@@ -118,6 +119,7 @@ def run_command(
     dtype: Dtype = "float32",
     revision: Revision = None,
     batch_size: Batch = 96,
+    memory: Memory = 1.0,
     seed: Seed = 0,
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
@@ -133,7 +135,7 @@ def run_command(
         dev_scenarios=dev_scenarios, test_scenarios=test_scenarios, read=read,
         stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
         doses=numbers(doses, float, "--doses"), score_contexts=score_contexts,
-        batch_size=batch_size, seed=seed, accepted=accepted,
+        batch_size=batch_size, memory=memory, seed=seed, accepted=accepted,
     )  # fmt: skip
     plan = replace(plan, **PRESETS[preset])
     if budgets:

@@ -26,6 +26,7 @@ __all__ = [
     "Dtype",
     "Emotions",
     "JudgeOption",
+    "Memory",
     "Mode",
     "Model",
     "Out",
@@ -95,7 +96,6 @@ ReadOption = Annotated[
     Literal["prompt", "reply"],
     typer.Option("--read", help="Read directions at the last prompt position or over the reply."),
 ]
-Batch = Annotated[int, typer.Option(help="Prompts at once.")]
 SomeEmotions = Annotated[str, typer.Option(help="Emotions, comma-separated; all by default.")]
 Against = Annotated[str, typer.Option(help="plain, or another emotion.")]
 Mode = Annotated[
@@ -110,6 +110,14 @@ ReadoutOption = Annotated[
 ]
 Contexts = Annotated[int, typer.Option(help="How many test contexts.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it will cost.")]
+Batch = Annotated[int, typer.Option(help="Prompts at once, at most.")]
+Memory = Annotated[
+    float,
+    typer.Option(
+        help="Gigabytes beside the weights for values kept for a second look and for one pass; "
+        "what does not fit is made again."
+    ),
+]
 
 
 def words(text: str) -> tuple[str, ...]:

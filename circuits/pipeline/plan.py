@@ -16,6 +16,7 @@ from circuits.graph.budget import Budget
 from circuits.measure.heads import HeadReadout
 from circuits.measure.importance import DOSES, ReadAt
 from circuits.measure.means import RelativeTo
+from circuits.measure.memory import MEMORY
 from circuits.measure.sweep import Last, Read
 from circuits.model.chat import Begin
 from circuits.model.loading import EMBEDDED
@@ -44,7 +45,7 @@ _MATTERS: dict[Stage, tuple[str, ...]] = {
     ),
     "judgements": ("judge",),
     "directions": ("samples", "read", "last", "half"),
-    "effects": ("head_readout",),
+    "effects": ("head_readout", "seed"),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
     "circuits": ("budget", "rank_by"),
     "scores": ("test", "score_contexts", "ablation", "positions", "draws", "seed"),
@@ -100,6 +101,10 @@ class Plan:
     """What a circuit's differences are relative to when it is put back into the model."""
     max_new_tokens: int = 100
     batch_size: int = 96
+    """Prompts at once, at most."""
+    memory: float = MEMORY
+    """Gigabytes for values kept for a second look and for the activations of one pass; not for
+    the weights, nor for sums, whose size does not depend on the number of prompts."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -119,6 +124,8 @@ class Plan:
             )
         if self.draws < 1:
             raise RunError(f"--draws: {self.draws} is too few; give 100 or more")
+        if not self.memory > 0:
+            raise RunError(f"--memory: {self.memory} GB holds nothing; give more than 0")
         if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
             raise RunError(
                 f"--emotions: found {', '.join(self.emotions) or 'none'}; "
