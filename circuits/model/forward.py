@@ -124,7 +124,7 @@ def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt 1 vocab
         attention_mask=tokens.mask.long(),
         use_cache=True,
         return_type="logits_and_cache",
-        **_without_logits(model),
+        **last_logits(model),
     )
     return logits[:, -1:], Prefix(cache, tokens.mask)
 
