@@ -95,16 +95,16 @@ def circuit_table(circuits: Mapping[str, Any]) -> Table:
     return table
 
 
-def cost_table(cost: "Cost") -> Table:
-    """What a piece of work will need."""
-    table = Table(title="What it will cost", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in cost.to_json().items():
-        if name == "memory":
-            table.add_row("memory beside the weights", f"{value / 2**20:,.0f} MiB")
-        else:
-            table.add_row(name.replace("_", " "), f"{value:,}")
+def cost_table(costs: "Mapping[str, Cost]") -> Table:
+    """What pieces of work will need."""
+    table = Table(title="What it will cost")
+    table.add_column("work")
+    names = ("passes", "steps", "token_layers", "backward_passes", "backward_token_layers")
+    for name in (*names, "memory (MiB)"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for work, cost in costs.items():
+        counts = (f"{getattr(cost, name):,}" for name in names)
+        table.add_row(work, *counts, f"{cost.memory / 2**20:,.0f}")
     return table
 
 

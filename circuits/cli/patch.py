@@ -40,21 +40,20 @@ def patch(
     dry_run: DryRun = False,
 ) -> None:
     """Patch activations between runs of the same test context, and map their effects."""
-    from circuits.model.receipts import Cost
     from circuits.pipeline.contrast import Contrast
     from circuits.pipeline.patching import patch_run, patch_run_cost
     from circuits.pipeline.report import refresh_report
     from circuits.pipeline.study import Study
 
-    study, total = Study(run), Cost()
+    study, costs = Study(run), {}
     for name in words(emotion) or study.emotions:
         contrast = Contrast(study, name, against, contexts)
         if dry_run:
-            total += patch_run_cost(contrast, words(sites), by=by, readout=readout)
+            costs[name] = patch_run_cost(contrast, words(sites), by=by, readout=readout)
             continue
         done = patch_run(contrast, words(sites), by=by, mode=mode, readout=readout)
         OUT.print(str(done), soft_wrap=True)
     if dry_run:
-        OUT.print(cost_table(total))
+        OUT.print(cost_table(costs))
     elif refresh_report(study):
         OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)

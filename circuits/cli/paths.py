@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars
-from circuits.cli.options import words
+from circuits.cli.console import OUT, Bars, cost_table
+from circuits.cli.options import Against, Contexts, DryRun, Mode, Seed, SomeEmotions, words
 from circuits.errors import RunError
 from circuits.names import EMOTIONS
 
 if TYPE_CHECKING:
     from circuits.graph.circuit import Circuit
-    from circuits.model.receipts import Cost
     from circuits.pipeline.paths import PathStudy
 
 __all__ = ["paths_command"]
@@ -22,24 +21,22 @@ __all__ = ["paths_command"]
 
 def paths_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    emotion: Annotated[str, typer.Option(help="Comma-separated; all of the run by default.")] = "",
-    against: Annotated[str, typer.Option(help="Corrupt prompts: plain, or an emotion.")] = "plain",
+    emotion: SomeEmotions = "",
+    against: Against = "plain",
     method: Annotated[
         Literal["eap", "eap-ig"],
         typer.Option(help="One gradient, or the mean over inputs between two emotions."),
     ] = "eap",
     steps: Annotated[int, typer.Option(help="Inputs of eap-ig.")] = 5,
-    mode: Annotated[
-        Literal["noising", "denoising"], typer.Option(help="Change the clean or the corrupt run.")
-    ] = "noising",
-    contexts: Annotated[int, typer.Option(help="How many contexts.")] = 12,
+    mode: Mode = "noising",
+    contexts: Contexts = 12,
     split: Annotated[
         Literal["test", "dev"], typer.Option(help="Held-out contexts: test ones, or dev ones.")
     ] = "test",
     keep: Annotated[int, typer.Option(help="Paths patched and written into a circuit.")] = 60,
     sample: Annotated[int, typer.Option(help="Random paths patched beside them.")] = 60,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
 ) -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.pipeline.paths import PathOptions, PathStudy
@@ -55,7 +52,10 @@ def paths_command(
     for name in emotions:
         study.study.circuit_path(name)
     if dry_run:
-        OUT.print(_cost_table({name: study.cost(name) for name in emotions}))
+        costs = {name: study.cost(name) for name in emotions}
+        OUT.print(
+            cost_table({f"{e}: {work}": c for e, own in costs.items() for work, c in own.items()})
+        )
         return
     _measure(study, emotions)
 
@@ -70,20 +70,6 @@ def _measure(study: "PathStudy", emotions: tuple[str, ...]) -> None:
     OUT.print(_path_table(found))
     place = (study.study.folder / "paths").resolve()
     OUT.print(f"\npaths: {place}", soft_wrap=True, markup=False)
-
-
-def _cost_table(costs: "Mapping[str, Mapping[str, Cost]]") -> Table:
-    table = Table(title="What would be run")
-    table.add_column("emotion")
-    table.add_column("work")
-    names = ("passes", "steps", "token_layers", "backward_passes", "backward_token_layers")
-    for name in (*names, "memory (MiB)"):
-        table.add_column(name.replace("_", " "), justify="right")
-    for emotion, parts in costs.items():
-        for work, cost in parts.items():
-            counts = (f"{getattr(cost, name):,}" for name in names)
-            table.add_row(emotion, work, *counts, f"{cost.memory / 2**20:,.0f}")
-    return table
 
 
 def _path_table(found: "Mapping[str, tuple[Circuit, Mapping[str, float]]]") -> Table:

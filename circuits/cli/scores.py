@@ -1,17 +1,18 @@
 """The command that scores the circuits of a run, and the table of scores."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars
+from circuits.cli.console import OUT, Bars, cost_table
+from circuits.cli.options import DryRun
 
 if TYPE_CHECKING:
     from circuits.graph.scores import CircuitScores
-    from circuits.pipeline.plan import Plan
 
 __all__ = ["score", "score_table"]
 
@@ -30,27 +31,25 @@ def score(
         typer.Option(help="Replace them at the last position, or at all that match."),
     ] = None,
     draws: Annotated[int | None, typer.Option(help="Random circuits.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it will cost.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Score the circuits of a run on held-out contexts, beside random circuits of their size.
 
     Writes scores.json and the scores in the circuits' files; later stages then count as undone.
     """
-    from circuits.pipeline.run import Silent
     from circuits.pipeline.run import run as carry_out
     from circuits.pipeline.scoring import scores_cost
     from circuits.pipeline.study import Study
-    from circuits.pipeline.work import Run
+    from circuits.pipeline.work import Run, Silent, plan_of
 
     study = Study(run)
     asked = {
         "score_contexts": score_contexts, "ablation": ablation, "positions": positions,
         "draws": draws,
     }  # fmt: skip
-    plan = _plan(study.log["plan"], {**asked, "out": run})
+    plan = replace(plan_of(study), **{k: v for k, v in asked.items() if v is not None})
     if dry_run:
-        for name, value in scores_cost(Run(plan, study, Silent())).to_json().items():
-            OUT.print(f"{name:<22} {value:>15,}", highlight=False)
+        OUT.print(cost_table({"all": scores_cost(Run(plan, study, Silent()))}))
         return
     study = carry_out(plan, stages=["scores"], reporter=Bars())
     OUT.print(score_table(study.scores))
@@ -71,9 +70,3 @@ def score_table(scores: "Mapping[str, CircuitScores]") -> Table:
         ]
         table.add_row(emotion, *cells)
     return table
-
-
-def _plan(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> "Plan":
-    from circuits.pipeline.plan import Plan
-
-    return Plan.from_json({**saved, **{k: v for k, v in asked.items() if v is not None}})

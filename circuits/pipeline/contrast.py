@@ -13,9 +13,9 @@ from circuits.errors import RunError
 from circuits.measure.pairs import Pair, make_pairs
 from circuits.measure.readouts import LogitDifference, Projection, Readout, ReplyLikelihood
 from circuits.model.chat import encode_text
-from circuits.model.loading import load_model
 from circuits.model.protocol import Model
 from circuits.pipeline.study import Study
+from circuits.pipeline.work import Run, Silent, plan_of
 from circuits.provenance import Provenance
 
 __all__ = ["PLAIN", "Contrast", "ReadoutName"]
@@ -52,14 +52,12 @@ class Contrast:
 
     @cached_property
     def model(self) -> Model:
-        """The run's model, loaded as the run loaded it."""
-        plan = self.study.log["plan"]
-        if "model" not in plan:
-            raise RunError(f"{self.study.folder} holds imported results and names no model to run")
-        return load_model(
-            plan["model"], revision=plan["revision"], device=plan["device"],
-            dtype=plan["dtype"], begin=plan["begin"],
-        )  # fmt: skip
+        """The run's model, loaded as the run loaded it.
+
+        Raises:
+            RunError: the folder holds imported results, which name no model.
+        """
+        return Run(plan_of(self.study), self.study, Silent()).model
 
     @cached_property
     def pairs(self) -> list[Pair]:

@@ -23,10 +23,8 @@ from circuits.measure.readouts import Projection, projection
 from circuits.model.loading import describe_model
 from circuits.model.protocol import Model
 from circuits.model.receipts import Cost
-from circuits.pipeline.plan import Plan
-from circuits.pipeline.run import Silent
 from circuits.pipeline.study import Study
-from circuits.pipeline.work import Reporter, Run
+from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.provenance import Provenance, versions
 
 __all__ = ["PathOptions", "PathStudy"]
@@ -71,7 +69,7 @@ class PathStudy:
         self, folder: Path, options: PathOptions, reporter: Reporter | None = None
     ) -> None:
         self.study, self.options = Study(folder), options
-        self._run = Run(_plan(self.study), self.study, reporter or Silent())
+        self._run = Run(plan_of(self.study), self.study, reporter or Silent())
         self._circuits = self.study.circuits
 
     def cost(self, emotion: str) -> Mapping[str, Cost]:
@@ -160,18 +158,3 @@ class PathStudy:
 
     def _readout(self, emotion: str) -> Projection:
         return projection(self.study.directions, emotion, self.study.importance.stable_layers)
-
-
-def _plan(study: Study) -> Plan:
-    """What the run was asked to do, as far as model and contexts go."""
-    values = study.log["plan"]
-    if "imported" in values:
-        raise RunError(
-            f"{study.folder} holds imported results, without a model; paths need a run of its own"
-        )
-    same = ("model", "revision", "device", "dtype", "begin", "scenarios", "dev_scenarios",
-            "test_scenarios", "seed")  # fmt: skip
-    return Plan(
-        data=Path(values["data"]), test=Path(values["test"]), out=study.folder,
-        emotions=tuple(values["emotions"]), **{name: values[name] for name in same},
-    )  # fmt: skip

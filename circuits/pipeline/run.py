@@ -1,30 +1,19 @@
 """Run a plan: the stages in order, each timed and counted, none done twice."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from circuits.data.judges import open_judge
 from circuits.errors import CircuitsError, RunError
 from circuits.files import write_json
-from circuits.model.generation import Progress
 from circuits.model.receipts import counted
 from circuits.pipeline.plan import STAGES, Plan, Stage
 from circuits.pipeline.stages import DOES
 from circuits.pipeline.study import Study
-from circuits.pipeline.work import Reporter, Run
+from circuits.pipeline.work import Reporter, Run, Silent
 from circuits.provenance import versions
 
-__all__ = ["Silent", "run"]
-
-
-class Silent:
-    """A reporter that shows nothing."""
-
-    @contextmanager
-    def task(self, what: str, total: int) -> Iterator[Progress]:
-        """Do the work without a word."""
-        yield lambda finished: None
+__all__ = ["run"]
 
 
 def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | None = None) -> Study:

@@ -1,7 +1,7 @@
 """A plan at work: what several stages need, made once and only if needed."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ from circuits.data import sev
 from circuits.data.judges import Judge, open_judge
 from circuits.data.replies import read_replies
 from circuits.data.sev import Context
+from circuits.errors import RunError
 from circuits.files import digest
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
 from circuits.model.generation import Progress
@@ -21,7 +22,7 @@ from circuits.pipeline.plan import Plan
 from circuits.pipeline.study import Study
 from circuits.provenance import Provenance, versions
 
-__all__ = ["Reporter", "Run"]
+__all__ = ["Reporter", "Run", "Silent", "plan_of"]
 
 _GRADIENT_CONTEXTS = 24
 
@@ -33,6 +34,15 @@ class Reporter(Protocol):
     def task(self, what: str, total: int) -> AbstractContextManager[Progress]:
         """A piece of work with ``total`` items; the value inside counts finished ones."""
         ...
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[Progress]:
+        """Do the work without a word."""
+        yield lambda finished: None
 
 
 class Run:
@@ -120,3 +130,18 @@ class Run:
         return Bench(
             self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size
         )
+
+
+def plan_of(study: Study) -> Plan:
+    """What a finished run was asked to do.
+
+    Raises:
+        RunError: the folder holds imported results, which name no model; or the plan is of another
+            version.
+    """
+    values = study.log["plan"]
+    if "imported" in values:
+        raise RunError(
+            f"{study.folder} holds imported results, without a model; this needs a run of its own"
+        )
+    return Plan.from_json({**values, "out": study.folder})

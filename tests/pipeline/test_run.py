@@ -15,9 +15,8 @@ from circuits.graph.scores import SCORES
 from circuits.names import EMOTIONS, VALENCES
 from circuits.pipeline import Plan, Study, run
 from circuits.pipeline.plan import STAGES
-from circuits.pipeline.run import Silent
 from circuits.pipeline.scoring import scores_cost
-from circuits.pipeline.work import Run
+from circuits.pipeline.work import Run, Silent
 
 
 def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
