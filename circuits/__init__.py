@@ -29,18 +29,33 @@ if TYPE_CHECKING:
     from circuits.graph.assemble import Measurements, assemble
     from circuits.graph.budget import Budget
     from circuits.graph.circuit import Circuit, Edge, Node
+    from circuits.graph.connect import connect
+    from circuits.graph.core import core
+    from circuits.graph.scores import CircuitScores, with_scores
+    from circuits.graph.scoring import Scoring, score_circuits, score_cost
+    from circuits.measure.attribution import NodeScores, attribute
+    from circuits.measure.attribution_cost import attribution_cost
+    from circuits.measure.budgeted import VerifiedScores, budgeted
     from circuits.measure.direct import direct_effects
     from circuits.measure.directions import Directions, emotion_directions, stable_layers
+    from circuits.measure.exact_paths import ExactPaths, exact_cost, exact_paths
     from circuits.measure.generality import direction_generality
     from circuits.measure.heads import HeadEffects, head_effects
     from circuits.measure.importance import Importance, sublayer_importance
     from circuits.measure.means import component_means, differences
     from circuits.measure.neurons import NeuronEffects, neuron_effects
+    from circuits.measure.pairs import Pair, make_pair, make_pairs
+    from circuits.measure.parts import patch_parts
+    from circuits.measure.patching import HeadPatches, SitePatches, patch_heads, patch_sites
+    from circuits.measure.patching_cost import head_patching_cost, site_patching_cost
+    from circuits.measure.paths import PathEffects, path_cost, path_effects
+    from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood, projection
     from circuits.measure.sweep import arrange, sweep
     from circuits.measure.totals import total_estimates
     from circuits.model.edits import Add, Replace, edited
     from circuits.model.generation import elicit
     from circuits.model.loading import describe_model, load_model
+    from circuits.model.receipts import Cost, Receipt, counted
     from circuits.names import EMOTIONS, VALENCES
     from circuits.pipeline import Plan, Study, run
     from circuits.planted.plant import Plant, Recovery, plant, recovery
@@ -48,6 +63,7 @@ if TYPE_CHECKING:
     from circuits.records import Record
 
 _HOME = {
+    "circuits.assets": ("shipped",),
     "circuits.control.compare": ("Bench", "Tools", "compare"),
     "circuits.control.modulation": ("Modulation", "Steering", "enhance", "random_like", "steer"),
     "circuits.data.judges": ("HttpJudge", "LexiconJudge", "open_judge"),
@@ -60,24 +76,38 @@ _HOME = {
     "circuits.graph.assemble": ("Measurements", "assemble"),
     "circuits.graph.budget": ("Budget",),
     "circuits.graph.circuit": ("Circuit", "Edge", "Node"),
+    "circuits.graph.connect": ("connect",),
+    "circuits.graph.core": ("core",),
+    "circuits.graph.scores": ("CircuitScores", "with_scores"),
+    "circuits.graph.scoring": ("Scoring", "score_circuits", "score_cost"),
+    "circuits.measure.attribution": ("NodeScores", "attribute"),
+    "circuits.measure.attribution_cost": ("attribution_cost",),
+    "circuits.measure.budgeted": ("VerifiedScores", "budgeted"),
     "circuits.measure.direct": ("direct_effects",),
     "circuits.measure.directions": ("Directions", "emotion_directions", "stable_layers"),
+    "circuits.measure.exact_paths": ("ExactPaths", "exact_cost", "exact_paths"),
     "circuits.measure.generality": ("direction_generality",),
     "circuits.measure.heads": ("HeadEffects", "head_effects"),
     "circuits.measure.importance": ("Importance", "sublayer_importance"),
     "circuits.measure.means": ("component_means", "differences"),
     "circuits.measure.neurons": ("NeuronEffects", "neuron_effects"),
+    "circuits.measure.pairs": ("Pair", "make_pair", "make_pairs"),
+    "circuits.measure.parts": ("patch_parts",),
+    "circuits.measure.patching": ("HeadPatches", "SitePatches", "patch_heads", "patch_sites"),
+    "circuits.measure.patching_cost": ("head_patching_cost", "site_patching_cost"),
+    "circuits.measure.paths": ("PathEffects", "path_cost", "path_effects"),
+    "circuits.measure.readouts": ("LogitDifference", "Projection", "ReplyLikelihood", "projection"),
     "circuits.measure.sweep": ("arrange", "sweep"),
     "circuits.measure.totals": ("total_estimates",),
     "circuits.model.edits": ("Add", "Replace", "edited"),
     "circuits.model.generation": ("elicit",),
     "circuits.model.loading": ("describe_model", "load_model"),
+    "circuits.model.receipts": ("Cost", "Receipt", "counted"),
     "circuits.names": ("EMOTIONS", "VALENCES"),
     "circuits.pipeline": ("Plan", "Study", "run"),
     "circuits.planted.plant": ("Plant", "Recovery", "plant", "recovery"),
     "circuits.provenance": ("Provenance",),
     "circuits.records": ("Record",),
-    "circuits.assets": ("shipped",),
 }
 _OTHER = {"read_scenarios": ("circuits.data.sev", "read"), "plot": ("circuits.plot", None)}
 _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _OTHER
@@ -87,39 +117,59 @@ __all__ = [
     "Bench",
     "Budget",
     "Circuit",
+    "CircuitScores",
     "CircuitsError",
     "Context",
+    "Cost",
     "Directions",
     "EMOTIONS",
     "Edge",
+    "ExactPaths",
     "HeadEffects",
+    "HeadPatches",
     "HttpJudge",
     "Importance",
     "LexiconJudge",
+    "LogitDifference",
     "Measurements",
     "Modulation",
     "NeuronEffects",
     "Node",
+    "NodeScores",
+    "Pair",
+    "PathEffects",
     "Plan",
     "Plant",
+    "Projection",
     "Prompt",
     "Provenance",
+    "Receipt",
     "Record",
     "Recovery",
     "Replace",
     "Reply",
+    "ReplyLikelihood",
     "Scenario",
+    "Scoring",
+    "SitePatches",
     "Steering",
     "Study",
     "Tools",
     "VALENCES",
+    "VerifiedScores",
     "arrange",
     "asked",
     "asked_prompts",
     "assemble",
+    "attribute",
+    "attribution_cost",
+    "budgeted",
     "compare",
     "component_means",
+    "connect",
     "contexts",
+    "core",
+    "counted",
     "describe_model",
     "differences",
     "direct_effects",
@@ -128,28 +178,43 @@ __all__ = [
     "elicit",
     "emotion_directions",
     "enhance",
+    "exact_cost",
+    "exact_paths",
     "export_circuit",
     "head_effects",
+    "head_patching_cost",
     "judge_replies",
     "load_model",
+    "make_pair",
+    "make_pairs",
     "neuron_effects",
     "open_judge",
+    "patch_heads",
+    "patch_parts",
+    "patch_sites",
+    "path_cost",
+    "path_effects",
     "plain",
     "plain_prompts",
     "plant",
     "plot",
+    "projection",
     "random_like",
     "read_circuit",
     "read_scenarios",
     "recovery",
     "run",
+    "score_circuits",
+    "score_cost",
     "shipped",
+    "site_patching_cost",
     "spread",
     "stable_layers",
     "steer",
     "sublayer_importance",
     "sweep",
     "total_estimates",
+    "with_scores",
     "write_circuit",
 ]
 
