@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from circuits.control.modulation import Modulation, Steering, enhance, random_like, steer
 from circuits.data.judges.protocol import Judge
-from circuits.data.prompts import Prompt, asked_prompts, plain_prompts
+from circuits.data.prompts import Prompt, asked, asked_prompts, plain_prompts
 from circuits.data.replies import Judged, Reply, judge_replies
 from circuits.data.sev import Context
 from circuits.graph.circuit import Circuit
@@ -102,11 +102,7 @@ class Bench:
 
     def losses(self, judged: Sequence[Judged], progress: Progress | None) -> list[float]:
         """Loss of every reply under the untouched model, given the prompt that asks."""
-        asking = [
-            prompt
-            for row in judged
-            for prompt in asked_prompts([row.reply.prompt.context], [row.reply.emotion])
-        ]
+        asking = [asked(row.reply.prompt.context, row.reply.emotion) for row in judged]
         texts = [row.reply.text for row in judged]
         found = reply_losses(
             self.model, asking, texts, batch_size=self.batch_size, progress=progress
