@@ -46,7 +46,7 @@ from circuits.names import EMOTIONS
 
 __all__ = ["app", "main"]
 
-SIX = ",".join(EMOTIONS)
+_SIX = ",".join(EMOTIONS)
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -100,7 +100,7 @@ def run_command(
     accepted: Accepted = None,
     preset: PresetOption = "default",
     judge: JudgeOption = "lexicon",
-    emotions: Emotions = SIX,
+    emotions: Emotions = _SIX,
     scenarios: Scenarios = None,
     test_scenarios: TestScenarios = None,
     dev_scenarios: DevScenarios = 16,
