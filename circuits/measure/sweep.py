@@ -109,6 +109,7 @@ def sweep(
     *,
     read: Read = "prompt",
     last: Last = "resid_post",
+    half: bool = False,
     batch_size: int = 96,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -120,6 +121,7 @@ def sweep(
         read: Where residual streams are read; heads and neurons always at the last prompt
             position, where the reply begins.
         last: What stands for the residual stream after the last MLP.
+        half: Round to float16 what was read, as the published dumps do.
         batch_size: Prompts at once.
         progress: Told after every batch how many prompts were run.
 
@@ -136,6 +138,8 @@ def sweep(
     sites = (*_SITES, "final") if last == "final" else _SITES
     for places, found in _passes(model, grid, present, read, sites, batch_size):
         rows, columns = places.T
+        if half:
+            found = {site: value.half().float() for site, value in found.items()}
         if last == "final":
             found["resid_post"][:, -1] = found["final"][:, -1]
         for site in _RESIDUAL:
