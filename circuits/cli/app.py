@@ -32,6 +32,7 @@ from circuits.cli.options import (
     Revision,
     Scenarios,
     Seed,
+    Settings,
     StableLayers,
     Stages,
     Test,
@@ -114,11 +115,13 @@ def run_command(
     revision: Revision = None,
     batch_size: Batch = 96,
     seed: Seed = 0,
+    settings: Settings = [],  # noqa: B006
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
     A stage that was finished in the same folder with the same inputs is not run again.
     """
+    from circuits.cli.settings import settings as read_settings
     from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
@@ -130,7 +133,7 @@ def run_command(
         doses=numbers(doses, float, "--doses"), budget=budget(budgets),
         batch_size=batch_size, seed=seed, accepted=accepted,
     )  # fmt: skip
-    plan = replace(plan, **PRESETS[preset])
+    plan = replace(plan, **{**PRESETS[preset], **read_settings(settings)})
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 
