@@ -1,5 +1,7 @@
 """Models and contexts for the tests: the embedded model, and tiny random ones without network."""
 
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from circuits.data import sev
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import asked_prompts
 from circuits.data.replies import Reply
+from circuits.measure.contrasts import Batch
 from circuits.measure.directions import Directions, emotion_directions
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
 from circuits.model.loading import load_model, wrap_model
@@ -87,6 +90,26 @@ def grid(contexts: tuple[sev.Context, ...]) -> Grid:
 def swept(llama: Model, grid: Grid) -> Sweep:
     """One pass of the random model over the grid."""
     return sweep(llama, grid)
+
+
+def gather(swept: Sweep) -> Batch:
+    """The values of a sweep in one batch, contexts in the grid's order."""
+    parts = list(swept.values)
+    order = torch.cat([part.places for part in parts]).argsort()
+    names = [field.name for field in fields(Batch)]
+    return Batch(**{n: torch.cat([getattr(part, n) for part in parts])[order] for n in names})
+
+
+@pytest.fixture(scope="session")
+def gathered() -> Callable[[Sweep], Batch]:
+    """Puts the values of a sweep in one batch, contexts in the grid's order."""
+    return gather
+
+
+@pytest.fixture(scope="session")
+def values(swept: Sweep) -> Batch:
+    """The values of the random model's pass, contexts in the grid's order."""
+    return gather(swept)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from circuits.cli.options import (
     Dtype,
     Emotions,
     JudgeOption,
+    Memory,
     Model,
     Out,
     PresetOption,
@@ -114,6 +115,7 @@ def run_command(
     dtype: Dtype = "float32",
     revision: Revision = None,
     batch_size: Batch = 96,
+    memory: Memory = 1.0,
     seed: Seed = 0,
     settings: Settings = [],  # noqa: B006
 ) -> None:
@@ -131,7 +133,7 @@ def run_command(
         dev_scenarios=dev_scenarios, test_scenarios=test_scenarios, read=read,
         stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
         doses=numbers(doses, float, "--doses"), budget=budget(budgets),
-        batch_size=batch_size, seed=seed, accepted=accepted,
+        batch_size=batch_size, memory=memory, seed=seed, accepted=accepted,
     )  # fmt: skip
     plan = replace(plan, **{**PRESETS[preset], **read_settings(settings)})
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)

@@ -23,6 +23,7 @@ __all__ = [
     "Dtype",
     "Emotions",
     "JudgeOption",
+    "Memory",
     "Model",
     "Out",
     "PresetOption",
@@ -63,13 +64,17 @@ Accepted = Annotated[
 ]
 PresetOption = Annotated[
     Literal["default", "published", "as-released"],
-    typer.Option("--preset", help="Our defaults, the published method, or its scripts as they are."),
+    typer.Option(
+        "--preset", help="Our defaults, the published method, or its scripts as they are."
+    ),
 ]
 Settings = Annotated[
     list[str],
     typer.Option(
-        "--set", metavar="OPTION=VALUE", help="Any other option, such as diff_prompt=indented; "
-        "goes before the preset's value. May be given several times."
+        "--set",
+        metavar="OPTION=VALUE",
+        help="Any other option, such as diff_prompt=indented; "
+        "goes before the preset's value. May be given several times.",
     ),
 ]
 DevScenarios = Annotated[
@@ -93,7 +98,14 @@ ReadOption = Annotated[
     Literal["prompt", "reply"],
     typer.Option("--read", help="Read directions at the last prompt position or over the reply."),
 ]
-Batch = Annotated[int, typer.Option(help="Prompts at once.")]
+Batch = Annotated[int, typer.Option(help="Prompts at once, at most.")]
+Memory = Annotated[
+    float,
+    typer.Option(
+        help="Gigabytes beside the weights for values kept for a second look and for one pass; "
+        "what does not fit is made again."
+    ),
+]
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ final norm). The last token is the same for all emotions, so the embedding's sha
 from dataclasses import dataclass
 
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.measure.directions import Directions
 from circuits.measure.means import Differences
 from circuits.model.protocol import Model
+from circuits.model.weights import along_heads, along_neurons
 from circuits.provenance import Provenance
 from circuits.records import Record
 
@@ -59,17 +59,9 @@ def direct_effects(
         reference: The directions that the readout projects on.
         provenance: Of the result.
     """
-    W_O, W_out = model.W_O.detach().float().cpu(), model.W_out.detach().float().cpu()
-    along_O = einsum(
-        W_O,
-        reference,
-        "layer head d_head d_model, emotion d_model -> emotion layer head d_head",
-    )
-    heads = (between.z * along_O).sum(-1)
-    along_out = einsum(
-        W_out, reference, "layer neuron d_model, emotion d_model -> emotion layer neuron"
-    )
-    neurons = between.post * along_out
+    everywhere = reference[:, None].expand(-1, len(directions.layer), -1)
+    heads = (between.z * along_heads(model, everywhere)).sum(-1)
+    neurons = between.post * along_neurons(model, everywhere)
     last = directions.vectors[:, -1, -1] * directions.norm[:, -1, -1, None]
     return DirectEffects(
         provenance=provenance,

@@ -20,7 +20,7 @@ from circuits.records import Record
 
 __all__ = [
     "Directions",
-    "contrast",
+    "centred",
     "emotion_directions",
     "reference_direction",
     "similarity",
@@ -51,50 +51,39 @@ class Directions(Record):
     """``prompt``: at the last prompt position; ``reply``: averaged over the reply."""
 
 
-def emotion_directions(
-    sweep: Sweep, provenance: Provenance, *, read: str = "prompt", half: bool = False
-) -> Directions:
-    """Directions of every emotion after every sublayer.
+def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "prompt") -> Directions:
+    """Directions of every emotion after every sublayer, from the sums of one sweep.
 
     Args:
         sweep: One pass over the accepted prompts.
         provenance: Of the result.
         read: Where the sweep read; kept in the record.
-        half: Round activations to float16 first, as the published dumps do.
 
     Raises:
         DataError: no context has a reply accepted in every emotion; says which emotions lack.
     """
-    complete = sweep.grid.complete
-    if not bool(complete.any()):
+    sums, n = sweep.contrasts, int(sweep.contrasts.count.sum())
+    if not n:
         raise DataError(_why_none(sweep))
-    residual = _after_sublayers(sweep)[complete]
-    rms = residual.square().mean(-1).sqrt()
-    if half:
-        rounded = residual.half()
-        residual, rms = rounded.float(), (rounded * rounded).mean(-1).sqrt().float()
-    difference = contrast(residual)
-    vectors, norm = unit(difference)
+    vectors, norm = unit(centred(sums.apart.sum(0), n))
     return Directions(
         provenance=provenance,
         vectors=vectors,
         norm=norm,
-        rms=rms.mean(dim=(0, 1)),
+        rms=sums.rms.float(),
         emotion=sweep.grid.emotions,
         sublayer=SUBLAYERS,
-        layer=tuple(range(residual.shape[3])),
-        n_contexts=int(complete.sum()),
-        n_left_out=int((~complete).sum()),
+        layer=tuple(range(vectors.shape[2])),
+        n_contexts=n,
+        n_left_out=len(sweep.present) - n,
         read=read,
     )
 
 
-def contrast(
-    residual: Float[Tensor, "context emotion *rest"],
-) -> Float[Tensor, "emotion *rest"]:
-    """Each emotion minus the mean of its context's emotions, averaged over contexts, centred."""
-    apart = (residual - residual.mean(dim=1, keepdim=True)).mean(dim=0)
-    return apart - apart.mean(dim=0, keepdim=True)
+def centred(apart: Float[Tensor, "emotion *rest"], n: int) -> Float[Tensor, "emotion *rest"]:
+    """The mean of ``n`` contexts' contrasts from their sum, centred over emotions, in float32."""
+    mean = apart / n
+    return (mean - mean.mean(dim=0, keepdim=True)).float()
 
 
 def unit(
@@ -132,10 +121,6 @@ def reference_direction(
 def similarity(directions: Directions) -> Float[Tensor, "emotion other_emotion sublayer layer"]:
     """Cosine between the directions of two emotions, per sublayer and layer."""
     return torch.einsum("eslw,oslw->eosl", directions.vectors, directions.vectors)
-
-
-def _after_sublayers(sweep: Sweep) -> Float[Tensor, "context emotion sublayer layer d_model"]:
-    return torch.stack([sweep.resid_mid, sweep.resid_post], dim=2)
 
 
 def _why_none(sweep: Sweep) -> str:

@@ -13,13 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import DataError
-from circuits.measure.directions import contrast, unit
+from circuits.measure.contrasts import Batch
+from circuits.measure.directions import centred, unit
 from circuits.measure.sweep import Sweep
 from circuits.names import SUBLAYERS
 from circuits.provenance import Provenance
 from circuits.records import Record
 
-__all__ = ["Generality", "direction_generality"]
+__all__ = ["Generality", "GeneralityLook", "direction_generality"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,84 +50,109 @@ def direction_generality(
 ) -> Generality:
     """Measure how far the directions generalise; only complete contexts are used.
 
+    Looks at the values of the sweep once.
+
     Raises:
         DataError: fewer than two themes have a complete context.
     """
-    complete = sweep.grid.complete
-    kept = [c for c, whole in zip(sweep.grid.contexts, complete.tolist(), strict=True) if whole]
-    themes = tuple(dict.fromkeys(context.theme for context in kept))
-    if len(themes) < 2:
-        raise DataError(
-            f"generality needs complete contexts of at least two themes, found {len(themes)}"
+    look = GeneralityLook(sweep, n_splits=n_splits, seed=seed)
+    for batch in sweep.values:
+        look.update(batch)
+    return look.result(provenance)
+
+
+class GeneralityLook:
+    """Measures generality while batches of values are shown, every one once.
+
+    Holds sums per split and directions per theme, whatever the number of contexts.
+
+    Raises:
+        DataError: fewer than two themes have a complete context.
+    """
+
+    def __init__(self, sweep: Sweep, *, n_splits: int = 50, seed: int = 0) -> None:
+        sums, self._emotions = sweep.contrasts, sweep.grid.emotions
+        self._themes, self._n = sums.themes, int(sums.count.sum())
+        if len(sums.count) < 2:
+            raise DataError(
+                f"generality needs complete contexts of at least two themes, found "
+                f"{len(sums.count)}"
+            )
+        self._total = sums.apart.sum(0).float()
+        self._within = _made_of(sums.apart, sums.count)
+        self._without = _made_without(sums.apart, sums.count)
+        self._shuffled = _made_without(sums.shuffled, sums.count)
+        others = (self._n - sums.count)[:, None, None, None]
+        self._middle = ((sums.middle.sum(0) - sums.middle) / others).float()
+        self._first = torch.zeros(n_splits, *self._total.shape)
+        self._in_first = _halves(list(sums.themes.of), n_splits, seed)
+        self._right, self._by_chance = (torch.zeros(self._total.shape[1:3]) for _ in range(2))
+
+    def update(self, batch: Batch) -> None:
+        """Add the complete contexts of a batch."""
+        for place, streams in batch.whole():
+            theme = self._themes.of[place]
+            moved = streams - self._middle[theme]
+            self._right += _named(moved, self._without[theme])
+            self._by_chance += _named(moved, self._shuffled[theme])
+            apart = streams - streams.mean(dim=0)
+            for split in self._in_first[place]:
+                self._first[split] += apart
+
+    def result(self, provenance: Provenance) -> Generality:
+        """What was measured."""
+        halves = torch.stack([_cosine(first, self._total - first) for first in self._first])
+        n_prompts = self._n * len(self._emotions)
+        return Generality(
+            provenance=provenance,
+            split_half=halves.mean(0),
+            split_half_low=halves.quantile(0.025, dim=0),
+            without_theme=(self._within * self._without).sum(-1).movedim(0, -1),
+            accuracy=self._right / n_prompts,
+            control=self._by_chance / n_prompts,
+            emotion=self._emotions,
+            sublayer=SUBLAYERS,
+            layer=tuple(range(self._total.shape[2])),
+            theme=self._themes.theme,
+            n_splits=len(self._first),
         )
-    residual = torch.stack([sweep.resid_mid[complete], sweep.resid_post[complete]], dim=2)
-    membership = torch.tensor([themes.index(context.theme) for context in kept])
+
+
+def _halves(places: list[int], n_splits: int, seed: int) -> dict[int, list[int]]:
+    """Place of a context -> the splits in whose first half it is."""
     random = torch.Generator().manual_seed(seed)
-    halves = _split_half(residual, n_splits, random)
-    shuffled = _shuffle_emotions(residual, random)
-    return Generality(
-        provenance=provenance,
-        split_half=halves.mean(0),
-        split_half_low=halves.quantile(0.025, dim=0),
-        without_theme=_without_theme(residual, membership, len(themes)),
-        accuracy=_held_out_accuracy(residual, residual, membership, len(themes)),
-        control=_held_out_accuracy(residual, shuffled, membership, len(themes)),
-        emotion=sweep.grid.emotions,
-        sublayer=SUBLAYERS,
-        layer=tuple(range(residual.shape[3])),
-        theme=themes,
-        n_splits=n_splits,
-    )
+    found: dict[int, list[int]] = {place: [] for place in places}
+    for split in range(n_splits):
+        for chosen in torch.randperm(len(places), generator=random)[: len(places) // 2].tolist():
+            found[places[chosen]].append(split)
+    return found
 
 
-def _split_half(
-    residual: Float[Tensor, "context emotion sublayer layer d_model"],
-    n_splits: int,
-    random: torch.Generator,
-) -> Float[Tensor, "split emotion sublayer layer"]:
-    apart = residual - residual.mean(dim=1, keepdim=True)
-    total, n = apart.sum(0), len(apart)
-    cosines = []
-    for _ in range(n_splits):
-        half = torch.randperm(n, generator=random)[: n // 2]
-        first = apart[half].sum(0)
-        cosines.append((unit(first)[0] * unit(total - first)[0]).sum(-1))
-    return torch.stack(cosines)
+def _made_of(
+    apart: Float[Tensor, "theme emotion sublayer layer d_model"], count: Int[Tensor, " theme"]
+) -> Float[Tensor, "theme emotion sublayer layer d_model"]:
+    """Directions from each theme's own sums."""
+    made = [unit(centred(own, int(n)))[0] for own, n in zip(apart, count, strict=True)]
+    return torch.stack(made)
 
 
-def _without_theme(
-    residual: Float[Tensor, "context emotion sublayer layer d_model"],
-    membership: Int[Tensor, " context"],
-    n_themes: int,
-) -> Float[Tensor, "emotion sublayer layer theme"]:
-    cosines = []
-    for theme in range(n_themes):
-        own = membership == theme
-        cosines.append(
-            (unit(contrast(residual[own]))[0] * unit(contrast(residual[~own]))[0]).sum(-1)
-        )
-    return torch.stack(cosines, dim=-1)
+def _made_without(
+    apart: Float[Tensor, "theme emotion sublayer layer d_model"], count: Int[Tensor, " theme"]
+) -> Float[Tensor, "theme emotion sublayer layer d_model"]:
+    """Directions from all themes' sums but each theme's own."""
+    return _made_of(apart.sum(0) - apart, count.sum() - count)
 
 
-def _held_out_accuracy(
-    tested: Float[Tensor, "context emotion sublayer layer d_model"],
-    made_from: Float[Tensor, "context emotion sublayer layer d_model"],
-    membership: Int[Tensor, " context"],
-    n_themes: int,
+def _cosine(
+    one: Float[Tensor, "*rest d_model"], other: Float[Tensor, "*rest d_model"]
+) -> Float[Tensor, "*rest"]:
+    return (unit(one)[0] * unit(other)[0]).sum(-1)
+
+
+def _named(
+    streams: Float[Tensor, "emotion sublayer layer d_model"],
+    directions: Float[Tensor, "other_emotion sublayer layer d_model"],
 ) -> Float[Tensor, "sublayer layer"]:
-    right = torch.zeros(tested.shape[2:4])
-    truth = torch.arange(tested.shape[1])[None, None, None]
-    for theme in range(n_themes):
-        own = membership == theme
-        directions = unit(contrast(made_from[~own]))[0]
-        middle = made_from[~own].mean(dim=(0, 1))
-        scores = torch.einsum("cesld,osld->csleo", tested[own] - middle, directions)
-        right += (scores.argmax(-1) == truth).sum(dim=(0, -1))
-    return right / (tested.shape[0] * tested.shape[1])
-
-
-def _shuffle_emotions(
-    residual: Float[Tensor, "context emotion sublayer layer d_model"], random: torch.Generator
-) -> Float[Tensor, "context emotion sublayer layer d_model"]:
-    order = torch.rand(residual.shape[:2], generator=random).argsort(dim=1)
-    return residual[torch.arange(len(residual))[:, None], order]
+    """How many emotions' streams lie nearest to their own emotion's direction."""
+    scores = torch.einsum("esld,osld->sleo", streams, directions)
+    return (scores.argmax(-1) == torch.arange(len(streams))).sum(-1).float()

@@ -16,19 +16,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import ModelError
-from circuits.measure.controls import random_directions
+from circuits.measure.contrasts import Batch
+from circuits.measure.controls import QUANTILE, random_directions
 from circuits.measure.directions import Directions
 from circuits.measure.moments import Moments
 from circuits.measure.sweep import Sweep
-from circuits.model.protocol import Model, device_of, dtype_of
+from circuits.model.protocol import Model, blocks_of, device_of, dtype_of
+from circuits.model.weights import along_heads, head_weights
 from circuits.provenance import Provenance
 from circuits.records import Record
 
-__all__ = ["HeadEffects", "HeadReadout", "head_effects"]
+__all__ = ["HeadEffects", "HeadLook", "HeadReadout", "head_effects"]
 
 HeadReadout = Literal["resid_mid", "post_norm"]
 
-_SPLIT = "context emotion head d_head, emotion head d_head -> context emotion head"
+_SPLIT = (
+    "context emotion layer head d_head, emotion layer head d_head -> context emotion layer head"
+)
+_SHARED = "context layer head d_head, emotion layer head d_head -> context emotion layer head"
+_ALONG = "context emotion layer d_model, emotion layer d_model -> context emotion layer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,76 +75,89 @@ def head_effects(
     readout: HeadReadout = "resid_mid",
     draws: int = 100,
 ) -> HeadEffects:
-    """Effects of all heads from what one sweep kept.
+    """Effects of all heads; looks at the values of the sweep once.
 
     Raises:
         ModelError: ``post_norm`` is asked of a model whose norm before the MLP is no RMSNorm.
     """
-    W_O = model.W_O.detach().float().cpu()
-    after_attention = directions.sel(sublayer="attn").vectors[:, 0]
-    shape = (len(directions.emotion), W_O.shape[0], W_O.shape[1])
-    raw, centred = Moments(shape), Moments(shape)
-    baseline, control = [], []
-    rows = _effects(model, sweep, W_O, after_attention, readout)
-    emotions = torch.arange(shape[0]).expand(len(sweep.present), -1)
-    raw.update(rows.effect[sweep.present], emotions[sweep.present])
-    whole = sweep.grid.complete
-    centred.update(rows.contrast[whole].flatten(0, 1), emotions[whole].flatten())
-    weights = sweep.present[..., None].double()
-    baseline = (rows.baseline.double() * weights).sum(0) / weights.sum(0)
-    control = torch.stack(
-        [_control(sweep.z[whole][:, :, i], W_O[i], draws) for i in range(shape[1])], dim=1
-    )
-    plain, relative = raw.result(), centred.result()
-    return HeadEffects(
-        provenance=provenance,
-        mean=plain.mean,
-        stderr=plain.stderr,
-        centred=relative.mean,
-        centred_stderr=relative.stderr,
-        baseline=baseline.float(),
-        control=control,
-        emotion=directions.emotion,
-        layer=directions.layer,
-        head=tuple(range(shape[2])),
-        readout=readout,
-        n_contexts=tuple(plain.count.tolist()),
-    )
+    look = HeadLook(model, sweep, directions, readout=readout, draws=draws)
+    for batch in sweep.values:
+        look.update(batch)
+    return look.result(provenance)
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    effect: Float[Tensor, "context emotion layer head"]
-    contrast: Float[Tensor, "context emotion layer head"]
-    baseline: Float[Tensor, "context emotion layer"]
+class HeadLook:
+    """Measures effects of heads while batches of values are shown, every one once."""
 
-
-def _effects(
-    model: Model, sweep: Sweep, W_O: Tensor, directions: Tensor, readout: HeadReadout
-) -> _Rows:
-    effect, contrast, baseline = [], [], []
-    for layer in range(W_O.shape[0]):
-        v, z, x = directions[:, layer], sweep.z[:, :, layer], sweep.resid_mid[:, :, layer]
-        along = einsum(W_O[layer], v, "head d_head d_model, emotion d_model -> emotion head d_head")
-        # z of every emotion along the direction of one: the mean over emotions is what all share.
-        shared = einsum(
-            z.mean(1), along, "context head d_head, emotion head d_head -> context emotion head"
+    def __init__(
+        self,
+        model: Model,
+        sweep: Sweep,
+        directions: Directions,
+        *,
+        readout: HeadReadout = "resid_mid",
+        draws: int = 100,
+    ) -> None:
+        self._model, self._sweep, self._directions = model, sweep, directions
+        self._readout: HeadReadout = readout
+        self._draws = draws
+        self._vectors = directions.sel(sublayer="attn").vectors[:, 0]
+        self._along = along_heads(model, self._vectors)
+        shape = self._along.shape[:3]
+        self._raw, self._centred, self._baseline = (
+            Moments(shape),
+            Moments(shape),
+            Moments(shape[:2]),
         )
-        linear = einsum(z, along, _SPLIT)
-        if readout == "resid_mid":
-            effect.append(linear)
-            baseline.append(
-                einsum(x, v, "context emotion d_model, emotion d_model -> context emotion")
-            )
-        else:
-            found = _post_norm(model, layer, x, z, W_O[layer], v)
-            effect.append(found[0])
-            baseline.append(found[1])
-        contrast.append(linear - shared)
-    return _Rows(*(torch.stack(rows, dim=2) for rows in (effect, contrast, baseline)))
+
+    def update(self, batch: Batch) -> None:
+        """Add the prompts of a batch."""
+        linear = einsum(batch.z, self._along, _SPLIT)
+        effect, baseline = linear, einsum(batch.resid_mid, self._vectors, _ALONG)
+        if self._readout == "post_norm":
+            effect, baseline = _post_norm(self._model, batch, self._vectors)
+        emotions = torch.arange(linear.shape[1]).expand(len(linear), -1)
+        self._raw.update(effect[batch.present], emotions[batch.present])
+        self._baseline.update(baseline[batch.present], emotions[batch.present])
+        # z of every emotion along the direction of one: the mean over emotions is what all share.
+        apart = linear - einsum(batch.z.mean(1), self._along, _SHARED)
+        whole = batch.complete
+        self._centred.update(apart[whole].flatten(0, 1), emotions[whole].flatten())
+
+    def result(self, provenance: Provenance) -> HeadEffects:
+        """What was measured."""
+        plain, relative = self._raw.result(), self._centred.result()
+        between = self._sweep.z - self._sweep.z.mean(0)
+        return HeadEffects(
+            provenance=provenance,
+            mean=plain.mean,
+            stderr=plain.stderr,
+            centred=relative.mean,
+            centred_stderr=relative.stderr,
+            baseline=self._baseline.result().mean,
+            control=_control(self._model, between, self._draws),
+            emotion=self._directions.emotion,
+            layer=self._directions.layer,
+            head=tuple(range(plain.mean.shape[2])),
+            readout=self._readout,
+            n_contexts=tuple(plain.count.tolist()),
+        )
 
 
 def _post_norm(
+    model: Model, batch: Batch, vectors: Float[Tensor, "emotion layer d_model"]
+) -> tuple[Float[Tensor, "context emotion layer head"], Float[Tensor, "context emotion layer"]]:
+    found = [
+        _post_norm_of_layer(
+            model, i, batch.resid_mid[:, :, i], batch.z[:, :, i], W_O, vectors[:, i]
+        )
+        for i, W_O in enumerate(head_weights(model))
+    ]
+    effect, baseline = zip(*found, strict=True)
+    return torch.stack(effect, dim=2), torch.stack(baseline, dim=2)
+
+
+def _post_norm_of_layer(
     model: Model, layer: int, x: Tensor, z: Tensor, W_O: Tensor, v: Tensor
 ) -> tuple[Float[Tensor, "context emotion head"], Float[Tensor, "context emotion"]]:
     gain, eps = _rms_norm(model, layer)
@@ -173,17 +192,19 @@ def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], floa
     eps = float(model.cfg.eps)
     ones = torch.ones(1, 1, model.cfg.d_model, device=device_of(model), dtype=dtype_of(model))
     with torch.no_grad():
-        gain = model.blocks[layer].ln2(ones)[0, 0]  # type: ignore[attr-defined]
+        gain = blocks_of(model)[layer].ln2(ones)[0, 0]
     return gain.float().cpu() * (1 + eps) ** 0.5, eps
 
 
 def _control(
-    z: Float[Tensor, "context emotion head d_head"],
-    W_O: Float[Tensor, "head d_head d_model"],
-    draws: int,
-) -> Float[Tensor, " emotion"]:
-    random = random_directions(draws, W_O.shape[-1])
-    apart = (z - z.mean(1, keepdim=True)).mean(0)
-    write = einsum(apart, W_O, "emotion head d_head, head d_head d_model -> emotion head d_model")
-    effects = einsum(write, random, "emotion head d_model, draw d_model -> emotion head draw")
-    return effects.abs().flatten(1).quantile(0.99, dim=1)
+    model: Model, between: Float[Tensor, "emotion layer head d_head"], draws: int
+) -> Float[Tensor, "emotion layer"]:
+    random, found = random_directions(draws, model.cfg.d_model), []
+    for layer, W_O in enumerate(head_weights(model)):
+        write = einsum(
+            between[:, layer], W_O,
+            "emotion head d_head, head d_head d_model -> emotion head d_model",
+        )  # fmt: skip
+        effects = einsum(write, random, "emotion head d_model, draw d_model -> emotion head draw")
+        found.append(effects.abs().flatten(1).quantile(QUANTILE, dim=1))
+    return torch.stack(found, dim=1)

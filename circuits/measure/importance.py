@@ -23,7 +23,7 @@ from torch import Tensor
 from circuits.data.prompts import plain
 from circuits.measure.directions import Directions, reference_direction
 from circuits.measure.means import PlainMeans, PlainRest
-from circuits.measure.moments import Moments, Summary
+from circuits.measure.moments import Moments
 from circuits.measure.sweep import Grid
 from circuits.model.chat import Tokens, encode_prompt, pad_left
 from circuits.model.edits import Add, edited
@@ -116,17 +116,16 @@ def sublayer_importance(
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
     prompts = [encode_prompt(model, plain(context)) for context in grid.contexts]
-    scores = torch.zeros(len(prompts), *variants.lengths.shape, len(reference))
-    baseline = torch.zeros(len(prompts), len(reference))
-    rest = PlainRest(model)
+    rest, sums = PlainRest(model), _Responses(variants, len(reference), len(doses))
     for chosen in batches(prompts, _PROMPTS_AT_ONCE):
         rows = pad_left([prompts[i] for i in chosen], device_of(model))
-        scores[chosen], baseline[chosen] = _scores(model, rows, variants, reference, read_at, rest)
+        scores, baseline = _scores(model, rows, variants, reference, read_at, rest)
+        sums.update(scores, baseline, grid.present[chosen])
         if progress:
             progress(len(chosen))
     importance = _summarise(
-        scores - baseline[:, None, None, None], baseline, variants, grid, directions, reference,
-        provenance, doses=tuple(doses), stable=stable, read_at=read_at, n_random=n_random,
+        sums, directions, reference, provenance,
+        doses=tuple(doses), stable=stable, read_at=read_at, n_random=n_random,
     )  # fmt: skip
     return importance, rest.result(provenance)
 
@@ -212,11 +211,44 @@ def _final(
     return table[read_at][end].reshape(len(last), times, -1).float().cpu()
 
 
+class _Responses:
+    """Running sums of every emotion's responses to its own doses, and to random directions."""
+
+    def __init__(self, variants: _Variants, n_emotions: int, n_doses: int) -> None:
+        n_sublayers, n_layers, n_variants = variants.lengths.shape
+        shape = (n_emotions, n_sublayers, n_layers)
+        self._lengths, self._n_doses = variants.lengths, n_doses
+        self.by_dose, self.slope = Moments((*shape, n_doses)), Moments(shape)
+        self.random = Moments((*shape, n_variants - n_emotions * n_doses))
+        self.baseline = Moments((n_emotions,))
+
+    def update(
+        self,
+        scores: Float[Tensor, "prompt sublayer layer variant emotion"],
+        baseline: Float[Tensor, "prompt emotion"],
+        present: Bool[Tensor, "prompt emotion"],
+    ) -> None:
+        """Add the prompts of a batch to the emotions that were accepted in their contexts."""
+        change = scores - baseline[:, None, None, None]
+        response = change / self._lengths[..., None].clamp_min(1e-12)
+        n_emotions = present.shape[1]
+        for e in range(n_emotions):
+            own = response[present[:, e]][..., e]
+            mine = own[..., e * self._n_doses : (e + 1) * self._n_doses]
+            group = torch.full((len(own),), e)
+            self.by_dose.update(mine, group)
+            self.slope.update(mine.mean(-1), group)
+            self.random.update(own[..., n_emotions * self._n_doses :], group)
+            self.baseline.update(baseline[present[:, e], e], group)
+
+    def control(self) -> Float[Tensor, "emotion sublayer layer"]:
+        """The largest mean response to a random direction; zero where none was tried."""
+        mean = self.random.result().mean.abs()
+        return mean.amax(-1) if mean.shape[-1] else mean.new_zeros(mean.shape[:-1])
+
+
 def _summarise(
-    change: Float[Tensor, "prompt sublayer layer variant emotion"],
-    baseline: Float[Tensor, "prompt emotion"],
-    variants: _Variants,
-    grid: Grid,
+    sums: _Responses,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
     provenance: Provenance,
@@ -226,44 +258,22 @@ def _summarise(
     read_at: ReadAt,
     n_random: int,
 ) -> Importance:
-    emotions, present = directions.emotion, grid.present
-    response = change / variants.lengths[..., None].clamp_min(1e-12)
-    by_dose, slope, control = _by_emotion(response, present, len(doses))
+    by_dose, slope = sums.by_dose.result(), sums.slope.result()
     return Importance(
         provenance=provenance,
         slope=slope.mean,
         stderr=slope.stderr,
         response=rearrange(by_dose.mean, "e s l dose -> e dose s l"),
-        control=control,
-        baseline=torch.stack([baseline[present[:, e], e].mean() for e in range(len(emotions))]),
+        control=sums.control(),
+        baseline=sums.baseline.result().mean,
         rms=directions.rms,
         reference=reference,
-        emotion=emotions,
+        emotion=directions.emotion,
         dose=doses,
         sublayer=directions.sublayer,
         layer=directions.layer,
         read_at=read_at,
         stable_layers=stable,
-        n_contexts=tuple(present.sum(0).tolist()),
+        n_contexts=tuple(slope.count.tolist()),
         n_random=n_random,
     )
-
-
-def _by_emotion(
-    response: Float[Tensor, "prompt sublayer layer variant emotion"],
-    present: Bool[Tensor, "prompt emotion"],
-    n_doses: int,
-) -> tuple[Summary, Summary, Float[Tensor, "emotion sublayer layer"]]:
-    """Responses of every emotion to its own doses, their mean, and the largest to random ones."""
-    n_emotions = present.shape[1]
-    shape = (n_emotions, *response.shape[1:3])
-    by_dose, slope, control = Moments((*shape, n_doses)), Moments(shape), torch.zeros(shape)
-    for e in range(n_emotions):
-        own = response[present[:, e]][..., e]
-        mine, random = own[..., e * n_doses : (e + 1) * n_doses], own[..., n_emotions * n_doses :]
-        group = torch.full((len(mine),), e)
-        by_dose.update(mine, group)
-        slope.update(mine.mean(-1), group)
-        if random.shape[-1]:
-            control[e] = random.mean(0).abs().amax(-1)
-    return by_dose.result(), slope.result(), control

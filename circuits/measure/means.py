@@ -81,7 +81,7 @@ class Differences(Record):
 def component_means(sweep: Sweep, provenance: Provenance) -> ComponentMeans:
     """Means of all heads and neurons from one sweep; incomplete contexts are left out."""
     complete = sweep.grid.complete
-    z = sweep.z[complete].double().mean(0).float()
+    z = sweep.z
     return ComponentMeans(
         provenance=provenance,
         z=z,

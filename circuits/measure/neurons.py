@@ -10,7 +10,6 @@ only what differs between emotions counts; the circuits are made from it by defa
 from dataclasses import dataclass
 
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,12 +17,11 @@ from circuits.measure.controls import QUANTILE, random_directions
 from circuits.measure.directions import Directions
 from circuits.measure.sweep import Sweep
 from circuits.model.protocol import Model
+from circuits.model.weights import along_neurons
 from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = ["NeuronEffects", "neuron_effects"]
-
-_BETA = "layer neuron d_model, emotion layer d_model -> emotion layer neuron"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +65,7 @@ def neuron_effects(
     The direction is a constant factor, so the mean and the standard error of the effect are
     those of the activation times its weight, and so for the positive and the negative part.
     """
-    W_out = model.W_out.detach().float().cpu()
-    after_mlp = directions.sel(sublayer="mlp").vectors[:, 0]
-    beta = einsum(W_out, after_mlp, _BETA)
+    beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
     above = sweep.post_above_zero.mean
     below = above - sweep.post.mean
     return NeuronEffects(
@@ -82,23 +78,22 @@ def neuron_effects(
         negative=beta.abs() * torch.where(beta > 0, below, above),
         weight=beta,
         activation=sweep.post.mean,
-        control=_control(W_out, sweep.post_centred.mean, draws),
+        control=_control(model, sweep.post_centred.mean, draws),
         emotion=directions.emotion,
         layer=directions.layer,
-        neuron=tuple(range(W_out.shape[1])),
+        neuron=tuple(range(beta.shape[2])),
         n_contexts=tuple(sweep.post.count.tolist()),
     )
 
 
 def _control(
-    W_out: Float[Tensor, "layer neuron d_model"],
-    centred: Float[Tensor, "emotion layer neuron"],
-    draws: int,
+    model: Model, centred: Float[Tensor, "emotion layer neuron"], draws: int
 ) -> Float[Tensor, "emotion layer"]:
-    random = random_directions(draws, W_out.shape[-1])
-    weights = einsum(W_out, random, "layer neuron d_model, draw d_model -> draw layer neuron")
+    n_layers = centred.shape[1]
+    random = random_directions(draws, model.cfg.d_model)
+    weights = along_neurons(model, random[:, None].expand(-1, n_layers, -1))
     found = []
-    for layer in range(W_out.shape[0]):
+    for layer in range(n_layers):
         effects = (weights[:, None, layer] * centred[None, :, layer]).abs()
         found.append(_quantile(effects.transpose(0, 1).flatten(1)))
     return torch.stack(found, dim=1)

@@ -1,29 +1,31 @@
-"""The one pass over the accepted prompts from which directions and effects are made.
+"""The pass over the accepted prompts from which directions and effects are made.
 
-Residual streams and head outputs at the position that is read are kept (they are small);
-neurons, of which there are many, are only summed. Contexts are processed whole, so that sums of
-within-context contrasts can be kept too.
+Contexts are processed whole, so that sums of within-context contrasts can be made on the way.
+Directions, means and all about neurons come from sums. Effects of heads and generality need the
+directions first and then the residual streams and head outputs at the position that is read once
+more: they are kept if a memory budget allows, or made again by a second pass.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.data.prompts import Prompt
 from circuits.data.replies import Reply
 from circuits.data.sev import Context
 from circuits.errors import DataError
+from circuits.measure.contrasts import Batch, Contrasts, ContrastSums, Themed
+from circuits.measure.memory import MEMORY, Keeping, fits_in, keeping
 from circuits.measure.moments import Moments, Summary
 from circuits.model.chat import encode_prompt, encode_text, pad_left
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import Pick, capture
 
-__all__ = ["Grid", "Last", "Read", "Sweep", "arrange", "sweep"]
+__all__ = ["Again", "Grid", "Last", "Read", "Sweep", "arrange", "sweep"]
 
 Read = Literal["prompt", "reply"]
 """Directions are read at the last prompt position (published), or averaged over the reply."""
@@ -31,8 +33,7 @@ Read = Literal["prompt", "reply"]
 Last = Literal["resid_post", "final"]
 """The residual stream after the last MLP, or (published) what the final norm makes of it."""
 
-_RESIDUAL = ("resid_mid", "resid_post")
-_SITES = (*_RESIDUAL, "z", "post")
+_VALUES = ("resid_mid", "resid_post", "z")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,13 @@ class Grid:
         """Contexts in which no emotion is missing."""
         return self.present.all(dim=1)
 
+    @property
+    def themes(self) -> Themed:
+        """Themes of the complete contexts."""
+        rows = self.complete.nonzero()[:, 0].tolist()
+        names = tuple(dict.fromkeys(self.contexts[row].theme for row in rows))
+        return Themed(names, {row: names.index(self.contexts[row].theme) for row in rows})
+
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
@@ -62,12 +70,14 @@ class Sweep:
 
     grid: Grid
     present: Bool[Tensor, "context emotion"]
-    resid_mid: Float[Tensor, "context emotion layer d_model"]
-    """After attention; zero where a cell is missing."""
-    resid_post: Float[Tensor, "context emotion layer d_model"]
-    """After the MLP."""
-    z: Float[Tensor, "context emotion layer head d_head"]
-    """Head outputs before W_O, at the last prompt position."""
+    values: Iterable[Batch]
+    """Values at the position that is read, batch by batch: kept, or made :class:`Again`."""
+    keeping: Keeping
+    """Which of the two, and why."""
+    contrasts: Contrasts
+    """Sums of the residual streams of complete contexts."""
+    z: Float[Tensor, "emotion layer head d_head"]
+    """Mean head outputs before W_O over complete contexts, at the last prompt position."""
     post: Summary
     """Neuron activations at the last prompt position, per emotion."""
     post_above_zero: Summary
@@ -103,6 +113,39 @@ def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
     return Grid(tuple(contexts.values()), tuple(emotions), cells)
 
 
+@dataclass(frozen=True, eq=False)
+class Again:
+    """Values that are made again, by running the prompts, whenever they are looked at."""
+
+    model: Model
+    grid: Grid
+    read: Read
+    last: Last
+    together: tuple[tuple[int, ...], ...]
+    """Places of the contexts that are run at once."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Run every accepted prompt once."""
+        return (batch for batch, _, _ in self.run(_VALUES))
+
+    def run(
+        self, sites: Sequence[str]
+    ) -> Iterator[tuple[Batch, Int[Tensor, "row 2"], dict[str, Tensor]]]:
+        """A batch's values; context and emotion of its rows; the rows of every site."""
+        grid, present = self.grid, self.grid.present
+        sites = (*sites, "final") if self.last == "final" else sites
+        for chosen in self.together:
+            cells = [(c, e) for c in chosen for e in range(len(grid.emotions)) if present[c, e]]
+            replies = [grid.cells[grid.contexts[c].id, grid.emotions[e]] for c, e in cells]
+            found = _read(self.model, replies, self.read, sites)
+            if self.last == "final":
+                found["resid_post"][:, -1] = found["final"][:, -1]
+            rows, columns = torch.tensor([(chosen.index(c), e) for c, e in cells]).T
+            values = {site: _arranged(found[site], rows, columns, grid) for site in _VALUES}
+            places = torch.tensor(chosen)
+            yield Batch(places, present[places], **values), torch.tensor(cells), found
+
+
 def sweep(
     model: Model,
     grid: Grid,
@@ -110,7 +153,10 @@ def sweep(
     read: Read = "prompt",
     last: Last = "resid_post",
     half: bool = False,
+    half_parts: bool = False,
+    memory: float = MEMORY,
     batch_size: int = 96,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Sweep:
     """Run every accepted prompt once.
@@ -121,54 +167,74 @@ def sweep(
         read: Where residual streams are read; heads and neurons always at the last prompt
             position, where the reply begins.
         last: What stands for the residual stream after the last MLP.
-        half: Round to float16 what was read, as the published dumps do.
-        batch_size: Prompts at once.
+        half: Round residual streams to float16 before they are summed, as the published dumps do.
+        half_parts: Round head outputs and neuron activations to float16 too, as the dumps from which
+            the published differences are made do.
+        memory: Budget in gigabytes for values and for the activations of one pass. Values that do
+            not fit are made again when they are looked at; a pass runs one context at least.
+        batch_size: Prompts at once, at most.
+        seed: Of the emotions that the control of generality shuffles.
         progress: Told after every batch how many prompts were run.
 
     Raises:
         ModelError: a hook point is missing, or an activation is not finite.
+        DataError: the budget is not positive.
     """
-    cfg, present = model.cfg, grid.present
-    shape = (*present.shape, cfg.n_layers)
-    residual = {site: torch.zeros(*shape, cfg.d_model) for site in _RESIDUAL}
-    z = torch.zeros(*shape, cfg.n_heads, cfg.d_head)
-    width = (len(grid.emotions), cfg.n_layers, cfg.d_mlp)
-    raw, above, centred = (Moments(width) for _ in range(3))
-    shared = Moments((1, *width[1:]))
-    sites = (*_SITES, "final") if last == "final" else _SITES
-    for places, found in _passes(model, grid, present, read, sites, batch_size):
-        rows, columns = places.T
-        if half:
-            found = {site: value.half().float() for site, value in found.items()}
-        if last == "final":
-            found["resid_post"][:, -1] = found["final"][:, -1]
-        for site in _RESIDUAL:
-            residual[site][rows, columns] = found[site]
-        z[rows, columns] = found["z"]
-        raw.update(found["post"], columns)
-        above.update(found["post"].clamp_min(0), columns)
-        _contrast(centred, shared, found["post"], places, present)
+    cfg, n_emotions = model.cfg, len(grid.emotions)
+    does = keeping(model, len(grid.cells), memory)
+    again = Again(model, grid, read, last, _together(model, grid, read, memory, batch_size))
+    kept: list[Batch] = []
+    contrasts = ContrastSums(
+        grid.themes, (n_emotions, cfg.n_layers, cfg.d_model), half=half, seed=seed
+    )
+    z = Moments((n_emotions, cfg.n_layers, cfg.n_heads, cfg.d_head))
+    neurons = _NeuronSums((n_emotions, cfg.n_layers, cfg.d_mlp))
+    for batch, cells, found in again.run((*_VALUES, "post")):
+        if half_parts:
+            batch = replace(batch, z=batch.z.half().float())
+            found["post"] = found["post"].half().float()
+        contrasts.update(batch)
+        neurons.update(found["post"], cells, grid.present)
+        whole = batch.z[batch.complete]
+        z.update(whole.flatten(0, 1), torch.arange(n_emotions).repeat(len(whole)))
+        if does.kept:
+            kept.append(batch)
         if progress:
-            progress(len(rows))
+            progress(len(cells))
+    values = tuple(kept) if does.kept else again
     return Sweep(
-        grid, present, **residual, z=z,
-        post=raw.result(), post_above_zero=above.result(), post_centred=centred.result(),
-        post_shared=shared.result(),
-    )  # fmt: skip
+        grid, grid.present, values, does, contrasts.result(), z.result().mean, **neurons.result()
+    )
 
 
-def _passes(
-    model: Model, grid: Grid, present: Tensor, read: Read, sites: Sequence[str], batch_size: int
-) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    prompts = [_any_prompt(grid, context) for context in grid.contexts]
-    lengths = [encode_prompt(model, prompt) for prompt in prompts]
-    contexts_at_once = max(1, batch_size // len(grid.emotions))
-    for chosen in batches(lengths, contexts_at_once):
-        places = torch.tensor(
-            [[c, e] for c in chosen for e in range(len(grid.emotions)) if present[c, e]]
-        )
-        replies = [grid.cells[grid.contexts[c].id, grid.emotions[e]] for c, e in places.tolist()]
-        yield places, _read(model, replies, read, sites)
+def _together(
+    model: Model, grid: Grid, read: Read, memory: float, batch_size: int
+) -> tuple[tuple[int, ...], ...]:
+    """Contexts to run at once: of like length, and no more than the budget allows."""
+    n_emotions = len(grid.emotions)
+    longest = [_longest(model, grid, context, read) for context in grid.contexts]
+    at_once = max(1, batch_size // n_emotions)
+    fits = fits_in(model, memory, n_emotions)
+    return tuple(tuple(chosen) for chosen in batches(longest, at_once, fits))
+
+
+def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
+    own = [grid.cells[context.id, e] for e in grid.emotions if (context.id, e) in grid.cells]
+    rows = [encode_prompt(model, reply.prompt) for reply in own]
+    if read == "reply":
+        rows = [row + encode_text(model, reply.text) for row, reply in zip(rows, own, strict=True)]
+    return max(rows, key=len)
+
+
+def _arranged(
+    values: Float[Tensor, "row *rest"],
+    rows: Int[Tensor, " row"],
+    columns: Int[Tensor, " row"],
+    grid: Grid,
+) -> Float[Tensor, "context emotion *rest"]:
+    placed = values.new_zeros(int(rows.max()) + 1, len(grid.emotions), *values.shape[1:])
+    placed[rows, columns] = values
+    return placed
 
 
 def _read(
@@ -208,21 +274,29 @@ def _reply_picks(width: int, written: Tensor) -> tuple[Pick, Pick]:
     return at_end, over_reply
 
 
-def _any_prompt(grid: Grid, context: Context) -> Prompt:
-    return next(
-        grid.cells[context.id, e].prompt for e in grid.emotions if (context.id, e) in grid.cells
-    )
+class _NeuronSums:
+    """Sums of neuron activations: raw, their positive part, and within complete contexts."""
 
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._raw, self._above, self._centred = (Moments(shape) for _ in range(3))
+        self._shared = Moments((1, *shape[1:]))
 
-def _contrast(
-    centred: Moments, shared: Moments, post: Tensor, places: Tensor, present: Tensor
-) -> None:
-    # A batch holds whole contexts, so the rows of a complete context are neighbours.
-    n = present.shape[1]
-    whole = present[places[:, 0]].all(dim=1)
-    if not bool(whole.any()):
-        return
-    grouped = post[whole].reshape(-1, n, *post.shape[1:])
-    middle = grouped.mean(dim=1, keepdim=True)
-    centred.update((grouped - middle).flatten(0, 1), places[whole, 1])
-    shared.update(middle[:, 0], torch.zeros(len(middle), dtype=torch.long))
+    def update(self, post: Tensor, cells: Tensor, present: Tensor) -> None:
+        self._raw.update(post, cells[:, 1])
+        self._above.update(post.clamp_min(0), cells[:, 1])
+        # A batch holds whole contexts, so the rows of a complete context are neighbours.
+        whole = present[cells[:, 0]].all(dim=1)
+        if not bool(whole.any()):
+            return
+        grouped = post[whole].reshape(-1, present.shape[1], *post.shape[1:])
+        middle = grouped.mean(dim=1, keepdim=True)
+        self._centred.update((grouped - middle).flatten(0, 1), cells[whole, 1])
+        self._shared.update(middle[:, 0], torch.zeros(len(middle), dtype=torch.long))
+
+    def result(self) -> dict[str, Summary]:
+        return {
+            "post": self._raw.result(),
+            "post_above_zero": self._above.result(),
+            "post_centred": self._centred.result(),
+            "post_shared": self._shared.result(),
+        }

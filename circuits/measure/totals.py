@@ -8,7 +8,6 @@ estimate (first order, one direction per sublayer), and is used to rank, not to 
 
 from dataclasses import dataclass
 
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from circuits.measure.directions import Directions
 from circuits.measure.importance import Importance
 from circuits.measure.means import Differences
 from circuits.model.protocol import Model
+from circuits.model.weights import along_heads, along_neurons
 from circuits.provenance import Provenance
 from circuits.records import Record
 
@@ -51,22 +51,13 @@ def total_estimates(
         importance: Responses per unit injected; negative ones count as zero.
         provenance: Of the result.
     """
-    W_O, W_out = model.W_O.detach().float().cpu(), model.W_out.detach().float().cpu()
-    along_heads = einsum(
-        W_O,
-        directions.vectors[:, 0],
-        "layer head d_head d_model, emotion layer d_model -> emotion layer head d_head",
-    )
-    along_neurons = einsum(
-        W_out,
-        directions.vectors[:, 1],
-        "layer neuron d_model, emotion layer d_model -> emotion layer neuron",
-    )
+    heads = along_heads(model, directions.vectors[:, 0])
+    neurons = along_neurons(model, directions.vectors[:, 1])
     response = importance.slope.clamp_min(0)[..., None]
     return TotalEstimates(
         provenance=provenance,
-        head_effect=(difference.z * along_heads).sum(-1) * response[:, 0],
-        neuron_effect=difference.post * along_neurons * response[:, 1],
+        head_effect=(difference.z * heads).sum(-1) * response[:, 0],
+        neuron_effect=difference.post * neurons * response[:, 1],
         emotion=directions.emotion,
         layer=directions.layer,
         head=difference.head,

@@ -17,7 +17,9 @@ from circuits.model.chat import pad_left
 
 __all__ = ["Choose", "Decoding", "chooser"]
 
-Choose = Callable[[Float[Tensor, "prompt vocab"], Int[Tensor, "prompt pos"]], Int[Tensor, " prompt"]]
+Choose = Callable[
+    [Float[Tensor, "prompt vocab"], Int[Tensor, "prompt pos"]], Int[Tensor, " prompt"]
+]
 """(logits of the next token, tokens written so far) -> the next token of every row."""
 
 _NEVER = -1

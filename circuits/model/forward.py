@@ -106,24 +106,26 @@ def read(model: Model, tokens: Tokens) -> None:
         attention_mask=tokens.mask.long(),
         return_type="logits",
         **_without_logits(model),
+        **_without_cache(model),
     )
 
 
-def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
-    """Logits, and the keys and values to go on from."""
+def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
+    """Logits of the last position, and the keys and values to go on from."""
     rows, width = tokens.ids.shape
     charge(rows, width, model.cfg.n_layers, cached=False)
     if _is_hooked_transformer(model):
         cache = _hooked_transformer_cache(model, rows)
         logits = model(tokens.ids, attention_mask=tokens.mask.long(), past_kv_cache=cache)
-        return logits, Prefix(cache, tokens.mask)
+        return logits[:, -1:], Prefix(cache, tokens.mask)
     logits, cache = model(
         tokens.ids,
         attention_mask=tokens.mask.long(),
         use_cache=True,
         return_type="logits_and_cache",
+        **_without_logits(model),
     )
-    return logits, Prefix(cache, tokens.mask)
+    return logits[:, -1:], Prefix(cache, tokens.mask)
 
 
 def prefill_shared(
@@ -205,9 +207,17 @@ def _check_window(model: Model, width: int) -> None:
 
 def _without_logits(model: Model) -> dict[str, int]:
     # A vocabulary times many copies is more memory than all the rest; one logit row will do.
+    return {"logits_to_keep": 1} if _takes(model, "logits_to_keep") else {}
+
+
+def _without_cache(model: Model) -> dict[str, bool]:
+    # Models keep keys and values of all layers unless they are told not to.
+    return {"use_cache": False} if _takes(model, "use_cache") else {}
+
+
+def _takes(model: Model, option: str) -> bool:
     wrapped = getattr(model, "original_model", None)
-    taken = signature(wrapped.forward).parameters if wrapped is not None else {}
-    return {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+    return wrapped is not None and option in signature(wrapped.forward).parameters
 
 
 def _is_hooked_transformer(model: Model) -> bool:

@@ -71,11 +71,25 @@ def elicit(
     ]
 
 
-def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Places of ``rows`` in batches of rows of like length, so that little is padded."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def batches(
+    rows: Sequence[Sequence[int]], size: int, fits: Callable[[int, int], bool] | None = None
+) -> Iterator[list[int]]:
+    """Places of ``rows`` in batches of rows of like length, so that little is padded.
+
+    Args:
+        rows: Token sequences.
+        size: Most rows of a batch.
+        fits: Whether so many rows of such a width may be in a batch; one row always may.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        full = len(batch) == size or (fits and not fits(len(batch) + 1, len(rows[place])))
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ the residual stream. Norms after a sublayer (Gemma-2, OLMo-2), factors on a subl
 it, is measured on a few tokens, not looked up by name.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,15 +16,16 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
-from circuits.model.protocol import Model, device_of
+from circuits.model.protocol import Model, device_of, dtype_of
 from circuits.model.runs import capture
+from circuits.model.weights import head_weights, neuron_weights
 from circuits.names import hook
 
 __all__ = ["check_identities", "identity_gaps"]
 
 _SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
-_HEADS = "prompt layer pos head d_head, layer head d_head d_model -> prompt layer pos d_model"
-_NEURONS = "prompt layer pos neuron, layer neuron d_model -> prompt layer pos d_model"
+_HEADS = "prompt pos head d_head, head d_head d_model -> prompt pos d_model"
+_NEURONS = "prompt pos neuron, neuron d_model -> prompt pos d_model"
 
 _Sides = tuple[Float[Tensor, "prompt layer pos d_model"], Float[Tensor, "prompt layer pos d_model"]]
 """Left and right of an identity."""
@@ -63,14 +65,15 @@ def check_identities(model: Any) -> None:
 
 def _allowed(model: Model) -> float:
     # 16-bit weights round coarsely.
-    return 5e-2 if model.W_O.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    return 5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-4
 
 
 @torch.no_grad()
 def _identities(model: Any, length: int) -> dict[str, _Sides]:
-    W_O, W_out = _parts(model)
-    found = _activations(model, length, _SITES)
-    heads, neurons = einsum(found["z"], W_O, _HEADS), einsum(found["post"], W_out, _NEURONS)
+    _check_parts(model)
+    found = {site: value.cpu() for site, value in _activations(model, length, _SITES).items()}
+    heads = _summed(found["z"], head_weights(model), _HEADS)
+    neurons = _summed(found["post"], neuron_weights(model), _NEURONS)
     attention = heads + _bias(model, "b_O", heads)
     mlp = neurons + _bias(model, "b_out", neurons)
     return {
@@ -93,16 +96,20 @@ def _activations(model: Model, length: int, sites: tuple[str, ...]) -> dict[str,
     return capture(model, tokens, dict.fromkeys(sites, _everything))
 
 
-def _parts(model: Any) -> tuple[Tensor, Tensor]:
-    """Output weights of all layers, in float32, once every place of the identities is there."""
-    W_O, W_out = _weight(model, "W_O"), _weight(model, "W_out")
-    if W_O is None:
+def _summed(parts: Tensor, weights: Iterator[Tensor], pattern: str) -> Tensor:
+    layers = [einsum(parts[:, i], weight, pattern) for i, weight in enumerate(weights)]
+    return torch.stack(layers, dim=1)
+
+
+def _check_parts(model: Any) -> None:
+    """Refuse a model that lacks a place of the identities."""
+    if not _everywhere(model, "attn", "W_O"):
         raise ModelError(
             "effects need an attention output weight (W_O) that is split by heads in every layer; "
             "this model has layers without one, such as state-space layers. Use a transformer with "
             "ordinary attention in every layer"
         )
-    if W_out is None:
+    if not _everywhere(model, "mlp", "W_out"):
         raise ModelError(
             f"effects need one MLP output weight (W_out) per layer; {_no_mlp(model)}. "
             "Use a dense model"
@@ -112,16 +119,14 @@ def _parts(model: Any) -> tuple[Tensor, Tensor]:
         if hook(site) not in places:
             why = _why_no(site, model)
             raise ModelError(f"effects need the site {site}; this model has no {hook(site)}{why}")
-    return W_O.float(), W_out.float()
 
 
-def _weight(model: Any, name: str) -> Tensor | None:
-    # Where only some layers have the part, TransformerLens stacks those, under other numbers.
+def _everywhere(model: Any, part: str, name: str) -> bool:
     try:
-        weight = getattr(model, name)
-    except (AttributeError, ValueError):
-        return None
-    return weight if len(weight) == model.cfg.n_layers else None
+        weights = [getattr(getattr(block, part), name) for block in model.blocks]
+    except (AttributeError, ValueError, NotImplementedError):
+        return False
+    return all(isinstance(weight, Tensor) for weight in weights)
 
 
 def _no_mlp(model: Any) -> str:
@@ -174,7 +179,7 @@ def _normed(x: Tensor) -> Tensor:
 
 def _bias(model: Model, name: str, like: Tensor) -> Tensor:
     bias = getattr(model, name, None)
-    return like.new_zeros(()) if bias is None else bias.float()[None, :, None, :]
+    return like.new_zeros(()) if bias is None else bias.float().cpu()[None, :, None, :]
 
 
 def _gap(left: Tensor, right: Tensor) -> float:

@@ -19,7 +19,7 @@ from circuits.assets import shipped
 from circuits.errors import ModelError
 from circuits.files import digest
 from circuits.model.chat import DATE, Begin
-from circuits.model.protocol import Model, device_of, shape_of
+from circuits.model.protocol import Model, device_of, dtype_of, shape_of
 
 __all__ = ["DTYPES", "EMBEDDED", "describe_model", "load_model", "wrap_model"]
 
@@ -110,7 +110,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         "name": folder.name if folder.is_dir() else source,
         "revision": commit or (_folder_digest(folder) if folder.is_dir() else "unknown"),
         "architecture": str(getattr(model.cfg, "architecture", None) or type(wrapped).__name__),
-        "dtype": str(model.W_O.dtype).removeprefix("torch."),
+        "dtype": str(dtype_of(model)).removeprefix("torch."),
         "device": device_of(model).type,
         **shape_of(model),
         "n_key_value_heads": int(

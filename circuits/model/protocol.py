@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Hook", "Model", "device_of", "dtype_of", "shape_of"]
+__all__ = ["Hook", "Model", "blocks_of", "device_of", "dtype_of", "shape_of"]
 
 Hook = tuple[str, Callable[..., Tensor | None]]
 """A hook name and a function ``(activation, hook) -> new activation, or None to leave it``."""
@@ -63,6 +63,13 @@ def device_of(model: Model) -> torch.device:
 def dtype_of(model: Model) -> torch.dtype:
     """The number type of the model's first weights."""
     return next(iter(model.parameters())).dtype
+
+
+def blocks_of(model: Model) -> Any:
+    """The layers in turn, each with parts ``attn`` and ``mlp`` and norms."""
+    # Both classes have them, but one of them only once it has been wrapped around a model.
+    wrapped: Any = model
+    return wrapped.blocks
 
 
 def shape_of(model: Model) -> dict[str, int]:

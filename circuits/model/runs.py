@@ -33,7 +33,10 @@ def reading(
 
     def reader(site: str, layer: int) -> Hook:
         def keep(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-            table[site][layer] = picks[site](activation.detach())
+            taken = picks[site](activation.detach())
+            # A view would keep the whole activation, of all positions, in memory.
+            part = taken.untyped_storage().nbytes() > taken.nbytes
+            table[site][layer] = taken.clone() if part else taken
 
         return hook_name(site, layer), keep
 
@@ -54,11 +57,10 @@ def capture(
         read(model, tokens)
     found = {}
     for site in picks:
+        layers = table.pop(site)
         for layer in range(model.cfg.n_layers):
-            _check(table[site].get(layer), site, layer)
-        found[site] = torch.stack(
-            [table[site][i] for i in range(model.cfg.n_layers)], dim=1
-        ).float()
+            _check(layers.get(layer), site, layer)
+        found[site] = torch.stack([layers[i] for i in range(model.cfg.n_layers)], dim=1).float()
     return found
 
 

@@ -20,6 +20,7 @@ from circuits.measure.groups import DiffGrouping, DiffPrompt
 from circuits.measure.heads import HeadReadout
 from circuits.measure.importance import DOSES, ReadAt
 from circuits.measure.means import RelativeTo
+from circuits.measure.memory import MEMORY
 from circuits.measure.sweep import Last, Read
 from circuits.model.chat import DATE, Begin, today
 from circuits.model.edits import When
@@ -48,7 +49,7 @@ _MATTERS: dict[Stage, tuple[str, ...]] = {
     ),
     "judgements": ("judge",),
     "directions": ("samples", "read", "last", "half"),
-    "effects": ("head_readout", "diff_prompt", "diff_grouping"),
+    "effects": ("head_readout", "diff_prompt", "diff_grouping", "seed"),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
     "circuits": ("budget", "rank_by", "signed"),
     "control": (
@@ -121,6 +122,10 @@ class Plan:
     """How a chat model judges circuits, and the replies that nothing changes."""
     max_new_tokens: int = 100
     batch_size: int = 96
+    """Prompts at once, at most."""
+    memory: float = MEMORY
+    """Gigabytes for values kept for a second look and for the activations of one pass; not for
+    the weights, nor for sums, whose size does not depend on the number of prompts."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -133,6 +138,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RunError(f"--{name.replace('_', '-')}: {value} is too few; give 1 or more")
+        if not self.memory > 0:
+            raise RunError(f"--memory: {self.memory} GB holds nothing; give more than 0")
         if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
             raise RunError(
                 f"--emotions: found {', '.join(self.emotions) or 'none'}; "

@@ -76,6 +76,7 @@ def _open(plan: Plan) -> Study:
 
 def _do(work: Run, stage: Stage) -> None:
     started = time.perf_counter()
+    work.notes.clear()
     with counted() as receipt:
         try:
             DOES[stage](work)
@@ -87,6 +88,7 @@ def _do(work: Run, stage: Stage) -> None:
             "key": work.plan.key(stage),
             "seconds": round(time.perf_counter() - started, 2),
             "receipt": receipt.to_json(),
+            **work.notes,
         },
     )
     _forget(work.study)

@@ -21,8 +21,8 @@ from circuits.graph.assemble import Measurements, assemble
 from circuits.measure.direct import direct_effects
 from circuits.measure.directions import emotion_directions, stable_layers
 from circuits.measure.expression import accuracy_stats
-from circuits.measure.generality import direction_generality
-from circuits.measure.heads import head_effects
+from circuits.measure.generality import GeneralityLook
+from circuits.measure.heads import HeadLook
 from circuits.measure.importance import sublayer_importance
 from circuits.measure.means import component_means, differences
 from circuits.measure.neurons import neuron_effects
@@ -63,21 +63,26 @@ def judgements(run: Run) -> None:
 
 
 def directions(run: Run) -> None:
-    """Emotion directions, and how far they generalise."""
+    """Emotion directions."""
     provenance = run.provenance(read=run.plan.read)
-    plan = run.plan
-    found = emotion_directions(run.sweep, provenance, read=plan.read, half=plan.half)
+    found = emotion_directions(run.sweep, provenance, read=run.plan.read)
     found.save(run.study.folder / "directions")
-    general = direction_generality(run.sweep, provenance.child(seed=run.plan.seed))
-    general.save(run.study.folder / "generality")
 
 
 def effects(run: Run) -> None:
-    """Effects of heads and neurons, and their means."""
+    """Effects of heads and neurons, their means, and how far directions generalise."""
     found, folder = run.study.directions, run.study.folder / "effects"
     provenance = found.provenance.child(head_readout=run.plan.head_readout)
-    heads = head_effects(run.model, run.sweep, found, provenance, readout=run.plan.head_readout)
-    heads.save(folder / "heads")
+    # Both look at the same values, so that they are made again once at most.
+    heads = HeadLook(run.model, run.sweep, found, readout=run.plan.head_readout)
+    general = GeneralityLook(run.sweep, seed=run.plan.seed)
+    with run.reporter.task("effects of heads", len(run.grid.cells)) as done:
+        for batch in run.sweep.values:
+            heads.update(batch)
+            general.update(batch)
+            done(int(batch.present.sum()))
+    heads.result(provenance).save(folder / "heads")
+    general.result(found.provenance.child(seed=run.plan.seed)).save(run.study.folder / "generality")
     neuron_effects(run.model, run.sweep, found, provenance).save(folder / "neurons")
     component_means(run.sweep, provenance).save(folder / "means")
     shutil.rmtree(folder / "written_means", ignore_errors=True)

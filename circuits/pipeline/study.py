@@ -73,7 +73,7 @@ class Study:
     @cached_property
     def generality(self) -> Generality:
         """How far the directions hold beyond their contexts."""
-        return self._load(Generality, "generality", "directions")
+        return self._load(Generality, "generality", "effects")
 
     @cached_property
     def heads(self) -> HeadEffects:

@@ -40,6 +40,8 @@ class Run:
 
     def __init__(self, plan: Plan, study: Study, reporter: Reporter) -> None:
         self.plan, self.study, self.reporter = plan, study, reporter
+        self.notes: dict[str, str] = {}
+        """What the stage at work decided and why, for the run's log."""
 
     @cached_property
     def model(self) -> Model:
@@ -89,11 +91,14 @@ class Run:
         """The one pass over the accepted prompts."""
         check_identities(self.model)
         grid = self.grid
+        plan = self.plan
         with self.reporter.task("read activations", len(grid.cells)) as done:
-            return sweep(
-                self.model, grid, read=self.plan.read, last=self.plan.last,
-                batch_size=self.plan.batch_size, progress=done,
+            found = sweep(
+                self.model, grid, read=plan.read, last=plan.last, half=plan.half,
+                memory=plan.memory, batch_size=plan.batch_size, seed=plan.seed, progress=done,
             )  # fmt: skip
+        self.notes["values"] = found.keeping.reason
+        return found
 
     @cached_property
     def written_sweep(self) -> Sweep:
@@ -105,8 +110,8 @@ class Run:
             grid = last_valence(grid)
         with self.reporter.task("read differences", len(grid.cells)) as done:
             return sweep(
-                self.model, grid, half=self.plan.half, batch_size=self.plan.batch_size,
-                progress=done,
+                self.model, grid, half_parts=self.plan.half, memory=self.plan.memory,
+                batch_size=self.plan.batch_size, progress=done,
             )  # fmt: skip
 
     def provenance(self, **options: object) -> Provenance:

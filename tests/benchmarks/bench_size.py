@@ -1,10 +1,13 @@
-"""``make bench-size``: memory of one pass at the size of Llama-3.2-3B, with random weights.
+"""``make bench-size``: memory at the size of Llama-3.2-3B, with random weights.
 
-Built and saved by a process of its own, so that the memory measured is that of loading and of
-the pass alone.
+The model is built by a process of its own, and every number of prompts is measured in another,
+so that the memory is that of loading, of the pass and of the effects alone. Weights are mapped
+from the file and count once they are used, so loading peaks below them.
 """
 
 import argparse
+import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,17 +22,24 @@ from typing import Any
 import psutil
 import torch
 from rich.console import Console
+from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from circuits.assets import shipped
 from circuits.data import sev
 from circuits.data.prompts import asked_prompts
 from circuits.data.replies import Reply
+from circuits.measure.directions import emotion_directions
+from circuits.measure.heads import head_effects
+from circuits.measure.memory import GB, MEMORY
+from circuits.measure.neurons import neuron_effects
 from circuits.measure.sweep import Grid, arrange, sweep
 from circuits.model.loading import load_model
+from circuits.names import EMOTIONS
+from circuits.provenance import Provenance
 
-GIB = 1 << 30
-EMOTIONS = ("anger", "fear")
+NOTHING = Provenance()
+PHASES = ("load", "capture", "effects")
 CONFIG = {
     "hidden_size": 3072,
     "num_attention_heads": 24,
@@ -79,11 +89,10 @@ def watched() -> Iterator[dict[str, float]]:
     process, stop, seen = psutil.Process(), threading.Event(), {"peak": 0.0}
 
     def watch() -> None:
-        while not stop.wait(0.02):
-            seen["peak"] = max(seen["peak"], process.memory_info().rss / GIB)
+        while not stop.wait(0.01):
+            seen["peak"] = max(seen["peak"], process.memory_info().rss / GB)
 
     watcher, start = threading.Thread(target=watch), time.perf_counter()
-    seen["before"] = process.memory_info().rss / GIB
     watcher.start()
     try:
         yield seen
@@ -94,48 +103,81 @@ def watched() -> Iterator[dict[str, float]]:
 
 
 def prompts(n: int) -> Grid:
-    """``n`` prompts: contexts of different scenarios, with two emotions each."""
-    contexts = sev.contexts(sev.read(shipped("sev/train.jsonl")))[: n // len(EMOTIONS)]
-    replies = [Reply(p, "", 0, p.emotion or "") for p in asked_prompts(contexts, EMOTIONS)]
-    return arrange(replies, EMOTIONS)
+    """``n`` prompts: contexts of all themes in turn, every emotion in each but perhaps the last."""
+    scenarios = sev.spread(sev.read(shipped("sev/train.jsonl")), 16)
+    contexts = sev.contexts(scenarios)[::3]
+    asked = asked_prompts(contexts, EMOTIONS)[:n]
+    return arrange([Reply(p, "", 0, p.emotion or "") for p in asked], EMOTIONS)
 
 
-def measure(folder: Path, sizes: list[int], batch_size: int) -> None:
-    """Load the model, run the passes, print what they took."""
-    console = Console(width=120)
+def measure(folder: Path, n: int, memory: float) -> None:
+    """Load the model, capture ``n`` prompts, measure effects; print what each took, as JSON."""
     with watched() as loading:
         model: Any = load_model(folder, device="cpu", dtype="bfloat16")
-    weights = sum(p.numel() * p.element_size() for p in model.original_model.parameters()) / GIB
-    console.print(f"weights {weights:.2f} GiB; peak while loading {loading['peak']:.2f} GiB")
-    for n in sizes:
-        with watched() as passing:
-            sweep(model, prompts(n), batch_size=batch_size)
-        over = passing["peak"] - weights
-        console.print(
-            f"{n} prompts, {batch_size} at once: peak {passing['peak']:.2f} GiB, {over:.2f} GiB "
-            f"over the weights; {passing['before']:.2f} GiB before; {passing['seconds']:.0f} s",
-            highlight=False,
-        )
+    weights = sum(p.numel() * p.element_size() for p in model.original_model.parameters()) / GB
+    with watched() as passing:
+        swept = sweep(model, prompts(n), memory=memory)
+    with watched() as after:
+        directions = emotion_directions(swept, NOTHING)
+        head_effects(model, swept, directions, NOTHING)
+        neuron_effects(model, swept, directions, NOTHING)
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+    found = {
+        "prompts": n, "weights": weights, "values": swept.keeping.reason,
+        "load": loading, "capture": passing, "effects": after, "highest": highest,
+    }  # fmt: skip
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def show(rows: list[dict[str, Any]], memory: float) -> None:
+    """The figures as a table."""
+    console = Console(width=120)
+    console.print(f"weights {rows[0]['weights']:.2f} GB; --memory {memory:g} GB")
+    table = Table("prompts", *(f"{what}: GB over weights" for what in PHASES), "peak", "capture: s")
+    for row in rows:
+        over = [f"{row[what]['peak'] - row['weights']:+.2f}" for what in PHASES]
+        seconds = f"{row['capture']['seconds']:.0f}"
+        table.add_row(str(row["prompts"]), *over, f"{row['highest']:.2f}", seconds)
+    console.print(table)
+    for row in rows:
+        console.print(f"{row['prompts']} prompts: {row['values']}", highlight=False)
 
 
 def main() -> None:
-    """Build in a process of its own, then measure in this one."""
+    """Build the model and measure, everything in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, help="only save the model, to this folder")
     parser.add_argument("--folder", type=Path, help="a folder that --build has filled")
+    parser.add_argument("--only", type=int, help="measure so many prompts, in this process")
     parser.add_argument("--prompts", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--layers", type=int, default=28, help="fewer are quicker")
-    parser.add_argument("--batch-size", type=int, default=96)
+    parser.add_argument("--memory", type=float, default=MEMORY)
     given = parser.parse_args()
     if given.build:
         build(given.build, given.layers)
+    elif given.only:
+        measure(given.folder, given.only, given.memory)
     elif given.folder:
-        measure(given.folder, given.prompts, given.batch_size)
+        measure_each(given.folder, given.prompts, given.memory)
     else:
         with tempfile.TemporaryDirectory() as name:
-            layers = ["--layers", str(given.layers)]
-            subprocess.run([sys.executable, __file__, "--build", name, *layers], check=True)
-            measure(Path(name), given.prompts, given.batch_size)
+            again("--build", name, "--layers", str(given.layers))
+            measure_each(Path(name), given.prompts, given.memory)
+
+
+def measure_each(folder: Path, sizes: list[int], memory: float) -> None:
+    """Every number of prompts in a process of its own."""
+    options = ["--folder", str(folder), "--memory", str(memory)]
+    rows = []
+    for n in sizes:
+        rows.append(json.loads(again(*options, "--only", str(n)).splitlines()[-1]))
+        show(rows, memory)
+
+
+def again(*options: str) -> str:
+    """Run this file in a new process; what it prints."""
+    command = [sys.executable, __file__, *options]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

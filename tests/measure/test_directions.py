@@ -8,8 +8,8 @@ import torch
 from circuits.data.prompts import asked_prompts
 from circuits.data.replies import Reply
 from circuits.errors import AxisError, DataError
+from circuits.measure.contrasts import ContrastSums
 from circuits.measure.directions import (
-    contrast,
     emotion_directions,
     reference_direction,
     similarity,
@@ -20,13 +20,24 @@ from circuits.measure.sweep import arrange, sweep
 from circuits.names import EMOTIONS
 
 
-def planted(swept, signal, noise, own_size=5.0):
-    """The same grid with residual streams made of contexts, noise, and a signal per emotion."""
+def with_streams(swept, values, made):
+    """The same grid with other residual streams."""
+    batch = replace(values, resid_mid=made, resid_post=made)
+    sums = ContrastSums(swept.grid.themes, (made.shape[1], made.shape[2], made.shape[3]))
+    sums.update(batch)
+    return replace(swept, values=(batch,), contrasts=sums.result())
+
+
+def streams(values, signal, noise, own_size=5.0):
+    """Residual streams made of contexts, noise, and a signal per emotion."""
     torch.manual_seed(0)
-    shape = swept.resid_mid.shape
+    shape = values.resid_mid.shape
     own = torch.randn(shape[0], 1, *shape[2:]) * own_size
-    made = own + noise * torch.randn(shape) + signal[None, :, None]
-    return replace(swept, resid_mid=made, resid_post=made)
+    return own + noise * torch.randn(shape) + signal[None, :, None]
+
+
+def planted(swept, values, signal, noise, own_size=5.0):
+    return with_streams(swept, values, streams(values, signal, noise, own_size))
 
 
 def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directions):
@@ -37,30 +48,32 @@ def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directio
     torch.testing.assert_close(weighted, torch.zeros_like(weighted), atol=1e-4, rtol=0)
 
 
-def test_a_planted_signal_is_found(swept, provenance):
+def test_a_planted_signal_is_found(swept, values, provenance):
     torch.manual_seed(1)
     signal = torch.randn(6, 32)
-    found = emotion_directions(planted(swept, signal, noise=0.01), provenance)
+    found = emotion_directions(planted(swept, values, signal, noise=0.01), provenance)
     expected = signal - signal.mean(0)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     cosine = torch.einsum("eslw,ew->esl", found.vectors, expected)
     assert cosine.min() > 0.999
 
 
-def test_what_a_context_says_in_every_emotion_cancels(swept, provenance):
+def test_what_a_context_says_in_every_emotion_cancels(swept, values, provenance):
     torch.manual_seed(2)
-    base = planted(swept, torch.randn(6, 32), noise=0.1)
-    shift = torch.randn(base.resid_mid.shape[0], 1, *base.resid_mid.shape[2:]) * 50
-    moved = replace(base, resid_mid=base.resid_mid + shift, resid_post=base.resid_post + shift)
-    one, other = emotion_directions(base, provenance), emotion_directions(moved, provenance)
+    made = streams(values, torch.randn(6, 32), noise=0.1)
+    shift = torch.randn(made.shape[0], 1, *made.shape[2:]) * 50
+    one, other = (
+        emotion_directions(with_streams(swept, values, x), provenance) for x in (made, made + shift)
+    )
     torch.testing.assert_close(one.vectors, other.vectors, atol=1e-4, rtol=0)
 
 
-def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, grid, provenance):
+def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values, grid, provenance):
     found = emotion_directions(swept, provenance)
     assert (found.n_contexts, found.n_left_out) == (10, 2)
     whole = grid.complete
-    by_hand = contrast(swept.resid_post[whole])
+    apart = values.resid_post[whole] - values.resid_post[whole].mean(1, keepdim=True)
+    by_hand = apart.mean(0)
     torch.testing.assert_close(found.vectors[:, 1] * found.norm[:, 1, :, None], by_hand)
 
 
@@ -77,7 +90,7 @@ def test_two_replies_in_one_cell_are_refused(contexts):
         arrange([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
 
 
-def test_the_sweep_equals_reading_each_prompt_alone(llama, swept, grid):
+def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
     from circuits.model.chat import encode_prompt, pad_left
     from circuits.model.runs import capture
 
@@ -86,11 +99,11 @@ def test_the_sweep_equals_reading_each_prompt_alone(llama, swept, grid):
     tokens = pad_left([encode_prompt(llama, reply.prompt)], torch.device("cpu"))
     alone = capture(llama, tokens, {"resid_post": lambda x: x[:, -1], "z": lambda x: x[:, -1]})
     for site in ("resid_post", "z"):
-        found = getattr(swept, site)[place, emotion]
+        found = getattr(values, site)[place, emotion]
         torch.testing.assert_close(found, alone[site][0], atol=1e-4, rtol=1e-4)
 
 
-def test_directions_over_the_reply_average_its_positions(llama, contexts, provenance):
+def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered, provenance):
     from circuits.model.chat import encode_prompt, encode_text, pad_left
     from circuits.model.runs import capture
 
@@ -105,7 +118,7 @@ def test_directions_over_the_reply_average_its_positions(llama, contexts, proven
     by_hand = capture(llama, tokens, {"resid_mid": lambda x: x[:, len(head) :].mean(1)})[
         "resid_mid"
     ]
-    torch.testing.assert_close(over.resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gathered(over).resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
     assert emotion_directions(over, provenance, read="reply").read == "reply"
     torch.testing.assert_close(over.z, sweep(llama, grid).z, atol=1e-4, rtol=1e-4)
 
@@ -143,9 +156,9 @@ def test_similarity_of_an_emotion_with_itself_is_one(directions):
     torch.testing.assert_close(own, torch.ones(own.shape), atol=1e-5, rtol=0)
 
 
-def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, provenance):
+def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values, provenance):
     torch.manual_seed(3)
-    made = planted(swept, torch.randn(6, 32), noise=0.05, own_size=0.3)
+    made = planted(swept, values, torch.randn(6, 32), noise=0.05, own_size=0.3)
     found = direction_generality(made, provenance)
     assert found.accuracy.min() == 1.0
     assert found.split_half.min() > 0.95
@@ -153,7 +166,8 @@ def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, proven
     assert found.control.max() < 0.6
 
 
-def test_without_a_signal_nothing_generalises(swept, provenance):
-    found = direction_generality(planted(swept, torch.zeros(6, 32), noise=1.0), provenance)
+def test_without_a_signal_nothing_generalises(swept, values, provenance):
+    made = planted(swept, values, torch.zeros(6, 32), noise=1.0)
+    found = direction_generality(made, provenance)
     assert found.accuracy.max() < 0.5
     assert found.split_half.abs().mean() < 0.3

@@ -125,8 +125,8 @@ def test_difference_vectors_sum_to_zero_over_emotions(swept, provenance):
         torch.testing.assert_close(values.sum(0), torch.zeros_like(values[0]), atol=1e-4, rtol=0)
 
 
-def test_difference_vectors_are_the_contrast_of_complete_contexts(swept, grid, provenance):
-    z = swept.z[grid.complete]
+def test_difference_vectors_are_the_contrast_of_complete_contexts(swept, values, grid, provenance):
+    z = values.z[grid.complete]
     by_hand = (z - z.mean(1, keepdim=True)).mean(0)
     between = differences(component_means(swept, provenance))
     torch.testing.assert_close(between.z, by_hand, atol=1e-5, rtol=1e-4)

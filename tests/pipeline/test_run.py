@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from circuits.assets import shipped
 from circuits.control.compare import METHODS
@@ -69,6 +70,29 @@ def test_everything_after_elicitation_costs_one_pass_per_accepted_prompt_and_the
     assert receipts["circuits"]["passes"] == 0
 
 
+def test_values_are_kept_and_the_log_says_why(study):
+    stages = study.log["stages"]
+    assert stages["directions"]["values"].startswith("kept: values of ")
+    assert "values" not in stages["effects"]
+
+
+def test_under_a_small_budget_the_same_numbers_cost_one_pass_more(study, plan, tmp_path):
+    again = run(
+        replace(plan, out=tmp_path / "again", memory=0.001),
+        stages=["replies", "judgements", "directions", "effects"],
+    )
+    stages, n = again.log["stages"], len(again.accepted)
+    assert stages["directions"]["values"].startswith("made again by a second pass: ")
+    assert stages["directions"]["receipt"]["passes"] == n + 1
+    assert stages["effects"]["receipt"]["passes"] == n
+    for name in ("directions", "generality", "heads", "neurons", "means"):
+        one, other = getattr(study, name), getattr(again, name)
+        for field in one.axes:
+            found, expected = getattr(other, field), getattr(one, field)
+            # Other batches pad otherwise, and round otherwise.
+            torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+
+
 def test_dev_contexts_serve_nothing_but_the_choice_of_strengths(study, plan):
     used = {row.reply.prompt.context.scenario for row in study.accepted}
     assert len(used) == plan.scenarios - plan.dev_scenarios
@@ -123,6 +147,7 @@ def test_a_folder_that_is_no_run_cannot_be_opened(tmp_path):
     [
         ({"scenarios": 0}, "--scenarios: 0 is too few"),
         ({"emotions": ("anger",)}, "--emotions: found anger; give two or more"),
+        ({"memory": 0.0}, "--memory: 0.0 GB holds nothing; give more than 0"),
         ({"doses": ()}, "--doses: give one or more positive numbers"),
         ({"doses": (-0.1,)}, "--doses: give one or more positive numbers"),
     ],
