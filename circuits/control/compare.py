@@ -1,10 +1,9 @@
 """The four ways to an emotion side by side: nothing, prompt, steering, circuit.
 
 All methods answer the same contexts with the same decoding and the same judge, unless they are
-given ways of their own. ``none`` and the
-two methods that change the model get the plain prompt, ``prompt`` the one that asks. As controls
-the circuit is replaced by random ones with as many heads and neurons: in the same layers, and
-anywhere in the model.
+given ways of their own. ``none`` and the two methods that change the model get the plain prompt,
+``prompt`` the one that asks. As controls the circuit is replaced by random ones with as many heads
+and neurons: in the same layers, and anywhere in the model.
 """
 
 from collections.abc import Mapping, Sequence

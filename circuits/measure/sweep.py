@@ -167,9 +167,8 @@ def sweep(
         read: Where residual streams are read; heads and neurons always at the last prompt
             position, where the reply begins.
         last: What stands for the residual stream after the last MLP.
-        half: Round residual streams to float16 before they are summed, as the published dumps do.
-        half_parts: Round head outputs and neuron activations to float16 too, as the dumps from which
-            the published differences are made do.
+        half: Round residual streams to float16 before they are summed, as published dumps do.
+        half_parts: Round head outputs and neurons too, as the dumps of published differences do.
         memory: Budget in gigabytes for values and for the activations of one pass. Values that do
             not fit are made again when they are looked at; a pass runs one context at least.
         batch_size: Prompts at once, at most.
@@ -213,9 +212,9 @@ def _together(
     """Contexts to run at once: of like length, and no more than the budget allows."""
     n_emotions = len(grid.emotions)
     longest = [_longest(model, grid, context, read) for context in grid.contexts]
-    at_once = max(1, batch_size // n_emotions)
     fits = fits_in(model, memory, n_emotions)
-    return tuple(tuple(chosen) for chosen in batches(longest, at_once, fits))
+    chosen = batches(longest, max(1, batch_size // n_emotions), fits)
+    return tuple(map(tuple, chosen))
 
 
 def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
@@ -248,8 +247,7 @@ def _read(
     tokens = pad_left([[*h, *t] for h, t in zip(heads, tails, strict=True)], device)
     written = torch.tensor([len(tail) for tail in tails], device=device)
     at_end, over_reply = _reply_picks(tokens.ids.shape[1], written)
-    picks = {site: at_end if site in ("z", "post") else over_reply for site in sites}
-    return capture(model, tokens, picks)
+    return capture(model, tokens, {s: at_end if s in ("z", "post") else over_reply for s in sites})
 
 
 def _last(activation: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _rules(
     prompts: Sequence[Sequence[int]],
     stops: Sequence[int],
     device: torch.device,
-) -> list[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]]:
+) -> list[tuple[Tensor, Callable[..., Tensor]]]:
     # Loaded here: most decoding needs none of them.
     from transformers import (
         MinNewTokensLengthLogitsProcessor,
@@ -79,7 +79,7 @@ def _rules(
     )
 
     rows = pad_left(prompts, device, pad=_NEVER)
-    rules: list[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]] = []
+    rules: list[tuple[Tensor, Callable[..., Tensor]]] = []
     if decoding.repetition_penalty != 1.0:
         # A token is penalised once however often it is there: a row's own token is no padding.
         first = torch.tensor([[row[0]] for row in prompts], device=device)

@@ -103,10 +103,11 @@ def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
             own = places.setdefault(place, {})
             own[number] = own[number] + edit.value if number in own else edit.value
     merged: list[Edit] = []
-    for (site, layer, *how), values in places.items():
+    for place, values in places.items():
+        site, layer, positions, when, times_rms = place
         nothing = torch.zeros_like(next(iter(values.values())))
         table = torch.stack([values.get(number, nothing) for number in range(len(groups))])
-        merged.append(Add(site, layer, table[list(rows)], *how))
+        merged.append(Add(site, layer, table[list(rows)], positions, when, times_rms))
     return merged
 
 

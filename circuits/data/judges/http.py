@@ -1,8 +1,8 @@
 """A chat model behind an OpenAI-compatible server as judge.
 
 The model is asked whether a text *sounds* like the target emotion, apart from whether what it
-tells is good or bad; temperature 0 by default. Wang et al. 2025 (arXiv:2510.11328) judge with GPT-4o-mini;
-the wording here is our own, so its verdicts are not theirs.
+tells is good or bad; temperature 0 by default. Wang et al. 2025 (arXiv:2510.11328) judge with
+GPT-4o-mini; the wording here is our own, so its verdicts are not theirs.
 """
 
 import os
