@@ -45,7 +45,7 @@ def test_every_option_of_a_preset_can_be_set(name):
     for option, value in PRESETS[name].items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if option == "circuit_strength":
-            text = ",".join(f"{emotion}={strength}" for emotion, strength in value)
+            text = "anger=0.8,other=1.0"
         assert settings([f"{option}={text}"]) == {option: value}
 
 

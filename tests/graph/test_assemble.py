@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from circuits.errors import AxisError
-from circuits.graph.assemble import Measurements, assemble, select, select_by_layer
+from circuits.graph.assemble import assemble, select, select_by_layer
 from circuits.graph.budget import Budget
 
 BUDGET = Budget(heads=0.5, neurons=0.1)

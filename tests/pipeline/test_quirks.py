@@ -49,7 +49,7 @@ def test_the_table_has_every_published_quirk_once_with_a_reason():
         assert bool(quirk.switches) != bool(quirk.handled)
 
 
-@pytest.mark.parametrize("quirk", (*QUIRKS, *METHOD), ids=lambda quirk: quirk.name)
+@pytest.mark.parametrize("quirk", [*QUIRKS, *METHOD], ids=lambda quirk: quirk.name)
 def test_every_quirk_has_a_test_of_its_name(quirk):
     pages = Path(__file__).parent.glob("test_quirks_of_*.py")
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)

@@ -14,7 +14,7 @@ import torch
 
 from circuits.assets import shipped
 from circuits.control.compare import METHODS, Bench, Tools
-from circuits.control.modulation import Modulation, enhance, published_steering, steer
+from circuits.control.modulation import Modulation, Where, enhance, published_steering, steer
 from circuits.data import sev
 from circuits.data.judges.http import HttpJudge
 from circuits.data.judges.protocol import Verdict
@@ -46,8 +46,8 @@ def apart(swept, provenance):
 
 @pytest.fixture
 def published(tmp_path):
-    files = {"data": shipped("sev/train.jsonl"), "test": shipped("sev/test.jsonl")}
-    plan = Plan(model="sev-mini", out=tmp_path / "run", judge="http:http://127.0.0.1:9", **files)
+    data, out = shipped("sev/train.jsonl"), tmp_path / "run"
+    plan = Plan(model="sev-mini", data=data, test=data, out=out, judge="http:http://127.0.0.1:9")
     return replace(plan, **PRESETS["published"])
 
 
@@ -80,7 +80,8 @@ def test_file_names_disagree(tmp_path):
 
 def test_heads_at_all_positions(llama, contexts, apart):
     untouched = at_positions(llama, contexts, [], "z")[:, 0]
-    for where, written in (("all", len(untouched)), ("last", 1)):
+    cases: tuple[tuple[Where, int], ...] = (("all", len(untouched)), ("last", 1))
+    for where, written in cases:
         heads, neurons = enhance(CIRCUIT, apart, Modulation(heads_at=where))
         assert (heads.positions, neurons.positions) == (where, "last")
         changed = at_positions(llama, contexts, [heads], "z")[:, 0] - untouched

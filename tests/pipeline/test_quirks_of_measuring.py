@@ -69,8 +69,8 @@ def test_moving_date(mini, contexts, monkeypatch):
     monkeypatch.setattr(mini.cfg, "date", "15 Sep 2025")
     assert render(mini, plain(contexts[0])).startswith("15 Sep 2025")
     monkeypatch.setattr("circuits.pipeline.plan.today", lambda: "01 Feb 2030")
-    files = {"data": shipped("sev/train.jsonl"), "test": shipped("sev/test.jsonl")}
-    pinned = Plan(model="sev-mini", out=shipped("sev"), **files)
+    data = shipped("sev/train.jsonl")
+    pinned = Plan(model="sev-mini", data=data, test=data, out=data.parent)
     moving = replace(pinned, date="today")
     assert (pinned.date, moving.date) == ("26 Jul 2024", "01 Feb 2030")
     assert pinned.key("replies") != moving.key("replies")
@@ -134,13 +134,11 @@ def test_signed_ranking(measured, provenance):
     all_of_it = Budget(heads=1.0, neurons=1.0)
     for rank_by in ("total", "mean"):
         ours, theirs = (
-            assemble(
-                measured, "fear", provenance, budget=all_of_it, rank_by=rank_by, signed=signed
-            )
+            assemble(measured, "fear", provenance, budget=all_of_it, rank_by=rank_by, signed=signed)
             for signed in (False, True)
         )
         assert len(ours.heads) < len(theirs.heads) == measured.heads.mean[0].numel()
-        assert min(node.effect for node in theirs.of_kind("head")) < 0
+        assert any((node.effect or 0) < 0 for node in theirs.of_kind("head"))
 
 
 def test_uncentred_contributions(measured, provenance):
@@ -226,7 +224,8 @@ def test_last_digit_of_tables(tmp_path_factory, numbers):
     rows = [f"{i // 2},{i % 2},{own!r},0.5,12,0.25" for i, own in enumerate(numbers)]
     header = "layer,head,mean_importance,std_importance,samples,baseline_mean"
     path.write_text("\n".join([header, *rows]) + "\n")
-    table = read_table(path, HeadImportance, Provenance(), "anger")
-    write_table(table, path)
-    again = read_table(path, HeadImportance, Provenance(), "anger")
-    assert table.mean.flatten().tolist() == again.mean.flatten().tolist() == numbers
+    for _ in range(2):
+        table = read_table(path, HeadImportance, Provenance(), "anger")
+        assert isinstance(table, HeadImportance)
+        assert table.mean.flatten().tolist() == numbers
+        write_table(table, path)
