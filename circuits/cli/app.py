@@ -34,6 +34,7 @@ from circuits.cli.options import (
     Scenarios,
     ScoreContexts,
     Seed,
+    Settings,
     StableLayers,
     Stages,
     Test,
@@ -51,7 +52,7 @@ from circuits.names import EMOTIONS
 
 __all__ = ["app", "main"]
 
-SIX = ",".join(EMOTIONS)
+_SIX = ",".join(EMOTIONS)
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -105,7 +106,7 @@ def run_command(
     accepted: Accepted = None,
     preset: PresetOption = "default",
     judge: JudgeOption = "lexicon",
-    emotions: Emotions = SIX,
+    emotions: Emotions = _SIX,
     scenarios: Scenarios = None,
     test_scenarios: TestScenarios = None,
     dev_scenarios: DevScenarios = 16,
@@ -121,11 +122,13 @@ def run_command(
     batch_size: Batch = 96,
     memory: Memory = 1.0,
     seed: Seed = 0,
+    settings: Settings = [],  # noqa: B006
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
     A stage that was finished in the same folder with the same inputs is not run again.
     """
+    from circuits.cli.settings import settings as read_settings
     from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
@@ -137,9 +140,8 @@ def run_command(
         doses=numbers(doses, float, "--doses"), score_contexts=score_contexts,
         batch_size=batch_size, memory=memory, seed=seed, accepted=accepted,
     )  # fmt: skip
-    plan = replace(plan, **PRESETS[preset])
-    if budgets:
-        plan = replace(plan, budget=budget(budgets))
+    chosen = {"budget": budget(budgets)} if budgets else {}
+    plan = replace(plan, **{**PRESETS[preset], **chosen, **read_settings(settings)})
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 

@@ -38,6 +38,9 @@ def test_every_command_explains_itself_with_an_example(name):
         (("patch", "no/such/run"), "is no run folder"),
         (("paths", "no/such/run"), "is no run folder"),
         (("paths", "no/such/run", "--keep", "0"), "--keep: 0 is too few"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--set", "halve=true"), "called 'halve'"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--set", "half=maybe"), "true or false"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--set", "date=now"), "is no date such as"),
         (("model-card", "no/such/model"), "there is no model card"),
     ],
 )
