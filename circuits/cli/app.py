@@ -132,13 +132,12 @@ def run_command(
     from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
-        model=model, revision=revision, device=device, dtype=dtype, out=out,
+        model=model, revision=revision, device=device, dtype=dtype, out=out, judge=judge,
         data=data or shipped("sev/train.jsonl"), test=test or shipped("sev/test.jsonl"),
-        emotions=words(emotions), judge=judge, scenarios=scenarios,
-        dev_scenarios=dev_scenarios, test_scenarios=test_scenarios, read=read,
+        emotions=words(emotions), scenarios=scenarios, dev_scenarios=dev_scenarios, read=read,
+        test_scenarios=test_scenarios, score_contexts=score_contexts, accepted=accepted,
         stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
-        doses=numbers(doses, float, "--doses"), score_contexts=score_contexts,
-        batch_size=batch_size, memory=memory, seed=seed, accepted=accepted,
+        doses=numbers(doses, float, "--doses"), batch_size=batch_size, memory=memory, seed=seed,
     )  # fmt: skip
     chosen = {"budget": budget(budgets)} if budgets else {}
     plan = replace(plan, **{**PRESETS[preset], **chosen, **read_settings(settings)})
