@@ -78,5 +78,5 @@ def _bytes_of_row(model: Model, width: int) -> int:
     return width * (token + scores) + values
 
 
-def _in_mb(size: float) -> str:
+def _in_mb(size: int | float) -> str:
     return f"{size / 1e6:,.1f} MB"
