@@ -14,9 +14,16 @@ from circuits.data import sev
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import asked_prompts
 from circuits.data.replies import Reply
+from circuits.graph.assemble import Measurements
 from circuits.measure.contrasts import Batch
+from circuits.measure.direct import direct_effects
 from circuits.measure.directions import Directions, emotion_directions
+from circuits.measure.heads import head_effects
+from circuits.measure.importance import sublayer_importance
+from circuits.measure.means import component_means, differences
+from circuits.measure.neurons import neuron_effects
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
+from circuits.measure.totals import total_estimates
 from circuits.model.loading import load_model, wrap_model
 from circuits.model.protocol import Model
 from circuits.names import EMOTIONS
@@ -122,6 +129,25 @@ def provenance() -> Provenance:
 def directions(swept: Sweep, provenance: Provenance) -> Directions:
     """Directions of the random model."""
     return emotion_directions(swept, provenance)
+
+
+@pytest.fixture(scope="session")
+def measured(
+    llama: Model, swept: Sweep, grid: Grid, directions: Directions, provenance: Provenance
+) -> Measurements:
+    """All that circuits of the random model are made from."""
+    importance, plain_means = sublayer_importance(
+        llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,)
+    )
+    means = component_means(swept, provenance)
+    between, apart = differences(means), differences(means, plain_means)
+    return Measurements(
+        importance,
+        head_effects(llama, swept, directions, provenance),
+        neuron_effects(llama, swept, directions, provenance),
+        direct_effects(llama, between, directions, importance.reference, provenance),
+        total_estimates(llama, apart, directions, importance, provenance),
+    )
 
 
 class WordJudge:

@@ -33,6 +33,7 @@ from circuits.cli.options import (
     Revision,
     Scenarios,
     Seed,
+    Settings,
     StableLayers,
     Stages,
     Test,
@@ -47,7 +48,7 @@ from circuits.names import EMOTIONS
 
 __all__ = ["app", "main"]
 
-SIX = ",".join(EMOTIONS)
+_SIX = ",".join(EMOTIONS)
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -101,7 +102,7 @@ def run_command(
     accepted: Accepted = None,
     preset: PresetOption = "default",
     judge: JudgeOption = "lexicon",
-    emotions: Emotions = SIX,
+    emotions: Emotions = _SIX,
     scenarios: Scenarios = None,
     test_scenarios: TestScenarios = None,
     dev_scenarios: DevScenarios = 16,
@@ -116,11 +117,13 @@ def run_command(
     batch_size: Batch = 96,
     memory: Memory = 1.0,
     seed: Seed = 0,
+    settings: Settings = [],  # noqa: B006
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
     A stage that was finished in the same folder with the same inputs is not run again.
     """
+    from circuits.cli.settings import settings as read_settings
     from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
@@ -132,7 +135,7 @@ def run_command(
         doses=numbers(doses, float, "--doses"), budget=budget(budgets),
         batch_size=batch_size, memory=memory, seed=seed, accepted=accepted,
     )  # fmt: skip
-    plan = replace(plan, **PRESETS[preset])
+    plan = replace(plan, **{**PRESETS[preset], **read_settings(settings)})
     _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Revision",
     "Scenarios",
     "Seed",
+    "Settings",
     "StableLayers",
     "Stages",
     "Test",
@@ -62,8 +63,19 @@ Accepted = Annotated[
     typer.Option(help="Judged replies to start from, instead of the model's own (JSON lines)."),
 ]
 PresetOption = Annotated[
-    Literal["default", "published"],
-    typer.Option("--preset", help="Our defaults, or the published method's switches."),
+    Literal["default", "published", "as-released"],
+    typer.Option(
+        "--preset", help="Our defaults, the published method, or its scripts as they are."
+    ),
+]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="OPTION=VALUE",
+        help="Any other option, such as diff_prompt=indented; "
+        "goes before the preset's value. May be given several times.",
+    ),
 ]
 DevScenarios = Annotated[
     int, typer.Option(help="Train scenarios kept for the choice of strengths; 0: no choice.")

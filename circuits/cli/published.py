@@ -47,6 +47,7 @@ def import_run(folder: Path, out: Path) -> None:
         OUT.print(f"{kinds.count(kind):>5}  {kind}", highlight=False)
     for name in contents.left_out:
         ERRORS.print(f"not read: {name}", soft_wrap=True, markup=False, highlight=False)
+    _name_misnamed(contents)
     OUT.print(f"\nrun: {out.resolve()}", soft_wrap=True, markup=False)
 
 
@@ -84,9 +85,19 @@ def export_run(run: Path, out: Path) -> None:
         contents = replace(contents, entries={**contents.entries, **added})
     with written_whole(out) as temporary:
         write_folder(contents, temporary)
+    _name_misnamed(contents)
     for loss in losses:
         ERRORS.print(f"note: {loss}", soft_wrap=True, markup=False, highlight=False)
     OUT.print(str((out / contents.prefix).resolve()), soft_wrap=True, markup=False)
+
+
+def _name_misnamed(contents: "Contents") -> None:
+    for folder in contents.misnamed:
+        ERRORS.print(
+            f"note: {folder}: files are named layer0.npy; the released scripts look for L0.npy "
+            "there and write nothing where they do not find it",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
 
 
 def _derived(study: "Study") -> "tuple[Contents, tuple[str, ...]]":
@@ -104,6 +115,7 @@ def _measured(study: "Study") -> "Measured":
     def had(stage: str, read: Callable[[], T]) -> T | None:
         return read() if stage in done else None
 
+    unit = bool(study.log["plan"].get("diff_unit"))
     stats = had("judgements", lambda: study.elicitation)
     return Measured(
         model=str(study.log["plan"]["model"]),
@@ -111,7 +123,7 @@ def _measured(study: "Study") -> "Measured":
         heads=had("effects", lambda: study.heads),
         neurons=had("effects", lambda: study.neurons),
         importance=had("importance", lambda: study.importance),
-        differences=had("effects", lambda: differences(study.means)),
+        differences=had("effects", lambda: differences(study.written_means, unit=unit)),
         circuits=had("circuits", lambda: study.circuits) or {},
         elicitation=had("judgements", lambda: study.folder / "elicitation"),
         dataset=str(stats["dataset"]) if stats else "sev",

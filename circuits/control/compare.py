@@ -1,18 +1,19 @@
 """The four ways to an emotion side by side: nothing, prompt, steering, circuit.
 
-All methods answer the same contexts with the same decoding and the same judge. ``none`` and the
-two methods that change the model get the plain prompt, ``prompt`` the one that asks. As controls
-the circuit is replaced by random ones with as many heads and neurons: in the same layers, and
-anywhere in the model.
+All methods answer the same contexts with the same decoding and the same judge, unless they are
+given ways of their own. ``none`` and the two methods that change the model get the plain prompt,
+``prompt`` the one that asks. As controls the circuit is replaced by random ones with as many heads
+and neurons: in the same layers, and anywhere in the model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from circuits.control.modulation import Modulation, Steering, enhance, random_like, steer
+from circuits.control.ways import Way
 from circuits.data.judges.protocol import Judge
-from circuits.data.prompts import Prompt, asked_prompts, plain_prompts
+from circuits.data.prompts import Prompt, asked, asked_prompts, plain_prompts
 from circuits.data.replies import Judged, Reply, judge_replies
 from circuits.data.sev import Context
 from circuits.graph.circuit import Circuit
@@ -20,7 +21,7 @@ from circuits.measure.directions import Directions
 from circuits.measure.expression import expression
 from circuits.measure.means import Differences
 from circuits.model.edits import Add, Edit, by_row
-from circuits.model.generation import Progress, elicit
+from circuits.model.generation import EditsOf, Progress, elicit
 from circuits.model.likelihood import reply_losses
 from circuits.model.protocol import Model
 
@@ -69,61 +70,70 @@ class Bench:
     emotions: tuple[str, ...]
     max_new_tokens: int = 100
     batch_size: int = 96
+    ways: Mapping[str, Way] = field(default_factory=dict)
+    """Method -> how it alone replies; random circuits reply like the circuit."""
 
-    def changed(self, edits: Sequence[Sequence[Add]], progress: Progress | None) -> list[Judged]:
+    def changed(
+        self, method: str, edits: Sequence[Sequence[Add]], progress: Progress | None
+    ) -> list[Judged]:
         """Plain prompts under edits, one group per emotion; every context with every emotion."""
         order = [(c, e) for c in range(len(self.contexts)) for e in range(len(self.emotions))]
 
         def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
             return by_row(edits, [order[i][1] for i in chosen])
 
-        return self._judged(
-            elicit(
-                self.model,
-                plain_prompts([self.contexts[c] for c, _ in order]),
-                emotions=[self.emotions[e] for _, e in order],
-                edits=of_batch,
-                max_new_tokens=self.max_new_tokens,
-                batch_size=self.batch_size,
-                progress=progress,
-            )
-        )
+        chosen = [self.contexts[c] for c, _ in order]
+        prompts = plain_prompts(chosen, indented=self._way(method).indented)
+        wanted = [self.emotions[e] for _, e in order]
+        return self._judged(method, self._replies(method, prompts, progress, wanted, of_batch))
 
     def prompted(self, progress: Progress | None) -> list[Judged]:
         """Replies to prompts that ask for the emotion."""
-        return self._judged(self._replies(asked_prompts(self.contexts, self.emotions), progress))
+        prompts = asked_prompts(self.contexts, self.emotions)
+        return self._judged("prompt", self._replies("prompt", prompts, progress))
 
     def untouched(self, progress: Progress | None) -> list[Judged]:
         """Plain replies, each judged against every emotion."""
-        replies = self._replies(plain_prompts(self.contexts), progress)
+        replies = self._replies("none", plain_prompts(self.contexts), progress)
         return self._judged(
-            [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions]
+            "none",
+            [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions],
         )
 
     def losses(self, judged: Sequence[Judged], progress: Progress | None) -> list[float]:
         """Loss of every reply under the untouched model, given the prompt that asks."""
-        asking = [
-            prompt
-            for row in judged
-            for prompt in asked_prompts([row.reply.prompt.context], [row.reply.emotion])
-        ]
+        asking = [asked(row.reply.prompt.context, row.reply.emotion) for row in judged]
         texts = [row.reply.text for row in judged]
         found = reply_losses(
             self.model, asking, texts, batch_size=self.batch_size, progress=progress
         )
         return found.tolist()
 
-    def _replies(self, prompts: Sequence[Prompt], progress: Progress | None) -> list[Reply]:
+    def _replies(
+        self,
+        method: str,
+        prompts: Sequence[Prompt],
+        progress: Progress | None,
+        emotions: Sequence[str] | None = None,
+        edits: EditsOf | None = None,
+    ) -> list[Reply]:
+        way = self._way(method)
         return elicit(
-            self.model,
+            self.model if way.model is None else way.model,
             prompts,
+            emotions=emotions,
+            edits=edits,
+            decoding=way.decoding,
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
             progress=progress,
         )
 
-    def _judged(self, replies: Sequence[Reply]) -> list[Judged]:
-        return judge_replies(replies, self.judge)
+    def _judged(self, method: str, replies: Sequence[Reply]) -> list[Judged]:
+        return judge_replies(replies, self._way(method).judge or self.judge)
+
+    def _way(self, method: str) -> Way:
+        return self.ways.get("circuit" if method in CONTROLS else method, Way())
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +167,12 @@ def compare(
     judged: dict[str, list[Judged]] = {
         "none": bench.untouched(progress),
         "prompt": bench.prompted(progress),
-        "steer": bench.changed(tools.steer(steering), progress),
-        "circuit": bench.changed(tools.modulate(modulation), progress),
+        "steer": bench.changed("steer", tools.steer(steering), progress),
+        "circuit": bench.changed("circuit", tools.modulate(modulation), progress),
     }
     for control, same_layers in CONTROLS.items():
         drawn = tools.modulate_randomly(modulation, seed, same_layers=same_layers)
-        judged[control] = bench.changed(drawn, progress)
+        judged[control] = bench.changed(control, drawn, progress)
     # Replies of all methods to one context stand together, so that its prompt is read once.
     together = [row for rows in zip(*judged.values(), strict=True) for row in rows]
     scored = bench.losses(together, progress)

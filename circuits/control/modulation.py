@@ -8,6 +8,7 @@ is the length of the model's own difference at that layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +20,23 @@ from circuits.measure.means import Differences
 from circuits.model.edits import Add, When
 from circuits.names import head_name, neuron_name
 
-__all__ = ["Modulation", "Steering", "enhance", "random_like", "steer"]
+__all__ = [
+    "Modulation",
+    "Scale",
+    "Steering",
+    "Where",
+    "enhance",
+    "published_steering",
+    "random_like",
+    "steer",
+]
+
+Where = Literal["last", "all"]
+"""Positions of a call that are written to."""
+
+Scale = Literal["difference", "rms"]
+"""Strength 1 of steering: the model's own difference, shared by the layers, or (published) the root
+mean square of the running residual stream, at every layer."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,18 @@ class Modulation:
     """Multiple of the model's own difference; negative suppresses."""
     when: When = "prompt"
     """Once, as the prompt is read, or at every step of the reply as well."""
+    heads_at: Where = "last"
+    neurons_at: Where = "last"
+    by_emotion: tuple[tuple[str, float], ...] = ()
+    """Strengths of single emotions, in place of ``strength``."""
+
+    def strength_of(self, emotion: str) -> float:
+        """The strength for one emotion.
+
+        >>> Modulation(1.0, by_emotion=(("anger", 0.8),)).strength_of("anger")
+        0.8
+        """
+        return dict(self.by_emotion).get(emotion, self.strength)
 
 
 @dataclass(frozen=True)
@@ -39,10 +68,11 @@ class Steering:
     layers: tuple[int, ...]
     strength: float = 1.0
     when: When = "prompt"
+    scale: Scale = "difference"
 
 
 def enhance(circuit: Circuit, differences: Differences, how: Modulation) -> list[Add]:
-    """Edits that write the circuit's own differences at the last position.
+    """Edits that write the circuit's own differences.
 
     Raises:
         CircuitError: the circuit names a head or neuron that the differences do not have.
@@ -51,11 +81,15 @@ def enhance(circuit: Circuit, differences: Differences, how: Modulation) -> list
     e = differences.index("emotion", circuit.emotion)
     z, post = torch.zeros_like(differences.z[e]), torch.zeros_like(differences.post[e])
     _check(circuit, tuple(z.shape[:2]), tuple(post.shape))
+    strength = how.strength_of(circuit.emotion)
     for layer, head in circuit.heads:
-        z[layer, head] = how.strength * differences.z[e, layer, head]
+        z[layer, head] = strength * differences.z[e, layer, head]
     for layer, neuron in circuit.neurons:
-        post[layer, neuron] = how.strength * differences.post[e, layer, neuron]
-    return _at_layers("z", z, how.when) + _at_layers("post", post, how.when)
+        post[layer, neuron] = strength * differences.post[e, layer, neuron]
+    return [
+        *_at_layers("z", z, how.when, how.heads_at),
+        *_at_layers("post", post, how.when, how.neurons_at),
+    ]
 
 
 def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
@@ -67,12 +101,26 @@ def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
         AxisError: the emotion or a layer does not exist.
     """
     chosen = directions.sel(emotion=emotion, sublayer="mlp", layer=how.layers)
+    running = how.scale == "rms"
     size = how.strength / len(how.layers) * chosen.norm[0, 0]
+    if running:
+        size = torch.full_like(size, how.strength)
     vectors = size[:, None] * chosen.vectors[0, 0]
     return [
-        Add("resid_post", layer, vector, when=how.when)
+        Add("resid_post", layer, vector, when=how.when, times_rms=running)
         for layer, vector in zip(how.layers, vectors, strict=True)
     ]
+
+
+def published_steering(n_layers: int) -> Steering:
+    """Steering as published: layers 11-20 of 28, scaled by depth, 8 times the running rms.
+
+    >>> published_steering(28).layers
+    (11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+    """
+    first, last = round(11 / 28 * n_layers), round(20 / 28 * n_layers)
+    layers = tuple(range(min(first, n_layers - 1), min(last, n_layers - 1) + 1))
+    return Steering(layers, 8.0, "every", "rms")
 
 
 def random_like(
@@ -118,8 +166,8 @@ def _draw(
     return drawn
 
 
-def _at_layers(site: str, values: Tensor, when: When) -> list[Add]:
-    return [Add(site, layer, value, when=when) for layer, value in enumerate(values) if value.any()]
+def _at_layers(site: str, values: Tensor, when: When, at: Where) -> list[Add]:
+    return [Add(site, i, value, at, when) for i, value in enumerate(values) if value.any()]
 
 
 def _check(circuit: Circuit, heads: tuple[int, ...], neurons: tuple[int, ...]) -> None:

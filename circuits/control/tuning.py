@@ -7,7 +7,7 @@ Test contexts are never seen here.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from circuits.control.compare import Bench, Tools
@@ -40,26 +40,43 @@ class Tuned:
 
 
 def tune(
-    bench: Bench, tools: Tools, *, good_enough: float = 99.0, progress: Progress | None = None
+    bench: Bench,
+    tools: Tools,
+    *,
+    modulation: Modulation | None = None,
+    steering: Steering | None = None,
+    like: Modulation | None = None,
+    good_enough: float = 99.0,
+    progress: Progress | None = None,
 ) -> Tuned:
     """Choose how circuits and directions are written, on the bench's dev contexts.
 
     Args:
         bench: Model, judge and dev contexts.
         tools: Circuits, differences and directions.
+        modulation: Given if it is not to be chosen.
+        steering: Given if it is not to be chosen.
+        like: What candidates for circuits have beside their strengths and times.
         good_enough: Accuracy in percent at which no further candidate is tried.
         progress: Told how many replies were made or scored.
     """
     trial = _Trial(bench, good_enough, progress)
-    modulations = ((how, tools.modulate(how)) for how in MODULATIONS)
-    modulation, _ = trial.best("circuit", modulations)
+    if modulation is None:
+        base = like or Modulation()
+        hows = (replace(base, strength=how.strength, when=how.when) for how in MODULATIONS)
+        modulation, _ = trial.best("circuit", ((how, tools.modulate(how)) for how in hows))
+    steering = _steering(trial, tools) if steering is None else steering
+    return Tuned(modulation, steering, tuple(trial.tried))
+
+
+def _steering(trial: "_Trial", tools: Tools) -> Steering:
     by_layer = [Steering((layer,), _LAYER_STRENGTH) for layer in _layers(tools)]
     steering, reached = trial.best("steer", ((how, tools.steer(how)) for how in by_layer))
     at = steering.layers
     others = [Steering(at, 1.0), Steering(at, 3.0)]
     others += [Steering(at, 1.0, "every"), Steering(at, _LAYER_STRENGTH, "every")]
     stronger, better = trial.best("steer", ((how, tools.steer(how)) for how in others), reached)
-    return Tuned(modulation, stronger if better > reached else steering, tuple(trial.tried))
+    return stronger if better > reached else steering
 
 
 H = TypeVar("H", Modulation, Steering)
@@ -96,7 +113,7 @@ class _Trial:
     def _score(
         self, method: str, how: Modulation | Steering, edits: Sequence[Sequence[Add]]
     ) -> _Score:
-        judged = self._bench.changed(edits, self._progress)
+        judged = self._bench.changed(method, edits, self._progress)
         found = expression(judged, self._bench.losses(judged, self._progress), self._prompted)
         ratio = found["perplexity_ratio"]
         kept = {"accuracy": found["overall"], "perplexity_ratio": ratio}

@@ -23,6 +23,9 @@ class Prompt:
     context: Context
     emotion: str | None
     """The asked emotion; ``None`` in a plain prompt."""
+    indented: bool = False
+    """System turn with line breaks around it and four spaces before every line, as the published
+    scripts have it where they read differences and where they steer."""
 
     @property
     def key(self) -> str:
@@ -33,7 +36,10 @@ class Prompt:
     @property
     def system(self) -> str:
         """The system turn."""
-        return _BRIEF if self.emotion is None else f"Always reply in {self.emotion}.\n{_BRIEF}"
+        asking = [] if self.emotion is None else [f"Always reply in {self.emotion}."]
+        if self.indented:
+            return "".join(f"\n    {line}" for line in (*asking, _BRIEF, ""))
+        return "\n".join((*asking, _BRIEF))
 
     @property
     def user(self) -> str:
@@ -60,9 +66,9 @@ def asked(context: Context, emotion: str) -> Prompt:
     return Prompt(context, emotion)
 
 
-def plain(context: Context) -> Prompt:
+def plain(context: Context, *, indented: bool = False) -> Prompt:
     """The context with no emotion asked for."""
-    return Prompt(context, None)
+    return Prompt(context, None, indented)
 
 
 def asked_prompts(contexts: Sequence[Context], emotions: Sequence[str] = EMOTIONS) -> list[Prompt]:
@@ -70,6 +76,6 @@ def asked_prompts(contexts: Sequence[Context], emotions: Sequence[str] = EMOTION
     return [asked(context, emotion) for context in contexts for emotion in emotions]
 
 
-def plain_prompts(contexts: Sequence[Context]) -> list[Prompt]:
+def plain_prompts(contexts: Sequence[Context], *, indented: bool = False) -> list[Prompt]:
     """Every context, with no emotion asked for."""
-    return [plain(context) for context in contexts]
+    return [plain(context, indented=indented) for context in contexts]

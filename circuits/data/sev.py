@@ -46,6 +46,14 @@ class Context:
     """The scenario's text."""
     event: str
 
+    def __post_init__(self) -> None:
+        # A scenario's events in place of one of them would be written into the prompt as they are.
+        if not isinstance(self.event, str):
+            raise DataError(
+                f"context {self.id!r}: expected one event as a text, found {_kind(self.event)}; "
+                "give the event of one valence"
+            )
+
     @property
     def id(self) -> str:
         """``work_00/positive``."""

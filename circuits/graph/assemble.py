@@ -3,8 +3,8 @@
 By default all heads, and all neurons, are ranked together by their estimated total effect (see
 :mod:`circuits.measure.totals`). As published (Wang et al. 2025, arXiv 2510.11328, stage 6.5),
 importance first deals places out to layers, and within a layer the components with the largest
-direct effect are taken. Either way a component that does not push towards the emotion is never
-taken, whatever room is left.
+direct effect are taken. Either way a component that does not push towards the emotion is not
+taken, whatever room is left, unless signs are ignored, as published.
 """
 
 from collections.abc import Sequence
@@ -50,6 +50,7 @@ def assemble(
     *,
     budget: Budget | None = None,
     rank_by: RankBy = "total",
+    signed: bool = False,
 ) -> Circuit:
     """The circuit of one emotion.
 
@@ -59,6 +60,7 @@ def assemble(
         provenance: Where the measurements come from.
         budget: How many heads and neurons.
         rank_by: What decides which components are taken; see :data:`RankBy`.
+        signed: Fill every place, with negative effects too where positive ones run out.
 
     Raises:
         AxisError: the emotion was not measured.
@@ -71,13 +73,13 @@ def assemble(
     if rank_by == "total":
         totals = (measured.totals.head_effect[e], measured.totals.neuron_effect[e])
         chosen = [
-            select(total.where(own > 0, 0), count)
+            select(total if signed else total.where(own > 0, 0), count, signed=signed)
             for total, own, count in zip(totals, direct, counts, strict=True)
         ]
     else:
         slope = measured.importance.slope[e]
         chosen = [
-            select_by_layer(own, weights, count, minimum=share.min_per_layer)
+            select_by_layer(own, weights, count, minimum=share.min_per_layer, signed=signed)
             for own, weights, count in zip(direct, slope, counts, strict=True)
         ]
     members = [
@@ -87,14 +89,16 @@ def assemble(
     return _graph(measured, e, emotion, members, provenance)
 
 
-def select(effects: Float[Tensor, "layer component"], count: int) -> list[tuple[int, int]]:
-    """(layer, index) of the ``count`` largest effects of all layers, positive ones only.
+def select(
+    effects: Float[Tensor, "layer component"], count: int, *, signed: bool = False
+) -> list[tuple[int, int]]:
+    """(layer, index) of the ``count`` largest effects of all layers; if not ``signed`` positive.
 
     Sorted by layer, within a layer by effect; ties go to the earlier component.
     """
     width = effects.shape[1]
     order = effects.flatten().argsort(descending=True, stable=True)[:count].tolist()
-    taken = [divmod(place, width) for place in order if effects.flatten()[place] > 0]
+    taken = [divmod(place, width) for place in order if signed or effects.flatten()[place] > 0]
     return sorted(taken, key=lambda place: place[0])
 
 
@@ -104,12 +108,13 @@ def select_by_layer(
     count: int,
     *,
     minimum: int = 0,
+    signed: bool = False,
 ) -> list[tuple[int, int]]:
     """(layer, index) of ``count`` components: layers by weight, within a layer by effect.
 
-    Only components with a positive effect are taken.
+    Only components with a positive effect are taken, unless effects are ``signed``.
     """
-    available = (effects > 0).sum(1).tolist()
+    available = (effects > (-torch.inf if signed else 0)).sum(1).tolist()
     places = allocate(weights.tolist(), available, count, minimum)
     order = effects.argsort(dim=1, descending=True, stable=True)
     return [(layer, index) for layer, k in enumerate(places) for index in order[layer, :k].tolist()]

@@ -94,14 +94,27 @@ def component_means(sweep: Sweep, provenance: Provenance) -> ComponentMeans:
     )
 
 
-def differences(means: ComponentMeans, plain: PlainMeans | None = None) -> Differences:
-    """Means minus those of plain prompts, or without them minus the mean over the emotions."""
+def differences(
+    means: ComponentMeans, plain: PlainMeans | None = None, *, unit: bool = False
+) -> Differences:
+    """Means minus those of plain prompts, or without them minus the mean over the emotions.
+
+    Args:
+        means: Of prompts that ask for an emotion.
+        plain: Of plain prompts.
+        unit: Give the heads of a layer together the length one, as the released stage 5.3 does;
+            lengths up to 1e-8 stay.
+    """
     relative_to: RelativeTo = "plain" if plain is not None else "emotions"
     z = plain.z if plain is not None else means.z.mean(0)
     post = plain.post if plain is not None else means.post.mean(0)
+    apart = means.z - z
+    if unit:
+        length = apart.flatten(2).norm(dim=-1)[..., None, None]
+        apart = apart / length.where(length > 1e-8, 1.0)
     return Differences(
         provenance=means.provenance.child(relative_to=relative_to),
-        z=means.z - z,
+        z=apart,
         post=means.post - post,
         emotion=means.emotion,
         layer=means.layer,

@@ -7,7 +7,7 @@ more: they are kept if a memory budget allows, or made again by a second pass.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -153,6 +153,7 @@ def sweep(
     read: Read = "prompt",
     last: Last = "resid_post",
     half: bool = False,
+    half_parts: bool = False,
     memory: float = MEMORY,
     batch_size: int = 96,
     seed: int = 0,
@@ -166,7 +167,8 @@ def sweep(
         read: Where residual streams are read; heads and neurons always at the last prompt
             position, where the reply begins.
         last: What stands for the residual stream after the last MLP.
-        half: Round residual streams to float16 before they are summed, as the published dumps do.
+        half: Round residual streams to float16 before they are summed, as published dumps do.
+        half_parts: Round head outputs and neurons too, as the dumps of published differences do.
         memory: Budget in gigabytes for values and for the activations of one pass. Values that do
             not fit are made again when they are looked at; a pass runs one context at least.
         batch_size: Prompts at once, at most.
@@ -187,6 +189,9 @@ def sweep(
     z = Moments((n_emotions, cfg.n_layers, cfg.n_heads, cfg.d_head))
     neurons = _NeuronSums((n_emotions, cfg.n_layers, cfg.d_mlp))
     for batch, cells, found in again.run((*_VALUES, "post")):
+        if half_parts:
+            batch = replace(batch, z=batch.z.half().float())
+            found["post"] = found["post"].half().float()
         contrasts.update(batch)
         neurons.update(found["post"], cells, grid.present)
         whole = batch.z[batch.complete]
@@ -207,9 +212,9 @@ def _together(
     """Contexts to run at once: of like length, and no more than the budget allows."""
     n_emotions = len(grid.emotions)
     longest = [_longest(model, grid, context, read) for context in grid.contexts]
-    at_once = max(1, batch_size // n_emotions)
     fits = fits_in(model, memory, n_emotions)
-    return tuple(tuple(chosen) for chosen in batches(longest, at_once, fits))
+    chosen = batches(longest, max(1, batch_size // n_emotions), fits)
+    return tuple(map(tuple, chosen))
 
 
 def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
@@ -242,8 +247,7 @@ def _read(
     tokens = pad_left([[*h, *t] for h, t in zip(heads, tails, strict=True)], device)
     written = torch.tensor([len(tail) for tail in tails], device=device)
     at_end, over_reply = _reply_picks(tokens.ids.shape[1], written)
-    picks = {site: at_end if site in ("z", "post") else over_reply for site in sites}
-    return capture(model, tokens, picks)
+    return capture(model, tokens, {s: at_end if s in ("z", "post") else over_reply for s in sites})
 
 
 def _last(activation: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ that writes today's date gives other numbers tomorrow.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ __all__ = [
     "pad_left",
     "render",
     "stop_tokens",
+    "today",
 ]
 
 Begin = Literal["one", "tokenizer"]
@@ -35,7 +37,8 @@ Begin = Literal["one", "tokenizer"]
 DATE = "26 Jul 2024"
 """The date given to templates that write one (the default date of Llama 3's template)."""
 
-_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{DATE}{{%- endmacro -%}}"
+
+_DATED = "{{%- macro strftime_now(format) -%}}{}{{%- endmacro -%}}"
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ def render(model: Model, prompt: Prompt) -> str:
             "use a chat-tuned model"
         )
     merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
-    text = _template(tokenizer, prompt.messages)
-    if text is None or prompt.system.split("\n")[0] not in text:
-        text = _template(tokenizer, merged)
+    date = str(getattr(model.cfg, "date", DATE))
+    text = _template(tokenizer, prompt.messages, date)
+    if text is None or prompt.system.strip().split("\n")[0] not in text:
+        text = _template(tokenizer, merged, date)
     if text is None:
         raise ModelError("the model's chat template accepts neither a system turn nor a user turn")
     return text
@@ -104,6 +108,11 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device, pad: int = 0) 
     return Tokens(ids.to(device), mask.to(device))
 
 
+def today() -> str:
+    """Today's date as templates write it, such as ``26 Jul 2024``."""
+    return datetime.now().astimezone().strftime("%d %b %Y")
+
+
 def stop_tokens(model: Model) -> tuple[int, ...]:
     """Ids that end a reply: the tokenizer's end token and those of the generation settings."""
     wrapped = getattr(model, "original_model", None)
@@ -127,7 +136,7 @@ def _tokenizer(model: Model) -> Any:
     return model.tokenizer
 
 
-def _template(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
+def _template(tokenizer: Any, messages: list[dict[str, str]], date: str) -> str | None:
     # Templates refuse a role by raising; jinja2 is imported here because transformers brings it.
     from jinja2.exceptions import TemplateError
 
@@ -135,10 +144,10 @@ def _template(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
         return tokenizer.apply_chat_template(
             messages,
             # A macro hides the function of the same name that would give today's date.
-            chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
+            chat_template=_DATED.format(date) + tokenizer.get_chat_template(),
             tokenize=False,
             add_generation_prompt=True,
-            date_string=DATE,
+            date_string=date,
         )
     except TemplateError:
         return None

@@ -42,19 +42,28 @@ class Add:
     value: Float[Tensor, "..."]
     positions: Positions = "last"
     when: When = "every"
+    times_rms: bool = False
+    """Multiply the value by the activation's own root mean square (over its last axis)."""
 
     def apply(self, activation: Tensor) -> Tensor:
         """The activation with the value added."""
         value = self.value.to(activation)
         if self.positions == "all":
-            return activation + _with_position(value, activation)
+            return activation + self._sized(_with_position(value, activation), activation)
         if self.positions == "variant":
             # The copies lie along the position axis, or (TransformerLens 3) along the rows.
             by_copy = activation.reshape(-1, *value.shape)
-            return (by_copy + value).reshape(activation.shape)
+            return (by_copy + self._sized(value, by_copy)).reshape(activation.shape)
         changed = activation.clone()
-        changed[:, -1] = activation[:, -1] + value
+        changed[:, -1] = activation[:, -1] + self._sized(value, activation[:, -1])
         return changed
+
+    def _sized(self, value: Tensor, here: Tensor) -> Tensor:
+        if not self.times_rms:
+            return value
+        # Squares of half-precision numbers overflow.
+        rms = here.float().square().mean(-1, keepdim=True).add(1e-12).sqrt()
+        return value * rms.to(here)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +96,18 @@ def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
 
     Groups may touch different places; a row is left alone where its group has no edit.
     """
-    places: dict[tuple[str, int, Positions, When], dict[int, Tensor]] = {}
+    places: dict[tuple[str, int, Positions, When, bool], dict[int, Tensor]] = {}
     for number, group in enumerate(groups):
         for edit in group:
-            own = places.setdefault((edit.site, edit.layer, edit.positions, edit.when), {})
+            place = (edit.site, edit.layer, edit.positions, edit.when, edit.times_rms)
+            own = places.setdefault(place, {})
             own[number] = own[number] + edit.value if number in own else edit.value
     merged: list[Edit] = []
-    for (site, layer, positions, when), values in places.items():
+    for place, values in places.items():
+        site, layer, positions, when, times_rms = place
         nothing = torch.zeros_like(next(iter(values.values())))
         table = torch.stack([values.get(number, nothing) for number in range(len(groups))])
-        merged.append(Add(site, layer, table[list(rows)], positions, when))
+        merged.append(Add(site, layer, table[list(rows)], positions, when, times_rms))
     return merged
 
 

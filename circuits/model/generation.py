@@ -9,6 +9,7 @@ from torch import Tensor
 from circuits.data.prompts import Prompt
 from circuits.data.replies import Reply
 from circuits.model.chat import encode_prompt, pad_left, stop_tokens
+from circuits.model.decoding import Choose, Decoding, chooser
 from circuits.model.edits import Edit, edited
 from circuits.model.forward import Prefix, during, extend, prefill, prefill_shared
 from circuits.model.protocol import Model, device_of
@@ -29,6 +30,7 @@ def elicit(
     *,
     emotions: Sequence[str] | None = None,
     edits: EditsOf | None = None,
+    decoding: Decoding | None = None,
     max_new_tokens: int = 100,
     batch_size: int = 96,
     progress: Progress | None = None,
@@ -42,6 +44,7 @@ def elicit(
             (``neutral`` for a plain one).
         edits: Changes made to the model while it reads and writes: a function of the places in
             ``prompts`` that are in the batch, so that rows may be changed differently.
+        decoding: Penalties; none by default.
         max_new_tokens: Longest reply.
         batch_size: Prompts at once.
         progress: Told after every batch how many replies it made.
@@ -50,11 +53,12 @@ def elicit(
         ModelError: a prompt cannot be rendered, or an edit does not fit the model.
     """
     ids = [encode_prompt(model, prompt) for prompt in prompts]
+    device, stops = device_of(model), stop_tokens(model)
     texts: dict[int, tuple[str, int]] = {}
     for chosen in batches(ids, batch_size):
-        rows = _reply(
-            model, [ids[i] for i in chosen], edits(chosen) if edits else (), max_new_tokens
-        )
+        own = [ids[i] for i in chosen]
+        choose = chooser(decoding or Decoding(), own, stops, device)
+        rows = _reply(model, own, edits(chosen) if edits else (), choose, max_new_tokens)
         for place, row in zip(chosen, rows, strict=True):
             text = model.tokenizer.decode(row, skip_special_tokens=True).strip()
             texts[place] = (text, len(row))
@@ -90,7 +94,11 @@ def batches(
 
 @torch.no_grad()
 def _reply(
-    model: Model, rows: Sequence[Sequence[int]], edits: Sequence[Edit], longest: int
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    edits: Sequence[Edit],
+    choose: Choose,
+    longest: int,
 ) -> list[list[int]]:
     with edited(model, edits):
         if edits and all(edit.positions == "last" for edit in edits):
@@ -101,21 +109,26 @@ def _reply(
         else:
             with during("prompt"):
                 logits, prefix = prefill(model, pad_left(rows, device_of(model)))
-        return _decode(model, logits, prefix, longest)
+        return _decode(model, logits, prefix, choose, longest)
 
 
 def _decode(
-    model: Model, logits: Float[Tensor, "prompt pos vocab"], prefix: Prefix, longest: int
+    model: Model,
+    logits: Float[Tensor, "prompt pos vocab"],
+    prefix: Prefix,
+    choose: Choose,
+    longest: int,
 ) -> list[list[int]]:
     stops = torch.tensor(stop_tokens(model), device=logits.device)
-    written: list[Int[Tensor, " prompt"]] = [logits[:, -1].argmax(-1)]
-    ended = torch.isin(written[0], stops)
+    nothing: Int[Tensor, "prompt pos"] = stops.new_zeros(len(logits), 0)
+    written = choose(logits[:, -1], nothing)[:, None]
+    ended = torch.isin(written[:, 0], stops)
     with during("decode"):
-        while len(written) < longest and not bool(ended.all()):
-            logits, prefix = extend(model, written[-1][:, None], prefix)
-            written.append(logits[:, -1].argmax(-1))
-            ended = ended | torch.isin(written[-1], stops)
-    return [list(_until(row, stops.tolist())) for row in torch.stack(written, dim=1).tolist()]
+        while written.shape[1] < longest and not bool(ended.all()):
+            logits, prefix = extend(model, written[:, -1:], prefix)
+            written = torch.cat([written, choose(logits[:, -1], written)[:, None]], dim=1)
+            ended = ended | torch.isin(written[:, -1], stops)
+    return [list(_until(row, stops.tolist())) for row in written.tolist()]
 
 
 def _until(row: Iterable[int], stops: Sequence[int]) -> Iterator[int]:

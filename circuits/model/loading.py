@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from circuits.assets import shipped
 from circuits.errors import ModelError
 from circuits.files import digest
-from circuits.model.chat import Begin
+from circuits.model.chat import DATE, Begin
 from circuits.model.protocol import Model, device_of, dtype_of, shape_of
 
 __all__ = ["DTYPES", "EMBEDDED", "describe_model", "load_model", "wrap_model"]
@@ -37,6 +37,7 @@ def load_model(
     device: str | None = None,
     dtype: str = "float32",
     begin: Begin = "one",
+    date: str = DATE,
 ) -> Model:
     """Load a Hugging Face model, by hub name or from a local folder.
 
@@ -47,6 +48,7 @@ def load_model(
         device: ``cuda`` if there is one, otherwise ``cpu``.
         dtype: One of :data:`DTYPES`.
         begin: How prompts begin; ``one`` begin token, or as the ``tokenizer`` has it.
+        date: The date given to chat templates that write one.
 
     Raises:
         ModelError: the folder is not a model, or the model is gated, missing or out of reach;
@@ -68,7 +70,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(_why_not(str(name), error)) from error
     model.eval()
-    model.cfg.source, model.cfg.begin = str(name), begin
+    model.cfg.source, model.cfg.begin, model.cfg.date = str(name), begin, date
     return model
 
 

@@ -2,21 +2,28 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from circuits.assets import shipped
+from circuits.control.modulation import Where
+from circuits.control.ways import DecodingBy
+from circuits.data.judges.http import JudgeProfile
 from circuits.errors import RunError
 from circuits.files import digest
 from circuits.graph.assemble import RankBy
 from circuits.graph.budget import Budget
+from circuits.measure.groups import DiffGrouping, DiffPrompt
 from circuits.measure.heads import HeadReadout
 from circuits.measure.importance import DOSES, ReadAt
 from circuits.measure.means import RelativeTo
 from circuits.measure.memory import MEMORY
 from circuits.measure.sweep import Last, Read
-from circuits.model.chat import Begin
+from circuits.model.chat import DATE, Begin, today
+from circuits.model.edits import When
 from circuits.model.loading import EMBEDDED
 from circuits.names import EMOTIONS
 
@@ -37,15 +44,19 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _MATTERS: dict[Stage, tuple[str, ...]] = {
     "replies": (
-        "model", "revision", "dtype", "begin", "data", "accepted", "emotions", "scenarios",
+        "model", "revision", "dtype", "begin", "date", "data", "accepted", "emotions", "scenarios",
         "dev_scenarios", "max_new_tokens",
     ),
     "judgements": ("judge",),
     "directions": ("samples", "read", "last", "half"),
-    "effects": ("head_readout", "seed"),
+    "effects": ("head_readout", "diff_prompt", "diff_grouping", "seed"),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
-    "circuits": ("budget", "rank_by"),
-    "control": ("test", "test_scenarios", "relative_to", "seed"),
+    "circuits": ("budget", "rank_by", "signed"),
+    "control": (
+        "test", "test_scenarios", "relative_to", "diff_unit", "head_positions",
+        "neuron_positions", "circuit_strength", "circuit_when", "steering", "decoding",
+        "circuit_dtype", "judge_profile", "seed",
+    ),
     "report": (),
 }  # fmt: skip
 
@@ -73,6 +84,8 @@ class Plan:
     samples: Literal["accepted", "all"] = "accepted"
     """Make directions, effects and importance from accepted replies only, or from all."""
     begin: Begin = "one"
+    date: str = DATE
+    """Given to chat templates that write one; ``today`` is the day on which the plan is made."""
     read: Read = "prompt"
     last: Last = "resid_post"
     half: bool = False
@@ -84,8 +97,29 @@ class Plan:
     read_at: ReadAt = "resid_post"
     budget: Budget = field(default_factory=Budget)
     rank_by: RankBy = "total"
+    signed: bool = False
+    """Fill a circuit's places whatever the sign of the effects."""
     relative_to: RelativeTo = "plain"
     """What a circuit's differences are relative to when it is put back into the model."""
+    diff_prompt: DiffPrompt = "asked"
+    """Wording of the prompts from which differences are made; another one costs a pass of each."""
+    diff_grouping: DiffGrouping = "context"
+    diff_unit: bool = False
+    """Give the heads' difference the length one, layer by layer."""
+    head_positions: Where = "last"
+    """Positions of every call at which a circuit's heads are written."""
+    neuron_positions: Where = "last"
+    circuit_strength: tuple[tuple[str, float], ...] | None = None
+    """(emotion or ``other``, strength) of circuits; by default chosen on dev contexts."""
+    circuit_when: When = "prompt"
+    """When circuits are written whose strength is not chosen on dev contexts."""
+    steering: Literal["tuned", "published"] = "tuned"
+    decoding: DecodingBy = "identical"
+    circuit_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number type of the weights under circuits, and of the replies that nothing changes; by
+    default that of all methods."""
+    judge_profile: JudgeProfile = "robust"
+    """How a chat model judges circuits, and the replies that nothing changes."""
     max_new_tokens: int = 100
     batch_size: int = 96
     """Prompts at once, at most."""
@@ -113,8 +147,14 @@ class Plan:
             )
         if not self.doses or min(self.doses) <= 0:
             raise RunError("--doses: give one or more positive numbers")
+        self._check_values()
         if self.out.exists() and not self.out.is_dir():
             raise RunError(f"--out: {self.out} is a file; give a folder")
+
+    @property
+    def reads_apart(self) -> bool:
+        """Do differences need a pass of their own?"""
+        return self.half or self.diff_prompt != "asked" or self.diff_grouping != "context"
 
     def key(self, stage: Stage) -> str:
         """Digest of everything that decides the stage's result."""
@@ -125,6 +165,26 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
         return json.loads(json.dumps(asdict(self), default=str))
+
+    def _check_values(self) -> None:
+        for own in fields(self):
+            allowed, value = _choices(own.type), getattr(self, own.name)
+            if allowed and value not in allowed:
+                words = ", ".join(str(choice) for choice in allowed if choice is not None)
+                raise RunError(f"{own.name}: {value!r} is not known; choose {words}")
+        if self.date == "today":
+            object.__setattr__(self, "date", today())
+        try:
+            datetime.strptime(self.date, "%d %b %Y")
+        except ValueError as error:
+            raise RunError(f"date: {self.date!r} is no date such as {DATE}, nor today") from error
+        named = {emotion for emotion, _ in self.circuit_strength or ()}
+        unknown = sorted(named - {*EMOTIONS, *self.emotions, "other"})
+        if unknown:
+            raise RunError(
+                f"circuit_strength: {unknown[0]!r} is no emotion of the run; "
+                f"give {', '.join(self.emotions)} or other"
+            )
 
     def _value(self, name: str) -> Any:
         value = getattr(self, name)
@@ -138,3 +198,12 @@ class Plan:
                 for path in sorted(Path(value).glob("*.safetensors"))
             ]
         return asdict(value) if isinstance(value, Budget) else value
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    # The words of a Literal, or of one that may be None; nothing for other types.
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    words = tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
+    return (*words, None) if words else ()

@@ -1,40 +1,24 @@
-"""Presets: our own defaults, and the published method with every switch that changes a number.
+"""Presets: our own defaults, the published method, and the scripts as they were released.
 
-Each switch has a name, what it does as published, and why we do otherwise by default (Wang et
-al. 2025, arXiv 2510.11328, and the scripts released with it).
+``published`` gives what the published files hold; ``as-released`` what a run of the scripts would
+have given (Wang et al. 2025, arXiv 2510.11328). They differ from our defaults only in the switches
+of :mod:`circuits.pipeline.quirks`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["PRESETS", "PUBLISHED", "Switch"]
+from circuits.pipeline.quirks import METHOD, QUIRKS
 
+__all__ = ["PRESETS"]
 
-@dataclass(frozen=True)
-class Switch:
-    """One option of a plan in which the published method differs from our default."""
-
-    option: str
-    published: Any
-    reason: str
-    """Why the default differs."""
-
-
-PUBLISHED = (
-    Switch("begin", "tokenizer", "a rendered Llama 3.2 prompt gets a second begin token"),
-    Switch("last", "final", "the last layer's direction would lie in another space"),
-    Switch("half", True, "float16 dumps lose three digits"),
-    Switch("head_readout", "post_norm", "directions are made before the norm, not after it"),
-    Switch("read_at", "final", "the final norm bends what is linear before it"),
-    Switch("rank_by", "mean", "a component active in every emotion would rank high"),
-    Switch("relative_to", "emotions", "what all emotions share would be left out"),
-    Switch("dev_scenarios", 0, "strengths are fixed, not chosen"),
-)
-"""The switches of the published method."""
+_SWITCHES = [switch for quirk in (*QUIRKS, *METHOD) for switch in quirk.switches]
+_PUBLISHED = {switch.option: switch.published for switch in _SWITCHES}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "published": {switch.option: switch.published for switch in PUBLISHED},
+    "published": _PUBLISHED,
+    "as-released": _PUBLISHED
+    | {s.option: s.as_released for s in _SWITCHES if s.as_released is not None},
 }
 """Name -> options of a plan."""

@@ -1,12 +1,14 @@
 """The stages of a run: each reads what earlier ones saved, and saves its own results."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from circuits.assets import shipped
 from circuits.control.compare import CONTROLS, Comparison, Tools, compare
-from circuits.control.modulation import Modulation, Steering
+from circuits.control.modulation import Modulation, Steering, published_steering
 from circuits.control.tuning import Tuned, tune
 from circuits.data import sev
 from circuits.data.judges import Judge, error_rate
@@ -83,6 +85,12 @@ def effects(run: Run) -> None:
     general.result(found.provenance.child(seed=run.plan.seed)).save(run.study.folder / "generality")
     neuron_effects(run.model, run.sweep, found, provenance).save(folder / "neurons")
     component_means(run.sweep, provenance).save(folder / "means")
+    shutil.rmtree(folder / "written_means", ignore_errors=True)
+    if run.plan.reads_apart:
+        names = ("diff_prompt", "diff_grouping", "half")
+        how = {name: getattr(run.plan, name) for name in names}
+        written = component_means(run.written_sweep, provenance.child(**how))
+        written.save(folder / "written_means")
 
 
 def importance(run: Run) -> None:
@@ -104,7 +112,9 @@ def circuits(run: Run) -> None:
     """The circuit of every emotion, in every format."""
     study, plan, folder = run.study, run.plan, run.study.folder
     found, importance = study.directions, study.importance
-    provenance = importance.provenance.child(budget=plan.to_json()["budget"], rank_by=plan.rank_by)
+    provenance = importance.provenance.child(
+        budget=plan.to_json()["budget"], rank_by=plan.rank_by, signed=plan.signed
+    )
     between, apart = differences(study.means), differences(study.means, study.plain_means)
     direct = direct_effects(run.model, between, found, importance.reference, provenance)
     direct.save(folder / "effects" / "direct")
@@ -112,7 +122,10 @@ def circuits(run: Run) -> None:
     totals.save(folder / "effects" / "totals")
     measured = Measurements(importance, study.heads, study.neurons, direct, totals)
     for emotion in plan.emotions:
-        circuit = assemble(measured, emotion, provenance, budget=plan.budget, rank_by=plan.rank_by)
+        circuit = assemble(
+            measured, emotion, provenance, budget=plan.budget, rank_by=plan.rank_by,
+            signed=plan.signed,
+        )  # fmt: skip
         write_circuit(circuit, study.circuit_path(emotion))
         export_circuit(circuit, study.folder / "export")
 
@@ -121,7 +134,8 @@ def control(run: Run) -> None:
     """Put the circuits back into the model, beside prompting and steering."""
     study, plan = run.study, run.plan
     plain = study.plain_means if plan.relative_to == "plain" else None
-    tools = Tools(study.circuits, differences(study.means, plain), study.directions)
+    written = differences(study.written_means, plain, unit=plan.diff_unit)
+    tools = Tools(study.circuits, written, study.directions)
     tuned = _tuned(run, tools)
     scenarios = sev.read(plan.test)
     if plan.test_scenarios:
@@ -171,14 +185,29 @@ def _keep(folder: Path, judged: Sequence[Judged], dataset: str) -> None:
 
 
 def _tuned(run: Run, tools: Tools) -> Tuned:
-    if not run.dev:
-        last = run.study.importance.stable_layers[0]
-        return Tuned(Modulation(), Steering((last,)), ())
+    plan, found = run.plan, run.study.importance
+    like = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
+    modulation = steering = None
+    if plan.circuit_strength is not None or not run.dev:
+        own = dict(plan.circuit_strength or ())
+        modulation = replace(
+            like, strength=own.pop("other", 1.0), when=plan.circuit_when,
+            by_emotion=tuple(own.items()),
+        )  # fmt: skip
+    if plan.steering == "published":
+        steering = published_steering(len(found.layer))
+    elif not run.dev:
+        steering = Steering((found.stable_layers[0],))
+    if modulation and steering:
+        return Tuned(modulation, steering, ())
     # One event per dev scenario, the valences in turn.
     every = sev.contexts(run.dev)
     contexts = [every[3 * i + i % 3] for i in range(len(run.dev))]
     with run.reporter.task("choose strengths on dev contexts", 0) as done:
-        return tune(run.bench(contexts), tools, progress=done)
+        return tune(
+            run.bench(contexts), tools, modulation=modulation, steering=steering, like=like,
+            progress=done,
+        )  # fmt: skip
 
 
 def _write_replies(run: Run, found: Comparison) -> None:
@@ -205,11 +234,7 @@ def _describe(judge: Judge) -> dict[str, Any]:
 
 def _settings(tuned: Tuned) -> dict[str, Any]:
     return {
-        "circuit": {"strength": tuned.modulation.strength, "when": tuned.modulation.when},
-        "steer": {
-            "layers": list(tuned.steering.layers),
-            "strength": tuned.steering.strength,
-            "when": tuned.steering.when,
-        },
+        "circuit": {**asdict(tuned.modulation), "by_emotion": dict(tuned.modulation.by_emotion)},
+        "steer": {**asdict(tuned.steering), "layers": list(tuned.steering.layers)},
         "tried": list(tuned.tried),
     }

@@ -91,6 +91,14 @@ class Study:
         return self._load(ComponentMeans, "effects/means", "effects")
 
     @cached_property
+    def written_means(self) -> ComponentMeans:
+        """The means from which modulation's differences are made, where they were read apart."""
+        place = "effects/written_means"
+        if not (self.folder / place).is_dir():
+            return self.means
+        return self._load(ComponentMeans, place, "effects")
+
+    @cached_property
     def plain_means(self) -> PlainMeans:
         """The same of plain prompts."""
         return self._load(PlainMeans, "effects/plain_means", "importance")

@@ -5,13 +5,16 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-from circuits.control.compare import Bench
+from circuits.control.compare import METHODS, Bench
+from circuits.control.ways import CIRCUIT_STAGE, PUBLISHED_DECODING, Way
 from circuits.data import sev
 from circuits.data.judges import Judge, open_judge
 from circuits.data.replies import read_replies
 from circuits.data.sev import Context
 from circuits.files import digest
+from circuits.measure.groups import last_valence, reworded
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
+from circuits.model.decoding import Decoding
 from circuits.model.generation import Progress
 from circuits.model.identities import check_identities
 from circuits.model.loading import describe_model, load_model
@@ -43,19 +46,24 @@ class Run:
     @cached_property
     def model(self) -> Model:
         """The model; not loaded if every stage that needs it is done."""
-        plan = self.plan
-        with self.reporter.task("load the model", 1) as done:
-            model = load_model(
-                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
-                begin=plan.begin,
-            )  # fmt: skip
-            done(1)
-        return model
+        return self._load(self.plan.dtype)
+
+    @cached_property
+    def circuit_model(self) -> Model:
+        """The model under circuits: the same, or the same in another number type."""
+        dtype = self.plan.circuit_dtype or self.plan.dtype
+        return self.model if dtype == self.plan.dtype else self._load(dtype)
 
     @cached_property
     def judge(self) -> Judge:
         """The judge."""
         return open_judge(self.plan.judge)
+
+    @cached_property
+    def circuit_judge(self) -> Judge:
+        """The judge of circuits: the same, or the same asked in another way."""
+        profile = self.plan.judge_profile
+        return self.judge if profile == "robust" else open_judge(self.plan.judge, profile)
 
     @cached_property
     def train(self) -> tuple[sev.Scenario, ...]:
@@ -98,6 +106,20 @@ class Run:
         self.notes["values"] = found.keeping.reason
         return found
 
+    @cached_property
+    def written_sweep(self) -> Sweep:
+        """The pass from which differences are made; the same one unless it must be another."""
+        if not self.plan.reads_apart:
+            return self.sweep
+        grid = reworded(self.grid, self.plan.diff_prompt)
+        if self.plan.diff_grouping == "scenario":
+            grid = last_valence(grid)
+        with self.reporter.task("read differences", len(grid.cells)) as done:
+            return sweep(
+                self.model, grid, half_parts=self.plan.half, memory=self.plan.memory,
+                batch_size=self.plan.batch_size, progress=done,
+            )  # fmt: skip
+
     def provenance(self, **options: object) -> Provenance:
         """Provenance of a result of this run."""
         data = digest(self.plan.accepted or self.plan.data)
@@ -107,5 +129,25 @@ class Run:
         """Model, judge and decoding, with these contexts."""
         plan = self.plan
         return Bench(
-            self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size
+            self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size,
+            {method: self._way(method) for method in METHODS},
+        )  # fmt: skip
+
+    def _way(self, method: str) -> Way:
+        plan, of_circuits = self.plan, method in CIRCUIT_STAGE
+        return Way(
+            PUBLISHED_DECODING[method] if plan.decoding == "published" else Decoding(),
+            indented=method == "steer" and plan.steering == "published",
+            model=self.circuit_model if of_circuits else None,
+            judge=self.circuit_judge if of_circuits else None,
         )
+
+    def _load(self, dtype: str) -> Model:
+        plan = self.plan
+        with self.reporter.task("load the model", 1) as done:
+            model = load_model(
+                plan.model, revision=plan.revision, device=plan.device, dtype=dtype,
+                begin=plan.begin, date=plan.date,
+            )  # fmt: skip
+            done(1)
+        return model

@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.errors import DataError
 from circuits.names import EMOTIONS
 from circuits.published.documents import Document
-from circuits.published.layout import CIRCUITS, CONTRIBUTIONS, DIFFERENCES, HEADS
+from circuits.published.layout import CIRCUITS, CONTRIBUTIONS, DIFFERENCES, HEADS, KINDS
 from circuits.published.records import (
     Contributions,
     DifferenceVectors,
@@ -48,6 +48,17 @@ class Contents:
                 own = getattr(record, "emotion", ())
                 can |= {own} if isinstance(own, str) else set(own)
         return tuple(e for e in EMOTIONS if e in can)
+
+    @property
+    def misnamed(self) -> tuple[str, ...]:
+        """Folders of differences whose files the released stage 7 would not find.
+
+        It looks for attention differences as ``L0.npy`` and takes zeros for what it does not
+        find; the released stage 5.3 writes ``layer0.npy``.
+        """
+        attention = (DIFFERENCES.format(kind=KINDS["attn"], emotion=e) for e in EMOTIONS)
+        found = {place: self._get(place, DifferenceVectors) for place in attention}
+        return tuple(place for place, own in found.items() if own and own.stem != "L")
 
     @property
     def circuits(self) -> dict[str, Any]:

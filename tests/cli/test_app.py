@@ -33,6 +33,9 @@ def test_every_command_explains_itself_with_an_example(name):
         (("run", "--model", "x", "--out", "{tmp}/r", "--budget", "2,1"), "is a share"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--stages", "all"), "stages are replies"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--judge", "oracle"), "oracle"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--set", "halve=true"), "called 'halve'"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--set", "half=maybe"), "true or false"),
+        (("run", "--model", "x", "--out", "{tmp}/r", "--set", "date=now"), "is no date such as"),
         (("model-card", "no/such/model"), "there is no model card"),
     ],
 )

@@ -25,7 +25,7 @@ class PlannedBench(Bench):
     def losses(self, judged, progress):
         return []
 
-    def changed(self, edits, progress):
+    def changed(self, method, edits, progress):
         how = self.candidates[id(edits)]
         self.asked.append(how)
         return [how]

@@ -5,32 +5,10 @@ import pytest
 import torch
 
 from circuits.errors import AxisError
-from circuits.graph.assemble import Measurements, assemble, select, select_by_layer
+from circuits.graph.assemble import assemble, select, select_by_layer
 from circuits.graph.budget import Budget
-from circuits.measure.direct import direct_effects
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means, differences
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.totals import total_estimates
 
 BUDGET = Budget(heads=0.5, neurons=0.1)
-
-
-@pytest.fixture(scope="module")
-def measured(llama, swept, grid, directions, provenance):
-    importance, plain_means = sublayer_importance(
-        llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,)
-    )
-    means = component_means(swept, provenance)
-    between, apart = differences(means), differences(means, plain_means)
-    return Measurements(
-        importance,
-        head_effects(llama, swept, directions, provenance),
-        neuron_effects(llama, swept, directions, provenance),
-        direct_effects(llama, between, directions, importance.reference, provenance),
-        total_estimates(llama, apart, directions, importance, provenance),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 The reference is a small Llama and what the authors' own scripts computed on it.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from circuits.assets import shipped
 from circuits.files import read_json
 from circuits.names import EMOTIONS
 from circuits.pipeline import PRESETS, Plan, run
-from circuits.pipeline.presets import PUBLISHED
 
 KINDS = {"attention": "attn", "mlp": "mlp"}
 
@@ -99,10 +98,3 @@ def test_sublayer_importances_agree_at_every_dose(golden, study, emotion):
 def test_incomplete_contexts_count_for_effects_but_not_for_directions(study):
     assert (study.directions.n_contexts, study.directions.n_left_out) == (34, 2)
     assert sum(study.heads.n_contexts) == len(study.accepted)
-
-
-@pytest.mark.parametrize("switch", PUBLISHED, ids=lambda switch: switch.option)
-def test_every_published_switch_is_an_option_with_another_default_and_a_reason(switch):
-    (own,) = [field for field in fields(Plan) if field.name == switch.option]
-    assert own.default != switch.published
-    assert len(switch.reason.split()) > 3

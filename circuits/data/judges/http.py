@@ -1,8 +1,8 @@
 """A chat model behind an OpenAI-compatible server as judge.
 
 The model is asked whether a text *sounds* like the target emotion, apart from whether what it
-tells is good or bad; temperature 0. Wang et al. 2025 (arXiv:2510.11328) judge with GPT-4o-mini;
-the wording here is our own, so its verdicts are not theirs.
+tells is good or bad; temperature 0 by default. Wang et al. 2025 (arXiv:2510.11328) judge with
+GPT-4o-mini; the wording here is our own, so its verdicts are not theirs.
 """
 
 import os
@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from circuits.data.judges.http_wording import SYSTEM
@@ -18,7 +18,16 @@ from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import check_questions
 from circuits.errors import JudgeError
 
-__all__ = ["HttpJudge"]
+__all__ = ["HttpJudge", "JudgeProfile"]
+
+JudgeProfile = Literal["robust", "released"]
+"""``robust``: asks again, reads fenced answers, refuses to guess. ``released``: as stage 7.5 of the
+published scripts, one question, bare JSON only, every error counts as no match."""
+
+_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "robust": {"temperature": 0},
+    "released": {"temperature": 0.1, "max_tokens": 200},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,7 @@ class HttpJudge:
     """Seconds for one whole answer."""
     attempts: int = 5
     workers: int = 4
+    profile: JudgeProfile = "robust"
     first_wait: float = 1.0
     longest_wait: float = 60.0
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
@@ -95,7 +105,10 @@ class HttpJudge:
             self.jitter,
         )
         with open_client(self.timeout, self.workers) as client:
-            caller = Caller(client, self.url, self.model, self._key(), self.key_variable, patience)
+            caller = Caller(
+                client, self.url, self.model, self._key(), self.key_variable, patience,
+                _SETTINGS[self.profile], released=self.profile == "released",
+            )  # fmt: skip
             return ask_all(caller, texts, emotions, self.workers)
 
     def describe(self) -> Mapping[str, Any]:
@@ -104,7 +117,8 @@ class HttpJudge:
             "name": self.name,
             "base_url": self.base_url,
             "model": self.model,
-            "temperature": 0,
+            **_SETTINGS[self.profile],
+            "profile": self.profile,
             "system": SYSTEM,
         }
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import httpx2
 
-from circuits.data.judges.http_wording import answer_text, messages, read_verdict
+from circuits.data.judges.http_wording import answer_text, messages, read_released, read_verdict
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import EMPTY
 from circuits.errors import JudgeError
@@ -77,6 +77,10 @@ class Caller:
     key: str | None = field(repr=False)
     key_variable: str
     patience: Patience
+    settings: Mapping[str, Any]
+    """Sampling settings sent along."""
+    released: bool = False
+    """Ask once, read nothing but bare JSON, and count every trouble as no match."""
 
     def ask(self, index: int, text: str, emotion: str) -> Verdict:
         """Ask about item ``index``, again and again while the trouble may pass.
@@ -84,7 +88,10 @@ class Caller:
         Raises:
             JudgeError: The server refuses, stays away, or never gives a readable answer.
         """
-        payload = {"model": self.model, "temperature": 0, "messages": messages(text, emotion)}
+        payload = {"model": self.model, **self.settings, "messages": messages(text, emotion)}
+        if self.released:
+            once = self._attempt(payload)
+            return once.verdict or Verdict(match=False, label=None, reason=f"error: {once.trouble}")
         outcome = _Outcome()
         for attempt in range(self.patience.attempts):
             outcome = self._attempt(payload)
@@ -156,7 +163,7 @@ class Caller:
         if answer is None:
             shown = self._shown(body)
             return _Outcome(trouble=f"the body is no chat completion: {shown}")
-        verdict = read_verdict(answer)
+        verdict = read_released(answer) if self.released else read_verdict(answer)
         if verdict is None:
             shown = self._shown(answer)
             return _Outcome(trouble=f"the answer has no JSON with match 0 or 1: {shown}")

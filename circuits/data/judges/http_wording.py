@@ -7,7 +7,7 @@ from typing import Any, Final
 from circuits.data.judges.protocol import Verdict
 from circuits.names import EMOTIONS, NEUTRAL
 
-__all__ = ["SYSTEM", "answer_text", "messages", "read_verdict"]
+__all__ = ["SYSTEM", "answer_text", "messages", "read_released", "read_verdict"]
 
 SYSTEM: Final = f"""\
 You check how short English texts sound. The six emotions are {", ".join(EMOTIONS)}.
@@ -65,6 +65,21 @@ def read_verdict(answer: str) -> Verdict | None:
             reason = fields.get("reason")
             verdict = Verdict(match, None, reason.strip() if isinstance(reason, str) else "")
     return verdict
+
+
+def read_released(answer: str) -> Verdict | None:
+    """Read the judge's JSON as the released stage 7.5 does: the whole answer or nothing.
+
+    >>> read_released('{"match": 1, "reason": "how dare"}').match
+    True
+    >>> read_released('```json {"match": 1} ```') is None
+    True
+    """
+    try:
+        found = json.loads(answer)
+        return Verdict(int(found["match"]) == 1, None, str(found.get("reason", "")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _objects(answer: str) -> Iterator[Mapping[str, Any]]:

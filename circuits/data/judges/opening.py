@@ -1,7 +1,7 @@
 """From the name of a judge, as written on a command line, to the judge."""
 
 from circuits.data.judges.classifier import ClassifierJudge
-from circuits.data.judges.http import HttpJudge
+from circuits.data.judges.http import HttpJudge, JudgeProfile
 from circuits.data.judges.lexicon import LexiconJudge
 from circuits.data.judges.protocol import Judge
 from circuits.errors import JudgeError
@@ -9,8 +9,10 @@ from circuits.errors import JudgeError
 __all__ = ["open_judge"]
 
 
-def open_judge(spec: str) -> Judge:
+def open_judge(spec: str, profile: JudgeProfile = "robust") -> Judge:
     """Open ``lexicon``, ``classifier:ID_OR_PATH`` or ``http:BASE_URL[#MODEL]``.
+
+    ``profile`` is how a chat model is asked and read; other judges have but one way.
 
     Raises:
         JudgeError: ``spec`` has none of these forms, or the address is malformed.
@@ -27,9 +29,9 @@ def open_judge(spec: str) -> Judge:
     if kind == "http" and rest and not rest.startswith("//"):
         base_url, mark, model = rest.partition("#")
         if not mark:
-            return HttpJudge(base_url=base_url)
+            return HttpJudge(base_url=base_url, profile=profile)
         if model:
-            return HttpJudge(base_url=base_url, model=model)
+            return HttpJudge(base_url=base_url, model=model, profile=profile)
     # A mistyped address may hold a password; only its kind is repeated.
     raise JudgeError(
         f"no judge has the form that begins with {kind[:20]!r}; write lexicon, "

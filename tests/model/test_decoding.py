@@ -1,0 +1,48 @@
+"""Penalties are those of transformers' own generation, whatever stands beside a row."""
+
+import pytest
+import torch
+
+from circuits.data.prompts import plain_prompts
+from circuits.model.chat import encode_prompt, stop_tokens
+from circuits.model.decoding import Decoding
+from circuits.model.generation import elicit
+
+PENALTIES = (
+    Decoding(1.3),
+    Decoding(no_repeat_ngram_size=3),
+    Decoding(min_new_tokens=10),
+    Decoding(1.05, 3, 10),
+    Decoding(1.1, 3, 10),
+)
+
+
+def generated_by_transformers(model, prompt, decoding):
+    ids = torch.tensor([encode_prompt(model, prompt)])
+    said = model.original_model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20,
+        repetition_penalty=decoding.repetition_penalty,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+        min_new_tokens=decoding.min_new_tokens, eos_token_id=list(stop_tokens(model)),
+        pad_token_id=0,
+    )  # fmt: skip
+    return model.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("decoding", PENALTIES, ids=str)
+def test_replies_under_penalties_are_those_of_transformers(mini, contexts, decoding):
+    prompts = plain_prompts(contexts[:4])
+    found = elicit(mini, prompts, decoding=decoding, max_new_tokens=20)  # padded to one length
+    assert len({len(encode_prompt(mini, prompt)) for prompt in prompts}) > 1
+    for prompt, reply in zip(prompts, found, strict=True):
+        assert reply.text == generated_by_transformers(mini, prompt, decoding)
+
+
+def test_without_penalties_replies_differ_from_those_under_them(mini, contexts):
+    prompts = plain_prompts(contexts[:4])
+    free = elicit(mini, prompts, max_new_tokens=20)
+    assert [r.text for r in free] == [
+        r.text for r in elicit(mini, prompts, decoding=Decoding(), max_new_tokens=20)
+    ]
+    held = elicit(mini, prompts, decoding=Decoding(1.3), max_new_tokens=20)
+    assert [r.text for r in free] != [r.text for r in held]

@@ -1,0 +1,231 @@
+"""Quirks of the published stages 1 to 6, each by the function that carries its switch."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuits.assets import shipped
+from circuits.data.prompts import asked, plain
+from circuits.graph.assemble import assemble, select, select_by_layer
+from circuits.graph.budget import Budget, allocate
+from circuits.measure.groups import last_valence, reworded
+from circuits.measure.heads import head_effects
+from circuits.measure.importance import sublayer_importance
+from circuits.measure.means import component_means, differences
+from circuits.measure.sweep import arrange, sweep
+from circuits.model.chat import encode_prompt, pad_left, render
+from circuits.model.edits import Add, edited
+from circuits.model.loading import load_model
+from circuits.model.runs import capture
+from circuits.pipeline import Plan
+from circuits.published.records import HeadImportance
+from circuits.published.tables import read_table, write_table
+
+INDENTED = "\n    Always reply in fear.\n    Keep the reply to at most two sentences.\n    "
+
+
+@pytest.fixture(scope="module")
+def few(grid):
+    """One complete context."""
+    chosen = next(
+        c for c, whole in zip(grid.contexts, grid.complete.tolist(), strict=True) if whole
+    )
+    return arrange([grid.cells[chosen.id, e] for e in grid.emotions], grid.emotions)
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    """The embedded model with a tokenizer that adds a begin token by itself, as Llama's does."""
+    folder = tmp_path_factory.mktemp("models") / "twice"
+    shutil.copytree(shipped("sev-mini"), folder)
+    path = folder / "tokenizer.json"
+    saved = json.loads(path.read_text())
+    (begin,) = (own["id"] for own in saved["added_tokens"] if own["content"] == "<s>")
+    added = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    saved["post_processor"]["single"].insert(0, added)
+    saved["post_processor"]["special_tokens"] = {
+        "<s>": {"id": "<s>", "ids": [begin], "tokens": ["<s>"]}
+    }
+    path.write_text(json.dumps(saved))
+    return folder
+
+
+def test_two_begin_tokens(twice, contexts):
+    prompt = asked(contexts[0], "fear")
+    one, two = (
+        encode_prompt(load_model(twice, begin=begin), prompt) for begin in ("one", "tokenizer")
+    )
+    assert two == [one[0], *one]
+    assert one[0] != one[1]
+
+
+def test_moving_date(mini, contexts, monkeypatch):
+    monkeypatch.setattr(mini.tokenizer, "chat_template", "{{ date_string }}{{ messages }}")
+    monkeypatch.setattr(mini.cfg, "date", "15 Sep 2025")
+    assert render(mini, plain(contexts[0])).startswith("15 Sep 2025")
+    monkeypatch.setattr("circuits.pipeline.plan.today", lambda: "01 Feb 2030")
+    data = shipped("sev/train.jsonl")
+    pinned = Plan(model="sev-mini", data=data, test=data, out=data.parent)
+    moving = replace(pinned, date="today")
+    assert (pinned.date, moving.date) == ("26 Jul 2024", "01 Feb 2030")
+    assert pinned.key("replies") != moving.key("replies")
+
+
+def test_final_norm_as_last_layer(llama, grid, values, gathered, directions, provenance):
+    found = gathered(sweep(llama, grid, last="final"))
+    normed = llama.ln_final(values.resid_post[..., -1, :]).detach()
+    torch.testing.assert_close(found.resid_post[..., -1, :][grid.present], normed[grid.present])
+    assert torch.equal(found.resid_post[..., :-1, :], values.resid_post[..., :-1, :])
+    plain_last, normed_last = (
+        sublayer_importance(
+            llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,), read_at=read_at
+        )[0]
+        for read_at in ("resid_post", "final")
+    )
+    assert not torch.allclose(plain_last.baseline, normed_last.baseline, rtol=0.01)
+    assert not torch.allclose(plain_last.slope, normed_last.slope, rtol=0.01)
+
+
+def test_half_dumps(llama, few, gathered):
+    exact, rounded = sweep(llama, few), sweep(llama, few, half=True, half_parts=True)
+    own = gathered(exact)
+    streams = torch.stack([own.resid_mid[0], own.resid_post[0]], dim=1).half()
+    expected = streams.float() - streams.float().mean(0)
+    torch.testing.assert_close(rounded.contrasts.apart[0].float(), expected)
+    assert not torch.equal(exact.contrasts.apart, rounded.contrasts.apart)
+    # The mean of one half-precision number is that number.
+    assert torch.equal(rounded.z, own.z[0].half().to(rounded.z))
+    means = rounded.post_shared.mean + rounded.post_centred.mean
+    assert (means - means.half()).abs().max() < 1e-6 < (exact.z - exact.z.half()).abs().max()
+    sizes = (streams * streams).mean(-1).sqrt().double().mean(0)
+    torch.testing.assert_close(rounded.contrasts.rms.double(), sizes)
+
+
+def test_heads_after_the_norm(llama, few, directions, provenance, gathered):
+    swept = sweep(llama, few)
+    own = gathered(swept)
+    before, after = (
+        head_effects(llama, swept, directions, provenance, readout=readout)
+        for readout in ("resid_mid", "post_norm")
+    )
+    e, layer, head = 3, 1, 2
+    stream = own.resid_mid[0, e, layer]
+    write = own.z[0, e, layer, head] @ llama.W_O.detach()[layer, head]
+    vector = directions.vectors[e, 0, layer]
+    norm = llama.blocks[layer].ln2
+    with torch.no_grad():
+        dropped = (norm(stream[None, None]) - norm((stream - write)[None, None]))[0, 0] @ vector
+    assert after.mean[e, layer, head] == pytest.approx(float(dropped), abs=1e-5)
+    assert before.mean[e, layer, head] == pytest.approx(float(write @ vector), abs=1e-5)
+
+
+def test_signed_ranking(measured, provenance):
+    effects = torch.tensor([[0.2, -0.1], [-0.3, 0.5]])
+    assert select(effects, 3) == [(0, 0), (1, 1)]
+    assert select(effects, 3, signed=True) == [(0, 0), (0, 1), (1, 1)]
+    even = torch.ones(2)
+    assert select_by_layer(effects, even, 4) == [(0, 0), (1, 1)]
+    assert len(select_by_layer(effects, even, 4, signed=True)) == 4
+    all_of_it = Budget(heads=1.0, neurons=1.0)
+    for rank_by in ("total", "mean"):
+        ours, theirs = (
+            assemble(measured, "fear", provenance, budget=all_of_it, rank_by=rank_by, signed=signed)
+            for signed in (False, True)
+        )
+        assert len(ours.heads) < len(theirs.heads) == measured.heads.mean[0].numel()
+        assert any((node.effect or 0) < 0 for node in theirs.of_kind("head"))
+
+
+def test_uncentred_contributions(measured, provenance):
+    """A head that pushes alike towards every emotion is taken only by its own mean."""
+    mean, centred = measured.heads.mean.clone(), measured.heads.centred.clone()
+    mean[:, 1, 2], centred[:, 1, 2] = 100.0, 0.0
+    changed = replace(measured, heads=replace(measured.heads, mean=mean, centred=centred))
+    budget = Budget(heads=0.5, neurons=0.1)
+    taken = {
+        rank_by: assemble(changed, "fear", provenance, budget=budget, rank_by=rank_by).heads
+        for rank_by in ("mean", "centred", "total")
+    }
+    assert [(1, 2) in heads for heads in taken.values()] == [True, False, False]
+
+
+def test_indented_prompt(llama, grid):
+    other = reworded(grid, "indented")
+    prompts = [own.cells[grid.contexts[5].id, "fear"].prompt for own in (grid, other)]
+    assert prompts[1].system == INDENTED
+    assert prompts[0].system == INDENTED.replace("\n    ", "\n").strip()
+    assert INDENTED.strip() in render(llama, prompts[1])  # the template trims the ends
+    assert not torch.allclose(sweep(llama, grid).z, sweep(llama, other).z, rtol=1e-3)
+
+
+def test_valences_overwrite_each_other(grid):
+    kept = last_valence(grid)
+    complete = zip(grid.contexts, grid.complete.tolist(), strict=True)
+    left = {c.scenario: "" for c in grid.contexts}
+    for context, whole in complete:
+        if whole:
+            left[context.scenario] = max(left[context.scenario], context.valence)
+    assert {c.scenario: c.valence for c in kept.contexts} == left
+    assert {"positive", "neutral"} >= set(left.values())
+    assert len(kept.contexts) == len(grid.contexts) // 3
+    assert bool(kept.complete.all())
+
+
+def test_unit_attention_differences(swept, provenance):
+    means = component_means(swept, provenance)
+    own, unit = differences(means), differences(means, unit=True)
+    lengths = unit.z.flatten(2).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+    assert (own.z.flatten(2).norm(dim=-1) - 1).abs().max() > 0.1
+    assert torch.equal(own.post, unit.post)
+
+
+def test_list_as_baseline(measured):
+    baseline = measured.importance.baseline
+    assert baseline.shape == (len(measured.importance.emotion),)
+    assert bool(baseline.isfinite().all())
+
+
+@given(
+    weights=st.lists(st.floats(-1, 1), min_size=1, max_size=12),
+    total=st.integers(0, 60),
+    minimum=st.integers(0, 4),
+)
+def test_sum_falls_short(weights, total, minimum):
+    available = [3 + i % 3 for i in range(len(weights))]
+    assert sum(allocate(weights, available, total, minimum)) == min(total, sum(available))
+
+
+def test_heads_are_query_heads(llama, contexts):
+    assert llama.W_K.shape[1] < llama.cfg.n_heads  # keys and values are shared
+    tokens = pad_left([encode_prompt(llama, plain(contexts[0]))], torch.device("cpu"))
+    value = torch.zeros(llama.cfg.n_heads, llama.cfg.d_head)
+    value[1] = 1.0
+    every = {site: (lambda activation: activation[:, -1]) for site in ("z", "resid_mid")}
+    before = capture(llama, tokens, every)
+    with edited(llama, [Add("z", 0, value)]):
+        after = capture(llama, tokens, every)
+    changed = (after["z"] - before["z"])[0, 0].abs().sum(-1)
+    assert changed.nonzero()[:, 0].tolist() == [1]
+    write = (after["resid_mid"] - before["resid_mid"])[0, 0]
+    torch.testing.assert_close(write, value[1] @ llama.W_O.detach()[0, 1], atol=1e-4, rtol=1e-4)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=6, max_size=6))
+def test_last_digit_of_tables(tmp_path_factory, numbers):
+    from circuits.provenance import Provenance
+
+    path = tmp_path_factory.mktemp("tables") / "head_importance_anger.csv"
+    rows = [f"{i // 2},{i % 2},{own!r},0.5,12,0.25" for i, own in enumerate(numbers)]
+    header = "layer,head,mean_importance,std_importance,samples,baseline_mean"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    for _ in range(2):
+        table = read_table(path, HeadImportance, Provenance(), "anger")
+        assert isinstance(table, HeadImportance)
+        assert table.mean.flatten().tolist() == numbers
+        write_table(table, path)
