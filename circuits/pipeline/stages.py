@@ -89,7 +89,8 @@ def effects(run: Run) -> None:
     component_means(run.sweep, provenance).save(folder / "means")
     shutil.rmtree(folder / "written_means", ignore_errors=True)
     if run.plan.reads_apart:
-        how = {"diff_prompt": run.plan.diff_prompt, "diff_grouping": run.plan.diff_grouping}
+        names = ("diff_prompt", "diff_grouping", "half")
+        how = {name: getattr(run.plan, name) for name in names}
         written = component_means(run.written_sweep, provenance.child(**how))
         written.save(folder / "written_means")
 

@@ -73,6 +73,12 @@ class Run:
         return open_judge(self.plan.judge)
 
     @cached_property
+    def circuit_judge(self) -> Judge:
+        """The judge of circuits: the same, or the same asked in another way."""
+        profile = self.plan.judge_profile
+        return self.judge if profile == "robust" else open_judge(self.plan.judge, profile)
+
+    @cached_property
     def train(self) -> tuple[sev.Scenario, ...]:
         """Train scenarios, dev ones included."""
         scenarios = sev.read(self.plan.data)
@@ -150,12 +156,11 @@ class Run:
 
     def _way(self, method: str) -> Way:
         plan, of_circuits = self.plan, method in CIRCUIT_STAGE
-        judge = open_judge(plan.judge, plan.judge_profile)
         return Way(
             PUBLISHED_DECODING[method] if plan.decoding == "published" else Decoding(),
             indented=method == "steer" and plan.steering == "published",
             model=self.circuit_model if of_circuits else None,
-            judge=judge if of_circuits and plan.judge_profile != "robust" else None,
+            judge=self.circuit_judge if of_circuits else None,
         )
 
     def _load(self, dtype: str) -> Model:

@@ -1,10 +1,7 @@
-"""Quirks of how circuits are written, replied under and judged, and of the files in between."""
+"""Quirks of how circuits are written, replied under and judged."""
 
-import ast
 import json
-import re
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,15 +12,11 @@ import torch
 from circuits.assets import shipped
 from circuits.control.compare import METHODS, Bench, Tools
 from circuits.control.modulation import Modulation, Where, enhance, published_steering, steer
-from circuits.data import sev
 from circuits.data.judges.http import HttpJudge
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import asked_prompts, plain, plain_prompts
-from circuits.data.replies import Judged, Reply, read_judged, read_methods, write_rows
-from circuits.errors import DataError
-from circuits.files import write_json_lines
+from circuits.data.replies import Judged, Reply, read_judged, write_rows
 from circuits.graph.circuit import Circuit, Node
-from circuits.measure.expression import accuracy_stats
 from circuits.measure.means import component_means, differences
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.decoding import Decoding, chooser
@@ -33,9 +26,7 @@ from circuits.model.runs import capture
 from circuits.pipeline import PRESETS, Plan
 from circuits.pipeline.run import Silent
 from circuits.pipeline.work import Run
-from circuits.published.codecs import read_folder
 
-ROOT = Path(__file__).parents[2]
 CIRCUIT = Circuit("fear", (Node("L0H1", "head", 0), Node("L1N7", "neuron", 1)), ())
 
 
@@ -51,31 +42,41 @@ def published(tmp_path):
     return replace(plan, **PRESETS["published"])
 
 
-def as_study(**found: Any) -> Any:
-    return SimpleNamespace(**found)
+@pytest.fixture
+def by_dtype(mini, llama, monkeypatch):
+    """Stand-ins for a model in two number types, and which were loaded."""
+    models, loaded = {"float32": mini, "float16": llama}, []
+
+    def load(name, *, dtype, **options):
+        loaded.append(dtype)
+        return models[dtype]
+
+    monkeypatch.setattr("circuits.pipeline.work.load_model", load)
+    return loaded
+
+
+def at_work(plan, **found):
+    run: Any = Run.__new__(Run)
+    run.plan, run.study, run.reporter = plan, SimpleNamespace(**found), Silent()
+    return run
+
+
+class Deaf:
+    """A judge that hears nothing."""
+
+    name = "deaf"
+
+    def judge(self, texts, emotions):
+        return [Verdict(False, None, "")] * len(texts)
+
+    def describe(self):
+        return {}
 
 
 def at_positions(model, contexts, edits, site):
     tokens = pad_left([encode_prompt(model, plain(contexts[0]))], torch.device("cpu"))
     with edited(model, edits):
         return capture(model, tokens, {site: lambda activation: activation[0]})[site]
-
-
-def test_file_names_disagree(tmp_path):
-    import numpy as np
-
-    folder = "05_emotion_diff_vector_computation/attention_emotion_diff/emo_diff/anger"
-    (tmp_path / folder).mkdir(parents=True)
-    for layer in range(2):
-        np.save(tmp_path / folder / f"layer{layer}.npy", np.ones(8, "f4"))
-    assert read_folder(tmp_path).misnamed == (folder,)
-    for layer in range(2):
-        own = tmp_path / folder / f"layer{layer}.npy"
-        own.rename(own.with_name(f"L{layer}.npy"))
-    assert read_folder(tmp_path).misnamed == ()
-    (tmp_path / folder / "L0.npy").unlink()
-    with pytest.raises(DataError, match="expected one file for each layer"):
-        read_folder(tmp_path)
 
 
 def test_heads_at_all_positions(llama, contexts, apart):
@@ -109,31 +110,25 @@ def test_penalties_over_the_prompt():
     assert chosen(Decoding(1.1)) == other
 
 
-def test_methods_reply_differently(published, monkeypatch, contexts):
-    loaded = []
-
-    def load(name, *, dtype, **options):
-        loaded.append(dtype)
-        return dtype
-
-    monkeypatch.setattr("circuits.pipeline.work.load_model", load)
-    ways = Run(published, as_study(), Silent()).bench(contexts).ways
+def test_methods_reply_differently(published, by_dtype, mini, llama, contexts):
+    ways = at_work(published).bench(contexts).ways
     found = {name: (way.model, way.decoding) for name, way in ways.items()}
     assert found == {
-        "none": ("float16", Decoding(1.1, 3, 10)),
+        "none": (llama, Decoding(1.1, 3, 10)),
         "prompt": (None, Decoding(1.0, 0, 0)),
         "steer": (None, Decoding(1.05, 3, 10)),
-        "circuit": ("float16", Decoding(1.1, 3, 10)),
+        "circuit": (llama, Decoding(1.1, 3, 10)),
     }
-    assert sorted(loaded) == ["float16", "float32"]
+    assert sorted(by_dtype) == ["float16", "float32"]
     ours = replace(published, decoding="identical", circuit_dtype=None)
-    ways = Run(ours, as_study(), Silent()).bench(contexts).ways
-    assert {(way.model, way.decoding) for way in ways.values()} == {
-        (None, Decoding()), ("float32", Decoding())
-    }  # fmt: skip
+    for way in at_work(ours).bench(contexts).ways.values():
+        assert way.model in (None, mini)
+        assert way.decoding == Decoding()
 
 
-def test_a_bench_replies_by_the_way_of_each_method(mini, llama, contexts, monkeypatch):
+def test_a_bench_replies_by_the_way_of_each_method(
+    published, by_dtype, mini, llama, contexts, monkeypatch
+):
     asked = []
 
     def record(model, prompts, *, decoding, **options):
@@ -141,14 +136,10 @@ def test_a_bench_replies_by_the_way_of_each_method(mini, llama, contexts, monkey
         return [Reply(p, "Fine.", 1, p.emotion or "fear") for p in prompts]
 
     monkeypatch.setattr("circuits.control.compare.elicit", record)
-    published = Run.__new__(Run)
-    published.plan = SimpleNamespace(  # type: ignore[assignment]
-        judge="lexicon", judge_profile="robust", decoding="published", steering="published"
-    )
-    published.__dict__["circuit_model"] = llama
-    ways = {method: published._way(method) for method in METHODS}
-    judge: Any = SimpleNamespace(judge=lambda texts, _: [Verdict(False, None, "")] * len(texts))
-    bench = Bench(mini, judge, contexts[:1], ("anger", "fear"), ways=ways)
+    run = at_work(published)
+    run.circuit_judge = Deaf()
+    ways = {method: run._way(method) for method in METHODS}
+    bench = Bench(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
     bench.untouched(None)
     bench.prompted(None)
     bench.changed("steer", [], None)
@@ -184,9 +175,8 @@ def test_fragile_judge(monkeypatch, status, answer, reason):
     assert [(own["temperature"], own["max_tokens"]) for own in asked] == [(0.1, 200)]
 
 
-def test_only_what_the_circuit_stage_replies_has_the_fragile_judge(published, monkeypatch):
-    monkeypatch.setattr("circuits.pipeline.work.load_model", lambda *_, **options: "model")
-    ways = Run(published, as_study(), Silent()).bench(()).ways
+def test_only_what_the_circuit_stage_replies_has_the_fragile_judge(published, by_dtype):
+    ways = at_work(published).bench(()).ways
     profiles = {name: way.judge and way.judge.describe()["profile"] for name, way in ways.items()}
     assert profiles == {"none": "released", "prompt": None, "steer": None, "circuit": "released"}
 
@@ -196,50 +186,13 @@ def test_accepted_only(published, contexts):
     accepted = [Judged(reply, Verdict(True, None, "")) for reply in replies[1:]]
     folder = published.out
     write_rows(folder / "elicitation" / "generated.jsonl", replies)
-    study = as_study(folder=folder, accepted=accepted)
+    found = {"folder": folder, "accepted": accepted}
     cells = {
-        samples: len(Run(replace(published, samples=samples), study, Silent()).grid.cells)
+        samples: len(at_work(replace(published, samples=samples), **found).grid.cells)
         for samples in ("accepted", "all")
     }
     assert cells == {"accepted": len(replies) - 1, "all": len(replies)}
     assert published.samples == "accepted"
-
-
-def test_dict_in_the_prompt(tmp_path):
-    events: Any = {"positive": "a", "neutral": "b", "negative": "c"}
-    with pytest.raises(DataError, match="expected one event as a text, found dict"):
-        sev.Context("work_00", "work", "positive", "Monday.", events)
-    row = {"theme": "work", "scenario": "Monday.", "skeleton_id": "work_00"}
-    write_json_lines(tmp_path / "x.jsonl", [{**row, "event": {**events, "neutral": events}}])
-    with pytest.raises(DataError, match=r"'event\.neutral': expected a text, found dict"):
-        sev.read(tmp_path / "x.jsonl")
-
-
-def test_label_keys_disagree(tmp_path, contexts):
-    """Judged replies of every method are written, read and counted by the same names."""
-    prompts = plain_prompts(contexts)
-    rows = [Judged(Reply(p, "No!", 1, "anger"), Verdict(True, "anger", "")) for p in prompts]
-    write_json_lines(
-        tmp_path / "all.jsonl", ({"method": m, **r.to_json()} for m in METHODS for r in rows)
-    )
-    found = read_methods(tmp_path / "all.jsonl")
-    assert list(found) == list(METHODS)
-    for judged in found.values():
-        assert accuracy_stats(judged, "test")["overall"]["accepted"] == len(prompts)
-
-
-def test_option_that_is_not_there():
-    from typer.main import get_command
-
-    from circuits.cli.app import app
-
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md")))
-    lines = re.findall(r"emotion-circuits ([a-z-]+)([^`\n]*)", pages)
-    used = [(name, option) for name, rest in lines for option in re.findall(r"--[a-z-]+", rest)]
-    assert ("run", "--preset") in used
-    for name, option in used:
-        assert option in {word for own in commands[name].params for word in own.opts}, name
 
 
 def test_hooks_leak(llama, contexts, tmp_path):
@@ -257,16 +210,6 @@ def test_hooks_leak(llama, contexts, tmp_path):
     for _ in range(2):
         write_rows(tmp_path / "accepted.jsonl", rows)
     assert len(read_judged(tmp_path / "accepted.jsonl")) == 1
-
-
-def test_login_in_the_script():
-    for path in (ROOT / "circuits").rglob("*.py"):
-        called = [
-            getattr(node.func, "attr", getattr(node.func, "id", ""))
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Call)
-        ]
-        assert not {"login", "notebook_login", "interpreter_login"} & set(called), path
 
 
 def test_relative_to_the_emotions(swept, provenance, apart):
