@@ -36,7 +36,7 @@ def keeping(model: Model, n_cells: int, memory: float) -> Keeping:
         DataError: the budget is not positive.
     """
     if not memory > 0:
-        raise DataError(f"a memory budget of {memory} GB holds nothing; give more than 0")
+        raise DataError(f"a memory budget of {memory:g} GB holds nothing; give more than 0")
     size, share = n_cells * _bytes_kept(model), memory * GB / 2
     found = f"values of {n_cells} prompts at the position that is read take {_in_mb(size)}"
     kept = size <= share

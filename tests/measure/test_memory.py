@@ -184,7 +184,7 @@ def test_the_reason_names_what_was_needed_and_what_there_was(llama):
 
 
 def test_a_budget_that_holds_nothing_is_refused(llama, grid):
-    with pytest.raises(DataError, match="a memory budget of 0.0 GB holds nothing"):
+    with pytest.raises(DataError, match="a memory budget of 0 GB holds nothing"):
         sweep(llama, grid, memory=0.0)
 
 
