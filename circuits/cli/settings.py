@@ -5,8 +5,9 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from circuits.cli.options import numbers, words
-from circuits.errors import RunError
+from circuits.cli.options import budget, numbers, words
+from circuits.errors import CircuitError, RunError
+from circuits.graph.budget import Budget
 
 __all__ = ["settings"]
 
@@ -34,7 +35,7 @@ def settings(texts: Sequence[str]) -> dict[str, Any]:
             raise RunError(f"--set: no option is called {name!r}; options are {_list(readable)}")
         try:
             found[name] = _read(readable[name], value)
-        except (ValueError, KeyError, RunError) as error:
+        except (ValueError, KeyError, RunError, CircuitError) as error:
             wanted = _wanted(readable[name])
             raise RunError(f"--set {name}: found {value!r}; give {wanted}") from error
     return found
@@ -49,6 +50,8 @@ def _read(kind: Any, value: str) -> Any:
         return {word: word for word in get_args(kind)}[value]
     if kind == _PAIRS:
         return _strengths(value)
+    if kind is Budget:
+        return budget(value)
     if get_origin(kind) is tuple:
         return words(value) if get_args(kind)[0] is str else numbers(value, get_args(kind)[0], "")
     return _FLAGS[value] if kind is bool else kind(value)
@@ -74,7 +77,13 @@ def _wanted(kind: Any) -> str:
     return _NAMES[kind] + ending if kind in _NAMES else ""
 
 
-_NAMES = {bool: "true or false", int: "whole number", float: "number", str: "word"}
+_NAMES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "word",
+    Budget: "two shares, of heads and of neurons, as in 0.10,0.02",
+}
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:

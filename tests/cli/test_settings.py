@@ -6,6 +6,7 @@ import pytest
 
 from circuits.cli.settings import settings
 from circuits.errors import RunError
+from circuits.graph.budget import Budget
 from circuits.pipeline import PRESETS, Plan
 
 
@@ -46,6 +47,8 @@ def test_every_option_of_a_preset_can_be_set(name):
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if option == "circuit_strength":
             text = "anger=0.8,other=1.0"
+        if isinstance(value, Budget):
+            text = f"{value.heads},{value.neurons}"
         assert settings([f"{option}={text}"]) == {option: value}
 
 
@@ -53,7 +56,7 @@ def test_every_option_of_a_preset_can_be_set(name):
     ("text", "message"),
     [
         ("half", "--set: 'half' sets nothing; write option=value"),
-        ("halve=true", "--set: no option is called 'halve'; options are batch_size, begin, .*"),
+        ("halve=true", "--set: no option is called 'halve'; options are ablation, batch_size, .*"),
         ("half=maybe", "--set half: found 'maybe'; give true or false"),
         ("half=", "--set half: found ''; give true or false"),
         ("seed=one", "--set seed: found 'one'; give whole number"),
@@ -64,7 +67,7 @@ def test_every_option_of_a_preset_can_be_set(name):
         ("doses=a,b", "--set doses: found 'a,b'; give numbers with commas between"),
         ("stable_layers=1.5", "give whole numbers with commas between or none"),
         ("circuit_strength=anger", "--set circuit_strength: found 'anger'; give a strength, or"),
-        ("budget=1,2", "--set: no option is called 'budget'"),
+        ("budget=1,2", "--set budget: found '1,2'; give two shares, of heads and of neurons"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line(text, message):
@@ -72,9 +75,9 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(text, message):
         settings([text])
 
 
-def test_every_option_that_is_no_path_or_budget_can_be_set():
+def test_every_option_that_is_no_path_can_be_set():
     with pytest.raises(RunError) as refused:
         settings(["x=1"])
     listed = str(refused.value).split("options are ")[1].split(", ")
     left = {field.name for field in fields(Plan)} - set(listed)
-    assert left == {"data", "test", "out", "accepted", "budget"}
+    assert left == {"data", "test", "out", "accepted"}

@@ -108,7 +108,7 @@ def test_the_command_says_the_cost_and_shows_the_paths(folder):
     ask = CliRunner().invoke
     dry = ask(app, [*words, "--dry-run"])
     assert dry.exit_code == 0, dry.output
-    assert "What would be run" in dry.output
+    assert "What it will cost" in dry.output
     assert "backward" in dry.output
     shown = ask(app, [*words, "--emotion", "fear"])
     assert shown.exit_code == 0, shown.output

@@ -16,6 +16,7 @@ from circuits.data.judges.http import HttpJudge
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import asked_prompts, plain, plain_prompts
 from circuits.data.replies import Judged, Reply, read_judged, write_rows
+from circuits.graph.budget import Budget
 from circuits.graph.circuit import Circuit, Node
 from circuits.measure.means import component_means, differences
 from circuits.model.chat import encode_prompt, pad_left
@@ -24,8 +25,7 @@ from circuits.model.edits import Add, edited
 from circuits.model.generation import elicit
 from circuits.model.runs import capture
 from circuits.pipeline import PRESETS, Plan
-from circuits.pipeline.run import Silent
-from circuits.pipeline.work import Run
+from circuits.pipeline.work import Run, Silent
 
 CIRCUIT = Circuit("fear", (Node("L0H1", "head", 0), Node("L1N7", "neuron", 1)), ())
 
@@ -95,6 +95,12 @@ def test_gentler_anger(apart):
         head, _ = enhance(replace(CIRCUIT, emotion=emotion), apart, how)
         own = apart.z[apart.index("emotion", emotion), 0, 1]
         torch.testing.assert_close(head.value[1], strength * own)
+
+
+def test_smaller_circuits():
+    """A tenth of the heads and a fiftieth of the neurons, against twice and more as many."""
+    assert PRESETS["published"]["budget"].counts(100, 1000) == (10, 20)
+    assert Budget().counts(100, 1000) == (20, 50)
 
 
 def test_penalties_over_the_prompt():
