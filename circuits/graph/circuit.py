@@ -83,7 +83,7 @@ class Node:
 
     @property
     def score(self) -> float | None:
-        """The number by which the node was chosen: effect, or importance for a sublayer."""
+        """What a node does at its own layer: effect, or importance for a sublayer."""
         return self.importance if self.kind == "sublayer" else self.effect
 
     @property

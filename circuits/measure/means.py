@@ -113,7 +113,7 @@ def differences(
         length = apart.flatten(2).norm(dim=-1)[..., None, None]
         apart = apart / length.where(length > 1e-8, 1.0)
     return Differences(
-        provenance=means.provenance.child(relative_to=relative_to),
+        provenance=means.provenance.child(relative_to=relative_to, unit=unit),
         z=apart,
         post=means.post - post,
         emotion=means.emotion,
