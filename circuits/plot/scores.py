@@ -24,7 +24,10 @@ def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
     choose(figure, "Emotion", shown)
     figure.update_xaxes(type="log", title_text="share of heads and neurons", tickformat=".1%")
     return layout(
-        figure, "How much of the emotion a circuit of each size carries", y="faithfulness", height=520
+        figure,
+        "How much of the emotion a circuit of each size carries",
+        y="faithfulness",
+        height=520,
     )
 
 
