@@ -1,5 +1,6 @@
 """Activation patching of heads by TransformerLens and by nnsight, beside ours."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -60,8 +61,8 @@ def by_transformer_lens(model: Any, pair: Pair) -> Tensor:
 @torch.no_grad()
 def by_nnsight(weights: Any, tokenizer: Any, model: Model, pair: Pair) -> Tensor:
     """nnsight: every head at all positions, all of them invokes of one trace."""
-    import nnsight
-
+    # Only `make bench` installs it.
+    nnsight: Any = import_module("nnsight")
     wrapped: Any = nnsight.LanguageModel(weights, tokenizer=tokenizer)
     clean, corrupt = clean_tokens(model, [pair]).ids, corrupt_tokens(model, [pair]).ids
     L, H, width = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head
