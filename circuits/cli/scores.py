@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich import box
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, cost_table
@@ -56,17 +57,19 @@ def score(
 
 
 def score_table(scores: "Mapping[str, CircuitScores]") -> Table:
-    """Every score with its interval, marked where random circuits do as well."""
-    table = Table(title="Scores on held-out contexts (95% interval; *: no better than random)")
-    table.add_column("emotion")
-    names = next(iter(scores.values())).scores
+    """Every score, marked where random circuits do as well; an interval with the first."""
+    # Six intervals do not fit on a line; those of the others are in scores.json.
+    title = "Scores on held-out contexts (*: no better than random circuits)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("emotion", no_wrap=True)
+    names = list(next(iter(scores.values())).scores)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name.removesuffix("ness"), justify="right", no_wrap=True)
     for emotion, found in scores.items():
         cells = [
-            f"{own.value:.3f} ({own.low:.2f}-{own.high:.2f})"
-            + ("" if found.beats_controls(name) else " *")
-            for name, own in found.scores.items()
+            f"{found.scores[name].value:.3f}{'' if found.beats_controls(name) else ' *'}"
+            for name in names
         ]
-        table.add_row(emotion, *cells)
+        own = found.scores[names[0]]
+        table.add_row(emotion, f"{cells[0]} ({own.low:.2f}-{own.high:.2f})", *cells[1:])
     return table
