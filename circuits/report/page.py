@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from circuits import plot
 from circuits.files import write_text
+from circuits.graph.scores import SCORES
 from circuits.report import score_tables, tables
 from circuits.report.content import ReportContent
 from circuits.report.samples import sample_replies
@@ -80,7 +81,12 @@ def _words(content: ReportContent) -> dict[str, Any]:
             for emotion, circuit in content.circuits.items()
         },
         "circuit_scores": {
-            emotion: list(tables.flat(circuit.scores))
+            # What was measured on held-out contexts has a section of its own.
+            emotion: [
+                (name, value)
+                for name, value in tables.flat(circuit.scores)
+                if not name.startswith(tuple(SCORES))
+            ]
             for emotion, circuit in content.circuits.items()
         },
         "scores": score_tables.score_table(content.scores),
