@@ -77,7 +77,8 @@ class Contrast:
         """
         if name == "projection":
             importance = self.study.importance
-            return Projection(importance.reference[importance.index("emotion", self.emotion)])
+            place = importance.index("emotion", self.emotion)
+            return Projection(importance.reference[place], site=importance.read_at)
         if name == "logits":
             words = emotion_words(self.study.emotions)
             return LogitDifference.of_words(self.model, words, self.emotion)

@@ -14,12 +14,12 @@ from circuits.export.node_link import write_circuit
 from circuits.files import digest, write_json
 from circuits.graph.circuit import Circuit
 from circuits.graph.connect import connect, strongest_paths
+from circuits.measure.cases import Mode
 from circuits.measure.exact_paths import exact_cost, exact_paths
 from circuits.measure.pairs import Pair, make_pairs
 from circuits.measure.path_agreement import path_agreement, sample_paths
-from circuits.measure.path_runs import Mode
 from circuits.measure.paths import PathMethod, path_cost, path_effects
-from circuits.measure.readouts import Projection, projection
+from circuits.measure.readouts import Projection
 from circuits.model.loading import describe_model
 from circuits.model.protocol import Model
 from circuits.model.receipts import Cost
@@ -157,4 +157,6 @@ class PathStudy:
         return make_pairs(self.model, self._contexts, emotion, self.options.other)
 
     def _readout(self, emotion: str) -> Projection:
-        return projection(self.study.directions, emotion, self.study.importance.stable_layers)
+        importance = self.study.importance
+        place = importance.index("emotion", emotion)
+        return Projection(importance.reference[place], site=importance.read_at)
