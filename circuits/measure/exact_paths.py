@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.measure.cases import Mode
 from circuits.measure.pairs import Pair
 from circuits.measure.path_ends import check_paths
 from circuits.measure.path_inputs import Rows, input_hooks
 from circuits.measure.path_runs import (
     LastReadout,
-    Mode,
     Runs,
     differences,
     last_readout,

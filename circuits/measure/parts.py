@@ -17,7 +17,8 @@ from circuits.measure.cases import Case, Mode, cases
 from circuits.measure.pairs import Pair
 from circuits.measure.readouts import Readout
 from circuits.model.protocol import Hook, Model
-from circuits.names import component, hook
+from circuits.model.runs import hook_name
+from circuits.names import component
 
 __all__ = ["Parts", "patch_parts"]
 
@@ -119,12 +120,7 @@ def _put(place: tuple[str, int], given: Tensor, mask: Tensor, at: Tensor) -> Hoo
     def put(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
         return given[:, -width:].to(activation.dtype).where(where, activation)
 
-    return hook_at(*place), put
-
-
-def hook_at(site: str, layer: int) -> str:
-    """The hook name; a function of its own because hooks call their hook point ``hook``."""
-    return hook(site, layer)
+    return hook_name(*place), put
 
 
 def _choose(model: Model, parts: Parts) -> _Chosen:

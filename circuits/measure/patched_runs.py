@@ -18,7 +18,7 @@ from circuits.measure.cases import Case
 from circuits.measure.places import Span, spans
 from circuits.model.partial import after_mlp
 from circuits.model.protocol import Hook
-from circuits.names import hook
+from circuits.model.runs import hook_name
 
 __all__ = ["HeadSite", "StreamSite", "kept_sites", "patched_heads", "patched_stream"]
 
@@ -135,12 +135,7 @@ def _put(site: str, layer: int, given: Tensor, chosen: Bool[Tensor, "row pos hea
             return given[:, :, -width:].to(activation.dtype).where(where, activation)
         return given[:, -width:].to(activation.dtype).where(chosen[..., None], activation)
 
-    return hook_at(site, layer), put
-
-
-def hook_at(site: str, layer: int) -> str:
-    """The hook name; a function of its own because hooks call their hook point ``hook``."""
-    return hook(site, layer)
+    return hook_name(site, layer), put
 
 
 def _rows(case: Case, span: Span, variants: int) -> list[int]:

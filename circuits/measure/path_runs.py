@@ -8,7 +8,6 @@ match, nothing differs.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from einops import einsum
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import DataError
+from circuits.measure.cases import Mode
 from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens
 from circuits.measure.readouts import LogitDifference, Projection, Readout
 from circuits.model.chat import Tokens
@@ -28,7 +28,6 @@ from circuits.names import component, hook
 
 __all__ = [
     "LastReadout",
-    "Mode",
     "Runs",
     "Senders",
     "differences",
@@ -39,7 +38,6 @@ __all__ = [
     "steps_of",
 ]
 
-Mode = Literal["noising", "denoising"]
 LastReadout = Projection | LogitDifference
 """Readouts of the last position, which need no reply."""
 

@@ -13,13 +13,13 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.measure.cases import Mode
 from circuits.measure.controls import QUANTILE, random_directions
 from circuits.measure.pairs import Pair
 from circuits.measure.path_ends import Ends, sees
 from circuits.measure.path_gradients import receiver_gradients
 from circuits.measure.path_runs import (
     LastReadout,
-    Mode,
     Runs,
     Senders,
     differences,

@@ -19,9 +19,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import DataError, ModelError
+from circuits.measure.cases import Mode
 from circuits.measure.pairs import Pair
 from circuits.measure.path_ends import Ends, path_ends
-from circuits.measure.path_runs import Mode, last_readout
+from circuits.measure.path_runs import last_readout
 from circuits.measure.path_sums import Sums, path_sums
 from circuits.measure.readouts import Readout
 from circuits.model.identities import check_identities
