@@ -1,6 +1,6 @@
-"""Trains sev-mini. With its default options it makes the released weights.
+"""Trains sev-mini, or its smaller sister sev-nano. The default options make the released weights.
 
-Usage: python assets/recipe/train.py
+Usage: python assets/recipe/train.py [--size nano]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tokenizer as tokenizers_recipe
@@ -73,6 +73,12 @@ class Settings:
     heads: int = 6
     kv_heads: int = 2
     hidden: int = 384
+
+
+SIZES = {
+    "mini": Settings(),
+    "nano": Settings(width=128, layers=4, heads=4, hidden=256),
+}
 
 
 def network(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -256,14 +262,16 @@ def train(settings: Settings, hiding: Hiding, out: Path, threads: int, first: Pa
 def main() -> None:
     """Reads the options and trains."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ASSETS / "sev-mini")
+    parser.add_argument("--size", choices=SIZES, default="mini")
+    parser.add_argument("--out", type=Path, help="by default the model's folder in assets")
     parser.add_argument("--steps", type=int, nargs=2, default=Settings.steps)
     parser.add_argument("--first", type=Path, help="output of `--steps N 0`, to go on from")
     parser.add_argument("--threads", type=int, default=3)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    settings = Settings(steps=tuple(options.steps))
-    train(settings, Hiding(), options.out, options.threads, options.first)
+    settings = replace(SIZES[options.size], steps=tuple(options.steps))
+    out = options.out or ASSETS / f"sev-{options.size}"
+    train(settings, Hiding(), out, options.threads, options.first)
 
 
 if __name__ == "__main__":

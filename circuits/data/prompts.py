@@ -8,10 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circuits.data.sev import Context
+from circuits.data.texts import LabelledText
 from circuits.errors import DataError
 from circuits.names import EMOTIONS
 
-__all__ = ["Prompt", "asked", "asked_prompts", "plain", "plain_prompts"]
+__all__ = [
+    "DEVICE_REQUEST",
+    "EMOTION_REQUEST",
+    "Prompt",
+    "Question",
+    "asked",
+    "asked_prompts",
+    "plain",
+    "plain_prompts",
+    "questions",
+]
+
+EMOTION_REQUEST = "Name the emotion of the text in one word."
+DEVICE_REQUEST = "Name the rhetorical device of the text in one word."
 
 _BRIEF = "Keep the reply to at most two sentences."
 
@@ -55,6 +69,32 @@ class Prompt:
         ]
 
 
+@dataclass(frozen=True)
+class Question:
+    """A text with a request to name its class."""
+
+    text: str
+    request: str
+
+    @property
+    def system(self) -> str:
+        """The system turn."""
+        return self.request
+
+    @property
+    def user(self) -> str:
+        """The user turn."""
+        return self.text
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The turns as a chat template takes them."""
+        return [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": self.user},
+        ]
+
+
 def asked(context: Context, emotion: str) -> Prompt:
     """The context with a request for ``emotion``.
 
@@ -79,3 +119,8 @@ def asked_prompts(contexts: Sequence[Context], emotions: Sequence[str] = EMOTION
 def plain_prompts(contexts: Sequence[Context], *, indented: bool = False) -> list[Prompt]:
     """Every context, with no emotion asked for."""
     return [plain(context, indented=indented) for context in contexts]
+
+
+def questions(texts: Sequence[LabelledText], request: str) -> list[Question]:
+    """The request put to every text; the label is not in the prompt."""
+    return [Question(row.text, request) for row in texts]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuits.data.prompts import Prompt
+from circuits.data.prompts import Prompt, Question
 from circuits.errors import ModelError
 from circuits.model.protocol import Model
 
@@ -50,7 +50,7 @@ class Tokens:
     """False where padded."""
 
 
-def render(model: Model, prompt: Prompt) -> str:
+def render(model: Model, prompt: Prompt | Question) -> str:
     """The prompt as the model's chat template writes it, ready for the reply.
 
     A template without a system turn gets the instruction at the head of the user turn.
@@ -74,7 +74,7 @@ def render(model: Model, prompt: Prompt) -> str:
     return text
 
 
-def encode_prompt(model: Model, prompt: Prompt) -> list[int]:
+def encode_prompt(model: Model, prompt: Prompt | Question) -> list[int]:
     """Token ids of the rendered prompt.
 
     With exactly one begin token if the model has one; a model loaded with ``begin="tokenizer"``

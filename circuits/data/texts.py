@@ -1,0 +1,119 @@
+"""Labelled texts: what is to be recognised, in splits that never mix.
+
+A set has a train split, from which neurons are identified, a dev split, on which strengths are
+chosen, and a test split, which is only reported on. A function that may see one split only takes
+:class:`Texts` and asks for it by name with :meth:`Texts.only`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from circuits.errors import DataError
+
+__all__ = ["SPLITS", "LabelledSet", "LabelledText", "Split", "Texts"]
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and the class it belongs to."""
+
+    text: str
+    label: str
+    pair: str | None = None
+    """Texts that say the same share it: a rhetorical one and its literal paraphrase."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of one split."""
+
+    split: Split
+    label: tuple[str, ...]
+    """The classes, in their order; every text has one of them."""
+    rows: tuple[LabelledText, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a text of an unknown class."""
+        for row in self.rows:
+            if row.label not in self.label:
+                raise DataError(
+                    f"the {self.split} text {row.text[:60]!r} has the label {row.label!r}; "
+                    f"labels are {', '.join(self.label)}"
+                )
+
+    def __len__(self) -> int:
+        """How many texts."""
+        return len(self.rows)
+
+    @property
+    def truth(self) -> tuple[int, ...]:
+        """Place of every text's label."""
+        places = {label: place for place, label in enumerate(self.label)}
+        return tuple(places[row.label] for row in self.rows)
+
+    def of(self, *labels: str) -> "Texts":
+        """The texts of these classes; the classes that can be named stay the same."""
+        return replace(self, rows=tuple(row for row in self.rows if row.label in labels))
+
+    def first(self, per_label: int) -> "Texts":
+        """At most so many texts of every class, the first ones."""
+        left = dict.fromkeys(self.label, per_label)
+        rows = []
+        for row in self.rows:
+            left[row.label] -= 1
+            if left[row.label] >= 0:
+                rows.append(row)
+        return replace(self, rows=tuple(rows))
+
+    def only(self, *splits: Split) -> "Texts":
+        """These texts, if they are of one of the wanted splits.
+
+        Raises:
+            DataError: they are of another split, so that what is reported would have been seen.
+        """
+        if self.split not in splits:
+            raise DataError(
+                f"{' or '.join(splits)} texts are wanted here, found {self.split} texts; "
+                "what is chosen on one split is reported on another"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Texts of all splits, and the request by which a model is asked for their label."""
+
+    name: str
+    request: str
+    train: Texts
+    dev: Texts
+    test: Texts
+
+    def __post_init__(self) -> None:
+        """Refuse splits that share a text or a pair, or that differ in their labels."""
+        splits = (self.train, self.dev, self.test)
+        for own, wanted in zip(splits, SPLITS, strict=True):
+            own.only(wanted)
+            if own.label != self.train.label:
+                raise DataError(f"{self.name}: the splits have different labels")
+        seen: dict[str, str] = {}
+        for own in splits:
+            for key in _keys(own.rows):
+                if seen.setdefault(key, own.split) != own.split:
+                    raise DataError(
+                        f"{self.name}: {key[:80]!r} is in the {seen[key]} and the {own.split} split"
+                    )
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.train.label
+
+
+def _keys(rows: Sequence[LabelledText]) -> set[str]:
+    pairs = {f"pair {row.pair}" for row in rows if row.pair is not None}
+    return pairs | {" ".join(row.text.lower().split()) for row in rows}

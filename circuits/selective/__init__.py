@@ -1,0 +1,1 @@
+"""Neurons selective for a class of texts: found, masked, steered, and held against random ones."""
