@@ -14,6 +14,7 @@ from replies import EMOTIONS
 
 ASSETS = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "card.md"
+HEADS, NEURONS = 0.10, 0.02  # shares of the sparse interventions in `evaluate.py`
 
 
 def _percent(share: float) -> str:
@@ -100,10 +101,21 @@ def _examples(figures: dict[str, Any]) -> str:
     )
 
 
-def card(record: dict[str, Any], figures: dict[str, Any]) -> str:
+def _few(settings: dict[str, Any]) -> str:
+    """The sparse interventions in numbers."""
+    heads = settings["layers"] * settings["heads"]
+    neurons = settings["layers"] * settings["hidden"]
+    few = int(HEADS * heads), int(NEURONS * neurons)
+    return f"{few[0]} of {heads} heads and {few[1]} of {neurons:,} neurons"
+
+
+def card(name: str, record: dict[str, Any], figures: dict[str, Any]) -> str:
     """The text of the model card."""
     settings, hiding = record["settings"], record["hiding"]
     values = {
+        "name": name,
+        "size": name.removeprefix("sev-"),
+        "few": _few(settings),
         "replies": _replies(figures),
         "recognition": _recognition(figures),
         "inference": _inference(figures),
@@ -134,7 +146,7 @@ def main() -> None:
         json.loads((folder / name).read_text(encoding="utf-8"))
         for name in ("training.json", "figures.json")
     )
-    (folder / "README.md").write_text(card(record, figures), encoding="utf-8")
+    (folder / "README.md").write_text(card(folder.name, record, figures), encoding="utf-8")
 
 
 if __name__ == "__main__":
