@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood, projection
     from circuits.measure.sweep import arrange, sweep
     from circuits.measure.totals import total_estimates
-    from circuits.model.edits import Add, Replace, edited
+    from circuits.model.choices import choice_logs
+    from circuits.model.edits import Add, Attenuate, Replace, Scale, edited
     from circuits.model.generation import elicit
     from circuits.model.loading import describe_model, load_model
     from circuits.model.receipts import Cost, Receipt, counted
@@ -99,7 +100,8 @@ _HOME = {
     "circuits.measure.readouts": ("LogitDifference", "Projection", "ReplyLikelihood", "projection"),
     "circuits.measure.sweep": ("arrange", "sweep"),
     "circuits.measure.totals": ("total_estimates",),
-    "circuits.model.edits": ("Add", "Replace", "edited"),
+    "circuits.model.choices": ("choice_logs",),
+    "circuits.model.edits": ("Add", "Attenuate", "Replace", "Scale", "edited"),
     "circuits.model.generation": ("elicit",),
     "circuits.model.loading": ("describe_model", "load_model"),
     "circuits.model.receipts": ("Cost", "Receipt", "counted"),
@@ -114,6 +116,7 @@ _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names}
 
 __all__ = [
     "Add",
+    "Attenuate",
     "Bench",
     "Budget",
     "Circuit",
@@ -149,6 +152,7 @@ __all__ = [
     "Replace",
     "Reply",
     "ReplyLikelihood",
+    "Scale",
     "Scenario",
     "Scoring",
     "SitePatches",
@@ -164,6 +168,7 @@ __all__ = [
     "attribute",
     "attribution_cost",
     "budgeted",
+    "choice_logs",
     "compare",
     "component_means",
     "connect",

@@ -1,7 +1,7 @@
 """Changes to a model as values, and the one interpreter that applies them.
 
-An edit says what is changed: add a vector at a site, or replace a slice of it. It can be
-printed, stored in a provenance, and tested without a model. :func:`edited` makes hooks of a
+An edit says what is changed: add a vector at a site, replace a slice of it, or scale it. It can
+be printed, stored in a provenance, and tested without a model. :func:`edited` makes hooks of a
 list of edits, out of place, and takes them away again on every path.
 """
 
@@ -19,7 +19,17 @@ from circuits.model.forward import phase
 from circuits.model.protocol import Hook, Model
 from circuits.names import hook
 
-__all__ = ["Add", "Edit", "Replace", "When", "by_row", "edited"]
+__all__ = [
+    "Add",
+    "Attenuate",
+    "Edit",
+    "Replace",
+    "Scale",
+    "When",
+    "attenuation",
+    "by_row",
+    "edited",
+]
 
 When = Literal["prompt", "every"]
 """``prompt``: once, while the prompt is read. ``every``: at every call, decoding too."""
@@ -68,7 +78,11 @@ class Add:
 
 @dataclass(frozen=True, eq=False)
 class Replace:
-    """Put ``value`` where ``chosen`` is true; shapes as in :class:`Add`."""
+    """Put ``value`` where ``chosen`` is true; shapes as in :class:`Add`.
+
+    Both may have a row and a position axis in front (``[row pos neuron]``). These are aligned at
+    the right end, as left-padded rows are; what lies before their first position is kept.
+    """
 
     site: str
     layer: int
@@ -79,16 +93,82 @@ class Replace:
 
     def apply(self, activation: Tensor) -> Tensor:
         """The activation with the chosen parts replaced."""
-        value, chosen = self.value.to(activation), self.chosen.to(activation.device)
-        if self.positions == "all":
-            value, chosen = _with_position(value, activation), _with_position(chosen, activation)
-            return value.where(chosen, activation)
-        changed = activation.clone()
-        changed[:, -1] = value.where(chosen, activation[:, -1])
-        return changed
+        parts = self.value.to(activation), self.chosen.to(activation.device)
+        spans = [part.shape[1] for part in parts if part.ndim == activation.ndim]
+        here = activation[:, -min([_width(self.positions, activation), *spans]) :]
+        value, chosen = (_with_position(part, here) for part in parts)
+        return _ending(activation, value.where(chosen, here))
 
 
-Edit = Add | Replace
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Multiply the activation by ``factor``; shapes as in :class:`Add`.
+
+    A factor of 0 is the zero mask, ``1 + gain`` the gain mask of Lee et al. (Findings of ACL
+    2025); 1 leaves every bit as it is.
+    """
+
+    site: str
+    layer: int
+    factor: Float[Tensor, "..."]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation multiplied."""
+        here = activation[:, -_width(self.positions, activation) :]
+        return _ending(activation, here * _with_position(self.factor.to(activation), here))
+
+
+@dataclass(frozen=True, eq=False)
+class Attenuate:
+    """Scale the chosen neurons down, each token's the more the larger they are.
+
+    The adaptive mask of Zheng et al. (ACL 2026, arXiv 2604.17255), with the share of the largest
+    activation cut to [0, 1], so that no activation grows or changes its sign.
+
+    Raises:
+        ModelError: the strength is not in [0, 1], or a largest activation is negative.
+    """
+
+    site: str
+    layer: int
+    strength: float
+    """Part of an activation that is taken away where it is the largest; in [0, 1]."""
+    largest: Float[Tensor, " neuron"]
+    """Largest absolute activation; where it is 0 the neuron is left alone."""
+    chosen: Bool[Tensor, " neuron"]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that would change signs."""
+        _check_attenuation(self.strength, self.largest)
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation with the chosen neurons scaled down."""
+        here = activation[:, -_width(self.positions, activation) :]
+        scaled = here * attenuation(here, self.strength, self.largest)
+        return _ending(activation, scaled.where(self.chosen.to(activation.device), here))
+
+
+def attenuation(
+    activation: Float[Tensor, "... neuron"], strength: float, largest: Float[Tensor, " neuron"]
+) -> Float[Tensor, "... neuron"]:
+    """What :class:`Attenuate` multiplies an activation by, in [1 - strength, 1].
+
+    With mean activations of a class it is the factor of the static mask (:class:`Scale`).
+
+    Raises:
+        ModelError: the strength is not in [0, 1], or a largest activation is negative.
+    """
+    _check_attenuation(strength, largest)
+    largest = largest.to(activation)
+    share = activation.abs() / largest.where(largest > 0, torch.inf)
+    return 1 - strength * share.clamp(0, 1)
+
+
+Edit = Add | Replace | Scale | Attenuate
 
 
 def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
@@ -151,6 +231,31 @@ def _is_due(edit: Edit) -> bool:
     return edit.when == "every" or now == "prompt"
 
 
+def _check_attenuation(strength: float, largest: Tensor) -> None:
+    if not 0 <= strength <= 1:
+        raise ModelError(
+            f"an attenuation of strength {strength} is asked for; give one in [0, 1], "
+            "or activations would grow or change their sign"
+        )
+    if bool((largest < 0).any()) or bool(largest.isnan().any()):
+        raise ModelError(
+            "a largest activation is negative or NaN; give the largest absolute activations"
+        )
+
+
+def _width(positions: Positions, activation: Tensor) -> int:
+    return activation.shape[1] if positions == "all" else 1
+
+
+def _ending(activation: Tensor, end: Tensor) -> Tensor:
+    # The activation with other last positions.
+    kept = activation.shape[1] - end.shape[1]
+    return torch.cat([activation[:, :kept], end], dim=1) if kept else end
+
+
 def _with_position(value: Tensor, activation: Tensor) -> Tensor:
     # A value with a row axis has as many axes as the activation has without its position axis.
-    return value.unsqueeze(1) if value.ndim == activation.ndim - 1 else value
+    if value.ndim == activation.ndim - 1:
+        return value.unsqueeze(1)
+    # One with positions too has as many as the activation; it is aligned at the right end.
+    return value[:, -activation.shape[1] :] if value.ndim == activation.ndim else value

@@ -25,8 +25,10 @@ __all__ = [
     "Phase",
     "Prefix",
     "branch",
+    "can_share",
     "during",
     "extend",
+    "extend_padded",
     "last_logits",
     "phase",
     "prefill",
@@ -150,9 +152,41 @@ def extend(
     model: Model, ids: Int[Tensor, "prompt pos"], prefix: Prefix
 ) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
     """Read ``ids`` after ``prefix``, using its cache up: fork or select from it to keep it."""
+    return _read_on(model, Tokens(ids, prefix.mask.new_ones(ids.shape)), prefix)
+
+
+def extend_padded(
+    model: Model, tokens: Tokens, prefix: Prefix
+) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
+    """Read tails of different length after ``prefix``; the logits are those of the last position.
+
+    The padding lies between the prefix and the tail: see :func:`can_share`.
+    """
+    logits, prefix = _read_on(model, tokens, prefix, **last_logits(model))
+    return logits[:, -1:], prefix
+
+
+def can_share(model: Model, width: int) -> bool:
+    """May rows of ``width`` positions be padded between a prefix that they share and their tails?
+
+    They may where attention alone carries what was read, and sees only the mask and the
+    positions. A window counts places in the cache, padding included; recurrent layers read the
+    padding; a model that takes no positions counts them itself; TransformerLens 3 takes padding
+    at the beginning only.
+    """
+    config, window = _config(model), _window(model)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    attends = kinds <= {"full_attention", "sliding_attention"}
+    return attends and _takes(model, "position_ids") and (window is None or width <= window)
+
+
+def _read_on(
+    model: Model, tokens: Tokens, prefix: Prefix, **options: int
+) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
+    ids = tokens.ids
     rows, width = ids.shape
     charge(rows, width, model.cfg.n_layers, cached=True)
-    mask = torch.cat([prefix.mask, prefix.mask.new_ones(rows, width)], dim=1)
+    mask = torch.cat([prefix.mask, tokens.mask], dim=1)
     if _is_hooked_transformer(model):
         new = mask[:, -width:].long()
         logits = model(ids, attention_mask=new, past_kv_cache=prefix.cache)
@@ -162,6 +196,7 @@ def extend(
         attention_mask=mask.long(),
         past_key_values=prefix.cache,
         return_type="logits_and_cache",
+        **options,
     )
     return logits, Prefix(cache, mask)
 
@@ -196,10 +231,19 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
     )
 
 
-def _check_window(model: Model, width: int) -> None:
-    config = getattr(getattr(model, "original_model", None), "config", None)
+def _config(model: Model) -> Any:
+    return getattr(getattr(model, "original_model", None), "config", None)
+
+
+def _window(model: Model) -> int | None:
+    config = _config(model)
     window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True) and width >= window:
+    return window if getattr(config, "use_sliding_window", True) else None
+
+
+def _check_window(model: Model, width: int) -> None:
+    window = _window(model)
+    if window is not None and width >= window:
         raise ModelError(
             f"a prompt of {width + 1} tokens is longer than the model's attention window of "
             f"{window}, inside which its last token can be run again; use shorter contexts"

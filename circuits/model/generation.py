@@ -15,7 +15,7 @@ from circuits.model.forward import Prefix, during, extend, prefill, prefill_shar
 from circuits.model.protocol import Model, device_of
 from circuits.names import NEUTRAL
 
-__all__ = ["EditsOf", "Progress", "batches", "elicit"]
+__all__ = ["EditsOf", "Progress", "batches", "continuations", "elicit"]
 
 EditsOf = Callable[[Sequence[int]], Sequence[Edit]]
 """The edits for a batch, given the places of its prompts."""
@@ -52,23 +52,48 @@ def elicit(
     Raises:
         ModelError: a prompt cannot be rendered, or an edit does not fit the model.
     """
-    ids = [encode_prompt(model, prompt) for prompt in prompts]
+    wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
+    written = continuations(
+        model,
+        [encode_prompt(model, prompt) for prompt in prompts],
+        edits=edits,
+        decoding=decoding,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [
+        Reply(prompt, text, n_tokens, emotion=emotion)
+        for prompt, (text, n_tokens), emotion in zip(prompts, written, wanted, strict=True)
+    ]
+
+
+def continuations(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    *,
+    edits: EditsOf | None = None,
+    decoding: Decoding | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> list[tuple[str, int]]:
+    """What the model writes after token sequences, with its number of tokens.
+
+    The options are those of :func:`elicit`.
+    """
     device, stops = device_of(model), stop_tokens(model)
     texts: dict[int, tuple[str, int]] = {}
-    for chosen in batches(ids, batch_size):
-        own = [ids[i] for i in chosen]
+    for chosen in batches(rows, batch_size):
+        own = [rows[i] for i in chosen]
         choose = chooser(decoding or Decoding(), own, stops, device)
-        rows = _reply(model, own, edits(chosen) if edits else (), choose, max_new_tokens)
-        for place, row in zip(chosen, rows, strict=True):
-            text = model.tokenizer.decode(row, skip_special_tokens=True).strip()
-            texts[place] = (text, len(row))
+        replies = _reply(model, own, edits(chosen) if edits else (), choose, max_new_tokens)
+        for place, reply in zip(chosen, replies, strict=True):
+            text = model.tokenizer.decode(reply, skip_special_tokens=True).strip()
+            texts[place] = (text, len(reply))
         if progress:
             progress(len(chosen))
-    wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
-    return [
-        Reply(prompt, *texts[i], emotion=emotion)
-        for i, (prompt, emotion) in enumerate(zip(prompts, wanted, strict=True))
-    ]
+    return [texts[place] for place in range(len(rows))]
 
 
 def batches(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from circuits.data.prompts import Prompt
 from circuits.errors import ModelError
-from circuits.model.chat import encode_prompt, render
 from circuits.model.protocol import Model
+from circuits.model.spans import token_spans
 
 __all__ = ["ROLES", "Labelled", "label_prompt"]
 
@@ -35,23 +35,11 @@ def label_prompt(model: Model, prompt: Prompt) -> Labelled:
         ModelError: the tokenizer cannot say which characters a token covers, or the template
             rewrites the prompt's text.
     """
-    text, ids = render(model, prompt), encode_prompt(model, prompt)
-    tokenizer = model.tokenizer
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(
-            "roles of tokens need a tokenizer that knows which characters a token covers "
-            "(a fast one); load the model with its tokenizer.json"
-        )
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    spans = [tuple(span) for span in found["offset_mapping"]]
-    if list(found["input_ids"]) != ids:
-        # One begin token more or less than the text itself gives; it covers no character.
-        missing = len(ids) - len(spans)
-        spans = [(0, 0)] * missing + spans[max(0, -missing) :]
+    text, ids, spans = token_spans(model, prompt)
     parts = _parts(text, prompt)
     roles = [_role(span, parts) for span in spans]
     roles[-1] = "last"
-    pieces = tokenizer.convert_ids_to_tokens(ids)
+    pieces = model.tokenizer.convert_ids_to_tokens(ids)
     tokens = tuple(
         text[start:end] if end > start else piece
         for (start, end), piece in zip(spans, pieces, strict=True)

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from circuits.data.prompts import plain_prompts
 from circuits.errors import ModelError
 from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, Replace, by_row, edited
+from circuits.model.edits import Add, Attenuate, Replace, Scale, attenuation, by_row, edited
 from circuits.model.forward import during, run
 from circuits.model.runs import capture
 
@@ -114,3 +116,128 @@ def test_a_layer_that_is_not_there_is_refused(llama):
         edited(llama, [Add("z", 9, torch.zeros(4, 8))]),
     ):
         pass
+
+
+@pytest.fixture
+def masked(llama):
+    """A third of the neurons of layer 1."""
+    return torch.arange(llama.cfg.d_mlp) % 3 == 0
+
+
+def zeroing(masked):
+    return [
+        Replace("post", 1, torch.zeros(len(masked)), masked, "all"),
+        Scale("post", 1, (~masked).float(), "all"),
+        Attenuate("post", 1, 1.0, torch.full((len(masked),), 1e-30), masked, "all"),
+    ]
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_zeroing_neurons_their_gates_and_their_output_weights_is_one_thing(
+    llama, tokens, masked, way
+):
+    with edited(llama, [zeroing(masked)[way]]):
+        found = run(llama, tokens)
+    # s = silu(g) is zero where g is; nothing else of the neuron is touched.
+    gate = Replace("pre", 1, torch.zeros(len(masked)), masked, "all")
+    with edited(llama, [gate]):
+        torch.testing.assert_close(run(llama, tokens), found, atol=1e-5, rtol=1e-5)
+    weights = llama.original_model.model.layers[1].mlp.down_proj.weight
+    whole = weights.detach().clone()
+    try:
+        with torch.no_grad():
+            weights[:, masked] = 0
+        torch.testing.assert_close(run(llama, tokens), found, atol=1e-5, rtol=1e-5)
+    finally:
+        with torch.no_grad():
+            weights.copy_(whole)
+    assert (run(llama, tokens) - found).abs().max() > 0.01
+
+
+def test_a_mask_of_no_neuron_changes_no_bit(llama, tokens, masked):
+    before = run(llama, tokens)
+    for edit in zeroing(torch.zeros_like(masked)):
+        with edited(llama, [edit]):
+            assert torch.equal(run(llama, tokens), before)
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_no_hook_of_a_mask_outlives_an_exception(llama, tokens, masked, way):
+    before = run(llama, tokens)
+
+    def interrupted():
+        with edited(llama, [zeroing(masked)[way]]):
+            run(llama, tokens)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        interrupted()
+    assert torch.equal(run(llama, tokens), before)
+
+
+numbers = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=9).map(torch.tensor)
+
+
+@given(numbers, st.floats(0, 1), st.data())
+def test_attenuation_never_adds_nor_turns_a_sign(values, strength, data):
+    size = len(values)
+    sizes = st.lists(st.floats(0, 1e6, width=32), min_size=size, max_size=size)
+    largest = torch.tensor(data.draw(sizes))
+    factor = attenuation(values, strength, largest)
+    assert bool(((factor >= 1 - strength - 1e-6) & (factor <= 1)).all())
+    assert bool((factor[largest == 0] == 1).all())
+    every = torch.ones(size, dtype=torch.bool)
+    changed = Attenuate("post", 0, strength, largest, every, "all").apply(values[None, None])[0, 0]
+    assert bool((changed.abs() <= values.abs()).all())
+    assert bool((changed * values >= 0).all())
+    assert torch.equal(changed, values * factor)
+    untouched = Attenuate("post", 0, 0.0, largest, every, "all").apply(values[None, None])[0, 0]
+    assert torch.equal(untouched, values)
+
+
+def test_a_static_attenuation_at_its_largest_is_the_zero_mask(llama, tokens, masked):
+    largest = torch.rand(len(masked)) + 0.1
+    factor = attenuation(-largest, 1.0, largest).where(masked, torch.ones(()))
+    with edited(llama, [Scale("post", 1, factor, "all")]):
+        static = run(llama, tokens)
+    with edited(llama, [zeroing(masked)[0]]):
+        assert torch.equal(run(llama, tokens), static)
+
+
+def test_an_edit_of_the_last_position_scales_it_only():
+    activation = torch.randn(2, 5, 4)
+    every = torch.ones(4, dtype=torch.bool)
+    for edit in (
+        Scale("post", 0, torch.full((4,), 3.0)),
+        Attenuate("post", 0, 0.5, torch.full((4,), 1e-9), every),
+    ):
+        changed = edit.apply(activation)
+        assert torch.equal(changed[:, :-1], activation[:, :-1])
+        size = 3.0 if isinstance(edit, Scale) else 0.5
+        torch.testing.assert_close(changed[:, -1], size * activation[:, -1])
+
+
+@pytest.mark.parametrize("width", [2, 5, 7])
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_values_with_positions_are_aligned_at_the_right_end(width, positions):
+    activation, value = torch.randn(2, 5, 4), torch.randn(2, width, 4)
+    chosen = torch.tensor([True, False, True, False])
+    changed = Replace("post", 0, value, chosen, positions).apply(activation)
+    expected = activation.clone()
+    for back in range(1, 1 + (min(5, width) if positions == "all" else 1)):
+        expected[:, -back, chosen] = value[:, -back, chosen]
+    assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_strength_that_would_turn_signs_is_refused(strength):
+    with pytest.raises(ModelError, match=r"give one in \[0, 1\]"):
+        Attenuate("post", 0, strength, torch.ones(2), torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ModelError, match=r"give one in \[0, 1\]"):
+        attenuation(torch.ones(2), strength, torch.ones(2))
+
+
+@pytest.mark.parametrize("largest", [-1.0, float("nan")])
+def test_a_largest_activation_below_zero_is_refused(largest):
+    with pytest.raises(ModelError, match="give the largest absolute activations"):
+        Attenuate("post", 0, 0.5, torch.tensor([largest]), torch.tensor([True]))
