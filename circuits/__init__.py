@@ -60,8 +60,14 @@ if TYPE_CHECKING:
     from circuits.names import EMOTIONS, VALENCES
     from circuits.pipeline import Plan, Study, run
     from circuits.planted.plant import Plant, Recovery, plant, recovery
+    from circuits.planted.selective import SelectivePlant, plant_selective
     from circuits.provenance import Provenance
     from circuits.records import Record
+    from circuits.selective.attribution import LabelAttribution, label_attribution
+    from circuits.selective.consistency import EntropyNull, SplitHalf, entropy_null, split_half
+    from circuits.selective.profile import Profile, profile_texts
+    from circuits.selective.selection import Association, Selection, select_neurons
+    from circuits.selective.selectors import Admission
 
 _HOME = {
     "circuits.assets": ("shipped",),
@@ -108,14 +114,22 @@ _HOME = {
     "circuits.names": ("EMOTIONS", "VALENCES"),
     "circuits.pipeline": ("Plan", "Study", "run"),
     "circuits.planted.plant": ("Plant", "Recovery", "plant", "recovery"),
+    "circuits.planted.selective": ("SelectivePlant", "plant_selective"),
     "circuits.provenance": ("Provenance",),
     "circuits.records": ("Record",),
+    "circuits.selective.attribution": ("LabelAttribution", "label_attribution"),
+    "circuits.selective.consistency": ("EntropyNull", "SplitHalf", "entropy_null", "split_half"),
+    "circuits.selective.profile": ("Profile", "profile_texts"),
+    "circuits.selective.selection": ("Association", "Selection", "select_neurons"),
+    "circuits.selective.selectors": ("Admission",),
 }
 _OTHER = {"read_scenarios": ("circuits.data.sev", "read"), "plot": ("circuits.plot", None)}
 _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _OTHER
 
 __all__ = [
     "Add",
+    "Admission",
+    "Association",
     "Attenuate",
     "Bench",
     "Budget",
@@ -127,11 +141,13 @@ __all__ = [
     "Directions",
     "EMOTIONS",
     "Edge",
+    "EntropyNull",
     "ExactPaths",
     "HeadEffects",
     "HeadPatches",
     "HttpJudge",
     "Importance",
+    "LabelAttribution",
     "LexiconJudge",
     "LogitDifference",
     "Measurements",
@@ -143,6 +159,7 @@ __all__ = [
     "PathEffects",
     "Plan",
     "Plant",
+    "Profile",
     "Projection",
     "Prompt",
     "Provenance",
@@ -155,7 +172,10 @@ __all__ = [
     "Scale",
     "Scenario",
     "Scoring",
+    "Selection",
+    "SelectivePlant",
     "SitePatches",
+    "SplitHalf",
     "Steering",
     "Study",
     "Tools",
@@ -183,12 +203,14 @@ __all__ = [
     "elicit",
     "emotion_directions",
     "enhance",
+    "entropy_null",
     "exact_cost",
     "exact_paths",
     "export_circuit",
     "head_effects",
     "head_patching_cost",
     "judge_replies",
+    "label_attribution",
     "load_model",
     "make_pair",
     "make_pairs",
@@ -202,7 +224,9 @@ __all__ = [
     "plain",
     "plain_prompts",
     "plant",
+    "plant_selective",
     "plot",
+    "profile_texts",
     "projection",
     "random_like",
     "read_circuit",
@@ -211,8 +235,10 @@ __all__ = [
     "run",
     "score_circuits",
     "score_cost",
+    "select_neurons",
     "shipped",
     "site_patching_cost",
+    "split_half",
     "spread",
     "stable_layers",
     "steer",

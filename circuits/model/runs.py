@@ -13,10 +13,13 @@ from circuits.model.forward import read
 from circuits.model.protocol import Hook, Model
 from circuits.names import hook
 
-__all__ = ["Pick", "capture", "reading"]
+__all__ = ["Pick", "Take", "capture", "reading", "watch"]
 
 Pick = Callable[[Tensor], Tensor]
 """Takes what is wanted from one layer's activation ``[prompt pos ...]``."""
+
+Take = Callable[[int, Tensor], None]
+"""Given a layer and its activation ``[prompt pos ...]``, which is not kept."""
 
 
 @contextmanager
@@ -62,6 +65,31 @@ def capture(
             _check(layers.get(layer), site, layer)
         found[site] = torch.stack([layers[i] for i in range(model.cfg.n_layers)], dim=1).float()
     return found
+
+
+@torch.no_grad()
+def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
+    """One pass in which every layer's activation is handed on as soon as it is there.
+
+    Raises:
+        ModelError: a hook point exists but did not fire, or an activation is not finite.
+    """
+    seen: set[tuple[str, int]] = set()
+
+    def watcher(site: str, layer: int) -> Hook:
+        def hand_on(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+            _check(activation, site, layer)
+            seen.add((site, layer))
+            takers[site](layer, activation)
+
+        return hook_name(site, layer), hand_on
+
+    places = [(site, layer) for site in takers for layer in range(model.cfg.n_layers)]
+    with model.hooks(fwd_hooks=[watcher(*place) for place in places]):
+        read(model, tokens)
+    for place in places:
+        if place not in seen:
+            _check(None, *place)
 
 
 def hook_name(site: str, layer: int) -> str:

@@ -25,7 +25,7 @@ from circuits.planted.layout import (
 from circuits.planted.weights import D_HEAD, D_MLP, D_MODEL, LARGEST, Coordinates, Draft, draft
 from circuits.planted.words import word_tokenizer
 
-__all__ = ["Plant", "Recovery", "plant", "recovery"]
+__all__ = ["Plant", "Recovery", "build_model", "plant", "recovery"]
 
 _ROPE_THETA = 1e6
 """Slow enough for the slots of the marks to stand still, fast enough to tell neighbours apart."""
@@ -167,11 +167,9 @@ def plant(
     where = Coordinates(emotions, basis)
     tokenizer = word_tokenizer(emotions)
     made = draft(drawn, present, where, tokenizer.get_vocab(), shape, generator)
-    hf_model = _llama(shape, tokenizer)
-    _put(made, basis, hf_model)
     return Plant(
         seed=seed,
-        model=wrap_model(hf_model, tokenizer, name=f"plant-{seed}"),
+        model=build_model(made, basis, tokenizer, name=f"plant-{seed}"),
         emotions=emotions,
         readout=basis[where.span("readout")].clone(),
         nodes=present,
@@ -195,6 +193,14 @@ def _check(emotions: tuple[str, ...], n_layers: int, n_heads: int, remove: str |
         )
     if remove not in (None, "writer"):
         raise ModelError(f"{remove!r} cannot be removed from a plant; only 'writer' can")
+
+
+def build_model(made: Draft, basis: Tensor, tokenizer: Any, *, name: str) -> Model:
+    """A Llama with the drafted weights, their coordinates hidden by the rotation ``basis``."""
+    n_layers, n_heads = made.q.shape[:2]
+    hf_model = _llama((n_layers, n_heads, made.k.shape[1]), tokenizer)
+    _put(made, basis, hf_model)
+    return wrap_model(hf_model, tokenizer, name=name)
 
 
 def _llama(shape: tuple[int, int, int], tokenizer: Any) -> LlamaForCausalLM:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from circuits.planted.layout import PlantedNode
 
-__all__ = ["D_HEAD", "D_MLP", "D_MODEL", "LARGEST", "Coordinates", "Draft", "draft"]
+__all__ = ["CONSTANT", "D_HEAD", "D_MLP", "D_MODEL", "LARGEST", "Coordinates", "Draft", "draft"]
 
 D_MODEL, D_HEAD, D_MLP = 96, 24, 48
 LARGEST = 8
 """Most emotions for which a head's values have room."""
 
-_CONSTANT = 200.0
+CONSTANT = 200.0
 """So much more than all else in the stream that the norm's scale moves by under 2%."""
 _TOPICS = 8
 _QUIET, _BACKGROUND = 2e-5, 3e-3
@@ -79,7 +79,7 @@ class Draft:
     @property
     def norm(self) -> float:
         """Gain of every norm, with which a normed stream is about the stream itself."""
-        return _CONSTANT / D_MODEL**0.5
+        return CONSTANT / D_MODEL**0.5
 
 
 def draft(
@@ -136,7 +136,7 @@ def _random(
     def weights(scale: Tensor, *inner: int, reads: bool = True) -> Tensor:
         values = torch.randn(*scale.shape, *inner, D_MODEL, generator=generator)
         if reads:
-            values[..., 0] /= _CONSTANT  # or the constant would drown all else
+            values[..., 0] /= CONSTANT  # or the constant would drown all else
         return scale.reshape(*scale.shape, *(1 for _ in inner), 1) * values
 
     word = torch.full((vocab,), _BACKGROUND)
@@ -156,7 +156,7 @@ def _random(
 def _words(
     made: Draft, where: Coordinates, vocabulary: dict[str, int], generator: torch.Generator
 ) -> None:
-    made.embed[:, where.span("constant")] = _CONSTANT
+    made.embed[:, where.span("constant")] = CONSTANT
     topics = 3 * torch.randn(len(vocabulary), _TOPICS, generator=generator)
     # What emotion words are about is the same for all of them.
     topics[[vocabulary[emotion] for emotion in where.emotions]] = 0
@@ -173,12 +173,12 @@ def _look(made: Draft, node: PlantedNode, where: Coordinates, group: int) -> Non
     query, key = made.q[node.layer, node.index], made.k[node.layer, group]
     constant = where.span("constant")
     if node.reads == "signal":
-        query[_FAST, constant] += _NEAR / _CONSTANT
-        key[_FAST, constant] = _NEAR / _CONSTANT
+        query[_FAST, constant] += _NEAR / CONSTANT
+        key[_FAST, constant] = _NEAR / CONSTANT
     if node.reads == "code":
         unit = _SCORE * D_HEAD**0.5 / _KEY
-        query[_MARK, constant] += 2 * unit / _CONSTANT
-        query[_SINK, constant] += unit / _CONSTANT
+        query[_MARK, constant] += 2 * unit / CONSTANT
+        query[_SINK, constant] += unit / CONSTANT
         key[_MARK, where.span("mark")] = _KEY
         key[_SINK, where.span("sink")] = _KEY
         if node.role == "backup":
@@ -212,8 +212,8 @@ def _set_neuron(made: Draft, node: PlantedNode, where: Coordinates) -> None:
     gate, up, out = (table[node.layer, node.index] for table in (made.gate, made.up, made.out))
     constant = where.span("constant")
     if node.reads in ("topic", "constant"):
-        gate[constant] += 2 / _CONSTANT
-        up[constant] += 0.5 / _CONSTANT
+        gate[constant] += 2 / CONSTANT
+        up[constant] += 0.5 / CONSTANT
         if node.reads == "topic":
             up[where.span("blind_topic")] += 0.1
         out[where.span("blind_signal" if node.reads == "topic" else "readout")] += node.strength
@@ -221,7 +221,7 @@ def _set_neuron(made: Draft, node: PlantedNode, where: Coordinates) -> None:
     assert node.emotion is not None
     signal = where.at("signal", node.emotion)
     gate[signal] += _STEEP
-    gate[constant] -= _STEEP / 2 / _CONSTANT
+    gate[constant] -= _STEEP / 2 / CONSTANT
     up[signal] += 2 / _STEEP
     if node.role == "distractor":
         out[where.span("blind_signal")] += node.strength

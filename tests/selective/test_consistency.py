@@ -1,0 +1,93 @@
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import kstest
+
+from circuits.data.prompts import EMOTION_REQUEST
+from circuits.data.texts import LabelledText, Texts
+from circuits.errors import DataError
+from circuits.selective.attribution import label_attribution
+from circuits.selective.consistency import entropy_null, split_half
+from circuits.selective.profile import profile_texts
+from circuits.selective.selection import select_neurons
+from circuits.selective.selectors import SELECTORS, Admission
+
+LOW = Admission(0.8)
+
+
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+def test_halves_are_compared_as_two_selections_are(profile, llama, texts, provenance, name):
+    attribution = label_attribution(llama, texts, EMOTION_REQUEST, provenance)
+    found = split_half(profile, name, share=0.1, attribution=attribution, admission=LOW)
+    halves = [
+        select_neurons(
+            profile.sel(split=half), name, share=0.1, admission=LOW,
+            attribution=attribution.sel(split=half), seed=half,
+        ).chosen.flatten(1)
+        for half in (0, 1)
+    ]  # fmt: skip
+    for label in range(3):
+        one, two = (half[label] for half in halves)
+        either = int((one | two).sum())
+        jaccard = int((one & two).sum()) / either if either else float("nan")
+        assert float(found.jaccard[label]) == pytest.approx(jaccard, nan_ok=True)
+        assert found.n_neurons[:, label].tolist() == [int(one.sum()), int(two.sum())]
+        k = int(one.sum())
+        if k == int(two.sum()) > 0:
+            assert float(found.expected[label]) == pytest.approx(k / (2 * 144 - k))
+
+
+def test_one_half_alone_cannot_be_compared(profile):
+    with pytest.raises(DataError, match="the profile has 1; give the whole profile"):
+        split_half(profile.sel(split=0))
+
+
+def test_the_null_is_made_by_the_rule_that_made_the_selection(profile):
+    found = entropy_null(profile, share=0.05, admission=LOW)
+    chosen = select_neurons(profile, share=0.05, admission=LOW)
+    assert found.observed == pytest.approx(-float(chosen.score[chosen.chosen].min()))
+    assert found.rank == int(chosen.chosen.sum()) == 8
+    for draw in profile.draw:
+        permuted = replace(
+            profile,
+            active=torch.stack([profile.shuffled_active[draw], profile.active[0] * 0]),
+            tokens=torch.stack([profile.shuffled_tokens[draw], profile.tokens[0] * 0]),
+        )
+        again = select_neurons(permuted, share=0.05, admission=LOW)
+        worst = -float(again.score[again.chosen].min())
+        assert float(found.null[draw]) == pytest.approx(worst)
+
+
+def test_p_is_never_zero_and_one_if_nothing_may_be_chosen(profile):
+    found = entropy_null(profile, share=0.05, admission=LOW)
+    lowest = replace(found, observed=-1.0)
+    assert lowest.p == 1 / 4
+    nothing = entropy_null(profile, admission=Admission(None, 10**9))
+    assert (nothing.p, nothing.rank, nothing.observed) == (1.0, 1, float("inf"))
+
+
+def test_a_null_needs_permutations(llama, texts, provenance):
+    bare = profile_texts(llama, texts, EMOTION_REQUEST, provenance, n_shuffles=0)
+    with pytest.raises(DataError, match="make it with n_shuffles above 0"):
+        entropy_null(bare)
+
+
+def test_labels_that_say_nothing_give_p_values_that_are_uniform(llama, make_texts, provenance):
+    # Ties are broken by chance, as the p-value of a discrete statistic is uniform only then.
+    rng, found = random.Random(5), []
+    rows = make_texts((8, 8, 8), seed=4).rows
+    names = [row.label for row in rows]
+    for seed in range(120):
+        rng.shuffle(names)
+        drawn = tuple(LabelledText(row.text, name) for row, name in zip(rows, names, strict=True))
+        texts = Texts("train", ("anger", "fear", "sadness"), drawn)
+        profile = profile_texts(
+            llama, texts, EMOTION_REQUEST, provenance, seed=seed, where="content", n_shuffles=39
+        )
+        null = entropy_null(profile, share=0.05, admission=LOW)
+        below = int((null.null < null.observed - 1e-9).sum())
+        as_low = round(null.p * 40)
+        found.append((below + rng.random() * (as_low - below)) / 40)
+    assert kstest(found, "uniform").pvalue > 0.01

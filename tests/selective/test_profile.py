@@ -1,0 +1,230 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import gelu, silu
+
+from circuits.data.prompts import EMOTION_REQUEST, Question
+from circuits.data.texts import Texts
+from circuits.errors import AxisError, DataError, ModelError
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.receipts import counted as receipts
+from circuits.model.runs import watch
+from circuits.model.weights import neuron_weights
+from circuits.selective.counting import permuted, read_spans
+from circuits.selective.profile import profile_texts
+
+SUMS = ("active", "total", "absolute", "square", "peak", "at_last", "tokens", "texts")
+
+
+def profiled(model, texts, provenance, **options):
+    return profile_texts(model, texts, EMOTION_REQUEST, provenance, **options)
+
+
+@pytest.mark.parametrize("sign", ["gate", "product"])
+@pytest.mark.parametrize("where", ["content", "all", "last"])
+def test_sums_are_those_of_single_texts_without_padding(
+    llama, texts, provenance, plainly, sign, where
+):
+    found = profiled(llama, texts, provenance, sign=sign, where=where, seed=3)
+    counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, where, 3)
+    plain = plainly.profile(llama, counted, 3, sign=sign)
+    for name in SUMS:
+        assert torch.allclose(getattr(found, name).double(), getattr(plain, name).double()), name
+    assert torch.allclose(found.stream_at_last, plain.stream)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_the_batch_size_changes_no_count(llama, texts, provenance, profile, size):
+    found = profiled(llama, texts, provenance, n_shuffles=3, batch_size=size)
+    assert torch.equal(found.active, profile.active)
+    assert torch.equal(found.tokens, profile.tokens)
+    assert torch.equal(found.shuffled_active, profile.shuffled_active)
+    assert torch.allclose(found.total, profile.total)
+    assert torch.allclose(found.peak, profile.peak)
+
+
+def test_sums_are_in_double_precision_and_counts_are_whole(profile):
+    kinds = {name: getattr(profile, name).dtype for name in profile.axes}
+    counts = {"active", "tokens", "texts", "shuffled_active", "shuffled_tokens"}
+    assert {name for name, kind in kinds.items() if kind == torch.int64} == counts
+    assert set(kinds.values()) == {torch.int64, torch.float64}
+
+
+@pytest.mark.parametrize("where", ["content", "all", "last"])
+def test_counts_under_permuted_labels_are_made_as_those_under_the_labels(
+    llama, make_texts, provenance, plainly, where
+):
+    texts = make_texts((6, 3, 5), seed=8)
+    found = profiled(llama, texts, provenance, n_shuffles=4, where=where, seed=2, batch_size=6)
+    spans = read_spans(llama, texts, EMOTION_REQUEST, where)
+    drawn = permuted(spans, texts.truth, 4, 2)
+    assert len({str(shares) for shares in drawn}) == 4
+    for draw, shares in enumerate(drawn):
+        plain = plainly.profile(llama, plainly.cut(spans, shares), 3)
+        assert torch.equal(found.shuffled_active[draw].double(), plain.active.sum(0))
+        assert torch.equal(found.shuffled_tokens[draw], plain.tokens.sum(0))
+
+
+def test_permuted_labels_give_classes_of_as_many_tokens_too(profile):
+    assert torch.equal(profile.shuffled_tokens, profile.shuffled_tokens[:, :1].expand(3, 3))
+
+
+def test_permuting_keeps_the_number_of_texts_of_every_class(llama, make_texts):
+    texts = make_texts((4, 4, 4))
+    spans = read_spans(llama, texts, EMOTION_REQUEST, "last")
+    moved = 0
+    for shares in permuted(spans, texts.truth, 5, 0):
+        given = [shares[place].label for place in range(12)]
+        assert Counter(given) == {0: 4, 1: 4, 2: 4}
+        moved += sum(own != true for own, true in zip(given, texts.truth, strict=True))
+    assert moved > 20
+
+
+def test_every_text_is_run_once_for_all_permutations(llama, texts, provenance):
+    with receipts() as receipt:
+        profiled(llama, texts, provenance, n_shuffles=7)
+    assert 0 < receipt.passes <= len(texts)
+    with receipts() as receipt:
+        found = profiled(llama, texts, provenance, n_shuffles=0)
+    assert receipt.passes == int(found.texts.sum())
+
+
+@pytest.mark.parametrize("where", ["content", "all", "last"])
+def test_every_class_gives_as_many_tokens_to_each_half(llama, texts, where, plainly):
+    counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, where, 0)
+    tokens = Counter()
+    for text in counted:
+        tokens[text.half, text.label] += text.stop - text.start
+    assert len(tokens) == 6
+    assert len(set(tokens.values())) == 1
+
+
+def test_no_text_is_in_both_halves(llama, make_texts, plainly):
+    texts = make_texts((6, 6, 6))
+    counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, "content", 0)
+    halves = [{text.ids for text in counted if text.half == half} for half in (0, 1)]
+    assert halves[0] & halves[1] == set()
+    assert min(map(len, halves)) > 0
+
+
+def test_the_counted_tokens_are_those_of_the_text(llama, texts, plainly):
+    counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, "content", 0)
+    by_prompt = {
+        tuple(encode_prompt(llama, Question(row.text, EMOTION_REQUEST))): row for row in texts.rows
+    }
+    whole = 0
+    for text in counted:
+        row = by_prompt[text.ids]
+        read = llama.tokenizer.decode(text.ids[text.start : text.stop]).strip()
+        assert row.text.startswith(read)
+        assert texts.label[text.label] == row.label
+        whole += read == row.text
+    # Only the last text of a class's half may be cut short.
+    assert whole >= len(counted) - 6
+
+
+def test_padding_is_never_counted(llama, make_texts, provenance):
+    short, long = make_texts((4, 4, 4), seed=1), make_texts((4, 4, 4), seed=2)
+    stretched = [replace(row, text=row.text + " late" * 30) for row in long.rows]
+    both = Texts("train", short.label, (*short.rows, *stretched))
+    together = profiled(llama, both, provenance, where="last", batch_size=24)
+    alone = profiled(llama, both, provenance, where="last", batch_size=1)
+    assert torch.equal(together.active, alone.active)
+    assert torch.equal(together.tokens, together.texts)
+
+
+def test_the_two_signs_differ_and_the_gates_is_that_of_what_its_function_gives(
+    llama, texts, provenance, profile, plainly
+):
+    product = profiled(llama, texts, provenance, sign="product")
+    assert not torch.equal(product.active, profile.active)
+    ids = encode_prompt(llama, Question(texts.rows[0].text, EMOTION_REQUEST))
+    gate = plainly.read(llama, ids)["pre"]
+    assert torch.equal(gate > 0, silu(gate) > 0)
+    assert torch.equal(gate > 0, gelu(gate) > 0)
+
+
+def test_means_are_sums_over_counts(profile):
+    tokens = profile.tokens.sum(0)[:, None, None]
+    assert torch.allclose(profile.rate * tokens, profile.active.sum(0).double(), rtol=1e-12)
+    assert torch.allclose(profile.mean * tokens, profile.total.sum(0))
+    assert torch.allclose(profile.mean_size * tokens, profile.absolute.sum(0))
+    assert torch.allclose(
+        (profile.variance + profile.mean**2) * tokens, profile.square.sum(0), rtol=1e-6
+    )
+    assert torch.equal(profile.largest, profile.peak.max(0).values)
+    assert bool((profile.mean.abs() <= profile.mean_size + 1e-12).all())
+    assert bool((profile.mean_size <= profile.largest + 1e-12).all())
+
+
+def test_the_weight_is_the_projection_of_output_weights_on_the_class_direction(llama, profile):
+    stream = profile.stream
+    apart = stream - stream.mean(0)
+    unit = apart / apart.norm(dim=-1, keepdim=True)
+    for layer, weights in enumerate(neuron_weights(llama)):
+        expected = unit[:, layer] @ weights.double().T
+        assert torch.allclose(profile.weight[:, layer], expected, atol=1e-4)
+
+
+def test_one_half_is_a_profile_by_itself(profile):
+    halves = [profile.sel(split=half) for half in profile.split]
+    assert torch.equal(halves[0].active[0] + halves[1].active[0], profile.active.sum(0))
+    assert torch.allclose(halves[0].mean / 2 + halves[1].mean / 2, profile.mean)
+
+
+def test_a_profile_is_saved_and_opened_again(profile, tmp_path):
+    profile.save(tmp_path)
+    again = type(profile).load(tmp_path)
+    assert torch.equal(again.active, profile.active)
+    assert (again.label, again.sign, again.where) == (profile.label, "gate", "content")
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_texts_of_another_split_are_refused(llama, make_texts, provenance, split):
+    with pytest.raises(DataError, match=f"^train texts are wanted here, found {split} texts"):
+        profiled(llama, make_texts(split=split), provenance)
+
+
+def test_one_class_is_refused(llama, texts, provenance):
+    alone = Texts("train", ("anger",), texts.of("anger").rows)
+    with pytest.raises(DataError, match="selective neurons need two classes or more"):
+        profiled(llama, alone, provenance)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_class_without_a_text_for_each_half_is_refused(llama, make_texts, provenance, count):
+    with pytest.raises(DataError, match=f"class 'fear' has {count} texts; every class needs two"):
+        profiled(llama, make_texts((4, count, 4)), provenance)
+
+
+def test_unknown_ways_of_counting_are_refused(llama, texts, provenance):
+    with pytest.raises(AxisError, match="no sign is called 'up'; signs are gate, product"):
+        profiled(llama, texts, provenance, sign="up")
+    with pytest.raises(AxisError, match="no tokens are called 'some'; there are content, all"):
+        profiled(llama, texts, provenance, where="some")
+    with pytest.raises(DataError, match="-1 permutations"):
+        profiled(llama, texts, provenance, n_shuffles=-1)
+
+
+def test_a_value_that_is_no_number_stops_the_pass(make_llama, tokenizer, texts, provenance):
+    model = make_llama(tokenizer)
+    with torch.no_grad():
+        model.original_model.model.layers[1].mlp.gate_proj.weight.fill_(torch.nan)
+    with pytest.raises(ModelError, match="pre of layer 1 holds NaN"):
+        profiled(model, texts, provenance)
+
+
+def test_every_layer_is_handed_on_in_turn(llama):
+    taken = []
+    tokens = pad_left([[1, 2, 3]], torch.device("cpu"))
+    watch(llama, tokens, {"post": lambda layer, activation: taken.append(layer)})
+    assert taken == [0, 1, 2]
+
+
+def test_a_site_that_does_not_run_is_named(llama, monkeypatch):
+    monkeypatch.setattr("circuits.model.runs.read", lambda model, tokens: None)
+    tokens = pad_left([[1, 2, 3]], torch.device("cpu"))
+    with pytest.raises(ModelError, match="did not fire; this architecture has no pre there"):
+        watch(llama, tokens, {"pre": lambda layer, activation: None})

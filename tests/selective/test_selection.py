@@ -1,0 +1,207 @@
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from circuits.errors import AxisError, DataError
+from circuits.provenance import Provenance
+from circuits.selective.attribution import label_attribution
+from circuits.selective.selection import Selection, how_many, select_neurons
+from circuits.selective.selectors import SELECTORS, Admission
+
+
+def selection(chosen, labels=None):
+    """A selection of a one-layer model, from who is chosen."""
+    chosen = torch.as_tensor(chosen, dtype=torch.bool)[:, None]
+    names = labels or tuple("abcdefg"[: len(chosen)])
+    neurons = tuple(range(chosen.shape[2]))
+    return Selection(
+        Provenance(), chosen.double(), chosen, names, (0,), neurons, "mad", 0.1, "label", "multi"
+    )
+
+
+@pytest.fixture(scope="module")
+def attribution(llama, texts, provenance):
+    return label_attribution(llama, texts, "Name it.", provenance)
+
+
+@pytest.mark.parametrize(("share", "of", "rounding", "count"), [
+    (0.01, 458_752, "ceil", 4588),
+    (0.01, 458_752, "round", 4588),
+    (0.01, 2304, "ceil", 24),
+    (0.01, 2304, "round", 23),
+    (12 / 144, 144, "ceil", 12),
+    (1, 144, "ceil", 144),
+    (1e-9, 144, "ceil", 1),
+])  # fmt: skip
+def test_a_share_is_a_number_of_neurons(share, of, rounding, count):
+    assert how_many(share, of, rounding) == count
+
+
+@pytest.mark.parametrize("of", [7, 144, 2304, 458_752])
+def test_a_share_made_from_a_number_gives_that_number(of):
+    rng = random.Random(0)
+    for count in rng.choices(range(1, of + 1), k=300):
+        assert how_many(count / of, of) == count
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
+def test_a_share_outside_its_range_is_refused(profile, share):
+    with pytest.raises(DataError, match="a share lies above 0 and is at most 1"):
+        select_neurons(profile, share=share)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_lape_is_that_of_plain_loops(profile, plainly, share):
+    found = select_neurons(profile, "lape", share=share, admission=Admission(0.8))
+    plain = plainly.lape(profile.active.sum(0), profile.tokens.sum(0), share=share, quantile=0.8)
+    assert set(map(tuple, found.chosen.nonzero().tolist())) == plain
+    assert len(plain) == how_many(share, 144)
+
+
+def test_a_neuron_that_lape_assigns_belongs_to_its_most_active_class(profile):
+    found = select_neurons(profile, share=0.1, admission=Admission(0.8))
+    assert (found.per, found.assign) == ("model", "argmax")
+    assert int(found.chosen.sum(0).max()) == 1
+    label, layer, neuron = found.chosen.nonzero().T
+    assert torch.equal(
+        profile.rate[:, layer, neuron].max(0).values, profile.rate[label, layer, neuron]
+    )
+
+
+def test_lape_may_assign_a_neuron_to_every_class_above_the_bar(profile):
+    admission = Admission(0.8)
+    one = select_neurons(profile, share=0.1, admission=admission)
+    many = select_neurons(profile, share=0.1, admission=admission, assign="multi")
+    assert torch.equal(one.chosen.any(0), many.chosen.any(0))
+    assert int(many.chosen.sum()) > int(one.chosen.sum())
+    bar = profile.rate.flatten().kthvalue(round(0.8 * profile.rate.numel())).values
+    assert torch.equal(many.chosen, many.chosen.any(0) & (profile.rate > bar))
+
+
+@pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"lape"}))
+def test_every_class_gets_its_best_neurons(profile, attribution, name):
+    found = select_neurons(profile, name, share=0.05, attribution=attribution)
+    assert (found.per, found.assign) == ("label", "multi")
+    for label in range(3):
+        score, chosen = found.score[label], found.chosen[label]
+        assert int(chosen.sum()) == how_many(0.05, 144)
+        assert score[chosen].min() >= score[~chosen].max()
+
+
+def test_of_a_whole_model_the_best_neurons_are_taken_whatever_their_class(profile):
+    found = select_neurons(profile, "mad", share=0.1, per="model", assign="argmax")
+    assert int(found.chosen.sum()) == how_many(0.1, 144)
+    best = found.score.amax(0)
+    assert best[found.chosen.any(0)].min() >= best[~found.chosen.any(0)].max()
+    assert torch.equal(
+        found.score.argmax(0)[found.chosen.any(0)],
+        found.chosen.long().argmax(0)[found.chosen.any(0)],
+    )
+    many = select_neurons(profile, "mad", share=0.1, per="model", assign="multi")
+    bar = best[found.chosen.any(0)].min()
+    assert torch.equal(many.chosen, found.score >= bar)
+
+
+def test_a_neuron_may_be_kept_to_its_best_class(profile):
+    found = select_neurons(profile, "z", share=0.2, assign="argmax")
+    assert int(found.chosen.sum(0).max()) == 1
+    assert found.chosen.flatten(1).sum(1).tolist() == [how_many(0.2, 144)] * 3
+
+
+def test_fewer_are_chosen_where_fewer_may_be(profile):
+    admission = Admission(None, int(profile.active.sum((0, 1)).max()))
+    found = select_neurons(profile, "mad", share=0.5, admission=admission)
+    allowed = int((profile.active.sum((0, 1)) >= admission.least_active).sum())
+    assert found.chosen.flatten(1).sum(1).tolist() == [allowed] * 3
+
+
+def test_ties_are_broken_by_rate_then_by_place(profile):
+    from dataclasses import replace
+
+    active = torch.zeros_like(profile.active)
+    active[0, 0, 1, 5], active[0, 0, 2, 7], active[0, 0, 0, 9] = 20, 30, 20
+    alike = replace(profile, active=active)
+    admission = Admission(None, 1)
+    chosen = [
+        select_neurons(alike, share=count / 144, admission=admission).neurons_of("anger")
+        for count in (1, 2, 3)
+    ]
+    assert [set(names) for names in chosen] == [
+        {"L2N7"}, {"L2N7", "L0N9"}, {"L2N7", "L0N9", "L1N5"}
+    ]  # fmt: skip
+
+
+def test_neurons_are_named_from_the_most_selective_on(profile):
+    found = select_neurons(profile, "cas", share=0.05)
+    names = found.neurons_of("fear")
+    values = [float(found.score[1, int(n[1]), int(n.split("N")[1])]) for n in names]
+    assert values == sorted(values, reverse=True)
+    assert len(names) == how_many(0.05, 144)
+    with pytest.raises(AxisError, match="axis 'label' has no label 'joy'"):
+        found.neurons_of("joy")
+
+
+def test_a_selection_is_saved_and_opened_again(profile, tmp_path):
+    found = select_neurons(profile)
+    found.save(tmp_path)
+    again = Selection.load(tmp_path)
+    assert torch.equal(again.score, found.score)
+    assert torch.equal(again.chosen, found.chosen)
+    assert (again.selector, again.share) == ("lape", 0.01)
+
+
+def test_overlap_is_symmetric_and_whole_with_itself():
+    generator = torch.Generator().manual_seed(0)
+    found = selection(torch.rand(4, 60, generator=generator) < 0.3)
+    between = found.jaccard()
+    assert torch.equal(between.jaccard, between.jaccard.T)
+    assert between.jaccard.diagonal().tolist() == [1.0] * 4
+    for i in range(4):
+        for j in range(4):
+            one, two = (set(found.chosen[k, 0].nonzero()[:, 0].tolist()) for k in (i, j))
+            assert float(between.jaccard[i, j]) == len(one & two) / len(one | two)
+            assert int(between.shared[i, j]) == len(one & two)
+
+
+def test_two_selections_overlap_as_their_sets_do():
+    one, two = selection([[1, 1, 0, 0]], ("anger",)), selection([[0, 1, 1, 0], [0, 0, 0, 0]])
+    between = one.jaccard(two)
+    assert (between.label, between.other_label) == (("anger",), ("a", "b"))
+    assert between.jaccard.tolist() == [[1 / 3, 0.0]]
+    assert torch.equal(two.jaccard(one).jaccard, between.jaccard.T)
+    assert bool(two.jaccard().jaccard[1, 1].isnan())
+    with pytest.raises(AxisError, match="if they have the same layers"):
+        one.jaccard(selection([[1, 0]]))
+
+
+@pytest.mark.parametrize(("sizes", "of"), [((20, 20), 100), ((46, 46), 2304), ((10, 40), 200)])
+def test_expected_overlap_is_that_of_random_sets(sizes, of):
+    rng = random.Random(1)
+    chosen = torch.zeros(2, of, dtype=torch.bool)
+    for row, size in enumerate(sizes):
+        chosen[row, rng.sample(range(of), size)] = True
+    expected = float(selection(chosen).jaccard().expected[0, 1])
+    if sizes[0] == sizes[1]:
+        assert expected == pytest.approx(sizes[0] / (2 * of - sizes[0]))
+    shared = union = 0
+    for _ in range(4000):
+        one, two = (set(rng.sample(range(of), size)) for size in sizes)
+        shared, union = shared + len(one & two), union + len(one | two)
+    assert expected == pytest.approx(shared / union, rel=0.04)
+
+
+def test_what_is_unknown_is_refused(profile):
+    with pytest.raises(AxisError, match="no selector is called 'best'; there are lape, lap"):
+        select_neurons(profile, "best")
+    unknown: list[tuple[dict[str, Any], str]] = [
+        ({"per": "head"}, "'head' is unknown; give model or label"),
+        ({"assign": "all"}, "'all' is unknown; give argmax or multi"),
+        ({"rounding": "floor"}, "'floor' is unknown; give ceil or round"),
+    ]
+    for wrong, message in unknown:
+        with pytest.raises(AxisError, match=message):
+            select_neurons(profile, **wrong)
+    with pytest.raises(DataError, match="give a quantile, or assign='argmax'"):
+        select_neurons(profile, assign="multi", admission=Admission(None))
