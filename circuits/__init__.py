@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from circuits.data.sev import contexts as contexts
     from circuits.data.sev import read as read_scenarios
     from circuits.data.sev import spread as spread
+    from circuits.data.text_files import embedded_set, read_texts
+    from circuits.data.texts import LabelledSet, LabelledText, Texts
     from circuits.errors import CircuitsError
     from circuits.export.formats import export_circuit
     from circuits.export.node_link import read_circuit, write_circuit
@@ -77,6 +79,8 @@ _HOME = {
     "circuits.data.prompts": ("Prompt", "asked", "asked_prompts", "plain", "plain_prompts"),
     "circuits.data.replies": ("Reply", "judge_replies"),
     "circuits.data.sev": ("Context", "Scenario", "contexts", "spread"),
+    "circuits.data.text_files": ("embedded_set", "read_texts"),
+    "circuits.data.texts": ("LabelledSet", "LabelledText", "Texts"),
     "circuits.errors": ("CircuitsError",),
     "circuits.export.formats": ("export_circuit",),
     "circuits.export.node_link": ("read_circuit", "write_circuit"),
@@ -148,6 +152,8 @@ __all__ = [
     "HttpJudge",
     "Importance",
     "LabelAttribution",
+    "LabelledSet",
+    "LabelledText",
     "LexiconJudge",
     "LogitDifference",
     "Measurements",
@@ -178,6 +184,7 @@ __all__ = [
     "SplitHalf",
     "Steering",
     "Study",
+    "Texts",
     "Tools",
     "VALENCES",
     "VerifiedScores",
@@ -201,6 +208,7 @@ __all__ = [
     "direction_generality",
     "edited",
     "elicit",
+    "embedded_set",
     "emotion_directions",
     "enhance",
     "entropy_null",
@@ -231,6 +239,7 @@ __all__ = [
     "random_like",
     "read_circuit",
     "read_scenarios",
+    "read_texts",
     "recovery",
     "run",
     "score_circuits",

@@ -18,6 +18,7 @@ __all__ = [
     "digest",
     "read_json",
     "read_json_lines",
+    "read_text",
     "write_atomically",
     "write_json",
     "write_json_lines",
@@ -77,7 +78,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file is missing, not UTF-8 or not JSON; names the path and the line.
     """
-    text = _read(path)
+    text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -92,7 +93,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: the file is missing or not UTF-8, or a line is not a JSON object.
     """
-    for number, line in enumerate(_read(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -104,6 +105,21 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{path}, line {number}: expected a JSON object, found {type(row).__name__}"
             )
         yield number, row
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        DataError: the file is missing or not UTF-8; names the path and the line.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
 
 
 def digest(*paths: Path) -> str:
@@ -124,13 +140,3 @@ def _odd(error: Exception) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error

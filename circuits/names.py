@@ -12,7 +12,9 @@ from typing import Final, Literal
 from circuits.errors import AxisError
 
 __all__ = [
+    "DEVICES",
     "EMOTIONS",
+    "LITERAL",
     "NEUTRAL",
     "READ_AFTER",
     "SITES",
@@ -33,6 +35,12 @@ EMOTIONS: Final = ("anger", "sadness", "happiness", "fear", "surprise", "disgust
 
 NEUTRAL: Final = "neutral"
 """What a judge answers for a text without emotion."""
+
+DEVICES: Final = ("metaphor", "sarcasm", "hyperbole", "simile")
+"""The four rhetorical devices that the project's texts use."""
+
+LITERAL: Final = "literal"
+"""The label of a text that uses no device."""
 
 VALENCES: Final = ("positive", "neutral", "negative")
 """The three valences an event can have."""

@@ -21,12 +21,13 @@ _CUES, _CLAUSES, _OLD = "emotion_cues.txt", "rhetoric_clauses.txt", "rhetoric_te
 Slots = dict[str, Callable[[], str]]
 
 
-def _kept(lines: list[str], held_out: bool) -> list[str]:
+def kept(lines: list[str], held_out: bool) -> list[str]:
     """The frames of training, or those kept for evaluation."""
     return [x for i, x in enumerate(lines) if (i % _HELD_OUT_EVERY == 3) is held_out]
 
 
-def _pick(section: str, rng: random.Random) -> str:
+def pick(section: str, rng: random.Random) -> str:
+    """A person, a place, a time and so on."""
     line = rng.choice(sections(_OLD)[section])
     if "(" not in line:
         line = rng.choice(line.split("|"))
@@ -45,17 +46,17 @@ def _slots(topics: Topics, rng: random.Random) -> Slots:
         "N": lambda: first,
         "M": noun,
         "P": lambda: pronoun,
-        "R": lambda: _pick("person", rng),
-        "W": lambda: _pick("time", rng),
-        "G": lambda: _pick("place", rng),
-        "V": lambda: _pick("vehicle", rng),
-        "J": lambda: _pick("adjective", rng),
-        "X": lambda: _pick("possessor", rng),
-        "x": lambda: _pick("possessor", rng).lower(),
+        "R": lambda: pick("person", rng),
+        "W": lambda: pick("time", rng),
+        "G": lambda: pick("place", rng),
+        "V": lambda: pick("vehicle", rng),
+        "J": lambda: pick("adjective", rng),
+        "X": lambda: pick("possessor", rng),
+        "x": lambda: pick("possessor", rng).lower(),
     }
 
 
-def _finish(text: str) -> str:
+def finish(text: str) -> str:
     """Capital letter at the start and the right form of `a`."""
     start = 1 if text.startswith('"') else 0
     text = text[:start] + text[start].upper() + text[start + 1 :]
@@ -72,9 +73,9 @@ def emotion_text(emotion: str, topics: Topics, rng: random.Random, held_out: boo
         raise ValueError(f"unknown emotion {emotion!r}")
     slots = _slots(topics, rng)
     if not held_out and rng.random() < 0.4:
-        return _finish(fill(choose(rng.choice(sections("emotion_texts.txt")[emotion]), rng), slots))
-    frame = rng.choice(_kept(sections(_CUES)["frames"], held_out))
-    return _finish(fill(frame, _cued(emotion, slots, rng)))
+        return finish(fill(choose(rng.choice(sections("emotion_texts.txt")[emotion]), rng), slots))
+    frame = rng.choice(kept(sections(_CUES)["frames"], held_out))
+    return finish(fill(frame, _cued(emotion, slots, rng)))
 
 
 def _cued(emotion: str, slots: Slots, rng: random.Random) -> Slots:
@@ -88,7 +89,7 @@ def _cued(emotion: str, slots: Slots, rng: random.Random) -> Slots:
 def emotion_drill(emotion: str, topics: Topics, rng: random.Random) -> str:
     """A short text around one cue of an emotion."""
     frame = rng.choice(sections(_CUES)["drills"])
-    return _finish(fill(frame, _cued(emotion, _slots(topics, rng), rng)))
+    return finish(fill(frame, _cued(emotion, _slots(topics, rng), rng)))
 
 
 def device_text(device: str, topics: Topics, rng: random.Random, held_out: bool = False) -> str:
@@ -97,15 +98,15 @@ def device_text(device: str, topics: Topics, rng: random.Random, held_out: bool 
         raise ValueError(f"unknown device {device!r}")
     slots = _slots(topics, rng)
     if not held_out and rng.random() < 0.25:
-        return _finish(fill(choose(rng.choice(sections(_OLD)[device]), rng), slots))
+        return finish(fill(choose(rng.choice(sections(_OLD)[device]), rng), slots))
     parts = sections(_CLAUSES)
     if device == "sarcasm":
         _add_sarcasm(slots, rng)
-        return _finish(fill(rng.choice(_kept(parts["sarcasm"], held_out)), slots))
+        return finish(fill(rng.choice(kept(parts["sarcasm"], held_out)), slots))
     starred = held_out and rng.random() < 0.5
     clauses = [line for line in parts[device] if line.startswith("*") is starred]
     slots["C"] = lambda: fill(choose(rng.choice(clauses).lstrip("*"), rng), slots)
-    return _finish(fill(rng.choice(_kept(parts["carriers"], held_out)), slots))
+    return finish(fill(rng.choice(kept(parts["carriers"], held_out)), slots))
 
 
 def _add_sarcasm(slots: Slots, rng: random.Random) -> None:
@@ -121,7 +122,7 @@ def device_drill(device: str, topics: Topics, rng: random.Random) -> str:
     _add_sarcasm(slots, rng)
     clause = fill(choose(rng.choice(parts[f"{device}.more"]), rng), slots)
     if device == "sarcasm":
-        return _finish(clause)
+        return finish(clause)
     slots["C"] = lambda: clause
-    frame = "<C>." if rng.random() < 0.5 else rng.choice(_kept(parts["carriers"], held_out=False))
-    return _finish(fill(frame, slots))
+    frame = "<C>." if rng.random() < 0.5 else rng.choice(kept(parts["carriers"], held_out=False))
+    return finish(fill(frame, slots))
