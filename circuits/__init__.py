@@ -65,11 +65,20 @@ if TYPE_CHECKING:
     from circuits.planted.selective import SelectivePlant, plant_selective
     from circuits.provenance import Provenance
     from circuits.records import Record
+    from circuits.selective.adaptive import Adaptive, adaptive_masking
+    from circuits.selective.asking import Asking
     from circuits.selective.attribution import LabelAttribution, label_attribution
     from circuits.selective.consistency import EntropyNull, SplitHalf, entropy_null, split_half
+    from circuits.selective.cross import CrossSignal, cross_signal
+    from circuits.selective.evaluation import MaskEffects, mask_effects
+    from circuits.selective.feedback import Schedule
+    from circuits.selective.masks import Mask
+    from circuits.selective.paired import PairedEffects, paired_effects
     from circuits.selective.profile import Profile, profile_texts
     from circuits.selective.selection import Association, Selection, select_neurons
     from circuits.selective.selectors import Admission
+    from circuits.selective.steering import Induction, induce
+    from circuits.selective.sweeps import Ranges, RangeSweep, depth_profile, range_sweep
 
 _HOME = {
     "circuits.assets": ("shipped",),
@@ -121,18 +130,29 @@ _HOME = {
     "circuits.planted.selective": ("SelectivePlant", "plant_selective"),
     "circuits.provenance": ("Provenance",),
     "circuits.records": ("Record",),
+    "circuits.selective.adaptive": ("Adaptive", "adaptive_masking"),
+    "circuits.selective.asking": ("Asking",),
     "circuits.selective.attribution": ("LabelAttribution", "label_attribution"),
     "circuits.selective.consistency": ("EntropyNull", "SplitHalf", "entropy_null", "split_half"),
+    "circuits.selective.cross": ("CrossSignal", "cross_signal"),
+    "circuits.selective.evaluation": ("MaskEffects", "mask_effects"),
+    "circuits.selective.feedback": ("Schedule",),
+    "circuits.selective.masks": ("Mask",),
+    "circuits.selective.paired": ("PairedEffects", "paired_effects"),
     "circuits.selective.profile": ("Profile", "profile_texts"),
     "circuits.selective.selection": ("Association", "Selection", "select_neurons"),
     "circuits.selective.selectors": ("Admission",),
+    "circuits.selective.steering": ("Induction", "induce"),
+    "circuits.selective.sweeps": ("RangeSweep", "Ranges", "depth_profile", "range_sweep"),
 }
 _OTHER = {"read_scenarios": ("circuits.data.sev", "read"), "plot": ("circuits.plot", None)}
 _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _OTHER
 
 __all__ = [
+    "Adaptive",
     "Add",
     "Admission",
+    "Asking",
     "Association",
     "Attenuate",
     "Bench",
@@ -142,6 +162,7 @@ __all__ = [
     "CircuitsError",
     "Context",
     "Cost",
+    "CrossSignal",
     "Directions",
     "EMOTIONS",
     "Edge",
@@ -154,14 +175,18 @@ __all__ = [
     "LabelAttribution",
     "LabelledSet",
     "LabelledText",
+    "Induction",
     "LexiconJudge",
     "LogitDifference",
+    "Mask",
+    "MaskEffects",
     "Measurements",
     "Modulation",
     "NeuronEffects",
     "Node",
     "NodeScores",
     "Pair",
+    "PairedEffects",
     "PathEffects",
     "Plan",
     "Plant",
@@ -169,6 +194,8 @@ __all__ = [
     "Projection",
     "Prompt",
     "Provenance",
+    "RangeSweep",
+    "Ranges",
     "Receipt",
     "Record",
     "Recovery",
@@ -177,6 +204,7 @@ __all__ = [
     "ReplyLikelihood",
     "Scale",
     "Scenario",
+    "Schedule",
     "Scoring",
     "Selection",
     "SelectivePlant",
@@ -188,6 +216,7 @@ __all__ = [
     "Tools",
     "VALENCES",
     "VerifiedScores",
+    "adaptive_masking",
     "arrange",
     "asked",
     "asked_prompts",
@@ -202,6 +231,8 @@ __all__ = [
     "contexts",
     "core",
     "counted",
+    "cross_signal",
+    "depth_profile",
     "describe_model",
     "differences",
     "direct_effects",
@@ -217,13 +248,16 @@ __all__ = [
     "export_circuit",
     "head_effects",
     "head_patching_cost",
+    "induce",
     "judge_replies",
     "label_attribution",
     "load_model",
     "make_pair",
     "make_pairs",
+    "mask_effects",
     "neuron_effects",
     "open_judge",
+    "paired_effects",
     "patch_heads",
     "patch_parts",
     "patch_sites",
@@ -237,6 +271,7 @@ __all__ = [
     "profile_texts",
     "projection",
     "random_like",
+    "range_sweep",
     "read_circuit",
     "read_scenarios",
     "read_texts",

@@ -1,15 +1,20 @@
+import dataclasses
 import importlib.util
 import random
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from circuits.data.prompts import EMOTION_REQUEST
-from circuits.data.texts import LabelledText, Split, Texts
+from circuits.data.texts import SPLITS, LabelledSet, LabelledText, Split, Texts
 from circuits.model.protocol import Model
+from circuits.names import component
+from circuits.planted.selective import SelectivePlant, plant_selective
 from circuits.provenance import Provenance
 from circuits.selective.profile import Profile, profile_texts
+from circuits.selective.selection import Selection, select_neurons
 
 WORDS = ("door", "river", "cat", "late", "train", "letter", "storm", "bread", "they", "ran")
 CUES = {"anger": ("furious", "shouted"), "fear": ("afraid", "hid"), "sadness": ("wept", "lonely")}
@@ -54,3 +59,39 @@ def make_texts():
 def profile(llama: Model, texts: Texts) -> Profile:
     """Of the random model."""
     return profile_texts(llama, texts, EMOTION_REQUEST, Provenance(), n_shuffles=3)
+
+
+@pytest.fixture(scope="session")
+def planted() -> SelectivePlant:
+    """A model of which two neurons for each of three classes are known."""
+    return plant_selective(0, labels=tuple(CUES))
+
+
+@pytest.fixture(scope="session")
+def planted_set(planted: SelectivePlant) -> LabelledSet:
+    """Texts of its classes."""
+    train, dev, test = (
+        planted.texts(count, split=split)
+        for count, split in zip((6, 5, 8), SPLITS, strict=True)
+    )
+    return LabelledSet("planted", EMOTION_REQUEST, train, dev, test)
+
+
+@pytest.fixture(scope="session")
+def planted_profile(planted: SelectivePlant, planted_set: LabelledSet) -> Profile:
+    return profile_texts(
+        planted.model, planted_set.train, EMOTION_REQUEST, Provenance(), n_shuffles=1
+    )
+
+
+@pytest.fixture(scope="session")
+def planted_selection(planted: SelectivePlant, planted_profile: Profile) -> Selection:
+    """The known neurons of every class."""
+    found = select_neurons(planted_profile, "mad", share=0.01)
+    chosen = torch.zeros_like(found.chosen)
+    for place, names in enumerate(planted.selective):
+        for part in map(component, names):
+            assert part.layer is not None
+            assert part.index is not None
+            chosen[place, part.layer, part.index] = True
+    return dataclasses.replace(found, chosen=chosen)

@@ -1,0 +1,309 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from circuits.data.prompts import asked_prompts, questions
+from circuits.data.replies import Reply
+from circuits.data.texts import LabelledSet, LabelledText, Texts
+from circuits.errors import AxisError, DataError, ModelError
+from circuits.model.choices import choice_logs
+from circuits.model.edits import edited
+from circuits.model.likelihood import reply_losses
+from circuits.planted.selective import SelectivePlant
+from circuits.provenance import Provenance
+from circuits.selective.asking import Answers, Asking, ask_masked, places_of, taken
+from circuits.selective.evaluation import MaskEffects, effects_of, mask_effects
+from circuits.selective.masks import Mask, edits_of
+from circuits.selective.profile import Profile
+from circuits.selective.selection import Selection
+
+HOW = Asking(per_label=8, draws=20)
+
+
+@pytest.fixture(scope="module")
+def neutral(contexts) -> list[Reply]:
+    return [Reply(prompt, "Fine by me.", 3, "neutral") for prompt in asked_prompts(contexts[:2])]
+
+
+@pytest.fixture(scope="module")
+def effects(
+    planted: SelectivePlant,
+    planted_set: LabelledSet,
+    planted_selection: Selection,
+    planted_profile: Profile,
+    neutral: list[Reply],
+) -> MaskEffects:
+    return mask_effects(
+        planted.model, planted_set, planted_selection, planted_profile, Mask("zero"), neutral,
+        how=HOW,
+    )  # fmt: skip
+
+
+def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Answers:
+    """Answers that no model gave: five texts of every class, random log-probabilities."""
+    random = torch.Generator().manual_seed(seed)
+    label = ("anger", "fear", "sadness")[:n_labels]
+    rows = tuple(LabelledText(f"{name} {i}", name) for i in range(5) for name in label)
+
+    def logs(*shape: int) -> Tensor:
+        return torch.randn(*shape, len(rows), n_labels, generator=random).log_softmax(-1)
+
+    return Answers(
+        Texts("test", label, rows), label, logs(), logs(n_labels), logs(draws, n_labels),
+        torch.arange(1, n_labels + 1),
+    )  # fmt: skip
+
+
+def effects_from(answers: Answers) -> MaskEffects:
+    ones = torch.ones(len(answers.label))
+    return effects_of(answers, (ones, ones), Mask("zero"), 0, Provenance())
+
+
+@pytest.fixture(scope="module")
+def by_default(planted: SelectivePlant, planted_set, planted_selection, planted_profile) -> int:
+    """The class that is named when no selective neuron is left: its accuracy cannot fall."""
+    edits = edits_of(Mask("zero"), planted_selection.chosen.any(0), planted_profile, "fear")
+    prompts = questions(planted_set.test.rows, planted_set.request)
+    logs = choice_logs(planted.model, prompts, planted_set.label, edits=edits)
+    (only,) = logs.argmax(-1).unique().tolist()
+    return only
+
+
+def test_masking_the_planted_neurons_of_a_class_costs_that_class_and_no_other(
+    effects: MaskEffects, by_default: int
+):
+    falling = torch.arange(3) != by_default
+    assert effects.base.tolist() == [100.0] * 3
+    assert bool((effects.own[falling] < -50).all())
+    assert effects.change[~torch.eye(3, dtype=torch.bool)].abs().max() == 0
+    assert effects.supported.tolist() == falling.tolist()
+    assert effects.n_neurons.tolist() == [2, 2, 2]
+    assert torch.equal(effects.selectivity, -effects.own)
+
+
+def test_the_log_probability_falls_even_for_the_class_that_is_named_by_default(
+    effects: MaskEffects, by_default: int
+):
+    own = effects.log_change.diagonal()
+    others = effects.log_change[~torch.eye(3, dtype=torch.bool)]
+    assert float(effects.own[by_default]) == 0
+    assert bool((own < -0.5).all())
+    assert float(others.min()) > -0.1
+
+
+def test_random_sets_of_the_planted_model_cost_nothing(effects: MaskEffects, by_default: int):
+    assert effects.random_change.shape == (20, 3)
+    assert effects.random_change.abs().max() == 0
+    p, corrected = [1 / 21] * 3, [3 / 21] * 3
+    p[by_default] = corrected[by_default] = 1.0
+    assert effects.random_p.tolist() == pytest.approx(p)
+    assert effects.corrected_p.tolist() == pytest.approx(corrected)
+
+
+def test_the_matrix_is_that_of_masks_put_on_one_class_and_one_text_at_a_time(
+    effects: MaskEffects,
+    planted: SelectivePlant,
+    planted_set: LabelledSet,
+    planted_selection: Selection,
+    planted_profile: Profile,
+):
+    test, label = planted_set.test, planted_set.label
+
+    def named(edits) -> list[str]:
+        found = []
+        for row in test.rows:
+            logs = choice_logs(
+                planted.model, questions([row], planted_set.request), label, edits=edits
+            )
+            found.append(label[int(logs.argmax())])
+        return found
+
+    plain = named(())
+    for e, masked in enumerate(label):
+        chosen = planted_selection.chosen[e]
+        after = named(edits_of(Mask("zero"), chosen, planted_profile, masked))
+        for t, true in enumerate(label):
+            rows = [i for i, row in enumerate(test.rows) if row.label == true]
+            lost = sum((after[i] == true) - (plain[i] == true) for i in rows)
+            assert float(effects.change[e, t]) == pytest.approx(100 * lost / len(rows))
+            for j, judged in enumerate(label):
+                assert int(effects.predicted[e, t, j]) == sum(after[i] == judged for i in rows)
+
+
+def test_perplexities_are_those_of_replies_read_under_the_mask(
+    effects: MaskEffects, planted, planted_selection, planted_profile, neutral
+):
+    prompts, texts = [r.prompt for r in neutral], [r.text for r in neutral]
+    plain = reply_losses(planted.model, prompts, texts).mean()
+    for e, label in enumerate(effects.label):
+        edits = edits_of(Mask("zero"), planted_selection.chosen[e], planted_profile, label)
+        with edited(planted.model, edits):
+            masked = reply_losses(planted.model, prompts, texts).mean()
+        assert float(effects.perplexity_ratio[e]) == pytest.approx(
+            float((masked - plain).exp()), rel=1e-4
+        )
+    assert effects.random_perplexity_ratio.tolist() == pytest.approx([1.0] * 3, rel=0.05)
+
+
+def test_histograms_add_up_to_the_texts(effects: MaskEffects):
+    assert torch.equal(effects.base_predicted.sum(1), effects.n_texts)
+    assert torch.equal(effects.predicted.sum(2), effects.n_texts.expand(3, -1))
+    right = effects.base_predicted.diagonal() / effects.n_texts
+    torch.testing.assert_close(100.0 * right.double(), effects.base)
+
+
+def test_an_empty_mask_changes_nothing_and_is_no_better_than_chance(
+    planted: SelectivePlant, planted_set, planted_selection, planted_profile, neutral
+):
+    empty = replace(planted_selection, chosen=torch.zeros_like(planted_selection.chosen))
+    found = mask_effects(
+        planted.model, planted_set, empty, planted_profile, Mask("zero"), neutral, how=HOW
+    )
+    for name in ("change", "low", "high", "log_change", "random_change"):
+        assert getattr(found, name).abs().max() == 0
+    assert found.random_p.tolist() == found.corrected_p.tolist() == [1.0] * 3
+    assert found.perplexity_ratio.tolist() == found.random_perplexity_ratio.tolist() == [1.0] * 3
+    assert not found.supported.any()
+    assert torch.equal(found.predicted, found.base_predicted.expand(3, -1, -1))
+
+
+def test_beside_everything_there_is_no_random_set(planted_set, planted_selection):
+    everything = torch.ones_like(planted_selection.chosen)
+    with pytest.raises(ModelError, match="^layer 0 has 48 chosen neurons and only 0 others"):
+        ask_masked(
+            lambda texts, edits: torch.zeros(len(texts), 3), planted_set.test,
+            replace(planted_selection, chosen=everything),
+            lambda chosen, label, places: (), HOW, beside=lambda label: [],
+        )  # fmt: skip
+
+
+def test_a_resample_mask_hits_the_class_as_well(
+    planted: SelectivePlant, planted_set, planted_selection, planted_profile, neutral, by_default
+):
+    found = mask_effects(
+        planted.model, planted_set, planted_selection, planted_profile, Mask("resample"), neutral,
+        how=Asking(per_label=6, draws=3),
+    )  # fmt: skip
+    assert bool((found.own[torch.arange(3) != by_default] < -20).all())
+    assert bool((found.log_change.diagonal() < 0).all())
+    assert found.perplexity_ratio.isnan().all()
+
+
+def test_changes_are_counted_by_hand():
+    answers = some_answers()
+    found = effects_from(answers)
+    truth = answers.truth.tolist()
+    for e in range(3):
+        for t in range(3):
+            rows = [i for i in range(15) if truth[i] == t]
+            before = sum(int(answers.base[i].argmax()) == t for i in rows)
+            after = sum(int(answers.masked[e, i].argmax()) == t for i in rows)
+            assert float(found.change[e, t]) == pytest.approx(100 * (after - before) / 5)
+            logs = [float(answers.masked[e, i, t] - answers.base[i, t]) for i in rows]
+            assert float(found.log_change[e, t]) == pytest.approx(sum(logs) / 5, abs=1e-6)
+        rows = [i for i in range(15) if truth[i] == e]
+        before = sum(int(answers.base[i].argmax()) == e for i in rows)
+        as_low = 0
+        for draw in range(6):
+            after = sum(int(answers.random[draw, e, i].argmax()) == e for i in rows)
+            assert float(found.random_change[draw, e]) == pytest.approx(100 * (after - before) / 5)
+            as_low += 100 * (after - before) / 5 <= float(found.change[e, e]) + 1e-9
+        assert float(found.random_p[e]) == pytest.approx((1 + as_low) / 7)
+    assert bool((found.low <= found.change).all())
+    assert bool((found.change <= found.high).all())
+
+
+def test_random_sets_are_judged_by_texts_of_their_own_class_only():
+    answers = some_answers()
+    blind = answers.random.clone()
+    for place in range(3):
+        blind[:, place, answers.truth != place] = torch.nan
+    torch.testing.assert_close(
+        effects_from(replace(answers, random=blind)).random_change,
+        effects_from(answers).random_change,
+    )
+
+
+def test_permuting_the_classes_permutes_the_matrix():
+    answers, order = some_answers(), [2, 0, 1]
+    label = tuple(answers.label[i] for i in order)
+    permuted = Answers(
+        replace(answers.texts, label=label), label, answers.base[:, order],
+        answers.masked[order][..., order], answers.random[:, order][..., order],
+        answers.n_neurons[order],
+    )  # fmt: skip
+    found, expected = effects_from(permuted), effects_from(answers)
+    torch.testing.assert_close(found.change, expected.change[order][:, order])
+    assert torch.equal(found.predicted, expected.predicted[order][:, order][..., order])
+    torch.testing.assert_close(found.random_p, expected.random_p[order])
+    torch.testing.assert_close(found.selectivity, expected.selectivity[order])
+
+
+def test_own_other_and_selectivity_are_read_off_the_matrix():
+    found = replace(
+        effects_from(some_answers()),
+        change=torch.tensor([[-30.0, -5.0, 1.0], [-20.0, -10.0, 0.0], [0.0, 0.0, -8.0]]),
+        random_change=torch.tensor([[-1.0, 0.0, -9.0]] * 6),
+    )
+    assert found.own.tolist() == [-30.0, -10.0, -8.0]
+    assert found.largest_other.tolist() == [-5.0, -20.0, 0.0]
+    assert found.selectivity.tolist() == [28.0, 0.0, 8.0]
+    # The second falls more elsewhere, the third no more than random sets do.
+    assert found.supported.tolist() == [True, False, False]
+    assert found.sel(label="sadness").own.tolist() == [-8.0]
+
+
+def asking_of(texts: Texts) -> tuple[list[Sequence[str]], Answers]:
+    """What is asked about, of a model that is never there."""
+    seen: list[Sequence[str]] = []
+
+    def ask(some: Texts, edits) -> Tensor:
+        seen.append([row.text for row in some.rows])
+        return torch.zeros(len(some), len(some.label))
+
+    chosen = torch.zeros(3, 2, 8, dtype=torch.bool)
+    chosen[:2, 0, 0] = True
+    selection = Selection(
+        Provenance(), chosen.double(), chosen, texts.label, (0, 1), tuple(range(8)), "mad", 0.1,
+        "label", "multi",
+    )  # fmt: skip
+    answers = ask_masked(
+        ask, texts, selection, lambda chosen, label, places: (), Asking(draws=4),
+        beside=lambda label: places_of(texts, label),
+    )  # fmt: skip
+    return seen, answers
+
+
+def test_all_texts_are_asked_once_per_class_and_random_sets_about_their_own_class():
+    texts = some_answers().texts
+    seen, answers = asking_of(texts)
+    # Once as it is; two classes have neurons, each with four random sets.
+    assert [len(own) for own in seen] == [15, 15, 5, 5, 5, 5, 15, 5, 5, 5, 5]
+    assert seen[2] == [row.text for row in texts.of("anger").rows]
+    assert answers.random[:, 0].isnan().any(-1).sum(-1).tolist() == [10] * 4
+
+
+def test_a_class_without_texts_another_split_and_foreign_neurons_are_refused(
+    planted, planted_set, planted_selection, planted_profile, neutral
+):
+    with pytest.raises(DataError, match="^there are no test texts of class 'fear'"):
+        taken(planted_set.test.of("anger", "sadness"), "test", 4)
+    with pytest.raises(DataError, match="^test texts are wanted here, found dev texts"):
+        taken(planted_set.dev, "test", 4)
+    foreign = replace(planted_selection, label=("anger", "joy", "fear"))
+    with pytest.raises(AxisError, match="^neurons of 'joy' were selected"):
+        mask_effects(planted.model, planted_set, foreign, planted_profile, Mask(), neutral)
+    with pytest.raises(DataError, match="^there are no neutral replies"):
+        mask_effects(planted.model, planted_set, planted_selection, planted_profile, Mask(), [])
+    with pytest.raises(DataError, match="^0 texts per class and 40 random sets"):
+        Asking(per_label=0)
+
+
+def test_a_saved_matrix_is_read_again(effects: MaskEffects, tmp_path):
+    effects.save(tmp_path)
+    again = MaskEffects.load(tmp_path)
+    assert torch.equal(again.change, effects.change)
+    assert (again.mask, again.label) == ("zero", effects.label)

@@ -1,0 +1,86 @@
+"""Everything once, from texts to records, on the embedded model."""
+
+import pytest
+import torch
+
+from circuits.data.prompts import EMOTION_REQUEST, plain_prompts
+from circuits.data.replies import Reply
+from circuits.data.texts import LabelledSet, LabelledText, Split, Texts
+from circuits.model.protocol import Model
+from circuits.model.receipts import counted
+from circuits.provenance import Provenance
+from circuits.selective.adaptive import adaptive_masking
+from circuits.selective.asking import Asking
+from circuits.selective.cross import cross_signal
+from circuits.selective.evaluation import mask_effects
+from circuits.selective.feedback import Schedule
+from circuits.selective.masks import KINDS, Mask
+from circuits.selective.profile import Profile, profile_texts
+from circuits.selective.selection import Selection, select_neurons
+from circuits.selective.steering import induce
+from circuits.selective.sweeps import Ranges, range_sweep
+
+HOW = Asking(per_label=2, draws=2)
+SAID = {
+    "anger": "I am furious that {} again, how dare they!",
+    "fear": "I was trembling and terrified because {} again.",
+    "happiness": "What a joy, I am so glad that {} again!",
+}
+EVENTS = (
+    "the door was left open", "the neighbours called", "my brother came home", "the train was late",
+    "they sold the house", "it rained all day",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def texts() -> LabelledSet:
+    def split(name: Split, events: tuple[str, ...]) -> Texts:
+        rows = [LabelledText(said.format(e), label) for label, said in SAID.items() for e in events]
+        return Texts(name, tuple(SAID), tuple(rows))
+
+    return LabelledSet(
+        "said", EMOTION_REQUEST, split("train", EVENTS[:2]), split("dev", EVENTS[2:4]),
+        split("test", EVENTS[4:]),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def profile(mini: Model, texts: LabelledSet) -> Profile:
+    return profile_texts(mini, texts.train, EMOTION_REQUEST, Provenance(), n_shuffles=1)
+
+
+@pytest.fixture(scope="module")
+def selection(profile: Profile) -> Selection:
+    return select_neurons(profile, "mad", share=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mask_is_measured(mini, texts, selection, profile, contexts, kind):
+    neutral = [Reply(prompt, "I see.", 2, "neutral") for prompt in plain_prompts(contexts[:2])]
+    mask = Mask(kind, 0.5)
+    found = mask_effects(mini, texts, selection, profile, mask, neutral, how=HOW)
+    assert found.n_neurons.tolist() == [47] * 3
+    assert found.n_texts.tolist() == [2] * 3
+    assert bool((found.log_change != 0).all())
+    assert bool((found.low <= found.change).all() and (found.change <= found.high).all())
+    assert bool(found.perplexity_ratio.isnan().all()) == (kind == "resample")
+
+
+def test_the_request_is_read_once_per_mask(mini, texts, selection, profile, contexts):
+    neutral = [Reply(plain_prompts(contexts[:1])[0], "I see.", 2, "neutral")]
+    with counted() as receipt:
+        mask_effects(mini, texts, selection, profile, Mask(), neutral, how=HOW)
+    # As it is, three masks, six random sets; and one reply, which each of these reads as well.
+    assert receipt.passes == 10 + 10
+
+
+def test_the_loop_the_sweep_and_the_signals_run(mini, texts, selection, profile):
+    parts = mini, texts, selection, profile
+    grown = adaptive_masking(*parts, schedule=Schedule(steps=2), how=HOW)
+    assert grown.trajectory.shape == (3, 2)
+    swept = range_sweep(*parts, Mask(), ranges=Ranges((0.5,)), how=HOW)
+    assert torch.equal(swept.n_neurons[:, :3].sum(1), swept.n_neurons[:, 3])
+    induced = induce(*parts, doses=(0.0, 2.0), how=HOW)
+    assert induced.rate.shape == (3, 2)
+    crossed = cross_signal(*parts, doses=(0.5,), how=HOW)
+    assert crossed.dose.unique().tolist() == [0.5]

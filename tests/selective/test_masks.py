@@ -1,0 +1,215 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from circuits.data.prompts import EMOTION_REQUEST, questions
+from circuits.data.texts import Texts
+from circuits.errors import AxisError, ModelError
+from circuits.model.choices import choice_logs
+from circuits.model.edits import Replace
+from circuits.model.protocol import Model
+from circuits.selective.masks import Mask, core, edits_of, gaps, masking, matched_sets
+from circuits.selective.profile import Profile
+
+
+def some_neurons(profile: Profile, count: int = 9, seed: int = 0) -> Tensor:
+    shape = (len(profile.layer), len(profile.neuron))
+    order = torch.randperm(shape[0] * shape[1], generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(shape, dtype=torch.bool)
+    chosen.view(-1)[order[:count]] = True
+    return chosen
+
+
+def some_activation(profile: Profile) -> Tensor:
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(2, 4, len(profile.neuron), generator=random)
+
+
+def masked_by_hand(mask: Mask, profile: Profile, label: str, value: float, unit: tuple[int, int]):
+    """One activation of one neuron, as the specification words it."""
+    tokens = profile.tokens.sum(0)
+    means = [float(profile.total[:, e, *unit].sum() / tokens[e]) for e in range(len(profile.label))]
+    largest = float(profile.largest[:, *unit].max())
+    if mask.kind == "zero":
+        return 0.0
+    if mask.kind == "mean":
+        return sum(means) / len(means)
+    if mask.kind == "gain":
+        return (1 + mask.strength) * value
+    size = value if mask.kind == "attenuate" else means[profile.label.index(label)]
+    ratio = 0.0 if largest == 0 else min(1.0, abs(size) / largest)
+    return value * (1 - mask.strength * ratio)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [Mask("zero"), Mask("mean"), Mask("gain", 0.5), Mask("attenuate", 0.7), Mask("static", 0.7)],
+)
+def test_a_mask_changes_the_chosen_neurons_as_its_formula_says_and_no_other(
+    profile: Profile, mask: Mask
+):
+    chosen, activation = some_neurons(profile), some_activation(profile)
+    edits = edits_of(mask, chosen, profile, "fear")
+    assert [edit.layer for edit in edits] == chosen.any(1).nonzero()[:, 0].tolist()
+    assert {(edit.site, edit.positions, edit.when) for edit in edits} == {("post", "all", "every")}
+    for edit in edits:
+        expected = activation.clone()
+        for neuron in chosen[edit.layer].nonzero()[:, 0].tolist():
+            for row, pos in [(r, p) for r in range(2) for p in range(4)]:
+                value = float(activation[row, pos, neuron])
+                unit = (edit.layer, neuron)
+                expected[row, pos, neuron] = masked_by_hand(mask, profile, "fear", value, unit)
+        torch.testing.assert_close(edit.apply(activation), expected)
+
+
+def test_no_chosen_neuron_means_no_edit(profile: Profile):
+    nothing = torch.zeros(len(profile.layer), len(profile.neuron), dtype=torch.bool)
+    assert edits_of(Mask("zero"), nothing, profile, "fear") == []
+
+
+@pytest.mark.parametrize("kind", ["attenuate", "static"])
+def test_attenuation_by_nothing_changes_nothing(profile: Profile, kind):
+    activation = some_activation(profile)
+    for edit in edits_of(Mask(kind, 0.0), some_neurons(profile), profile, "fear"):
+        assert torch.equal(edit.apply(activation), activation)
+
+
+@pytest.mark.parametrize("kind", ["attenuate", "static"])
+def test_attenuation_neither_amplifies_nor_flips_a_sign(profile: Profile, kind):
+    # Activations far above the largest one that was seen.
+    activation = 100 * some_activation(profile)
+    for edit in edits_of(Mask(kind, 1.0), some_neurons(profile, 40), profile, "fear"):
+        masked = edit.apply(activation)
+        assert bool((masked.abs() <= activation.abs()).all())
+        assert bool((masked * activation >= 0).all())
+
+
+def test_full_static_attenuation_of_a_neuron_at_its_largest_is_the_zero_mask(profile: Profile):
+    mean = profile.mean[profile.index("label", "fear")].abs()
+    steady = replace(profile, peak=mean.expand_as(profile.peak).clone())
+    chosen, activation = some_neurons(profile), some_activation(profile)
+    pairs = zip(
+        edits_of(Mask("static", 1.0), chosen, steady, "fear"),
+        edits_of(Mask("zero"), chosen, steady, "fear"),
+        strict=True,
+    )
+    for full, zero in pairs:
+        torch.testing.assert_close(full.apply(activation), zero.apply(activation))
+
+
+def test_a_neuron_that_was_never_active_is_not_attenuated(profile: Profile):
+    silent = replace(profile, peak=torch.zeros_like(profile.peak))
+    activation = some_activation(profile)
+    for edit in edits_of(Mask("attenuate", 1.0), some_neurons(profile), silent, "fear"):
+        assert torch.equal(edit.apply(activation), activation)
+
+
+def test_masks_that_do_not_exist_or_would_flip_signs_are_refused(profile: Profile):
+    with pytest.raises(AxisError, match="^no mask is called 'blur'; masks are zero, mean"):
+        Mask("blur")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        ModelError, match="^a mask of kind attenuate and strength 1.1 was asked for"
+    ):
+        Mask("attenuate", 1.1)
+    with pytest.raises(ModelError, match="give -1 to 1e\\+06"):
+        Mask("gain", -1.5)
+    with pytest.raises(AxisError, match="has no label 'joy'"):
+        edits_of(Mask("zero"), some_neurons(profile), profile, "joy")
+    with pytest.raises(ModelError, match="takes activations from other texts; use masking"):
+        edits_of(Mask("resample"), some_neurons(profile), profile, "fear")
+
+
+def test_resampling_gives_a_text_the_activations_of_its_donor_whoever_else_is_asked_about(
+    llama: Model, profile: Profile, make_texts
+):
+    texts: Texts = make_texts((2, 2, 2), split="test")
+    chosen = some_neurons(profile, 60)
+    edits_on = masking(llama, Mask("resample"), profile, texts, EMOTION_REQUEST, seed=3)
+    prompts = questions(texts.rows, EMOTION_REQUEST)
+
+    def answers(places: list[int]) -> Tensor:
+        edits = edits_on(chosen, "fear", places)
+        return choice_logs(llama, [prompts[i] for i in places], texts.label, edits=edits)
+
+    everyone, some = answers(list(range(6))), answers([4, 1])
+    torch.testing.assert_close(some, everyone[[4, 1]], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(everyone, choice_logs(llama, prompts, texts.label), atol=1e-2)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 5))
+def test_random_sets_have_the_same_layers_and_share_no_neuron_with_the_set(
+    seed: int, count: int, draws: int
+):
+    random = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(4, 16, dtype=torch.bool)
+    chosen.view(-1)[torch.randperm(64, generator=random)[:count]] = True
+    if bool((chosen.sum(1) > 8).any()):
+        return
+    drawn = matched_sets(chosen, draws, random)
+    assert drawn.shape == (draws, 4, 16)
+    assert torch.equal(drawn.sum(2), chosen.sum(1).expand(draws, -1))
+    assert not bool((drawn & chosen).any())
+
+
+def test_random_sets_are_drawn_from_all_others_alike():
+    chosen = torch.zeros(1, 6, dtype=torch.bool)
+    chosen[0, :2] = True
+    drawn = matched_sets(chosen, 3000, torch.Generator().manual_seed(0))
+    rate = drawn.double().mean(0)[0]
+    assert rate[:2].tolist() == [0, 0]
+    assert rate[2:].tolist() == pytest.approx([0.5] * 4, abs=0.04)
+
+
+def test_a_layer_with_too_few_others_is_named():
+    chosen = torch.zeros(3, 8, dtype=torch.bool)
+    chosen[1, :5] = True
+    with pytest.raises(ModelError, match="^layer 1 has 5 chosen neurons and only 3 others"):
+        matched_sets(chosen, 2, torch.Generator())
+
+
+def test_a_gap_is_the_distance_of_the_means_over_the_mean_size(profile: Profile):
+    found = gaps(profile, "fear")
+    tokens = profile.tokens.sum(0)
+    for layer, neuron in [(0, 0), (1, 7), (2, 47)]:
+        means = [float(profile.total[:, e, layer, neuron].sum() / tokens[e]) for e in range(3)]
+        sizes = [float(profile.absolute[:, e, layer, neuron].sum() / tokens[e]) for e in range(3)]
+        own = profile.label.index("fear")
+        others = [mean for e, mean in enumerate(means) if e != own]
+        expected = abs(means[own] - sum(others) / 2) / (sum(sizes) / 3 + 1e-6)
+        assert float(found[layer, neuron]) == pytest.approx(expected)
+
+
+def test_gaps_are_not_negative_and_finite_where_nothing_is_active(profile: Profile):
+    silent = replace(
+        profile, total=torch.zeros_like(profile.total), absolute=torch.zeros_like(profile.absolute)
+    )
+    assert torch.equal(gaps(silent, "fear"), torch.zeros_like(gaps(silent, "fear")))
+    assert bool((gaps(profile, "fear") >= 0).all())
+
+
+def test_a_neuron_of_another_scale_has_the_same_gap(profile: Profile):
+    scaled = replace(profile, total=1000 * profile.total, absolute=1000 * profile.absolute)
+    torch.testing.assert_close(gaps(scaled, "fear"), gaps(profile, "fear"), rtol=1e-3, atol=1e-3)
+
+
+@given(st.integers(0, 100), st.integers(0, 20))
+def test_a_larger_share_of_the_pool_contains_the_smaller_one(seed: int, steps: int):
+    random = torch.Generator().manual_seed(seed)
+    gap, pool = torch.rand(3, 20, generator=random), torch.rand(3, 20, generator=random) < 0.4
+    few, many = core(gap, pool, steps / 20), core(gap, pool, min(1.0, (steps + 1) / 20))
+    assert not bool((few & ~many).any())
+    assert not bool((many & ~pool).any())
+    assert int(few.sum()) == -(-steps * int(pool.sum()) // 20)
+    if bool(few.any()) and bool((pool & ~few).any()):
+        assert gap[few].min() >= gap[pool & ~few].max()
+
+
+def test_the_edit_of_a_zero_mask_writes_zeros(profile: Profile):
+    (edit, *_) = edits_of(Mask("zero"), some_neurons(profile), profile, "fear")
+    assert isinstance(edit, Replace)
+    assert not bool(edit.value.any())

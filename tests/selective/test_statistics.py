@@ -1,0 +1,142 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from circuits.selective.statistics import (
+    above,
+    below,
+    by_class,
+    counts,
+    gains,
+    hits,
+    holm,
+    interval,
+    intervals,
+)
+
+PROBABILITIES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
+
+
+def some_logs(n_texts: int, n_labels: int, seed: int = 0) -> Tensor:
+    return torch.randn(n_texts, n_labels, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_hit_is_a_text_whose_own_label_is_the_most_likely_one():
+    logs, truth = some_logs(30, 4), torch.arange(30) % 4
+    by_hand = [int(row.argmax()) == int(true) for row, true in zip(logs, truth, strict=True)]
+    assert hits(logs, truth).tolist() == by_hand
+
+
+def test_counts_of_named_labels_add_up_to_the_texts_of_every_class():
+    logs, truth = some_logs(30, 4), torch.arange(30) % 4
+    table = torch.zeros(4, 4, dtype=torch.long)
+    for row, true in zip(logs, truth, strict=True):
+        table[true, row.argmax()] += 1
+    assert torch.equal(counts(logs, truth), table)
+    assert counts(logs, truth).sum(1).tolist() == torch.bincount(truth, minlength=4).tolist()
+
+
+def test_a_change_is_the_difference_of_the_accuracies_counted_by_hand():
+    base, masked, truth = some_logs(40, 3), some_logs(40, 3, seed=1), torch.arange(40) % 3
+    change = by_class(gains(masked, base, truth), truth, 3)
+    for place in range(3):
+        rows = [i for i in range(40) if truth[i] == place]
+        before = sum(int(base[i].argmax()) == place for i in rows) / len(rows)
+        after = sum(int(masked[i].argmax()) == place for i in rows) / len(rows)
+        assert float(change[place]) == pytest.approx(100 * (after - before))
+
+
+def test_a_class_without_texts_has_no_mean():
+    means = by_class(torch.ones(2), torch.tensor([0, 0]), 2)
+    assert float(means[0]) == 1.0
+    assert means[1].isnan()
+
+
+def test_the_interval_contains_the_mean_and_shrinks_with_the_number_of_texts():
+    few = gains(some_logs(20, 2), some_logs(20, 2, seed=1), torch.zeros(20, dtype=torch.long))
+    many = few.repeat(25)
+    (low, high), (lower, higher) = interval(few, seeded()), interval(many, seeded())
+    assert low <= few.mean() <= high
+    assert low < lower < few.mean() < higher < high
+    # Of a mean of n values: 1.96 standard errors to either side.
+    width = 2 * 1.96 * float(many.std() / len(many) ** 0.5)
+    assert float(higher - lower) == pytest.approx(width, rel=0.1)
+
+
+def test_values_that_do_not_differ_have_an_interval_of_no_width():
+    low, high = interval(torch.full((3, 9), -7.0), seeded())
+    assert low.tolist() == high.tolist() == [-7.0, -7.0, -7.0]
+
+
+def test_the_interval_of_a_class_is_that_of_its_own_texts():
+    truth = torch.tensor([0, 1] * 10)
+    values = torch.where(truth == 0, 5.0, torch.arange(20.0))
+    low, high = intervals(values[None], truth, 2, seed=3)
+    assert low.shape == high.shape == (1, 2)
+    assert (float(low[0, 0]), float(high[0, 0])) == (5.0, 5.0)
+    assert float(low[0, 1]) < float(values[truth == 1].mean()) < float(high[0, 1])
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_separate_samples():
+    truth = torch.zeros(200, dtype=torch.long)
+    base = some_logs(200, 2)
+    masked = base.clone()
+    masked[:10] = base[:10].flip(-1)
+    low, high = interval(gains(masked, base, truth), seeded())
+    alone = [100.0 * hits(logs, truth).double() for logs in (base, masked)]
+    ends = [interval(values, seeded(i)) for i, values in enumerate(alone)]
+    assert float(high - low) < 0.6 * min(float(own[1] - own[0]) for own in ends)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.floats(-100, 100))
+def test_a_p_value_is_never_zero_and_counts_ties(draws: list[float], observed: float):
+    random = torch.tensor(draws, dtype=torch.float64)
+    value = torch.tensor(observed, dtype=torch.float64)
+    low = sum(draw <= observed + 1e-6 for draw in draws)
+    assert float(below(value, random)) == pytest.approx((1 + low) / (1 + len(draws)))
+    assert 0 < float(above(value, random)) <= 1
+    assert float(below(value, random) + above(value, random)) > 1
+
+
+def test_p_values_of_draws_like_the_rest_are_uniform():
+    draws = torch.randn(20, 2000, generator=seeded())
+    p = below(draws[0], draws[1:])
+    expected = torch.full((20,), 100.0)
+    found = torch.bincount((p * 20).round().long() - 1, minlength=20).double()
+    # Chi-squared with 19 degrees of freedom: 43.8 is exceeded once in a thousand.
+    assert float(((found - expected) ** 2 / expected).sum()) < 43.8
+
+
+def plain_holm(p: list[float]) -> list[float]:
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    corrected, worst = [0.0] * len(p), 0.0
+    for rank, place in enumerate(order):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = worst
+    return corrected
+
+
+@given(PROBABILITIES)
+def test_holm_agrees_with_the_step_down_procedure(p: list[float]):
+    corrected = holm(torch.tensor(p, dtype=torch.float64))
+    assert corrected.tolist() == pytest.approx(plain_holm(p))
+
+
+@given(PROBABILITIES)
+def test_holm_keeps_the_order_and_lies_between_the_value_and_bonferroni(p: list[float]):
+    values = torch.tensor(p, dtype=torch.float64)
+    corrected = holm(values)
+    assert bool((corrected >= values - 1e-12).all())
+    assert bool((corrected <= (values * len(p)).clamp(max=1.0) + 1e-12).all())
+    assert bool((corrected[values.argsort()].diff() >= 0).all())
+    assert holm(values[None]).shape == (1, len(p))
+
+
+def test_holm_of_one_value_is_the_value():
+    assert holm(torch.tensor([0.03])).tolist() == pytest.approx([0.03])
