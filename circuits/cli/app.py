@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 import typer
 
 from circuits.assets import shipped
+from circuits.cli.card import model_card
 from circuits.cli.console import ERRORS, OUT, Bars, accuracy_table, circuit_table
+from circuits.cli.neurons import neurons
 from circuits.cli.options import (
     Accepted,
     Batch,
@@ -233,22 +235,12 @@ app.command(
 )(paths_command)
 
 
-@app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")
-def model_card(
-    model: Annotated[
-        Path | None, typer.Argument(help="A model folder; the embedded model by default.")
-    ] = None,
-) -> None:
-    """Show the card of a model: how it was made, what it can do, what it cannot."""
-    from rich.markdown import Markdown
+app.command(epilog="Example: [bold]emotion-circuits neurons runs/demo --models sev-nano[/]")(
+    neurons
+)
 
-    from circuits.errors import ModelError
 
-    card = (model or shipped("sev-mini")) / "README.md"
-    if not card.is_file():
-        raise ModelError(f"there is no model card {card}; give the folder of a model")
-    OUT.print(Markdown(card.read_text(encoding="utf-8")))
-
+app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")(model_card)
 
 app.command(
     name="score",

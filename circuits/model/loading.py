@@ -24,8 +24,8 @@ from circuits.model.protocol import Model, device_of, dtype_of, shape_of
 __all__ = ["DTYPES", "EMBEDDED", "describe_model", "load_model", "wrap_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EMBEDDED = "sev-mini"
-"""Name of the model that ships with the package."""
+EMBEDDED = ("sev-mini", "sev-nano")
+"""Names of the models that ship with the package."""
 
 _FULL_DIGEST_BYTES = 1 << 30
 
@@ -43,7 +43,7 @@ def load_model(
 
     Args:
         name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, or
-            ``sev-mini``, the model that ships with the package.
+            ``sev-mini`` or ``sev-nano``, the models that ship with the package.
         revision: Branch, tag or commit on the hub.
         device: ``cuda`` if there is one, otherwise ``cpu``.
         dtype: One of :data:`DTYPES`.
@@ -56,8 +56,8 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
-    if str(name) == EMBEDDED and not Path(name).exists():
-        name = shipped(EMBEDDED)
+    if str(name) in EMBEDDED and not Path(name).exists():
+        name = shipped(str(name))
     _check_folder(str(name))
     from transformer_lens.model_bridge import TransformerBridge
 

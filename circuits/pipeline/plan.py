@@ -228,8 +228,8 @@ class Plan:
         value = getattr(self, name)
         if isinstance(value, Path):
             return digest(value)
-        if name == "model" and value == EMBEDDED and not Path(value).exists():
-            value = str(shipped(EMBEDDED))
+        if name == "model" and value in EMBEDDED and not Path(value).exists():
+            value = str(shipped(value))
         if name == "model" and Path(value).is_dir():
             return [digest(path) for path in sorted(Path(value).glob("config.json"))] + [
                 [path.name, path.stat().st_size]

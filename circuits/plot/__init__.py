@@ -25,22 +25,42 @@ from circuits.plot.expression import accuracy_bars as accuracy_bars
 from circuits.plot.expression import valence_bars as valence_bars
 from circuits.plot.graph import circuit_graph as circuit_graph
 from circuits.plot.importance import importance_profile as importance_profile
+from circuits.plot.injection import cross_map as cross_map
+from circuits.plot.injection import induction_curves as induction_curves
 from circuits.plot.patching import patch_map as patch_map
+from circuits.plot.recognition import association_map as association_map
+from circuits.plot.recognition import change_matrix as change_matrix
+from circuits.plot.recognition import depth_lines as depth_lines
+from circuits.plot.recognition import loop_lines as loop_lines
+from circuits.plot.recognition import range_map as range_map
 from circuits.plot.scores import faithfulness_curve as faithfulness_curve
 from circuits.plot.style import EMOTION_COLOURS as EMOTION_COLOURS
+from circuits.selective.adaptive import Adaptive
+from circuits.selective.cross import CrossSignal
+from circuits.selective.evaluation import MaskEffects
+from circuits.selective.selection import Association
+from circuits.selective.steering import Induction
+from circuits.selective.sweeps import DepthProfile, RangeSweep
 
 __all__ = [
     "EMOTION_COLOURS",
     "METHOD_WORDS",
     "accuracy_bars",
+    "association_map",
+    "change_matrix",
     "circuit_graph",
+    "cross_map",
+    "depth_lines",
     "draw",
     "faithfulness_curve",
     "generality_profile",
     "head_map",
     "importance_profile",
+    "induction_curves",
+    "loop_lines",
     "neuron_tail",
     "patch_map",
+    "range_map",
     "similarity_map",
     "valence_bars",
 ]
@@ -54,6 +74,13 @@ _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
     Circuit: circuit_graph,
     SitePatches: patch_map,
     HeadPatches: patch_map,
+    MaskEffects: change_matrix,
+    RangeSweep: range_map,
+    DepthProfile: depth_lines,
+    Adaptive: loop_lines,
+    Association: association_map,
+    Induction: induction_curves,
+    CrossSignal: cross_map,
 }
 
 

@@ -34,7 +34,7 @@ from circuits.selective.feedback import Course, Pool, Schedule, attenuate_until
 from circuits.selective.masks import gaps
 from circuits.selective.profile import Profile
 from circuits.selective.selection import Selection
-from circuits.selective.statistics import below, by_class, gains, hits, holm, intervals
+from circuits.selective.statistics import below, by_class, corrected, gains, hits, intervals
 
 __all__ = ["Adaptive", "adapt", "adaptive_masking"]
 
@@ -65,7 +65,7 @@ class Adaptive(Record):
     p: Float[Tensor, " label"]
     """(1 + random pools whose change is at least as low) / (1 + random pools)."""
     corrected_p: Float[Tensor, " label"]
-    """The same after Holm's correction over classes."""
+    """The same corrected for the number of classes (Benjamini and Hochberg 1995)."""
     success: Bool[Tensor, " label"]
     """Did the accuracy on dev texts fall by the wanted amount?"""
     random_success: Bool[Tensor, "draw label"]
@@ -95,6 +95,14 @@ class Adaptive(Record):
     def beyond_random(self) -> Float[Tensor, " label"]:
         """The reported statistic: own change minus the mean of the random pools."""
         return self.own - self.random.mean(0)
+
+    def random_band(self, label: str) -> tuple[Float[Tensor, " dose"], Float[Tensor, " dose"]]:
+        """What 95% of the random pools lie between, step by step; one that ended stays there."""
+        pools = self.random_trajectory[:, self.index("label", label)].clone()
+        for step in range(1, pools.shape[1]):
+            pools[:, step] = pools[:, step].where(~pools[:, step].isnan(), pools[:, step - 1])
+        low, high = pools.quantile(torch.tensor([0.025, 0.975], dtype=pools.dtype), dim=0)
+        return low, high
 
     @property
     def success_rate(self) -> Float[Tensor, " label"]:
@@ -240,7 +248,7 @@ def _record(
         base=by_class(100.0 * hits(tested.base, tested.truth), tested.truth, classes),
         random=tested.random,
         p=p,
-        corrected_p=holm(p),
+        corrected_p=corrected(p),
         success=torch.tensor([loop.own.success for loop in loops]),
         random_success=torch.tensor([[c.success for c in loop.random] for loop in loops]).T,
         alpha=torch.tensor([schedule.alphas[end] for end in ends]),

@@ -31,7 +31,7 @@ from circuits.selective.asking import (
 )
 from circuits.selective.profile import Profile
 from circuits.selective.selection import Selection
-from circuits.selective.statistics import above, gains, hits, holm, interval
+from circuits.selective.statistics import above, corrected, gains, hits, interval
 from circuits.selective.steering import added, times
 
 __all__ = ["CrossSignal", "cross_signal", "signal"]
@@ -63,7 +63,7 @@ class CrossSignal(Record):
     p: Float[Tensor, "label emotion"]
     """(1 + random sets whose change is at least as high) / (1 + random sets)."""
     corrected_p: Float[Tensor, "label emotion"]
-    """The same after Holm's correction over all cells."""
+    """The same corrected for the number of cells (Benjamini and Hochberg 1995)."""
     mode: str
     """``index``: every neuron gets its own mean on the device. ``set_scalar``: all get the mean
     over the set."""
@@ -220,6 +220,6 @@ def _record(
         dose=table("dose"),
         random_change=random,
         p=p,
-        corrected_p=holm(p),
+        corrected_p=corrected(p),
         mode=mode,
     )

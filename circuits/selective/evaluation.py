@@ -34,7 +34,7 @@ from circuits.selective.asking import (
 from circuits.selective.masks import Mask, edits_of, masking
 from circuits.selective.profile import Profile
 from circuits.selective.selection import Selection
-from circuits.selective.statistics import below, by_class, counts, holm, intervals
+from circuits.selective.statistics import below, by_class, corrected, counts, intervals
 
 __all__ = ["MaskEffects", "effects_of", "mask_effects"]
 
@@ -76,7 +76,7 @@ class MaskEffects(Record):
     random_p: Float[Tensor, " label"]
     """(1 + random sets whose change is at least as low) / (1 + random sets)."""
     corrected_p: Float[Tensor, " label"]
-    """The same after Holm's correction over classes; never below classes / (1 + random sets)."""
+    """The same corrected for the number of classes (Benjamini and Hochberg 1995)."""
     perplexity_ratio: Float[Tensor, " label"]
     """Perplexity of replies to plain prompts with the mask, divided by that without; NaN for
     ``resample``, whose donors answer another request."""
@@ -191,7 +191,7 @@ def effects_of(
         n_neurons=answers.n_neurons,
         random_change=random,
         random_p=p,
-        corrected_p=holm(p),
+        corrected_p=corrected(p),
         perplexity_ratio=perplexity_ratios[0],
         random_perplexity_ratio=perplexity_ratios[1],
         mask=mask.kind,

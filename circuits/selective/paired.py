@@ -21,7 +21,7 @@ from circuits.selective.asking import Answers, Asking, ask_masked, asker, at
 from circuits.selective.masks import Mask, masking
 from circuits.selective.profile import Profile
 from circuits.selective.selection import Selection
-from circuits.selective.statistics import below, holm, interval
+from circuits.selective.statistics import below, corrected, interval
 
 __all__ = ["PairedEffects", "paired_effects", "paired_of", "paired_texts"]
 
@@ -50,7 +50,7 @@ class PairedEffects(Record):
     random_p: Float[Tensor, " label"]
     """(1 + random sets whose change is at least as low) / (1 + random sets)."""
     corrected_p: Float[Tensor, " label"]
-    """The same after Holm's correction over devices."""
+    """The same corrected for the number of devices (Benjamini and Hochberg 1995)."""
     literal: str
     """The label of the paraphrases."""
 
@@ -147,7 +147,7 @@ def paired_of(answers: Answers, literal: str, seed: int, provenance: Provenance)
         n_pairs=torch.tensor([len(own) for own in before]),
         random_change=torch.stack(random, 1),
         random_p=p,
-        corrected_p=holm(p),
+        corrected_p=corrected(p),
         literal=literal,
     )
 

@@ -71,8 +71,7 @@ def planted() -> SelectivePlant:
 def planted_set(planted: SelectivePlant) -> LabelledSet:
     """Texts of its classes."""
     train, dev, test = (
-        planted.texts(count, split=split)
-        for count, split in zip((6, 5, 8), SPLITS, strict=True)
+        planted.texts(count, split=split) for count, split in zip((6, 5, 8), SPLITS, strict=True)
     )
     return LabelledSet("planted", EMOTION_REQUEST, train, dev, test)
 

@@ -1,0 +1,186 @@
+"""Class-selective neurons into a run folder: records, ``neurons.json`` and a page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import DataError, RunError
+from circuits.files import write_json
+from circuits.graph.circuit import Circuit
+from circuits.model.loading import load_model
+from circuits.model.protocol import Model
+from circuits.names import neuron_name
+from circuits.pipeline.neuron_plan import EMBEDDED, NeuronPlan, open_set
+from circuits.pipeline.neurons import SetStudy
+from circuits.pipeline.study import Study
+from circuits.pipeline.work import Reporter, Silent, plan_of
+from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
+from circuits.selective.asking import Asking
+from circuits.selective.cross import CrossSignal, cross_signal
+from circuits.selective.selection import Association
+
+__all__ = ["neuron_run"]
+
+
+def neuron_run(
+    folder: Path,
+    plan: NeuronPlan,
+    *,
+    models: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Path:
+    """Measure class-selective neurons; return the page's path.
+
+    Everything is measured for the first model; of the others the main result. What was measured
+    before in the same folder by the same plan is read again.
+
+    Args:
+        folder: A run folder, or a new one.
+        plan: Texts, selector, mask, and how much is asked.
+        models: Names or folders; the run's own model is the first by default.
+        reporter: Shows progress; silent by default.
+
+    Raises:
+        RunError: there is no model, or the sets cannot be opened.
+        DataError: labelled texts are not what they should be.
+        ModelError: a model cannot be loaded, or lacks a hook point.
+    """
+    reporter = reporter or Silent()
+    sets = [open_set(name, plan) for name in plan.sets]
+    _check_labels(sets)
+    run = Study(folder) if (folder / "run.json").is_file() else None
+    opened = _models(run, models, folder)
+    found: dict[str, list[SetStudy]] = {}
+    for name, model in opened:
+        place = folder / "neurons" / name
+        found[name] = [SetStudy(model, own, plan, place / own.name, reporter) for own in sets]
+        for own in found[name]:
+            _ = own.effects
+        write_json(place / "neurons.json", _summary(found[name]))
+    own = next(iter(found.values()))
+    page = _page(own, found, run)
+    write_json(folder / "neurons.json", _summary(own))
+    path = folder / "neurons.html"
+    write_neuron_page(page, path)
+    return path
+
+
+def _check_labels(sets: Sequence[Any]) -> None:
+    seen: dict[str, str] = {}
+    for own in sets:
+        for label in own.label:
+            if label in seen:
+                raise DataError(
+                    f"the class {label!r} is in the sets {seen[label]!r} and {own.name!r}; "
+                    "give sets of different classes, or run them one by one"
+                )
+            seen[label] = own.name
+
+
+def _models(run: Study | None, models: Sequence[str], folder: Path) -> Iterator[tuple[str, Model]]:
+    if not models and run is None:
+        raise RunError(f"{folder} is no run folder; give --models, such as sev-mini,sev-nano")
+    if run is not None:
+        plan = plan_of(run)
+        yield (
+            _short(plan.model),
+            load_model(
+                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
+                begin=plan.begin, date=plan.date,
+            ),
+        )  # fmt: skip
+    taken = {_short(plan_of(run).model)} if run is not None else set[str]()
+    for name in models:
+        if _short(name) not in taken:
+            taken.add(_short(name))
+            yield _short(name), load_model(name)
+
+
+def _short(model: str) -> str:
+    return Path(model).name
+
+
+def _summary(studies: Sequence[SetStudy]) -> dict[str, Any]:
+    return {label: row for own in studies for label, row in own.summary().items()}
+
+
+def _page(
+    studies: Sequence[SetStudy], found: Mapping[str, Sequence[SetStudy]], run: Study | None
+) -> NeuronPage:
+    sets = [_results(own) for own in studies]
+    cross = _cross(studies)
+    first = studies[0]
+    return NeuronPage(
+        title=f"Class-selective neurons of {first.provenance.model['name']}",
+        sets=sets,
+        association=_association(studies),
+        cross=cross,
+        circuit_overlap=[] if run is None else list(_overlap(studies, run)),
+        models={name: [own.effects for own in each] for name, each in found.items()},
+        receipts={
+            f"{own.texts.name}: {part}": cost
+            for own in studies
+            for part, cost in own.receipts.items()
+        },
+        provenance=first.provenance,
+        options=first.plan.to_json(),
+    )
+
+
+def _results(own: SetStudy) -> SetResults:
+    return SetResults(
+        name=own.texts.name,
+        claimed=own.claimed,
+        masks=own.masks,
+        selectors=own.selectors,
+        halves=own.halves,
+        null=own.null,
+        sweep=own.sweep,
+        adaptive=own.adaptive,
+        induction=own.induction,
+        depth=own.depth,
+        paired=own.paired,
+    )
+
+
+def _association(studies: Sequence[SetStudy]) -> list[Association]:
+    """Classes within every set, and those of the first set with those of the second."""
+    within = [own.chosen.jaccard() for own in studies]
+    between = [studies[0].chosen.jaccard(other.chosen) for other in studies[1:]]
+    return [*within, *between]
+
+
+def _cross(studies: Sequence[SetStudy]) -> CrossSignal | None:
+    """Rhetoric into emotion, where both shipped sets (or their like) were measured."""
+    named = {own.texts.name: own for own in studies}
+    if not set(EMBEDDED) <= set(named):
+        return None
+    emotion, rhetoric = (named[name] for name in EMBEDDED)
+    plan = emotion.plan
+
+    def make(done: Any) -> CrossSignal:
+        return cross_signal(
+            emotion.model, emotion.texts, emotion.chosen.sel(label=emotion.claimed),
+            rhetoric.profile.sel(label=rhetoric.claimed), progress=done,
+            how=Asking(plan.few_texts, plan.few_draws, plan.seed, batch_size=plan.batch_size),
+        )  # fmt: skip
+
+    return emotion.kept(CrossSignal, "cross", "rhetoric into emotion", 0, make)
+
+
+def _overlap(studies: Sequence[SetStudy], run: Study) -> Iterator[tuple[str, str, int, int, int]]:
+    """The neurons of the run's circuits beside those of every selector."""
+    if "circuits" not in run.log["stages"]:
+        return
+    for own in studies:
+        for label in own.claimed:
+            if label not in run.emotions:
+                continue
+            mine = _neurons(run.circuits[label])
+            for selector in own.selectors:
+                theirs = set(own.selection(selector).neurons_of(label))
+                yield label, selector, len(mine), len(theirs), len(mine & theirs)
+
+
+def _neurons(circuit: Circuit) -> set[str]:
+    return {neuron_name(layer, neuron) for layer, neuron in circuit.neurons}

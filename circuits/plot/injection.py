@@ -1,0 +1,98 @@
+"""What is added to class-selective neurons: induction of a class, rhetoric into emotions."""
+
+import plotly.graph_objects as go
+import torch
+
+from circuits.plot.style import (
+    CONTROL,
+    DIVERGING,
+    choose,
+    colour,
+    cue,
+    layout,
+    lighter,
+    numbers,
+    traces,
+    words,
+)
+from circuits.selective.cross import CrossSignal
+from circuits.selective.steering import Induction
+
+__all__ = ["cross_map", "induction_curves"]
+
+
+def induction_curves(induction: Induction) -> go.Figure:
+    """How often a class is named for texts of other classes, by strength; a menu picks it."""
+    figure, shown = go.Figure(), dict[str, list[int]]()
+    doses = list(induction.dose)
+    for number, label in enumerate(induction.label):
+        before = len(traces(figure))
+        for name, rates, dash in (
+            ("random neurons (mean)", induction.random_rate, "dot"),
+            ("random vectors of the same length (mean)", induction.vector_rate, "dash"),
+        ):
+            figure.add_trace(
+                go.Scatter(
+                    x=doses,
+                    y=numbers(rates[:, number].mean(0)),
+                    name=name,
+                    mode="lines",
+                    line={"color": CONTROL, "dash": dash},
+                    hovertemplate=f"{name}<br>strength %{{x}}: %{{y:.1f}}%<extra></extra>",
+                )
+            )
+        rate = induction.rate[number]
+        figure.add_trace(
+            go.Scatter(
+                x=doses,
+                y=numbers(rate),
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": numbers(induction.high[number] - rate),
+                    "arrayminus": numbers(rate - induction.low[number]),
+                    "color": lighter(colour(label), 0.6),
+                },
+                name=words(label),
+                mode="lines+markers",
+                line={"color": colour(label), "dash": cue(label, "dash")},
+                marker={"symbol": cue(label, "symbol"), "size": 8},
+                hovertemplate=f"{words(label)}<br>strength %{{x}}: %{{y:.1f}}%<extra></extra>",
+            )
+        )
+        shown[words(label)] = list(range(before, len(traces(figure))))
+    choose(figure, "Class", shown)
+    title = "Inducing a class: texts of other classes that are named as it"
+    x = "strength (multiples of the class's mean activation)"
+    return layout(figure, title, x=x, y="named as the class (%)", height=460)
+
+
+def cross_map(cross: CrossSignal) -> go.Figure:
+    """Device by emotion: change of the emotion's accuracy when the device's mean is added."""
+    limit = float(cross.change.abs().max()) or 1.0
+    spread = torch.stack([cross.low, cross.high, cross.random_change.mean(0), cross.dose], dim=-1)
+    marks = (cross.corrected_p < 0.05).tolist()
+    figure = go.Figure(
+        go.Heatmap(
+            z=numbers(cross.change),
+            x=[words(emotion) for emotion in cross.emotion],
+            y=[words(label) for label in cross.label],
+            customdata=numbers(spread),
+            text=[
+                [f"{value:+.1f}{'★' if mark else ''}" for value, mark in zip(*row, strict=True)]
+                for row in zip(cross.change.tolist(), marks, strict=True)
+            ],
+            texttemplate="%{text}",
+            zmin=-limit,
+            zmax=limit,
+            colorscale=[list(stop) for stop in DIVERGING],
+            colorbar={"title": {"text": "percentage points", "side": "right"}},
+            hovertemplate="%{y} into %{x}: %{z:.1f}<br>95% interval %{customdata[0]:.1f} to "
+            "%{customdata[1]:.1f}<br>random neurons %{customdata[2]:.1f}, strength "
+            "%{customdata[3]:g}<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    title = "Rhetoric into emotion neurons: change of the emotion's recognition (★: beats random)"
+    return layout(figure, title, x="emotion", y="device", height=380)
