@@ -13,16 +13,20 @@ from circuits.cli.options import words
 
 __all__ = ["neurons"]
 
+TextSets = Annotated[
+    str, typer.Option(help="emotion, rhetoric, or folders with train, dev and test files.")
+]
+Share = Annotated[float, typer.Option(help="Of the model's neurons, for each class.")]
+Sign = Annotated[str, typer.Option(help="What must be above zero: gate or product.")]
+Where = Annotated[str, typer.Option(help="Counted tokens: content, all or last.")]
+
 
 def neurons(
     run: Annotated[Path, typer.Argument(help="A run folder, or a new one with --models.")],
     models: Annotated[
         str, typer.Option(help="Models, comma-separated; after the run's own, if it has one.")
     ] = "",
-    texts: Annotated[
-        str,
-        typer.Option(help="emotion, rhetoric, or folders with train, dev and test files."),
-    ] = "emotion,rhetoric",
+    texts: TextSets = "emotion,rhetoric",
     request: Annotated[
         str | None, typer.Option(help="The question put to every text; needed for own texts.")
     ] = None,
@@ -33,12 +37,12 @@ def neurons(
         str,
         typer.Option(help="lape, lap, mad, cas, z, contribution, attribution or random."),
     ] = "attribution",
-    share: Annotated[float, typer.Option(help="Of the model's neurons, for each class.")] = 0.02,
+    share: Share = 0.02,
     mask: Annotated[
         str, typer.Option(help="zero, mean, resample, gain, attenuate or static.")
     ] = "zero",
-    sign: Annotated[str, typer.Option(help="What must be above zero: gate or product.")] = "gate",
-    where: Annotated[str, typer.Option(help="Counted tokens: content, all or last.")] = "content",
+    sign: Sign = "gate",
+    where: Where = "content",
     test_texts: Annotated[int, typer.Option(help="Test texts of a class, at most.")] = 200,
     few_texts: Annotated[int, typer.Option(help="The same for sweeps and comparisons.")] = 40,
     draws: Annotated[int, typer.Option(help="Random sets for the main result.")] = 40,
@@ -66,10 +70,10 @@ def neurons(
 
 def neuron_table(found: Mapping[str, Any]) -> Table:
     """Every class with its change, the largest on another class, and p."""
-    title = "Recognition when a class's neurons are masked (percentage points, test texts)"
+    title = "Change of recognition, own neurons masked (points, test texts)"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("class", no_wrap=True)
-    for name in ("neurons", "own change", "95% interval", "largest other", "p", "supported"):
+    for name in ("neurons", "change", "95% interval", "other", "p", "supported"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, row in found.items():
         table.add_row(

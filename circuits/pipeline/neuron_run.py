@@ -14,7 +14,8 @@ from circuits.pipeline.neuron_plan import EMBEDDED, NeuronPlan, open_set
 from circuits.pipeline.neurons import SetStudy
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Reporter, Silent, plan_of
-from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
+from circuits.report.neuron_results import SetResults
+from circuits.report.neurons import NeuronPage, write_neuron_page
 from circuits.selective.asking import Asking
 from circuits.selective.cross import CrossSignal, cross_signal
 from circuits.selective.selection import Association

@@ -27,20 +27,7 @@ def induction_curves(induction: Induction) -> go.Figure:
     doses = list(induction.dose)
     for number, label in enumerate(induction.label):
         before = len(traces(figure))
-        for name, rates, dash in (
-            ("random neurons (mean)", induction.random_rate, "dot"),
-            ("random vectors of the same length (mean)", induction.vector_rate, "dash"),
-        ):
-            figure.add_trace(
-                go.Scatter(
-                    x=doses,
-                    y=numbers(rates[:, number].mean(0)),
-                    name=name,
-                    mode="lines",
-                    line={"color": CONTROL, "dash": dash},
-                    hovertemplate=f"{name}<br>strength %{{x}}: %{{y:.1f}}%<extra></extra>",
-                )
-            )
+        figure.add_traces(_controls(induction, number))
         rate = induction.rate[number]
         figure.add_trace(
             go.Scatter(
@@ -65,6 +52,24 @@ def induction_curves(induction: Induction) -> go.Figure:
     title = "Inducing a class: texts of other classes that are named as it"
     x = "strength (multiples of the class's mean activation)"
     return layout(figure, title, x=x, y="named as the class (%)", height=460)
+
+
+def _controls(induction: Induction, number: int) -> list[go.Scatter]:
+    """Rates when random neurons or random vectors are driven instead."""
+    return [
+        go.Scatter(
+            x=list(induction.dose),
+            y=numbers(rates[:, number].mean(0)),
+            name=name,
+            mode="lines",
+            line={"color": CONTROL, "dash": dash},
+            hovertemplate=f"{name}<br>strength %{{x}}: %{{y:.1f}}%<extra></extra>",
+        )
+        for name, rates, dash in (
+            ("random neurons (mean)", induction.random_rate, "dot"),
+            ("random vectors of the same length (mean)", induction.vector_rate, "dash"),
+        )
+    ]
 
 
 def cross_map(cross: CrossSignal) -> go.Figure:

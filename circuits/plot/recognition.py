@@ -80,6 +80,8 @@ def range_map(sweep: RangeSweep) -> go.Figure:
         )  # fmt: skip
         shown[words(label)] = [number]
     choose(figure, "Class", shown)
+    # Shares would be read as numbers.
+    figure.update_xaxes(type="category")
     whole = "the model's neurons" if sweep.ratio_of == "all_neurons" else "the class's set"
     title = f"Masking by layer range and share of {whole}: accuracy on the class itself"
     return layout(figure, title, x=f"share of {whole}", y="layers", height=380)

@@ -1,6 +1,6 @@
 """The page about class-selective neurons: what stands on it, and how it is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,45 +9,16 @@ import plotly.graph_objects as go
 
 from circuits import plot
 from circuits.files import write_text
-from circuits.plot.style import short
 from circuits.provenance import Provenance
+from circuits.report import neuron_tables
 from circuits.report.html import render
-from circuits.report.tables import Table, flat
-from circuits.selective.adaptive import Adaptive
-from circuits.selective.consistency import EntropyNull, SplitHalf
+from circuits.report.neuron_results import SetResults
+from circuits.report.tables import flat
 from circuits.selective.cross import CrossSignal
 from circuits.selective.evaluation import MaskEffects
-from circuits.selective.paired import PairedEffects
 from circuits.selective.selection import Association
-from circuits.selective.steering import Induction
-from circuits.selective.sweeps import DepthProfile, RangeSweep
 
-__all__ = ["NeuronPage", "SetResults", "write_neuron_page"]
-
-
-@dataclass(frozen=True, eq=False)
-class SetResults:
-    """What was measured on one set of labelled texts."""
-
-    name: str
-    claimed: tuple[str, ...]
-    """Classes of which something is said; a literal paraphrase is only there to compare with."""
-    masks: Mapping[str, MaskEffects]
-    """Kind of mask -> its effects; the first one is the main result."""
-    selectors: Mapping[str, MaskEffects]
-    """Selector -> effects of the same mask on as many neurons of its own."""
-    halves: SplitHalf
-    null: EntropyNull
-    sweep: RangeSweep
-    adaptive: Adaptive
-    induction: Induction
-    depth: DepthProfile
-    paired: PairedEffects | None = None
-
-    @property
-    def effects(self) -> MaskEffects:
-        """The main result."""
-        return next(iter(self.masks.values()))
+__all__ = ["NeuronPage", "write_neuron_page"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,244 +54,33 @@ def write_neuron_page(page: NeuronPage, path: Path) -> None:
             f"{own.name}-loop": plot.loop_lines(own.adaptive),
             f"{own.name}-induction": plot.induction_curves(own.induction),
         }
-    words = {
+    write_text(path, render("neurons.html.j2", figures, _words(page)))
+
+
+_OF_SET: Mapping[str, Callable[[SetResults], Any]] = {
+    "main": neuron_tables.main_table,
+    "verdicts": neuron_tables.verdicts,
+    "masks": neuron_tables.mask_table,
+    "selectors": neuron_tables.selector_table,
+    "histograms": neuron_tables.histogram,
+    "halves": neuron_tables.halves_table,
+    "null": lambda own: neuron_tables.null_sentence(own.null),
+    "loops": neuron_tables.loop_table,
+    "paired": neuron_tables.paired_table,
+}
+
+
+def _words(page: NeuronPage) -> dict[str, Any]:
+    overlap = page.circuit_overlap
+    return {
         "page": page,
-        "main": {own.name: _main_table(own) for own in page.sets},
-        "verdicts": {own.name: _verdicts(own) for own in page.sets},
-        "masks": {own.name: _mask_table(own) for own in page.sets},
-        "selectors": {own.name: _selector_table(own) for own in page.sets},
-        "histograms": {own.name: _histogram(own) for own in page.sets},
-        "halves": {own.name: _halves_table(own) for own in page.sets},
-        "null": {own.name: _null_sentence(own.null) for own in page.sets},
-        "loops": {own.name: _loop_table(own) for own in page.sets},
-        "paired": {own.name: _paired_table(own) for own in page.sets},
-        "models": _model_table(page.models) if len(page.models) > 1 else None,
-        "overlap": _overlap_table(page.circuit_overlap) if page.circuit_overlap else None,
-        "cost": _cost_table(page.receipts),
+        **{name: {own.name: make(own) for own in page.sets} for name, make in _OF_SET.items()},
+        "models": neuron_tables.model_table(page.models) if len(page.models) > 1 else None,
+        "overlap": neuron_tables.overlap_table(overlap) if overlap else None,
+        "cost": neuron_tables.cost_table(page.receipts),
         "provenance": [
             *flat({"options": dict(page.options)}),
             *flat(page.provenance.to_json()),
             ("fingerprint", page.provenance.fingerprint()),
         ],
     }
-    write_text(path, render("neurons.html.j2", figures, words))
-
-
-def _main_table(own: SetResults) -> Table:
-    effects = own.effects
-    rows = [
-        [
-            label,
-            str(int(effects.n_neurons[i])),
-            _points(effects.own[i]),
-            _interval(effects, label),
-            _points(effects.largest_other[i]),
-            _points(effects.random_change[:, i].min()) if len(effects.random_change) else "–",
-            short(float(effects.random_p[i])),
-            short(float(effects.corrected_p[i])),
-            short(float(effects.log_change[i, effects.index("other_label", label)])),
-            short(float(effects.perplexity_ratio[i])),
-            "yes" if effects.supported[i] else "no",
-        ]
-        for i, label in enumerate(effects.label)
-    ]
-    columns = (
-        "masked class", "neurons", "own change", "95% interval", "largest other change",
-        "lowest random change", "p", "corrected p", "log-probability", "perplexity ratio",
-        "supported",
-    )  # fmt: skip
-    n = int(effects.n_texts.min())
-    caption = (
-        f"Change of accuracy on test texts ({n} per class), percentage points; "
-        f"{len(effects.random_change)} random sets of the same layers"
-    )
-    return Table(caption, columns, rows)
-
-
-def _verdicts(own: SetResults) -> list[str]:
-    """What holds for how many classes, and one sentence for each class it does not hold for."""
-    effects = own.effects
-    held = [label for label in own.claimed if effects.supported[effects.index("label", label)]]
-    sentences = [
-        f"For {len(held)} of {len(own.claimed)} classes masking lowers recognition of the class "
-        "itself more than 95% of random sets of the same layers do, and more than that of any "
-        "other class."
-    ]
-    for label in own.claimed:
-        if label in held:
-            continue
-        i = effects.index("label", label)
-        sentences.append(
-            f"{label}: not supported. Its own change is {_points(effects.own[i])}, the lowest on "
-            f"another class {_points(effects.largest_other[i])}, p = "
-            f"{short(float(effects.random_p[i]))}."
-        )
-    return sentences
-
-
-def _mask_table(own: SetResults) -> Table:
-    rows = [
-        [
-            f"{label}: {kind}",
-            _points(effects.own[i]),
-            _interval(effects, label),
-            _points(effects.largest_other[i]),
-            short(float(effects.random_p[i])),
-            "yes" if effects.supported[i] else "no",
-        ]
-        for i, label in enumerate(own.effects.label)
-        for kind, effects in own.masks.items()
-    ]
-    columns = (
-        "class: mask",
-        "own change",
-        "95% interval",
-        "largest other change",
-        "p",
-        "supported",
-    )
-    return Table("Kinds of masks on the same neurons, percentage points", columns, rows)
-
-
-def _selector_table(own: SetResults) -> Table:
-    rows = [
-        [
-            selector,
-            *(
-                f"{_points(effects.own[i])} ({_points(effects.largest_other[i])})"
-                f"{' ★' if effects.supported[i] else ''}"
-                for i in range(len(effects.label))
-            ),
-        ]
-        for selector, effects in own.selectors.items()
-    ]
-    caption = (
-        "Selectors beside each other: own change, in brackets the lowest on another class; "
-        "★ supported"
-    )
-    return Table(caption, ("selector", *own.effects.label), rows)
-
-
-def _histogram(own: SetResults) -> Table:
-    effects = own.effects
-    rows = [
-        ["none: " + true, *(str(n) for n in effects.base_predicted[t].tolist())]
-        for t, true in enumerate(effects.other_label)
-    ]
-    rows += [
-        [f"{label}: {true}", *(str(n) for n in effects.predicted[i, t].tolist())]
-        for i, label in enumerate(effects.label)
-        for t, true in enumerate(effects.other_label)
-        if true == label
-    ]
-    caption = "What is named: without a mask for every class, and for a class under its own mask"
-    return Table(caption, ("mask: true class", *effects.judged), rows)
-
-
-def _halves_table(own: SetResults) -> Table:
-    found = own.halves
-    rows = [
-        [label, short(float(found.jaccard[i])), short(float(found.expected[i]))]
-        for i, label in enumerate(found.label)
-    ]
-    caption = "Neurons selected on two halves of the train texts: Jaccard overlap"
-    return Table(caption, ("class", "overlap", "expected of random sets"), rows)
-
-
-def _null_sentence(null: EntropyNull) -> str:
-    return (
-        f"Entropies: that of neuron {null.rank} from below is {short(null.observed)} nats; where "
-        f"labels are permuted over texts it is {short(float(null.null.median()))} (median of "
-        f"{len(null.draw)}), p = {short(null.p)}."
-    )
-
-
-def _loop_table(own: SetResults) -> Table:
-    found = own.adaptive
-    rows = [
-        [
-            label,
-            "yes" if found.success[i] else "no",
-            f"{100 * float(found.success_rate[i]):.0f}%",
-            short(float(found.alpha[i])),
-            f"{int(found.n_core[i])}",
-            _points(found.own[i]),
-            _points(found.beyond_random[i]),
-            short(float(found.p[i])),
-            short(float(found.corrected_p[i])),
-        ]
-        for i, label in enumerate(found.label)
-    ]
-    columns = (
-        "class", "fell on dev", "random pools that fell", "strength", "neurons",
-        "change on test", "beyond random", "p", "corrected p",
-    )  # fmt: skip
-    return Table("Adaptive masking, and the same loop on random pools", columns, rows)
-
-
-def _paired_table(own: SetResults) -> Table | None:
-    found = own.paired
-    if found is None:
-        return None
-    rows = []
-    for label in found.other_label:
-        i, j = found.index("label", label), found.index("other_label", label)
-        control = found.random_change[:, j].mean()
-        rows.append(
-            [
-                label,
-                str(int(found.n_pairs[j])),
-                f"{float(found.base[j]):.1f}%",
-                _points(found.change[i, j]),
-                f"{_points(found.low[i, j])} to {_points(found.high[i, j])}",
-                _points(control),
-            ]
-        )
-    columns = ("device", "pairs", "accuracy", "change", "95% interval", "random sets (mean)")
-    return Table("A device against its own literal paraphrases, own neurons masked", columns, rows)
-
-
-def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
-    labels = [label for effects in next(iter(models.values())) for label in effects.label]
-    rows = []
-    for model, measured in models.items():
-        cells = {
-            label: f"{effects.base[effects.index('other_label', label)]:.0f}% "
-            f"{_points(effects.own[i])}{' ★' if effects.supported[i] else ''}"
-            for effects in measured
-            for i, label in enumerate(effects.label)
-        }
-        rows.append([model, *(cells.get(label, "–") for label in labels)])
-    caption = "Several models: accuracy, and its change when the class's neurons are masked"
-    return Table(caption, ("model", *labels), rows)
-
-
-def _overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
-    columns = ("emotion: selector", "circuit's neurons", "selector's neurons", "both", "Jaccard")
-    cells = [
-        [f"{emotion}: {selector}", str(a), str(b), str(both), short(both / max(1, a + b - both))]
-        for emotion, selector, a, b, both in rows
-    ]
-    return Table("Neurons of the circuits beside those that recognition selects", columns, cells)
-
-
-def _cost_table(receipts: Mapping[str, Mapping[str, int]]) -> Table:
-    rows = [
-        [part, *(f"{cost[name]:,}" for name in ("passes", "steps", "token_layers"))]
-        for part, cost in receipts.items()
-    ]
-    return Table("Cost", ("part", "passes", "steps", "token-layers"), rows)
-
-
-def _interval(effects: MaskEffects, label: str) -> str:
-    i, j = effects.index("label", label), effects.index("other_label", label)
-    return f"{_points(effects.low[i, j])} to {_points(effects.high[i, j])}"
-
-
-def _points(value: Any) -> str:
-    """A change in percentage points, with its sign.
-
-    >>> _points(-3.14159)
-    '-3.1'
-    """
-    return f"{float(value):+.1f}"

@@ -23,6 +23,7 @@ __all__ = [
     "Where",
     "balanced",
     "check_texts",
+    "check_word",
     "halves_of",
     "permuted",
     "read_spans",
@@ -67,8 +68,7 @@ def read_spans(model: Model, texts: Texts, request: str, where: Where) -> list[S
         AxisError: ``where`` is unknown.
         ModelError: a text is empty or cannot be found in the rendered prompt.
     """
-    if where not in get_args(Where):
-        raise AxisError(f"no tokens are called {where!r}; there are {', '.join(get_args(Where))}")
+    check_word("where", where, get_args(Where))
     return [_span(model, question, where) for question in questions(texts.rows, request)]
 
 
@@ -108,6 +108,16 @@ def permuted(
     for _ in range(times):
         found.append(balanced(spans, rng.sample(list(truth), len(truth)), rng.getrandbits(32)))
     return found
+
+
+def check_word(option: str, found: str, words: Sequence[str]) -> None:
+    """Refuse what is none of the words that an option may be.
+
+    Raises:
+        AxisError: it is none of them.
+    """
+    if found not in words:
+        raise AxisError(f"{option} cannot be {found!r}; it is one of {', '.join(words)}")
 
 
 def check_texts(texts: Texts) -> None:

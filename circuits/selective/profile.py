@@ -13,12 +13,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.data.texts import Texts
-from circuits.errors import AxisError, DataError
+from circuits.errors import DataError
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model
 from circuits.provenance import Provenance
 from circuits.records import Record
-from circuits.selective.counting import HALVES, Where, balanced, check_texts, permuted, read_spans
+from circuits.selective.counting import (
+    HALVES,
+    Where,
+    balanced,
+    check_texts,
+    check_word,
+    permuted,
+    read_spans,
+)
 from circuits.selective.sums import Schemes, Sums
 
 __all__ = ["Profile", "Sign", "profile_texts"]
@@ -153,8 +161,7 @@ def profile_texts(
             fewer than two texts, or the number of permutations is negative.
         ModelError: a hook point is missing, or an activation is not finite.
     """
-    if sign not in get_args(Sign):
-        raise AxisError(f"no sign is called {sign!r}; signs are {', '.join(get_args(Sign))}")
+    check_word("sign", sign, get_args(Sign))
     if n_shuffles < 0:
         raise DataError(f"{n_shuffles} permutations of the labels were asked for; give 0 or more")
     check_texts(texts)

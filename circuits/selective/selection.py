@@ -12,6 +12,7 @@ from circuits.errors import AxisError, DataError
 from circuits.names import neuron_name
 from circuits.records import Record
 from circuits.selective.attribution import LabelAttribution
+from circuits.selective.counting import check_word
 from circuits.selective.profile import Profile
 from circuits.selective.selectors import SELECTORS, Admission, Assign, Evidence, Per
 
@@ -123,10 +124,11 @@ def select_neurons(
         DataError: the share is not above 0 and at most 1, the attribution is missing, or ``lape``
             without a quantile is to assign a neuron to several classes.
     """
-    admission = admission or Admission()
-    _check(selector, per, assign, rounding)
+    check_word("selector", selector, tuple(SELECTORS))
     how = SELECTORS[selector]
-    per, assign = per or how.per, assign or how.assign
+    per, assign, admission = per or how.per, assign or how.assign, admission or Admission()
+    for option, found, words in (("per", per, Per), ("assign", assign, Assign)):
+        check_word(option, found, get_args(words))
     count = how_many(share, len(profile.layer) * len(profile.neuron), rounding)
     if selector == "lape" and assign == "multi" and admission.quantile is None:
         raise DataError(
@@ -156,6 +158,7 @@ def how_many(share: float, of: int, rounding: Rounding = "ceil") -> int:
     """Number of neurons that a share is.
 
     Raises:
+        AxisError: the rounding is unknown.
         DataError: the share is not above 0 and at most 1.
 
     >>> how_many(0.01, 458_752), how_many(0.01, 458_752, "round")
@@ -163,17 +166,10 @@ def how_many(share: float, of: int, rounding: Rounding = "ceil") -> int:
     """
     if not 0 < share <= 1:
         raise DataError(f"a share lies above 0 and is at most 1, found {share:g}")
+    check_word("rounding", rounding, get_args(Rounding))
     # A share such as 3 / 7 times 7 may come out a hair above 3.
     exact = share * of
     return max(1, round(exact) if rounding == "round" else math.ceil(exact * (1 - 1e-12)))
-
-
-def _check(selector: str, per: str | None, assign: str | None, rounding: str) -> None:
-    if selector not in SELECTORS:
-        raise AxisError(f"no selector is called {selector!r}; there are {', '.join(SELECTORS)}")
-    for value, kind in ((per, Per), (assign, Assign), (rounding, Rounding)):
-        if value is not None and value not in get_args(kind):
-            raise AxisError(f"{value!r} is unknown; give {' or '.join(get_args(kind))}")
 
 
 def _choose(

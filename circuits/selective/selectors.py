@@ -22,7 +22,7 @@ that reason alone: no selector that reads activity may choose it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -75,6 +75,7 @@ class Evidence:
 Scores = Float[Tensor, "label layer neuron"]
 
 
+@runtime_checkable
 class Selector(Protocol):
     """Scores neurons; higher is more selective, minus infinity where one may not be chosen."""
 

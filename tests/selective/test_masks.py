@@ -15,6 +15,8 @@ from circuits.model.protocol import Model
 from circuits.selective.masks import Mask, core, edits_of, gaps, masking, matched_sets
 from circuits.selective.profile import Profile
 
+quick = settings(deadline=None, max_examples=40)
+
 
 def some_neurons(profile: Profile, count: int = 9, seed: int = 0) -> Tensor:
     shape = (len(profile.layer), len(profile.neuron))
@@ -140,7 +142,7 @@ def test_resampling_gives_a_text_the_activations_of_its_donor_whoever_else_is_as
     assert not torch.allclose(everyone, choice_logs(llama, prompts, texts.label), atol=1e-2)
 
 
-@settings(max_examples=40)
+@quick
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 5))
 def test_random_sets_have_the_same_layers_and_share_no_neuron_with_the_set(
     seed: int, count: int, draws: int
@@ -197,6 +199,7 @@ def test_a_neuron_of_another_scale_has_the_same_gap(profile: Profile):
     torch.testing.assert_close(gaps(scaled, "fear"), gaps(profile, "fear"), rtol=1e-3, atol=1e-3)
 
 
+@quick
 @given(st.integers(0, 100), st.integers(0, 20))
 def test_a_larger_share_of_the_pool_contains_the_smaller_one(seed: int, steps: int):
     random = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.receipts import counted as receipts
 from circuits.model.runs import watch
 from circuits.model.weights import neuron_weights
-from circuits.selective.counting import permuted, read_spans
+from circuits.selective.counting import check_word, permuted, read_spans
 from circuits.selective.profile import profile_texts
 
 SUMS = ("active", "total", "absolute", "square", "peak", "at_last", "tokens", "texts")
@@ -199,12 +199,14 @@ def test_a_class_without_a_text_for_each_half_is_refused(llama, make_texts, prov
         profiled(llama, make_texts((4, count, 4)), provenance)
 
 
-def test_unknown_ways_of_counting_are_refused(llama, texts, provenance):
-    with pytest.raises(AxisError, match="no sign is called 'up'; signs are gate, product"):
-        profiled(llama, texts, provenance, sign="up")
-    with pytest.raises(AxisError, match="no tokens are called 'some'; there are content, all"):
-        profiled(llama, texts, provenance, where="some")
-    with pytest.raises(DataError, match="-1 permutations"):
+def test_an_option_that_is_none_of_its_words_is_refused():
+    check_word("sign", "gate", ("gate", "product"))
+    with pytest.raises(AxisError, match="^sign cannot be 'up'; it is one of gate, product$"):
+        check_word("sign", "up", ("gate", "product"))
+
+
+def test_fewer_permutations_than_none_are_refused(llama, texts, provenance):
+    with pytest.raises(DataError, match="-1 permutations of the labels were asked for"):
         profiled(llama, texts, provenance, n_shuffles=-1)
 
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,6 +15,8 @@ from circuits.selective.statistics import (
     interval,
     intervals,
 )
+
+quick = settings(deadline=None, max_examples=40)
 
 PROBABILITIES = st.lists(st.floats(0.001, 1.0), min_size=1, max_size=12)
 
@@ -94,6 +96,7 @@ def test_the_paired_interval_is_narrower_than_that_of_two_separate_samples():
     assert float(high - low) < 0.6 * min(float(own[1] - own[0]) for own in ends)
 
 
+@quick
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.floats(-100, 100))
 def test_a_p_value_is_never_zero_and_counts_ties(draws: list[float], observed: float):
     random = torch.tensor(draws, dtype=torch.float64)
@@ -125,6 +128,7 @@ def test_correction_is_that_of_benjamini_and_hochberg(p: list[float]):
     assert corrected(torch.tensor(p)[None]).shape == (1, len(p))
 
 
+@quick
 @given(PROBABILITIES)
 def test_a_corrected_value_is_no_smaller_and_keeps_the_order(p: list[float]):
     values = torch.tensor(p, dtype=torch.float64)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.data.prompts import asked_prompts
@@ -21,9 +21,12 @@ from circuits.selective.sweeps import (
     range_sweep,
 )
 
+quick = settings(deadline=None, max_examples=40)
+
 HOW = Asking(per_label=6, draws=2)
 
 
+@quick
 @given(st.integers(1, 100))
 def test_the_thirds_partition_the_layers(n_layers: int):
     thirds = [list(range(n_layers))[layers_of(p, n_layers)] for p in ("bottom", "middle", "top")]
