@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from circuits.assets import shipped
     from circuits.control.compare import Bench, Tools, compare
     from circuits.control.modulation import Modulation, Steering, enhance, random_like, steer
-    from circuits.data.judges import HttpJudge, LexiconJudge, open_judge
+    from circuits.data.judges import HttpJudge, LexiconJudge, WordingJudge, open_judge
     from circuits.data.prompts import Prompt, asked, asked_prompts, plain, plain_prompts
     from circuits.data.replies import Reply, judge_replies
     from circuits.data.sev import Context, Scenario
@@ -84,7 +84,7 @@ _HOME = {
     "circuits.assets": ("shipped",),
     "circuits.control.compare": ("Bench", "Tools", "compare"),
     "circuits.control.modulation": ("Modulation", "Steering", "enhance", "random_like", "steer"),
-    "circuits.data.judges": ("HttpJudge", "LexiconJudge", "open_judge"),
+    "circuits.data.judges": ("HttpJudge", "LexiconJudge", "WordingJudge", "open_judge"),
     "circuits.data.prompts": ("Prompt", "asked", "asked_prompts", "plain", "plain_prompts"),
     "circuits.data.replies": ("Reply", "judge_replies"),
     "circuits.data.sev": ("Context", "Scenario", "contexts", "spread"),
@@ -152,17 +152,17 @@ __all__ = [
     "Adaptive", "Add", "Admission", "Asking", "Association", "Attenuate", "Bench", "Budget",
     "Circuit", "CircuitScores", "CircuitsError", "Context", "Cost", "CrossSignal", "Directions",
     "EMOTIONS", "Edge", "EntropyNull", "ExactPaths", "HeadEffects", "HeadPatches", "HttpJudge",
-    "Importance", "LabelAttribution", "LabelledSet", "LabelledText", "Induction",
+    "Importance", "Induction", "LabelAttribution", "LabelledSet", "LabelledText",
     "LexiconJudge", "LogitDifference", "Mask", "MaskEffects", "Measurements", "Modulation",
     "NeuronEffects", "Node", "NodeScores", "Pair", "PairedEffects", "PathEffects", "Plan",
     "Plant", "Profile", "Projection", "Prompt", "Provenance", "RangeSweep", "Ranges", "Receipt",
     "Record", "Recovery", "Replace", "Reply", "ReplyLikelihood", "Scale", "Scenario",
     "Schedule", "Scoring", "Selection", "SelectivePlant", "SitePatches", "SplitHalf",
-    "Steering", "Study", "Texts", "Tools", "VALENCES", "VerifiedScores", "adaptive_masking",
-    "arrange", "asked", "asked_prompts", "assemble", "attribute", "attribution_cost",
-    "budgeted", "choice_logs", "compare", "component_means", "connect", "contexts", "core",
-    "counted", "cross_signal", "depth_profile", "describe_model", "differences",
-    "direct_effects", "direction_generality", "edited", "elicit", "embedded_set",
+    "Steering", "Study", "Texts", "Tools", "VALENCES", "VerifiedScores", "WordingJudge",
+    "adaptive_masking", "arrange", "asked", "asked_prompts", "assemble", "attribute",
+    "attribution_cost", "budgeted", "choice_logs", "compare", "component_means", "connect",
+    "contexts", "core", "counted", "cross_signal", "depth_profile", "describe_model",
+    "differences", "direct_effects", "direction_generality", "edited", "elicit", "embedded_set",
     "emotion_directions", "enhance", "entropy_null", "exact_cost", "exact_paths",
     "export_circuit", "head_effects", "head_patching_cost", "induce", "judge_replies",
     "label_attribution", "load_model", "make_pair", "make_pairs", "mask_effects",

@@ -13,6 +13,11 @@ from circuits.cli.options import words
 
 __all__ = ["neurons"]
 
+TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the class.")]
+Request = Annotated[
+    str | None, typer.Option(help="The question put to every text; needed for own texts.")
+]
 TextSets = Annotated[
     str, typer.Option(help="emotion, rhetoric, or folders with train, dev and test files.")
 ]
@@ -27,11 +32,9 @@ def neurons(
         str, typer.Option(help="Models, comma-separated; after the run's own, if it has one.")
     ] = "",
     texts: TextSets = "emotion,rhetoric",
-    request: Annotated[
-        str | None, typer.Option(help="The question put to every text; needed for own texts.")
-    ] = None,
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    label: Annotated[str, typer.Option(help="Column of the class.")] = "label",
+    request: Request = None,
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
     pair: Annotated[str | None, typer.Option(help="Column that pairs share.")] = None,
     selector: Annotated[
         str,

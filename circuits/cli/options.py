@@ -60,7 +60,7 @@ Test = Annotated[
     Path | None, typer.Option(help="Test scenarios (JSON lines); the shipped ones by default.")
 ]
 JudgeOption = Annotated[
-    str, typer.Option(help="lexicon, classifier:MODEL, or http:BASE_URL#MODEL.")
+    str, typer.Option(help="lexicon, wording, classifier:MODEL, or http:BASE_URL#MODEL.")
 ]
 Emotions = Annotated[str, typer.Option(help="Comma-separated.")]
 Scenarios = Annotated[int | None, typer.Option(help="Use only so many train scenarios.")]

@@ -228,7 +228,7 @@ def _write_replies(run: Run, found: Comparison) -> None:
 
 def _describe(judge: Judge) -> dict[str, Any]:
     described = {"name": judge.name, **judge.describe()}
-    if judge.name == "lexicon":
+    if judge.name in ("lexicon", "wording"):
         found = error_rate(judge, shipped("judge/labelled.jsonl"))
         described["calibration"] = {
             "texts": found.n,

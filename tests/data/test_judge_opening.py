@@ -22,6 +22,8 @@ def test_each_form_opens_its_judge():
         "lexikon",
         "lexicon:",
         "lexicon:x",
+        "wording:",
+        "wording:x",
         "classifier",
         "classifier:",
         "http",
@@ -32,7 +34,9 @@ def test_each_form_opens_its_judge():
     ],
 )
 def test_a_wrong_form_lists_the_right_ones(spec):
-    with pytest.raises(JudgeError, match=r"lexicon, classifier:ID_OR_PATH .* http:BASE_URL"):
+    with pytest.raises(
+        JudgeError, match=r"lexicon, wording, classifier:ID_OR_PATH .* http:BASE_URL"
+    ):
         open_judge(spec)
 
 

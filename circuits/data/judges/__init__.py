@@ -1,10 +1,12 @@
 """Judges decide whether a text expresses the emotion that was asked for.
 
-Three of them: word lists (offline, :class:`LexiconJudge`), a text classifier
-(:class:`ClassifierJudge`) and a chat model behind an OpenAI-compatible server
-(:class:`HttpJudge`). Importing this package loads no model library and no network library.
+Four of them: word lists (offline, :class:`LexiconJudge`), a regression that has learnt from
+labelled texts (offline, :class:`WordingJudge`), a text classifier (:class:`ClassifierJudge`) and a
+chat model behind an OpenAI-compatible server (:class:`HttpJudge`). Importing this package loads no
+model library and no network library.
 """
 
+from circuits.data.judges.agreement import Kappa, agreement
 from circuits.data.judges.calibration import (
     Calibration,
     Labelled,
@@ -17,15 +19,19 @@ from circuits.data.judges.http import HttpJudge
 from circuits.data.judges.lexicon import LexiconJudge, find_emotion_words
 from circuits.data.judges.opening import open_judge
 from circuits.data.judges.protocol import Judge, Verdict
+from circuits.data.judges.wording import WordingJudge
 
 __all__ = [
     "Calibration",
     "ClassifierJudge",
     "HttpJudge",
     "Judge",
+    "Kappa",
     "Labelled",
     "LexiconJudge",
     "Verdict",
+    "WordingJudge",
+    "agreement",
     "error_rate",
     "find_emotion_words",
     "open_judge",
