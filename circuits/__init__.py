@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from circuits.data.sev import spread as spread
     from circuits.data.text_files import embedded_set, read_texts
     from circuits.data.texts import LabelledSet, LabelledText, Texts
+    from circuits.deploy.control_vectors import ControlVector, control_vector
+    from circuits.deploy.gguf_files import read_gguf, write_gguf
+    from circuits.deploy.hook_files import read_hooks, write_hooks
     from circuits.errors import CircuitsError
     from circuits.export.formats import export_circuit
     from circuits.export.node_link import read_circuit, write_circuit
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood, projection
     from circuits.measure.sweep import arrange, sweep
     from circuits.measure.totals import total_estimates
+    from circuits.measure.trace import TokenTrace, token_trace, trace_scale
     from circuits.model.choices import choice_logs
     from circuits.model.edits import Add, Attenuate, Replace, Scale, edited
     from circuits.model.generation import elicit
@@ -90,6 +94,9 @@ _HOME = {
     "circuits.data.sev": ("Context", "Scenario", "contexts", "spread"),
     "circuits.data.text_files": ("embedded_set", "read_texts"),
     "circuits.data.texts": ("LabelledSet", "LabelledText", "Texts"),
+    "circuits.deploy.control_vectors": ("ControlVector", "control_vector"),
+    "circuits.deploy.gguf_files": ("read_gguf", "write_gguf"),
+    "circuits.deploy.hook_files": ("read_hooks", "write_hooks"),
     "circuits.errors": ("CircuitsError",),
     "circuits.export.formats": ("export_circuit",),
     "circuits.export.node_link": ("read_circuit", "write_circuit"),
@@ -119,6 +126,7 @@ _HOME = {
     "circuits.measure.readouts": ("LogitDifference", "Projection", "ReplyLikelihood", "projection"),
     "circuits.measure.sweep": ("arrange", "sweep"),
     "circuits.measure.totals": ("total_estimates",),
+    "circuits.measure.trace": ("TokenTrace", "token_trace", "trace_scale"),
     "circuits.model.choices": ("choice_logs",),
     "circuits.model.edits": ("Add", "Attenuate", "Replace", "Scale", "edited"),
     "circuits.model.generation": ("elicit",),
@@ -150,29 +158,30 @@ _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names}
 
 __all__ = [
     "Adaptive", "Add", "Admission", "Asking", "Association", "Attenuate", "Bench", "Budget",
-    "Circuit", "CircuitScores", "CircuitsError", "Context", "Cost", "CrossSignal", "Directions",
-    "EMOTIONS", "Edge", "EntropyNull", "ExactPaths", "HeadEffects", "HeadPatches", "HttpJudge",
-    "Importance", "Induction", "LabelAttribution", "LabelledSet", "LabelledText",
-    "LexiconJudge", "LogitDifference", "Mask", "MaskEffects", "Measurements", "Modulation",
-    "NeuronEffects", "Node", "NodeScores", "Pair", "PairedEffects", "PathEffects", "Plan",
-    "Plant", "Profile", "Projection", "Prompt", "Provenance", "RangeSweep", "Ranges", "Receipt",
-    "Record", "Recovery", "Replace", "Reply", "ReplyLikelihood", "Scale", "Scenario",
+    "Circuit", "CircuitScores", "CircuitsError", "Context", "ControlVector", "Cost",
+    "CrossSignal", "Directions", "EMOTIONS", "Edge", "EntropyNull", "ExactPaths", "HeadEffects",
+    "HeadPatches", "HttpJudge", "Importance", "Induction", "LabelAttribution", "LabelledSet",
+    "LabelledText", "LexiconJudge", "LogitDifference", "Mask", "MaskEffects", "Measurements",
+    "Modulation", "NeuronEffects", "Node", "NodeScores", "Pair", "PairedEffects", "PathEffects",
+    "Plan", "Plant", "Profile", "Projection", "Prompt", "Provenance", "RangeSweep", "Ranges",
+    "Receipt", "Record", "Recovery", "Replace", "Reply", "ReplyLikelihood", "Scale", "Scenario",
     "Schedule", "Scoring", "Selection", "SelectivePlant", "SitePatches", "SplitHalf",
-    "Steering", "Study", "Texts", "Tools", "VALENCES", "VerifiedScores", "WordingJudge",
-    "adaptive_masking", "arrange", "asked", "asked_prompts", "assemble", "attribute",
-    "attribution_cost", "budgeted", "choice_logs", "compare", "component_means", "connect",
-    "contexts", "core", "counted", "cross_signal", "depth_profile", "describe_model",
-    "differences", "direct_effects", "direction_generality", "edited", "elicit", "embedded_set",
-    "emotion_directions", "enhance", "entropy_null", "exact_cost", "exact_paths",
-    "export_circuit", "head_effects", "head_patching_cost", "induce", "judge_replies",
-    "label_attribution", "load_model", "make_pair", "make_pairs", "mask_effects",
-    "neuron_effects", "open_judge", "paired_effects", "patch_heads", "patch_parts",
-    "patch_sites", "path_cost", "path_effects", "plain", "plain_prompts", "plant",
-    "plant_selective", "plot", "profile_texts", "projection", "random_like", "range_sweep",
-    "read_circuit", "read_scenarios", "read_texts", "recovery", "run", "score_circuits",
-    "score_cost", "select_neurons", "shipped", "site_patching_cost", "split_half", "spread",
-    "stable_layers", "steer", "sublayer_importance", "sweep", "total_estimates", "with_scores",
-    "write_circuit",
+    "Steering", "Study", "Texts", "TokenTrace", "Tools", "VALENCES", "VerifiedScores",
+    "WordingJudge", "adaptive_masking", "arrange", "asked", "asked_prompts", "assemble",
+    "attribute", "attribution_cost", "budgeted", "choice_logs", "compare", "component_means",
+    "connect", "contexts", "control_vector", "core", "counted", "cross_signal", "depth_profile",
+    "describe_model", "differences", "direct_effects", "direction_generality", "edited",
+    "elicit", "embedded_set", "emotion_directions", "enhance", "entropy_null", "exact_cost",
+    "exact_paths", "export_circuit", "head_effects", "head_patching_cost", "induce",
+    "judge_replies", "label_attribution", "load_model", "make_pair", "make_pairs",
+    "mask_effects", "neuron_effects", "open_judge", "paired_effects", "patch_heads",
+    "patch_parts", "patch_sites", "path_cost", "path_effects", "plain", "plain_prompts",
+    "plant", "plant_selective", "plot", "profile_texts", "projection", "random_like",
+    "range_sweep", "read_circuit", "read_gguf", "read_hooks", "read_scenarios", "read_texts",
+    "recovery", "run", "score_circuits", "score_cost", "select_neurons", "shipped",
+    "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
+    "sublayer_importance", "sweep", "token_trace", "total_estimates", "trace_scale",
+    "with_scores", "write_circuit", "write_gguf", "write_hooks",
 ]  # fmt: skip
 
 

@@ -161,27 +161,21 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="json, graphml, gexf, dot, mermaid, csv; comma-separated. Or published: the whole "
-            "run in the layout of the authors' output folder."
+            help="json, graphml, gexf, dot, mermaid, csv; comma-separated. With a run folder also "
+            "gguf (control vectors for llama.cpp) and hf (hooks on a Hugging Face model). Or "
+            "published: the whole run in the layout of the authors' output folder."
         ),
     ] = "json,graphml,gexf,dot,mermaid,csv",
     emotion: Annotated[str, typer.Option(help="Only these emotions; all by default.")] = "",
 ) -> None:
-    """Write circuits in formats that other programs read."""
+    """Write circuits in formats that other programs read or apply."""
+    from circuits.cli.exporting import export_circuits
     from circuits.cli.published import export_run, wants_published
-    from circuits.cli.reading import circuits_of
-    from circuits.export.formats import export_circuit
 
     if wants_published(words(format), words(emotion)):
         export_run(run, out)
-        return
-    written = [
-        path
-        for circuit in circuits_of(run, words(emotion))
-        for path in export_circuit(circuit, out, words(format))
-    ]
-    for path in written:
-        OUT.print(str(path), soft_wrap=True)
+    else:
+        export_circuits(run, out, words(format), words(emotion))
 
 
 @app.command(

@@ -13,6 +13,7 @@ from circuits.errors import DataError
 from circuits.names import EMOTIONS
 
 __all__ = [
+    "BRIEF",
     "DEVICE_REQUEST",
     "EMOTION_REQUEST",
     "Prompt",
@@ -27,7 +28,8 @@ __all__ = [
 EMOTION_REQUEST = "Name the emotion of the text in one word."
 DEVICE_REQUEST = "Name the rhetorical device of the text in one word."
 
-_BRIEF = "Keep the reply to at most two sentences."
+BRIEF = "Keep the reply to at most two sentences."
+"""The system turn of a plain prompt."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Prompt:
         """The system turn."""
         asking = [] if self.emotion is None else [f"Always reply in {self.emotion}."]
         if self.indented:
-            return "".join(f"\n    {line}" for line in (*asking, _BRIEF, ""))
-        return "\n".join((*asking, _BRIEF))
+            return "".join(f"\n    {line}" for line in (*asking, BRIEF, ""))
+        return "\n".join((*asking, BRIEF))
 
     @property
     def user(self) -> str:

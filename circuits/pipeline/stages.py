@@ -18,7 +18,6 @@ from circuits.export.formats import export_circuit
 from circuits.export.node_link import write_circuit
 from circuits.files import write_json, write_json_lines
 from circuits.graph.assemble import Measurements, assemble
-from circuits.graph.core import core
 from circuits.measure.direct import direct_effects
 from circuits.measure.directions import emotion_directions, stable_layers
 from circuits.measure.expression import accuracy_stats
@@ -136,12 +135,7 @@ def circuits(run: Run) -> None:
 
 def control(run: Run) -> None:
     """Put the circuits back into the model, beside prompting and steering."""
-    study, plan = run.study, run.plan
-    plain = study.plain_means if plan.relative_to == "plain" else None
-    counts = plan.control_budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
-    strongest = {emotion: core(circuit, *counts) for emotion, circuit in study.circuits.items()}
-    written = differences(study.written_means, plain, unit=plan.diff_unit)
-    tools = Tools(strongest, written, study.directions)
+    study, plan, tools = run.study, run.plan, run.tools
     tuned = _tuned(run, tools)
     scenarios = sev.read(plan.test)
     if plan.test_scenarios:

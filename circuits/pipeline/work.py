@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-from circuits.control.compare import METHODS, Bench
+from circuits.control.compare import METHODS, Bench, Tools
 from circuits.control.ways import CIRCUIT_STAGE, PUBLISHED_DECODING, Way
 from circuits.data import sev
 from circuits.data.judges import Judge, open_judge
@@ -13,7 +13,9 @@ from circuits.data.replies import read_replies
 from circuits.data.sev import Context
 from circuits.errors import RunError
 from circuits.files import digest
+from circuits.graph.core import core
 from circuits.measure.groups import last_valence, reworded
+from circuits.measure.means import differences
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
 from circuits.model.decoding import Decoding
 from circuits.model.generation import Progress
@@ -77,6 +79,17 @@ class Run:
         """The judge of circuits: the same, or the same asked in another way."""
         profile = self.plan.judge_profile
         return self.judge if profile == "robust" else open_judge(self.plan.judge, profile)
+
+    @cached_property
+    def tools(self) -> Tools:
+        """Directions, differences and the strongest part of every circuit."""
+        study, plan = self.study, self.plan
+        plain = study.plain_means if plan.relative_to == "plain" else None
+        sizes = study.heads.mean[0].numel(), study.neurons.mean[0].numel()
+        counts = plan.control_budget.counts(*sizes)
+        strongest = {emotion: core(circuit, *counts) for emotion, circuit in study.circuits.items()}
+        written = differences(study.written_means, plain, unit=plan.diff_unit)
+        return Tools(strongest, written, study.directions)
 
     @cached_property
     def train(self) -> tuple[sev.Scenario, ...]:

@@ -16,6 +16,7 @@ from circuits.measure.heads import HeadEffects
 from circuits.measure.importance import Importance
 from circuits.measure.neurons import NeuronEffects
 from circuits.measure.patching import HeadPatches, SitePatches
+from circuits.measure.trace import TokenTrace
 from circuits.plot.directions import generality_profile as generality_profile
 from circuits.plot.directions import similarity_map as similarity_map
 from circuits.plot.effects import head_map as head_map
@@ -35,6 +36,8 @@ from circuits.plot.recognition import loop_lines as loop_lines
 from circuits.plot.recognition import range_map as range_map
 from circuits.plot.scores import faithfulness_curve as faithfulness_curve
 from circuits.plot.style import EMOTION_COLOURS as EMOTION_COLOURS
+from circuits.plot.trace import token_html as token_html
+from circuits.plot.trace import token_map as token_map
 from circuits.selective.adaptive import Adaptive
 from circuits.selective.cross import CrossSignal
 from circuits.selective.evaluation import MaskEffects
@@ -62,6 +65,8 @@ __all__ = [
     "patch_map",
     "range_map",
     "similarity_map",
+    "token_html",
+    "token_map",
     "valence_bars",
 ]
 
@@ -81,6 +86,7 @@ _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
     Association: association_map,
     Induction: induction_curves,
     CrossSignal: cross_map,
+    TokenTrace: token_map,
 }
 
 

@@ -1,0 +1,113 @@
+"""Directions and circuits of a finished run as files that other programs apply."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from circuits.control.modulation import Modulation, Steering, enhance, steer
+from circuits.deploy.control_vectors import ControlVector, Loss, control_vector
+from circuits.deploy.gguf_files import write_gguf
+from circuits.deploy.hook_files import write_hooks
+from circuits.export.formats import file_stem
+from circuits.files import write_json
+from circuits.model.edits import Add
+from circuits.pipeline.study import Study
+from circuits.pipeline.work import Run, Silent, plan_of
+from circuits.provenance import Provenance
+
+__all__ = ["LOSSES", "deploy"]
+
+LOSSES: Final = "losses.json"
+"""Beside GGUF files: what each of them does not keep."""
+
+
+def deploy(
+    study: Study, folder: Path, formats: Sequence[str], emotions: Sequence[str] = ()
+) -> dict[Path, tuple[Loss, ...]]:
+    """Write every emotion's direction and circuit in each of ``formats``.
+
+    A circuit is its strongest part, as the run writes it into the model; a direction is added where
+    the run steers. Both at strength 1, the model's own difference.
+
+    Args:
+        study: A run with its circuits.
+        folder: Made if it is not there.
+        formats: Some of :data:`~circuits.deploy.APPLIED`.
+        emotions: All by default.
+
+    Returns:
+        The files, and what each does not keep (nothing, in files of hooks).
+
+    Raises:
+        RunError: a stage has not run, or the package ``gguf`` is not installed.
+        ModelError: the run's model cannot be loaded.
+        DataError: the folder cannot be written to.
+    """
+    run = Run(plan_of(study), study, Silent())
+    chosen = [emotion for emotion in study.emotions if not emotions or emotion in emotions]
+    found = [
+        (emotion, kind, edits, provenance)
+        for emotion in chosen
+        for kind, (edits, provenance) in _edits(run, emotion).items()
+    ]
+    written: dict[Path, tuple[Loss, ...]] = {}
+    if "gguf" in formats:
+        written |= _vectors(run, found, folder)
+    if "hf" in formats:
+        for emotion, kind, edits, provenance in found:
+            path = folder / f"{file_stem(emotion)}.{kind}.safetensors"
+            write_hooks(run.model, edits, emotion, provenance, path)
+            written[path] = ()
+    return written
+
+
+_Found = tuple[str, str, list[Add], Provenance]
+"""Emotion, ``direction`` or ``circuit``, its edits, and where they come from."""
+
+
+def _edits(run: Run, emotion: str) -> dict[str, tuple[list[Add], Provenance]]:
+    tools, (modulation, steering) = run.tools, _how(run)
+    circuit = tools.circuits[emotion]
+    return {
+        "direction": (
+            steer(tools.directions, emotion, steering),
+            tools.directions.provenance.child(layers=list(steering.layers), when=steering.when),
+        ),
+        "circuit": (
+            enhance(circuit, tools.differences, modulation),
+            circuit.provenance.child(
+                heads=len(circuit.heads), neurons=len(circuit.neurons), when=modulation.when
+            ),
+        ),
+    }
+
+
+def _how(run: Run) -> tuple[Modulation, Steering]:
+    """As the control stage wrote and steered, at strength 1; as it would begin, if it has not."""
+    plan, study = run.plan, run.study
+    modulation = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
+    steering = Steering((study.importance.stable_layers[0],))
+    if "control" not in study.log["stages"]:
+        return modulation, steering
+    tuned = study.accuracy["settings"]
+    return (
+        replace(modulation, when=tuned["circuit"]["when"]),
+        replace(steering, layers=tuple(tuned["steer"]["layers"]), when=tuned["steer"]["when"]),
+    )
+
+
+def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tuple[Loss, ...]]:
+    rms = run.study.directions.sel(sublayer="mlp").rms[0]
+    made: dict[Path, tuple[ControlVector, tuple[Loss, ...]]] = {}
+    for emotion, kind, edits, provenance in found:
+        path = folder / f"{file_stem(emotion)}.{kind}.gguf"
+        made[path] = control_vector(run.model, edits, emotion, provenance, rms=rms)
+    for path, (vector, _) in made.items():
+        write_gguf(vector, path)
+    losses = {path: lost for path, (_, lost) in made.items()}
+    write_json(
+        folder / LOSSES,
+        {path.name: [loss.to_json() for loss in lost] for path, lost in losses.items()},
+    )
+    return losses
