@@ -29,6 +29,8 @@ AXES = {
     "place", "run",
     # Paths from a sender to a receiver, and what a token of a prompt is there for.
     "edge", "role",
+    # Sets of components: how they are chosen by rank, and how many they have.
+    "order", "size",
     # Classes of labelled texts (emotions and rhetorical devices), and the texts.
     "label", "text",
 }  # fmt: skip

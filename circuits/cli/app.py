@@ -49,6 +49,7 @@ from circuits.cli.options import (
 from circuits.cli.patch import patch
 from circuits.cli.paths import paths_command
 from circuits.cli.scores import score, score_table
+from circuits.cli.validate import VALIDATE_EXAMPLE, validate_command
 from circuits.errors import CircuitsError
 from circuits.names import EMOTIONS
 
@@ -240,6 +241,8 @@ app.command(
     name="score",
     epilog="Example: [bold]emotion-circuits score runs/demo --positions matched[/]",
 )(score)
+
+app.command(name="validate", epilog=VALIDATE_EXAMPLE)(validate_command)
 
 
 def main() -> None:

@@ -92,6 +92,11 @@ class Bench:
         prompts = asked_prompts(self.contexts, self.emotions)
         return self._judged("prompt", self._replies("prompt", prompts, progress))
 
+    def asked_under(self, edits: EditsOf, progress: Progress | None) -> list[Judged]:
+        """Replies to prompts that ask for the emotion, by the model as ``edits`` change it."""
+        prompts = asked_prompts(self.contexts, self.emotions)
+        return self._judged("prompt", self._replies("prompt", prompts, progress, edits=edits))
+
     def untouched(self, progress: Progress | None) -> list[Judged]:
         """Plain replies, each judged against every emotion."""
         replies = self._replies("none", plain_prompts(self.contexts), progress)

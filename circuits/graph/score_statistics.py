@@ -17,7 +17,7 @@ from circuits.graph.scores import LOWER_IS_BETTER, CircuitScores, Score
 if TYPE_CHECKING:
     from circuits.graph.scoring import Scoring
 
-__all__ = ["judge", "relative", "relative_gaps", "scores_of"]
+__all__ = ["bootstrap_means", "judge", "relative", "relative_gaps", "scores_of"]
 
 _BOOTSTRAP = 2000
 _ROUNDING = 1e-5
@@ -59,7 +59,7 @@ def scores_of(
         )
     f = relative(mean, at)
     values = _statistics(f, at)
-    spread = _statistics(relative(_resampled(m[: at["controls"].start], how.seed), at), at)
+    spread = _statistics(relative(bootstrap_means(m[: at["controls"].start], how.seed), at), at)
     controls = _control_statistics(f, at)
     scores = {
         name: judge(name, float(values[name]), spread[name], controls[name]) for name in values
@@ -84,7 +84,7 @@ def scores_of(
     )
 
 
-def _resampled(m: Float[Tensor, "row context"], seed: int) -> Float[Tensor, "draw row"]:
+def bootstrap_means(m: Float[Tensor, "row context"], seed: int) -> Float[Tensor, "draw row"]:
     """Means over contexts drawn with replacement."""
     random, count = torch.Generator().manual_seed(seed), m.shape[1]
     drawn = torch.randint(count, (_BOOTSTRAP, count), generator=random)

@@ -5,6 +5,7 @@ from pathlib import Path
 from circuits.data.replies import read_methods
 from circuits.pipeline.patching import read_patches
 from circuits.pipeline.study import Study
+from circuits.pipeline.validation import read_validation
 from circuits.report import ReportContent, write_report
 
 __all__ = ["make_report", "refresh_report"]
@@ -16,7 +17,7 @@ def make_report(study: Study, path: Path) -> None:
     Raises:
         RunError: a stage has not run.
     """
-    log = study.log
+    log, (validation, heard, ablation) = study.log, read_validation(study)
     write_report(
         ReportContent(
             title=f"Emotion circuits of {study.directions.provenance.model['name']}",
@@ -31,6 +32,9 @@ def make_report(study: Study, path: Path) -> None:
             accuracy=study.accuracy,
             replies=read_methods(study.folder / "control" / "replies.jsonl"),
             patches=read_patches(study),
+            validation=validation,
+            heard=heard,
+            ablation=ablation,
             receipts={stage: entry["receipt"] for stage, entry in log["stages"].items()},
             provenance=next(iter(study.circuits.values())).provenance,
         ),

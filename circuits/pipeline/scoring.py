@@ -13,13 +13,13 @@ from circuits.model.receipts import Cost
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.work import Run
 
-__all__ = ["scores", "scores_cost"]
+__all__ = ["held_out", "scores", "scores_cost"]
 
 
 def scores(run: Run) -> None:
     """Score every circuit, and write the scores into its files."""
     study, plan, importance = run.study, run.plan, run.study.importance
-    contexts = _held_out(run)
+    contexts = held_out(run, run.plan.score_contexts)
     readouts = {
         emotion: Projection(importance.reference[e], site=importance.read_at)
         for e, emotion in enumerate(importance.emotion)
@@ -40,7 +40,7 @@ def scores(run: Run) -> None:
 
 def scores_cost(run: Run) -> Cost:
     """What the stage will need."""
-    contexts = _held_out(run)
+    contexts = held_out(run, run.plan.score_contexts)
     pairs = {emotion: make_pairs(run.model, contexts, emotion) for emotion in run.plan.emotions}
     return score_cost(run.model, run.study.circuits, pairs, _how(run.plan))
 
@@ -49,9 +49,13 @@ def _how(plan: Plan) -> Scoring:
     return Scoring(plan.ablation, plan.positions, plan.draws, plan.seed)
 
 
-def _held_out(run: Run) -> tuple[Context, ...]:
-    """Test contexts: one event of every scenario, the valences in turn, then the other events."""
-    scenarios, count = sev.read(run.plan.test), run.plan.score_contexts
+def held_out(run: Run, count: int) -> tuple[Context, ...]:
+    """Test contexts: one event of every scenario, the valences in turn, then the other events.
+
+    Raises:
+        DataError: fewer than two, or one of them is a train context.
+    """
+    scenarios = sev.read(run.plan.test)
     chosen = sev.spread(scenarios, min(count, len(scenarios)))
     every = sev.contexts(chosen)
     order = [3 * i + (i + turn) % 3 for turn in range(3) for i in range(len(chosen))]

@@ -9,6 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from circuits.control.validation import Validation
+from circuits.control.validation_replies import Heard
 from circuits.graph.circuit import Circuit
 from circuits.measure.directions import Directions
 from circuits.measure.generality import Generality
@@ -38,6 +40,8 @@ from circuits.plot.scores import faithfulness_curve as faithfulness_curve
 from circuits.plot.style import EMOTION_COLOURS as EMOTION_COLOURS
 from circuits.plot.trace import token_html as token_html
 from circuits.plot.trace import token_map as token_map
+from circuits.plot.validation import heard_curves as heard_curves
+from circuits.plot.validation import validation_curves as validation_curves
 from circuits.selective.adaptive import Adaptive
 from circuits.selective.cross import CrossSignal
 from circuits.selective.evaluation import MaskEffects
@@ -58,6 +62,7 @@ __all__ = [
     "faithfulness_curve",
     "generality_profile",
     "head_map",
+    "heard_curves",
     "importance_profile",
     "induction_curves",
     "loop_lines",
@@ -68,6 +73,7 @@ __all__ = [
     "token_html",
     "token_map",
     "valence_bars",
+    "validation_curves",
 ]
 
 _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
@@ -87,6 +93,8 @@ _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
     Induction: induction_curves,
     CrossSignal: cross_map,
     TokenTrace: token_map,
+    Validation: validation_curves,
+    Heard: heard_curves,
 }
 
 

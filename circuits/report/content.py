@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from circuits.control.validation import Validation
+from circuits.control.validation_replies import Heard
 from circuits.data.replies import Judged
 from circuits.graph.circuit import Circuit
 from circuits.graph.scores import CircuitScores
@@ -47,3 +49,9 @@ class ReportContent:
     provenance: Provenance
     patches: Mapping[str, Sequence[SitePatches | HeadPatches]] = field(default_factory=dict)
     """Contrast -> patching maps, if any were made."""
+    validation: Sequence[Validation] = ()
+    """What the components ranked first do to the readouts, if it was measured."""
+    heard: Sequence[Heard] = ()
+    """And to judged replies."""
+    ablation: Mapping[str, Any] = field(default_factory=dict)
+    """What of judged expression the circuits carry where it is asked for, if it was measured."""

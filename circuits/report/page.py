@@ -61,6 +61,7 @@ def _words(content: ReportContent) -> dict[str, Any]:
         "scores": score_tables.score_table(content.scores),
         "failures": score_tables.failures(content.scores),
         "cost": tables.cost_table(content),
+        "ablation": score_tables.ablation_table(content.ablation) if content.ablation else None,
         "provenance": [
             *tables.flat(content.provenance.to_json()),
             ("fingerprint", content.provenance.fingerprint()),
@@ -90,5 +91,7 @@ def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
     }
     for number, maps in enumerate(content.patches.values()):
         figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
+    proofs = enumerate((*content.validation, *content.heard))
+    figures |= {f"validation-{i}": plot.draw(record) for i, record in proofs}
     circuits = enumerate(content.circuits.values())
     return figures | {f"circuit-{i}": plot.circuit_graph(circuit) for i, circuit in circuits}

@@ -1,12 +1,13 @@
-"""Scores of circuits as a table, and a sentence for what is no better than random."""
+"""Scores of circuits and their ablation as tables, and what is no better than random."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from circuits.graph.scores import CircuitScores
 from circuits.plot.style import short
 from circuits.report.tables import Table
 
-__all__ = ["failures", "score_table"]
+__all__ = ["ablation_table", "failures", "score_table"]
 
 
 def score_table(scores: Mapping[str, CircuitScores]) -> Table:
@@ -42,3 +43,23 @@ def failures(scores: Mapping[str, CircuitScores]) -> list[str]:
         for emotion, found in scores.items()
         if found.failures
     ]
+
+
+def ablation_table(found: Mapping[str, Any]) -> Table:
+    """Points of judged expression lost without the circuit, and without random sets."""
+    rows = [
+        [
+            emotion,
+            short(own["circuit_drop"]),
+            f"{short(own['low'])} to {short(own['high'])}",
+            short(own["random_drop"]),
+            short(own["random_max"]),
+        ]
+        for emotion, own in {"all": found, **found["by_emotion"]}.items()
+    ]
+    columns = ("emotion", "circuit", "95% interval", "random sets", "largest of them")
+    caption = (
+        f"Points of judged expression lost ({found['n']} replies; {found['heads_share']:.1%} of "
+        f"the heads and {found['neurons_share']:.1%} of the neurons; {found['draws']} random sets)"
+    )
+    return Table(caption, columns, rows)

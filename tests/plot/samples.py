@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 
+from circuits.control.validation import CHANGES, Validation
+from circuits.control.validation_replies import REPLY_CHANGES, REPLY_ORDERS, Heard
 from circuits.data.judges import Verdict
 from circuits.data.prompts import asked, plain
 from circuits.data.replies import Judged, Reply
 from circuits.data.sev import Context
 from circuits.graph.areas import SIZES
 from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.graph.ranked_sets import ORDERS
 from circuits.graph.scores import LOWER_IS_BETTER, SCORES, CircuitScores, Score
 from circuits.measure.directions import Directions
 from circuits.measure.generality import Generality
@@ -257,3 +260,38 @@ def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) ->
         tuple(range(4)), tuple(range(count)), places, ("clean", "corrupt"),
         "z", "anger", "plain", "noising", "projection", 3,
     )  # fmt: skip
+
+
+def validation(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Validation:
+    """Effects of sets of up to forty components, and a band of random ones."""
+    sizes, draws, count = (1, 3, 10, 40), 5, len(emotions)
+    effect = torch.randn(count, 4, 3, 4, count, generator=_random(31))
+    control = torch.randn(count, 4, draws, 4, count, generator=_random(32)) / 4
+    return Validation(
+        provenance=provenance(), effect=effect, low=effect - 0.5, high=effect + 0.25,
+        control=control, control_low=control.amin(2), control_high=control.amax(2),
+        asked=torch.eye(count), emotion=emotions, other_emotion=emotions, method=CHANGES,
+        order=ORDERS, size=sizes, draw=tuple(range(draws)), kind=kind, n_contexts=6,
+    )  # fmt: skip
+
+
+def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Heard:
+    """Judged replies by size of the set."""
+    sizes = (1, 6, 40)
+    judged = 100 * torch.rand(len(emotions), 2, 3, len(sizes), generator=_random(33))
+    return Heard(
+        provenance=provenance(), judged=judged, low=judged * 0.8, high=10 + 0.9 * judged,
+        emotion=emotions, method=REPLY_CHANGES, order=REPLY_ORDERS, size=sizes, kind=kind,
+        n_contexts=6, n_draws=2,
+    )  # fmt: skip
+
+
+def ablation(emotions: tuple[str, ...] = EMOTIONS) -> dict[str, Any]:
+    """What is lost without the circuits."""
+    own = {
+        "circuit_drop": 87.5, "low": 81.25, "high": 93.75, "random_drop": 1.25, "random_max": 2.5,
+    }  # fmt: skip
+    return {
+        **own, "by_emotion": dict.fromkeys(emotions, own), "n": 36, "draws": 5,
+        "heads_share": 0.083, "neurons_share": 0.02,
+    }  # fmt: skip

@@ -177,3 +177,26 @@ def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samp
     text = " ".join(Page((tmp_path / "bare.html").read_text(encoding="utf-8")).words)
     assert "kept no replies" in text
     assert "The judge and what is known" not in text
+
+
+def test_validation_is_shown_where_it_was_measured(samples, tmp_path):
+    plain = content(samples)
+    write_report(plain, tmp_path / "plain.html")
+    assert 'id="validation"' not in (tmp_path / "plain.html").read_text()
+    measured = dataclasses.replace(
+        plain,
+        validation=[samples.validation("head"), samples.validation("neuron")],
+        heard=[samples.heard("head"), samples.heard("neuron")],
+        ablation=samples.ablation(),
+    )
+    write_report(measured, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert ("a", {"href": "#validation"}) in page.elements
+    shown = " ".join(page.words)
+    assert "Points of judged expression lost (36 replies; 8.3% of the heads" in shown
+    assert "81.2 to 93.8" in shown
+    figures = [attributes.get("data-figure", "") for _, attributes in page.elements]
+    assert [name for name in figures if name.startswith("validation-")] == [
+        f"validation-{number}" for number in range(4)
+    ]

@@ -1,0 +1,217 @@
+"""Ablation of circuits where their emotion is asked for, on the embedded model."""
+
+import math
+
+import pytest
+import torch
+
+from circuits.control.ablation import ablated, ablation_drop, random_sets, stand_in
+from circuits.control.compare import Bench
+from circuits.control.validation import Known
+from circuits.control.validation_replies import replies_needed, validate_replies
+from circuits.data.judges import open_judge
+from circuits.data.prompts import asked, plain
+from circuits.errors import CircuitError, DataError
+from circuits.graph.circuit import Circuit, Node
+from circuits.graph.masks import Masks
+from circuits.measure.means import ComponentMeans, PlainMeans, differences
+from circuits.measure.totals import TotalEstimates
+from circuits.model.chat import encode_prompt, pad_left, stop_tokens
+from circuits.model.runs import capture
+from circuits.names import head_name, hook, neuron_name
+from circuits.provenance import Provenance
+
+EMOTIONS: tuple[str, ...] = ("anger", "surprise")
+
+
+def at_end(model, prompts):
+    """z and post at the last position of every prompt."""
+    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    picks = {"z": last_position, "post": last_position}
+    return capture(model, pad_left(rows, torch.device("cpu")), picks)
+
+
+def last_position(activation):
+    return activation[:, -1]
+
+
+@pytest.fixture(scope="module")
+def bench(mini, contexts):
+    return Bench(mini, open_judge("lexicon"), contexts[:3], EMOTIONS, max_new_tokens=14)
+
+
+@pytest.fixture(scope="module")
+def means(mini, contexts):
+    found = at_end(mini, [plain(context) for context in contexts])
+    z, post = found["z"].mean(0), found["post"].mean(0)
+    return PlainMeans(
+        provenance=Provenance(), z=z, post=post, layer=tuple(range(len(z))),
+        head=tuple(range(z.shape[1])), neuron=tuple(range(post.shape[1])), n_contexts=len(contexts),
+    )  # fmt: skip
+
+
+def circuit_of(emotion, heads, neurons=()):
+    nodes = [Node(head_name(*h), "head", h[0]) for h in heads]
+    nodes += [Node(neuron_name(*n), "neuron", n[0]) for n in neurons]
+    return Circuit(emotion, tuple(nodes), ())
+
+
+def everything(mini):
+    cfg = mini.cfg
+    return circuit_of(
+        "all",
+        [(i, h) for i in range(cfg.n_layers) for h in range(cfg.n_heads)],
+        [(i, n) for i in range(cfg.n_layers) for n in range(cfg.d_mlp)],
+    )
+
+
+def greedily(model, prompt, mask, values, length, every):
+    """One token after the other, the whole text read anew each time."""
+    ids = encode_prompt(model, prompt)
+    start, written = len(ids), []
+
+    def put(site, layer, inside):
+        def change(activation, hook):
+            activation = activation.clone()
+            places = range(start - 1, activation.shape[1]) if every else [start - 1]
+            for place in places:
+                for part in inside.nonzero()[:, 0].tolist():
+                    activation[0, place, part] = values[site][layer, part]
+            return activation
+
+        return hook(site, layer), change
+
+    hooks = [
+        put(site, layer, inside[layer])
+        for site, inside in (("z", mask.heads[0]), ("post", mask.neurons[0]))
+        for layer in range(len(inside))
+    ]
+    while len(written) < length:
+        with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+            token = int(model(torch.tensor([ids + written]))[0, -1].argmax())
+        if token in stop_tokens(model):
+            break
+        written.append(token)
+    return model.tokenizer.decode(written, skip_special_tokens=True).strip()
+
+
+def plain_values(model, context):
+    """z and post of every layer at the end of the context's plain prompt, from one plain pass."""
+    seen = {"z": [], "post": []}
+    hooks = [
+        (hook(site, layer), lambda activation, hook, own=own: own.append(activation[0, -1].clone()))
+        for site, own in seen.items()
+        for layer in range(model.cfg.n_layers)
+    ]
+    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+        model(torch.tensor([encode_prompt(model, plain(context))]))
+    return {site: torch.stack(own) for site, own in seen.items()}
+
+
+@pytest.mark.parametrize("ablation", ["mean", "resample", "zero"])
+@pytest.mark.parametrize("when", ["prompt", "every"])
+def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
+    mini, bench, means, ablation, when
+):
+    own = [circuit_of("anger", [(0, 1), (2, 3)], [(1, 7), (3, 40)]), circuit_of("x", [(1, 2)])]
+    sets = Masks.of(mini, own)
+    said = ablated(bench, sets, stand_in(bench, ablation, means, when=when))
+    for c, context in enumerate(bench.contexts[:2]):
+        values = {"z": means.z, "post": means.post}
+        if ablation == "zero":
+            values = {site: torch.zeros_like(value) for site, value in values.items()}
+        if ablation == "resample":
+            values = plain_values(mini, context)
+        for e, emotion in enumerate(EMOTIONS):
+            text = greedily(
+                mini, asked(context, emotion), sets[[e]], values, bench.max_new_tokens,
+                when == "every",
+            )  # fmt: skip
+            row = said[c * len(EMOTIONS) + e].reply
+            assert (row.prompt.context, row.emotion) == (context, emotion)
+            assert row.text == text
+
+
+def test_without_any_part_the_emotion_is_gone_and_an_empty_set_changes_nothing(mini, bench, means):
+    circuits = dict.fromkeys(EMOTIONS, everything(mini))
+    found = ablation_drop(bench, circuits, stand_in(bench, "mean", means), draws=2)
+    assert (found["asked"], found["without"], found["circuit_drop"]) == (100.0, 0.0, 100.0)
+    assert (found["low"], found["high"]) == (100.0, 100.0)
+    # A random set of everything is everything.
+    assert (found["random_drop"], found["random_max"]) == (100.0, 100.0)
+    assert (found["heads_share"], found["neurons_share"]) == (1.0, 1.0)
+    assert sum(found["heard"].values()) == found["n"] == len(bench.contexts) * len(EMOTIONS)
+    nothing = {emotion: circuit_of(emotion, []) for emotion in EMOTIONS}
+    none = ablation_drop(bench, nothing, stand_in(bench, "mean", means), draws=1)
+    assert (none["circuit_drop"], none["random_drop"]) == (0.0, 0.0)
+    assert none["heard"] == {emotion: len(bench.contexts) for emotion in EMOTIONS}
+
+
+def test_each_emotion_loses_its_own_circuit(mini, bench, means):
+    circuits = {"anger": everything(mini), "surprise": circuit_of("surprise", [])}
+    found = ablation_drop(bench, circuits, stand_in(bench, "mean", means), draws=1)
+    assert found["by_emotion"]["anger"]["circuit_drop"] == 100.0
+    assert found["by_emotion"]["surprise"]["circuit_drop"] == 0.0
+    assert found["circuit_drop"] == 50.0
+
+
+def test_random_sets_are_matched_emotion_by_emotion(mini):
+    own = Masks.of(mini, [circuit_of("a", [(0, 1), (0, 2)], [(3, 4)]), circuit_of("b", [(5, 0)])])
+    drawn = random_sets(own, 9, torch.Generator().manual_seed(0))
+    assert len(drawn) == 9
+    for sets in drawn:
+        assert torch.equal(sets.heads.sum(-1), own.heads.sum(-1))
+        assert torch.equal(sets.neurons.sum(-1), own.neurons.sum(-1))
+        assert not (sets.flat & own.flat).any()
+    assert len({tuple(sets.flat[0].nonzero()[:, 0].tolist()) for sets in drawn}) > 1
+
+
+def test_what_is_missing_is_refused(bench, mini, means):
+    with pytest.raises(CircuitError, match="no circuit of 'surprise'; there are anger"):
+        ablation_drop(bench, {"anger": everything(mini)}, stand_in(bench, "zero"))
+    circuits = dict.fromkeys(EMOTIONS, everything(mini))
+    with pytest.raises(DataError, match="found 0 draws and 3 contexts"):
+        ablation_drop(bench, circuits, stand_in(bench, "zero"), draws=0)
+    with pytest.raises(DataError, match="mean ablation needs the means"):
+        stand_in(bench, "mean")
+
+
+@pytest.fixture(scope="module")
+def known(mini, means, contexts):
+    cfg, shape = mini.cfg, means.z.shape[:2]
+    random = torch.Generator().manual_seed(0)
+    axes = {"layer": means.layer, "head": means.head, "neuron": means.neuron}
+    totals = TotalEstimates(
+        provenance=Provenance(), emotion=EMOTIONS, **axes,
+        head_effect=torch.randn(2, *shape, generator=random),
+        neuron_effect=torch.randn(2, cfg.n_layers, cfg.d_mlp, generator=random),
+    )  # fmt: skip
+    values = [at_end(mini, [asked(c, emotion) for c in contexts]) for emotion in EMOTIONS]
+    asked_means = ComponentMeans(
+        provenance=Provenance(), emotion=EMOTIONS, n_contexts=len(contexts), **axes,
+        z=torch.stack([own["z"].mean(0) for own in values]),
+        post=torch.stack([own["post"].mean(0) for own in values]),
+    )  # fmt: skip
+    return Known(totals, {}, means, asked_means, differences(asked_means, means))
+
+
+def test_replies_are_judged_for_every_set(bench, known):
+    count = known.totals.head_effect[0].numel()
+    told = []
+    found = validate_replies(
+        bench, known, "head", (1, count), Provenance(), draws=2, progress=told.append
+    )
+    assert sum(told) == replies_needed(bench, found.size, 2)
+    # All heads at their plain mean leave no emotion; all heads' differences bring it about.
+    assert found.judged[:, found.method.index("plain mean"), :, -1].eq(0).all()
+    enhanced = found.judged[:, found.method.index("enhance"), :, -1]
+    assert torch.equal(enhanced, enhanced[:, :1].expand_as(enhanced))
+    assert enhanced.gt(60).all()
+    # One head of 36 at random is not the emotion.
+    assert found.judged[:, found.method.index("plain mean"), :, 0].gt(60).all()
+    assert (found.low <= found.judged).all()
+    assert (found.judged <= found.high).all()
+    # The random sets have twice the replies, hence narrower intervals.
+    sure = found.high[:, 0, :, -1]
+    assert (sure[:, 2] < sure[:, 0]).all()
+    assert not math.isnan(float(found.judged.sum()))

@@ -1,0 +1,129 @@
+"""Validation of components finds in a planted model what was planted."""
+
+import pytest
+import torch
+
+from circuits.control.validation import CHANGES, Known, Validating, validate_components
+from circuits.data.prompts import asked, plain
+from circuits.measure.means import ComponentMeans, PlainMeans, differences
+from circuits.measure.readouts import Projection
+from circuits.measure.totals import TotalEstimates
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.protocol import device_of, shape_of
+from circuits.model.runs import capture
+from circuits.planted.plant import plant
+from circuits.provenance import Provenance
+
+SEEDS = (0, 1, 2, 6)
+THREE = ("anger", "fear", "joy")
+
+
+def at_end(planted, prompts):
+    """z and post at the last position of every prompt."""
+    rows = [encode_prompt(planted.model, prompt) for prompt in prompts]
+    tokens = pad_left(rows, device_of(planted.model))
+    return capture(planted.model, tokens, dict.fromkeys(("z", "post"), lambda x: x[:, -1]))
+
+
+def totals_of(planted):
+    """What each part is known to do to each readout, asked against plain."""
+    shape = shape_of(planted.model)
+    heads = torch.zeros(len(planted.emotions), shape["n_layers"], shape["n_heads"])
+    neurons = torch.zeros(len(planted.emotions), shape["n_layers"], shape["d_mlp"])
+    for e, emotion in enumerate(planted.emotions):
+        for node in planted.nodes:
+            if node.when == "asked" and node.emotion in (None, emotion):
+                table = heads if node.kind == "head" else neurons
+                table[e, node.layer, node.index] = node.strength
+    axes = {"layer": tuple(range(shape["n_layers"])), "head": tuple(range(shape["n_heads"]))}
+    return TotalEstimates(
+        provenance=Provenance(), head_effect=heads, neuron_effect=neurons,
+        emotion=planted.emotions, neuron=tuple(range(shape["d_mlp"])), **axes,
+    )  # fmt: skip
+
+
+def known_of(planted, contexts):
+    totals = totals_of(planted)
+    axes = {"layer": totals.layer, "head": totals.head, "neuron": totals.neuron}
+    each = [at_end(planted, [asked(c, e) for c in contexts]) for e in planted.emotions]
+    none = at_end(planted, [plain(c) for c in contexts])
+    means = ComponentMeans(
+        provenance=Provenance(), emotion=planted.emotions, n_contexts=len(contexts), **axes,
+        z=torch.stack([own["z"].mean(0) for own in each]),
+        post=torch.stack([own["post"].mean(0) for own in each]),
+    )  # fmt: skip
+    plain_means = PlainMeans(
+        provenance=Provenance(), z=none["z"].mean(0), post=none["post"].mean(0),
+        n_contexts=len(contexts), **axes,
+    )  # fmt: skip
+    readouts = {e: Projection(planted.readout[i]) for i, e in enumerate(planted.emotions)}
+    return Known(totals, readouts, plain_means, means, differences(means, plain_means))
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def planted(request):
+    return plant(request.param, emotions=THREE)
+
+
+@pytest.fixture(scope="module")
+def neurons(planted, contexts):
+    known = known_of(planted, contexts[:4])
+    return validate_components(
+        planted.model, contexts[4:8], known, "neuron", Provenance(), how=Validating(10, 8)
+    )
+
+
+def relays(planted, emotion):
+    found = [n.strength for n in planted.nodes if n.role == "relay" and n.emotion == emotion]
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("method", ["zero", "plain mean", "enhance"])
+def test_the_relays_do_what_was_planted_and_nothing_to_other_readouts(planted, neurons, method):
+    m = CHANGES.index(method)
+    for e, emotion in enumerate(THREE):
+        strengths = relays(planted, emotion)
+        for place, size in enumerate(neurons.size):
+            own = neurons.effect[e, m, :, place]
+            alone = strengths[size - 1] if size <= len(strengths) else 0.0
+            if size <= len(strengths):
+                assert float(own[0, e]) == pytest.approx(sum(strengths[:size]), abs=0.05)
+                assert float(own[2, e]) == pytest.approx(alone, abs=0.05)
+                others = [i for i in range(len(THREE)) if i != e]
+                assert float(own[[0, 2]][:, others].abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("method", ["plain mean", "enhance"])
+def test_neurons_ranked_last_are_the_inhibitors_if_there_are_any(planted, neurons, method):
+    m = CHANGES.index(method)
+    for e, emotion in enumerate(THREE):
+        pushing = [
+            node.strength for node in planted.nodes
+            if node.role == "inhibitor" and node.emotion == emotion and node.kind == "neuron"
+        ]  # fmt: skip
+        expected = pushing[0] if pushing else 0.0
+        assert float(neurons.effect[e, m, 1, 0, e]) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_random_neuron_does_nothing_unless_it_was_planted_too(planted, neurons):
+    m = CHANGES.index("plain mean")
+    for e, emotion in enumerate(THREE):
+        planted_too = [0.0] + [
+            node.strength for node in planted.nodes
+            if node.kind == "neuron" and node.when == "asked" and node.emotion == emotion
+        ]  # fmt: skip
+        for effect in neurons.control[e, m, :, 0, e].tolist():
+            assert min(abs(effect - strength) for strength in planted_too) < 0.05
+        assert float(neurons.control[e, m, :, 0, e].median()) == pytest.approx(0, abs=0.05)
+
+
+def test_without_a_backup_the_writer_carries_all_that_asking_adds(contexts):
+    planted = plant(1, emotions=THREE, backup=False)
+    known = known_of(planted, contexts[:4])
+    found = validate_components(
+        planted.model, contexts[4:7], known, "head", Provenance(), how=Validating(4, 4)
+    )
+    m = CHANGES.index("plain mean")
+    for e in range(len(THREE)):
+        assert found.asked[e, e] > 0.5
+        assert found.effect[e, m, 0, 0, e] == pytest.approx(float(found.asked[e, e]), abs=0.05)
