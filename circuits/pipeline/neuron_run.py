@@ -141,6 +141,7 @@ def _results(own: SetStudy) -> SetResults:
         induction=own.induction,
         depth=own.depth,
         paired=own.paired,
+        naming=own.naming,
     )
 
 

@@ -29,6 +29,7 @@ from circuits.selective.attribution import LabelAttribution, label_attribution
 from circuits.selective.consistency import EntropyNull, SplitHalf, entropy_null, split_half
 from circuits.selective.evaluation import MaskEffects, mask_effects
 from circuits.selective.masks import Mask
+from circuits.selective.naming import Naming, naming
 from circuits.selective.paired import PairedEffects, paired_effects
 from circuits.selective.profile import Profile, profile_texts
 from circuits.selective.selection import Selection, select_neurons
@@ -166,6 +167,18 @@ class SetStudy:
             )  # fmt: skip
 
         return self.kept(Induction, "induction", "induce classes", 0, make)
+
+    @cached_property
+    def naming(self) -> Naming:
+        """Classes as the model writes them, with and without the mask."""
+
+        def make(done: Progress) -> Naming:
+            return naming(
+                self.model, self.texts, self.chosen, self.profile, Mask(self.plan.mask),
+                how=self._asking(self.plan.few_texts, 1), progress=done,
+            )  # fmt: skip
+
+        return self.kept(Naming, "naming", "let classes be written", 0, make)
 
     @cached_property
     def paired(self) -> PairedEffects | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from circuits.selective.adaptive import Adaptive
 from circuits.selective.consistency import EntropyNull, SplitHalf
 from circuits.selective.evaluation import MaskEffects
+from circuits.selective.naming import Naming
 from circuits.selective.paired import PairedEffects
 from circuits.selective.steering import Induction
 from circuits.selective.sweeps import DepthProfile, RangeSweep
@@ -30,6 +31,7 @@ class SetResults:
     adaptive: Adaptive
     induction: Induction
     depth: DepthProfile
+    naming: Naming
     paired: PairedEffects | None = None
 
     @property

@@ -17,6 +17,7 @@ __all__ = [
     "main_table",
     "mask_table",
     "model_table",
+    "naming_table",
     "null_sentence",
     "overlap_table",
     "paired_table",
@@ -182,6 +183,23 @@ def loop_table(own: SetResults) -> Table:
         "change on test", "beyond random", "p", "corrected p",
     )  # fmt: skip
     return Table("Adaptive masking, and the same loop on random pools", columns, rows)
+
+
+def naming_table(own: SetResults) -> Table:
+    """Classes as the model writes them, and how often it writes none."""
+    found = own.naming
+    rows = [
+        [
+            label,
+            f"{float(found.base[i]):.0f}%",
+            f"{float(found.masked[i]):.0f}%",
+            f"{float(found.base_silent[i]):.0f}%",
+            f"{float(found.masked_silent[i]):.0f}%",
+        ]
+        for i, label in enumerate(found.label)
+    ]
+    columns = ("class", "named", "named, masked", "no class", "no class, masked")
+    return Table("Greedy replies: the first class that they name", columns, rows)
 
 
 def paired_table(own: SetResults) -> Table | None:

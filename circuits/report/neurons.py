@@ -67,6 +67,7 @@ _OF_SET: Mapping[str, Callable[[SetResults], Any]] = {
     "null": lambda own: neuron_tables.null_sentence(own.null),
     "loops": neuron_tables.loop_table,
     "paired": neuron_tables.paired_table,
+    "naming": neuron_tables.naming_table,
 }
 
 
