@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import circuits.plot as plot
     from circuits.assets import shipped
-    from circuits.control.compare import Bench, Tools, compare
-    from circuits.control.modulation import Modulation, Steering, enhance, random_like, steer
+    from circuits.control.bench import Bench
+    from circuits.control.compare import compare
+    from circuits.control.modulation import Modulation, Steering, blend, enhance, random_like, steer
+    from circuits.control.tools import Tools
     from circuits.data.judges import HttpJudge, LexiconJudge, WordingJudge, open_judge
     from circuits.data.prompts import Prompt, asked, asked_prompts, plain, plain_prompts
     from circuits.data.replies import Reply, judge_replies
@@ -86,8 +88,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "circuits.assets": ("shipped",),
-    "circuits.control.compare": ("Bench", "Tools", "compare"),
-    "circuits.control.modulation": ("Modulation", "Steering", "enhance", "random_like", "steer"),
+    "circuits.control.bench": ("Bench",),
+    "circuits.control.compare": ("compare",),
+    "circuits.control.modulation": (
+        "Modulation",
+        "Steering",
+        "blend",
+        "enhance",
+        "random_like",
+        "steer",
+    ),
+    "circuits.control.tools": ("Tools",),
     "circuits.data.judges": ("HttpJudge", "LexiconJudge", "WordingJudge", "open_judge"),
     "circuits.data.prompts": ("Prompt", "asked", "asked_prompts", "plain", "plain_prompts"),
     "circuits.data.replies": ("Reply", "judge_replies"),
@@ -168,18 +179,18 @@ __all__ = [
     "Schedule", "Scoring", "Selection", "SelectivePlant", "SitePatches", "SplitHalf",
     "Steering", "Study", "Texts", "TokenTrace", "Tools", "VALENCES", "VerifiedScores",
     "WordingJudge", "adaptive_masking", "arrange", "asked", "asked_prompts", "assemble",
-    "attribute", "attribution_cost", "budgeted", "choice_logs", "compare", "component_means",
-    "connect", "contexts", "control_vector", "core", "counted", "cross_signal", "depth_profile",
-    "describe_model", "differences", "direct_effects", "direction_generality", "edited",
-    "elicit", "embedded_set", "emotion_directions", "enhance", "entropy_null", "exact_cost",
-    "exact_paths", "export_circuit", "head_effects", "head_patching_cost", "induce",
-    "judge_replies", "label_attribution", "load_model", "make_pair", "make_pairs",
-    "mask_effects", "neuron_effects", "open_judge", "paired_effects", "patch_heads",
-    "patch_parts", "patch_sites", "path_cost", "path_effects", "plain", "plain_prompts",
-    "plant", "plant_selective", "plot", "profile_texts", "projection", "random_like",
-    "range_sweep", "read_circuit", "read_gguf", "read_hooks", "read_scenarios", "read_texts",
-    "recovery", "run", "score_circuits", "score_cost", "select_neurons", "shipped",
-    "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
+    "attribute", "attribution_cost", "blend", "budgeted", "choice_logs", "compare",
+    "component_means", "connect", "contexts", "control_vector", "core", "counted",
+    "cross_signal", "depth_profile", "describe_model", "differences", "direct_effects",
+    "direction_generality", "edited", "elicit", "embedded_set", "emotion_directions", "enhance",
+    "entropy_null", "exact_cost", "exact_paths", "export_circuit", "head_effects",
+    "head_patching_cost", "induce", "judge_replies", "label_attribution", "load_model",
+    "make_pair", "make_pairs", "mask_effects", "neuron_effects", "open_judge", "paired_effects",
+    "patch_heads", "patch_parts", "patch_sites", "path_cost", "path_effects", "plain",
+    "plain_prompts", "plant", "plant_selective", "plot", "profile_texts", "projection",
+    "random_like", "range_sweep", "read_circuit", "read_gguf", "read_hooks", "read_scenarios",
+    "read_texts", "recovery", "run", "score_circuits", "score_cost", "select_neurons",
+    "shipped", "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
     "sublayer_importance", "sweep", "token_trace", "total_estimates", "trace_scale",
     "with_scores", "write_circuit", "write_gguf", "write_hooks",
 ]  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 import typer
 
 from circuits.assets import shipped
-from circuits.cli.card import model_card
-from circuits.cli.console import ERRORS, OUT, Bars, accuracy_table, circuit_table
+from circuits.cli.console import ERRORS, Bars
+from circuits.cli.control import control
 from circuits.cli.neurons import neurons
 from circuits.cli.options import (
     Accepted,
@@ -48,7 +48,10 @@ from circuits.cli.options import (
 )
 from circuits.cli.patch import patch
 from circuits.cli.paths import paths_command
-from circuits.cli.scores import score, score_table
+from circuits.cli.say import say
+from circuits.cli.scores import score
+from circuits.cli.settings import settings as read_settings
+from circuits.cli.showing import model_card, show_run
 from circuits.cli.validate import VALIDATE_EXAMPLE, validate_command
 from circuits.errors import CircuitsError
 from circuits.names import EMOTIONS
@@ -81,6 +84,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
 ) -> None:
     """Run the whole job on the embedded model and a part of the shipped contexts."""
+    from circuits.control.methods import FEW
     from circuits.pipeline import Plan, run
 
     plan = Plan(
@@ -91,8 +95,12 @@ def demo(
         scenarios=32,
         dev_scenarios=8,
         test_scenarios=16,
+        methods=FEW,
+        tuning="brief",
+        dial_contexts=6,
+        ablation_draws=3,
     )
-    _show(run(plan, reporter=Bars()).folder)
+    show_run(run(plan, reporter=Bars()).folder)
 
 
 @app.command(
@@ -131,12 +139,12 @@ def run_command(
 
     A stage that was finished in the same folder with the same inputs is not run again.
     """
-    from circuits.cli.settings import settings as read_settings
     from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
         model=model, revision=revision, device=device, dtype=dtype, out=out, judge=judge,
         data=data or shipped("sev/train.jsonl"), test=test or shipped("sev/test.jsonl"),
+        hard=None if test else shipped("sev/hard.jsonl"),  # own scenarios come without harder ones
         emotions=words(emotions), scenarios=scenarios, dev_scenarios=dev_scenarios, read=read,
         test_scenarios=test_scenarios, score_contexts=score_contexts, accepted=accepted,
         stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
@@ -144,13 +152,13 @@ def run_command(
     )  # fmt: skip
     chosen = {"budget": budget(budgets)} if budgets else {}
     plan = replace(plan, **{**PRESETS[preset], **chosen, **read_settings(settings)})
-    _show(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
+    show_run(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
 
 
 @app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show the results of a run as tables."""
-    _show(run)
+    show_run(run)
 
 
 @app.command(
@@ -245,6 +253,19 @@ app.command(
 app.command(name="validate", epilog=VALIDATE_EXAMPLE)(validate_command)
 
 
+app.command(
+    name="control",
+    epilog="Example: [bold]emotion-circuits control runs/demo --methods steer_plain,circuit[/]",
+)(control)
+
+app.command(
+    name="say",
+    epilog="Examples: [bold]emotion-circuits say 'I opened the cellar door' --emotion fear "
+    "--strength 0.8[/] · [bold]emotion-circuits say 'It rains.' --circuit fear.json "
+    "--emotion fear --mix sadness=0.5[/]",
+)(say)
+
+
 def main() -> None:
     """Entry point: errors of ours in one line, exit code 2."""
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
@@ -264,25 +285,3 @@ def main() -> None:
     except KeyboardInterrupt:
         ERRORS.print("stopped; the same command goes on after the last finished stage")
         raise SystemExit(130) from None
-
-
-def _show(folder: Path) -> None:
-    from circuits.pipeline.study import Study
-
-    study = Study(folder)
-    done = study.log["stages"]
-    if "circuits" in done:
-        OUT.print(circuit_table(study.circuits))
-    if "scores" in done:
-        OUT.print(score_table(study.scores))
-    if "control" in done:
-        OUT.print(accuracy_table(study.accuracy))
-    for stage, entry in done.items():
-        cost = entry["receipt"]
-        OUT.print(
-            f"{stage:<11} {entry['seconds']:>7.1f} s  {cost['passes']:>7,} passes  "
-            f"{cost['steps']:>9,} cached tokens",
-            highlight=False,
-        )
-    if "report" in done:
-        OUT.print(f"\nreport: {(folder / 'report.html').resolve()}", soft_wrap=True, markup=False)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.control.compare import Bench
+from circuits.control.bench import Bench
 from circuits.data.prompts import plain_prompts
 from circuits.data.replies import Judged
 from circuits.errors import CircuitError, DataError

@@ -3,11 +3,15 @@
 Modulation adds, at the selected heads and neurons, what the model itself does differently when
 an emotion is asked for (Wang et al. 2025, arXiv 2510.11328, stage 7); strength 1 is the model's
 own difference. Steering adds an emotion direction to the residual stream (stage 3); strength 1
-is the length of the model's own difference at that layer.
+is the length of the model's own difference at that layer. Driving adds to neurons a multiple of
+what they do on average when the emotion is asked for.
+
+All of them write at the last position of the prompt, once; at that and at every position of the
+reply; or at every position of prompt and reply (:data:`TIMES`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,17 +19,24 @@ from torch import Tensor
 
 from circuits.errors import CircuitError
 from circuits.graph.circuit import Circuit, Node
+from circuits.graph.core import Order
 from circuits.measure.directions import Directions
-from circuits.measure.means import Differences
+from circuits.measure.means import ComponentMeans, Differences
 from circuits.model.edits import Add, When
 from circuits.names import head_name, neuron_name
 
 __all__ = [
+    "TIMES",
+    "Along",
+    "How",
+    "Driving",
     "Modulation",
     "Scale",
     "Steering",
     "Where",
+    "blend",
     "enhance",
+    "drive",
     "published_steering",
     "random_like",
     "steer",
@@ -33,6 +44,13 @@ __all__ = [
 
 Where = Literal["last", "all"]
 """Positions of a call that are written to."""
+
+TIMES: tuple[tuple[When, Where], ...] = (("prompt", "last"), ("every", "last"), ("every", "all"))
+"""(when, where): at the prompt's end, once; there and at every token of the reply; everywhere."""
+
+Along = Literal["others", "plain", "probe"]
+"""Steering directions: the emotion minus the mean of the emotions (published), the emotion minus
+the plain prompt, or the weights of a linear probe."""
 
 Scale = Literal["difference", "rms"]
 """Strength 1 of steering: the model's own difference, shared by the layers, or (published) the root
@@ -51,6 +69,8 @@ class Modulation:
     neurons_at: Where = "last"
     by_emotion: tuple[tuple[str, float], ...] = ()
     """Strengths of single emotions, in place of ``strength``."""
+    order: Order = "product"
+    """Which parts of a circuit are written, if not all are."""
 
     def strength_of(self, emotion: str) -> float:
         """The strength for one emotion.
@@ -69,6 +89,31 @@ class Steering:
     strength: float = 1.0
     when: When = "prompt"
     scale: Scale = "difference"
+    at: Where = "last"
+    along: Along = "others"
+    by_emotion: tuple[tuple[str, float], ...] = ()
+
+    def strength_of(self, emotion: str) -> float:
+        """The strength for one emotion."""
+        return dict(self.by_emotion).get(emotion, self.strength)
+
+
+@dataclass(frozen=True)
+class Driving:
+    """How neurons are driven."""
+
+    strength: float = 1.0
+    """Multiple of a neuron's own mean activation when the emotion is asked for."""
+    when: When = "prompt"
+    at: Where = "last"
+    by_emotion: tuple[tuple[str, float], ...] = ()
+
+    def strength_of(self, emotion: str) -> float:
+        """The strength for one emotion."""
+        return dict(self.by_emotion).get(emotion, self.strength)
+
+
+How = Modulation | Steering | Driving
 
 
 def enhance(circuit: Circuit, differences: Differences, how: Modulation) -> list[Add]:
@@ -92,6 +137,59 @@ def enhance(circuit: Circuit, differences: Differences, how: Modulation) -> list
     ]
 
 
+def blend(
+    circuits: Mapping[str, Circuit],
+    differences: Differences,
+    weights: Mapping[str, float],
+    how: Modulation,
+) -> list[Add]:
+    """Edits of several emotions' circuits at once, each at its weight times its strength.
+
+    Parts that circuits share get the sum of what each writes. A negative weight suppresses.
+
+    Raises:
+        CircuitError: an emotion has no circuit, or a circuit is another model's.
+
+    >>> blend({}, None, {}, Modulation())
+    []
+    """
+    lacking = sorted(set(weights) - set(circuits))
+    if lacking:
+        raise CircuitError(
+            f"there is no circuit of {lacking[0]!r}; there are {', '.join(circuits) or 'none'}"
+        )
+    parts: dict[tuple[str, int, Where], Add] = {}
+    for emotion, weight in weights.items():
+        strength = weight * how.strength_of(emotion)
+        alone = replace(how, strength=strength, by_emotion=())
+        for own in enhance(circuits[emotion], differences, alone):
+            place = (own.site, own.layer, "last" if own.positions == "last" else "all")
+            before = parts.get(place)
+            parts[place] = own if before is None else replace(own, value=before.value + own.value)
+    return list(parts.values())
+
+
+def drive(
+    neurons: Sequence[tuple[int, int]], means: ComponentMeans, emotion: str, how: Driving
+) -> list[Add]:
+    """Edits that add to each neuron its mean activation under the emotion, times the strength.
+
+    Args:
+        neurons: (layer, neuron), of any selection.
+        means: Mean activations when emotions are asked for.
+        emotion: Whose means are added.
+        how: How strongly and when.
+
+    Raises:
+        AxisError: the emotion, a layer or a neuron does not exist.
+    """
+    e, post = means.index("emotion", emotion), torch.zeros_like(means.post[0])
+    for layer, neuron in neurons:
+        place = means.index("layer", layer), means.index("neuron", neuron)
+        post[place] = how.strength_of(emotion) * means.post[e][place]
+    return _at_layers("post", post, how.when, how.at)
+
+
 def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
     """Edits that add the emotion's direction after the MLP of the chosen layers.
 
@@ -102,12 +200,12 @@ def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
     """
     chosen = directions.sel(emotion=emotion, sublayer="mlp", layer=how.layers)
     running = how.scale == "rms"
-    size = how.strength / len(how.layers) * chosen.norm[0, 0]
+    size = how.strength_of(emotion) / len(how.layers) * chosen.norm[0, 0]
     if running:
-        size = torch.full_like(size, how.strength)
+        size = torch.full_like(size, how.strength_of(emotion))
     vectors = size[:, None] * chosen.vectors[0, 0]
     return [
-        Add("resid_post", layer, vector, when=how.when, times_rms=running)
+        Add("resid_post", layer, vector, how.at, how.when, times_rms=running)
         for layer, vector in zip(how.layers, vectors, strict=True)
     ]
 

@@ -1,124 +1,200 @@
-"""How strongly and when to write, chosen on contexts that serve nothing else.
+"""How every method writes, chosen on contexts that serve nothing else.
 
-Modulation and steering are tuned alike: every candidate answers the same few dev contexts, and
-the one with the highest judged accuracy wins whose text is not broken, that is, whose perplexity
-ratio stays below a limit; among equals the earlier in the list, which begins with the gentlest.
-Test contexts are never seen here.
+All methods are tuned alike, in three rounds: where to write (layers, or which parts of a circuit),
+when, and how strongly. Every candidate answers the same dev contexts. Text that is broken, with a
+perplexity ratio above a limit, loses to text that is not; then judged expression counts, then the
+ratio, then repetition; of equals the earlier, which begins with the gentlest. The last round
+tries one strength for all emotions, and of every emotion its own best. Test contexts are never
+seen here.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from circuits.control.compare import Bench, Tools
-from circuits.control.modulation import Modulation, Steering
+from circuits.control.bench import Bench
+from circuits.control.modulation import TIMES, Driving, How, Modulation, Steering
+from circuits.control.tools import Tools
+from circuits.data.replies import Judged
+from circuits.graph.core import ORDERS
 from circuits.measure.expression import expression
-from circuits.model.edits import Add
 from circuits.model.generation import Progress
 
-__all__ = ["LIMIT", "MODULATIONS", "Tuned", "tune"]
+__all__ = ["FACTORS", "LIMIT", "Tuned", "settings", "starts", "tune"]
 
-LIMIT = 1.5
+LIMIT = 1.3
 """Perplexity ratio above which text counts as broken."""
 
-MODULATIONS = tuple(
-    Modulation(strength, when) for when in ("prompt", "every") for strength in (1.0, 1.5, 2.0)
-)
-"""Candidates for circuits; strength 1 is the model's own difference and is tried first."""
+FACTORS = (1.0, 0.5, 0.75, 1.25, 1.5)
+"""Strengths that are tried, as multiples of a method's own first strength."""
 
 _MANY_LAYERS = 6
-_LAYER_STRENGTH = 2.0
+_STRENGTH = 2.0
+"""First strength of steering away from the other emotions and of driving neurons."""
+
+Score = tuple[bool, float, float, float]
+"""Not broken, accuracy, minus the ratio (from 1, two digits), minus repetition; more is better."""
 
 
 @dataclass(frozen=True)
 class Tuned:
     """The chosen settings and what every candidate reached."""
 
-    modulation: Modulation
-    steering: Steering
+    hows: Mapping[str, How]
+    """Method -> how it writes."""
+    scores: Mapping[str, Score]
+    """Method -> what it reached on the dev contexts, as far as it was tuned."""
     tried: tuple[dict[str, Any], ...]
+
+    def best(self, methods: Sequence[str]) -> str | None:
+        """Of these methods the one that did best on the dev contexts; ``None`` of none."""
+        known = [method for method in methods if method in self.scores]
+        return max(known, key=lambda method: self.scores[method], default=None)
 
 
 def tune(
     bench: Bench,
     tools: Tools,
+    candidates: Mapping[str, Sequence[How]],
     *,
-    modulation: Modulation | None = None,
-    steering: Steering | None = None,
-    like: Modulation | None = None,
-    good_enough: float = 99.0,
+    finer: Bench | None = None,
+    good_enough: float | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Choose how circuits and directions are written, on the bench's dev contexts.
+    """Choose how every method writes, on the bench's dev contexts.
 
     Args:
         bench: Model, judge and dev contexts.
         tools: Circuits, differences and directions.
-        modulation: Given if it is not to be chosen.
-        steering: Given if it is not to be chosen.
-        like: What candidates for circuits have beside their strengths and times.
-        good_enough: Accuracy in percent at which no further candidate is tried.
+        candidates: Method -> where it might write, the gentlest first; see :func:`starts`.
+        finer: The same with more dev contexts, for the last round; by default the same.
+        good_enough: Accuracy in percent of whole text at which a method's search ends; by
+            default none ends before its last candidate.
         progress: Told how many replies were made or scored.
     """
-    trial = _Trial(bench, good_enough, progress)
-    if modulation is None:
-        base = like or Modulation()
-        hows = (replace(base, strength=how.strength, when=how.when) for how in MODULATIONS)
-        modulation, _ = trial.best("circuit", ((how, tools.modulate(how)) for how in hows))
-    steering = _steering(trial, tools) if steering is None else steering
-    return Tuned(modulation, steering, tuple(trial.tried))
+    coarse = _Trial(bench, tools, good_enough, progress)
+    fine = coarse if finer is None else _Trial(finer, tools, good_enough, progress)
+    hows: dict[str, How] = {}
+    scores: dict[str, Score] = {}
+    for method, places in candidates.items():
+        how, reached = coarse.best(method, places)
+        if not coarse.enough(reached):
+            how, reached = coarse.best(method, [how, *(_at(how, *time) for time in TIMES)])
+        if not coarse.enough(reached):
+            how, reached = fine.last(method, how)
+        hows[method], scores[method] = how, reached
+    tried = coarse.tried if fine is coarse else [*coarse.tried, *fine.tried]
+    return Tuned(hows, scores, tuple(tried))
 
 
-def _steering(trial: "_Trial", tools: Tools) -> Steering:
-    by_layer = [Steering((layer,), _LAYER_STRENGTH) for layer in _layers(tools)]
-    steering, reached = trial.best("steer", ((how, tools.steer(how)) for how in by_layer))
-    at = steering.layers
-    others = [Steering(at, 1.0), Steering(at, 3.0)]
-    others += [Steering(at, 1.0, "every"), Steering(at, _LAYER_STRENGTH, "every")]
-    stronger, better = trial.best("steer", ((how, tools.steer(how)) for how in others), reached)
-    return stronger if better > reached else steering
+def starts(tools: Tools, like: Modulation) -> dict[str, list[How]]:
+    """Every method's candidates for the first round.
+
+    Circuits differ in which of their parts are written, steering in its layers; ``like`` is how
+    circuits are written otherwise.
+    """
+    layers = _layers(tools)
+    many = list(dict.fromkeys([layers, layers[: len(layers) // 2], layers[len(layers) // 2 :]]))
+    one: list[tuple[int, ...]] = [(layer,) for layer in layers]
+    orders = ORDERS if tools.parts is not None else (like.order,)
+    return {
+        "steer": [Steering(at, _STRENGTH) for at in one],
+        "steer_layers": [Steering(at, _STRENGTH) for at in many if at],
+        "steer_plain": [Steering(at, along="plain") for at in one],
+        "probe": [Steering(at, along="probe") for at in one],
+        "neurons": [Driving(strength) for strength in (_STRENGTH, 4.0, 8.0, 16.0)],
+        "circuit": [replace(like, order=order) for order in orders],
+    }
 
 
-H = TypeVar("H", Modulation, Steering)
-_Score = tuple[bool, float]
+def settings(how: How) -> dict[str, Any]:
+    """How a method writes, as plain JSON values."""
+    values = {**asdict(how), "by_emotion": dict(how.by_emotion)}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 class _Trial:
-    """Candidates tried so far."""
+    """Candidates tried so far on one bench."""
 
-    def __init__(self, bench: Bench, good_enough: float, progress: Progress | None) -> None:
-        self._bench, self._good_enough, self._progress = bench, good_enough, progress
+    def __init__(
+        self, bench: Bench, tools: Tools, good_enough: float | None, progress: Progress | None
+    ) -> None:
+        self._bench, self._tools, self._progress = bench, tools, progress
+        self._good_enough = good_enough
         self._prompted = bench.losses(bench.prompted(progress), progress)
+        self._known: dict[tuple[str, How], tuple[Score, dict[str, Score]]] = {}
         self.tried: list[dict[str, Any]] = []
 
-    def best(
-        self,
-        method: str,
-        candidates: Iterable[tuple[H, Sequence[Sequence[Add]]]],
-        already: _Score = (False, -1.0),
-    ) -> tuple[H, _Score]:
-        """The best candidate; no more are tried once one (or ``already``) is good enough."""
-        reached, chosen = already, None
-        for how, edits in candidates:
-            if chosen is None:
-                chosen = how
-            if reached >= (True, self._good_enough):
-                break
-            score = self._score(method, how, edits)
-            if score > reached:
-                chosen, reached = how, score
-        assert chosen is not None
-        return chosen, reached
+    def enough(self, reached: Score) -> bool:
+        """Need nothing more be tried?"""
+        return self._good_enough is not None and reached[:2] >= (True, self._good_enough)
 
-    def _score(
-        self, method: str, how: Modulation | Steering, edits: Sequence[Sequence[Add]]
-    ) -> _Score:
-        judged = self._bench.changed(method, edits, self._progress)
-        found = expression(judged, self._bench.losses(judged, self._progress), self._prompted)
-        ratio = found["perplexity_ratio"]
-        kept = {"accuracy": found["overall"], "perplexity_ratio": ratio}
-        self.tried.append({"method": method, **_settings(how), **kept})
-        return ratio is not None and ratio <= LIMIT, found["overall"]
+    def best(self, method: str, candidates: Iterable[How]) -> tuple[How, Score]:
+        """The best candidate; no more are tried once one is good enough."""
+        chosen: tuple[How, Score] | None = None
+        for how in candidates:
+            score, _ = self._score(method, how)
+            if chosen is None or score > chosen[1]:
+                chosen = how, score
+            if self.enough(chosen[1]):
+                break
+        assert chosen is not None
+        return chosen
+
+    def last(self, method: str, how: How) -> tuple[How, Score]:
+        """The best strength: one for all emotions, or of every emotion its own best."""
+        alike = [replace(how, strength=factor * how.strength) for factor in FACTORS]
+        found = [self._score(method, own)[1] for own in alike]
+        best = {
+            emotion: max(range(len(found)), key=lambda i: (found[i][emotion], -i))
+            for emotion in found[0]
+        }
+        apart = tuple((e, alike[i].strength) for e, i in best.items() if i)
+        return self.best(method, [*alike, replace(how, by_emotion=apart)])
+
+    def _score(self, method: str, how: How) -> tuple[Score, dict[str, Score]]:
+        key = method, how
+        if key not in self._known:
+            self._known[key] = self._measure(method, how)
+        return self._known[key]
+
+    def _measure(self, method: str, how: How) -> tuple[Score, dict[str, Score]]:
+        judged = self._bench.changed(method, self._tools.edits(how), self._progress)
+        losses = self._bench.losses(judged, self._progress)
+        rows = list(zip(judged, losses, self._prompted, strict=True))
+        found = _expressed(rows)
+        self.tried.append(
+            {
+                "method": method,
+                **settings(how),
+                "n": len(rows),
+                "accuracy": found["overall"],
+                "perplexity_ratio": found["perplexity_ratio"],
+                "repetition": found["repetition"],
+            }
+        )
+        emotions = dict.fromkeys(row.reply.emotion for row in judged)
+        own = {e: _key(_expressed([r for r in rows if r[0].reply.emotion == e])) for e in emotions}
+        return _key(found), own
+
+
+def _expressed(rows: Sequence[tuple[Judged, float, float]]) -> dict[str, Any]:
+    judged, losses, prompted = zip(*rows, strict=True)
+    return expression(judged, losses, prompted)
+
+
+def _key(found: Mapping[str, Any]) -> Score:
+    ratio = found["perplexity_ratio"]
+    whole = ratio is not None and ratio <= LIMIT
+    cost = math.inf if ratio is None else round(max(ratio, 1.0), 2)
+    return whole, found["overall"], -cost, -found["repetition"]
+
+
+def _at(how: How, when: Any, at: Any) -> How:
+    if isinstance(how, Modulation):
+        return replace(how, when=when, heads_at=at, neurons_at=at)
+    return replace(how, when=when, at=at)
 
 
 def _layers(tools: Tools) -> tuple[int, ...]:
@@ -129,8 +205,3 @@ def _layers(tools: Tools) -> tuple[int, ...]:
     first, last = len(layers) // 4, 3 * len(layers) // 4
     step = (last - first) / (_MANY_LAYERS - 1)
     return tuple(layers[round(first + step * i)] for i in range(_MANY_LAYERS))
-
-
-def _settings(how: Modulation | Steering) -> dict[str, Any]:
-    layers = {"layers": list(how.layers)} if isinstance(how, Steering) else {}
-    return {**layers, "strength": how.strength, "when": how.when}

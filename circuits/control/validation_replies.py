@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.control.ablation import ablated, stand_in
-from circuits.control.compare import Bench
+from circuits.control.bench import Bench
 from circuits.control.validation import Known
 from circuits.data.replies import Judged
 from circuits.graph.masks import Masks

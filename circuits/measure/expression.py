@@ -15,7 +15,7 @@ from circuits.data.judges import wilson_interval
 from circuits.data.replies import Judged
 from circuits.names import VALENCES
 
-__all__ = ["accuracy", "accuracy_stats", "expression", "repetition", "wilson"]
+__all__ = ["accuracy", "accuracy_stats", "expression", "perplexity_ratio", "repetition", "wilson"]
 
 
 def accuracy(judged: Sequence[Judged]) -> float:
@@ -52,6 +52,17 @@ def repetition(text: str) -> float:
     return 1 - len(set(triples)) / len(triples) if triples else 0.0
 
 
+def perplexity_ratio(losses: Sequence[float], prompted_losses: Sequence[float]) -> float | None:
+    """Perplexity of replies divided by that of prompted ones; ``None`` where there is neither.
+
+    Args:
+        losses: Mean loss (nats per token) of each reply given the asking prompt; NaN if empty.
+        prompted_losses: The same for prompted replies.
+    """
+    ratio = math.exp(_mean(losses) - _mean(prompted_losses))
+    return ratio if math.isfinite(ratio) else None
+
+
 def accuracy_stats(judged: Sequence[Judged], dataset: str) -> dict[str, Any]:
     """Counts and accuracies overall, by emotion and by valence, as in the published files."""
     return {
@@ -74,7 +85,7 @@ def expression(
     """
     matches = sum(row.verdict.match for row in judged)
     low, high = wilson(matches, len(judged))
-    ratio = math.exp(_mean(losses) - _mean(prompted_losses))
+    ratio = perplexity_ratio(losses, prompted_losses)
     return {
         "n": len(judged),
         "overall": round(accuracy(judged), 2),
@@ -82,7 +93,7 @@ def expression(
         "high": round(high, 2),
         "by_emotion": _grouped(judged, lambda row: row.reply.emotion, _rounded),
         "by_valence": _grouped(judged, lambda row: row.reply.prompt.context.valence, _rounded),
-        "perplexity_ratio": round(ratio, 4) if math.isfinite(ratio) else None,
+        "perplexity_ratio": None if ratio is None else round(ratio, 4),
         "repetition": round(_mean([repetition(row.reply.text) for row in judged]), 4),
         "mean_tokens": round(_mean([float(row.reply.n_tokens) for row in judged]), 1),
         "empty": sum(not row.reply.text for row in judged),

@@ -101,7 +101,7 @@ class Contrast:
         return [every[3 * i + i % 3] for i in range(len(spread))]
 
     def _reply_likelihood(self) -> ReplyLikelihood:
-        path = self.study.folder / "control" / "replies.jsonl"
+        path = self.study.replies_path
         if not path.is_file():
             raise RunError(
                 "readout 'reply' compares judged replies, which the control stage writes; "

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from circuits.control.modulation import Modulation, Steering, enhance, steer
+from circuits.control.modulation import Steering, enhance, steer
 from circuits.deploy.control_vectors import ControlVector, Loss, control_vector
 from circuits.deploy.gguf_files import write_gguf
 from circuits.deploy.hook_files import write_hooks
 from circuits.export.formats import file_stem
 from circuits.files import write_json
 from circuits.model.edits import Add
+from circuits.pipeline.control import circuit_tools, written_how
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Run, Silent, plan_of
 from circuits.provenance import Provenance
@@ -67,8 +68,10 @@ _Found = tuple[str, str, list[Add], Provenance]
 
 
 def _edits(run: Run, emotion: str) -> dict[str, tuple[list[Add], Provenance]]:
-    tools, (modulation, steering) = run.tools, _how(run)
-    circuit = tools.circuits[emotion]
+    study = run.study
+    modulation = replace(written_how(study), strength=1.0, by_emotion=())
+    tools, steering = circuit_tools(study, run.plan), _steering(study)
+    circuit = tools.written(modulation)[emotion]
     return {
         "direction": (
             steer(tools.directions, emotion, steering),
@@ -83,18 +86,15 @@ def _edits(run: Run, emotion: str) -> dict[str, tuple[list[Add], Provenance]]:
     }
 
 
-def _how(run: Run) -> tuple[Modulation, Steering]:
-    """As the control stage wrote and steered, at strength 1; as it would begin, if it has not."""
-    plan, study = run.plan, run.study
-    modulation = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
-    steering = Steering((study.importance.stable_layers[0],))
+def _steering(study: Study) -> Steering:
+    """As the control stage steers, at strength 1; at the first stable layer, if it has not run."""
+    plain = Steering((study.importance.stable_layers[0],))
     if "control" not in study.log["stages"]:
-        return modulation, steering
-    tuned = study.accuracy["settings"]
-    return (
-        replace(modulation, when=tuned["circuit"]["when"]),
-        replace(steering, layers=tuple(tuned["steer"]["layers"]), when=tuned["steer"]["when"]),
-    )
+        return plain
+    chosen = study.control["settings"].get("steer")
+    if chosen is None:
+        return plain
+    return replace(plain, layers=tuple(chosen["layers"]), when=chosen["when"])
 
 
 def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tuple[Loss, ...]]:

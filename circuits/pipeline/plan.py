@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from circuits.assets import shipped
+from circuits.control.methods import METHODS
 from circuits.control.modulation import Where
 from circuits.control.ways import DecodingBy
 from circuits.data.judges.http import JudgeProfile
@@ -29,7 +30,10 @@ from circuits.model.edits import When
 from circuits.model.loading import EMBEDDED
 from circuits.names import EMOTIONS
 
-__all__ = ["STAGES", "Plan", "Stage"]
+__all__ = ["CONTROL_BUDGET", "STAGES", "Plan", "Stage"]
+
+CONTROL_BUDGET = Budget(0.10, 0.02)
+"""Share of heads and of neurons that is written into the model."""
 
 Stage = Literal[
     "replies",
@@ -59,7 +63,8 @@ _MATTERS: dict[Stage, tuple[str, ...]] = {
     "control": (
         "test", "test_scenarios", "relative_to", "control_budget", "diff_unit", "head_positions",
         "neuron_positions", "circuit_strength", "circuit_when", "steering", "decoding",
-        "circuit_dtype", "judge_profile", "seed",
+        "circuit_dtype", "judge_profile", "seed", "methods", "tuning", "second_judge",
+        "dial_contexts", "ablation_draws", "hard",
     ),
     "report": (),
 }  # fmt: skip
@@ -108,7 +113,7 @@ class Plan:
     positions: Positions = "last"
     draws: int = 100
     """Random circuits beside which every score is held."""
-    control_budget: Budget = field(default_factory=lambda: Budget(0.10, 0.02))
+    control_budget: Budget = CONTROL_BUDGET
     """What of a circuit is written into the model: its strongest part."""
     signed: bool = False
     """Fill a circuit's places whatever the sign of the effects."""
@@ -131,6 +136,18 @@ class Plan:
     circuit_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number type of the weights under circuits, and of the replies that nothing changes; by
     default that of all methods."""
+    methods: tuple[str, ...] = METHODS
+    """Which methods are compared; ``none`` and ``prompt`` always are."""
+    tuning: Literal["full", "brief"] = "full"
+    """Try every candidate on the dev contexts, or end a method's search at the first good one."""
+    second_judge: str | None = "wording"
+    """Hears every reply of the comparison once more."""
+    dial_contexts: int = 24
+    """Test contexts on which strengths are swept, emotions mixed and circuits ablated; 0: none."""
+    ablation_draws: int = 30
+    """Random sets that are ablated in asked prompts beside the circuits."""
+    hard: Path | None = None
+    """Further test scenarios, on which all methods are compared once more."""
     judge_profile: JudgeProfile = "robust"
     """How a chat model judges circuits, and the replies that nothing changes."""
     max_new_tokens: int = 100
@@ -142,7 +159,7 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("data", "test", "accepted"):
+        for name in ("data", "test", "accepted", "hard"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 what = "scenarios" if name != "accepted" else "judged replies"
@@ -156,8 +173,14 @@ class Plan:
                 f"--score-contexts: {self.score_contexts} is too few for an interval; "
                 "give 2 or more"
             )
-        if self.draws < 1:
-            raise RunError(f"--draws: {self.draws} is too few; give 100 or more")
+        for name, wanted in (("draws", 100), ("ablation_draws", 30)):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise RunError(
+                    f"--{option}: {getattr(self, name)} is too few; give {wanted} or more"
+                )
+        if self.dial_contexts < 0:
+            raise RunError(f"--dial-contexts: {self.dial_contexts} is too few; give 0 or more")
         if not self.memory > 0:
             raise RunError(f"--memory: {self.memory} GB holds nothing; give more than 0")
         if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
@@ -216,6 +239,17 @@ class Plan:
             datetime.strptime(self.date, "%d %b %Y")
         except ValueError as error:
             raise RunError(f"date: {self.date!r} is no date such as {DATE}, nor today") from error
+        strange = [method for method in self.methods if method not in METHODS]
+        if strange:
+            raise RunError(
+                f"methods: {strange[0]!r} is not known; methods are {', '.join(METHODS)}"
+            )
+        own = sorted({*self.emotions} - {*EMOTIONS})
+        if own and self.second_judge in ("lexicon", "wording"):
+            raise RunError(
+                f"second_judge: {self.second_judge} does not know {own[0]!r}; choose another, or "
+                "none with --set second_judge=none"
+            )
         named = {emotion for emotion, _ in self.circuit_strength or ()}
         unknown = sorted(named - {*EMOTIONS, *self.emotions, "other"})
         if unknown:
@@ -239,7 +273,7 @@ class Plan:
 
 
 def _as_option(name: str, value: Any) -> Any:
-    if name in ("data", "test", "out", "accepted") and value is not None:
+    if name in ("data", "test", "out", "accepted", "hard") and value is not None:
         return Path(value)
     if isinstance(value, dict):
         return Budget(**dict[str, Any](value))

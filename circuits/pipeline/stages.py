@@ -2,21 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from circuits.assets import shipped
-from circuits.control.compare import CONTROLS, Comparison, Tools, compare
-from circuits.control.modulation import Modulation, Steering, published_steering
-from circuits.control.tuning import Tuned, tune
-from circuits.data import sev
-from circuits.data.judges import Judge, error_rate
 from circuits.data.prompts import asked_prompts
 from circuits.data.replies import Judged, judge_replies, read_judged, read_replies, write_rows
 from circuits.export.formats import export_circuit
 from circuits.export.node_link import write_circuit
-from circuits.files import write_json, write_json_lines
+from circuits.files import write_json
 from circuits.graph.assemble import Measurements, assemble
 from circuits.measure.direct import direct_effects
 from circuits.measure.directions import emotion_directions, stable_layers
@@ -28,6 +20,7 @@ from circuits.measure.means import component_means, differences
 from circuits.measure.neurons import neuron_effects
 from circuits.measure.totals import total_estimates
 from circuits.model.generation import elicit
+from circuits.pipeline.control import control
 from circuits.pipeline.plan import Stage
 from circuits.pipeline.report import make_report
 from circuits.pipeline.scoring import scores
@@ -133,33 +126,6 @@ def circuits(run: Run) -> None:
         export_circuit(circuit, study.folder / "export")
 
 
-def control(run: Run) -> None:
-    """Put the circuits back into the model, beside prompting and steering."""
-    study, plan, tools = run.study, run.plan, run.tools
-    tuned = _tuned(run, tools)
-    scenarios = sev.read(plan.test)
-    if plan.test_scenarios:
-        scenarios = sev.spread(scenarios, plan.test_scenarios)
-    contexts = sev.contexts(scenarios)
-    changed = 1 + 2 + len(CONTROLS)  # every method but `none` replies once per emotion
-    work = len(contexts) * (1 + (2 * changed + 1) * len(plan.emotions))
-    with run.reporter.task("reply by every method", work) as done:
-        found = compare(
-            run.bench(contexts), tools, tuned.modulation, tuned.steering,
-            seed=plan.seed, progress=done,
-        )  # fmt: skip
-    _write_replies(run, found)
-    write_json(
-        study.folder / "accuracy.json",
-        {
-            "methods": found.methods,
-            "controls": found.controls,
-            "judge": _describe(run.judge),
-            "settings": _settings(tuned),
-        },
-    )
-
-
 def report(run: Run) -> None:
     """Everything on one page."""
     make_report(run.study, run.study.folder / "report.html")
@@ -183,59 +149,3 @@ def _keep(folder: Path, judged: Sequence[Judged], dataset: str) -> None:
     write_rows(folder / "accepted.jsonl", [row for row in judged if row.verdict.match])
     write_rows(folder / "rejected.jsonl", [row for row in judged if not row.verdict.match])
     write_json(folder / "accuracy_stats.json", accuracy_stats(judged, dataset))
-
-
-def _tuned(run: Run, tools: Tools) -> Tuned:
-    plan, found = run.plan, run.study.importance
-    like = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
-    modulation = steering = None
-    if plan.circuit_strength is not None or not run.dev:
-        own = dict(plan.circuit_strength or ())
-        modulation = replace(
-            like, strength=own.pop("other", 1.0), when=plan.circuit_when,
-            by_emotion=tuple(own.items()),
-        )  # fmt: skip
-    if plan.steering == "published":
-        steering = published_steering(len(found.layer))
-    elif not run.dev:
-        steering = Steering((found.stable_layers[0],))
-    if modulation and steering:
-        return Tuned(modulation, steering, ())
-    # One event per dev scenario, the valences in turn.
-    every = sev.contexts(run.dev)
-    contexts = [every[3 * i + i % 3] for i in range(len(run.dev))]
-    with run.reporter.task("choose strengths on dev contexts", 0) as done:
-        return tune(
-            run.bench(contexts), tools, modulation=modulation, steering=steering, like=like,
-            progress=done,
-        )  # fmt: skip
-
-
-def _write_replies(run: Run, found: Comparison) -> None:
-    rows = (
-        {"method": method, **row.to_json()}
-        for method, judged in found.replies.items()
-        for row in judged
-    )
-    write_json_lines(run.study.folder / "control" / "replies.jsonl", rows)
-
-
-def _describe(judge: Judge) -> dict[str, Any]:
-    described = {"name": judge.name, **judge.describe()}
-    if judge.name in ("lexicon", "wording"):
-        found = error_rate(judge, shipped("judge/labelled.jsonl"))
-        described["calibration"] = {
-            "texts": found.n,
-            "accuracy": round(100 * found.accuracy, 1),
-            "low": round(100 * found.interval[0], 1),
-            "high": round(100 * found.interval[1], 1),
-        }
-    return described
-
-
-def _settings(tuned: Tuned) -> dict[str, Any]:
-    return {
-        "circuit": {**asdict(tuned.modulation), "by_emotion": dict(tuned.modulation.by_emotion)},
-        "steer": {**asdict(tuned.steering), "layers": list(tuned.steering.layers)},
-        "tried": list(tuned.tried),
-    }

@@ -133,10 +133,15 @@ class Study:
         return {e: CircuitScores.from_json(found[e]) for e in self.emotions}
 
     @property
-    def accuracy(self) -> dict[str, Any]:
+    def control(self) -> dict[str, Any]:
         """What the control stage measured."""
         self._need("control")
-        return read_json(self.folder / "accuracy.json")
+        return read_json(self.folder / "control.json")
+
+    @property
+    def replies_path(self) -> Path:
+        """Where the control stage keeps the replies of all methods on the test contexts."""
+        return self.folder / "control_replies.jsonl"
 
     @property
     def elicitation(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.control.ablation import ablation_drop, stand_in
-from circuits.control.compare import Bench
+from circuits.control.bench import Bench
 from circuits.control.validation import CHANGES, Known, Validating, Validation, validate_components
 from circuits.control.validation_replies import Heard, replies_needed, validate_replies
 from circuits.data.sev import Context
@@ -24,7 +24,7 @@ from circuits.pipeline.study import Study
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.provenance import Provenance
 
-__all__ = ["ValidationOptions", "read_validation", "validate", "validation_cost"]
+__all__ = ["ValidationOptions", "drop", "read_validation", "validate", "validation_cost"]
 
 KINDS: tuple[PartKind, ...] = ("head", "neuron")
 
@@ -75,7 +75,7 @@ def validate(
         for kind in KINDS:
             _measure(run, known, kind, contexts, options, provenance).save(place / kind)
             _hear(run, bench, known, kind, options, provenance).save(place / f"{kind}_replies")
-        write_json(place / "ablation.json", _drop(run, bench, options))
+        write_json(place / "ablation.json", drop(run, bench, options.draws, options.seed))
     write_json(place / "receipt.json", receipt.to_json())
     return place
 
@@ -158,16 +158,19 @@ def _hear(
         )  # fmt: skip
 
 
-def _drop(run: Run, bench: Bench, options: ValidationOptions) -> dict[str, Any]:
-    """Of the part of each circuit that is needed most, as large as what control writes."""
+def drop(run: Run, bench: Bench, draws: int, seed: int) -> dict[str, Any]:
+    """What is lost without the most needed part of each circuit, as large as what control writes.
+
+    See :func:`~circuits.control.ablation.ablation_drop`; the mean over plain prompts stands for it.
+    """
     study, plan = run.study, run.plan
     counts = plan.control_budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
     needed: dict[str, Circuit] = {
         emotion: core(circuit, *counts, "total") for emotion, circuit in study.circuits.items()
     }
-    work = (2 + options.draws) * len(bench.contexts) * len(bench.emotions)
+    work = (2 + draws) * len(bench.contexts) * len(bench.emotions)
     with run.reporter.task("reply without the circuits", work) as done:
         return ablation_drop(
             bench, needed, stand_in(bench, "mean", study.plain_means),
-            draws=options.draws, seed=options.seed, progress=done,
+            draws=draws, seed=seed, progress=done,
         )  # fmt: skip

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-from circuits.control.compare import METHODS, Bench, Tools
+from circuits.control.bench import Bench
+from circuits.control.methods import FEW
 from circuits.control.ways import CIRCUIT_STAGE, PUBLISHED_DECODING, Way
 from circuits.data import sev
 from circuits.data.judges import Judge, open_judge
@@ -13,9 +14,7 @@ from circuits.data.replies import read_replies
 from circuits.data.sev import Context
 from circuits.errors import RunError
 from circuits.files import digest
-from circuits.graph.core import core
 from circuits.measure.groups import last_valence, reworded
-from circuits.measure.means import differences
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
 from circuits.model.decoding import Decoding
 from circuits.model.generation import Progress
@@ -75,21 +74,15 @@ class Run:
         return open_judge(self.plan.judge)
 
     @cached_property
+    def second_judge(self) -> Judge | None:
+        """A judge that hears every reply once more, if there is to be one."""
+        return open_judge(self.plan.second_judge) if self.plan.second_judge else None
+
+    @cached_property
     def circuit_judge(self) -> Judge:
         """The judge of circuits: the same, or the same asked in another way."""
         profile = self.plan.judge_profile
         return self.judge if profile == "robust" else open_judge(self.plan.judge, profile)
-
-    @cached_property
-    def tools(self) -> Tools:
-        """Directions, differences and the strongest part of every circuit."""
-        study, plan = self.study, self.plan
-        plain = study.plain_means if plan.relative_to == "plain" else None
-        sizes = study.heads.mean[0].numel(), study.neurons.mean[0].numel()
-        counts = plan.control_budget.counts(*sizes)
-        strongest = {emotion: core(circuit, *counts) for emotion, circuit in study.circuits.items()}
-        written = differences(study.written_means, plain, unit=plan.diff_unit)
-        return Tools(strongest, written, study.directions)
 
     @cached_property
     def train(self) -> tuple[sev.Scenario, ...]:
@@ -112,11 +105,15 @@ class Run:
 
     @property
     def spread_fit(self) -> tuple[Context, ...]:
-        """A part of :attr:`fit`, evenly over it: enough for means that are taken with gradients."""
+        """A part of :attr:`fit`: enough for means that are taken with gradients."""
+        return self.part_of_fit(_GRADIENT_CONTEXTS)
+
+    def part_of_fit(self, most: int) -> tuple[Context, ...]:
+        """At most so many contexts of :attr:`fit`, evenly over it."""
         contexts = self.fit
-        step = max(1, len(contexts) // _GRADIENT_CONTEXTS)
+        step = max(1, len(contexts) // most)
         # The valences alternate, so a step that they share would always meet the same one.
-        return contexts[:: step + (step % len(VALENCES) == 0)][:_GRADIENT_CONTEXTS]
+        return contexts[:: step + (step % len(VALENCES) == 0)][:most]
 
     @cached_property
     def grid(self) -> Grid:
@@ -164,7 +161,7 @@ class Run:
         plan = self.plan
         return Bench(
             self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, plan.batch_size,
-            {method: self._way(method) for method in METHODS},
+            {method: self._way(method) for method in FEW},
         )  # fmt: skip
 
     def _way(self, method: str) -> Way:

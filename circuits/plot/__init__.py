@@ -19,6 +19,8 @@ from circuits.measure.importance import Importance
 from circuits.measure.neurons import NeuronEffects
 from circuits.measure.patching import HeadPatches, SitePatches
 from circuits.measure.trace import TokenTrace
+from circuits.plot.control import dial_curve as dial_curve
+from circuits.plot.control import price_map as price_map
 from circuits.plot.directions import generality_profile as generality_profile
 from circuits.plot.directions import similarity_map as similarity_map
 from circuits.plot.effects import head_map as head_map
@@ -58,6 +60,7 @@ __all__ = [
     "circuit_graph",
     "cross_map",
     "depth_lines",
+    "dial_curve",
     "draw",
     "faithfulness_curve",
     "generality_profile",
@@ -69,6 +72,7 @@ __all__ = [
     "neuron_tail",
     "patch_map",
     "range_map",
+    "price_map",
     "similarity_map",
     "token_html",
     "token_map",

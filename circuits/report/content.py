@@ -37,7 +37,7 @@ class ReportContent:
     elicitation: Mapping[str, Any]
     """``overall``, ``by_emotion`` and ``by_valence``, each with its number of replies
     (``total_samples`` or ``total``), ``accepted``, ``rejected`` and ``accuracy`` in percent."""
-    accuracy: Mapping[str, Any]
+    control: Mapping[str, Any]
     """``methods`` and ``controls``: name -> ``n``, ``overall``, ``low`` and ``high``,
     ``by_emotion``, ``by_valence`` (percent), ``perplexity_ratio`` and ``repetition``; and
     ``judge``: what is known of the judge, such as its name and measured error. Optional:

@@ -27,22 +27,21 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 def _words(content: ReportContent) -> dict[str, Any]:
-    judge = content.accuracy.get("judge") or {}
-    chosen = content.accuracy.get("settings") or {}
-    settings = {method: how for method, how in chosen.items() if method != "tried"}
+    judge = content.control.get("judge") or {}
     return {
         "content": content,
         "emotions": content.directions.emotion,
         "facts": tables.facts(content),
         "headline": tables.headline(content),
         "headline_table": tables.headline_table(content),
+        "price_table": tables.price_table(content),
         "meanings": _meanings(content),
         "judge": list(tables.flat(judge)),
-        "settings": list(tables.flat(settings)),
+        "settings": _settings(content),
         "samples": sample_replies(
             content.replies,
             content.directions.emotion,
-            without=tuple(content.accuracy.get("controls", {})),
+            without=tuple(content.control.get("controls", {})),
         ),
         "elicitation": tables.elicitation_table(content),
         "circuits": {
@@ -69,8 +68,13 @@ def _words(content: ReportContent) -> dict[str, Any]:
     }
 
 
+def _settings(content: ReportContent) -> list[tuple[str, str]]:
+    chosen = content.control.get("settings") or {}
+    return list(tables.flat({method: how for method, how in chosen.items() if method != "tried"}))
+
+
 def _meanings(content: ReportContent) -> list[tuple[str, str]]:
-    methods = [*content.accuracy.get("methods", {}), *content.accuracy.get("controls", {})]
+    methods = [*content.control.get("methods", {}), *content.control.get("controls", {})]
     return [
         (plot.METHOD_WORDS.get(method, method), tables.METHOD_MEANINGS[method])
         for method in methods
@@ -80,8 +84,9 @@ def _meanings(content: ReportContent) -> list[tuple[str, str]]:
 
 def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
     figures = {
-        "accuracy": plot.accuracy_bars(content.accuracy),
-        "valence": plot.valence_bars(content.accuracy),
+        "accuracy": plot.accuracy_bars(content.control),
+        "valence": plot.valence_bars(content.control),
+        "price": plot.price_map(content.control),
         "similarity": plot.similarity_map(content.directions),
         "generality": plot.generality_profile(content.generality),
         "heads": plot.head_map(content.heads),
@@ -89,6 +94,8 @@ def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
         "scores": plot.faithfulness_curve(content.scores),
         "importance": plot.importance_profile(content.importance),
     }
+    if content.control.get("dial"):
+        figures["dial"] = plot.dial_curve(content.control)
     for number, maps in enumerate(content.patches.values()):
         figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
     proofs = enumerate((*content.validation, *content.heard))

@@ -21,12 +21,18 @@ __all__ = [
     "flat",
     "headline",
     "headline_table",
+    "price_table",
 ]
 
 METHOD_MEANINGS: Final[Mapping[str, str]] = {
     "none": "the model as it is, with no emotion asked for",
     "prompt": "the system prompt asks for the emotion",
     "steer": "the emotion's direction is added to the residual stream; no emotion is asked for",
+    "steer_layers": "the same at several layers at once, which share the strength",
+    "steer_plain": "the difference between asked and plain prompts is added instead",
+    "probe": "the weights of a linear probe (logistic regression) are added instead",
+    "neurons": "the neurons with the largest effects, as many as the circuit's, get a multiple of "
+    "their own mean activation",
     "circuit": "what the circuit's heads and neurons do differently when the emotion is asked "
     "for is added to them; no emotion is asked for",
     "random_circuit": "control: the same with as many random heads and neurons of the same layers",
@@ -81,6 +87,37 @@ def headline_table(content: ReportContent) -> Table:
     sizes = " or ".join(sorted({_count(stats.get("n")) for stats in _stats(content).values()}))
     caption = f"Test replies that express the asked emotion, in percent of {sizes} per method"
     return Table(caption, columns, rows)
+
+
+def price_table(content: ReportContent) -> Table:
+    """Method by what both judges hear, where the mood opposes too, and by price, with intervals."""
+    rows = []
+    for method, stats in _stats(content).items():
+        between = stats.get("intervals", {})
+        opposing = stats.get("opposing", {})
+        hard = (content.control.get("hard") or {}).get(method, {})
+        rows.append(
+            [
+                METHOD_WORDS.get(method, method),
+                _with(_percent(stats.get("overall")), between.get("overall")),
+                _percent(stats.get("second_judge")),
+                short(stats.get("kappa")),
+                _percent(opposing.get("overall")),
+                _percent(hard.get("overall")),
+                _with(short(stats.get("perplexity_ratio")), between.get("perplexity_ratio")),
+                _with(short(stats.get("repetition")), between.get("repetition")),
+                _with(_percent(stats.get("topic_kept")), between.get("topic_kept")),
+                short(stats.get("distinct_1")),
+                short(stats.get("distinct_2")),
+                short(stats.get("mean_words")),
+            ]
+        )
+    columns = (
+        "method", "expressed (%)", "second judge (%)", "kappa", "opposing mood (%)",
+        "hard contexts (%)", "perplexity ratio", "repetition", "topic kept (%)", "distinct-1",
+        "distinct-2", "words",
+    )  # fmt: skip
+    return Table("Expression and price, with 95% intervals over contexts", columns, rows)
 
 
 def elicitation_table(content: ReportContent) -> Table:
@@ -175,7 +212,7 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
 
 
 def _stats(content: ReportContent) -> dict[str, Mapping[str, Any]]:
-    return {**content.accuracy.get("methods", {}), **content.accuracy.get("controls", {})}
+    return {**content.control.get("methods", {}), **content.control.get("controls", {})}
 
 
 def _component(node: Node) -> list[str]:
@@ -192,6 +229,10 @@ def _component(node: Node) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
+
+
+def _with(value: str, interval: Sequence[float] | None) -> str:
+    return value if interval is None else f"{value} ({short(interval[0])}–{short(interval[1])})"
 
 
 def _count(value: int | None) -> str:

@@ -64,33 +64,29 @@ def naming(
     asked = taken(texts.test, "test", how.per_label)
     check_labels(selection, asked)
     edits_on = masking(model, mask, profile, asked, texts.request, how.seed)
-    found: dict[str, list[float]] = {name: [] for name in ("base", "masked")}
-    silent: dict[str, list[float]] = {name: [] for name in ("base", "masked")}
-    counts: list[int] = []
+    shares: list[list[float]] = []
     for place, label in enumerate(selection.label):
         rows = places_of(asked, label)
-        prompts = questions(at(asked, rows).rows, texts.request)
-        counts.append(len(rows))
-        for name, edits in (
-            ("base", ()),
-            ("masked", edits_on(selection.chosen[place], label, rows)),
-        ):
-            written = named(
+        prompts, own = questions(at(asked, rows).rows, texts.request), selection.chosen[place]
+        both = [
+            named(
                 model, prompts, asked.label, edits=edits, batch_size=how.batch_size,
                 progress=progress,
-            )  # fmt: skip
-            found[name].append(_share(written, label))
-            silent[name].append(_share(written, None))
+            )
+            for edits in ((), edits_on(own, label, rows))
+        ]  # fmt: skip
+        shares.append([_share(written, wanted) for wanted in (label, None) for written in both])
+    base, masked, base_silent, masked_silent = torch.tensor(shares).T
     return Naming(
         provenance=selection.provenance.child(
             named=texts.name, mask=mask.kind, strength=mask.strength, per_label=how.per_label
         ),
         label=selection.label,
-        base=torch.tensor(found["base"]),
-        masked=torch.tensor(found["masked"]),
-        base_silent=torch.tensor(silent["base"]),
-        masked_silent=torch.tensor(silent["masked"]),
-        n_texts=torch.tensor(counts),
+        base=base,
+        masked=masked,
+        base_silent=base_silent,
+        masked_silent=masked_silent,
+        n_texts=torch.tensor([len(asked.of(label)) for label in selection.label]),
         mask=mask.kind,
         strength=mask.strength,
     )

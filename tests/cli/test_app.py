@@ -15,7 +15,8 @@ def command(*words):
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "run", "export", "show", "patch", "paths", "score", "model-card"]
+    "name",
+    ["demo", "run", "export", "show", "patch", "paths", "score", "model-card", "control", "say"],
 )
 def test_every_command_explains_itself_with_an_example(name):
     shown = command(name, "--help")
@@ -41,6 +42,12 @@ def test_every_command_explains_itself_with_an_example(name):
         (("run", "--model", "x", "--out", "{tmp}/r", "--set", "halve=true"), "called 'halve'"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--set", "half=maybe"), "true or false"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--set", "date=now"), "is no date such as"),
+        (("control", "no/such/run"), "is no run folder"),
+        (("say", "Hello.", "--emotion", "fear", "--run", "no/such/run"), "is no run folder"),
+        (("say", "Hello.", "--emotion", "fear", "--circuit", "no.json"), "cannot read no.json"),
+        (("say", "Hello.", "--emotion", "fear", "--mix", "fear=1"), "names no further emotion"),
+        (("say", "Hello.", "--emotion", "fear", "--mix", "awe=much"), "'much' is no number"),
+        (("say", "Hello.", "--emotion", "fear", "--model", "x"), "a run has its own model"),
         (("model-card", "no/such/model"), "there is no model card"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuits.control.ablation import ablated, ablation_drop, random_sets, stand_in
-from circuits.control.compare import Bench
+from circuits.control.bench import Bench
 from circuits.control.validation import Known
 from circuits.control.validation_replies import replies_needed, validate_replies
 from circuits.data.judges import open_judge

@@ -1,106 +1,185 @@
-"""Strengths are chosen on dev contexts, by accuracy among those that keep the text whole."""
+"""How methods write is chosen on dev contexts, in the same way for all of them."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
-import torch
 
-from circuits.control.compare import Bench, Tools
-from circuits.control.modulation import Modulation, Steering
-from circuits.control.tuning import MODULATIONS, tune
-from circuits.model.edits import Add
+from circuits.control.bench import Bench
+from circuits.control.modulation import TIMES, Driving, Modulation, Steering
+from circuits.control.tools import Tools
+from circuits.control.tuning import FACTORS, LIMIT, settings, starts, tune
+from circuits.data.judges.protocol import Verdict
+from circuits.data.prompts import plain
+from circuits.data.replies import Judged, Reply
+from circuits.data.sev import Context
+from circuits.graph.core import ORDERS
 
-
-class PlannedBench(Bench):
-    """Tells candidates apart by their edits; makes no reply."""
-
-    candidates: dict
-    asked: list
-
-    def __init__(self, candidates):
-        object.__setattr__(self, "candidates", candidates)
-        object.__setattr__(self, "asked", [])
-
-    def prompted(self, progress):
-        return []
-
-    def losses(self, judged, progress):
-        return []
-
-    def changed(self, method, edits, progress):
-        how = self.candidates[id(edits)]
-        self.asked.append(how)
-        return [how]
+CONTEXT = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")
+EMOTIONS = ("anger", "fear")
 
 
 class PlannedTools(Tools):
-    """Gives every candidate edits of its own."""
+    """Candidates stand for their own edits."""
 
-    made: dict
-    kept: list
-
-    def __init__(self, directions):
+    def __init__(self, directions, parts=None):
         object.__setattr__(self, "directions", directions)
-        object.__setattr__(self, "made", {})
-        object.__setattr__(self, "kept", [])
+        object.__setattr__(self, "parts", parts)
 
-    def _edits(self, how):
-        edits = [[Add("z", 0, torch.zeros(1))]]
-        self.kept.append(edits)
-        self.made[id(edits)] = how
-        return edits
+    def edits(self, how: Any) -> Any:
+        return how
 
-    modulate = _edits
-    steer = _edits
+
+class PlannedBench(Bench):
+    """Tells by a plan what a candidate reaches per emotion; makes no reply."""
+
+    plan: Any
+    asked: list[Any]
+    last: Any
+
+    def __init__(self, plan):
+        object.__setattr__(self, "plan", plan)
+        object.__setattr__(self, "asked", [])
+
+    def prompted(self, progress: Any) -> Any:
+        return [None] * (100 * len(EMOTIONS))
+
+    def changed(self, method: str, edits: Any, progress: Any) -> Any:
+        self.asked.append((method, edits))
+        rows = []
+        for emotion in EMOTIONS:
+            how = replace(edits, strength=edits.strength_of(emotion), by_emotion=())
+            share, _ = self.plan(how, emotion)
+            text = "so sad " * (8 if how.when == "every" else 1)
+            reply = Reply(plain(CONTEXT), text, 2, emotion)
+            rows += [Judged(reply, Verdict(i < share, None, str(how))) for i in range(100)]
+        object.__setattr__(self, "last", edits)
+        return rows
+
+    def losses(self, judged: Any, progress: Any) -> Any:
+        if judged[0] is None:
+            return [0.0] * len(judged)
+        found = []
+        for row in judged:
+            how = replace(self.last, strength=self.last.strength_of(row.reply.emotion))
+            found.append(self.plan(replace(how, by_emotion=()), row.reply.emotion)[1])
+        return found
 
 
 @pytest.fixture
-def tuned(monkeypatch, directions):
-    def with_plan(plan):
-        tools = PlannedTools(directions)
-        bench = PlannedBench(tools.made)
-
-        def expression(judged, losses, prompted):
-            reached, ratio = plan(judged[0])
-            return {"overall": reached, "perplexity_ratio": ratio}
-
-        monkeypatch.setattr("circuits.control.tuning.expression", expression)
-        return tune(bench, tools), bench.asked
-
-    return with_plan
+def tools(directions):
+    return PlannedTools(directions, (1, 1))
 
 
-def test_the_most_accurate_candidate_wins(tuned):
-    def plan(how):
-        if isinstance(how, Modulation):
-            return (80.0 if how == Modulation(1.5) else 10.0), 1.0
-        return (70.0 if how == Steering((1,), 3.0) else 60.0 if how.layers == (1,) else 5.0), 1.0
-
-    found, _ = tuned(plan)
-    assert found.modulation == Modulation(1.5)
-    assert found.steering == Steering((1,), 3.0)
+def tuned(tools, plan, method="circuit", **options):
+    bench = PlannedBench(plan)
+    candidates = {method: starts(tools, Modulation())[method]}
+    return tune(bench, tools, candidates, **options), bench
 
 
-def test_broken_text_loses_whatever_its_accuracy(tuned):
-    found, _ = tuned(lambda how: (98.0, 100.0) if how.when == "every" else (50.0, 1.2))
-    assert found.modulation.when == "prompt"
-    assert found.steering.when == "prompt"
+def test_places_come_first_then_times_then_strengths(tools):
+    found, bench = tuned(tools, lambda how, emotion: (50, 0.0))
+    asked = [how for _, how in bench.asked]
+    assert [how.order for how in asked[: len(ORDERS)]] == list(ORDERS)
+    times = [(how.when, how.heads_at) for how in asked[len(ORDERS) : len(ORDERS) + 2]]
+    assert times == list(TIMES[1:])  # the first time was tried with the places
+    assert [how.strength for how in asked[-4:]] == list(FACTORS[1:])
+    assert len(asked) == len(found.tried) == len(ORDERS) + 2 + 4
 
 
-def test_among_equals_the_gentlest_wins(tuned):
-    found, _ = tuned(lambda how: (50.0, 1.0))
-    assert found.modulation == MODULATIONS[0]
+def test_all_methods_get_as_many_times_and_strengths(tools):
+    for method, candidates in starts(tools, Modulation()).items():
+        _, bench = tuned(tools, lambda how, emotion: (50, 0.0), method)
+        assert len(bench.asked) == len(candidates) + len(TIMES) - 1 + len(FACTORS) - 1, method
 
 
-def test_nothing_more_is_tried_when_one_is_good_enough(tuned):
-    found, asked = tuned(lambda how: (99.5, 1.0))
-    assert len(asked) == 2
-    assert found.modulation == MODULATIONS[0]
-    assert found.steering.layers == (0,)
+def test_the_most_accurate_candidate_wins(tools):
+    found, _ = tuned(tools, lambda how, e: (80 if how.order == "direct" else 10, 0.0))
+    assert found.hows["circuit"] == Modulation(order="direct")
 
 
-def test_every_candidate_is_recorded_with_what_it_reached(tuned):
-    found, asked = tuned(lambda how: (50.0, None))
-    assert len(found.tried) == len(asked)
+def test_broken_text_loses_whatever_its_accuracy(tools):
+    def plan(how, emotion):
+        return (98, 2.0) if how.strength > 1 else (50, 0.1)
+
+    found, _ = tuned(tools, plan)
+    assert found.hows["circuit"].strength_of("anger") <= 1
+    assert found.scores["circuit"][0]
+    assert LIMIT < 2.7  # e^2 is broken, e^0.1 is not
+
+
+def test_of_equally_accurate_ones_the_cheaper_wins(tools):
+    found, _ = tuned(tools, lambda how, e: (90, 0.2 if how.order != "effect" else 0.1))
+    assert found.hows["circuit"] == Modulation(order="effect")
+
+
+def test_of_equally_fluent_ones_the_one_that_repeats_less_wins(tools):
+    def plan(how, emotion):
+        return (90, 0.0) if how.strength == 1 else (10, 0.0)
+
+    found, bench = tuned(tools, plan)  # at every step it repeats more
+    assert found.hows["circuit"] == Modulation()
+    assert Modulation(when="every") in [how for _, how in bench.asked]
+
+
+def test_among_equals_the_gentlest_wins(tools):
+    found, _ = tuned(tools, lambda how, e: (50, 0.0))
+    assert found.hows["circuit"] == Modulation()
+    steered, _ = tuned(tools, lambda how, e: (50, 0.0), "steer")
+    assert steered.hows["steer"] == Steering((0,), 2.0)
+
+
+def test_every_emotion_gets_a_strength_of_its_own(tools):
+    best = {"anger": 0.75, "fear": 1.5}
+    found, _ = tuned(tools, lambda how, e: (90 if how.strength == best[e] else 40, 0.0))
+    assert dict(found.hows["circuit"].by_emotion) == best
+    assert found.scores["circuit"][1] == 90
+
+
+def test_one_strength_for_all_wins_where_it_does_as_well(tools):
+    def plan(how, emotion):
+        return 90, 0.0 if how.strength == 1.25 else 0.1
+
+    found, _ = tuned(tools, plan)
+    assert found.hows["circuit"] == Modulation(1.25)
+
+
+def test_a_brief_search_ends_at_the_first_good_candidate(tools):
+    found, bench = tuned(tools, lambda how, e: (100, 0.0), good_enough=99.0)
+    assert len(bench.asked) == 1
+    assert found.hows["circuit"] == Modulation()
+
+
+def test_the_last_round_may_see_more_contexts(tools):
+    finer = PlannedBench(lambda how, e: (50, 0.0))
+    _, bench = tuned(tools, lambda how, e: (50, 0.0), finer=finer)
+    assert [how.strength for _, how in finer.asked] == list(FACTORS)
+    assert len(bench.asked) == len(ORDERS) + 2
+
+
+def test_the_best_of_the_steering_methods_is_named(tools):
+    bench = PlannedBench(lambda how, e: (80 if how.along == "plain" else 60, 0.0))
+    every = starts(tools, Modulation())
+    found = tune(bench, tools, {m: every[m] for m in ("steer", "steer_plain", "probe")})
+    assert found.best(("steer", "steer_plain", "probe")) == "steer_plain"
+    assert found.best(("circuit",)) is None
+
+
+def test_a_whole_circuit_has_no_parts_to_choose_from(directions):
+    every = starts(PlannedTools(directions), Modulation(heads_at="all"))
+    assert every["circuit"] == [Modulation(heads_at="all")]
+
+
+def test_every_candidate_is_recorded_with_what_it_reached(tools):
+    found, _ = tuned(tools, lambda how, e: (50, 0.0), "neurons")
     assert found.tried[0] == {
-        "method": "circuit", "strength": 1.0, "when": "prompt",
-        "accuracy": 50.0, "perplexity_ratio": None,
+        "method": "neurons", "strength": 2.0, "when": "prompt", "at": "last", "by_emotion": {},
+        "n": 200, "accuracy": 50.0, "perplexity_ratio": 1.0, "repetition": 0.0,
     }  # fmt: skip
+
+
+def test_settings_are_plain_values():
+    assert settings(Driving(by_emotion=(("fear", 2.0),))) == {
+        "strength": 1.0, "when": "prompt", "at": "last", "by_emotion": {"fear": 2.0},
+    }  # fmt: skip
+    assert settings(Steering((1, 2)))["layers"] == [1, 2]

@@ -17,6 +17,10 @@ def plan(tmp_path_factory):
         dev_scenarios=3,
         test_scenarios=4,
         score_contexts=4,
+        methods=("steer", "steer_plain", "neurons", "circuit"),
+        tuning="brief",
+        dial_contexts=2,
+        ablation_draws=2,
     )
 
 

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from shutil import copytree
 
 import pytest
 import torch
 
 from circuits.cli.exporting import export_circuits
-from circuits.control.modulation import Modulation, Steering, enhance, steer
+from circuits.control.modulation import Steering, enhance, steer
 from circuits.deploy.gguf_files import read_gguf
 from circuits.deploy.hook_files import read_hooks
 from circuits.errors import RunError
@@ -16,8 +17,8 @@ from circuits.files import read_json, write_json
 from circuits.model.loading import load_model
 from circuits.names import EMOTIONS
 from circuits.pipeline import Study
+from circuits.pipeline.control import circuit_tools, written_how
 from circuits.pipeline.deploying import LOSSES, deploy
-from circuits.pipeline.work import Run, Silent
 
 KINDS = ("direction", "circuit")
 
@@ -40,14 +41,15 @@ def test_every_emotion_has_a_direction_and_a_circuit_in_every_format(deployed):
 
 def test_hooks_hold_the_edits_that_the_run_makes_at_strength_one(deployed, study, plan):
     folder, _ = deployed
-    run, model = Run(plan, study, Silent()), load_model(plan.model)
-    tuned = study.accuracy["settings"]
-    how = Modulation(1.0, tuned["circuit"]["when"])
+    model, tools = load_model(plan.model), circuit_tools(study, plan)
+    tuned = study.control["settings"]
+    how = replace(written_how(study), strength=1.0, by_emotion=())
+    assert how.when == tuned["circuit"]["when"]
     steering = Steering(tuple(tuned["steer"]["layers"]), 1.0, tuned["steer"]["when"])
     for emotion in ("anger", "surprise"):
         expected = {
-            "circuit": enhance(run.tools.circuits[emotion], run.tools.differences, how),
-            "direction": steer(run.tools.directions, emotion, steering),
+            "circuit": enhance(tools.written(how)[emotion], tools.differences, how),
+            "direction": steer(tools.directions, emotion, steering),
         }
         for kind, edits in expected.items():
             named, read = read_hooks(folder / f"{emotion}.{kind}.safetensors", model)
@@ -79,7 +81,7 @@ def test_a_run_without_its_control_stage_is_exported_as_control_would_begin(stud
     for stage in ("control", "report"):
         del log["stages"][stage]
     write_json(tmp_path / "run" / "run.json", log)
-    (tmp_path / "run" / "accuracy.json").unlink()
+    (tmp_path / "run" / "control.json").unlink()
     early = Study(tmp_path / "run")
     deploy(early, tmp_path / "out", ("hf",), ("fear",))
     model = load_model(early.log["plan"]["model"])

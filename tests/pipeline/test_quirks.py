@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from circuits.assets import shipped
+from circuits.control.methods import FEW
 from circuits.errors import RunError
 from circuits.pipeline import PRESETS, Plan, run
 from circuits.pipeline.plan import STAGES
@@ -30,6 +31,8 @@ def plan(tmp_path_factory):
         emotions=("anger", "sadness", "fear"),
         scenarios=4,
         test_scenarios=1,
+        methods=FEW,
+        dial_contexts=0,
         max_new_tokens=24,
     )
 
@@ -121,8 +124,8 @@ def test_a_whole_run_under_a_preset_leaves_finite_numbers(studies, name):
         for field in found.axes:
             values = getattr(found, field)
             assert not values.is_floating_point() or bool(values.isfinite().all()), field
-    methods = study.accuracy["methods"]
-    assert set(methods) == {"none", "prompt", "steer", "circuit"}
+    methods = study.control["methods"]
+    assert tuple(methods) == FEW
     for found in methods.values():
         assert found["n"] == 3 * 3
         assert math.isfinite(found["overall"])
@@ -132,10 +135,10 @@ def test_a_whole_run_under_a_preset_leaves_finite_numbers(studies, name):
 
 def test_a_whole_run_says_what_was_written_where(studies):
     for name, study in studies.items():
-        settings = study.accuracy["settings"]
+        settings = study.control["settings"]
         assert settings["circuit"] == {
             "strength": 1.0, "when": "every", "heads_at": "all", "neurons_at": "last",
-            "by_emotion": {"anger": 0.8},
+            "by_emotion": {"anger": 0.8}, "order": "product",
         }  # fmt: skip
         assert (settings["steer"]["strength"], settings["steer"]["scale"]) == (8.0, "rms")
         assert (settings["tried"], study.importance.read_at) == ([], "final")
@@ -159,7 +162,7 @@ def test_as_released_differences_have_length_one_and_move_the_replies_otherwise(
     texts = [
         [
             row["gen_text"]
-            for line in (study.folder / "control/replies.jsonl").read_text().splitlines()
+            for line in study.replies_path.read_text().splitlines()
             if (row := json.loads(line))["method"] == "circuit"
         ]
         for study in studies.values()

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from circuits.assets import shipped
-from circuits.control.compare import METHODS, Bench, Tools
+from circuits.control.bench import Bench
+from circuits.control.methods import FEW
 from circuits.control.modulation import Modulation, Where, enhance, published_steering, steer
+from circuits.control.tools import Tools
 from circuits.data.judges.http import HttpJudge
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import asked_prompts, plain, plain_prompts
@@ -141,10 +143,10 @@ def test_a_bench_replies_by_the_way_of_each_method(
         asked.append((model, decoding, prompts[0].indented))
         return [Reply(p, "Fine.", 1, p.emotion or "fear") for p in prompts]
 
-    monkeypatch.setattr("circuits.control.compare.elicit", record)
+    monkeypatch.setattr("circuits.control.bench.elicit", record)
     run = at_work(published)
     run.circuit_judge = Deaf()
-    ways = {method: run._way(method) for method in METHODS}
+    ways = {method: run._way(method) for method in FEW}
     bench = Bench(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
     bench.untouched(None)
     bench.prompted(None)

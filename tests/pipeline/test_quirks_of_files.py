@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from circuits.control.compare import METHODS
+from circuits.control.methods import METHODS
 from circuits.data import sev
 from circuits.data.judges.protocol import Verdict
 from circuits.data.prompts import plain_prompts

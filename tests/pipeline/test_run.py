@@ -8,7 +8,6 @@ from shutil import copytree
 import pytest
 import torch
 
-from circuits.control.compare import METHODS
 from circuits.errors import DataError, RunError
 from circuits.files import read_json, write_json
 from circuits.graph.scores import SCORES
@@ -26,9 +25,9 @@ def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
     assert set(study.circuits) == set(EMOTIONS)
 
 
-def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(study):
-    accuracy = read_json(study.folder / "accuracy.json")
-    assert tuple(accuracy["methods"]) == METHODS
+def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(study, plan):
+    accuracy = read_json(study.folder / "control.json")
+    assert tuple(accuracy["methods"]) == ("none", "prompt", *plan.methods)
     for found in accuracy["methods"].values():
         assert found["n"] == 4 * 3 * 6
         assert set(found["by_emotion"]) == set(EMOTIONS)
@@ -39,6 +38,38 @@ def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(stu
     assert accuracy["methods"]["prompt"]["perplexity_ratio"] == 1.0
     assert accuracy["judge"]["name"] == "lexicon"
     assert "random_circuit" in accuracy["controls"]
+
+
+def test_every_method_has_both_judges_and_its_price(study):
+    found = study.control
+    names = {"n", "overall", "by_emotion", "by_valence", "second_judge", "kappa",
+             "perplexity_ratio", "repetition", "topic_kept", "intervals"}  # fmt: skip
+    for own in {**found["methods"], **found["controls"]}.values():
+        assert names <= set(own)
+    assert found["second_judge"]["name"] == "wording"
+    assert found["methods"]["circuit"]["second_judge"] > 90
+    assert found["methods"]["circuit"]["topic_kept"] > 90
+    assert found["best_steering"] in ("steer", "steer_plain")
+
+
+def test_the_circuits_strength_is_swept_on_test_contexts(study, plan):
+    found = study.control["dial"]
+    assert found["n"] == plan.dial_contexts * 6 == found["unchanged_at_zero"]
+    assert found["overall"][4] > found["overall"][0]
+
+
+def test_circuits_are_ablated_where_the_emotion_is_asked_for(study, plan):
+    found = study.control["ablation"]
+    assert found["n"] == plan.dial_contexts * 6
+    assert found["draws"] == plan.ablation_draws
+    assert found["circuit_drop"] > found["random_drop"]
+
+
+def test_replies_are_kept_with_what_both_judges_heard(study, plan):
+    rows = [json.loads(line) for line in open_lines(study)]
+    assert len(rows) == (len(plan.methods) + 4) * 4 * 3 * 6
+    assert all(row["judge"]["match"] in (0, 1) for row in rows)
+    assert all(row["second_judge"]["match"] in (0, 1) for row in rows)
 
 
 def test_every_circuit_is_scored_on_contexts_that_it_was_not_made_from(study):
@@ -81,7 +112,7 @@ def test_a_plan_is_read_back_as_it_was(plan):
 
 
 def test_prompting_expresses_emotions_and_plain_prompts_do_not(study):
-    methods = study.accuracy["methods"]
+    methods = study.control["methods"]
     assert methods["prompt"]["overall"] > 90
     assert methods["none"]["overall"] < 10
 
@@ -126,7 +157,7 @@ def test_dev_contexts_serve_nothing_but_the_choice_of_strengths(study, plan):
 
 
 def open_lines(study):
-    return (study.folder / "control" / "replies.jsonl").read_text().splitlines()
+    return study.replies_path.read_text().splitlines()
 
 
 def test_a_finished_stage_is_not_run_again(study, plan, monkeypatch):
@@ -173,6 +204,9 @@ def test_a_folder_that_is_no_run_cannot_be_opened(tmp_path):
         ({"scenarios": 0}, "--scenarios: 0 is too few"),
         ({"emotions": ("anger",)}, "--emotions: found anger; give two or more"),
         ({"score_contexts": 1}, "--score-contexts: 1 is too few for an interval"),
+        ({"dial_contexts": -1}, "--dial-contexts: -1 is too few"),
+        ({"methods": ("pray",)}, "methods: 'pray' is not known; methods are none, prompt, steer"),
+        ({"emotions": ("anger", "awe")}, "second_judge: wording does not know 'awe'"),
         ({"draws": 0}, "--draws: 0 is too few"),
         ({"memory": 0.0}, "--memory: 0.0 GB holds nothing; give more than 0"),
         ({"doses": ()}, "--doses: give one or more positive numbers"),

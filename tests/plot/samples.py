@@ -188,7 +188,22 @@ def accuracy(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
         },
         "judge": {"name": "lexicon", "error": 0.08, "n": 240},
         "settings": {"circuit": {"strength": 1.5, "when": "prompt"}, "tried": [{"strength": 2}]},
+        "best_steering": "steer",
+        "dial": dial(emotions),
+        "suppression": {"strength": -1.0, "prompted": 98.0, "suppressed": 12.0},
     }
+
+
+def dial(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
+    """Expression that rises with the strength."""
+    shares = [0.0, 5.0, 50.0, 95.0, 100.0]
+    return {
+        "n": 24 * len(emotions), "strength": [0.0, 0.25, 0.5, 0.75, 1.0], "overall": shares,
+        "low": [max(0.0, s - 4) for s in shares], "high": [min(100.0, s + 4) for s in shares],
+        "perplexity_ratio": [1.6, 1.5, 1.2, 1.0, None], "repetition": [0.0] * 5,
+        "by_emotion": {e: [max(0.0, s - i) for s in shares] for i, e in enumerate(emotions)},
+        "rises": True, "unchanged_at_zero": 24 * len(emotions),
+    }  # fmt: skip
 
 
 def _stats(level: float, emotions: Sequence[str]) -> dict[str, Any]:
@@ -197,6 +212,13 @@ def _stats(level: float, emotions: Sequence[str]) -> dict[str, Any]:
         "by_emotion": {e: max(0.0, level - 8 + 3 * i) for i, e in enumerate(emotions)},
         "by_valence": {v: level - 2 + 2 * i for i, v in enumerate(VALENCES)},
         "perplexity_ratio": 1.25, "repetition": 0.021, "mean_tokens": 24.0, "empty": 0,
+        "second_judge": level - 1, "kappa": 0.9, "topic_kept": 97.0, "opposing": {"overall": 50.0},
+        "ratio_by_emotion": {e: 1.2 + 0.1 * i for i, e in enumerate(emotions)},
+        "ratio_by_valence": dict.fromkeys(VALENCES, 1.3),
+        "intervals": {
+            "overall": [level - 5, level + 5], "perplexity_ratio": [1.2, 1.3],
+            "repetition": [0.01, 0.03], "topic_kept": [95.0, 99.0],
+        },
     }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ def figures(samples):
     drawn = {type(record).__name__: draw(record) for record in records}
     drawn["accuracy"] = plot.accuracy_bars(samples.accuracy())
     drawn["valence"] = plot.valence_bars(samples.accuracy())
+    drawn["price"] = plot.price_map(samples.accuracy())
+    drawn["dial"] = plot.dial_curve(samples.accuracy())
     return drawn
 
 
@@ -169,7 +171,8 @@ def test_the_importance_profile_draws_95_percent_bars_and_the_control_band(sampl
 def test_accuracy_bars_carry_wilson_intervals(samples):
     bars = plot.accuracy_bars(samples.accuracy())
     overall = bars.data[0]
-    assert list(overall.x) == [plot.METHOD_WORDS[m] for m in plot.METHOD_WORDS]
+    found = {**samples.accuracy()["methods"], **samples.accuracy()["controls"]}
+    assert list(overall.x) == [plot.METHOD_WORDS[method] for method in found]
     assert list(overall.y)[:4] == [12.0, 80.0, 45.0, 64.0]
     low, high = wilson(round(0.8 * 360), 360)
     assert overall.error_y.array[1] == pytest.approx(high - 80, abs=1e-3)
@@ -276,3 +279,30 @@ def test_by_position_the_strongest_heads_are_shown_with_the_words_they_stand_at(
     assert len(figure.data[0].z) == 40
     assert "L2H1" in figure.layout.yaxis.ticktext
     assert figure.layout.xaxis.ticktext[-1] == "-1 'w19'"
+
+
+def test_expression_stands_against_its_price_with_intervals(samples, figures):
+    (circuit,) = [t for t in figures["price"].data if t.name == "circuit" and t.visible]
+    stats = samples.accuracy()["methods"]["circuit"]
+    assert (circuit.x[0], circuit.y[0]) == (stats["perplexity_ratio"], stats["overall"])
+    low, high = stats["intervals"]["overall"]
+    assert (circuit.error_y.arrayminus[0], circuit.error_y.array[0]) == (
+        stats["overall"] - low, high - stats["overall"],
+    )  # fmt: skip
+    labels = [button.label for button in figures["price"].layout.updatemenus[0].buttons]
+    assert labels[0] == "all replies"
+    assert len(labels) == 1 + len(EMOTION_COLOURS) + 3
+
+
+def test_the_dial_is_drawn_at_its_strengths(samples, figures):
+    found = samples.dial()
+    (line,) = named(figures["dial"], "all emotions")
+    assert list(line.x) == found["strength"]
+    assert list(line.y) == found["overall"]
+
+
+def test_without_a_sweep_or_a_method_there_is_nothing_to_draw():
+    with pytest.raises(DataError, match="no strength was swept"):
+        plot.dial_curve({"methods": {}})
+    with pytest.raises(DataError, match="no method to draw"):
+        plot.price_map({})

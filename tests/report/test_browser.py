@@ -27,7 +27,7 @@ def opened(samples, tmp_path_factory):
         circuits={emotion: samples.circuit(emotion) for emotion in EMOTIONS},
         scores=samples.scores(),
         elicitation=samples.elicitation(),
-        accuracy=samples.accuracy(),
+        control=samples.accuracy(),
         replies=samples.judged(text="<script>document.title = 'broken'</script>"),
         receipts={"replies": {"passes": 1, "steps": 2, "token_layers": 3}},
         provenance=samples.provenance(),

@@ -51,7 +51,7 @@ def content(samples, text="Well, that is something.", emotions=EMOTIONS):
         circuits={emotion: samples.circuit(emotion) for emotion in emotions},
         scores=samples.scores(emotions),
         elicitation=samples.elicitation(emotions),
-        accuracy=samples.accuracy(emotions),
+        control=samples.accuracy(emotions),
         replies=samples.judged(emotions, text=text),
         receipts={"replies": {"passes": 1440, "steps": 20_000, "token_layers": 5_000_000}},
         provenance=samples.provenance(),
@@ -98,7 +98,7 @@ def test_every_figure_has_its_data_and_each_is_valid_json(page):
     wanted = {a["data-figure"] for _, a in page.elements if "data-figure" in a}
     data = {a["id"]: text for a, text in page.scripts if a.get("type") == "application/json"}
     assert {f"data-{name}" for name in wanted} == set(data)
-    assert len(wanted) == 8 + len(EMOTIONS)
+    assert len(wanted) == 10 + len(EMOTIONS)
     for text in data.values():
         figure = json.loads(text)
         assert figure["data"]
@@ -171,7 +171,7 @@ def test_tabs_name_the_panels_that_they_show(page):
 def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samples, tmp_path):
     made = content(samples)
     bare = dataclasses.replace(
-        made, replies={}, accuracy={"methods": made.accuracy["methods"]}, receipts={}
+        made, replies={}, control={"methods": made.control["methods"]}, receipts={}
     )
     write_report(bare, tmp_path / "bare.html")
     text = " ".join(Page((tmp_path / "bare.html").read_text(encoding="utf-8")).words)

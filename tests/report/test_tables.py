@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from circuits.control.compare import CONTROLS
+from circuits.control.methods import CONTROLS
 from circuits.graph.circuit import Circuit, Node
 from circuits.report.samples import sample_replies
 from circuits.report.tables import component_tables, flat

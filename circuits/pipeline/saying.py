@@ -1,0 +1,166 @@
+"""One text answered in an emotion, by a run's circuits or by circuits from files.
+
+A run has the model's own differences. A circuit's file has not: they are measured once on shipped
+contexts, and kept in the user's cache folder.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from json import dumps
+from pathlib import Path
+
+from circuits.assets import shipped
+from circuits.control.modulation import Modulation, blend
+from circuits.data import sev
+from circuits.data.prompts import plain
+from circuits.data.sev import Context
+from circuits.errors import DataError, RunError
+from circuits.export.node_link import read_circuit
+from circuits.files import digest
+from circuits.graph.circuit import Circuit
+from circuits.graph.core import core
+from circuits.measure.means import Differences
+from circuits.measure.own import own_differences
+from circuits.model.edits import edited
+from circuits.model.generation import elicit
+from circuits.model.loading import describe_model, load_model
+from circuits.model.protocol import Model
+from circuits.names import VALENCES
+from circuits.pipeline.control import circuit_tools, written_how
+from circuits.pipeline.plan import CONTROL_BUDGET
+from circuits.pipeline.study import Study
+from circuits.pipeline.work import Reporter, plan_of
+from circuits.provenance import Provenance, versions
+
+__all__ = ["Voice", "cache_folder", "say", "voice_of_files", "voice_of_run"]
+
+_CONTEXTS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """A model with circuits that can be written into it."""
+
+    model: Model
+    circuits: Mapping[str, Circuit]
+    """Emotion -> what is written: the strongest part of its circuit."""
+    differences: Differences
+    how: Modulation
+
+
+def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens: int = 100) -> str:
+    """What the model replies to a text when circuits are written into it.
+
+    Args:
+        voice: The model and its circuits.
+        text: What the user says; put to the model in two lines, as contexts are.
+        weights: Emotion -> strength; 1 is the model's own difference, negative suppresses.
+        max_new_tokens: Longest reply.
+
+    Raises:
+        DataError: the text is empty.
+        CircuitError: an emotion has no circuit.
+    """
+    if not text.strip():
+        raise DataError("the text is empty; give a sentence to reply to")
+    situation, event = _two_lines(text)
+    prompt = plain(Context("said", "said", VALENCES[1], situation, event))
+    how = replace(voice.how, strength=1.0, by_emotion=())
+    with edited(voice.model, blend(voice.circuits, voice.differences, weights, how)):
+        (reply,) = elicit(voice.model, [prompt], max_new_tokens=max_new_tokens)
+    return reply.text
+
+
+def voice_of_run(study: Study) -> Voice:
+    """The model of a finished run with its circuits and differences.
+
+    They are written as the run's control stage chose, or by default once at the prompt's end.
+
+    Raises:
+        RunError: the run has no circuits, or no model.
+    """
+    plan = plan_of(study)
+    tools, how = circuit_tools(study, plan), written_how(study)
+    model = load_model(
+        plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
+        begin=plan.begin, date=plan.date,
+    )  # fmt: skip
+    return Voice(model, tools.written(how), tools.differences, how)
+
+
+def voice_of_files(
+    paths: Sequence[Path], model: str | None, reporter: Reporter, *, cache: Path | None = None
+) -> Voice:
+    """A model with circuits from files, one emotion each.
+
+    Args:
+        paths: Circuits as node-link JSON.
+        model: Name or folder of the model; by default what the first circuit names.
+        reporter: Told of the passes that measure the differences.
+        cache: Where they are kept; by default :func:`cache_folder`.
+
+    Raises:
+        RunError: no circuit names its model and none is given, a circuit is another model's, or
+            two circuits have the same emotion.
+    """
+    circuits = [read_circuit(path) for path in paths]
+    named = model or circuits[0].provenance.model.get("name")
+    if not named:
+        raise RunError(f"{paths[0]} does not say which model it is of; give --model")
+    loaded = load_model(str(named))
+    by_emotion: dict[str, Circuit] = {}
+    for path, circuit in zip(paths, circuits, strict=True):
+        _check(path, circuit, loaded)
+        if circuit.emotion in by_emotion:
+            raise RunError(f"{path}: another circuit of {circuit.emotion!r} was given before")
+        by_emotion[circuit.emotion] = circuit
+    cfg = loaded.cfg
+    counts = CONTROL_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
+    written = {emotion: core(circuit, *counts) for emotion, circuit in by_emotion.items()}
+    differences = _kept(loaded, tuple(by_emotion), reporter, cache or cache_folder())
+    return Voice(loaded, written, differences, Modulation())
+
+
+def _two_lines(text: str) -> tuple[str, str]:
+    """First sentence and the rest, as contexts have them; a single sentence is both.
+
+    >>> _two_lines("I opened the door. It was dark.")
+    ('I opened the door', 'It was dark.')
+    >>> _two_lines("It rains")
+    ('It rains', 'It rains')
+    """
+    first, *rest = re.split(r"(?<=[.!?])\s+|\n+", text.strip(), maxsplit=1)
+    return first.removesuffix("."), rest[0] if rest else first
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/emotion-circuits``, or ``~/.cache/emotion-circuits``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emotion-circuits"
+
+
+def _check(path: Path, circuit: Circuit, model: Model) -> None:
+    known, found = circuit.provenance.model, describe_model(model)
+    for what in ("revision", "n_layers", "n_heads", "d_mlp"):
+        if known.get(what, found[what]) not in (found[what], "unknown"):
+            raise RunError(
+                f"{path} is a circuit of {known.get('name')} ({what} {known[what]}); "
+                f"{found['name']} has {what} {found[what]}. Give that model with --model"
+            )
+
+
+def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: Path) -> Differences:
+    data, described = shipped("sev/train.jsonl"), describe_model(model)
+    key = dumps([described, digest(data), _CONTEXTS, emotions, versions()], sort_keys=True)
+    place = folder / sha256(key.encode()).hexdigest()[:24]
+    if (place / "record.json").is_file():
+        return Differences.load(place)
+    every = sev.contexts(sev.spread(sev.read(data), _CONTEXTS))
+    contexts = [every[3 * i + i % 3] for i in range(_CONTEXTS)]
+    provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
+    with reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done:
+        found = own_differences(model, contexts, emotions, provenance, progress=done)
+    found.save(place)
+    return found

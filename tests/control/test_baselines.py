@@ -1,0 +1,81 @@
+"""Directions of other makes, and the neurons with the largest effects."""
+
+import pytest
+import torch
+
+from circuits.control.baselines import other_directions, residuals, strongest_neurons
+from circuits.control.modulation import Steering, steer
+from circuits.control.tools import Tools
+from circuits.data.prompts import asked, plain
+from circuits.errors import CircuitError, DataError
+from circuits.measure.means import component_means, differences
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.runs import capture
+from circuits.names import EMOTIONS
+
+
+@pytest.fixture(scope="module")
+def streams(llama, contexts):
+    return residuals(llama, contexts, EMOTIONS, batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def others(streams, provenance):
+    return other_directions(streams, EMOTIONS, provenance)
+
+
+def test_streams_are_those_of_one_prompt_at_a_time(llama, contexts, streams):
+    assert streams.shape == (len(contexts), 7, 3, 32)
+    for row, judged, prompt in (
+        (2, 3, asked(contexts[2], EMOTIONS[3])),
+        (5, 6, plain(contexts[5])),
+    ):
+        tokens = pad_left([encode_prompt(llama, prompt)], torch.device("cpu"))
+        alone = capture(llama, tokens, {"resid_post": lambda a: a[:, -1]})["resid_post"][0]
+        torch.testing.assert_close(streams[row, judged], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_at_strength_one_the_plain_direction_moves_the_plain_mean_to_the_asked_mean(
+    streams, others
+):
+    (edit,) = steer(others["plain"], "fear", Steering((2,), along="plain"))
+    e = EMOTIONS.index("fear")
+    moved = streams[:, -1, 2].mean(0) + edit.value
+    torch.testing.assert_close(moved, streams[:, e, 2].mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_probe_finds_the_one_axis_on_which_emotions_differ(provenance):
+    """Streams that differ along an axis per emotion, in noise: the probe points along it."""
+    random = torch.Generator().manual_seed(0)
+    streams = torch.randn(40, 3, 2, 16, generator=random)
+    for e in range(2):
+        streams[:, e, 1, e] += 8.0
+    found = other_directions(streams, ("anger", "fear"), provenance)["probe"]
+    for e in range(2):
+        assert found.vectors[e, 0, 1].argmax() == e
+        assert found.vectors[e, 0, 1, e] > 0.7
+    norms = found.vectors.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_a_probe_is_as_long_as_the_models_own_difference(others):
+    assert torch.equal(others["probe"].norm, others["plain"].norm)
+
+
+def test_one_context_is_too_few(streams, provenance):
+    with pytest.raises(DataError, match="two or more contexts, found 1"):
+        other_directions(streams[:1], EMOTIONS, provenance)
+
+
+def test_the_strongest_neurons_are_those_that_tell_the_emotion_from_the_others(measured):
+    found = strongest_neurons(measured.neurons, "fear", 5)
+    own = measured.neurons.centred[EMOTIONS.index("fear")]
+    least = min(float(own[place]) for place in found)
+    assert len(set(found)) == 5
+    assert int((own > least).sum()) == 4
+
+
+def test_what_was_not_made_cannot_be_used(swept, directions, provenance):
+    tools = Tools({}, differences(component_means(swept, provenance)), directions)
+    with pytest.raises(CircuitError, match="no directions along 'probe'"):
+        tools.edits(Steering((0,), along="probe"))

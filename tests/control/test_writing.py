@@ -1,0 +1,210 @@
+"""Writing into a model that generates: when, where, two emotions at once, and no trace after it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuits.control.bench import Bench
+from circuits.control.dial import dial, mixtures, rises, suppression
+from circuits.control.modulation import (
+    TIMES,
+    Driving,
+    Modulation,
+    Steering,
+    blend,
+    drive,
+    enhance,
+    steer,
+)
+from circuits.control.tools import Tools
+from circuits.data.judges import LexiconJudge
+from circuits.data.prompts import plain
+from circuits.errors import AxisError, CircuitError
+from circuits.graph.circuit import Circuit, Node
+from circuits.measure.means import component_means, differences
+from circuits.measure.own import own_differences
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.edits import edited
+from circuits.model.forward import run
+from circuits.model.generation import elicit
+from circuits.names import EMOTIONS, head_name, neuron_name
+
+HEADS = {"anger": [(0, 1), (2, 3)], "fear": [(0, 1), (1, 2)]}
+NEURONS = {"anger": [(1, 7)], "fear": [(1, 7), (2, 9)]}
+
+
+@pytest.fixture(scope="module")
+def apart(swept, provenance):
+    return differences(component_means(swept, provenance))
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return {e: circuit_of(HEADS[e], NEURONS[e], e) for e in HEADS}
+
+
+@pytest.fixture(scope="module")
+def own(mini, contexts, provenance):
+    """What the embedded model does differently, and all of it as six circuits."""
+    return own_differences(mini, contexts, EMOTIONS, provenance)
+
+
+@pytest.fixture(scope="module")
+def tools(own, directions):
+    heads = [(layer, head) for layer in own.layer for head in own.head]
+    whole = {e: circuit_of(heads, [], e) for e in EMOTIONS}
+    return Tools(whole, own, directions)
+
+
+def circuit_of(heads, neurons, emotion):
+    nodes = [Node(head_name(*h), "head", h[0]) for h in heads]
+    nodes += [Node(neuron_name(*n), "neuron", n[0]) for n in neurons]
+    return Circuit(emotion, tuple(nodes), ())
+
+
+def values(edits):
+    return {(edit.site, edit.layer): edit.value for edit in edits}
+
+
+def test_a_mixture_writes_the_weighted_sum_of_its_circuits(pair, apart):
+    both = values(blend(pair, apart, {"anger": 0.5, "fear": -2.0}, Modulation()))
+    one = values(enhance(pair["anger"], apart, Modulation(0.5)))
+    other = values(enhance(pair["fear"], apart, Modulation(-2.0)))
+    assert set(both) == set(one) | set(other)
+    for place, value in both.items():
+        zero = torch.zeros_like(value)
+        torch.testing.assert_close(value, one.get(place, zero) + other.get(place, zero))
+
+
+def test_a_mixture_of_one_is_that_one(pair, apart):
+    alone, mixed = (
+        enhance(pair["fear"], apart, Modulation(0.8)),
+        blend(pair, apart, {"fear": 0.8}, Modulation()),
+    )
+    assert values(mixed).keys() == values(alone).keys()
+    assert all(torch.equal(values(mixed)[place], v) for place, v in values(alone).items())
+
+
+def test_the_strength_of_an_emotion_multiplies_its_weight(pair, apart):
+    how = Modulation(1.0, by_emotion=(("fear", 2.0),))
+    doubled = values(blend(pair, apart, {"fear": 0.5}, how))
+    alone = values(enhance(pair["fear"], apart, Modulation(1.0)))
+    assert all(torch.equal(doubled[place], value) for place, value in alone.items())
+
+
+def test_an_emotion_without_a_circuit_is_refused(pair, apart):
+    with pytest.raises(CircuitError, match="no circuit of 'awe'; there are anger, fear"):
+        blend(pair, apart, {"awe": 1.0}, Modulation())
+
+
+def test_induction_adds_a_multiple_of_the_neurons_own_mean(swept, provenance):
+    means = component_means(swept, provenance)
+    (edit,) = drive([(1, 7), (1, 3)], means, "fear", Driving(4.0, "every", "all"))
+    e = means.index("emotion", "fear")
+    assert (edit.site, edit.layer, edit.when, edit.positions) == ("post", 1, "every", "all")
+    assert edit.value.nonzero()[:, 0].tolist() == [3, 7]
+    torch.testing.assert_close(edit.value[7], 4 * means.post[e, 1, 7])
+    with pytest.raises(AxisError, match="no label 99"):
+        drive([(1, 99)], means, "fear", Driving())
+
+
+def test_steering_writes_where_and_when_it_is_told(directions):
+    how = Steering((1,), 1.0, "every", at="all", by_emotion=(("anger", 3.0),))
+    (edit,) = steer(directions, "anger", how)
+    (plainly,) = steer(directions, "anger", Steering((1,), 3.0))
+    assert (edit.positions, edit.when, plainly.positions, plainly.when) == (
+        "all", "every", "last", "prompt",
+    )  # fmt: skip
+    assert torch.equal(edit.value, plainly.value)
+
+
+def test_nothing_is_left_of_a_modulation_that_ended_in_an_exception(llama, contexts, pair, apart):
+    tokens = pad_left([encode_prompt(llama, plain(contexts[0]))], torch.device("cpu"))
+    before = run(llama, tokens)
+    edits = blend(pair, apart, {"anger": 1.0, "fear": 1.0}, Modulation())
+    with edited(llama, edits):
+        assert not torch.equal(run(llama, tokens), before)
+    with pytest.raises(ZeroDivisionError), edited(llama, edits):
+        raise ZeroDivisionError
+    assert torch.equal(run(llama, tokens), before)
+
+
+@pytest.mark.parametrize(("when", "at"), TIMES)
+def test_batches_and_cached_keys_make_no_difference_to_what_is_said(
+    mini, contexts, tools, when, at
+):
+    """The oracle reads the whole text anew for every token, without a cache, one at a time."""
+    how = Modulation(1.0, when, at, at)
+    edits = tools.blend(how, {"fear": 1.0})
+    prompts = [plain(context) for context in contexts[:3]]
+    together = elicit(mini, prompts, edits=lambda chosen: edits, max_new_tokens=6)
+    alone = [
+        elicit(mini, [p], edits=lambda chosen: edits, max_new_tokens=6, batch_size=1)[0]
+        for p in prompts
+    ]
+    assert [r.text for r in together] == [r.text for r in alone]
+    if (when, at) == ("every", "all"):
+        assert [slowly(mini, prompt, edits, 6) for prompt in prompts] == [r.text for r in alone]
+
+
+@torch.no_grad()
+def slowly(model, prompt, edits, longest):
+    ids = encode_prompt(model, prompt)
+    start, stop = len(ids), model.tokenizer.eos_token_id
+    with edited(model, edits):
+        for _ in range(longest):
+            logits = run(model, pad_left([ids], torch.device("cpu")))
+            ids = [*ids, int(logits[0, -1].argmax())]
+            if ids[-1] == stop:
+                break
+    return model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+
+
+def test_the_same_edits_say_the_same_again(mini, contexts, tools):
+    edits = tools.blend(Modulation(), {"disgust": 1.2})
+    prompts = [plain(context) for context in contexts[:2]]
+    said = [elicit(mini, prompts, edits=lambda chosen: edits) for _ in range(2)]
+    assert said[0] == said[1]
+
+
+def bench(mini, contexts, emotions=EMOTIONS):
+    return Bench(mini, LexiconJudge(), contexts, emotions)
+
+
+def test_the_dial_starts_at_the_untouched_model_and_rises(mini, contexts, tools):
+    found = dial(bench(mini, contexts[:4]), tools, Modulation(), strengths=(0.0, 0.5, 1.0))
+    assert found["unchanged_at_zero"] == found["n"] == 4 * 6
+    assert found["overall"][0] < 20
+    assert found["overall"][2] > 90
+    assert found["rises"]
+    assert found["strength"] == [0.0, 0.5, 1.0]
+    for emotion in EMOTIONS:
+        assert len(found["by_emotion"][emotion]) == 3
+
+
+def test_a_negative_strength_suppresses_what_the_prompt_asks_for(mini, contexts, tools):
+    found = suppression(bench(mini, contexts[:4]), tools, Modulation())
+    assert found["prompted"] > 90
+    assert found["suppressed"] < 30
+    assert sum(found["heard"].values()) == pytest.approx(100, abs=0.1)
+
+
+def test_of_two_emotions_at_once_one_or_the_other_is_heard(mini, contexts, tools):
+    found = mixtures(bench(mini, contexts[:4]), tools, Modulation())
+    assert [row["emotions"][0] for row in found] == list(EMOTIONS)
+    of_the_two = sum(row["heard"].get(e, 0) for row in found for e in row["emotions"])
+    assert of_the_two / len(found) > 60
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
+def test_a_curve_that_never_falls_rises_whatever_its_intervals(points):
+    rising = sorted(points)
+    assert rises(rising, rising)
+    low, high = [p - 100 for p in points], [p + 100 for p in points]
+    assert rises(low, high)
+
+
+def test_a_fall_that_intervals_do_not_explain_is_none_of_a_rising_curve():
+    assert not rises([50, 10], [60, 40])

@@ -1,0 +1,95 @@
+"""One text answered in an emotion, by a run's circuits and by circuits from files."""
+
+from dataclasses import replace
+from shutil import copy
+
+import pytest
+import torch
+
+from circuits.control.modulation import Modulation
+from circuits.errors import CircuitError, DataError, RunError
+from circuits.export.node_link import read_circuit, write_circuit
+from circuits.pipeline.saying import cache_folder, say, voice_of_files, voice_of_run
+from circuits.pipeline.work import Silent
+
+TEXT = "I soldered a circuit board. The board overheated overnight."
+
+
+@pytest.fixture(scope="module")
+def voice(study):
+    return voice_of_run(study)
+
+
+@pytest.fixture(scope="module")
+def from_files(study, tmp_path_factory):
+    paths = [study.circuit_path(emotion) for emotion in ("fear", "anger")]
+    return voice_of_files(paths, None, Silent(), cache=tmp_path_factory.mktemp("cache"))
+
+
+def test_a_run_says_a_text_in_every_emotion(voice, study):
+    from circuits.data.judges import LexiconJudge
+
+    emotions = study.emotions
+    said = [say(voice, TEXT, {emotion: 1.2}) for emotion in emotions]
+    assert sum(v.match for v in LexiconJudge().judge(said, emotions)) >= 5
+
+
+def test_at_strength_zero_it_says_what_the_model_says(voice):
+    assert (
+        say(voice, TEXT, {"fear": 0.0}) == say(voice, TEXT, {"anger": 0.0}) == say(voice, TEXT, {})
+    )
+
+
+def test_circuits_from_files_write_what_the_model_does(voice, from_files):
+    """Differences from other contexts, but of the same model and the same parts."""
+    assert from_files.how == Modulation()
+    assert from_files.circuits["fear"].heads == voice.circuits["fear"].heads
+    e, own = (v.differences.index("emotion", "fear") for v in (from_files, voice))
+    one, other = from_files.differences.z[e].flatten(), voice.differences.z[own].flatten()
+    assert torch.cosine_similarity(one, other, dim=0) > 0.98
+    assert say(from_files, TEXT, {"fear": 1.0}) != say(from_files, TEXT, {})
+
+
+def test_differences_are_measured_once(study, tmp_path, monkeypatch):
+    path = [study.circuit_path("fear")]
+    first = voice_of_files(path, None, Silent(), cache=tmp_path)
+
+    def never(*arguments, **options):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("circuits.pipeline.saying.own_differences", never)
+    again = voice_of_files(path, None, Silent(), cache=tmp_path)
+    assert torch.equal(first.differences.z, again.differences.z)
+
+
+def test_two_emotions_at_once_are_neither_alone(from_files):
+    both = say(from_files, TEXT, {"fear": 0.6, "anger": 0.9})
+    assert both != say(from_files, TEXT, {})
+
+
+def test_a_circuit_of_another_model_is_refused(study, tmp_path):
+    circuit = read_circuit(study.circuit_path("fear"))
+    model = {**circuit.provenance.model, "revision": "sha256:0"}
+    other = replace(circuit, provenance=replace(circuit.provenance, model=model))
+    write_circuit(other, tmp_path / "fear.json")
+    with pytest.raises(RunError, match=r"is a circuit of .* \(revision sha256:0\)"):
+        voice_of_files([tmp_path / "fear.json"], None, Silent(), cache=tmp_path)
+
+
+def test_two_circuits_of_one_emotion_are_refused(study, tmp_path):
+    copy(study.circuit_path("fear"), tmp_path / "again.json")
+    paths = [study.circuit_path("fear"), tmp_path / "again.json"]
+    with pytest.raises(RunError, match="another circuit of 'fear' was given before"):
+        voice_of_files(paths, None, Silent(), cache=tmp_path)
+
+
+def test_an_emotion_without_a_circuit_and_an_empty_text_are_refused(voice):
+    with pytest.raises(CircuitError, match="no circuit of 'awe'"):
+        say(voice, TEXT, {"awe": 1.0})
+    with pytest.raises(DataError, match="the text is empty"):
+        say(voice, "  ", {"fear": 1.0})
+
+
+def test_the_cache_is_where_the_user_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "emotion-circuits"
