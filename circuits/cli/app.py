@@ -97,8 +97,8 @@ def demo(
         test_scenarios=16,
         methods=FEW,
         tuning="brief",
-        dial_contexts=6,
-        ablation_draws=3,
+        dial_contexts=4,
+        ablation_draws=2,
     )
     show_run(run(plan, reporter=Bars()).folder)
 

@@ -69,8 +69,9 @@ def tune(
         tools: Circuits, differences and directions.
         candidates: Method -> where it might write, the gentlest first; see :func:`starts`.
         finer: The same with more dev contexts, for the last round; by default the same.
-        good_enough: Accuracy in percent of whole text at which a method's search ends; by
-            default none ends before its last candidate.
+        good_enough: Accuracy in percent of whole text at which a method's search ends; times
+            are not searched then, since writing at every step is slow where it breaks the text.
+            By default no search ends before its last candidate.
         progress: Told how many replies were made or scored.
     """
     coarse = _Trial(bench, tools, good_enough, progress)
@@ -79,7 +80,7 @@ def tune(
     scores: dict[str, Score] = {}
     for method, places in candidates.items():
         how, reached = coarse.best(method, places)
-        if not coarse.enough(reached):
+        if good_enough is None:
             how, reached = coarse.best(method, [how, *(_at(how, *time) for time in TIMES)])
         if not coarse.enough(reached):
             how, reached = fine.last(method, how)

@@ -150,6 +150,12 @@ def test_a_brief_search_ends_at_the_first_good_candidate(tools):
     assert found.hows["circuit"] == Modulation()
 
 
+def test_a_brief_search_leaves_the_time_as_it_is(tools):
+    found, bench = tuned(tools, lambda how, e: (50, 0.0), good_enough=99.0)
+    assert {how.when for _, how in bench.asked} == {"prompt"}
+    assert len(bench.asked) == len(ORDERS) + len(FACTORS) - 1
+
+
 def test_the_last_round_may_see_more_contexts(tools):
     finer = PlannedBench(lambda how, e: (50, 0.0))
     _, bench = tuned(tools, lambda how, e: (50, 0.0), finer=finer)

@@ -48,8 +48,8 @@ def test_the_console_stays_silent(opened):
 
 
 def test_all_figures_but_those_of_hidden_circuits_are_drawn(opened):
-    # Seven figures and one circuit; the others wait for their tab.
-    assert opened.stdout.count('data-drawn="yes"') == 9
+    # Ten figures and one circuit; the others wait for their tab.
+    assert opened.stdout.count('data-drawn="yes"') == 11
     assert opened.stdout.count('class="main-svg"') >= 8
 
 
@@ -57,7 +57,7 @@ def test_one_circuit_and_one_sample_are_shown_and_menus_belong_to_the_page(opene
     page = opened.stdout.split("<main>")[1].split("</main>")[0]
     assert page.count('aria-selected="true"') == 1
     assert page.count('role="tabpanel"') == 6
-    assert page.count("<select") == 1 + 4
+    assert page.count("<select") == 1 + 5
     assert page.count('type="range"') == 1
     assert "updatemenu-button" not in page
 
