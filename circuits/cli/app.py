@@ -97,7 +97,7 @@ def demo(
         test_scenarios=16,
         methods=FEW,
         tuning="brief",
-        dial_contexts=4,
+        dial_contexts=2,
         ablation_draws=2,
     )
     show_run(run(plan, reporter=Bars()).folder)
