@@ -24,7 +24,10 @@ def say(
     ] = None,
     circuit: Annotated[
         list[Path] | None,
-        typer.Option(help="A circuit's JSON file, instead of a run; several for a mixture."),
+        typer.Option(
+            help="A circuit's JSON file or a file of hooks (.safetensors), instead of a run; "
+            "several for a mixture."
+        ),
     ] = None,
     mix: Annotated[
         list[str] | None,

@@ -27,7 +27,7 @@ from circuits.model.protocol import Model, shape_of
 from circuits.names import head_name, neuron_name
 from circuits.provenance import Provenance
 
-__all__ = ["FORMAT", "read_hooks", "write_hooks"]
+__all__ = ["FORMAT", "hooks_provenance", "read_hooks", "write_hooks"]
 
 FORMAT = "emotion-circuit-hooks/1"
 """Name and version of the file's form."""
@@ -76,9 +76,7 @@ def read_hooks(path: Path, model: Model) -> tuple[str, list[Add]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {}).get("hooks", "null"))
-            if not isinstance(values, dict) or values.get("format") != FORMAT:
-                raise DataError(f"{path} holds no hooks of the form {FORMAT}")
+            values = _values(file, path)
             _check_shape(values["shape"], model)
             edits = [
                 _edit(own, file.get_tensor(f"{i}.index"), file.get_tensor(f"{i}.value"), model)
@@ -89,6 +87,28 @@ def read_hooks(path: Path, model: Model) -> tuple[str, list[Add]]:
         raise
     except _DAMAGE as error:
         raise DataError(f"{path} is no file of hooks, or it is damaged ({error})") from error
+
+
+def hooks_provenance(path: Path) -> Provenance:
+    """Where the edits of a file come from, and of which model.
+
+    Raises:
+        DataError: the file is missing, damaged or of another form.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Provenance.from_json(_values(file, path)["provenance"])
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{path} is no file of hooks, or it is damaged ({error})") from error
+
+
+def _values(file: Any, path: Path) -> dict[str, Any]:
+    values = json.loads((file.metadata() or {}).get("hooks", "null"))
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise DataError(f"{path} holds no hooks of the form {FORMAT}")
+    return values
 
 
 def _flat(edit: Edit) -> Tensor:

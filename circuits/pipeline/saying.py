@@ -6,25 +6,26 @@ contexts, and kept in the user's cache folder.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
 
 from circuits.assets import shipped
-from circuits.control.modulation import Modulation, blend
+from circuits.control.modulation import Modulation, enhance
 from circuits.data import sev
 from circuits.data.prompts import plain
 from circuits.data.sev import Context
-from circuits.errors import DataError, RunError
+from circuits.deploy.hook_files import hooks_provenance, read_hooks
+from circuits.errors import CircuitError, DataError, RunError
 from circuits.export.node_link import read_circuit
 from circuits.files import digest
 from circuits.graph.circuit import Circuit
 from circuits.graph.core import core
 from circuits.measure.means import Differences
 from circuits.measure.own import own_differences
-from circuits.model.edits import edited
+from circuits.model.edits import Add, edited
 from circuits.model.generation import elicit
 from circuits.model.loading import describe_model, load_model
 from circuits.model.protocol import Model
@@ -42,13 +43,11 @@ _CONTEXTS = 24
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """A model with circuits that can be written into it."""
+    """A model, and what can be written into it."""
 
     model: Model
-    circuits: Mapping[str, Circuit]
-    """Emotion -> what is written: the strongest part of its circuit."""
-    differences: Differences
-    how: Modulation
+    edits: Mapping[str, Sequence[Add]]
+    """Emotion -> its edits at strength 1, the model's own difference."""
 
 
 def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens: int = 100) -> str:
@@ -68,8 +67,17 @@ def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens
         raise DataError("the text is empty; give a sentence to reply to")
     situation, event = _two_lines(text)
     prompt = plain(Context("said", "said", VALENCES[1], situation, event))
-    how = replace(voice.how, strength=1.0, by_emotion=())
-    with edited(voice.model, blend(voice.circuits, voice.differences, weights, how)):
+    lacking = sorted(set(weights) - set(voice.edits))
+    if lacking:
+        raise CircuitError(
+            f"there is no circuit of {lacking[0]!r}; there are {', '.join(voice.edits) or 'none'}"
+        )
+    edits = [
+        replace(edit, value=weight * edit.value)
+        for emotion, weight in weights.items()
+        for edit in voice.edits[emotion]
+    ]
+    with edited(voice.model, edits):
         (reply,) = elicit(voice.model, [prompt], max_new_tokens=max_new_tokens)
     return reply.text
 
@@ -88,40 +96,62 @@ def voice_of_run(study: Study) -> Voice:
         plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
         begin=plan.begin, date=plan.date,
     )  # fmt: skip
-    return Voice(model, tools.written(how), tools.differences, how)
+    return Voice(model, _edits(tools.written(how), tools.differences, how))
 
 
 def voice_of_files(
     paths: Sequence[Path], model: str | None, reporter: Reporter, *, cache: Path | None = None
 ) -> Voice:
-    """A model with circuits from files, one emotion each.
+    """A model with circuits or directions from files, one emotion each.
 
     Args:
-        paths: Circuits as node-link JSON.
-        model: Name or folder of the model; by default what the first circuit names.
-        reporter: Told of the passes that measure the differences.
+        paths: Circuits as node-link JSON, or files of hooks (``.safetensors``), which say
+            themselves what is written.
+        model: Name or folder of the model; by default what the first file names.
+        reporter: Told of the passes that measure the differences of circuits.
         cache: Where they are kept; by default :func:`cache_folder`.
 
     Raises:
-        RunError: no circuit names its model and none is given, a circuit is another model's, or
-            two circuits have the same emotion.
+        RunError: no file names its model and none is given, a file is of another model, or
+            two files have the same emotion.
     """
-    circuits = [read_circuit(path) for path in paths]
-    named = model or circuits[0].provenance.model.get("name")
+    hooks = [path for path in paths if path.suffix == ".safetensors"]
+    circuits = {path: read_circuit(path) for path in paths if path not in hooks}
+    origins = {path: circuit.provenance for path, circuit in circuits.items()}
+    origins |= {path: hooks_provenance(path) for path in hooks}
+    named = model or origins[paths[0]].model.get("name")
     if not named:
         raise RunError(f"{paths[0]} does not say which model it is of; give --model")
     loaded = load_model(str(named))
-    by_emotion: dict[str, Circuit] = {}
-    for path, circuit in zip(paths, circuits, strict=True):
-        _check(path, circuit, loaded)
-        if circuit.emotion in by_emotion:
-            raise RunError(f"{path}: another circuit of {circuit.emotion!r} was given before")
-        by_emotion[circuit.emotion] = circuit
-    cfg = loaded.cfg
+    found: list[tuple[Path, str, Sequence[Add]]] = []
+    for path in paths:
+        _check(path, origins[path], loaded)
+    if circuits:
+        written = _strongest(circuits.values(), loaded)
+        differences = _kept(loaded, tuple(written), reporter, cache or cache_folder())
+        edits = _edits(written, differences, Modulation())
+        found += [(path, own.emotion, edits[own.emotion]) for path, own in circuits.items()]
+    found += [(path, *read_hooks(path, loaded)) for path in hooks]
+    by_emotion: dict[str, Sequence[Add]] = {}
+    for path, emotion, own in found:
+        if emotion in by_emotion:
+            raise RunError(f"{path}: another circuit of {emotion!r} was given before")
+        by_emotion[emotion] = own
+    return Voice(loaded, by_emotion)
+
+
+def _strongest(circuits: Iterable[Circuit], model: Model) -> dict[str, Circuit]:
+    """The part of each circuit that is written."""
+    cfg = model.cfg
     counts = CONTROL_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
-    written = {emotion: core(circuit, *counts) for emotion, circuit in by_emotion.items()}
-    differences = _kept(loaded, tuple(by_emotion), reporter, cache or cache_folder())
-    return Voice(loaded, written, differences, Modulation())
+    return {circuit.emotion: core(circuit, *counts) for circuit in circuits}
+
+
+def _edits(
+    circuits: Mapping[str, Circuit], differences: Differences, how: Modulation
+) -> dict[str, list[Add]]:
+    alone = replace(how, strength=1.0, by_emotion=())
+    return {emotion: enhance(own, differences, alone) for emotion, own in circuits.items()}
 
 
 def _two_lines(text: str) -> tuple[str, str]:
@@ -141,12 +171,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emotion-circuits"
 
 
-def _check(path: Path, circuit: Circuit, model: Model) -> None:
-    known, found = circuit.provenance.model, describe_model(model)
+def _check(path: Path, origin: Provenance, model: Model) -> None:
+    known, found = origin.model, describe_model(model)
     for what in ("revision", "n_layers", "n_heads", "d_mlp"):
         if known.get(what, found[what]) not in (found[what], "unknown"):
             raise RunError(
-                f"{path} is a circuit of {known.get('name')} ({what} {known[what]}); "
+                f"{path} was made from {known.get('name')} ({what} {known[what]}); "
                 f"{found['name']} has {what} {found[what]}. Give that model with --model"
             )
 

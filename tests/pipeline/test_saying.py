@@ -6,9 +6,9 @@ from shutil import copy
 import pytest
 import torch
 
-from circuits.control.modulation import Modulation
 from circuits.errors import CircuitError, DataError, RunError
 from circuits.export.node_link import read_circuit, write_circuit
+from circuits.pipeline.deploying import deploy
 from circuits.pipeline.saying import cache_folder, say, voice_of_files, voice_of_run
 from circuits.pipeline.work import Silent
 
@@ -42,11 +42,15 @@ def test_at_strength_zero_it_says_what_the_model_says(voice):
 
 def test_circuits_from_files_write_what_the_model_does(voice, from_files):
     """Differences from other contexts, but of the same model and the same parts."""
-    assert from_files.how == Modulation()
-    assert from_files.circuits["fear"].heads == voice.circuits["fear"].heads
-    e, own = (v.differences.index("emotion", "fear") for v in (from_files, voice))
-    one, other = from_files.differences.z[e].flatten(), voice.differences.z[own].flatten()
-    assert torch.cosine_similarity(one, other, dim=0) > 0.98
+    one, other = (
+        {(edit.site, edit.layer): edit.value for edit in v.edits["fear"]}
+        for v in (from_files, voice)
+    )
+    heads = [place for place in one if place[0] == "z" and place in other]
+    assert heads
+    for place in heads:
+        shared = (one[place] != 0) & (other[place] != 0)
+        assert torch.cosine_similarity(one[place][shared], other[place][shared], dim=0) > 0.98
     assert say(from_files, TEXT, {"fear": 1.0}) != say(from_files, TEXT, {})
 
 
@@ -59,7 +63,21 @@ def test_differences_are_measured_once(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr("circuits.pipeline.saying.own_differences", never)
     again = voice_of_files(path, None, Silent(), cache=tmp_path)
-    assert torch.equal(first.differences.z, again.differences.z)
+    both = zip(first.edits["fear"], again.edits["fear"], strict=True)
+    assert all(torch.equal(one.value, other.value) for one, other in both)
+
+
+def test_a_file_of_hooks_says_what_the_run_says(study, voice, tmp_path):
+    deploy(study, tmp_path, ("hf",), ("fear",))
+    hooks = voice_of_files([tmp_path / "fear.circuit.safetensors"], None, Silent())
+    assert say(hooks, TEXT, {"fear": 0.9}) == say(voice, TEXT, {"fear": 0.9})
+
+
+def test_hooks_and_circuits_mix(study, tmp_path):
+    deploy(study, tmp_path, ("hf",), ("fear",))
+    paths = [tmp_path / "fear.circuit.safetensors", study.circuit_path("anger")]
+    mixed = voice_of_files(paths, None, Silent(), cache=tmp_path)
+    assert set(mixed.edits) == {"fear", "anger"}
 
 
 def test_two_emotions_at_once_are_neither_alone(from_files):
@@ -72,7 +90,7 @@ def test_a_circuit_of_another_model_is_refused(study, tmp_path):
     model = {**circuit.provenance.model, "revision": "sha256:0"}
     other = replace(circuit, provenance=replace(circuit.provenance, model=model))
     write_circuit(other, tmp_path / "fear.json")
-    with pytest.raises(RunError, match=r"is a circuit of .* \(revision sha256:0\)"):
+    with pytest.raises(RunError, match=r"was made from .* \(revision sha256:0\)"):
         voice_of_files([tmp_path / "fear.json"], None, Silent(), cache=tmp_path)
 
 
