@@ -64,7 +64,7 @@ def dial(
 def rises(low: Sequence[float], high: Sequence[float]) -> bool:
     """Is a curve nowhere below what it was before, as far as its intervals tell?
 
-    >>> rises([0, 40, 38], [10, 60, 58]), rises([0, 40, 10], [10, 60, 30])
+    >>> rises([0.0, 40.0], [10.0, 60.0]), rises([40.0, 10.0], [60.0, 30.0])
     (True, False)
     """
     return all(

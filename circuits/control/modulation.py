@@ -149,9 +149,6 @@ def blend(
 
     Raises:
         CircuitError: an emotion has no circuit, or a circuit is another model's.
-
-    >>> blend({}, None, {}, Modulation())
-    []
     """
     lacking = sorted(set(weights) - set(circuits))
     if lacking:

@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, cast
 
 from circuits.assets import shipped
 from circuits.data.prompts import DEVICE_REQUEST, EMOTION_REQUEST
@@ -18,9 +18,9 @@ from circuits.errors import DataError
 from circuits.files import read_json_lines, read_text, write_json_lines, write_text
 from circuits.names import DEVICES, EMOTIONS, LITERAL
 
-__all__ = ["EmbeddedSet", "embedded_set", "read_texts", "split_texts", "write_texts"]
+__all__ = ["embedded_set", "read_texts", "split_texts", "write_texts"]
 
-EmbeddedSet = Literal["emotion", "rhetoric"]
+_SETS = ("emotion", "rhetoric")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _HALVES = re.compile("[\ud800-\udfff]")
 Row = tuple[int, dict[str, Any]]
@@ -30,7 +30,7 @@ Row = tuple[int, dict[str, Any]]
 def read_texts(
     path: Path | str,
     *,
-    split: Split,
+    split: str,
     text: str = "text",
     label: str = "label",
     pair: str | None = None,
@@ -73,7 +73,7 @@ def read_texts(
     if not rows:
         raise DataError(f"{path}: no text found; expected one text per line")
     found = tuple(sorted({row.label for row in rows})) if labels is None else tuple(labels)
-    return Texts(split, found, tuple(rows))
+    return Texts(cast(Split, split), found, tuple(rows))
 
 
 def write_texts(path: Path | str, texts: Texts) -> None:
@@ -141,7 +141,7 @@ def split_texts(
     return train, dev, test
 
 
-def embedded_set(name: EmbeddedSet) -> LabelledSet:
+def embedded_set(name: str) -> LabelledSet:
     """The project's own set of ``"emotion"`` or ``"rhetoric"`` texts, with the request for a label.
 
     Every text of a device shares its ``pair`` with a literal paraphrase. The texts are made by a
@@ -150,8 +150,8 @@ def embedded_set(name: EmbeddedSet) -> LabelledSet:
     Raises:
         DataError: there is no such set, or the installation lacks it.
     """
-    if name not in get_args(EmbeddedSet):
-        raise DataError(f"no set is called {name!r}; sets are {', '.join(get_args(EmbeddedSet))}")
+    if name not in _SETS:
+        raise DataError(f"no set is called {name!r}; sets are {', '.join(_SETS)}")
     rhetoric = name == "rhetoric"
     labels = (*DEVICES, LITERAL) if rhetoric else EMOTIONS
     train, dev, test = (

@@ -95,18 +95,22 @@ class LabelledSet:
 
     def __post_init__(self) -> None:
         """Refuse splits that share a text or a pair, or that differ in their labels."""
-        splits = (self.train, self.dev, self.test)
-        for own, wanted in zip(splits, SPLITS, strict=True):
+        for own, wanted in zip(self.splits, SPLITS, strict=True):
             own.only(wanted)
             if own.label != self.train.label:
                 raise DataError(f"{self.name}: the splits have different labels")
         seen: dict[str, str] = {}
-        for own in splits:
+        for own in self.splits:
             for key in _keys(own.rows):
                 if seen.setdefault(key, own.split) != own.split:
                     raise DataError(
                         f"{self.name}: {key[:80]!r} is in the {seen[key]} and the {own.split} split"
                     )
+
+    @property
+    def splits(self) -> tuple[Texts, Texts, Texts]:
+        """Train, dev and test texts."""
+        return self.train, self.dev, self.test
 
     @property
     def label(self) -> tuple[str, ...]:

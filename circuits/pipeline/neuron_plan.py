@@ -49,6 +49,12 @@ class NeuronPlan:
     """Random sets for the main result."""
     few_draws: int = 10
     """Random sets or pools for everything else."""
+    shares: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05)
+    """Of the model's neurons, masked in every range of layers."""
+    doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
+    """Multiples of a class's mean activation that are added to its neurons."""
+    loop_steps: int = 10
+    """Trials of the adaptive loop, at most."""
     neutral: int = 24
     """Plain contexts whose replies tell whether a masked model is broken."""
     batch_size: int = 256

@@ -28,13 +28,14 @@ from circuits.selective.asking import Asking
 from circuits.selective.attribution import LabelAttribution, label_attribution
 from circuits.selective.consistency import EntropyNull, SplitHalf, entropy_null, split_half
 from circuits.selective.evaluation import MaskEffects, mask_effects
+from circuits.selective.feedback import Schedule
 from circuits.selective.masks import Mask
 from circuits.selective.naming import Naming, naming
 from circuits.selective.paired import PairedEffects, paired_effects
 from circuits.selective.profile import Profile, profile_texts
 from circuits.selective.selection import Selection, select_neurons
 from circuits.selective.steering import Induction, induce
-from circuits.selective.sweeps import DepthProfile, RangeSweep, depth_profile, range_sweep
+from circuits.selective.sweeps import DepthProfile, Ranges, RangeSweep, depth_profile, range_sweep
 
 __all__ = ["SetStudy"]
 
@@ -61,7 +62,7 @@ class SetStudy:
     @cached_property
     def provenance(self) -> Provenance:
         """Model, texts and versions."""
-        rows = [[r.text, r.label] for own in self._splits for r in own.rows]
+        rows = [[r.text, r.label] for own in self.texts.splits for r in own.rows]
         return Provenance(
             describe_model(self.model), _digest(rows), {"request": self.texts.request}, versions()
         )
@@ -100,7 +101,7 @@ class SetStudy:
         )  # fmt: skip
 
     def _per(self, selector: str | None) -> Any:
-        # As many neurons for every class, so that selectors can be compared.
+        # As many for every class, so that selectors can be compared.
         return "label" if (selector or self.plan.selector) == "lape" else None
 
     @cached_property
@@ -139,7 +140,8 @@ class SetStudy:
         def make(done: Progress) -> RangeSweep:
             return range_sweep(
                 self.model, self.texts, lambda share: self.selection(share=share), self.profile,
-                Mask(self.plan.mask), how=self._asking(self.plan.few_texts, 3), progress=done,
+                Mask(self.plan.mask), ranges=Ranges(self.plan.shares),
+                how=self._asking(self.plan.few_texts, min(3, self.plan.few_draws)), progress=done,
             )  # fmt: skip
 
         return self.kept(RangeSweep, "sweep", "mask layer ranges", 0, make)
@@ -151,6 +153,7 @@ class SetStudy:
         def make(done: Progress) -> Adaptive:
             return adaptive_masking(
                 self.model, self._fewer_dev, self.chosen, self.profile,
+                schedule=Schedule(steps=self.plan.loop_steps),
                 how=self._asking(self.plan.test_texts, self.plan.few_draws), progress=done,
             )  # fmt: skip
 
@@ -162,7 +165,7 @@ class SetStudy:
 
         def make(done: Progress) -> Induction:
             return induce(
-                self.model, self.texts, self.chosen, self.profile,
+                self.model, self.texts, self.chosen, self.profile, doses=self.plan.doses,
                 how=self._asking(self.plan.few_texts, self.plan.few_draws), progress=done,
             )  # fmt: skip
 
@@ -241,10 +244,6 @@ class SetStudy:
             for label in self.claimed
             for i, j in [(found.index("label", label), found.index("other_label", label))]
         }
-
-    @property
-    def _splits(self) -> tuple[Any, ...]:
-        return (self.texts.train, self.texts.dev, self.texts.test)
 
     @cached_property
     def _fewer_dev(self) -> LabelledSet:

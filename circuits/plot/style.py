@@ -143,7 +143,9 @@ def traces(figure: go.Figure) -> list[Any]:
     return list(known.data)
 
 
-def band(x: Sequence[int], low: Tensor, high: Tensor, shade: str, **options: Any) -> go.Scatter:
+def band(
+    x: Sequence[int] | Sequence[float], low: Tensor, high: Tensor, shade: str, **options: Any
+) -> go.Scatter:
     """A filled band between two lines; where a bound is missing there is no band."""
     bounds = zip(x, numbers(low), numbers(high), strict=True)
     kept = [(at, under, over) for at, under, over in bounds if None not in (under, over)]

@@ -207,4 +207,4 @@ def test_a_curve_that_never_falls_rises_whatever_its_intervals(points):
 
 
 def test_a_fall_that_intervals_do_not_explain_is_none_of_a_rising_curve():
-    assert not rises([50, 10], [60, 40])
+    assert not rises([50.0, 10.0], [60.0, 40.0])

@@ -46,7 +46,7 @@ def test_the_sets_come_with_the_requests_that_sev_mini_knows():
 def test_another_set_is_refused():
     name: str = "irony"
     with pytest.raises(DataError, match="no set is called 'irony'; sets are emotion, rhetoric"):
-        embedded_set(name)  # pyright: ignore[reportArgumentType]
+        embedded_set(name)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -140,7 +140,7 @@ def test_a_pair_that_is_asked_for_must_be_a_column(tmp_path):
 def test_an_unknown_split_is_refused(tmp_path):
     split: str = "valid"
     with pytest.raises(DataError, match="no split is called 'valid'; splits are train, dev, test"):
-        read_texts(file_of(tmp_path, "a.jsonl", line()), split=split)  # pyright: ignore[reportArgumentType]
+        read_texts(file_of(tmp_path, "a.jsonl", line()), split=split)
 
 
 rows_to_split = st.lists(

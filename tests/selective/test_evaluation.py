@@ -97,7 +97,7 @@ def test_the_log_probability_falls_even_for_the_class_that_is_named_by_default(
 def test_random_sets_of_the_planted_model_cost_nothing(effects: MaskEffects, by_default: int):
     assert effects.random_change.shape == (20, 3)
     assert effects.random_change.abs().max() == 0
-    p, corrected = [1 / 21] * 3, [3 / 21] * 3
+    p, corrected = [1 / 21] * 3, [1.5 / 21] * 3
     p[by_default] = corrected[by_default] = 1.0
     assert effects.random_p.tolist() == pytest.approx(p)
     assert effects.corrected_p.tolist() == pytest.approx(corrected)
