@@ -69,8 +69,16 @@ def _words(content: ReportContent) -> dict[str, Any]:
 
 
 def _settings(content: ReportContent) -> list[tuple[str, str]]:
+    """One line per method."""
     chosen = content.control.get("settings") or {}
-    return list(tables.flat({method: how for method, how in chosen.items() if method != "tried"}))
+    return [
+        (
+            plot.METHOD_WORDS.get(method, method),
+            "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in tables.flat(how)),
+        )
+        for method, how in chosen.items()
+        if method != "tried"
+    ]
 
 
 def _meanings(content: ReportContent) -> list[tuple[str, str]]:
