@@ -94,7 +94,7 @@ def demo(
         out=out,
         scenarios=32,
         dev_scenarios=8,
-        test_scenarios=16,
+        test_scenarios=12,
         methods=FEW,
         tuning="brief",
         dial_contexts=2,

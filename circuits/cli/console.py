@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -57,22 +58,29 @@ def accuracy_table(accuracy: Mapping[str, Any]) -> Table:
     """Judged accuracy and price of every method."""
     rows = {**accuracy["methods"], **accuracy.get("controls", {})}
     emotions = next(iter(rows.values()))["by_emotion"]
-    table = Table(title="Replies that express the asked emotion, in percent (test contexts)")
-    table.add_column("method")
-    for name in ("all", *emotions):
-        table.add_column(name, justify="right")
-    table.add_column("perplexity ratio", justify="right")
-    table.add_column("repetition", justify="right")
+    # Six emotions and the price stand side by side in eighty columns.
+    table = Table(
+        title="Replies that express the asked emotion, in percent (test contexts)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("all", *(emotion[:5] for emotion in emotions), "ppl", "rep."):
+        table.add_column(name, justify="right", no_wrap=True)
     for method, found in rows.items():
         ratio = found["perplexity_ratio"]
         table.add_row(
             method.replace("_", " "),
-            f"{found['overall']:.1f}",
-            *(f"{found['by_emotion'][emotion]:.1f}" for emotion in emotions),
+            _percent(found["overall"]),
+            *(_percent(found["by_emotion"][emotion]) for emotion in emotions),
             "-" if ratio is None else f"{ratio:.2f}",
             f"{found['repetition']:.3f}",
         )
     return table
+
+
+def _percent(value: float) -> str:
+    return "100" if value == 100 else f"{value:.1f}"
 
 
 def circuit_table(circuits: Mapping[str, Any]) -> Table:
