@@ -107,7 +107,9 @@ class SetStudy:
     @cached_property
     def chosen(self) -> Selection:
         """The neurons that the main results are about."""
-        return self.kept(Selection, "selection", "select neurons", 0, lambda _: self.selection())
+        found = self.selection()
+        found.save(self.folder / "selection")
+        return found
 
     @cached_property
     def effects(self) -> MaskEffects:
