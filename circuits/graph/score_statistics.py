@@ -13,13 +13,13 @@ from circuits.graph.circuit import Circuit
 from circuits.graph.masks import Masks
 from circuits.graph.score_rows import Rows
 from circuits.graph.scores import LOWER_IS_BETTER, CircuitScores, Score
+from circuits.measure.resampling import bootstrap_counts
 
 if TYPE_CHECKING:
     from circuits.graph.scoring import Scoring
 
 __all__ = ["bootstrap_means", "judge", "relative", "relative_gaps", "scores_of"]
 
-_BOOTSTRAP = 2000
 _ROUNDING = 1e-5
 
 
@@ -86,10 +86,8 @@ def scores_of(
 
 def bootstrap_means(m: Float[Tensor, "row context"], seed: int) -> Float[Tensor, "draw row"]:
     """Means over contexts drawn with replacement."""
-    random, count = torch.Generator().manual_seed(seed), m.shape[1]
-    drawn = torch.randint(count, (_BOOTSTRAP, count), generator=random)
-    weights = torch.nn.functional.one_hot(drawn, count).sum(1).to(m.dtype) / count
-    return weights @ m.T
+    random = torch.Generator().manual_seed(seed)
+    return (bootstrap_counts(m.shape[1], random, m.dtype) / m.shape[1]) @ m.T
 
 
 def relative(

@@ -5,6 +5,8 @@ from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
+from circuits.measure.resampling import bootstrap_counts
+
 __all__ = [
     "above",
     "below",
@@ -17,7 +19,6 @@ __all__ = [
     "intervals",
 ]
 
-_RESAMPLES = 2000
 _ROUNDING = 1e-6
 
 
@@ -60,10 +61,7 @@ def interval(
     makes a text hard cancels (paired bootstrap).
     """
     count = values.shape[-1]
-    drawn = torch.randint(count, (_RESAMPLES, count), generator=random)
-    weights = torch.zeros(_RESAMPLES, count, dtype=torch.float64)
-    weights.scatter_add_(1, drawn, torch.ones_like(weights))
-    means = values.double() @ weights.T / count
+    means = values.double() @ bootstrap_counts(count, random).T / count
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = means.quantile(ends, dim=-1)
     return low, high
