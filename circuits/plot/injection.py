@@ -3,9 +3,9 @@
 import plotly.graph_objects as go
 import torch
 
+from circuits.plot.cells import signed_cells
 from circuits.plot.style import (
     CONTROL,
-    DIVERGING,
     choose,
     colour,
     cue,
@@ -74,30 +74,14 @@ def _controls(induction: Induction, number: int) -> list[go.Scatter]:
 
 def cross_map(cross: CrossSignal) -> go.Figure:
     """Device by emotion: change of the emotion's accuracy when the device's mean is added."""
-    limit = float(cross.change.abs().max()) or 1.0
     spread = torch.stack([cross.low, cross.high, cross.random_change.mean(0), cross.dose], dim=-1)
-    marks = (cross.corrected_p < 0.05).tolist()
+    marks = [["★" if beats else "" for beats in row] for row in (cross.corrected_p < 0.05).tolist()]
     figure = go.Figure(
-        go.Heatmap(
-            z=numbers(cross.change),
-            x=[words(emotion) for emotion in cross.emotion],
-            y=[words(label) for label in cross.label],
-            customdata=numbers(spread),
-            text=[
-                [f"{value:+.1f}{'★' if mark else ''}" for value, mark in zip(*row, strict=True)]
-                for row in zip(cross.change.tolist(), marks, strict=True)
-            ],
-            texttemplate="%{text}",
-            zmin=-limit,
-            zmax=limit,
-            colorscale=[list(stop) for stop in DIVERGING],
-            colorbar={"title": {"text": "percentage points", "side": "right"}},
-            hovertemplate="%{y} into %{x}: %{z:.1f}<br>95% interval %{customdata[0]:.1f} to "
-            "%{customdata[1]:.1f}<br>random neurons %{customdata[2]:.1f}, strength "
-            "%{customdata[3]:g}<extra></extra>",
-            xgap=1,
-            ygap=1,
+        signed_cells(
+            cross.change, cross.label, cross.emotion, spread=spread, marks=marks, form="+.1f",
+            hover="95% interval %{customdata[0]:.1f} to %{customdata[1]:.1f}<br>random neurons "
+            "%{customdata[2]:.1f}, strength %{customdata[3]:g}",
         )
-    )
+    )  # fmt: skip
     title = "Rhetoric into emotion neurons: change of the emotion's recognition (★: beats random)"
     return layout(figure, title, x="emotion", y="device", height=380)

@@ -4,9 +4,8 @@ from typing import Final
 
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from circuits.plot.cells import signed_cells
 from circuits.plot.style import (
     CONTROL,
     DIVERGING,
@@ -56,7 +55,7 @@ def change_matrix(effects: MaskEffects) -> go.Figure:
         "(★: beyond 95% of random sets and every other class)"
     )
     figure = go.Figure(
-        _cells(
+        signed_cells(
             effects.change, effects.label, effects.other_label, marks=marks,
             spread=torch.stack([effects.low, effects.high], dim=-1),
         )
@@ -73,7 +72,7 @@ def range_map(sweep: RangeSweep) -> go.Figure:
     for number, label in enumerate(sweep.label):
         spread = torch.stack([sweep.random_own[number], beyond[number]], dim=-1)
         figure.add_trace(
-            _cells(
+            signed_cells(
                 sweep.own[number], sweep.place, shares, spread=spread,
                 hover="random sets %{customdata[0]:.1f}, beyond them %{customdata[1]:.1f}",
             )
@@ -158,36 +157,3 @@ def association_map(association: Association) -> go.Figure:
     figure.update_xaxes(showgrid=False, tickangle=-45)
     title = "Neurons that classes share"
     return layout(figure, title, height=220 + 30 * len(association.label))
-
-
-def _cells(
-    values: Float[Tensor, "row column"],
-    rows: tuple[str, ...],
-    columns: "tuple[str, ...] | list[str]",
-    *,
-    spread: Float[Tensor, "row column both"],
-    hover: str = "95% interval %{customdata[0]:.1f} to %{customdata[1]:.1f}",
-    marks: list[list[str]] | None = None,
-) -> go.Heatmap:
-    limit = float(values.abs().max()) or 1.0
-    signs = marks or [[""] * values.shape[1] for _ in rows]
-    # The first row stands on top, as in a table.
-    shown = [
-        [f"{value:.0f}{mark}" for value, mark in zip(own, stars, strict=True)]
-        for own, stars in zip(values.tolist(), signs, strict=True)
-    ]
-    return go.Heatmap(
-        z=numbers(values.flip(0)),
-        x=[words(column) for column in columns],
-        y=[words(row) for row in reversed(rows)],
-        customdata=numbers(spread.flip(0)),
-        text=shown[::-1],
-        texttemplate="%{text}",
-        zmin=-limit,
-        zmax=limit,
-        colorscale=[list(stop) for stop in DIVERGING],
-        colorbar={"title": {"text": _POINTS, "side": "right"}},
-        hovertemplate=f"%{{y}}, %{{x}}: %{{z:.1f}}<br>{hover}<extra></extra>",
-        xgap=1,
-        ygap=1,
-    )
