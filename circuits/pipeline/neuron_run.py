@@ -4,16 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from circuits.assets import shipped
 from circuits.errors import DataError, RunError
 from circuits.files import write_json
 from circuits.graph.circuit import Circuit
+from circuits.model.loading import EMBEDDED as SHIPPED_MODELS
 from circuits.model.loading import load_model
 from circuits.model.protocol import Model
 from circuits.names import neuron_name
 from circuits.pipeline.neuron_plan import EMBEDDED, NeuronPlan, open_set
 from circuits.pipeline.neurons import SetStudy
 from circuits.pipeline.study import Study
-from circuits.pipeline.work import Reporter, Silent, plan_of
+from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.report.neuron_results import SetResults
 from circuits.report.neurons import NeuronPage, write_neuron_page
 from circuits.selective.asking import Asking
@@ -50,7 +52,7 @@ def neuron_run(
     sets = [open_set(name, plan) for name in plan.sets]
     _check_labels(sets)
     run = Study(folder) if (folder / "run.json").is_file() else None
-    opened = _models(run, models, folder)
+    opened = _models(run, models, folder, reporter)
     found: dict[str, list[SetStudy]] = {}
     for name, model in opened:
         place = folder / "neurons" / name
@@ -78,27 +80,30 @@ def _check_labels(sets: Sequence[Any]) -> None:
             seen[label] = own.name
 
 
-def _models(run: Study | None, models: Sequence[str], folder: Path) -> Iterator[tuple[str, Model]]:
+def _models(
+    run: Study | None, models: Sequence[str], folder: Path, reporter: Reporter
+) -> Iterator[tuple[str, Model]]:
+    """Name of every model's folder, and the model; the run's own first."""
     if not models and run is None:
         raise RunError(f"{folder} is no run folder; give --models, such as sev-mini,sev-nano")
-    if run is not None:
-        plan = plan_of(run)
-        yield (
-            _short(plan.model),
-            load_model(
-                plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
-                begin=plan.begin, date=plan.date,
-            ),
-        )  # fmt: skip
-    taken = {_short(plan_of(run).model)} if run is not None else set[str]()
-    for name in models:
-        if _short(name) not in taken:
-            taken.add(_short(name))
-            yield _short(name), load_model(name)
+    own = None if run is None else Run(plan_of(run), run, reporter)
+    sources: dict[str, Path] = {}
+    for model in models if own is None else (own.plan.model, *models):
+        name, source = Path(model).name, _source(model)
+        if sources.setdefault(name, source) != source:
+            raise RunError(
+                f"--models: {sources[name]} and {source} are both called {name!r}, and so would "
+                "their results be; give one of the folders another name"
+            )
+    for place, (name, source) in enumerate(sources.items()):
+        yield name, own.model if own is not None and place == 0 else load_model(source)
 
 
-def _short(model: str) -> str:
-    return Path(model).name
+def _source(model: str) -> Path:
+    """The folder of a model on disk; a name on the hub as it is."""
+    if model in SHIPPED_MODELS and not Path(model).exists():
+        return shipped(model).resolve()
+    return Path(model).resolve() if Path(model).is_dir() else Path(model)
 
 
 def _summary(studies: Sequence[SetStudy]) -> dict[str, Any]:

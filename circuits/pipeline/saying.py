@@ -33,7 +33,7 @@ from circuits.names import VALENCES
 from circuits.pipeline.control import circuit_tools, written_how
 from circuits.pipeline.plan import CONTROL_BUDGET
 from circuits.pipeline.study import Study
-from circuits.pipeline.work import Reporter, plan_of
+from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.provenance import Provenance, versions
 
 __all__ = ["Voice", "cache_folder", "say", "voice_of_files", "voice_of_run"]
@@ -90,13 +90,9 @@ def voice_of_run(study: Study) -> Voice:
     Raises:
         RunError: the run has no circuits, or no model.
     """
-    plan = plan_of(study)
-    tools, how = circuit_tools(study, plan), written_how(study)
-    model = load_model(
-        plan.model, revision=plan.revision, device=plan.device, dtype=plan.dtype,
-        begin=plan.begin, date=plan.date,
-    )  # fmt: skip
-    return Voice(model, _edits(tools.written(how), tools.differences, how))
+    run = Run(plan_of(study), study, Silent())
+    tools, how = circuit_tools(study, run.plan), written_how(study)
+    return Voice(run.model, _edits(tools.written(how), tools.differences, how))
 
 
 def voice_of_files(

@@ -102,6 +102,14 @@ def test_a_folder_without_a_run_needs_models(tmp_path):
         neuron_run(tmp_path / "new", SMALL)
 
 
+def test_two_models_of_one_name_are_refused(tmp_path):
+    for place in ("one", "two"):
+        (tmp_path / place / "model").mkdir(parents=True)
+    both = tuple(str(tmp_path / place / "model") for place in ("one", "two"))
+    with pytest.raises(RunError, match="are both called 'model'"):
+        neuron_run(tmp_path / "new", SMALL, models=both)
+
+
 def test_sets_with_a_class_in_common_are_refused(tmp_path):
     with pytest.raises(DataError, match="'anger' is in the sets 'emotion' and 'emotion'"):
         neuron_run(tmp_path / "new", NeuronPlan(sets=("emotion", "emotion")), models=("sev-nano",))
