@@ -1,6 +1,7 @@
 """Replies: batched greedy decoding with cached keys and values, plain or under edits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from circuits.data.replies import Reply
 from circuits.model.chat import encode_prompt, pad_left, stop_tokens
 from circuits.model.decoding import Choose, Decoding, chooser
 from circuits.model.edits import Edit, edited
+from circuits.model.engine import engine
 from circuits.model.forward import Prefix, during, extend, prefill, prefill_shared
 from circuits.model.protocol import Model, device_of
 from circuits.names import NEUTRAL
@@ -82,17 +84,21 @@ def continuations(
 
     The options are those of :func:`elicit`.
     """
-    device, stops = device_of(model), stop_tokens(model)
     texts: dict[int, tuple[str, int]] = {}
-    for chosen in batches(rows, batch_size):
-        own = [rows[i] for i in chosen]
-        choose = chooser(decoding or Decoding(), own, stops, device)
-        replies = _reply(model, own, edits(chosen) if edits else (), choose, max_new_tokens)
-        for place, reply in zip(chosen, replies, strict=True):
-            text = model.tokenizer.decode(reply, skip_special_tokens=True).strip()
-            texts[place] = (text, len(reply))
+    together = list(batches(rows, batch_size))
+    asked = (
+        _Asked(
+            tuple(tuple(rows[place]) for place in chosen),
+            tuple(edits(chosen)) if edits else (),
+            decoding or Decoding(),
+            max_new_tokens,
+        )
+        for chosen in together
+    )
+    for batch, written in engine().results(model, _written, asked):
+        texts |= zip(together[batch], written, strict=True)
         if progress:
-            progress(len(chosen))
+            progress(len(written))
     return [texts[place] for place in range(len(rows))]
 
 
@@ -115,6 +121,23 @@ def batches(
         batch.append(place)
     if batch:
         yield batch
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A batch to reply to."""
+
+    rows: tuple[tuple[int, ...], ...]
+    edits: tuple[Edit, ...]
+    decoding: Decoding
+    longest: int
+
+
+def _written(model: Model, asked: _Asked) -> list[tuple[str, int]]:
+    choose = chooser(asked.decoding, asked.rows, stop_tokens(model), device_of(model))
+    replies = _reply(model, asked.rows, asked.edits, choose, asked.longest)
+    decode = model.tokenizer.decode
+    return [(decode(reply, skip_special_tokens=True).strip(), len(reply)) for reply in replies]
 
 
 @torch.no_grad()
