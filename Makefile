@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench bench-size plants lint format clean
+.PHONY: demo test trials bench bench-size plants lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -20,6 +20,11 @@ bench: $(VENV)/.ready
 # What each method recovers of twenty planted models, in about two minutes on two cores.
 plants: $(VENV)/.ready
 	OMP_NUM_THREADS=2 $(BIN)/python tests/planted/plant_recovery.py --out docs/recovery.md
+
+# The tests that stand in the table of trials, and the table.
+trials: $(VENV)/.ready
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 -m trial --trials docs/trials.json
+	$(BIN)/python tests/trials_table.py
 
 # Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.
 bench-size: $(VENV)/.ready

@@ -29,6 +29,8 @@ from circuits.model.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.provenance import Provenance
 
+pytest_plugins = ["trials"]
+
 torch.set_num_threads(1)
 
 

@@ -1,0 +1,35 @@
+"""The table of trials tells of every marked test, of no other, and of no failure."""
+
+import json
+from pathlib import Path
+
+import pytest
+from trials import row_of
+from trials_table import page
+
+_DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_page_is_made_from_the_rows() -> None:
+    assert (_DOCS / "trials.md").read_text() == page(_rows())
+
+
+def test_every_marked_test_that_is_collected_here_has_its_row(
+    request: pytest.FixtureRequest,
+) -> None:
+    told = {(row["part"], row["what"]) for row in _rows()}
+    marked = [row_of(item) for item in request.session.items]
+    missing = {(row[0], row[1]) for row in marked if row is not None} - told
+    assert not missing, "run `make trials`"
+
+
+def test_every_row_is_of_a_test_that_is_there_and_did_not_fail() -> None:
+    for row in _rows():
+        place, *_, name = row["test"].split("::")
+        source = (Path(__file__).parents[1] / place).read_text()
+        assert f"def {name}(" in source, row
+        assert "FAILED" not in row["outcomes"], row
+
+
+def _rows() -> list[dict]:
+    return json.loads((_DOCS / "trials.json").read_text())
