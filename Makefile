@@ -8,9 +8,12 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
 
-# Two workers: more gain little, and two cores are all that is asked for.
+# A worker per core, four at most: each loads torch and the models anew.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 2))')
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --jaxtyping-packages=circuits,beartype.beartype
+
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --jaxtyping-packages=circuits,beartype.beartype
+	$(PYTEST)
 
 # Ratios to the published procedures, TransformerLens and nnsight, in about five minutes on two cores.
 bench: $(VENV)/.ready
@@ -23,7 +26,7 @@ plants: $(VENV)/.ready
 
 # The tests that stand in the table of trials, and the table.
 trials: $(VENV)/.ready
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 -m trial --trials docs/trials.json
+	$(PYTEST) -m trial --trials docs/trials.json
 	$(BIN)/python tests/trials_table.py
 
 # Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.
