@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test trials bench bench-size plants lint format clean
+.PHONY: demo test trials bench bench-size bench-workers plants lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -32,6 +32,10 @@ trials: $(VENV)/.ready
 # Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.
 bench-size: $(VENV)/.ready
 	TQDM_DISABLE=1 $(BIN)/python tests/benchmarks/bench_size.py
+
+# One process against 1, 2 and 4 Ray workers, one thread each, in a few minutes on four free cores.
+bench-workers: $(VENV)/.ready
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmarks/bench_workers.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -22,15 +22,18 @@ from circuits.cli.options import (
     Budgets,
     Data,
     Device,
+    DeviceMap,
     DevScenarios,
     Doses,
     Dtype,
     Emotions,
+    Engine,
     JudgeOption,
     Memory,
     Model,
     Out,
     PresetOption,
+    RayAddress,
     ReadOption,
     Revision,
     Scenarios,
@@ -41,6 +44,7 @@ from circuits.cli.options import (
     Stages,
     Test,
     TestScenarios,
+    Workers,
     budget,
     checked_stages,
     numbers,
@@ -82,6 +86,9 @@ def options(debug: Debug = False) -> None:
 )
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
+    engine: Engine = "here",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run the whole job on the embedded model and a part of the shipped contexts."""
     from circuits.control.methods import FEW
@@ -100,7 +107,10 @@ def demo(
         dial_contexts=2,
         ablation_draws=2,
     )
-    show_run(run(plan, reporter=Bars()).folder)
+    done = run(
+        plan, reporter=Bars(), engine=engine, workers=workers, ray_address=ray_address
+    )  # fmt: skip
+    show_run(done.folder)
 
 
 @app.command(
@@ -112,29 +122,24 @@ def demo(
 def run_command(
     model: Model,
     out: Out,
-    data: Data = None,
-    test: Test = None,
+    data: Data = None, test: Test = None,
     accepted: Accepted = None,
     preset: PresetOption = "default",
     judge: JudgeOption = "lexicon",
     emotions: Emotions = _SIX,
     scenarios: Scenarios = None,
-    test_scenarios: TestScenarios = None,
-    dev_scenarios: DevScenarios = 16,
+    test_scenarios: TestScenarios = None, dev_scenarios: DevScenarios = 16,
     stages: Stages = "",
     stable_layers: StableLayers = "",
     doses: Doses = "0.1,0.3,0.5,0.7",
     read: ReadOption = "prompt",
     score_contexts: ScoreContexts = 16,
     budgets: Budgets = "",
-    device: Device = None,
-    dtype: Dtype = "float32",
-    revision: Revision = None,
-    batch_size: Batch = 96,
-    memory: Memory = 1.0,
-    seed: Seed = 0,
+    device: Device = None, device_map: DeviceMap = None, dtype: Dtype = "float32",
+    revision: Revision = None, batch_size: Batch = 96, memory: Memory = 1.0, seed: Seed = 0,
+    engine: Engine = "here", workers: Workers = None, ray_address: RayAddress = None,
     settings: Settings = [],  # noqa: B006
-) -> None:
+) -> None:  # fmt: skip
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
     A stage that was finished in the same folder with the same inputs is not run again.
@@ -142,7 +147,8 @@ def run_command(
     from circuits.pipeline import PRESETS, Plan, run
 
     plan = Plan(
-        model=model, revision=revision, device=device, dtype=dtype, out=out, judge=judge,
+        model=model, revision=revision, device=device, device_map=device_map, dtype=dtype,
+        out=out, judge=judge,
         data=data or shipped("sev/train.jsonl"), test=test or shipped("sev/test.jsonl"),
         hard=None if test else shipped("sev/hard.jsonl"),  # own scenarios come without harder ones
         emotions=words(emotions), scenarios=scenarios, dev_scenarios=dev_scenarios, read=read,
@@ -152,7 +158,11 @@ def run_command(
     )  # fmt: skip
     chosen = {"budget": budget(budgets)} if budgets else {}
     plan = replace(plan, **{**PRESETS[preset], **chosen, **read_settings(settings)})
-    show_run(run(plan, stages=checked_stages(stages), reporter=Bars()).folder)
+    done = run(
+        plan, stages=checked_stages(stages), reporter=Bars(), engine=engine, workers=workers,
+        ray_address=ray_address,
+    )  # fmt: skip
+    show_run(done.folder)
 
 
 @app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")

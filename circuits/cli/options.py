@@ -21,16 +21,19 @@ __all__ = [
     "Data",
     "DevScenarios",
     "Device",
+    "DeviceMap",
     "Doses",
     "DryRun",
     "Dtype",
     "Emotions",
+    "Engine",
     "JudgeOption",
     "Memory",
     "Mode",
     "Model",
     "Out",
     "PresetOption",
+    "RayAddress",
     "ReadOption",
     "ReadoutOption",
     "Revision",
@@ -43,6 +46,7 @@ __all__ = [
     "Stages",
     "Test",
     "TestScenarios",
+    "Workers",
     "budget",
     "checked_stages",
     "numbers",
@@ -101,6 +105,25 @@ Budgets = Annotated[
     str, typer.Option("--budget", help="Share of heads and of neurons in a circuit; 0.20,0.05.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda if there is one.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread one model over the GPUs of a machine: auto, balanced or sequential, as of "
+        "accelerate; instead of --device."
+    ),
+]
+Engine = Annotated[
+    Literal["here", "ray"],
+    typer.Option(help="Do the work in this process, or on Ray workers (extra 'ray')."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Ray workers; by default one per GPU, or without GPUs one per core."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster to join, such as auto; by default one is started here."),
+]
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16"], typer.Option(help="Number type of the weights.")
 ]

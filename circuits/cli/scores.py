@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, cost_table
-from circuits.cli.options import DryRun
+from circuits.cli.options import DryRun, Engine, RayAddress, Workers
 
 if TYPE_CHECKING:
     from circuits.graph.scores import CircuitScores
@@ -32,6 +32,9 @@ def score(
         typer.Option(help="Replace them at the last position, or at all that match."),
     ] = None,
     draws: Annotated[int | None, typer.Option(help="Random circuits.")] = None,
+    engine: Engine = "here",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     dry_run: DryRun = False,
 ) -> None:
     """Score the circuits of a run on held-out contexts, beside random circuits of their size.
@@ -52,7 +55,10 @@ def score(
     if dry_run:
         OUT.print(cost_table({"all": scores_cost(Run(plan, study, Silent()))}))
         return
-    study = carry_out(plan, stages=["scores"], reporter=Bars())
+    study = carry_out(
+        plan, stages=["scores"], reporter=Bars(), engine=engine, workers=workers,
+        ray_address=ray_address,
+    )  # fmt: skip
     OUT.print(score_table(study.scores))
 
 

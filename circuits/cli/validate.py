@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, cost_table
-from circuits.cli.options import Contexts, DryRun, Seed
+from circuits.cli.options import Contexts, DryRun, Engine, RayAddress, Seed, Workers
 
 __all__ = ["VALIDATE_EXAMPLE", "validate_command"]
 
@@ -24,12 +24,16 @@ def validate_command(
     ] = 5,
     reply_draws: Annotated[int, typer.Option(help="Random sets of each of them.")] = 2,
     seed: Seed = 0,
+    engine: Engine = "here",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     dry_run: DryRun = False,
 ) -> None:
     """Ablate and enhance the strongest heads and neurons, and ablate the circuits where asked.
 
     Measured on test contexts beside the weakest components and random ones.
     """
+    from circuits.pipeline.engines import at_work
     from circuits.pipeline.report import refresh_report
     from circuits.pipeline.study import Study
     from circuits.pipeline.validation import (
@@ -43,7 +47,8 @@ def validate_command(
     if dry_run:
         OUT.print(cost_table(validation_cost(run, options)))
         return
-    place, study = validate(run, options, Bars()), Study(run)
+    with at_work(engine, workers, ray_address):
+        place, study = validate(run, options, Bars()), Study(run)
     OUT.print(_drop_table(read_validation(study)[2]))
     OUT.print(f"\nvalidation: {place.resolve()}", soft_wrap=True, markup=False)
     if refresh_report(study):

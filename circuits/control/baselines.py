@@ -20,6 +20,7 @@ from circuits.errors import DataError
 from circuits.measure.directions import Directions, unit
 from circuits.measure.neurons import NeuronEffects
 from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.engine import engine
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import capture
@@ -47,11 +48,12 @@ def residuals(
     rows = [encode_prompt(model, prompt) for prompt in prompts]
     shape = (len(rows), model.cfg.n_layers, model.cfg.d_model)
     found = torch.zeros(shape)
-    for chosen in batches(rows, batch_size):
-        tokens = pad_left([rows[i] for i in chosen], device_of(model))
-        found[chosen] = capture(model, tokens, {"resid_post": _last})["resid_post"].cpu()
+    together = list(batches(rows, batch_size))
+    parts = [[rows[i] for i in chosen] for chosen in together]
+    for place, streams in engine().results(model, _streams, parts):
+        found[together[place]] = streams
         if progress:
-            progress(len(chosen))
+            progress(len(streams))
     asked = found[: -len(contexts)].reshape(len(contexts), len(emotions), *shape[1:])
     return torch.cat([asked, found[-len(contexts) :, None]], dim=1)
 
@@ -119,6 +121,11 @@ def _probe(
     probe.fit((values - values.mean(axis=0)) / spread, labels)
     weights = probe.coef_ / spread
     return torch.from_numpy(weights[:-1] - weights[-1]).float()
+
+
+def _streams(model: Model, rows: list[list[int]]) -> Float[Tensor, "prompt layer d_model"]:
+    tokens = pad_left(rows, device_of(model))
+    return capture(model, tokens, {"resid_post": _last})["resid_post"].cpu()
 
 
 def _last(activation: Tensor) -> Tensor:

@@ -209,10 +209,10 @@ def _replace(
     value: Tensor,
     replaced: Tensor,
 ) -> Tensor:
-    inside, value = inside.to(activation.device), value.to(activation.dtype)
+    inside, value = inside.to(activation.device), value.to(activation)
     if copies:
         return torch.where(inside, activation, value)
     # Axes: circuit, context, position, part.
     by_row = activation.reshape(len(inside), *replaced.shape, *activation.shape[2:])
-    moved = replaced.reshape(1, *replaced.shape, *[1] * (by_row.ndim - 3))
+    moved = replaced.to(activation.device).reshape(1, *replaced.shape, *[1] * (by_row.ndim - 3))
     return torch.where(inside[:, None, None] | ~moved, by_row, value).reshape(activation.shape)

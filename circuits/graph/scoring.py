@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from circuits.measure.means import PlainMeans
 from circuits.measure.pairs import Pair, make_pairs
 from circuits.measure.readouts import LogitDifference, Projection
 from circuits.measure.totals import TotalEstimates
+from circuits.model.engine import engine, in_order
 from circuits.model.generation import Progress
 from circuits.model.protocol import Model
 from circuits.model.receipts import Cost
@@ -90,30 +92,52 @@ def score_circuits(
     """
     how = how or Scoring()
     check_held_out(contexts, ())
-    masks = Masks.of(model, list(circuits.values()))
-    found = {}
-    for e, (emotion, circuit) in enumerate(circuits.items()):
-        if not masks.flat[e].any():
+    named = Masks.of(model, list(circuits.values())).flat.any(dim=1).tolist()
+    for emotion, filled in zip(circuits, named, strict=True):
+        if not filled:
             raise CircuitError(f"the circuit of {emotion!r} has neither heads nor neurons")
-        others = masks[[i for i in range(len(masks)) if i != e]]
-        place = ranking.index("emotion", emotion)
-        effects = torch.cat(
-            [ranking.head_effect[place].flatten(), ranking.neuron_effect[place].flatten()]
-        )
-        random = torch.Generator().manual_seed(how.seed)
-        rows = rows_of(masks[[e]], others, effects, how.draws, random)
-        on = stand(
-            model, make_pairs(model, contexts, emotion),
-            ablation=how.ablation, positions=how.positions, means=means,
-        )  # fmt: skip
-        readout = [readouts[emotion]]
-        m = run_circuits(on, rows.masks, readout)[..., 0]
-        gaps = relative_gaps(relative(m.mean(1), rows.at), rows.at, "node")
-        greedy = run_circuits(on, greedy_rows(masks[[e]], gaps), readout)[..., 0]
-        found[emotion] = scores_of(circuit, masks[[e]], rows, m.double(), greedy.double(), how)
+    work = partial(
+        _score, circuits=dict(circuits), contexts=contexts, readouts=dict(readouts),
+        ranking=ranking, how=how, means=means,
+    )  # fmt: skip
+    found = {}
+    done = in_order(engine().results(model, work, tuple(circuits)))
+    for emotion, scores in zip(circuits, done, strict=True):
+        found[emotion] = scores
         if progress:
             progress(1)
     return found
+
+
+def _score(
+    model: Model,
+    emotion: str,
+    *,
+    circuits: Mapping[str, Circuit],
+    contexts: Sequence[Context],
+    readouts: Mapping[str, Projection | LogitDifference],
+    ranking: TotalEstimates,
+    how: Scoring,
+    means: PlainMeans | None,
+) -> CircuitScores:
+    """Score one circuit; the others are among its controls."""
+    masks, e = Masks.of(model, list(circuits.values())), list(circuits).index(emotion)
+    others = masks[[i for i in range(len(masks)) if i != e]]
+    place = ranking.index("emotion", emotion)
+    effects = torch.cat(
+        [ranking.head_effect[place].flatten(), ranking.neuron_effect[place].flatten()]
+    )
+    random = torch.Generator().manual_seed(how.seed)
+    rows = rows_of(masks[[e]], others, effects, how.draws, random)
+    on = stand(
+        model, make_pairs(model, contexts, emotion),
+        ablation=how.ablation, positions=how.positions, means=means,
+    )  # fmt: skip
+    readout = [readouts[emotion]]
+    m = run_circuits(on, rows.masks, readout)[..., 0]
+    gaps = relative_gaps(relative(m.mean(1), rows.at), rows.at, "node")
+    greedy = run_circuits(on, greedy_rows(masks[[e]], gaps), readout)[..., 0]
+    return scores_of(circuits[emotion], masks[[e]], rows, m.double(), greedy.double(), how)
 
 
 def score_cost(

@@ -86,7 +86,7 @@ class ContrastSums:
             half: Round activations to float16 first, as the published dumps do.
             seed: Of the shuffled emotions.
         """
-        n_emotions, n_layers, d_model = shape
+        self.shape = n_emotions, n_layers, d_model = shape
         size = (len(themes.theme), n_emotions, 2, n_layers, d_model)
         self._themes, self._half = themes, half
         self._apart, self._shuffled = (torch.zeros(size, dtype=torch.float64) for _ in range(2))
@@ -111,6 +111,11 @@ class ContrastSums:
             self._middle[theme] += middle
             self._rms += rms.double().mean(0)
             self._count[theme] += 1
+
+    def merge(self, other: "ContrastSums") -> None:
+        """Add the contexts that another one, made with the same arguments, has seen."""
+        for name in ("_apart", "_shuffled", "_middle", "_rms", "_count"):
+            getattr(self, name).add_(getattr(other, name))
 
     def result(self) -> Contrasts:
         """The sums; nothing may be added after."""

@@ -20,7 +20,7 @@ from circuits.names import SUBLAYERS
 from circuits.provenance import Provenance
 from circuits.records import Record
 
-__all__ = ["Generality", "GeneralityLook", "direction_generality"]
+__all__ = ["Generality", "GeneralityLook", "GeneralitySums", "direction_generality"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,22 @@ def direction_generality(
     return look.result(provenance)
 
 
+@dataclass(frozen=True, eq=False)
+class GeneralitySums:
+    """What was seen so far; parts are merged."""
+
+    first: Float[Tensor, "split emotion sublayer layer d_model"]
+    """Of every split's first half."""
+    right: Float[Tensor, "sublayer layer"]
+    by_chance: Float[Tensor, "sublayer layer"]
+
+    def merge(self, other: "GeneralitySums") -> None:
+        """Add what another one has seen."""
+        self.first.add_(other.first)
+        self.right.add_(other.right)
+        self.by_chance.add_(other.by_chance)
+
+
 class GeneralityLook:
     """Measures generality while batches of values are shown, every one once.
 
@@ -84,37 +100,39 @@ class GeneralityLook:
         self._shuffled = _made_without(sums.shuffled, sums.count)
         others = (self._n - sums.count)[:, None, None, None]
         self._middle = ((sums.middle.sum(0) - sums.middle) / others).float()
-        self._first = torch.zeros(n_splits, *self._total.shape)
+        own = self._total.shape
+        self.sums = GeneralitySums(
+            torch.zeros(n_splits, *own), torch.zeros(own[1:3]), torch.zeros(own[1:3])
+        )
         self._in_first = _halves(list(sums.themes.of), n_splits, seed)
-        self._right, self._by_chance = (torch.zeros(self._total.shape[1:3]) for _ in range(2))
 
     def update(self, batch: Batch) -> None:
         """Add the complete contexts of a batch."""
         for place, streams in batch.whole():
             theme = self._themes.of[place]
             moved = streams - self._middle[theme]
-            self._right += _named(moved, self._without[theme])
-            self._by_chance += _named(moved, self._shuffled[theme])
+            self.sums.right.add_(_named(moved, self._without[theme]))
+            self.sums.by_chance.add_(_named(moved, self._shuffled[theme]))
             apart = streams - streams.mean(dim=0)
             for split in self._in_first[place]:
-                self._first[split] += apart
+                self.sums.first[split] += apart
 
     def result(self, provenance: Provenance) -> Generality:
         """What was measured."""
-        halves = torch.stack([_cosine(first, self._total - first) for first in self._first])
+        halves = torch.stack([_cosine(first, self._total - first) for first in self.sums.first])
         n_prompts = self._n * len(self._emotions)
         return Generality(
             provenance=provenance,
             split_half=halves.mean(0),
             split_half_low=halves.quantile(0.025, dim=0),
             without_theme=(self._within * self._without).sum(-1).movedim(0, -1),
-            accuracy=self._right / n_prompts,
-            control=self._by_chance / n_prompts,
+            accuracy=self.sums.right / n_prompts,
+            control=self.sums.by_chance / n_prompts,
             emotion=self._emotions,
             sublayer=SUBLAYERS,
             layer=tuple(range(self._total.shape[2])),
             theme=self._themes.theme,
-            n_splits=len(self._first),
+            n_splits=len(self.sums.first),
         )
 
 

@@ -26,7 +26,7 @@ from circuits.model.weights import along_heads, head_weights
 from circuits.provenance import Provenance
 from circuits.records import Record
 
-__all__ = ["HeadEffects", "HeadLook", "HeadReadout", "head_effects"]
+__all__ = ["HeadEffects", "HeadLook", "HeadReadout", "HeadSums", "head_effects"]
 
 HeadReadout = Literal["resid_mid", "post_norm"]
 
@@ -86,6 +86,21 @@ def head_effects(
     return look.result(provenance)
 
 
+@dataclass(frozen=True, eq=False)
+class HeadSums:
+    """What was seen so far; parts are merged."""
+
+    raw: Moments
+    centred: Moments
+    baseline: Moments
+
+    def merge(self, other: "HeadSums") -> None:
+        """Add what another one has seen."""
+        self.raw.merge(other.raw)
+        self.centred.merge(other.centred)
+        self.baseline.merge(other.baseline)
+
+
 class HeadLook:
     """Measures effects of heads while batches of values are shown, every one once."""
 
@@ -98,17 +113,14 @@ class HeadLook:
         readout: HeadReadout = "resid_mid",
         draws: int = 100,
     ) -> None:
-        self._model, self._sweep, self._directions = model, sweep, directions
+        self._model, self._directions = model, directions
+        self._between = sweep.z - sweep.z.mean(0)
         self._readout: HeadReadout = readout
         self._draws = draws
         self._vectors = directions.sel(sublayer="attn").vectors[:, 0]
         self._along = along_heads(model, self._vectors)
         shape = self._along.shape[:3]
-        self._raw, self._centred, self._baseline = (
-            Moments(shape),
-            Moments(shape),
-            Moments(shape[:2]),
-        )
+        self.sums = HeadSums(Moments(shape), Moments(shape), Moments(shape[:2]))
 
     def update(self, batch: Batch) -> None:
         """Add the prompts of a batch."""
@@ -117,25 +129,24 @@ class HeadLook:
         if self._readout == "post_norm":
             effect, baseline = _post_norm(self._model, batch, self._vectors)
         emotions = torch.arange(linear.shape[1]).expand(len(linear), -1)
-        self._raw.update(effect[batch.present], emotions[batch.present])
-        self._baseline.update(baseline[batch.present], emotions[batch.present])
+        self.sums.raw.update(effect[batch.present], emotions[batch.present])
+        self.sums.baseline.update(baseline[batch.present], emotions[batch.present])
         # z of every emotion along the direction of one: the mean over emotions is what all share.
         apart = linear - einsum(batch.z.mean(1), self._along, _SHARED)
         whole = batch.complete
-        self._centred.update(apart[whole].flatten(0, 1), emotions[whole].flatten())
+        self.sums.centred.update(apart[whole].flatten(0, 1), emotions[whole].flatten())
 
     def result(self, provenance: Provenance) -> HeadEffects:
         """What was measured."""
-        plain, relative = self._raw.result(), self._centred.result()
-        between = self._sweep.z - self._sweep.z.mean(0)
+        plain, relative = self.sums.raw.result(), self.sums.centred.result()
         return HeadEffects(
             provenance=provenance,
             mean=plain.mean,
             stderr=plain.stderr,
             centred=relative.mean,
             centred_stderr=relative.stderr,
-            baseline=self._baseline.result().mean,
-            control=_control(self._model, between, self._draws),
+            baseline=self.sums.baseline.result().mean,
+            control=_control(self._model, self._between, self._draws),
             emotion=self._directions.emotion,
             layer=self._directions.layer,
             head=tuple(range(plain.mean.shape[2])),
@@ -190,9 +201,11 @@ def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], floa
         )
     # What the norm makes of ones is its gain, however it keeps it (Gemma adds one to a weight).
     eps = float(model.cfg.eps)
-    ones = torch.ones(1, 1, model.cfg.d_model, device=device_of(model), dtype=dtype_of(model))
+    norm = blocks_of(model)[layer].ln2
+    device = next((weight.device for weight in norm.parameters()), device_of(model))
+    ones = torch.ones(1, 1, model.cfg.d_model, device=device, dtype=dtype_of(model))
     with torch.no_grad():
-        gain = blocks_of(model)[layer].ln2(ones)[0, 0]
+        gain = norm(ones)[0, 0]
     return gain.float().cpu() * (1 + eps) ** 0.5, eps
 
 

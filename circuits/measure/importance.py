@@ -13,20 +13,22 @@ is exact.
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.data.prompts import plain
 from circuits.measure.directions import Directions, reference_direction
 from circuits.measure.means import PlainMeans, PlainRest
-from circuits.measure.moments import Moments
+from circuits.measure.responses import Responses, Variants
 from circuits.measure.sweep import Grid
 from circuits.model.chat import Tokens, encode_prompt, pad_left
 from circuits.model.edits import Add, edited
+from circuits.model.engine import engine, in_order, shards
 from circuits.model.forward import Prefix, branch, prefill_prefix
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model, device_of
@@ -82,14 +84,6 @@ class Importance(Record):
     n_random: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Variants:
-    """What is added at each sublayer: emotion by emotion all doses, then random directions."""
-
-    vectors: Float[Tensor, "sublayer layer variant d_model"]
-    lengths: Float[Tensor, "sublayer layer variant"]
-
-
 def sublayer_importance(
     model: Model,
     grid: Grid,
@@ -116,13 +110,18 @@ def sublayer_importance(
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
     prompts = [encode_prompt(model, plain(context)) for context in grid.contexts]
-    rest, sums = PlainRest(model), _Responses(variants, len(reference), len(doses))
-    for chosen in batches(prompts, _PROMPTS_AT_ONCE):
-        rows = pad_left([prompts[i] for i in chosen], device_of(model))
-        scores, baseline = _scores(model, rows, variants, reference, read_at, rest)
-        sums.update(scores, baseline, grid.present[chosen])
+    parts = shards([
+        ([prompts[i] for i in chosen], grid.present[chosen])
+        for chosen in batches(prompts, _PROMPTS_AT_ONCE)
+    ])  # fmt: skip
+    work = partial(_responses, variants=variants, reference=reference, read_at=read_at)
+    sums, rest = Responses(variants, len(reference)), PlainRest(model)
+    done = in_order(engine().results(model, work, parts))
+    for part, (own, own_rest) in zip(parts, done, strict=True):
+        sums.merge(own)
+        rest.merge(own_rest)
         if progress:
-            progress(len(chosen))
+            progress(sum(len(rows) for rows, _ in part))
     importance = _summarise(
         sums, directions, reference, provenance,
         doses=tuple(doses), stable=stable, read_at=read_at, n_random=n_random,
@@ -144,7 +143,7 @@ def _variants(
     doses: Sequence[float],
     n_random: int,
     seed: int,
-) -> _Variants:
+) -> Variants:
     random = torch.Generator().manual_seed(seed)
     drawn = torch.randn(n_random, *local.shape[1:], generator=random)
     drawn = drawn / drawn.norm(dim=-1, keepdim=True)
@@ -152,14 +151,31 @@ def _variants(
     dose = torch.cat([torch.tensor(doses).repeat(len(local)), torch.full((n_random,), middle)])
     unit = torch.cat([local.repeat_interleave(len(doses), dim=0), drawn])
     lengths = rms[..., None] * dose
-    return _Variants(rearrange(unit, "v s l d -> s l v d") * lengths[..., None], lengths)
+    return Variants(rearrange(unit, "v s l d -> s l v d") * lengths[..., None], lengths, len(doses))
+
+
+def _responses(
+    model: Model,
+    together: Sequence[tuple[list[list[int]], Tensor]],
+    *,
+    variants: Variants,
+    reference: Float[Tensor, "emotion d_model"],
+    read_at: ReadAt,
+) -> tuple[Responses, PlainRest]:
+    """What batches of prompts, with the emotions accepted in their contexts, add to the sums."""
+    sums, rest = Responses(variants, len(reference)), PlainRest(model)
+    for prompts, present in together:
+        rows = pad_left(prompts, device_of(model))
+        scores, baseline = _scores(model, rows, variants, reference, read_at, rest)
+        sums.update(scores, baseline, present)
+    return sums, rest
 
 
 @torch.no_grad()
 def _scores(
     model: Model,
     rows: Tokens,
-    variants: _Variants,
+    variants: Variants,
     reference: Float[Tensor, "emotion d_model"],
     read_at: ReadAt,
     rest: PlainRest,
@@ -176,7 +192,7 @@ def _scores(
         # The first copy of every call is the prompt as it is.
         edits = _edits(variants, some, device_of(model))
         times = 1 + len(some) * n_variants
-        with rest.reading() if start == 0 else nullcontext():
+        with rest.reading(model) if start == 0 else nullcontext():
             final = _final(model, last, prefix, times, edits, read_at)
         scores = (final @ reference.T).float().cpu()
         baseline = scores[:, 0]
@@ -186,7 +202,7 @@ def _scores(
 
 
 def _edits(
-    variants: _Variants, places: Sequence[tuple[int, int]], device: torch.device
+    variants: Variants, places: Sequence[tuple[int, int]], device: torch.device
 ) -> list[Add]:
     n, d_model = variants.vectors.shape[-2:]
     edits = []
@@ -211,44 +227,8 @@ def _final(
     return table[read_at][end].reshape(len(last), times, -1).float().cpu()
 
 
-class _Responses:
-    """Running sums of every emotion's responses to its own doses, and to random directions."""
-
-    def __init__(self, variants: _Variants, n_emotions: int, n_doses: int) -> None:
-        n_sublayers, n_layers, n_variants = variants.lengths.shape
-        shape = (n_emotions, n_sublayers, n_layers)
-        self._lengths, self._n_doses = variants.lengths, n_doses
-        self.by_dose, self.slope = Moments((*shape, n_doses)), Moments(shape)
-        self.random = Moments((*shape, n_variants - n_emotions * n_doses))
-        self.baseline = Moments((n_emotions,))
-
-    def update(
-        self,
-        scores: Float[Tensor, "prompt sublayer layer variant emotion"],
-        baseline: Float[Tensor, "prompt emotion"],
-        present: Bool[Tensor, "prompt emotion"],
-    ) -> None:
-        """Add the prompts of a batch to the emotions that were accepted in their contexts."""
-        change = scores - baseline[:, None, None, None]
-        response = change / self._lengths[..., None].clamp_min(1e-12)
-        n_emotions = present.shape[1]
-        for e in range(n_emotions):
-            own = response[present[:, e]][..., e]
-            mine = own[..., e * self._n_doses : (e + 1) * self._n_doses]
-            group = torch.full((len(own),), e)
-            self.by_dose.update(mine, group)
-            self.slope.update(mine.mean(-1), group)
-            self.random.update(own[..., n_emotions * self._n_doses :], group)
-            self.baseline.update(baseline[present[:, e], e], group)
-
-    def control(self) -> Float[Tensor, "emotion sublayer layer"]:
-        """The largest mean response to a random direction; zero where none was tried."""
-        mean = self.random.result().mean.abs()
-        return mean.amax(-1) if mean.shape[-1] else mean.new_zeros(mean.shape[:-1])
-
-
 def _summarise(
-    sums: _Responses,
+    sums: Responses,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
     provenance: Provenance,

@@ -128,19 +128,23 @@ class PlainRest:
     """Accumulates the plain means from passes that are made for something else."""
 
     def __init__(self, model: Model) -> None:
-        cfg = self._cfg = model.cfg
-        self._model = model
+        cfg = model.cfg
         self._z = Moments((1, cfg.n_layers, cfg.n_heads, cfg.d_head))
         self._post = Moments((1, cfg.n_layers, cfg.d_mlp))
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, model: Model) -> Iterator[None]:
         """Take the first copy of every prompt from a branched pass inside the block."""
-        with reading(self._model, {"z": _first_copy, "post": _first_copy}) as table:
+        with reading(model, {"z": _first_copy, "post": _first_copy}) as table:
             yield
         for moments, site in ((self._z, "z"), (self._post, "post")):
-            rows = torch.stack([table[site][i] for i in range(self._cfg.n_layers)], dim=1)
+            rows = torch.stack([table[site][i] for i in range(model.cfg.n_layers)], dim=1)
             moments.update(rows.float(), torch.zeros(len(rows), dtype=torch.long))
+
+    def merge(self, other: "PlainRest") -> None:
+        """Add the prompts that another one has seen."""
+        self._z.merge(other._z)
+        self._post.merge(other._post)
 
     def result(self, provenance: Provenance) -> PlainMeans:
         """The means so far."""
@@ -149,9 +153,9 @@ class PlainRest:
             provenance=provenance,
             z=z.mean[0],
             post=post.mean[0],
-            layer=tuple(range(self._cfg.n_layers)),
-            head=tuple(range(self._cfg.n_heads)),
-            neuron=tuple(range(self._cfg.d_mlp)),
+            layer=tuple(range(z.mean.shape[1])),
+            head=tuple(range(z.mean.shape[2])),
+            neuron=tuple(range(post.mean.shape[2])),
             n_contexts=int(z.count[0]),
         )
 

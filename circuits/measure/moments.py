@@ -20,10 +20,10 @@ class Summary:
 
 
 class Moments:
-    """Mean and variance per group, updated batch by batch.
+    """Mean and variance per group, updated batch by batch, or merged from parts.
 
     Counts, means and sums of squared deviations are merged (Chan, Golub and LeVeque 1983), which
-    loses no digits to cancellation, whatever the order and size of the batches.
+    loses no digits to cancellation, whatever the order and size of the batches and parts.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -41,6 +41,16 @@ class Moments:
             self._mean[group] += apart * (n / (n + seen))
             self._square[group] += ((rows - mean) ** 2).sum(0) + apart**2 * (n * seen / (n + seen))
             self._count[group] += n
+
+    def merge(self, other: "Moments") -> None:
+        """Add the rows that another one has seen."""
+        shape = (-1, *[1] * (self._mean.ndim - 1))
+        n, seen = (each._count.double().reshape(shape) for each in (other, self))
+        both = (n + seen).clamp_min(1)
+        apart = other._mean - self._mean
+        self._mean += apart * (n / both)
+        self._square += other._square + apart.square_() * (n * seen / both)
+        self._count += other._count
 
     def result(self) -> Summary:
         """The means and standard errors so far; NaN where rows are too few (one, two)."""

@@ -8,6 +8,7 @@ more: they are kept if a memory budget allows, or made again by a second pass.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,8 +20,10 @@ from circuits.data.sev import Context
 from circuits.errors import DataError
 from circuits.measure.contrasts import Batch, Contrasts, ContrastSums, Themed
 from circuits.measure.memory import MEMORY, Keeping, fits_in, keeping
-from circuits.measure.moments import Moments, Summary
+from circuits.measure.moments import Summary
+from circuits.measure.sweep_sums import SweepSums
 from circuits.model.chat import encode_prompt, encode_text, pad_left
+from circuits.model.engine import engine, in_order, shards
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import Pick, capture
@@ -179,31 +182,55 @@ def sweep(
         ModelError: a hook point is missing, or an activation is not finite.
         DataError: the budget is not positive.
     """
-    cfg, n_emotions = model.cfg, len(grid.emotions)
     does = keeping(model, len(grid.cells), memory)
-    again = Again(model, grid, read, last, _together(model, grid, read, memory, batch_size))
-    kept: list[Batch] = []
-    contrasts = ContrastSums(
-        grid.themes, (n_emotions, cfg.n_layers, cfg.d_model), half=half, seed=seed
-    )
-    z = Moments((n_emotions, cfg.n_layers, cfg.n_heads, cfg.d_head))
-    neurons = _NeuronSums((n_emotions, cfg.n_layers, cfg.d_mlp))
+    how = _How(grid, read, last, half, half_parts, does.kept, seed)
+    parts = shards(_together(model, grid, read, memory, batch_size))
+    sums, kept = how.sums(model), list[Batch]()
+    found = in_order(engine().results(model, partial(_of_shard, how=how), parts))
+    for own, batches_kept, count in found:
+        sums.merge(own)
+        kept += batches_kept
+        if progress:
+            progress(count)
+    again = Again(model, grid, read, last, tuple(chosen for part in parts for chosen in part))
+    return Sweep(grid, grid.present, tuple(kept) if does.kept else again, does, **sums.result())
+
+
+@dataclass(frozen=True, eq=False)
+class _How:
+    """What workers need to know of a sweep."""
+
+    grid: Grid
+    read: Read
+    last: Last
+    half: bool
+    half_parts: bool
+    kept: bool
+    seed: int
+
+    def sums(self, model: Model) -> SweepSums:
+        cfg = model.cfg
+        contrasts = ContrastSums(
+            self.grid.themes, (len(self.grid.emotions), cfg.n_layers, cfg.d_model),
+            half=self.half, seed=self.seed,
+        )  # fmt: skip
+        return SweepSums(contrasts, cfg.n_heads, cfg.d_head, cfg.d_mlp)
+
+
+def _of_shard(
+    model: Model, together: tuple[tuple[int, ...], ...], *, how: _How
+) -> tuple[SweepSums, list[Batch], int]:
+    """Sums over some batches of contexts, their values if they are kept, and their prompts."""
+    sums, kept, count = how.sums(model), [], 0
+    again = Again(model, how.grid, how.read, how.last, together)
     for batch, cells, found in again.run((*_VALUES, "post")):
-        if half_parts:
+        if how.half_parts:
             batch = replace(batch, z=batch.z.half().float())
             found["post"] = found["post"].half().float()
-        contrasts.update(batch)
-        neurons.update(found["post"], cells, grid.present)
-        whole = batch.z[batch.complete]
-        z.update(whole.flatten(0, 1), torch.arange(n_emotions).repeat(len(whole)))
-        if does.kept:
-            kept.append(batch)
-        if progress:
-            progress(len(cells))
-    values = tuple(kept) if does.kept else again
-    return Sweep(
-        grid, grid.present, values, does, contrasts.result(), z.result().mean, **neurons.result()
-    )
+        sums.update(batch, found["post"], cells, how.grid.present)
+        kept += [batch] if how.kept else []
+        count += len(cells)
+    return sums, kept, count
 
 
 def _together(
@@ -270,31 +297,3 @@ def _reply_picks(width: int, written: Tensor) -> tuple[Pick, Pick]:
         return ((activation * weight).sum(1) / weight.sum(1)).cpu()
 
     return at_end, over_reply
-
-
-class _NeuronSums:
-    """Sums of neuron activations: raw, their positive part, and within complete contexts."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self._raw, self._above, self._centred = (Moments(shape) for _ in range(3))
-        self._shared = Moments((1, *shape[1:]))
-
-    def update(self, post: Tensor, cells: Tensor, present: Tensor) -> None:
-        self._raw.update(post, cells[:, 1])
-        self._above.update(post.clamp_min(0), cells[:, 1])
-        # A batch holds whole contexts, so the rows of a complete context are neighbours.
-        whole = present[cells[:, 0]].all(dim=1)
-        if not bool(whole.any()):
-            return
-        grouped = post[whole].reshape(-1, present.shape[1], *post.shape[1:])
-        middle = grouped.mean(dim=1, keepdim=True)
-        self._centred.update((grouped - middle).flatten(0, 1), cells[whole, 1])
-        self._shared.update(middle[:, 0], torch.zeros(len(middle), dtype=torch.long))
-
-    def result(self) -> dict[str, Summary]:
-        return {
-            "post": self._raw.result(),
-            "post_above_zero": self._above.result(),
-            "post_centred": self._centred.result(),
-            "post_shared": self._shared.result(),
-        }

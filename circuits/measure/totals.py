@@ -8,7 +8,7 @@ the plain prompt: a component that matters only together with others that a circ
 its rank, and one that saturates beside them gains.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +22,7 @@ from circuits.measure.importance import Importance
 from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens, make_pairs
 from circuits.measure.readouts import Projection
 from circuits.model.chat import Tokens
+from circuits.model.engine import engine, in_order
 from circuits.model.forward import Prefix, prefill_prefix
 from circuits.model.gradients import Trace, trace
 from circuits.model.protocol import Hook, Model
@@ -70,7 +71,8 @@ def total_estimates(
     """
     if not contexts:
         raise DataError("no context to estimate total effects on; give one or more")
-    found = [_of_emotion(model, contexts, importance, e, counts) for e in importance.emotion]
+    work = partial(_of_emotion, contexts=contexts, importance=importance, counts=counts)
+    found = in_order(engine().results(model, work, importance.emotion))
     heads, neurons = (torch.stack(own) for own in zip(*found, strict=True))
     return TotalEstimates(
         provenance=provenance,
@@ -142,9 +144,10 @@ class _Runs:
 
 def _of_emotion(
     model: Model,
+    emotion: str,
+    *,
     contexts: Sequence[Context],
     importance: Importance,
-    emotion: str,
     counts: tuple[int, int],
 ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer neuron"]]:
     pairs = make_pairs(model, contexts, emotion)
@@ -156,8 +159,7 @@ def _of_emotion(
     runs = _Runs(model, ids, prefix, plain, readout)
     first = runs.trace()
     change = [
-        torch.stack([first.values[site][i][:, 0] for i in range(model.cfg.n_layers)], dim=1)
-        .float().cpu() - plain[site]
+        _at_first(first.values[site]) - plain[site]
         for site in _SITES
     ]  # fmt: skip
     alone = _effects(first, change)
@@ -170,11 +172,15 @@ def _of_emotion(
 def _effects(found: Trace, change: Sequence[Tensor]) -> list[Float[Tensor, "layer component"]]:
     effects = []
     for site, own in zip(_SITES, change, strict=True):
-        layers = found.gradients[site]
-        gradient = torch.stack([layers[i][:, 0] for i in range(len(layers))], dim=1).float().cpu()
+        gradient = _at_first(found.gradients[site])
         product = gradient * own
         effects.append((product.sum(-1) if site == "z" else product).mean(0))
     return effects
+
+
+def _at_first(layers: Mapping[int, Tensor]) -> Float[Tensor, "context layer ..."]:
+    # Layers of a model that is spread over devices have theirs on several.
+    return torch.stack([layers[i][:, 0].float().cpu() for i in range(len(layers))], dim=1)
 
 
 def _keep(activation: Tensor, hook: object, *, inside: Tensor, value: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ class Prefix:
 
     def select(self, rows: Sequence[int]) -> "Prefix":
         """These rows, in this order and as often as they are named; this prefix stays as it is."""
-        cache, index = self.fork().cache, torch.tensor(rows, device=self.mask.device)
+        # On the CPU: layers of a model that is spread over devices have theirs elsewhere.
+        cache, index = self.fork().cache, torch.tensor(rows)
         if hasattr(cache, "batch_select_indices"):
             cache.batch_select_indices(index)
         else:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circuits.data.prompts import Prompt
 from circuits.model.chat import encode_prompt, encode_text
+from circuits.model.engine import engine
 from circuits.model.forward import extend, prefill_shared
 from circuits.model.generation import Progress, batches
 from circuits.model.protocol import Model
@@ -15,7 +16,6 @@ from circuits.model.protocol import Model
 __all__ = ["reply_losses"]
 
 
-@torch.no_grad()
 def reply_losses(
     model: Model,
     prompts: Sequence[Prompt],
@@ -32,19 +32,30 @@ def reply_losses(
     heads = [encode_prompt(model, prompt) for prompt in prompts]
     tails = [encode_text(model, text) for text in texts]
     losses = torch.full((len(prompts),), float("nan"))
-    for chosen in batches(heads, batch_size):
-        last, prefix = prefill_shared(model, [heads[i] for i in chosen])
-        replies = [tails[i] for i in chosen]
-        # What stands after a reply's end is never looked at from before it.
-        padded = torch.zeros(len(chosen), max(map(len, replies)), dtype=torch.long)
-        for row, reply in enumerate(replies):
-            padded[row, : len(reply)] = torch.tensor(reply, dtype=torch.long)
-        padded = padded.to(last.device)
-        logits, _ = extend(model, torch.cat([last, padded], dim=1), prefix)
-        logs = logits[:, :-1].float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
-        for row, place in enumerate(chosen):
-            if replies[row]:
-                losses[place] = -logs[row, : len(replies[row])].mean()
+    together = list(batches(heads, batch_size))
+    parts = [([heads[i] for i in chosen], [tails[i] for i in chosen]) for chosen in together]
+    for place, found in engine().results(model, _losses, parts):
+        losses[together[place]] = found
         if progress:
-            progress(len(chosen))
+            progress(len(found))
+    return losses
+
+
+@torch.no_grad()
+def _losses(
+    model: Model, part: tuple[list[list[int]], list[list[int]]]
+) -> Float[Tensor, " prompt"]:
+    heads, replies = part
+    last, prefix = prefill_shared(model, heads)
+    # What stands after a reply's end is never looked at from before it.
+    padded = torch.zeros(len(heads), max(map(len, replies)), dtype=torch.long)
+    for row, reply in enumerate(replies):
+        padded[row, : len(reply)] = torch.tensor(reply, dtype=torch.long)
+    padded = padded.to(last.device)
+    logits, _ = extend(model, torch.cat([last, padded], dim=1), prefix)
+    logs = logits[:, :-1].float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
+    losses = torch.full((len(heads),), float("nan"))
+    for row, reply in enumerate(replies):
+        if reply:
+            losses[row] = -logs[row, : len(reply)].mean()
     return losses

@@ -8,11 +8,13 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from circuits.assets import shipped
@@ -21,13 +23,41 @@ from circuits.files import digest
 from circuits.model.chat import DATE, Begin
 from circuits.model.protocol import Model, device_of, dtype_of, shape_of
 
-__all__ = ["DTYPES", "EMBEDDED", "describe_model", "load_model", "wrap_model"]
+__all__ = [
+    "DEVICE_MAPS",
+    "DTYPES",
+    "EMBEDDED",
+    "LoadedAs",
+    "describe_model",
+    "load_model",
+    "loaded_as",
+    "wrap_model",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways in which accelerate spreads a model over devices."""
 EMBEDDED = ("sev-mini", "sev-nano")
 """Names of the models that ship with the package."""
 
 _FULL_DIGEST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class LoadedAs:
+    """How a model was loaded, so that another process can load the same."""
+
+    name: str
+    revision: str | None
+    device: str | None
+    dtype: str
+    begin: Begin
+    date: str
+    device_map: str | None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of :func:`load_model`."""
+        return asdict(self)
 
 
 def load_model(
@@ -38,6 +68,7 @@ def load_model(
     dtype: str = "float32",
     begin: Begin = "one",
     date: str = DATE,
+    device_map: str | None = None,
 ) -> Model:
     """Load a Hugging Face model, by hub name or from a local folder.
 
@@ -49,9 +80,13 @@ def load_model(
         dtype: One of :data:`DTYPES`.
         begin: How prompts begin; ``one`` begin token, or as the ``tokenizer`` has it.
         date: The date given to chat templates that write one.
+        device_map: Spread the model over several devices instead: ``auto``, ``balanced``,
+            ``balanced_low_0`` or ``sequential``, as of accelerate. Its weights must all be in
+            memory.
 
     Raises:
-        ModelError: the folder is not a model, or the model is gated, missing or out of reach;
+        ModelError: the folder is not a model, a device map comes with a device or leaves weights
+            on disk, or the model is gated, missing or out of reach;
             the message says how to log in or to give a local folder.
     """
     if dtype not in DTYPES:
@@ -59,19 +94,33 @@ def load_model(
     if str(name) in EMBEDDED and not Path(name).exists():
         name = shipped(str(name))
     _check_folder(str(name))
+    _check_map(device, device_map)
     from transformer_lens.model_bridge import TransformerBridge
 
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = None if device_map else device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with _quiet():
             model = TransformerBridge.boot_transformers(
-                str(name), device=chosen, dtype=DTYPES[dtype], revision=revision
-            )
+                str(name), device=chosen, dtype=DTYPES[dtype], revision=revision,
+                device_map=device_map,
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(_why_not(str(name), error)) from error
+    _check_in_memory(model.parameters())
     model.eval()
     model.cfg.source, model.cfg.begin, model.cfg.date = str(name), begin, date
+    model.cfg.loaded_as = LoadedAs(
+        # Another process may stand in another folder, and a branch may move.
+        str(Path(name).resolve()) if Path(name).is_dir() else str(name),
+        _commit(model) or revision, torch.device(chosen).type if chosen else None, dtype, begin,
+        date, device_map,
+    )  # fmt: skip
     return model
+
+
+def loaded_as(model: Model) -> LoadedAs | None:
+    """How :func:`load_model` was asked for it; ``None`` for a model that was given in memory."""
+    return getattr(model.cfg, "loaded_as", None)
 
 
 def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Model:
@@ -104,7 +153,7 @@ def describe_model(model: Model) -> dict[str, Any]:
     """
     source = str(getattr(model.cfg, "source", getattr(model.cfg, "model_name", "unnamed")))
     wrapped = getattr(model, "original_model", None)
-    commit = getattr(getattr(wrapped, "config", None), "_commit_hash", None)
+    commit = _commit(model)
     folder = Path(source)
     return {
         "name": folder.name if folder.is_dir() else source,
@@ -117,6 +166,31 @@ def describe_model(model: Model) -> dict[str, Any]:
             getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
         ),
     }
+
+
+def _commit(model: Model) -> str | None:
+    wrapped = getattr(model, "original_model", None)
+    return getattr(getattr(wrapped, "config", None), "_commit_hash", None)
+
+
+def _check_map(device: str | None, device_map: str | None) -> None:
+    if device_map is None:
+        return
+    if device_map not in DEVICE_MAPS:
+        raise ModelError(f"device map {device_map!r} is not known; choose {', '.join(DEVICE_MAPS)}")
+    if device is not None:
+        raise ModelError(
+            f"device {device!r} and device map {device_map!r} are both given; give one of them"
+        )
+
+
+def _check_in_memory(weights: Iterable[Tensor]) -> None:
+    away = sum(weight.numel() for weight in weights if weight.is_meta)
+    if away:
+        raise ModelError(
+            f"{away:,} weights of the model do not fit into the memory of its devices and would "
+            "stay on disk, where they cannot be read; use more or larger GPUs, or --dtype bfloat16"
+        )
 
 
 def _check_folder(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Hook", "Model", "blocks_of", "device_of", "dtype_of", "shape_of"]
+__all__ = ["Hook", "Model", "blocks_of", "device_of", "dtype_of", "has_hooks", "shape_of"]
 
 Hook = tuple[str, Callable[..., Tensor | None]]
 """A hook name and a function ``(activation, hook) -> new activation, or None to leave it``."""
@@ -70,6 +70,12 @@ def blocks_of(model: Model) -> Any:
     # Both classes have them, but one of them only once it has been wrapped around a model.
     wrapped: Any = model
     return wrapped.blocks
+
+
+def has_hooks(model: Model) -> bool:
+    """Is something read or changed at a hook point just now?"""
+    wrapped: Any = model
+    return any(point.fwd_hooks for point in wrapped.hook_dict.values())
 
 
 def shape_of(model: Model) -> dict[str, int]:

@@ -5,7 +5,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
-__all__ = ["Cost", "Receipt", "charge", "charge_backward", "counted", "uncounted"]
+__all__ = [
+    "Cost",
+    "Receipt",
+    "charge",
+    "charge_backward",
+    "charge_receipt",
+    "counted",
+    "uncounted",
+]
 
 
 @dataclass
@@ -67,6 +75,13 @@ def charge_backward(rows: int, positions: int, layers: int) -> None:
     for receipt in _OPEN.get():
         receipt.backward_passes += rows
         receipt.backward_token_layers += rows * positions * layers
+
+
+def charge_receipt(receipt: Receipt) -> None:
+    """Add what was counted elsewhere, such as by a worker, to every open receipt."""
+    for own in _OPEN.get():
+        for name in _COUNTS:
+            setattr(own, name, getattr(own, name) + getattr(receipt, name))
 
 
 @dataclass(frozen=True)

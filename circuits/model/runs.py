@@ -63,7 +63,10 @@ def capture(
         layers = table.pop(site)
         for layer in range(model.cfg.n_layers):
             _check(layers.get(layer), site, layer)
-        found[site] = torch.stack([layers[i] for i in range(model.cfg.n_layers)], dim=1).float()
+        # A model that is spread over devices gives every layer's values where the layer is.
+        home = layers[0].device
+        values = [layers[i].to(home) for i in range(model.cfg.n_layers)]
+        found[site] = torch.stack(values, dim=1).float()
     return found
 
 

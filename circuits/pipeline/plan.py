@@ -80,6 +80,8 @@ class Plan:
     out: Path
     revision: str | None = None
     device: str | None = None
+    device_map: str | None = None
+    """Spread the model over several devices: ``auto``, ``balanced``, ``sequential``."""
     dtype: str = "float32"
     emotions: tuple[str, ...] = EMOTIONS
     judge: str = "lexicon"
@@ -181,6 +183,8 @@ class Plan:
                 )
         if self.dial_contexts < 0:
             raise RunError(f"--dial-contexts: {self.dial_contexts} is too few; give 0 or more")
+        if self.device and self.device_map:
+            raise RunError("--device-map: goes without --device; give one of the two")
         if not self.memory > 0:
             raise RunError(f"--memory: {self.memory} GB holds nothing; give more than 0")
         if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):

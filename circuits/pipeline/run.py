@@ -7,6 +7,7 @@ from circuits.data.judges import open_judge
 from circuits.errors import CircuitsError, RunError
 from circuits.files import write_json
 from circuits.model.receipts import counted
+from circuits.pipeline.engines import EngineName, at_work
 from circuits.pipeline.plan import STAGES, Plan, Stage
 from circuits.pipeline.stages import DOES
 from circuits.pipeline.study import Study
@@ -16,7 +17,15 @@ from circuits.provenance import versions
 __all__ = ["run"]
 
 
-def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | None = None) -> Study:
+def run(
+    plan: Plan,
+    *,
+    stages: Sequence[Stage] = STAGES,
+    reporter: Reporter | None = None,
+    engine: EngineName = "here",
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> Study:
     """Run the stages of a plan that are not done yet.
 
     A stage is done if it was finished in the same folder with the same inputs and options.
@@ -25,6 +34,9 @@ def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | No
         plan: What to do.
         stages: Which stages; a stage needs the earlier ones, now or from before.
         reporter: Shows progress; silent by default.
+        engine: Who does the work; the results are the same.
+        workers: How many workers; see :func:`~circuits.pipeline.engines.at_work`.
+        ray_address: A Ray cluster to join.
 
     Raises:
         RunError: a stage is unknown, or needs one that has not run.
@@ -38,9 +50,10 @@ def run(plan: Plan, *, stages: Sequence[Stage] = STAGES, reporter: Reporter | No
     work = Run(plan, study, reporter or Silent())
     # Replies that are given need no asking for: the two stages only take them over.
     wanted = {*stages, "replies", "judgements"} if plan.accepted else {*stages}
-    for stage in STAGES:
-        if stage in wanted and not study.finished(stage, plan.key(stage)):
-            _do(work, stage)
+    with at_work(engine, workers, ray_address):
+        for stage in STAGES:
+            if stage in wanted and not study.finished(stage, plan.key(stage)):
+                _do(work, stage)
     return study
 
 

@@ -13,9 +13,8 @@ from circuits.graph.assemble import Measurements, assemble
 from circuits.measure.direct import direct_effects
 from circuits.measure.directions import emotion_directions, stable_layers
 from circuits.measure.expression import accuracy_stats
-from circuits.measure.generality import GeneralityLook
-from circuits.measure.heads import HeadLook
 from circuits.measure.importance import sublayer_importance
+from circuits.measure.looks import look_again
 from circuits.measure.means import component_means, differences
 from circuits.measure.neurons import neuron_effects
 from circuits.measure.totals import total_estimates
@@ -67,14 +66,11 @@ def effects(run: Run) -> None:
     """Effects of heads and neurons, their means, and how far directions generalise."""
     found, folder = run.study.directions, run.study.folder / "effects"
     provenance = found.provenance.child(head_readout=run.plan.head_readout)
-    # Both look at the same values, so that they are made again once at most.
-    heads = HeadLook(run.model, run.sweep, found, readout=run.plan.head_readout)
-    general = GeneralityLook(run.sweep, seed=run.plan.seed)
+    swept, plan = run.sweep, run.plan
     with run.reporter.task("effects of heads", len(run.grid.cells)) as done:
-        for batch in run.sweep.values:
-            heads.update(batch)
-            general.update(batch)
-            done(int(batch.present.sum()))
+        heads, general = look_again(
+            run.model, swept, found, readout=plan.head_readout, seed=plan.seed, progress=done
+        )
     heads.result(provenance).save(folder / "heads")
     general.result(found.provenance.child(seed=run.plan.seed)).save(run.study.folder / "generality")
     neuron_effects(run.model, run.sweep, found, provenance).save(folder / "neurons")

@@ -178,7 +178,7 @@ class Run:
         with self.reporter.task("load the model", 1) as done:
             model = load_model(
                 plan.model, revision=plan.revision, device=plan.device, dtype=dtype,
-                begin=plan.begin, date=plan.date,
+                begin=plan.begin, date=plan.date, device_map=plan.device_map,
             )  # fmt: skip
             done(1)
         return model

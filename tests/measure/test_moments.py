@@ -95,3 +95,33 @@ def test_a_result_stays_as_it_was_when_more_rows_come():
     moments.update(torch.tensor([[9.0]]), torch.tensor([0]))
     assert (before.mean.item(), before.count.item()) == (1.0, 1)
     assert (moments.result().mean.item(), moments.result().count.item()) == (5.0, 2)
+
+
+@quick
+@given(seeds, st.integers(1, 30), st.integers(1, 6), st.floats(-1e4, 1e4))
+def test_parts_merged_in_any_order_are_one_pass(seed, n, n_parts, offset):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(n, 2, 3, generator=generator, dtype=torch.float64) + offset
+    groups = torch.randint(0, 3, (n,), generator=generator)
+    parts = torch.randint(0, n_parts, (n,), generator=generator)
+    merged = Moments((3, 2, 3))
+    for part in torch.randperm(n_parts, generator=generator).tolist():
+        own = Moments((3, 2, 3))
+        own.update(values[parts == part], groups[parts == part])
+        merged.merge(own)
+    whole, found = batched(values, groups, 3, []), merged.result()
+    assert torch.equal(found.count, whole.count)
+    torch.testing.assert_close(found.mean, whole.mean, equal_nan=True)
+    torch.testing.assert_close(found.stderr, whole.stderr, equal_nan=True, rtol=1e-5, atol=1e-7)
+
+
+def test_merging_with_what_has_seen_nothing_changes_no_bit():
+    moments = Moments((2, 3))
+    moments.update(torch.rand(5, 3), torch.tensor([0, 0, 1, 1, 1]))
+    before = moments.result()
+    moments.merge(Moments((2, 3)))
+    other = Moments((2, 3))
+    other.merge(moments)
+    for found in (moments.result(), other.result()):
+        assert torch.equal(found.mean, before.mean)
+        assert torch.equal(found.stderr, before.stderr)

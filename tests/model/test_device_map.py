@@ -1,0 +1,84 @@
+"""Models spread over devices; on a CPU every map puts all on one device."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from circuits.data.prompts import asked_prompts, plain_prompts
+from circuits.errors import ModelError, RunError
+from circuits.model import loading
+from circuits.model.chat import encode_prompt, pad_left
+from circuits.model.edits import Add, edited
+from circuits.model.generation import elicit
+from circuits.model.loading import load_model, loaded_as
+from circuits.model.protocol import device_of
+from circuits.model.runs import capture
+
+
+def read(model, contexts):
+    rows = [encode_prompt(model, prompt) for prompt in plain_prompts(contexts[:4])]
+    return capture(model, pad_left(rows, device_of(model)), {"resid_post": lambda x: x[:, -1]})
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced"])
+def test_a_mapped_model_gives_the_same_numbers(mini, contexts, device_map):
+    mapped = load_model("sev-mini", device_map=device_map)
+    if device_of(mapped).type == "cpu":
+        assert torch.equal(read(mapped, contexts)["resid_post"], read(mini, contexts)["resid_post"])
+    prompts = asked_prompts(contexts[:1])
+    own, plainly = (elicit(model, prompts, max_new_tokens=12) for model in (mapped, mini))
+    assert [reply.text for reply in own] == [reply.text for reply in plainly]
+    loaded = loaded_as(mapped)
+    assert loaded is not None
+    assert loaded.device_map == device_map
+    assert loaded.arguments()["device"] is None
+
+
+@pytest.mark.gpu
+def test_a_model_split_over_gpus_gives_the_same_numbers(contexts):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    mapped, whole = load_model("sev-mini", device_map="balanced"), load_model("sev-mini")
+    assert len({weight.device for weight in mapped.parameters()}) > 1
+    for one, other in ((mapped, whole),):
+        torch.testing.assert_close(
+            read(one, contexts)["resid_post"].cpu(), read(other, contexts)["resid_post"].cpu()
+        )
+    push = Add("resid_post", mapped.cfg.n_layers - 1, torch.ones(mapped.cfg.d_model))
+    with edited(mapped, [push]), edited(whole, [push]):
+        torch.testing.assert_close(
+            read(mapped, contexts)["resid_post"].cpu(), read(whole, contexts)["resid_post"].cpu()
+        )
+    prompts = asked_prompts(contexts[:1])
+    own, plainly = (elicit(model, prompts, max_new_tokens=12) for model in (mapped, whole))
+    assert [reply.text for reply in own] == [reply.text for reply in plainly]
+
+
+def test_an_unknown_map_is_refused():
+    with pytest.raises(ModelError, match="^device map 'scattered' is not known; choose auto, bal"):
+        load_model("sev-mini", device_map="scattered")
+
+
+def test_a_map_and_a_device_are_not_given_together():
+    with pytest.raises(ModelError, match="^device 'cpu' and device map 'auto' are both given"):
+        load_model("sev-mini", device="cpu", device_map="auto")
+
+
+def test_weights_that_would_stay_on_disk_are_refused(mini):
+    away = torch.empty(3, 4, device="meta")
+    with pytest.raises(ModelError, match="^12 weights of the model do not fit into the memory"):
+        loading._check_in_memory([*mini.parameters(), away])
+    loading._check_in_memory(mini.parameters())
+
+
+def test_a_plan_with_a_device_and_a_map_is_refused(tmp_path):
+    from circuits.assets import shipped
+    from circuits.pipeline import Plan
+
+    plan = Plan(
+        model="sev-mini", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
+        out=tmp_path / "run", device_map="auto",
+    )  # fmt: skip
+    with pytest.raises(RunError, match="^--device-map: goes without --device"):
+        replace(plan, device="cpu")

@@ -1,0 +1,177 @@
+"""Any number of workers, and one process, give the same records."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from circuits.assets import shipped
+from circuits.data.prompts import asked_prompts
+from circuits.data.replies import Reply
+from circuits.measure.directions import emotion_directions
+from circuits.measure.importance import sublayer_importance
+from circuits.measure.looks import look_again
+from circuits.measure.sweep import arrange, sweep
+from circuits.measure.totals import total_estimates
+from circuits.model import engine as engines
+from circuits.model.engine import working_on
+from circuits.model.generation import elicit
+from circuits.model.ray_engine import on_ray
+from circuits.names import EMOTIONS
+from circuits.pipeline import Plan, run
+from circuits.provenance import Provenance
+
+CLOSE = 1e-6
+
+
+class Shuffled:
+    """Does the parts here, in another order, and hands results back in a third."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def results(self, model, work, parts):
+        drawn = random.Random(self.seed)
+        found = [(place, work(model, part)) for place, part in enumerate(parts)]
+        drawn.shuffle(found)
+        return iter(found)
+
+
+def grid_of(contexts):
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    return arrange([r for i, r in enumerate(replies) if i != 3], EMOTIONS)
+
+
+def measured(model, contexts):
+    """Records of every kind of sum, and replies."""
+    contexts = contexts[::2]
+    grid, blank = grid_of(contexts), Provenance()
+    swept = sweep(model, grid, batch_size=6, memory=1e-4)
+    assert not swept.keeping.kept
+    directions = emotion_directions(swept, blank)
+    heads, general = look_again(model, swept, directions)
+    importance, plain = sublayer_importance(
+        model, grid, directions, blank, stable=(1, 2), doses=(0.1,), n_random=2
+    )
+    totals = total_estimates(model, contexts[:2], importance, (4, 8), blank)
+    records = (directions, heads.result(blank), general.result(blank), importance, plain, totals)
+    found = {
+        f"{type(record).__name__}.{name}": getattr(record, name)
+        for record in records
+        for name in record.axes
+    }
+    found["neurons"] = swept.post_centred.mean
+    said = elicit(model, asked_prompts(contexts[:2]), batch_size=4, max_new_tokens=12)
+    return found, [reply.text for reply in said]
+
+
+@pytest.fixture(scope="module")
+def here(mini, contexts):
+    return measured(mini, contexts)
+
+
+def same_bits(one, other):
+    return all(
+        torch.equal(one[name].nan_to_num(7e7), other[name].nan_to_num(7e7)) for name in one
+    ) and set(one) == set(other)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_order_in_which_parts_are_ready_changes_no_bit(mini, contexts, here, seed):
+    with working_on(Shuffled(seed)):
+        found, said = measured(mini, contexts)
+    assert same_bits(found, here[0])
+    assert said == here[1]
+
+
+def test_the_number_of_shards_changes_nothing_that_counts(mini, contexts, here, monkeypatch):
+    monkeypatch.setattr(engines, "SHARDS", 2)
+    found, _ = measured(mini, contexts)
+    for name, tensor in here[0].items():
+        torch.testing.assert_close(
+            found[name], tensor, atol=1e-5, rtol=1e-5, equal_nan=True, msg=name
+        )
+
+
+@pytest.mark.trial("workers", "every kind of measurement on {count} Ray workers")
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_workers_gives_the_numbers_of_one_process(mini, contexts, here, count, trial):
+    with on_ray(count):
+        found, said = measured(mini, contexts)
+    for name, tensor in here[0].items():
+        torch.testing.assert_close(
+            found[name], tensor, atol=CLOSE, rtol=CLOSE, equal_nan=True, msg=name
+        )
+    assert said == here[1]
+    assert same_bits(found, here[0])
+    trial(outcome="byte-equal to one process")
+
+
+def brief(out):
+    return Plan(
+        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
+        test=shipped("sev/test.jsonl"), out=out, emotions=EMOTIONS[:3], scenarios=6,
+        dev_scenarios=2, test_scenarios=2,
+        score_contexts=2, draws=5, methods=("steer_plain", "circuit"), tuning="brief",
+        dial_contexts=0, ablation_draws=1, memory=1e-3, max_new_tokens=40,
+    )  # fmt: skip
+
+
+def differences(one, other, place=""):
+    """Where two JSON values are apart by more than rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        if set(one) != set(other):
+            return [f"{place}: keys"]
+        return [d for key in one for d in differences(one[key], other[key], f"{place}/{key}")]
+    if isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            return [f"{place}: length"]
+        return [
+            d for i, (a, b) in enumerate(zip(one, other, strict=True))
+            for d in differences(a, b, f"{place}/{i}")
+        ]  # fmt: skip
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        equal = math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
+        return [] if equal else [f"{place}: {one} {other}"]
+    return [] if one == other else [f"{place}: {one!r} {other!r}"]
+
+
+def read(path: Path):
+    if path.name == "run.json":
+        log = json.loads(path.read_text())
+        for stage in log["stages"].values():
+            stage.pop("seconds", None)
+        return {**log, "plan": {**log["plan"], "out": ""}}
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.trial("workers", "a whole run on 2 Ray workers, every record compared")
+def test_a_whole_run_on_workers_is_the_run_of_one_process(tmp_path, trial):
+    one = run(brief(tmp_path / "one")).folder
+    other = run(brief(tmp_path / "other"), engine="ray", workers=2).folder
+    names = sorted(str(p.relative_to(one)) for p in one.rglob("*") if p.is_file())
+    assert names == sorted(str(p.relative_to(other)) for p in other.rglob("*") if p.is_file())
+    apart = []
+    compared = 0
+    for name in names:
+        a, b = one / name, other / name
+        if a.suffix == ".safetensors":
+            left, right = load_file(a), load_file(b)
+            compared += 1
+            for key, tensor in left.items():
+                torch.testing.assert_close(
+                    tensor, right[key], atol=CLOSE, rtol=CLOSE, equal_nan=True, msg=name + key
+                )
+        elif a.suffix in (".json", ".jsonl") and "timings" not in name:
+            compared += 1
+            apart += differences(read(a), read(b), name)
+    assert apart == []
+    assert compared > 20
+    trial(outcome="every record within 1e-6 of one process")

@@ -1,0 +1,45 @@
+"""The computed part of docs/scaling.md is what the script computes, and its counts are real."""
+
+import pytest
+from benchmarks import scaling
+
+from circuits.data.prompts import asked_prompts, plain_prompts
+from circuits.data.replies import Reply
+from circuits.measure.directions import emotion_directions
+from circuits.measure.importance import sublayer_importance
+from circuits.measure.sweep import arrange, sweep
+from circuits.model.chat import encode_prompt
+from circuits.model.protocol import shape_of
+from circuits.model.receipts import counted
+from circuits.names import EMOTIONS
+from circuits.provenance import Provenance
+
+
+def test_the_page_is_what_the_script_computes():
+    text = scaling.PAGE.read_text(encoding="utf-8")
+    found = text.split(scaling.BEGIN)[1].split(scaling.END)[0].strip()
+    assert found == scaling.computed().strip(), "run python tests/benchmarks/scaling.py"
+
+
+@pytest.fixture(scope="module")
+def one_context(mini, contexts):
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts[:1])]
+    return arrange(replies, EMOTIONS)
+
+
+def test_the_counts_of_the_page_are_those_of_receipts(mini, contexts, one_context):
+    shape = shape_of(mini)
+    asked = max(len(encode_prompt(mini, prompt)) for prompt in asked_prompts(contexts[:1]))
+    plain = len(encode_prompt(mini, plain_prompts(contexts[:1])[0]))
+    size = scaling.Size(
+        "sev-mini", shape["n_layers"], shape["d_model"], shape["n_heads"], shape["n_heads"],
+        shape["d_head"], shape["d_mlp"], 0, asked=asked, plain=plain,
+    )  # fmt: skip
+    expected = scaling.token_layers(size, 1)
+    with counted() as read:
+        swept = sweep(mini, one_context)
+    assert read.token_layers == expected["read activations"]
+    directions = emotion_directions(swept, Provenance())
+    with counted() as injected:
+        sublayer_importance(mini, one_context, directions, Provenance(), stable=(1,))
+    assert injected.token_layers == expected["inject doses"]
