@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from circuits.assets import shipped
+from circuits.cli.anywhere import ANYWHERE, Debug, Trust, allowed
 from circuits.cli.console import ERRORS, Bars
 from circuits.cli.control import control
 from circuits.cli.neurons import neurons
@@ -73,11 +74,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
 
 @app.callback()
-def options(debug: Debug = False) -> None:
+def options(debug: Debug = False, trust: Trust = False) -> None:
     """Find, measure, export and use the circuits by which language models express emotion."""
 
 
@@ -145,10 +144,11 @@ def run_command(
     A stage that was finished in the same folder with the same inputs is not run again.
     """
     from circuits.pipeline import PRESETS, Plan, run
+    from circuits.pipeline.trust import trusted
 
     plan = Plan(
         model=model, revision=revision, device=device, device_map=device_map, dtype=dtype,
-        out=out, judge=judge,
+        out=out, judge=judge, trust_remote_code=trusted(),
         data=data or shipped("sev/train.jsonl"), test=test or shipped("sev/test.jsonl"),
         hard=None if test else shipped("sev/hard.jsonl"),  # own scenarios come without harder ones
         emotions=words(emotions), scenarios=scenarios, dev_scenarios=dev_scenarios, read=read,
@@ -204,7 +204,10 @@ def export(
 )
 def import_command(
     folder: Annotated[
-        Path, typer.Argument(help="The authors' output folder of a model, or one above it.")
+        Path,
+        typer.Argument(
+            help="The authors' outputs: a model's folder, one above it, or a .zip or .tar.gz."
+        ),
     ],
     out: Out,
 ) -> None:
@@ -281,14 +284,13 @@ def main() -> None:
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
     # said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    debug = "--debug" in sys.argv
-    if debug:
-        # Accepted before and after the command's name.
-        sys.argv = [sys.argv[0], *(word for word in sys.argv[1:] if word != "--debug")]
+    given = [word for word in ANYWHERE if word in sys.argv]
+    sys.argv = [sys.argv[0], *given, *(word for word in sys.argv[1:] if word not in given)]
     try:
-        app()
+        with allowed(given):
+            app()
     except CircuitsError as error:
-        if debug:
+        if "--debug" in given:
             raise
         ERRORS.print(f"error: {' '.join(str(error).split())}", markup=False, highlight=False)
         raise SystemExit(2) from error

@@ -1,6 +1,7 @@
 """What the command line shows: progress bars, tables, one-line errors."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,41 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from circuits.model.generation import Progress as Finished
     from circuits.model.receipts import Cost
 
-__all__ = ["ERRORS", "OUT", "Bars", "accuracy_table", "circuit_table", "cost_table"]
+__all__ = ["ERRORS", "OUT", "Bars", "accuracy_table", "circuit_table", "cost_table", "visible"]
+
+# Control characters but for line feed and tab, and those that turn the direction of writing.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""The text with its control characters spelled out.
+
+    >>> print(visible("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class _Plain(Console):
+    """Shows texts as they are: no markup in them, nothing that a terminal would obey."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What a text looks like."""
+        return super().render_str(visible(text), **options)
+
 
 _WIDTH = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else None
-OUT = Console(width=_WIDTH, soft_wrap=False)
-ERRORS = Console(stderr=True, width=_WIDTH, soft_wrap=True)
+OUT = _Plain(width=_WIDTH, soft_wrap=False)
+ERRORS = _Plain(stderr=True, width=_WIDTH, soft_wrap=True)
 
 
 class Bars:
@@ -37,14 +63,14 @@ class Bars:
         """Show a bar while the work goes on; ``total`` 0 means that it is not known."""
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description:<30}"),
+            TextColumn("{task.description:<30}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=ERRORS) as bars:
-            task = bars.add_task(what, total=total or None)
+            task = bars.add_task(visible(what), total=total or None)
 
             def finished(count: int) -> None:
                 bars.advance(task, count)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuits.assets import shipped
-from circuits.cli.console import OUT, accuracy_table, circuit_table
+from circuits.cli.console import OUT, accuracy_table, circuit_table, visible
 from circuits.cli.scores import score_table
 
 __all__ = ["model_card", "show_run"]
@@ -25,7 +25,7 @@ def model_card(
     card = (model or shipped("sev-mini")) / "README.md"
     if not card.is_file():
         raise ModelError(f"there is no model card {card}; give the folder of a model")
-    OUT.print(Markdown(card.read_text(encoding="utf-8")))
+    OUT.print(Markdown(visible(card.read_text(encoding="utf-8"))))
 
 
 def show_run(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Files of labelled texts: JSON lines, TSV and CSV; and the two sets that the package ships.
 
-The format is told by the suffix. TSV and CSV have a head line, and fields may be quoted.
+The format is told by the suffix. TSV and CSV have a head line, and fields may be quoted; a text
+that would start a formula has an apostrophe in front there (:mod:`circuits.formulas`).
 """
 
 import csv
@@ -16,6 +17,7 @@ from circuits.data.prompts import DEVICE_REQUEST, EMOTION_REQUEST
 from circuits.data.texts import SPLITS, LabelledSet, LabelledText, Split, Texts
 from circuits.errors import DataError
 from circuits.files import read_json_lines, read_text, write_json_lines, write_text
+from circuits.formulas import guarded, unguarded
 from circuits.names import DEVICES, EMOTIONS, LITERAL
 
 __all__ = ["embedded_set", "read_texts", "split_texts", "write_texts"]
@@ -98,7 +100,7 @@ def write_texts(path: Path | str, texts: Texts) -> None:
         buffer, names, delimiter=_DELIMITERS[_format(path)], lineterminator="\n"
     )
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: guarded(cell or "") for name, cell in row.items()} for row in rows)
     write_text(path, buffer.getvalue())
 
 
@@ -196,7 +198,7 @@ def _table(path: Path, delimiter: str) -> Iterator[Row]:
                     f"{path}, line {start}: expected {len(head)} fields ({', '.join(head)}), "
                     f"found {len(fields)}"
                 )
-            yield start, dict(zip(head, fields, strict=True))
+            yield start, dict(zip(head, map(unguarded, fields), strict=True))
     except csv.Error as error:
         raise DataError(f"{path}, line {number}: not a table ({error}); check quotes") from error
 

@@ -7,18 +7,17 @@ from io import StringIO
 from typing import Any
 
 from circuits.export.node_link import plain_values
+from circuits.formulas import guarded
 from circuits.graph.circuit import Circuit, Edge, Node
 
 __all__ = ["edges_csv", "nodes_csv"]
-
-# Spreadsheets run a cell that starts with one of these; so do some with the full-width forms.
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 def nodes_csv(circuit: Circuit) -> str:
     """The nodes as CSV; a cell is empty where nothing was measured.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front
+    (:mod:`circuits.formulas`).
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
@@ -29,7 +28,8 @@ def nodes_csv(circuit: Circuit) -> str:
 def edges_csv(circuit: Circuit) -> str:
     """The edges as CSV; a residual edge has an empty weight.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front
+    (:mod:`circuits.formulas`).
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
@@ -46,9 +46,5 @@ def _csv(circuit: Circuit, part: str, columns: list[str]) -> str:
     table.writerow(["emotion", *columns])
     for row in rows:
         cells = [circuit.emotion, *(row.get(column) for column in columns)]
-        table.writerow([_text(cell) if isinstance(cell, str) else cell for cell in cells])
+        table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
     return file.getvalue()
-
-
-def _text(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell

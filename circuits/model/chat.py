@@ -82,7 +82,9 @@ def encode_prompt(model: Model, prompt: Prompt | Question) -> list[int]:
     """
     tokenizer = _tokenizer(model)
     if getattr(model.cfg, "begin", "one") == "tokenizer":
-        return list(_as_saved(str(model.cfg.source))(render(model, prompt))["input_ids"])
+        trusted = bool(getattr(model.cfg, "trust_remote_code", False))
+        saved = _as_saved(str(model.cfg.source), trusted)
+        return list(saved(render(model, prompt))["input_ids"])
     ids = list(tokenizer(render(model, prompt), add_special_tokens=False)["input_ids"])
     begin = tokenizer.bos_token_id
     if begin is None:
@@ -123,11 +125,11 @@ def stop_tokens(model: Model) -> tuple[int, ...]:
 
 
 @cache
-def _as_saved(source: str) -> Any:
+def _as_saved(source: str, trusted: bool) -> Any:
     # TransformerLens loads tokenizers with a begin token switched on, whatever was saved.
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(source)
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=trusted)
 
 
 def _tokenizer(model: Model) -> Any:

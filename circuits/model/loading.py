@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class LoadedAs:
     begin: Begin
     date: str
     device_map: str | None
+    trust_remote_code: bool
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of :func:`load_model`."""
@@ -69,6 +71,7 @@ def load_model(
     begin: Begin = "one",
     date: str = DATE,
     device_map: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Model:
     """Load a Hugging Face model, by hub name or from a local folder.
 
@@ -83,11 +86,13 @@ def load_model(
         device_map: Spread the model over several devices instead: ``auto``, ``balanced``,
             ``balanced_low_0`` or ``sequential``, as of accelerate. Its weights must all be in
             memory.
+        trust_remote_code: Run code that comes with the model, where it needs any.
 
     Raises:
         ModelError: the folder is not a model, a device map comes with a device or leaves weights
-            on disk, or the model is gated, missing or out of reach;
-            the message says how to log in or to give a local folder.
+            on disk, or the model is gated, missing or out of reach; the message says how to log
+            in or to give a local folder. Or the model needs code of its own, or its weights are
+            a pickle that names more than tensors; nothing of either was run.
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
@@ -102,9 +107,9 @@ def load_model(
         with _quiet():
             model = TransformerBridge.boot_transformers(
                 str(name), device=chosen, dtype=DTYPES[dtype], revision=revision,
-                device_map=device_map,
+                device_map=device_map, trust_remote_code=trust_remote_code,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, UnpicklingError) as error:
         raise ModelError(_why_not(str(name), error)) from error
     _check_in_memory(model.parameters())
     model.eval()
@@ -113,7 +118,7 @@ def load_model(
         # Another process may stand in another folder, and a branch may move.
         str(Path(name).resolve()) if Path(name).is_dir() else str(name),
         _commit(model) or revision, torch.device(chosen).type if chosen else None, dtype, begin,
-        date, device_map,
+        date, device_map, trust_remote_code,
     )  # fmt: skip
     return model
 
@@ -208,6 +213,17 @@ def _check_folder(name: str) -> None:
 
 def _why_not(name: str, error: Exception) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, UnpicklingError):
+        # What torch says ends in advice to open the file without the check.
+        return (
+            f"the weights of {name} are a pickle that names more than tensors, or a damaged one; "
+            "nothing of it was run. Take the model's safetensors files"
+        )
+    if "trust_remote_code" in text:
+        return (
+            f"{name} needs {_own_code(Path(name))}, which is not run unless it is asked for. Read "
+            "it; then give --trust-remote-code, or trust_remote_code=True in Python"
+        )
     local = "or give a local folder that holds the model"
     if "gated" in text or "401" in text or "403" in text:
         return (
@@ -225,6 +241,18 @@ def _why_not(name: str, error: Exception) -> str:
             f"`hf auth login` if it is private, {local}"
         )
     return f"{name} cannot be loaded: {text[:300]}"
+
+
+def _own_code(folder: Path) -> str:
+    """The code that the files of a model folder name, as far as it is here."""
+    named: set[str] = set()
+    for name in ("config.json", "tokenizer_config.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map", {})
+            listed = found.values() if isinstance(found, dict) else (found,)
+            for own in listed:
+                named |= {str(part) for part in (own if isinstance(own, list) else [own]) if part}
+    return f"code of its own ({', '.join(sorted(named))})" if named else "code of its own"
 
 
 def _folder_digest(folder: Path) -> str:

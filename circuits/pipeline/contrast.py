@@ -10,6 +10,7 @@ from circuits.data import sev
 from circuits.data.replies import Judged, read_methods
 from circuits.data.words import emotion_words
 from circuits.errors import RunError
+from circuits.export.formats import file_stem
 from circuits.measure.pairs import Pair, make_pairs
 from circuits.measure.readouts import LogitDifference, Projection, Readout, ReplyLikelihood
 from circuits.model.chat import encode_text
@@ -49,6 +50,11 @@ class Contrast:
     def name(self) -> str:
         """``anger-plain``."""
         return f"{self.emotion}-{self.other}"
+
+    @property
+    def file_stem(self) -> str:
+        """The same as the name of a folder, whatever the emotions are called."""
+        return f"{file_stem(self.emotion)}-{file_stem(self.other)}"
 
     @cached_property
     def model(self) -> Model:

@@ -15,6 +15,7 @@ from circuits.names import neuron_name
 from circuits.pipeline.neuron_plan import EMBEDDED, NeuronPlan, open_set
 from circuits.pipeline.neurons import SetStudy
 from circuits.pipeline.study import Study
+from circuits.pipeline.trust import trusted
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.report.neuron_results import SetResults
 from circuits.report.neurons import NeuronPage, write_neuron_page
@@ -96,7 +97,10 @@ def _models(
                 "their results be; give one of the folders another name"
             )
     for place, (name, source) in enumerate(sources.items()):
-        yield name, own.model if own is not None and place == 0 else load_model(source)
+        if own is not None and place == 0:
+            yield name, own.model
+        else:
+            yield name, load_model(source, trust_remote_code=trusted())
 
 
 def _source(model: str) -> Path:

@@ -49,7 +49,7 @@ def patch_run(
     stream, heads = _sorted(sites)
     model, pairs, measure = contrast.model, contrast.pairs, contrast.readout(readout)
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
-    folder = contrast.study.folder / "patching" / contrast.name
+    folder = contrast.study.folder / "patching" / contrast.file_stem
     with counted() as receipt:
         if stream:
             patch_sites(model, pairs, measure, provenance, sites=stream, by=by, mode=mode).save(

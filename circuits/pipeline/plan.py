@@ -83,6 +83,8 @@ class Plan:
     device_map: str | None = None
     """Spread the model over several devices: ``auto``, ``balanced``, ``sequential``."""
     dtype: str = "float32"
+    trust_remote_code: bool = False
+    """Run code that comes with the model, where it needs any."""
     emotions: tuple[str, ...] = EMOTIONS
     judge: str = "lexicon"
     scenarios: int | None = None

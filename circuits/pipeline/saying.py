@@ -33,6 +33,7 @@ from circuits.names import VALENCES
 from circuits.pipeline.control import circuit_tools, written_how
 from circuits.pipeline.plan import CONTROL_BUDGET
 from circuits.pipeline.study import Study
+from circuits.pipeline.trust import trusted
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.provenance import Provenance, versions
 
@@ -118,7 +119,7 @@ def voice_of_files(
     named = model or origins[paths[0]].model.get("name")
     if not named:
         raise RunError(f"{paths[0]} does not say which model it is of; give --model")
-    loaded = load_model(str(named))
+    loaded = load_model(str(named), trust_remote_code=trusted())
     found: list[tuple[Path, str, Sequence[Add]]] = []
     for path in paths:
         _check(path, origins[path], loaded)

@@ -24,6 +24,7 @@ from circuits.model.protocol import Model
 from circuits.names import VALENCES
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.study import Study
+from circuits.pipeline.trust import trusted
 from circuits.provenance import Provenance, versions
 
 __all__ = ["Reporter", "Run", "Silent", "plan_of"]
@@ -179,6 +180,7 @@ class Run:
             model = load_model(
                 plan.model, revision=plan.revision, device=plan.device, dtype=dtype,
                 begin=plan.begin, date=plan.date, device_map=plan.device_map,
+                trust_remote_code=plan.trust_remote_code,
             )  # fmt: skip
             done(1)
         return model
@@ -186,6 +188,9 @@ class Run:
 
 def plan_of(study: Study) -> Plan:
     """What a finished run was asked to do.
+
+    Whether code of the model's own may run is no matter of the folder, which may be from
+    anybody: only :func:`~circuits.pipeline.trust.trusting` allows it.
 
     Raises:
         RunError: the folder holds imported results, which name no model; or the plan is of another
@@ -196,4 +201,4 @@ def plan_of(study: Study) -> Plan:
         raise RunError(
             f"{study.folder} holds imported results, without a model; this needs a run of its own"
         )
-    return Plan.from_json({**values, "out": study.folder})
+    return Plan.from_json({**values, "out": study.folder, "trust_remote_code": trusted()})

@@ -13,6 +13,7 @@ from circuits.model.receipts import Receipt
 from circuits.names import EMOTIONS
 from circuits.provenance import Provenance, versions
 from circuits.published.allocation import Settings
+from circuits.published.archives import unpacked
 from circuits.published.assembling import Assembled, assemble_published
 from circuits.published.codecs import read_folder
 from circuits.published.contents import Contents, Entry
@@ -56,6 +57,7 @@ _KINDS = {
 def import_folder(folder: Path, run: Path) -> Contents:
     """Read a published folder and keep it as a run folder.
 
+    ``folder`` may be an archive (``.zip``, ``.tar``, ``.tar.gz``), which is unpacked for a while.
     Records lie in ``published/``; labels and circuits also where a run has them.
 
     Raises:
@@ -63,8 +65,8 @@ def import_folder(folder: Path, run: Path) -> Contents:
         DataError: what :func:`~circuits.published.codecs.read_folder` refuses.
     """
     started = time.perf_counter()
-    with written_whole(run) as temporary:
-        contents = read_folder(folder)
+    with written_whole(run) as temporary, unpacked(folder) as home:
+        contents = read_folder(home)
         for emotion in EMOTIONS:
             if contents.has_weights(emotion):
                 contents.weights(emotion)  # refuses tables that disagree

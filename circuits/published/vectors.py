@@ -112,9 +112,17 @@ def read_differences(
 
 
 def write_differences(record: DifferenceVectors, folder: Path) -> None:
-    """Write one file per layer, named as they were."""
-    for layer, vector in zip(record.layer, record.value, strict=True):
-        _save(vector, folder / f"{record.stem}{layer}.npy")
+    """Write one file per layer, named as they were.
+
+    Raises:
+        DataError: the record names files in another way than the two that are published.
+    """
+    names = [f"{record.stem}{layer}.npy" for layer in record.layer]
+    odd = [name for name in names if not _LAYER.fullmatch(name)]
+    if odd:
+        raise DataError(f"{folder}: {odd[0]!r} is no file of a layer, such as L0.npy; import again")
+    for name, vector in zip(names, record.value, strict=True):
+        _save(vector, folder / name)
 
 
 def read_reference(path: Path, provenance: Provenance, emotion: str) -> ReferenceDirection:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pickle import UnpicklingError
 from typing import Any, Final
 
 from circuits.data.judges.classifier_labels import emotion_of_labels
@@ -155,11 +156,17 @@ def _load(model_id: str) -> tuple[Any, Any]:
     except ImportError as error:
         raise JudgeError("a classifier judge needs transformers; install it") from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_id)
+        # Unsaid, transformers would ask on a terminal whether to run a model's own code.
+        tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            model_id, output_loading_info=True
+            model_id, output_loading_info=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:
+        if isinstance(error, UnpicklingError) or "trust_remote_code" in str(error):
+            raise JudgeError(
+                f"the classifier {model_id!r} needs code of its own, or its weights are a pickle "
+                "that names more than tensors; a judge runs neither. Use another one."
+            ) from error
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise JudgeError(
             f"the classifier {model_id!r} cannot be loaded ({first_line[:200]}). Check the name; "

@@ -60,7 +60,8 @@ class HttpJudge:
         except ValueError:
             raise JudgeError("the judge's base URL is malformed; write https://HOST/v1") from None
         # The address is written into every judgement file, so it must not hold a password.
-        if "@" in parts.netloc or parts.query or parts.fragment:
+        # A password with a slash in it puts its "@" into the path.
+        if "@" in self.base_url or parts.query or parts.fragment:
             raise JudgeError(
                 "the judge's base URL holds a user, a query or a fragment; write https://HOST/v1 "
                 f"and put the key into the environment variable {self.key_variable}"

@@ -1,0 +1,91 @@
+"""The package as it is shipped: built once, installed apart from the checkout."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """A folder with ``sdist``, ``wheel`` (of the sdist) and ``direct`` (of the tree)."""
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("needs hatchling; install the extra dev")
+    out = tmp_path_factory.mktemp("dist")
+    source = out / "source"
+    leave = shutil.ignore_patterns(
+        ".git", ".venv", "runs", "dist", "__pycache__", ".pytest_cache", ".hypothesis"
+    )
+    shutil.copytree(ROOT, source, ignore=leave)  # a build must not write into the checkout
+    made("--sdist", "--outdir", out / "sdist", source)
+    (archive,) = (out / "sdist").glob("*.tar.gz")
+    shutil.unpack_archive(archive, out / "unpacked", filter="data")
+    made("--wheel", "--outdir", out / "wheel", next((out / "unpacked").iterdir()))
+    made("--wheel", "--outdir", out / "direct", source)
+    return out
+
+
+def made(*words: object) -> None:
+    """Build without network: the backend is the one that is installed."""
+    command = [sys.executable, "-m", "build", "--no-isolation", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Path:
+    """The wheel, built from the sdist."""
+    (path,) = (built / "wheel").glob("*.whl")
+    return path
+
+
+class Installed:
+    """An environment of its own with our wheel, and other packages as they are here."""
+
+    def __init__(self, home: Path) -> None:
+        self.python = home / "bin" / "python"
+        self.site = Path(self("-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+
+    def __call__(self, *words: object, cwd: Path | None = None, timeout: int = 300) -> str:
+        """What a command of the environment says."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        env = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+        done = subprocess.run(
+            [str(self.python), *map(str, words)], capture_output=True, text=True, check=False,
+            cwd=cwd or self.python.parents[1], env=env, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory) -> Installed:
+    """The wheel in a fresh environment outside the checkout."""
+    home = tmp_path_factory.mktemp("fresh") / "env"
+    venv.create(home, with_pip=True)
+    found = Installed(home)
+    found("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    # The dependencies as they are here. A .pth file inside that folder is not followed, so that
+    # a checkout which is installed there for development is not seen.
+    others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    others += pth_folders(others)
+    (found.site / "others.pth").write_text("\n".join(others) + "\n")
+    return found
+
+
+def pth_folders(folders: list[str]) -> list[str]:
+    """Site folders that are named by others, as where one environment looks into another."""
+    lines = [
+        line.strip()
+        for folder in folders
+        for path in Path(folder).glob("*.pth")
+        for line in path.read_text().splitlines()
+    ]
+    return [line for line in lines if line.endswith("site-packages") and Path(line).is_dir()]

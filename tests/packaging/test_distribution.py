@@ -1,0 +1,73 @@
+"""What is shipped: a wheel and an sdist with models, data, documentation and type information."""
+
+import email
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def texts(folder):
+    return {
+        path.relative_to(ROOT / folder).as_posix()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.mark.trial("packaging", "the wheel is built from the sdist, and from the tree")
+def test_both_ways_to_the_wheel_give_the_same_files(built, wheel, trial):
+    (direct,) = (built / "direct").glob("*.whl")
+    assert wheel.read_bytes() == direct.read_bytes()
+    trial(times=2, outcome="byte-equal")
+
+
+@pytest.mark.trial("packaging", "the wheel holds all modules, models, data and type information")
+def test_the_wheel_is_complete(wheel, trial):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+        shipped = {
+            name.removeprefix("circuits/_assets/"): archive.read(name)
+            for name in names
+            if name.startswith("circuits/_assets/")
+        }
+    code = {name.removeprefix("circuits/") for name in names if name.startswith("circuits/")}
+    assert {name for name in code if not name.startswith("_assets/")} == texts("circuits")
+    assert "py.typed" in code
+    assert {name.split("/")[0] for name in names} == {
+        "circuits", next(name for name in names if name.endswith("METADATA")).split("/")[0],
+    }  # fmt: skip
+    folders = ("sev", "sev-mini", "sev-nano", "texts", "judge")
+    wanted = {f"{own}/{name}" for own in folders for name in texts(f"assets/{own}")}
+    assert set(shipped) == wanted | {"circuit.schema.json"}
+    different = [name for name in shipped if shipped[name] != (ROOT / "assets" / name).read_bytes()]
+    assert different == []
+    trial(times=len(names), outcome="every file is there, none too many")
+
+
+@pytest.mark.trial("packaging", "the sdist holds the tests, the documentation and all they need")
+def test_the_sdist_is_complete(built, trial):
+    (path,) = (built / "sdist").glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    for folder in ("circuits", "assets", "docs", "examples", "notebooks", "tests"):
+        assert {f"{folder}/{name}" for name in texts(folder)} <= names
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
+                 "constraints.txt", "pyproject.toml"):  # fmt: skip
+        assert name in names
+    trial(times=len(names), outcome="every file is there")
+
+
+def test_the_metadata_say_what_is_so(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+        found = email.message_from_bytes(archive.read(name))
+    assert found["Name"] == "emotion-circuits"
+    assert found["License-Expression"] == "MIT"
+    assert "Typing :: Typed" in (found.get_all("Classifier") or [])
+    assert not [own for own in found.get_all("Classifier") or [] if own.startswith("License")]
+    assert found["Requires-Python"] == ">=3.11"
+    assert {"dev", "gguf", "ray"} <= set(found.get_all("Provides-Extra") or [])

@@ -1,0 +1,201 @@
+"""Texts of data sets and models are text on every page and in every drawing, never markup."""
+
+import dataclasses
+import importlib.util
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from xml.dom import minidom
+
+import pytest
+
+from circuits.export.diagrams import dot, mermaid
+from circuits.export.graph_files import gexf, graphml
+from circuits.provenance import Provenance
+from circuits.report import ReportContent, write_report
+
+PACKAGE = Path(__file__).parents[2] / "circuits"
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome")
+     if (found := shutil.which(name))), None,
+)  # fmt: skip
+RUNS = "document.title='hit'"
+HOSTILE = (
+    f'<img src=x onerror="{RUNS}">',
+    f'<a href="javascript:{RUNS}" onmouseover="{RUNS}">joy</a>',
+    f"</script><script>{RUNS}</script>",
+    f"<svg onload={RUNS}><b>joy</b></svg>",
+    f'" onload="{RUNS}" \'',
+    "<!--<style>body{display:none}</style> {{7*7}} ${7*7} %{x} &lt;b&gt;",
+)
+
+
+@pytest.fixture(scope="session")
+def samples() -> ModuleType:
+    """The builders of the plot tests; test folders are not packages, so it is loaded by path."""
+    path = Path(__file__).parents[1] / "plot" / "samples.py"
+    spec = importlib.util.spec_from_file_location("plot_samples", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def content(samples, names, title, text):
+    model = {**samples.provenance().model, "name": text}
+    origin = Provenance(model, text, {text: text, "read": text}, {"python": text})
+    circuits = {
+        name: dataclasses.replace(samples.circuit(name), provenance=dataclasses.replace(
+            samples.provenance(), model=model
+        ))
+        for name in names
+    }  # fmt: skip
+    return ReportContent(
+        title=title, directions=samples.directions(emotions=names),
+        generality=dataclasses.replace(
+            samples.generality(emotions=names), theme=(text, "family", "school", "travel", "health")
+        ),
+        heads=samples.heads(emotions=names), neurons=samples.neurons(emotions=names),
+        importance=samples.importance(emotions=names), circuits=circuits,
+        scores=samples.scores(names), elicitation={**samples.elicitation(names), "dataset": text},
+        control=samples.accuracy(names), replies=samples.judged(names, text=text),
+        receipts={"replies": {"passes": 1, "steps": 2, "token_layers": 3}}, provenance=origin,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pages(samples, tmp_path_factory):
+    """A page whose every text is hostile, and the same with words in their place."""
+    folder = tmp_path_factory.mktemp("pages")
+    hostile = content(samples, HOSTILE, HOSTILE[0], " ".join(HOSTILE))
+    words = tuple(f"word{'x' * i}" for i in range(len(HOSTILE)))
+    tame = content(samples, words, "title", "words and more words")
+    write_report(hostile, folder / "hostile.html")
+    write_report(tame, folder / "tame.html")
+    return folder
+
+
+class Elements(HTMLParser):
+    """Every element with the names of its attributes, in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.found = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, *sorted(name for name, _ in attrs)))
+
+
+@pytest.mark.trial("security", "every text of a report is hostile markup; the page is parsed")
+def test_a_hostile_report_has_the_elements_of_a_tame_one(pages, trial):
+    hostile, tame = (
+        Elements((pages / f"{name}.html").read_text(encoding="utf-8")).found
+        for name in ("hostile", "tame")
+    )
+    assert len(tame) > 500
+    breaks = ("wbr",)  # after every dot of an option's name
+    assert [own for own in hostile if own != breaks] == [own for own in tame if own != breaks]
+    trial(times=len(hostile), outcome="the same elements and attributes as with plain words")
+
+
+def opened(page, folder):
+    assert BROWSER is not None
+    return subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         "--enable-logging=stderr", "--window-size=1280,16000", "--virtual-time-budget=3000",
+         f"--user-data-dir={folder}", page.as_uri()],
+        capture_output=True, text=True, timeout=90, check=True,
+    ).stdout  # fmt: skip
+
+
+@pytest.mark.trial("security", "a hostile report in a browser, its content policy {policy}")
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium; apt-get install chromium")
+@pytest.mark.parametrize("policy", ["kept", "taken away"])
+def test_nothing_runs_in_a_browser(pages, tmp_path, policy, trial):
+    text = (pages / "hostile.html").read_text(encoding="utf-8")
+    if policy == "taken away":
+        text, count = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+        assert count == 1
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    found = opened(tmp_path / "page.html", tmp_path / "profile")
+    assert 'data-drawn="yes"' in found
+    assert "<title>hit" not in found
+    drawn = re.sub(r"<(script|style)\b.*?</\1>", "", found, flags=re.DOTALL)
+    attributes = [
+        (tag, name, value)
+        for tag, names in Tags(drawn).found
+        for name, value in names
+        if name.startswith("on") or (value or "").strip().lower().startswith("javascript:")
+    ]
+    assert attributes == []
+    assert {tag for tag, _ in Tags(drawn).found} & {"img", "iframe", "object", "embed"} == set()
+    trial(outcome="nothing runs, no element or attribute is added")
+
+
+class Tags(HTMLParser):
+    """Every element with its attributes."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.found = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, attrs))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium; apt-get install chromium")
+def test_the_same_texts_would_run_where_they_are_markup(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(f"<!DOCTYPE html><title>page</title><p>{HOSTILE[0]}</p>")
+    assert "<title>hit" in opened(page, tmp_path / "profile")
+
+
+@pytest.mark.trial("security", "hostile names in the drawings of a circuit ({form})")
+@pytest.mark.parametrize("form", ["graphml", "gexf", "dot", "mermaid"])
+def test_drawings_hold_names_as_text(samples, form, trial):
+    write = {"graphml": graphml, "gexf": gexf, "dot": dot, "mermaid": mermaid}[form]
+    for name in HOSTILE:
+        model = {**samples.provenance().model, "name": name}
+        origin = dataclasses.replace(samples.provenance(), model=model)
+        circuits = [
+            dataclasses.replace(samples.circuit(own), provenance=by)
+            for own, by in ((name, origin), ("joy", samples.provenance()))
+        ]
+        hostile, tame = (write(circuit) for circuit in circuits)
+        if form in ("graphml", "gexf"):
+            assert elements(hostile) == elements(tame)
+        elif form == "mermaid":
+            assert "<img" not in body(hostile)
+            assert "<script" not in body(hostile)
+            assert len(hostile.splitlines()) == len(tame.splitlines())
+        else:
+            outside = re.sub(r'"(?:[^"\\]|\\.)*"', '""', hostile)
+            assert outside == re.sub(r'"(?:[^"\\]|\\.)*"', '""', tame)
+    trial(times=len(HOSTILE), outcome="text only; the drawing is that of a plain name")
+
+
+def elements(text):
+    return [own.tagName for own in minidom.parseString(text).getElementsByTagName("*")]
+
+
+def body(text):
+    """Mermaid behind its title, which is a quoted text."""
+    return text.split("---", 2)[2]
+
+
+def test_no_template_lets_a_text_through_as_markup():
+    found = {
+        path.name: re.findall(r"\{\{[^}]*\|\s*safe[^}]*\}\}|autoescape", path.read_text())
+        for path in (PACKAGE / "report").glob("*.j2")
+    }
+    # A separator that is markup; what it joins is escaped.
+    allowed = '{{ name.split(".") | join(".<wbr>" | safe) }}'
+    assert [own for forms in found.values() for own in forms] == [allowed]

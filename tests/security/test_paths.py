@@ -1,0 +1,89 @@
+"""Names from data never decide where a file is written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuits.data.sev import read
+from circuits.errors import DataError
+from circuits.export.formats import export_circuit, file_stem
+from circuits.graph.circuit import Circuit, Node
+from circuits.pipeline.contrast import Contrast
+from circuits.pipeline.study import Study
+from circuits.provenance import Provenance
+from circuits.published.derived import short_model
+from circuits.published.records import DifferenceVectors
+from circuits.published.vectors import write_differences
+
+HOSTILE = [
+    "../../outside", "/etc/outside", "..", ".", "a/b", "a\\b", "C:\\outside", "con", "~", "~/x",
+    "$HOME", "`id`", "x" * 300, ".hidden", "-rf", "*", "．．／x", "%2e%2e%2fx", "a|b", "a:b",
+]  # fmt: skip
+
+
+@given(st.text(max_size=60) | st.sampled_from(HOSTILE))
+def test_a_file_name_made_of_any_label_is_one_plain_name(label):
+    stem = file_stem(label)
+    assert Path(stem).name == stem
+    assert 0 < len(os.fsencode(stem)) < 200
+    assert not stem.startswith((".", "-", "~"))
+    assert not set(stem) & set('/\\:*?"<>|$`%\0\n')
+
+
+@given(st.text(max_size=60) | st.sampled_from(HOSTILE))
+def test_a_folder_name_made_of_any_model_is_one_plain_name(name):
+    short = short_model(name)
+    assert Path(short).name == short
+    assert short not in ("", ".", "..")
+
+
+@pytest.mark.trial("security", "circuits of emotions that are named like paths are written")
+def test_circuits_stay_in_their_folder(tmp_path, trial):
+    home = tmp_path / "one" / "two" / "three"
+    for emotion in HOSTILE:
+        nodes = (Node("embed", "embed"), Node("readout", "readout"))
+        written = export_circuit(Circuit(emotion, nodes, ()), home)
+        assert {path.resolve().parent for path in written} == {home.resolve()}
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != home] == []
+    trial(times=len(HOSTILE), outcome="nothing written outside the folder")
+
+
+@pytest.mark.trial("security", "a run is patched between emotions that are named like paths")
+def test_a_contrast_has_a_folder_of_its_own(tmp_path, trial):
+    log = {"plan": {"emotions": HOSTILE}, "versions": {}, "stages": {}}
+    (tmp_path / "run.json").write_text(json.dumps(log))
+    study = Study(tmp_path)
+    stems = {Contrast(study, one, other).file_stem for one in HOSTILE for other in HOSTILE[:3]
+             if one != other}  # fmt: skip
+    assert [stem for stem in stems if Path(stem).name != stem or stem.startswith(".")] == []
+    assert len(stems) == 3 * len(HOSTILE) - 3
+    assert Contrast(Study(tmp_path), "..").file_stem.endswith("-plain")
+    trial(times=len(stems), outcome="nothing written outside the folder")
+
+
+@pytest.mark.trial("security", "an id of a scenario is a path")
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a\\b"])
+def test_an_id_that_is_a_path_is_refused(tmp_path, name, trial):
+    row = {"theme": "t", "scenario": "s", "skeleton_id": name,
+           "event": dict.fromkeys(("positive", "neutral", "negative"), "e")}  # fmt: skip
+    (tmp_path / "own.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match="may not contain spaces or slashes"):
+        read(tmp_path / "own.jsonl")
+    trial(outcome="refused by line and field")
+
+
+@pytest.mark.trial("security", "a received run holds vectors whose files are named like paths")
+@pytest.mark.parametrize("stem", ["../../outside/L", "/outside/L", "x"])
+def test_vectors_of_a_received_run_stay_in_their_folder(tmp_path, stem, trial):
+    record = DifferenceVectors(Provenance(), torch.ones(1, 2), "anger", "attn", (0,), stem)
+    record.save(tmp_path / "record")
+    received = DifferenceVectors.load(tmp_path / "record")
+    with pytest.raises(DataError, match="is no file of a layer"):
+        write_differences(received, tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.rglob("*.npy")] == []
+    trial(outcome="refused by name, nothing written")
