@@ -2,18 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TL3 := .venv-tl3
+HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
 
-.PHONY: demo test trials bench bench-size bench-workers plants lint format clean
+.PHONY: demo test test-tl3 trials bench bench-size bench-workers plants lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
 
 # A worker per core, four at most: each loads torch and the models anew.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 2))')
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --jaxtyping-packages=circuits,beartype.beartype
+TESTED := -m pytest -n $(WORKERS) --jaxtyping-packages=circuits,beartype.beartype
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python $(TESTED)
+ON_TL3 := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(TL3)/bin/python $(TESTED)
 
 test: $(VENV)/.ready
 	$(PYTEST)
+
+# The same on TransformerLens 3.9: its HookedTransformer beside its bridge, then the model-facing
+# tests on HookedTransformers, in under three minutes on two cores.
+test-tl3: $(TL3)/.ready
+	$(ON_TL3) tests/tl3
+	$(ON_TL3) --model-kind hooked -m "not slow" $(HOOKED)
 
 # Ratios to the published procedures, TransformerLens and nnsight, in about five minutes on two cores.
 bench: $(VENV)/.ready
@@ -25,8 +35,9 @@ plants: $(VENV)/.ready
 	OMP_NUM_THREADS=2 $(BIN)/python tests/planted/plant_recovery.py --out docs/recovery.md
 
 # The tests that stand in the table of trials, and the table.
-trials: $(VENV)/.ready
+trials: $(VENV)/.ready $(TL3)/.ready
 	$(PYTEST) -m trial --trials docs/trials.json
+	$(ON_TL3) tests/tl3 -m trial --trials docs/trials.json
 	$(BIN)/python tests/trials_table.py
 
 # Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.
@@ -55,5 +66,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(TL3)/.ready: pyproject.toml constraints-tl3.txt
+	test -x $(TL3)/bin/python || $(PYTHON) -m venv $(TL3)
+	$(TL3)/bin/python -m pip install --quiet --constraint constraints-tl3.txt $(shell grep -h '^torch==' constraints-tl3.txt)
+	$(TL3)/bin/python -m pip install --quiet --constraint constraints-tl3.txt --editable '.[tl3]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TL3) runs dist .pytest_cache .ruff_cache .hypothesis

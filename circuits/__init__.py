@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from circuits.model.choices import choice_logs
     from circuits.model.edits import Add, Attenuate, Replace, Scale, edited
     from circuits.model.generation import elicit
-    from circuits.model.loading import describe_model, load_model
+    from circuits.model.loading import describe_model, load_model, wrap_model
     from circuits.model.receipts import Cost, Receipt, counted
     from circuits.names import EMOTIONS, VALENCES
     from circuits.pipeline import Plan, Study, run
@@ -141,7 +141,7 @@ _HOME = {
     "circuits.model.choices": ("choice_logs",),
     "circuits.model.edits": ("Add", "Attenuate", "Replace", "Scale", "edited"),
     "circuits.model.generation": ("elicit",),
-    "circuits.model.loading": ("describe_model", "load_model"),
+    "circuits.model.loading": ("describe_model", "load_model", "wrap_model"),
     "circuits.model.receipts": ("Cost", "Receipt", "counted"),
     "circuits.names": ("EMOTIONS", "VALENCES"),
     "circuits.pipeline": ("Plan", "Study", "run"),
@@ -192,7 +192,7 @@ __all__ = [
     "read_texts", "recovery", "run", "score_circuits", "score_cost", "select_neurons",
     "shipped", "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
     "sublayer_importance", "sweep", "token_trace", "total_estimates", "trace_scale",
-    "with_scores", "write_circuit", "write_gguf", "write_hooks",
+    "with_scores", "wrap_model", "write_circuit", "write_gguf", "write_hooks",
 ]  # fmt: skip
 
 

@@ -73,7 +73,8 @@ SITES: Final = {
 """Our word for a place -> the TransformerLens hook name.
 
 A bridge's ``resid_mid`` is what the MLP's norm reads: a hook that changes it changes the MLP's
-input only. To change the residual stream there, change ``attn_out``.
+input only; in a HookedTransformer it is the residual stream itself. To change the stream in
+either, change ``attn_out``.
 """
 
 

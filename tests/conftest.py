@@ -24,12 +24,12 @@ from circuits.measure.means import component_means, differences
 from circuits.measure.neurons import neuron_effects
 from circuits.measure.sweep import Grid, Sweep, arrange, sweep
 from circuits.measure.totals import total_estimates
-from circuits.model.loading import load_model, wrap_model
+from circuits.model import loading
 from circuits.model.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.provenance import Provenance
 
-pytest_plugins = ["trials"]
+pytest_plugins = ["trials", "kinds"]
 
 torch.set_num_threads(1)
 
@@ -46,7 +46,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def mini() -> Model:
     """The embedded model."""
-    return load_model(shipped("sev-mini"))
+    return loading.load_model(shipped("sev-mini"))
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def random_llama(tokenizer: Any, *, seed: int = 0, n_layers: int = 3) -> Model:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return wrap_model(LlamaForCausalLM(config), tokenizer, name="random-llama")
+    return loading.wrap_model(LlamaForCausalLM(config), tokenizer, name="random-llama")
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from trials import row_of
+from trials import Rows, row_of
 from trials_table import page
 
 _DOCS = Path(__file__).parents[1] / "docs"
@@ -29,6 +31,18 @@ def test_every_row_is_of_a_test_that_is_there_and_did_not_fail() -> None:
         source = (Path(__file__).parents[1] / place).read_text()
         assert f"def {name}(" in source, row
         assert "FAILED" not in row["outcomes"], row
+
+
+def test_a_skipped_test_does_not_replace_what_it_said_where_it_ran(tmp_path: Path) -> None:
+    path, session = tmp_path / "trials.json", SimpleNamespace(config=object())
+    ran, skipped = {"times": 3, "outcomes": ["held"]}, {"times": 0, "outcomes": ["not run: no"]}
+    failed = {"times": 0, "outcomes": ["FAILED"]}
+    for told, kept in ((skipped, skipped), (ran, ran), (skipped, ran), (failed, failed)):
+        rows = Rows(path)
+        rows.rows["models", "this"] = {**told, "test": "tests/some.py::test"}
+        rows.pytest_sessionfinish(cast(Any, session))
+        (row,) = json.loads(path.read_text())
+        assert {name: row[name] for name in kept} == kept
 
 
 def _rows() -> list[dict]:

@@ -14,6 +14,7 @@ t contributes  p (e^c - 1) (g[s] - sum_u g[u] pattern[t, u]) / (1 - p + p e^c).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -66,12 +67,12 @@ def query_key_fix(side: Sides, base: Activations) -> QueryKeyFix:
     by_query, by_key, patterns = {}, {}, {}
     queries, keys = _patched_scores(side, base, "q"), _patched_scores(side, base, "k")
     for layer, pattern in base["pattern"].items():
-        scores = base["scores"][layer].double()
+        scores = _finite(base["scores"][layer])
         soft = scores.softmax(-1)
         _check(side, soft, pattern, layer)
-        by_query[layer] = (queries[layer].double().softmax(-1) - soft).to(pattern.dtype)
+        by_query[layer] = (_finite(queries[layer]).softmax(-1) - soft).to(pattern.dtype)
         # Scores apart by more than e^300 count as that.
-        grown = soft * (keys[layer].double() - scores).clamp(max=300.0).exp()
+        grown = soft * (_finite(keys[layer]) - scores).clamp(max=300.0).exp()
         by_key[layer] = ((grown - soft) / (1 - soft + grown).clamp_min(1e-300)).to(pattern.dtype)
         patterns[layer] = soft.to(pattern.dtype)
     return QueryKeyFix(side, patterns, by_query, by_key, base["k"][0].shape[2])
@@ -93,6 +94,11 @@ def _patched_scores(side: Sides, base: Activations, site: str) -> Mapping[int, T
         side.model, side.base, {"scores": layers}, readout.score, at=readout.site, hooks=hooks
     )
     return seen["scores"]
+
+
+def _finite(scores: Tensor) -> Tensor:
+    # Masked places may hold minus infinity, whose differences are no numbers.
+    return scores.double().clamp_min(torch.finfo(torch.float32).min)
 
 
 def _put(site: str, layer: int, value: Tensor) -> Hook:

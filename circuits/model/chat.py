@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuits.data.prompts import Prompt, Question
 from circuits.errors import ModelError
+from circuits.model.hooked import refuse_unwrapped
 from circuits.model.protocol import Model
 
 __all__ = [
@@ -133,6 +134,7 @@ def _as_saved(source: str, trusted: bool) -> Any:
 
 
 def _tokenizer(model: Model) -> Any:
+    refuse_unwrapped(model)
     if model.tokenizer is None:
         raise ModelError("the model has no tokenizer; load it with one")
     return model.tokenizer

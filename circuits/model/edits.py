@@ -61,9 +61,7 @@ class Add:
         if self.positions == "all":
             return activation + self._sized(_with_position(value, activation), activation)
         if self.positions == "variant":
-            # The copies lie along the position axis, or (TransformerLens 3) along the rows.
-            by_copy = activation.reshape(-1, *value.shape)
-            return (by_copy + self._sized(value, by_copy)).reshape(activation.shape)
+            return activation + self._sized(value, activation)
         changed = activation.clone()
         changed[:, -1] = activation[:, -1] + self._sized(value, activation[:, -1])
         return changed

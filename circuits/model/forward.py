@@ -1,7 +1,7 @@
 """The one place where a model is run: plain passes, and passes over cached keys and values.
 
-TransformerLens 4 hands out Hugging Face's cache object, TransformerLens 3 has a cache class of
-its own; the rest of the package sees a :class:`Prefix`.
+Keys and values are kept in Hugging Face's cache object; the rest of the package sees a
+:class:`Prefix`.
 """
 
 import copy
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens, pad_left
+from circuits.model.hooked import Hooked
 from circuits.model.protocol import Model, device_of, dtype_of
 from circuits.model.receipts import charge
 
@@ -61,21 +62,14 @@ class Prefix:
         Only the containers are copied: reading on makes new tensors, it never writes into old.
         """
         cache = copy.copy(self.cache)
-        parts = "layers" if hasattr(cache, "layers") else "entries"
-        setattr(cache, parts, [copy.copy(part) for part in getattr(cache, parts)])
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
         return Prefix(cache, self.mask)
 
     def select(self, rows: Sequence[int]) -> "Prefix":
         """These rows, in this order and as often as they are named; this prefix stays as it is."""
         # On the CPU: layers of a model that is spread over devices have theirs elsewhere.
         cache, index = self.fork().cache, torch.tensor(rows)
-        if hasattr(cache, "batch_select_indices"):
-            cache.batch_select_indices(index)
-        else:
-            for entry in cache.entries:
-                entry.past_keys = entry.past_keys[index]
-                entry.past_values = entry.past_values[index]
-            cache.previous_attention_mask = cache.previous_attention_mask[index]
+        cache.batch_select_indices(index)
         return Prefix(cache, self.mask[index])
 
 
@@ -118,10 +112,6 @@ def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt 1 vocab
     """Logits of the last position, and the keys and values to go on from."""
     rows, width = tokens.ids.shape
     charge(rows, width, model.cfg.n_layers, cached=False)
-    if _is_hooked_transformer(model):
-        cache = _hooked_transformer_cache(model, rows)
-        logits = model(tokens.ids, attention_mask=tokens.mask.long(), past_kv_cache=cache)
-        return logits[:, -1:], Prefix(cache, tokens.mask)
     logits, cache = model(
         tokens.ids,
         attention_mask=tokens.mask.long(),
@@ -172,9 +162,10 @@ def can_share(model: Model, width: int) -> bool:
 
     They may where attention alone carries what was read, and sees only the mask and the
     positions. A window counts places in the cache, padding included; recurrent layers read the
-    padding; a model that takes no positions counts them itself; TransformerLens 3 takes padding
-    at the beginning only.
+    padding; a model that takes no positions counts them itself.
     """
+    if isinstance(model, Hooked):
+        return model.counts_positions_by_mask and _window(model) is None
     config, window = _config(model), _window(model)
     kinds = set(getattr(config, "layer_types", None) or ())
     attends = kinds <= {"full_attention", "sliding_attention"}
@@ -188,10 +179,6 @@ def _read_on(
     rows, width = ids.shape
     charge(rows, width, model.cfg.n_layers, cached=True)
     mask = torch.cat([prefix.mask, tokens.mask], dim=1)
-    if _is_hooked_transformer(model):
-        new = mask[:, -width:].long()
-        logits = model(ids, attention_mask=new, past_kv_cache=prefix.cache)
-        return logits, Prefix(prefix.cache, mask)
     logits, cache = model(
         ids,
         attention_mask=mask.long(),
@@ -207,15 +194,17 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
 
     The copies see the prefix and themselves, not each other, so every one is a run of its own:
     edits at ``positions="variant"`` tell them apart. They stand along the position axis, where
-    they share the prefix's keys and values; TransformerLens 3, which takes no such mask, gets
-    them as rows. Nothing is returned: read what is wanted with hooks. The prefix stays as it is.
+    they share the prefix's keys and values; a HookedTransformer, which takes no such mask, runs
+    them as rows, and hooks see them along the position axis all the same. Nothing is returned:
+    read what is wanted with hooks. The prefix stays as it is.
     """
     rows, width = prefix.mask.shape
-    _check_window(model, width)
-    if _is_hooked_transformer(model):
+    if isinstance(model, Hooked):
         rows_of = [row for row in range(rows) for _ in range(times)]
-        extend(model, ids.repeat_interleave(times, dim=0), prefix.select(rows_of))
+        with model.side_by_side(times):
+            extend(model, ids.repeat_interleave(times, dim=0), prefix.select(rows_of))
         return
+    _check_window(model, width)
     charge(rows * times, 1, model.cfg.n_layers, cached=True)
     seen = torch.zeros(rows, 1, times, width + times, dtype=torch.bool, device=ids.device)
     seen[..., :width] = prefix.mask[:, None, None]
@@ -237,6 +226,8 @@ def _config(model: Model) -> Any:
 
 
 def _window(model: Model) -> int | None:
+    if isinstance(model, Hooked):
+        return model.cfg.window_size if model.cfg.use_local_attn else None
     config = _config(model)
     window = getattr(config, "sliding_window", None)
     return window if getattr(config, "use_sliding_window", True) else None
@@ -263,17 +254,5 @@ def _without_cache(model: Model) -> dict[str, bool]:
 
 
 def _takes(model: Model, option: str) -> bool:
-    wrapped = getattr(model, "original_model", None)
-    return wrapped is not None and option in signature(wrapped.forward).parameters
-
-
-def _is_hooked_transformer(model: Model) -> bool:
-    return type(model).__name__ == "HookedTransformer"
-
-
-def _hooked_transformer_cache(model: Model, rows: int) -> Any:
-    import transformer_lens
-
-    # TransformerLens 4 no longer has the class, so it is looked up where it is needed.
-    kind: Any = vars(transformer_lens)["HookedTransformerKeyValueCache"]
-    return kind.init_cache(model.cfg, model.cfg.device, rows)
+    inner = model if isinstance(model, Hooked) else getattr(model, "original_model", None)
+    return inner is not None and option in signature(inner.forward).parameters

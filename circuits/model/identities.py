@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
-from circuits.model.protocol import Model, device_of, dtype_of
+from circuits.model.protocol import Model, blocks_of, device_of, dtype_of
 from circuits.model.runs import capture
 from circuits.model.weights import head_weights, neuron_weights
 from circuits.names import hook
@@ -74,8 +74,8 @@ def _identities(model: Any, length: int) -> dict[str, _Sides]:
     found = {site: value.cpu() for site, value in _activations(model, length, _SITES).items()}
     heads = _summed(found["z"], head_weights(model), _HEADS)
     neurons = _summed(found["post"], neuron_weights(model), _NEURONS)
-    attention = heads + _bias(model, "b_O", heads)
-    mlp = neurons + _bias(model, "b_out", neurons)
+    attention = heads + _bias(model, "attn", "b_O", heads)
+    mlp = neurons + _bias(model, "mlp", "b_out", neurons)
     return {
         "resid_pre + attn_out = resid_mid": (
             found["resid_pre"] + found["attn_out"],
@@ -177,9 +177,11 @@ def _normed(x: Tensor) -> Tensor:
     return x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def _bias(model: Model, name: str, like: Tensor) -> Tensor:
-    bias = getattr(model, name, None)
-    return like.new_zeros(()) if bias is None else bias.float().cpu()[None, :, None, :]
+def _bias(model: Model, part: str, name: str, like: Tensor) -> Tensor:
+    found = [getattr(getattr(block, part), name, None) for block in blocks_of(model)]
+    none = like.new_zeros(like.shape[-1])
+    biases = [none if bias is None else bias.detach().float().cpu() for bias in found]
+    return torch.stack(biases)[None, :, None, :]
 
 
 def _gap(left: Tensor, right: Tensor) -> float:

@@ -22,6 +22,7 @@ from circuits.assets import shipped
 from circuits.errors import ModelError
 from circuits.files import digest
 from circuits.model.chat import DATE, Begin
+from circuits.model.hooked import hooked, is_hooked_transformer
 from circuits.model.protocol import Model, device_of, dtype_of, shape_of
 
 __all__ = [
@@ -129,11 +130,26 @@ def loaded_as(model: Model) -> LoadedAs | None:
 
 
 def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Model:
-    """Give a Hugging Face model that is already in memory the hook interface.
+    """Give a model that is already in memory the interface that measurements need.
+
+    Args:
+        hf_model: A Hugging Face model, or a ``HookedTransformer`` of TransformerLens 3. The latter
+            must have been loaded raw (``HookedTransformer.from_pretrained_no_processing``).
+            Folded norms (``fold_ln``) are allowed: they leave the residual stream and what is
+            written into it as they are, but outputs of norms (``ln1_out``, ``ln2_out``, ``final``
+            and what is read there) are those before the norm's gain.
+        tokenizer: Its tokenizer; a HookedTransformer keeps its own if none is given.
+        name: What it is called in provenances.
 
     Raises:
-        ModelError: TransformerLens does not know the architecture.
+        ModelError: TransformerLens does not know the architecture, or a HookedTransformer's
+            weights were centred, its value biases folded, or its heads given inputs of their own.
     """
+    if is_hooked_transformer(hf_model):
+        taken = hooked(hf_model)
+        taken.tokenizer = tokenizer or hf_model.tokenizer
+        taken.cfg.source = name
+        return taken
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(hf_model).__name__

@@ -35,8 +35,8 @@ def module_of(model: Model, site: str, layer: int) -> tuple[str, Side]:
     adapter = getattr(model, "adapter", None)
     if adapter is None:
         raise ModelError(
-            "the model does not say what its Hugging Face modules are called; load it with "
-            "TransformerLens 4"
+            "the model does not say what its Hugging Face modules are called (a HookedTransformer "
+            "has none); load it with circuits.load_model"
         )
     path, side = _PLACES[site]
     return str(adapter.translate_transformer_lens_path(path.format(layer=layer))), side

@@ -1,7 +1,8 @@
 """The surface of TransformerLens that this package uses, as a protocol.
 
-``TransformerBridge`` (TransformerLens 4) and ``HookedTransformer`` (TransformerLens 3) both
-satisfy it. Hook names are HookedTransformer's; see :func:`circuits.names.hook`.
+``TransformerBridge`` (TransformerLens 3.9 and 4) satisfies it, and a ``HookedTransformer``
+(TransformerLens 3.9) that :func:`~circuits.model.loading.wrap_model` has taken. Hook names are
+HookedTransformer's; see :func:`circuits.names.hook`.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def dtype_of(model: Model) -> torch.dtype:
 
 def blocks_of(model: Model) -> Any:
     """The layers in turn, each with parts ``attn`` and ``mlp`` and norms."""
-    # Both classes have them, but one of them only once it has been wrapped around a model.
+    # A bridge has them only once it has been wrapped around a model.
     wrapped: Any = model
     return wrapped.blocks
 

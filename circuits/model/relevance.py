@@ -62,7 +62,8 @@ def _norm(model: Model, name: str, norm: Any) -> list[Hook]:
 
 def _gain(model: Model, norm: Any) -> tuple[Float[Tensor, " d_model"], bool]:
     """What a norm multiplies by, however it keeps it, and whether it centres."""
-    inner: Callable[[Tensor], Tensor] = norm.original_component
+    # A bridge wraps a norm of Hugging Face's; its own hooks must not see the probes.
+    inner: Callable[[Tensor], Tensor] = getattr(norm, "original_component", norm)
     d_model, eps = int(model.cfg.d_model), _eps(model)
     probe = torch.ones(d_model, device=device_of(model), dtype=dtype_of(model))
     probe[::2] = -2.0

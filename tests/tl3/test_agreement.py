@@ -1,0 +1,179 @@
+"""What is measured on a HookedTransformer of TransformerLens 3.9 is what its bridge measures."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from circuits.control.modulation import Steering, steer
+from circuits.data.prompts import EMOTION_REQUEST, Question, asked_prompts, plain
+from circuits.data.replies import Reply
+from circuits.data.texts import LabelledText, Texts
+from circuits.graph.circuit import Circuit, Node
+from circuits.graph.scoring import Scoring, score_circuits
+from circuits.measure.attribution import attribute
+from circuits.measure.attribution_methods import METHODS
+from circuits.measure.direct import direct_effects
+from circuits.measure.exact_paths import exact_paths
+from circuits.measure.heads import head_effects
+from circuits.measure.means import component_means
+from circuits.measure.neurons import neuron_effects
+from circuits.measure.patching import patch_heads, patch_sites
+from circuits.measure.paths import path_effects
+from circuits.measure.readouts import LogitDifference
+from circuits.measure.trace import token_trace, trace_scale
+from circuits.model.choices import choice_logs, named
+from circuits.model.edits import Add, Attenuate, Edit, Replace, Scale
+from circuits.model.generation import elicit
+from circuits.model.likelihood import reply_losses
+from circuits.names import head_name, neuron_name
+from circuits.provenance import Provenance
+from circuits.selective.profile import profile_texts
+
+NOTHING = Provenance()
+LABELS = ("anger", "fear", "deep sadness")
+
+
+def circuits(study: Any) -> dict[str, Circuit]:
+    nodes = [Node(head_name(0, 1), "head", 0, effect=1.0)]
+    nodes += [Node(neuron_name(layer, 5), "neuron", layer, effect=1.0) for layer in (0, 2)]
+    return {"anger": Circuit("anger", tuple(nodes), ())}
+
+
+def edits(study: Any) -> dict[str, list[Edit]]:
+    cfg = study.model.cfg
+    chosen = torch.arange(cfg.d_mlp) % 3 == 0
+    heads = torch.full((cfg.n_heads, cfg.d_head), 0.1)
+    return {
+        "steer": list(steer(study.directions, "anger", Steering((1, 2), 1.0, "every"))),
+        "add to heads": [Add("z", 1, heads, "all")],
+        "replace": [Replace("post", 1, torch.zeros(cfg.d_mlp), chosen, "all")],
+        "scale": [Scale("attn_out", 1, torch.tensor(1.5).expand(cfg.d_model))],
+        "attenuate": [Attenuate("post", 0, 0.5, torch.ones(cfg.d_mlp), chosen, "all")],
+    }
+
+
+def texts() -> Texts:
+    rows = [("She shouted at the door", "anger"), ("He hid from the storm in the barn", "fear")]
+    return Texts("train", ("anger", "fear"), tuple(LabelledText(*row) for row in rows * 3))
+
+
+def choices(study: Any, **options: Any) -> Any:
+    prompts = [Question(EMOTION_REQUEST, text.text) for text in texts().rows]
+    return choice_logs(study.model, prompts, LABELS, **options)
+
+
+def traced(study: Any) -> Any:
+    said = Reply(plain(study.contexts[1]), "It was a dark day.", 5, "anger")
+    scale = trace_scale(study.model, study.contexts, study.directions)
+    return token_trace(study.model, said, study.directions, scale)
+
+
+def patched(study: Any) -> Any:
+    every = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+    return patch_sites(study.model, study.pairs, study.readout, NOTHING, sites=every)
+
+
+def by_logits(study: Any) -> Any:
+    readout = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200, 7]))
+    return patch_heads(study.model, study.pairs, readout, NOTHING, site="v")
+
+
+def paths(study: Any) -> Any:
+    return path_effects(study.model, study.pairs, study.readout, NOTHING, neurons=[(1, 3), (2, 40)])
+
+
+def exact(study: Any) -> Any:
+    edges = [("embed", "readout"), ("L0H0", "L1H1.q"), ("L0.mlp", "L2.mlp"), ("L0H1", "L1G0.v")]
+    return exact_paths(study.model, study.pairs, study.readout, NOTHING, edges)
+
+
+def scored(study: Any) -> Any:
+    vectors = {"anger": study.readout}
+    how = Scoring(draws=5)
+    return score_circuits(
+        study.model, circuits(study), study.contexts[:3], vectors, study.totals, how=how
+    )["anger"].scores
+
+
+def replies(study: Any) -> Any:
+    prompts = asked_prompts(study.contexts, ("anger", "fear"))
+    return [r.text for r in elicit(study.model, prompts, max_new_tokens=12, batch_size=5)]
+
+
+def edited_replies(study: Any) -> Any:
+    prompts = [plain(context) for context in study.contexts]
+    return {
+        name: [
+            r.text
+            for r in elicit(
+                study.model, prompts, edits=lambda places, own=own: own, max_new_tokens=8
+            )
+        ]
+        for name, own in edits(study).items()
+    }
+
+
+def attributed(method: Any) -> Any:
+    def scores(study: Any) -> Any:
+        return attribute(
+            study.model, study.pairs, study.readout, NOTHING, method, steps=2, sample=2
+        )
+
+    return scores
+
+
+MEASUREMENTS: dict[str, Any] = {
+    "sweep": lambda s: s.values,
+    "directions": lambda s: s.directions,
+    "head effects": lambda s: head_effects(s.model, s.swept, s.directions, NOTHING),
+    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions, NOTHING),
+    "means": lambda s: component_means(s.swept, NOTHING),
+    "importance": lambda s: s.importance,
+    "direct effects": lambda s: direct_effects(
+        s.model, s.differences, s.directions, s.importance.reference, NOTHING
+    ),
+    "total effects by gradients": lambda s: s.totals,
+    "patching of the residual stream": patched,
+    "patching of heads": lambda s: patch_heads(s.model, s.pairs, s.readout, NOTHING),
+    "patching of values, by logits": by_logits,
+    "paths": paths,
+    "exact paths": exact,
+    "scores of a circuit": scored,
+    "token trace": traced,
+    "likelihood of replies": lambda s: reply_losses(
+        s.model,
+        [plain(c) for c in s.contexts],
+        ["I am so angry.", "Fine.", "Why?", "I am so afraid."],
+    ),
+    "profile of neurons on texts": lambda s: profile_texts(
+        s.model, texts(), EMOTION_REQUEST, NOTHING, n_shuffles=2
+    ),
+    "choices among labels": choices,
+    "choices under edits": lambda s: {
+        name: choices(s, edits=own) for name, own in edits(s).items()
+    },
+    "named labels": lambda s: named(
+        s.model, [Question(EMOTION_REQUEST, text.text) for text in texts().rows], LABELS
+    ),
+    "replies": replies,
+    "replies under edits": edited_replies,
+    **{f"attribution by {method}": attributed(method) for method in METHODS},
+}
+
+
+# Small differences of large numbers, divided by small lengths, keep fewer digits.
+BOUND = dict.fromkeys(MEASUREMENTS, 1e-5) | {
+    "importance": 5e-5,
+    "attribution by relp": 2e-5,
+    "scores of a circuit": 5e-5,
+}
+
+
+@pytest.mark.trial("models", "HookedTransformer 3.9 (sev-mini, GPT-2-like, Llama-like): {what}")
+@pytest.mark.parametrize("what", MEASUREMENTS)
+def test_a_hooked_transformer_measures_what_the_bridge_does(twice, what, apart, trial):
+    _, bridge, hooked = twice
+    found, allowed = apart(MEASUREMENTS[what](bridge), MEASUREMENTS[what](hooked)), BOUND[what]
+    assert found <= allowed, found
+    trial(outcome=f"same to {allowed:g} of the largest value (float32)")
