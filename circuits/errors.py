@@ -8,7 +8,8 @@
     ├── ModelError (ValueError)     a model is out of reach, or lacks the part that was asked for
     ├── JudgeError (RuntimeError)   a judge cannot be reached or its answer cannot be read
     ├── CircuitError (ValueError)   a graph is cyclic, disconnected or names unknown parts
-    └── RunError (ValueError)       a run folder or an option of a run cannot be used
+    ├── RunError (ValueError)       a run folder or an option of a run cannot be used
+    └── Stopped                     the work was asked to stop, and did so after a finished batch
 
 Messages say what was asked, what was found, and what to do.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "JudgeError",
     "ModelError",
     "RunError",
+    "Stopped",
 ]
 
 
@@ -50,3 +52,7 @@ class CircuitError(CircuitsError, ValueError):
 
 class RunError(CircuitsError, ValueError):
     """A run folder or an option of a run cannot be used as asked."""
+
+
+class Stopped(CircuitsError):  # noqa: N818 - nothing is wrong
+    """The work was asked to stop, and did so after a finished batch; says what is kept."""

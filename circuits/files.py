@@ -1,14 +1,18 @@
 """Files written whole or not at all, and JSON read with an answer to "where is it wrong?".
 
 A file is written to a temporary neighbour, flushed to disk and renamed, so a reader never
-meets half of it.
+meets half of it. A process that is killed may leave the neighbour; :func:`remove_leftovers`
+knows it by its name.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +20,37 @@ from circuits.errors import DataError
 
 __all__ = [
     "digest",
+    "is_leftover",
     "read_json",
     "read_json_lines",
     "read_text",
+    "refusal",
+    "remove_leftovers",
+    "sync_folder",
     "write_atomically",
     "write_json",
     "write_json_lines",
     "write_text",
 ]
 
+_PARTIAL = ".partial"
+_LEFTOVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_PARTIAL)}(\.[^.]*)?")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file, then rename it to ``path``.
 
     Raises:
-        DataError: the folder cannot be written to, or the text is not Unicode.
+        DataError: the folder cannot be written to, the disk is full, or the text is not Unicode.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+            dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL + path.suffix
         )
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+        raise DataError(refusal(path, error, "choose another folder")) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -47,13 +59,48 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     except UnicodeEncodeError as error:
         found = error.object[error.start]
         raise DataError(f"cannot write {path}: {found!r} is half a character") from error
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        raise DataError(refusal(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of processes that were killed while they wrote.
+
+    For a folder in which nobody else writes at the same time.
+    """
+    for path in folder.rglob(f".*{_PARTIAL}*"):
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Is it by its name a temporary file of :func:`write_atomically`?"""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can do that."""
+    with suppress(OSError):  # some systems cannot open a folder, some file systems cannot sync it
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def refusal(path: Path, error: OSError, otherwise: str = "") -> str:
+    """Why ``path`` cannot be written, and what to do."""
+    # NumPy tells of a file that came out too short without a number.
+    if error.errno in _FULL or error.errno is None:
+        otherwise = "free some space and give the same command again"
+    said = f"cannot write {path}: {error.strerror or error}"
+    return f"{said}; {otherwise}" if otherwise else said
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,9 @@ A record's annotations are the single source of its axes. A field annotated
 Nothing ever writes into a record's tensors.
 """
 
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -21,7 +24,7 @@ from circuits.errors import AxisError, DataError
 from circuits.files import digest, read_json, write_atomically, write_json
 from circuits.provenance import Provenance
 
-__all__ = ["FORMAT", "Record"]
+__all__ = ["FORMAT", "Record", "write_tensors"]
 
 FORMAT = 1
 """Version of the files a record saves."""
@@ -159,7 +162,7 @@ class Record:
             for name in self.axes
         }
         path = folder / "record.safetensors"
-        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        write_tensors(path, tensors)
         described = {
             "kind": type(self).__name__,
             "format": FORMAT,
@@ -198,6 +201,28 @@ class Record:
             return cls(provenance=provenance, **tensors, **labels)
         except _DAMAGE as error:
             raise DataError(f"{folder}: damaged record of {cls.__name__} ({error})") from error
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(dict(tensors), temporary, metadata)
+        except SafetensorError as error:
+            # Its text is all that it says of the system's error.
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+    write_atomically(path, write)
 
 
 def _frozen(value: object) -> object:

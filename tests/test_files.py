@@ -11,6 +11,7 @@ from circuits.files import (
     digest,
     read_json,
     read_json_lines,
+    remove_leftovers,
     write_atomically,
     write_json,
     write_json_lines,
@@ -100,7 +101,7 @@ def test_a_full_disk_is_a_data_error_and_leaves_no_temporary_file(tmp_path):
     def full(temporary: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DataError, match=r"^cannot write .*a\.txt: No space left on device$"):
+    with pytest.raises(DataError, match=r"^cannot write .*a\.txt: No space left on device; free"):
         write_atomically(tmp_path / "a.txt", full)
     assert names_in(tmp_path) == []
 
@@ -206,3 +207,14 @@ def test_written_json_is_readable_and_keeps_umlauts(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert text == '{\n  "ä": [\n    1\n  ]\n}\n'
     assert json.loads(text) == {"ä": [1]}
+
+
+@pytest.mark.parametrize("name", ["a.txt", "record.safetensors", "plain", ".hidden.json"])
+def test_the_leftovers_of_a_killed_writer_are_known_by_their_names(tmp_path, name):
+    seen = []
+    write_atomically(tmp_path / "deep" / name, lambda path: seen.append(path.name))
+    (tmp_path / "deep" / seen[0]).write_text("half")
+    (tmp_path / ".mine.partial.txt").write_text("somebody's own")
+    remove_leftovers(tmp_path)
+    assert names_in(tmp_path) == [".mine.partial.txt", "deep"]
+    assert names_in(tmp_path / "deep") == [name]

@@ -16,6 +16,7 @@ from circuits.assets import shipped
 from circuits.cli.anywhere import ANYWHERE, Debug, Trust, allowed
 from circuits.cli.console import ERRORS, Bars
 from circuits.cli.control import control
+from circuits.cli.interrupting import command_again, finishing_batches
 from circuits.cli.neurons import neurons
 from circuits.cli.options import (
     Accepted,
@@ -58,7 +59,7 @@ from circuits.cli.scores import score
 from circuits.cli.settings import settings as read_settings
 from circuits.cli.showing import model_card, show_run
 from circuits.cli.validate import VALIDATE_EXAMPLE, validate_command
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, Stopped
 from circuits.names import EMOTIONS
 
 __all__ = ["app", "main"]
@@ -106,9 +107,10 @@ def demo(
         dial_contexts=2,
         ablation_draws=2,
     )
-    done = run(
-        plan, reporter=Bars(), engine=engine, workers=workers, ray_address=ray_address
-    )  # fmt: skip
+    with finishing_batches():
+        done = run(
+            plan, reporter=Bars(), engine=engine, workers=workers, ray_address=ray_address
+        )  # fmt: skip
     show_run(done.folder)
 
 
@@ -158,10 +160,11 @@ def run_command(
     )  # fmt: skip
     chosen = {"budget": budget(budgets)} if budgets else {}
     plan = replace(plan, **{**PRESETS[preset], **chosen, **read_settings(settings)})
-    done = run(
-        plan, stages=checked_stages(stages), reporter=Bars(), engine=engine, workers=workers,
-        ray_address=ray_address,
-    )  # fmt: skip
+    with finishing_batches():
+        done = run(
+            plan, stages=checked_stages(stages), reporter=Bars(), engine=engine, workers=workers,
+            ray_address=ray_address,
+        )  # fmt: skip
     show_run(done.folder)
 
 
@@ -280,7 +283,7 @@ app.command(
 
 
 def main() -> None:
-    """Entry point: errors of ours in one line, exit code 2."""
+    """Entry point: errors of ours in one line, exit code 2; 130 after Ctrl-C."""
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
     # said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -289,11 +292,11 @@ def main() -> None:
     try:
         with allowed(given):
             app()
+    except Stopped as error:
+        ERRORS.print(f"{error}\nto go on: {command_again()}", markup=False, highlight=False)
+        raise SystemExit(130) from None
     except CircuitsError as error:
         if "--debug" in given:
             raise
         ERRORS.print(f"error: {' '.join(str(error).split())}", markup=False, highlight=False)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        ERRORS.print("stopped; the same command goes on after the last finished stage")
-        raise SystemExit(130) from None

@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from circuits.stopping import stop_if_asked
+
 if TYPE_CHECKING:
     from circuits.model.generation import Progress as Finished
     from circuits.model.receipts import Cost
@@ -56,7 +58,7 @@ ERRORS = _Plain(stderr=True, width=_WIDTH, soft_wrap=True)
 
 
 class Bars:
-    """A progress bar per piece of work, one below the other."""
+    """A progress bar per piece of work, one below the other; work that is to stop ends there."""
 
     @contextmanager
     def task(self, what: str, total: int) -> "Iterator[Finished]":
@@ -74,6 +76,7 @@ class Bars:
 
             def finished(count: int) -> None:
                 bars.advance(task, count)
+                stop_if_asked()
 
             yield finished
             done = bars.tasks[0].completed

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, accuracy_table
+from circuits.cli.interrupting import finishing_batches
 from circuits.cli.options import words
 
 __all__ = ["control", "price_table"]
@@ -56,7 +57,8 @@ def control(
         "methods": words(methods) or None,
     }  # fmt: skip
     plan = replace(plan_of(study), **{k: v for k, v in asked.items() if v is not None})
-    study = carry_out(plan, stages=["control", "report"], reporter=Bars())
+    with finishing_batches():
+        study = carry_out(plan, stages=["control", "report"], reporter=Bars())
     OUT.print(accuracy_table(study.control))
     OUT.print(price_table(study.control))
     OUT.print(f"\nreport: {(study.folder / 'report.html').resolve()}", soft_wrap=True, markup=False)

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars
+from circuits.cli.interrupting import finishing_batches
 from circuits.cli.options import words
 
 __all__ = ["neurons"]
@@ -66,7 +67,8 @@ def neurons(
         share=share, mask=mask, test_texts=test_texts, few_texts=few_texts, draws=draws,
         few_draws=few_draws, seed=seed, **chosen,
     )  # fmt: skip
-    page = neuron_run(run, plan, models=words(models), reporter=Bars())
+    with finishing_batches():
+        page = neuron_run(run, plan, models=words(models), reporter=Bars())
     OUT.print(neuron_table(read_json(run / "neurons.json")))
     OUT.print(f"page: {page.resolve()}", soft_wrap=True, markup=False)
 

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, cost_table
+from circuits.cli.interrupting import finishing_batches
 from circuits.cli.options import DryRun, Engine, RayAddress, Workers
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def score(
     if dry_run:
         OUT.print(cost_table({"all": scores_cost(Run(plan, study, Silent()))}))
         return
-    study = carry_out(
-        plan, stages=["scores"], reporter=Bars(), engine=engine, workers=workers,
-        ray_address=ray_address,
-    )  # fmt: skip
+    with finishing_batches():
+        study = carry_out(
+            plan, stages=["scores"], reporter=Bars(), engine=engine, workers=workers,
+            ray_address=ray_address,
+        )  # fmt: skip
     OUT.print(score_table(study.scores))
 
 

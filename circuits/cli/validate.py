@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, cost_table
+from circuits.cli.interrupting import finishing_batches
 from circuits.cli.options import Contexts, DryRun, Engine, RayAddress, Seed, Workers
 
 __all__ = ["VALIDATE_EXAMPLE", "validate_command"]
@@ -47,7 +48,7 @@ def validate_command(
     if dry_run:
         OUT.print(cost_table(validation_cost(run, options)))
         return
-    with at_work(engine, workers, ray_address):
+    with finishing_batches(), at_work(engine, workers, ray_address):
         place, study = validate(run, options, Bars()), Study(run)
     OUT.print(_drop_table(read_validation(study)[2]))
     OUT.print(f"\nvalidation: {place.resolve()}", soft_wrap=True, markup=False)

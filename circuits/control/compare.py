@@ -15,6 +15,7 @@ from circuits.control.methods import CONTROLS, METHODS
 from circuits.control.modulation import How, Modulation
 from circuits.control.tools import Tools
 from circuits.data.judges.protocol import Judge, Verdict
+from circuits.data.judging import hear
 from circuits.data.replies import Judged
 from circuits.measure.expression import expression
 from circuits.measure.price import price
@@ -105,4 +106,4 @@ def _replies(
 
 
 def _heard(judge: Judge, rows: Sequence[Judged]) -> list[Verdict]:
-    return judge.judge([r.reply.text for r in rows], [r.reply.emotion for r in rows])
+    return hear(judge, [(row.reply.text, row.reply.emotion) for row in rows])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.data.judges.protocol import Judge, Verdict
+from circuits.data.judging import hear
 from circuits.data.prompts import Prompt
 from circuits.data.sev import Context
 from circuits.errors import DataError
@@ -22,7 +23,6 @@ __all__ = [
     "write_rows",
 ]
 
-_AT_ONCE = 64
 _TEXTS = ("skeleton_id", "theme", "valence", "scenario", "event", "gen_text")
 
 
@@ -78,17 +78,15 @@ def judge_replies(
 ) -> list[Judged]:
     """Ask ``judge`` whether each reply expresses its emotion.
 
+    Inside :func:`~circuits.journal.journal` nothing is asked again that was answered before.
+
     Raises:
         JudgeError: the judge cannot be reached or read.
+        Stopped: the work was asked to stop; what was answered is kept.
     """
-    judged: list[Judged] = []
-    for start in range(0, len(replies), _AT_ONCE):
-        some = replies[start : start + _AT_ONCE]
-        verdicts = judge.judge([r.text for r in some], [r.emotion for r in some])
-        judged += [Judged(reply, verdict) for reply, verdict in zip(some, verdicts, strict=True)]
-        if progress:
-            progress(len(some))
-    return judged
+    questions = [(reply.text, reply.emotion) for reply in replies]
+    found = hear(judge, questions, progress=progress)
+    return [Judged(reply, verdict) for reply, verdict in zip(replies, found, strict=True)]
 
 
 def write_rows(path: Path, rows: Sequence[Reply] | Sequence[Judged]) -> None:

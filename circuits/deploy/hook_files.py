@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from circuits.data.prompts import BRIEF
 from circuits.errors import CircuitError, DataError, ModelError
-from circuits.files import write_atomically
 from circuits.model.chat import DATE
 from circuits.model.edits import Add, Edit, When
 from circuits.model.modules import module_of
 from circuits.model.protocol import Model, shape_of
 from circuits.names import head_name, neuron_name
 from circuits.provenance import Provenance
+from circuits.records import write_tensors
 
 __all__ = ["FORMAT", "hooks_provenance", "read_hooks", "write_hooks"]
 
@@ -64,7 +63,7 @@ def write_hooks(
         "provenance": provenance.to_json(),
     }
     metadata = {"format": "pt", "hooks": json.dumps(values)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_tensors(path, tensors, metadata)
 
 
 def read_hooks(path: Path, model: Model) -> tuple[str, list[Add]]:

@@ -24,7 +24,10 @@ class Engine(Protocol):
     def results(
         self, model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
     ) -> Iterator[tuple[int, R]]:
-        """``(place, work(model, part))`` of every part, in the order in which they are ready."""
+        """``(place, work(model, part))`` of every part, in the order in which they are ready.
+
+        What a part cost is charged while its result is being waited for, and nothing else is.
+        """
         ...
 
 

@@ -12,9 +12,9 @@ from circuits.data.replies import Reply
 from circuits.model.chat import encode_prompt, pad_left, stop_tokens
 from circuits.model.decoding import Choose, Decoding, chooser
 from circuits.model.edits import Edit, edited
-from circuits.model.engine import engine
 from circuits.model.forward import Prefix, during, extend, prefill, prefill_shared
 from circuits.model.protocol import Model, device_of
+from circuits.model.resuming import resumed
 from circuits.names import NEUTRAL
 
 __all__ = ["EditsOf", "Progress", "batches", "continuations", "elicit"]
@@ -95,8 +95,9 @@ def continuations(
         )
         for chosen in together
     )
-    for batch, written in engine().results(model, _written, asked):
-        texts |= zip(together[batch], written, strict=True)
+    for batch, written in resumed(model, _written, asked):
+        own = ((text, n_tokens) for text, n_tokens in written)
+        texts |= zip(together[batch], own, strict=True)
         if progress:
             progress(len(written))
     return [texts[place] for place in range(len(rows))]

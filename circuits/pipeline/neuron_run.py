@@ -6,7 +6,7 @@ from typing import Any
 
 from circuits.assets import shipped
 from circuits.errors import DataError, RunError
-from circuits.files import write_json
+from circuits.files import remove_leftovers, write_json
 from circuits.graph.circuit import Circuit
 from circuits.model.loading import EMBEDDED as SHIPPED_MODELS
 from circuits.model.loading import load_model
@@ -53,6 +53,7 @@ def neuron_run(
     sets = [open_set(name, plan) for name in plan.sets]
     _check_labels(sets)
     run = Study(folder) if (folder / "run.json").is_file() else None
+    remove_leftovers(folder)
     opened = _models(run, models, folder, reporter)
     found: dict[str, list[SetStudy]] = {}
     for name, model in opened:

@@ -1,7 +1,5 @@
 """Class-selective neurons of one or several models: everything that is measured, and its files."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +9,13 @@ from typing import Any, TypeVar
 from circuits.assets import shipped
 from circuits.data import sev
 from circuits.data.prompts import plain_prompts
-from circuits.data.replies import Reply
+from circuits.data.replies import Reply, read_replies, write_rows
 from circuits.data.texts import LabelledSet
-from circuits.files import read_json, write_json
 from circuits.model.generation import Progress, elicit
 from circuits.model.loading import describe_model
 from circuits.model.protocol import Model
-from circuits.model.receipts import counted
 from circuits.names import LITERAL
+from circuits.pipeline.keeping import digest_of, kept_result
 from circuits.pipeline.neuron_plan import NeuronPlan
 from circuits.pipeline.work import Reporter
 from circuits.provenance import Provenance, versions
@@ -46,6 +43,7 @@ MASKS = (Mask("zero"), Mask("mean"), Mask("resample"), Mask("attenuate", 1.0))
 """What is compared on the same neurons."""
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass
@@ -64,7 +62,7 @@ class SetStudy:
         """Model, texts and versions."""
         rows = [[r.text, r.label] for own in self.texts.splits for r in own.rows]
         return Provenance(
-            describe_model(self.model), _digest(rows), {"request": self.texts.request}, versions()
+            describe_model(self.model), digest_of(rows), {"request": self.texts.request}, versions()
         )
 
     @cached_property
@@ -225,8 +223,16 @@ class SetStudy:
     def neutral(self) -> list[Reply]:
         """The model's own replies to plain prompts."""
         scenarios = sev.spread(sev.read(shipped("sev/test.jsonl")), (self.plan.neutral + 2) // 3)
-        contexts = sev.contexts(scenarios)[: self.plan.neutral]
-        return elicit(self.model, plain_prompts(contexts))
+        prompts = plain_prompts(sev.contexts(scenarios)[: self.plan.neutral])
+        path = self.folder / "neutral" / "replies.jsonl"
+
+        def make(done: Progress) -> list[Reply]:
+            return elicit(self.model, prompts, progress=done)
+
+        return self._kept(
+            "neutral", "reply to plain prompts", len(prompts), make,
+            save=lambda replies: write_rows(path, replies), read=lambda: read_replies(path),
+        )  # fmt: skip
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Per class: size, changes on test texts in percentage points, and p."""
@@ -261,10 +267,11 @@ class SetStudy:
         self, place: str, selection: Selection, mask: Mask, how: Asking | None = None
     ) -> MaskEffects:
         how = how or self._asking(self.plan.few_texts, self.plan.few_draws)
+        neutral = self.neutral
 
         def make(done: Progress) -> MaskEffects:
             return mask_effects(
-                self.model, self.texts, selection, self.profile, mask, self.neutral, how=how,
+                self.model, self.texts, selection, self.profile, mask, neutral, how=how,
                 progress=done,
             )  # fmt: skip
 
@@ -275,25 +282,33 @@ class SetStudy:
     ) -> R:
         """What was measured before by the same plan, or is measured now and saved."""
         folder = self.folder / place
-        key = _digest([self.plan.to_json(), self.provenance.to_json()])
-        if (folder / "key.json").is_file() and read_json(folder / "key.json")["key"] == key:
-            self.receipts[place] = read_json(folder / "key.json")["receipt"]
-            return kind.load(folder)
-        (folder / "key.json").unlink(missing_ok=True)
-        title = f"{self.texts.name}: {what}"
-        with self.reporter.task(title, total) as done, counted() as receipt:
-            found = make(done)
-        found.save(folder)
-        self.receipts[place] = receipt.to_json()
-        # The key is written last: without it the record counts as not made.
-        write_json(folder / "key.json", {"key": key, "receipt": receipt.to_json()})
+        return self._kept(
+            place, what, total, make, save=lambda found: found.save(folder),
+            read=lambda: kind.load(folder),
+        )  # fmt: skip
+
+    def _kept(
+        self,
+        place: str,
+        what: str,
+        total: int,
+        make: Callable[[Progress], T],
+        *,
+        save: Callable[[T], None],
+        read: Callable[[], T],
+    ) -> T:
+        key = digest_of([self.plan.to_json(), self.provenance.to_json()])
+        unfinished = self.folder / ".resume" / f"{place.replace('/', '-')}.jsonl"
+
+        def made() -> T:
+            with self.reporter.task(f"{self.texts.name}: {what}", total) as done:
+                return make(done)
+
+        found, self.receipts[place] = kept_result(
+            self.folder / place, unfinished, key, made, save=save, read=read
+        )
         return found
 
 
 def _points(value: Any) -> float:
     return round(float(value), 2)
-
-
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

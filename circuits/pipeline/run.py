@@ -4,8 +4,9 @@ import time
 from collections.abc import Sequence
 
 from circuits.data.judges import open_judge
-from circuits.errors import CircuitsError, RunError
-from circuits.files import write_json
+from circuits.errors import CircuitsError, RunError, Stopped
+from circuits.files import is_leftover, remove_leftovers, write_json
+from circuits.journal import forget, journal
 from circuits.model.receipts import counted
 from circuits.pipeline.engines import EngineName, at_work
 from circuits.pipeline.plan import STAGES, Plan, Stage
@@ -13,6 +14,7 @@ from circuits.pipeline.stages import DOES
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Reporter, Run, Silent
 from circuits.provenance import versions
+from circuits.stopping import stop_if_asked
 
 __all__ = ["run"]
 
@@ -40,27 +42,32 @@ def run(
 
     Raises:
         RunError: a stage is unknown, or needs one that has not run.
-        CircuitsError: what a stage raises, with the stage's name before it.
+        CircuitsError: what a stage raises, with the stage's name before it. The replies and
+            judgements that it has finished are kept, and taken over when it is run again.
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise RunError(f"no stage is called {unknown[0]!r}; stages are {', '.join(STAGES)}")
     open_judge(plan.judge)  # refuses a judge that makes no sense before anything is made
     study = _open(plan)
+    remove_leftovers(plan.out)
     work = Run(plan, study, reporter or Silent())
     # Replies that are given need no asking for: the two stages only take them over.
     wanted = {*stages, "replies", "judgements"} if plan.accepted else {*stages}
     with at_work(engine, workers, ray_address):
         for stage in STAGES:
             if stage in wanted and not study.finished(stage, plan.key(stage)):
+                stop_if_asked()
                 _do(work, stage)
+            if stage in wanted:
+                forget(study.journal_path(stage))
     return study
 
 
 def _open(plan: Plan) -> Study:
     path = plan.out / "run.json"
     if not path.exists():
-        if plan.out.is_dir() and any(plan.out.iterdir()):
+        if plan.out.is_dir() and any(not is_leftover(own) for own in plan.out.iterdir()):
             raise RunError(
                 f"--out: {plan.out} holds files but no run; give a new folder or an earlier run"
             )
@@ -79,15 +86,22 @@ def _open(plan: Plan) -> Study:
 def _do(work: Run, stage: Stage) -> None:
     started = time.perf_counter()
     work.notes.clear()
-    with counted() as receipt:
-        try:
+    work.study.begin(stage)
+    key = work.plan.key(stage)
+    try:
+        with counted() as receipt, journal(work.study.journal_path(stage), key) as kept:
+            if kept.discarded:
+                work.notes["journal"] = "discarded: it was kept for another plan or version"
             DOES[stage](work)
-        except CircuitsError as error:
-            raise type(error)(f"stage {stage!r}: {error}") from error
+    except Stopped as error:
+        number = STAGES.index(stage) + 1
+        raise Stopped(f"stage {stage!r} ({number} of {len(STAGES)}): {error}") from error
+    except CircuitsError as error:
+        raise type(error)(f"stage {stage!r}: {error}") from error
     work.study.finish(
         stage,
         {
-            "key": work.plan.key(stage),
+            "key": key,
             "seconds": round(time.perf_counter() - started, 2),
             "receipt": receipt.to_json(),
             **work.notes,

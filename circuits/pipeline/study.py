@@ -59,6 +59,14 @@ class Study:
         """Has the stage been done for just this plan?"""
         return self.log["stages"].get(stage, {}).get("key") == key
 
+    def begin(self, stage: Stage) -> None:
+        """Note that a stage is about to write: it and all that is made from it count as undone."""
+        log = self.log
+        names = STAGES[: STAGES.index(stage)]
+        kept = {name: own for name, own in log["stages"].items() if name in names}
+        if kept != log["stages"]:
+            write_json(self.folder / "run.json", {**log, "stages": kept})
+
     def finish(self, stage: Stage, entry: Mapping[str, Any]) -> None:
         """Note that a stage is done; later stages, made from older results, count as undone."""
         log = self.log
@@ -142,6 +150,10 @@ class Study:
     def replies_path(self) -> Path:
         """Where the control stage keeps the replies of all methods on the test contexts."""
         return self.folder / "control_replies.jsonl"
+
+    def journal_path(self, work: str) -> Path:
+        """Where a stage, or another piece of work, keeps what it has finished until it is done."""
+        return self.folder / ".resume" / f"{work}.jsonl"
 
     @property
     def elicitation(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Validate a finished run's components on held-out contexts, and keep the records in its folder."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ from circuits.control.validation import CHANGES, Known, Validating, Validation, 
 from circuits.control.validation_replies import Heard, replies_needed, validate_replies
 from circuits.data.sev import Context
 from circuits.errors import RunError
-from circuits.files import read_json, write_json
+from circuits.files import read_json, remove_leftovers, write_json
 from circuits.graph.ablation import ablation_cost
 from circuits.graph.circuit import Circuit
 from circuits.graph.core import core
 from circuits.graph.ranked_sets import ORDERS, PartKind, sizes_to
+from circuits.journal import forget, journal
 from circuits.measure.means import differences
 from circuits.measure.pairs import make_pairs
 from circuits.measure.readouts import Projection
 from circuits.model.receipts import Cost, counted
+from circuits.pipeline.keeping import digest_of
 from circuits.pipeline.scoring import held_out
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
@@ -71,12 +73,18 @@ def validate(
         contexts=[context.id for context in contexts], draws=options.draws, seed=options.seed
     )
     place = folder / "validation"
-    with counted() as receipt:
+    remove_leftovers(folder)
+    # Without the receipt what is there counts as not made.
+    (place / "receipt.json").unlink(missing_ok=True)
+    unfinished = run.study.journal_path("validate")
+    key = digest_of([run.plan.key("circuits"), run.plan.to_json(), asdict(options)])
+    with counted() as receipt, journal(unfinished, key):
         for kind in KINDS:
             _measure(run, known, kind, contexts, options, provenance).save(place / kind)
             _hear(run, bench, known, kind, options, provenance).save(place / f"{kind}_replies")
         write_json(place / "ablation.json", drop(run, bench, options.draws, options.seed))
     write_json(place / "receipt.json", receipt.to_json())
+    forget(unfinished)
     return place
 
 

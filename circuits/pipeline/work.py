@@ -1,7 +1,7 @@
 """A plan at work: what several stages need, made once and only if needed."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from circuits.model.generation import Progress
 from circuits.model.identities import check_identities
 from circuits.model.loading import describe_model, load_model
 from circuits.model.protocol import Model
+from circuits.model.receipts import uncounted
 from circuits.names import VALENCES
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.study import Study
@@ -127,16 +128,23 @@ class Run:
     @cached_property
     def sweep(self) -> Sweep:
         """The one pass over the accepted prompts."""
+        # A run that was interrupted after the stage that reads for all makes the pass again.
+        # Receipts say what results cost, and its cost stands in that stage's already.
+        again = "directions" in self.study.log["stages"]
+        with uncounted() if again else nullcontext():
+            found = self._swept()
+        if not again:
+            self.notes["values"] = found.keeping.reason
+        return found
+
+    def _swept(self) -> Sweep:
         check_identities(self.model)
-        grid = self.grid
-        plan = self.plan
+        grid, plan = self.grid, self.plan
         with self.reporter.task("read activations", len(grid.cells)) as done:
-            found = sweep(
+            return sweep(
                 self.model, grid, read=plan.read, last=plan.last, half=plan.half,
                 memory=plan.memory, batch_size=plan.batch_size, seed=plan.seed, progress=done,
             )  # fmt: skip
-        self.notes["values"] = found.keeping.reason
-        return found
 
     @cached_property
     def written_sweep(self) -> Sweep:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from circuits.errors import DataError, RunError
+from circuits.files import sync_folder
 from circuits.names import EMOTIONS
 
 __all__ = [
@@ -156,6 +157,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         temporary.replace(folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

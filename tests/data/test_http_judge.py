@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from circuits.data.judges import HttpJudge
-from circuits.errors import JudgeError
+from circuits.data.judging import hear
+from circuits.errors import JudgeError, Stopped
+from circuits.journal import journal
+from circuits.stopping import ask_to_stop, go_on
 
 KEY = "sk-test-0123456789abcdef"
 GOOD = '{"match": 1, "reason": "how dare"}'
@@ -298,3 +301,54 @@ def test_a_key_in_the_answer_itself_appears_nowhere(ask):
     with serving(*((200, completion(answer)) for answer in answers)) as server:
         (verdict,) = ask(server)
     assert verdict.reason == "(withheld: it repeats the key)"
+
+
+def asked_texts(server):
+    return [json.loads(b["messages"][1]["content"])["text"] for _, _, b in server.requests]
+
+
+@pytest.mark.trial("faults", "a paid judge fails in the middle of 40 texts, and is asked again")
+def test_no_answer_is_paid_for_twice(tmp_path, trial):
+    texts = [str(number) for number in range(40)]
+
+    def until(text):
+        def step(_, body):
+            own = json.loads(body["messages"][1]["content"])["text"]
+            return (401, "no") if own == text else (200, completion(GOOD))
+
+        return step
+
+    given, questions = [], [(text, "anger") for text in texts]
+    for last in ("7", "23"):
+        refused, kept = pytest.raises(JudgeError, match="item"), journal(tmp_path / "j", "key")
+        with serving(until(last)) as server, refused, kept:
+            hear(HttpJudge(base_url=server.url), questions)
+        given += [text for text in asked_texts(server) if text != last]
+    with serving(until(None)) as server, journal(tmp_path / "j", "key"):
+        assert len(hear(HttpJudge(base_url=server.url), questions)) == 40
+    given += asked_texts(server)
+    assert sorted(given, key=int) == texts
+    trial(times=2, outcome="every text is answered once and no answer is lost")
+
+
+def test_a_judge_that_is_to_stop_asks_no_more_and_keeps_what_it_has_asked(tmp_path):
+    def stopping(_, body):
+        if json.loads(body["messages"][1]["content"])["text"] == "9":
+            ask_to_stop()
+        time.sleep(0.01)
+        return 200, completion(GOOD)
+
+    questions = [(str(number), "anger") for number in range(40)]
+    with serving(stopping) as server:
+        judge = HttpJudge(base_url=server.url)
+        try:
+            with pytest.raises(Stopped), journal(tmp_path / "j", "key") as kept:
+                hear(judge, questions)
+        finally:
+            go_on()
+        first = asked_texts(server)
+        assert kept.kept == f"{len(first)} finished parts are kept"
+        assert len(first) < 20
+        with journal(tmp_path / "j", "key"):
+            assert len(hear(judge, questions)) == 40
+    assert sorted(asked_texts(server), key=int) == [text for text, _ in questions]

@@ -8,7 +8,7 @@ GPT-4o-mini; the wording here is our own, so its verdicts are not theirs.
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from circuits.data.judges.http_wording import SYSTEM
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import check_questions
 from circuits.errors import JudgeError
+from circuits.stopping import stop_if_asked
 
 __all__ = ["HttpJudge", "JudgeProfile"]
 
@@ -92,10 +93,26 @@ class HttpJudge:
         Raises:
             JudgeError: The server refuses, stays away or gives no readable answer; or the
                 questions are malformed.
+            Stopped: The work was asked to stop.
+        """
+        found = dict(self.answers(texts, emotions))
+        if len(found) < len(texts):
+            stop_if_asked()
+        return [found[index] for index in range(len(texts))]
+
+    def answers(
+        self, texts: Sequence[str], emotions: Sequence[str]
+    ) -> Iterator[tuple[int, Verdict]]:
+        """Place and verdict of every text, in the order in which they are answered.
+
+        If the work is asked to stop, nothing more is asked, and what is still answered is given.
+
+        Raises:
+            JudgeError: As :meth:`judge`, after every answer that was still given.
         """
         check_questions(texts, emotions)
         # Loaded here: importing the package must not load the network library.
-        from circuits.data.judges.http_calls import Caller, Patience, ask_all, open_client
+        from circuits.data.judges.http_calls import Caller, Patience, answers, open_client
 
         patience = Patience(
             self.timeout,
@@ -110,7 +127,7 @@ class HttpJudge:
                 client, self.url, self.model, self._key(), self.key_variable, patience,
                 _SETTINGS[self.profile], released=self.profile == "released",
             )  # fmt: skip
-            return ask_all(caller, texts, emotions, self.workers)
+            yield from answers(caller, texts, emotions, self.workers)
 
     def describe(self) -> Mapping[str, Any]:
         """Address, model and wording; no key."""

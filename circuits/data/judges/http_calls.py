@@ -6,11 +6,12 @@ when a question is asked.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from threading import Event
 from typing import Any, Final
 
 import httpx2
@@ -19,8 +20,9 @@ from circuits.data.judges.http_wording import answer_text, messages, read_releas
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import EMPTY
 from circuits.errors import JudgeError
+from circuits.stopping import stopping
 
-__all__ = ["Caller", "Patience", "ask_all", "open_client"]
+__all__ = ["Caller", "Patience", "answers", "open_client"]
 
 _AGAIN: Final = frozenset({408, 409, 425, 429})
 _LARGEST_BODY: Final = 4_000_000
@@ -191,26 +193,45 @@ class Caller:
         return text
 
 
-def ask_all(
+def answers(
     caller: Caller, texts: Sequence[str], emotions: Sequence[str], workers: int
-) -> list[Verdict]:
-    """Ask about every text, ``workers`` at a time; the verdicts keep the order of the texts.
+) -> Iterator[tuple[int, Verdict]]:
+    """Ask about every text, ``workers`` at a time: place and verdict, as they are answered.
+
+    If the work is asked to stop, nothing more is asked.
 
     Raises:
-        JudgeError: One question failed; those not yet asked are dropped.
+        JudgeError: One question failed. Those not yet asked are dropped; those under way are
+            answered first.
     """
+    ended = Event()
 
-    def ask(index: int) -> Verdict:
+    def ask(index: int) -> Verdict | None:
+        if ended.is_set() or stopping():
+            return None
         if not texts[index].strip():
             return Verdict(match=False, label=None, reason=EMPTY)
-        return caller.ask(index, texts[index], emotions[index])
+        try:
+            return caller.ask(index, texts[index], emotions[index])
+        except JudgeError:
+            # The questions not yet asked would only cost money.
+            ended.set()
+            raise
 
-    pool = ThreadPoolExecutor(workers)
+    pool, failed = ThreadPoolExecutor(workers), dict[int, BaseException]()
     try:
-        return list(pool.map(ask, range(len(texts))))
+        asked = {pool.submit(ask, index): index for index in range(len(texts))}
+        for future in as_completed(asked):
+            error = future.exception()
+            if error is not None:
+                failed[asked[future]] = error
+            elif (verdict := future.result()) is not None:
+                yield asked[future], verdict
     finally:
-        # After a failure the questions not yet asked would only cost money.
-        pool.shutdown(cancel_futures=True)
+        ended.set()
+        pool.shutdown()
+    if failed:
+        raise failed[min(failed)]
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -1,10 +1,10 @@
 """What a judge is: something that decides whether a text expresses an asked emotion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["Judge", "OneByOne", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,21 @@ class Judge(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """Everything another person needs to judge in the same way; never a secret."""
+        ...
+
+
+@runtime_checkable
+class OneByOne(Protocol):
+    """A judge whose every answer is dear, and can be kept as soon as it is there."""
+
+    def answers(
+        self, texts: Sequence[str], emotions: Sequence[str]
+    ) -> Iterator[tuple[int, Verdict]]:
+        """Place and verdict of every text, in the order in which they are answered.
+
+        If the work is asked to stop, nothing more is asked, and what is still answered is given.
+
+        Raises:
+            JudgeError: as :meth:`Judge.judge`, after every answer that was still given.
+        """
         ...

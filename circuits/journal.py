@@ -1,0 +1,203 @@
+"""Finished parts of a long piece of work, kept one by one, so that it goes on where it ended.
+
+Inside :func:`journal` every call that makes replies or judgements writes what it has finished to
+a file, part by part, each on the disk before the next is begun. When the same work is done again
+after a kill, a full disk or a judge that gave up, those parts are read instead of made. An entry
+is known by the number of the call and of the part, since the work does the same calls again in
+the same order, and holds a digest of what was asked, so that it never answers another question.
+
+A line is a checksum and a JSON object. What follows the first line that is torn or changed is
+dropped, and so is the file of another key or version.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import RunError, Stopped
+from circuits.files import refusal, sync_folder
+
+__all__ = ["Call", "Journal", "begin_call", "forget", "journal"]
+
+_FORMAT = 1
+_OPEN: "ContextVar[Journal | None]" = ContextVar("journal", default=None)
+
+
+@contextmanager
+def journal(path: Path, key: str) -> "Iterator[Journal]":
+    """Keep what is finished inside the block in a file, and take from it what already is.
+
+    The file stays until :func:`forget` takes it away. A block inside another has a file of its
+    own.
+
+    Args:
+        path: The file.
+        key: Digest of everything that decides the results; entries of another one are discarded.
+
+    Raises:
+        RunError: the file cannot be written; says what is kept.
+    """
+    opened = Journal(path, key)
+    token = _OPEN.set(opened)
+    try:
+        yield opened
+    except Stopped as error:
+        raise Stopped(f"{error}; {opened.kept}") from error
+    finally:
+        _OPEN.reset(token)
+        opened.close()
+
+
+def begin_call() -> "Call | None":
+    """The next call of the work that is kept; ``None`` where nothing is kept."""
+    opened = _OPEN.get()
+    return None if opened is None else opened.begin_call()
+
+
+def forget(path: Path) -> None:
+    """Delete a journal, and its folder if nothing else is in it."""
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
+
+
+class Journal:
+    """An open file of finished parts."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.discarded = False
+        """Was there a file of another key or version?"""
+        self._head = _line({"journal": _FORMAT, "key": key})
+        self._calls = 0
+        self._entries: dict[tuple[int, int], dict[str, Any]] = {}
+        self._size = self._read()
+        self._file: int | None = None
+
+    @property
+    def kept(self) -> str:
+        """How much is kept, in words."""
+        parts = len(self._entries)
+        return f"{parts} finished {'part is' if parts == 1 else 'parts are'} kept"
+
+    def begin_call(self) -> "Call":
+        """The next call."""
+        self._calls += 1
+        return Call(self, self._calls - 1)
+
+    def find(self, call: int, part: int, asked: str) -> Any:
+        """What a part gave, if it is kept and was asked in just this way; else ``None``."""
+        entry = self._entries.get((call, part))
+        return entry["gave"] if entry is not None and entry["asked"] == asked else None
+
+    def append(self, call: int, part: int, asked: str, gave: Any) -> None:
+        """Keep what a part gave; it is on the disk when this returns.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        entry = {"call": call, "part": part, "asked": asked, "gave": gave}
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._write(self._file, _line(entry))
+        except OSError as error:
+            raise RunError(
+                refusal(self.path, error, "see to it and give the same command again")
+                + f" ({self.kept})"
+            ) from error
+        self._entries[call, part] = entry
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.ftruncate(file, self._size)
+            if not self._size:
+                self._write(file, self._head)
+                sync_folder(self.path.parent)
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
+    def _write(self, file: int, line: bytes) -> None:
+        try:
+            rest = line
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(file, self._size)
+            raise
+        self._size += len(line)
+
+    def _read(self) -> int:
+        """Take the entries up to the first line that is not whole; how long they are."""
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise RunError(f"cannot read {self.path}: {error.strerror or error}") from error
+        head, *lines = text.splitlines(keepends=True) or [b""]
+        if head != self._head:
+            # A head that is torn says nothing of a key.
+            self.discarded = _entry(head) is not None
+            return 0
+        size = len(head)
+        for line in lines:
+            entry = _entry(line)
+            if entry is None:
+                break
+            self._entries[entry["call"], entry["part"]] = entry
+            size += len(line)
+        return size
+
+
+class Call:
+    """One call whose parts are kept."""
+
+    def __init__(self, opened: Journal, number: int) -> None:
+        self._journal, self._number = opened, number
+
+    def find(self, part: int, asked: str) -> Any:
+        """What a part gave, if it is kept and was asked in just this way; else ``None``."""
+        return self._journal.find(self._number, part, asked)
+
+    def keep(self, part: int, asked: str, gave: Any) -> None:
+        """Keep what a part gave, as JSON values; it is on the disk when this returns.
+
+        Raises:
+            RunError: the file cannot be written; says what is kept.
+        """
+        self._journal.append(self._number, part, asked, gave)
+
+
+def _line(value: object) -> bytes:
+    # ASCII: a text may hold any character, and none of them may end a line.
+    text = json.dumps(value, allow_nan=False).encode("ascii")
+    return _sum(text) + b" " + text + b"\n"
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != _sum(text):
+        return None
+    return json.loads(text)
+
+
+def _sum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode("ascii")
