@@ -6,7 +6,6 @@ traceback instead. Heavy imports happen inside the commands, so that ``--help`` 
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,53 +17,18 @@ from circuits.cli.console import ERRORS, Bars
 from circuits.cli.control import control
 from circuits.cli.interrupting import command_again, finishing_batches
 from circuits.cli.neurons import neurons
-from circuits.cli.options import (
-    Accepted,
-    Batch,
-    Budgets,
-    Data,
-    Device,
-    DeviceMap,
-    DevScenarios,
-    Doses,
-    Dtype,
-    Emotions,
-    Engine,
-    JudgeOption,
-    Memory,
-    Model,
-    Out,
-    PresetOption,
-    RayAddress,
-    ReadOption,
-    Revision,
-    Scenarios,
-    ScoreContexts,
-    Seed,
-    Settings,
-    StableLayers,
-    Stages,
-    Test,
-    TestScenarios,
-    Workers,
-    budget,
-    checked_stages,
-    numbers,
-    words,
-)
+from circuits.cli.options import Engine, Out, RayAddress, Workers, words
 from circuits.cli.patch import patch
 from circuits.cli.paths import paths_command
+from circuits.cli.running import PLAN_EXAMPLE, RUN_EXAMPLE, plan_command, run_command
 from circuits.cli.say import say
 from circuits.cli.scores import score
-from circuits.cli.settings import settings as read_settings
 from circuits.cli.showing import model_card, show_run
+from circuits.cli.status import STATUS_EXAMPLE, status_command
 from circuits.cli.validate import VALIDATE_EXAMPLE, validate_command
 from circuits.errors import CircuitsError, Stopped
-from circuits.names import EMOTIONS
 
 __all__ = ["app", "main"]
-
-_SIX = ",".join(EMOTIONS)
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -95,7 +59,7 @@ def demo(
     from circuits.pipeline import Plan, run
 
     plan = Plan(
-        model=str(shipped("sev-mini")),
+        model="sev-mini",
         data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"),
         out=out,
@@ -114,58 +78,11 @@ def demo(
     show_run(done.folder)
 
 
-@app.command(
-    name="run",
-    epilog="Examples: [bold]emotion-circuits run --model meta-llama/Llama-3.2-3B-Instruct "
-    "--dtype bfloat16 --out runs/llama[/] · [bold]emotion-circuits run --model ./my-model "
-    "--data mine.jsonl --test mine_test.jsonl --out runs/mine[/]",
-)
-def run_command(
-    model: Model,
-    out: Out,
-    data: Data = None, test: Test = None,
-    accepted: Accepted = None,
-    preset: PresetOption = "default",
-    judge: JudgeOption = "lexicon",
-    emotions: Emotions = _SIX,
-    scenarios: Scenarios = None,
-    test_scenarios: TestScenarios = None, dev_scenarios: DevScenarios = 16,
-    stages: Stages = "",
-    stable_layers: StableLayers = "",
-    doses: Doses = "0.1,0.3,0.5,0.7",
-    read: ReadOption = "prompt",
-    score_contexts: ScoreContexts = 16,
-    budgets: Budgets = "",
-    device: Device = None, device_map: DeviceMap = None, dtype: Dtype = "float32",
-    revision: Revision = None, batch_size: Batch = 96, memory: Memory = 1.0, seed: Seed = 0,
-    engine: Engine = "here", workers: Workers = None, ray_address: RayAddress = None,
-    settings: Settings = [],  # noqa: B006
-) -> None:  # fmt: skip
-    """Run the whole job on a model: contexts to circuits to control, and a report.
+app.command(name="run", epilog=RUN_EXAMPLE)(run_command)
 
-    A stage that was finished in the same folder with the same inputs is not run again.
-    """
-    from circuits.pipeline import PRESETS, Plan, run
-    from circuits.pipeline.trust import trusted
+app.command(name="plan", epilog=PLAN_EXAMPLE)(plan_command)
 
-    plan = Plan(
-        model=model, revision=revision, device=device, device_map=device_map, dtype=dtype,
-        out=out, judge=judge, trust_remote_code=trusted(),
-        data=data or shipped("sev/train.jsonl"), test=test or shipped("sev/test.jsonl"),
-        hard=None if test else shipped("sev/hard.jsonl"),  # own scenarios come without harder ones
-        emotions=words(emotions), scenarios=scenarios, dev_scenarios=dev_scenarios, read=read,
-        test_scenarios=test_scenarios, score_contexts=score_contexts, accepted=accepted,
-        stable_layers=numbers(stable_layers, int, "--stable-layers") or None,
-        doses=numbers(doses, float, "--doses"), batch_size=batch_size, memory=memory, seed=seed,
-    )  # fmt: skip
-    chosen = {"budget": budget(budgets)} if budgets else {}
-    plan = replace(plan, **{**PRESETS[preset], **chosen, **read_settings(settings)})
-    with finishing_batches():
-        done = run(
-            plan, stages=checked_stages(stages), reporter=Bars(), engine=engine, workers=workers,
-            ray_address=ray_address,
-        )  # fmt: skip
-    show_run(done.folder)
+app.command(name="status", epilog=STATUS_EXAMPLE)(status_command)
 
 
 @app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")

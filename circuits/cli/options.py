@@ -1,22 +1,20 @@
 """Options that commands share, and what their texts mean."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from circuits.errors import RunError
 
 if TYPE_CHECKING:
-    from circuits.graph.budget import Budget
     from circuits.pipeline.plan import Stage
 
 __all__ = [
     "Accepted",
     "Against",
     "Batch",
-    "Budgets",
+    "BudgetOption",
     "Contexts",
     "Data",
     "DevScenarios",
@@ -28,15 +26,18 @@ __all__ = [
     "Emotions",
     "Engine",
     "JudgeOption",
+    "KeepCode",
     "Memory",
     "Mode",
     "Model",
     "Out",
+    "PlanOption",
     "PresetOption",
     "RayAddress",
     "ReadOption",
     "ReadoutOption",
     "Revision",
+    "RunOut",
     "Scenarios",
     "ScoreContexts",
     "Seed",
@@ -47,15 +48,22 @@ __all__ = [
     "Test",
     "TestScenarios",
     "Workers",
-    "budget",
     "checked_stages",
-    "numbers",
     "words",
 ]
 
-N = TypeVar("N", int, float)
-
-Model = Annotated[str, typer.Option(help="Name on the Hugging Face hub, or a local folder.")]
+Model = Annotated[str | None, typer.Option(help="Name on the Hugging Face hub, or a local folder.")]
+RunOut = Annotated[Path | None, typer.Option(help="Folder for the results.")]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option("--plan", help="A plan file (TOML); options that are given as well go before it."),
+]
+KeepCode = Annotated[
+    bool,
+    typer.Option(
+        "--keep-code", help="Take stages as done of which nothing has changed but the code."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Data = Annotated[
     Path | None, typer.Option(help="Train scenarios (JSON lines); the shipped ones by default.")
@@ -101,8 +109,8 @@ StableLayers = Annotated[
 Doses = Annotated[str, typer.Option(help="Injected lengths in units of rms.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Budgets = Annotated[
-    str, typer.Option("--budget", help="Share of heads and of neurons in a circuit; 0.20,0.05.")
+BudgetOption = Annotated[
+    str, typer.Option(help="Share of heads and of neurons in a circuit; 0.20,0.05.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda if there is one.")]
 DeviceMap = Annotated[
@@ -162,33 +170,6 @@ def words(text: str) -> tuple[str, ...]:
     ('anger', 'fear')
     """
     return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def numbers(text: str, kind: Callable[[str], N], option: str) -> tuple[N, ...]:
-    """Comma-separated numbers.
-
-    Raises:
-        RunError: a word is no number.
-    """
-    try:
-        return tuple(kind(word) for word in words(text))
-    except ValueError as error:
-        raise RunError(f"{option}: {text!r} is no list of numbers, such as 1,2,3") from error
-
-
-def budget(text: str) -> "Budget":
-    """``0.10,0.02``: share of heads, share of neurons.
-
-    Raises:
-        RunError: not two numbers.
-        CircuitError: a number is no share.
-    """
-    from circuits.graph.budget import Budget
-
-    shares = numbers(text, float, "--budget")
-    if len(shares) != 2:
-        raise RunError(f"--budget: {text!r}; give two shares, of heads and of neurons: 0.10,0.02")
-    return Budget(*shares)
 
 
 def checked_stages(text: str) -> "tuple[Stage, ...]":

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from circuits.cli.console import ERRORS, OUT
 from circuits.errors import RunError
+from circuits.locks import held
 
 if TYPE_CHECKING:
     from circuits.pipeline.study import Study
@@ -63,7 +64,8 @@ def assemble_run(run: Path, total: int | None, ratio_mode: Literal["fixed", "aut
         found = importing.assemble_run(run, settings)
     else:
         contents = _derived(study)[0]
-        found = importing.write_assembled(contents, run, settings)
+        with held(run):
+            found = importing.write_assembled(contents, run, settings)
     OUT.print(_assembled_table(found, contents.circuits if importing.is_imported(run) else {}))
     OUT.print(f"\ncircuits: {(run / 'assembled').resolve()}", soft_wrap=True, markup=False)
 

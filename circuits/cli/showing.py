@@ -40,10 +40,11 @@ def show_run(folder: Path) -> None:
         OUT.print(score_table(study.scores))
     if "control" in done:
         OUT.print(accuracy_table(study.control))
+    took = study.seconds
     for stage, entry in done.items():
-        cost = entry["receipt"]
+        cost, seconds = entry["receipt"], f"{took[stage]:.1f}" if stage in took else "-"
         OUT.print(
-            f"{stage:<11} {entry['seconds']:>7.1f} s  {cost['passes']:>7,} passes  "
+            f"{stage:<11} {seconds:>7} s  {cost['passes']:>7,} passes  "
             f"{cost['steps']:>9,} cached tokens",
             highlight=False,
         )

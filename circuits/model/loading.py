@@ -31,6 +31,7 @@ __all__ = [
     "EMBEDDED",
     "LoadedAs",
     "describe_model",
+    "folder_digest",
     "load_model",
     "loaded_as",
     "wrap_model",
@@ -178,7 +179,7 @@ def describe_model(model: Model) -> dict[str, Any]:
     folder = Path(source)
     return {
         "name": folder.name if folder.is_dir() else source,
-        "revision": commit or (_folder_digest(folder) if folder.is_dir() else "unknown"),
+        "revision": commit or (folder_digest(folder) if folder.is_dir() else "unknown"),
         "architecture": str(getattr(model.cfg, "architecture", None) or type(wrapped).__name__),
         "dtype": str(dtype_of(model)).removeprefix("torch."),
         "device": device_of(model).type,
@@ -271,7 +272,8 @@ def _own_code(folder: Path) -> str:
     return f"code of its own ({', '.join(sorted(named))})" if named else "code of its own"
 
 
-def _folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
+    """Digest of a model's configuration and weights (of their headers above 1 GiB)."""
     weights = sorted(folder.glob("*.safetensors"))
     config = folder / "config.json"
     if sum(path.stat().st_size for path in weights) <= _FULL_DIGEST_BYTES:

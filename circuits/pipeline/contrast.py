@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 from circuits.data import sev
@@ -97,10 +96,7 @@ class Contrast:
         )
 
     def _contexts(self) -> Sequence[sev.Context]:
-        path = Path(self.study.log["plan"]["test"])
-        if not path.is_file():
-            raise RunError(f"the run's test contexts {path} are gone; put the file back")
-        scenarios = sev.read(path)
+        scenarios = sev.read(plan_of(self.study).test)
         # One event per scenario, the valences in turn.
         spread = sev.spread(scenarios, min(self.contexts, len(scenarios)))
         every = sev.contexts(spread)

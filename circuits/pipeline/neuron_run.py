@@ -1,19 +1,23 @@
 """Class-selective neurons into a run folder: records, ``neurons.json`` and a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from circuits.assets import shipped
+from circuits.data.texts import LabelledSet
 from circuits.errors import DataError, RunError
 from circuits.files import remove_leftovers, write_json
 from circuits.graph.circuit import Circuit
+from circuits.locks import held
 from circuits.model.loading import EMBEDDED as SHIPPED_MODELS
 from circuits.model.loading import load_model
 from circuits.model.protocol import Model
 from circuits.names import neuron_name
 from circuits.pipeline.neuron_plan import EMBEDDED, NeuronPlan, open_set
 from circuits.pipeline.neurons import SetStudy
+from circuits.pipeline.places import made_beside
 from circuits.pipeline.study import Study
 from circuits.pipeline.trust import trusted
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
@@ -55,6 +59,19 @@ def neuron_run(
     run = Study(folder) if (folder / "run.json").is_file() else None
     remove_leftovers(folder)
     opened = _models(run, models, folder, reporter)
+    noted = nullcontext() if run is None else made_beside(run, folder / "neurons", ("circuits",))
+    with held(folder), noted:
+        return _measured(folder, sets, plan, run, opened, reporter)
+
+
+def _measured(
+    folder: Path,
+    sets: Sequence[LabelledSet],
+    plan: NeuronPlan,
+    run: Study | None,
+    opened: Iterator[tuple[str, Model]],
+    reporter: Reporter,
+) -> Path:
     found: dict[str, list[SetStudy]] = {}
     for name, model in opened:
         place = folder / "neurons" / name

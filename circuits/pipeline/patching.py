@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from circuits.errors import RunError
 from circuits.files import write_json
@@ -12,6 +12,8 @@ from circuits.measure.patching import HeadPatches, SitePatches, patch_heads, pat
 from circuits.measure.patching_cost import head_patching_cost, site_patching_cost
 from circuits.model.receipts import Cost, counted
 from circuits.pipeline.contrast import Contrast, ReadoutName
+from circuits.pipeline.places import made_beside
+from circuits.pipeline.plan import Stage
 from circuits.pipeline.study import Study
 
 __all__ = ["SITES", "patch_run", "patch_run_cost", "read_patches"]
@@ -50,7 +52,8 @@ def patch_run(
     model, pairs, measure = contrast.model, contrast.pairs, contrast.readout(readout)
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
-    with counted() as receipt:
+    stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
+    with made_beside(contrast.study, folder, stages), counted() as receipt:
         if stream:
             patch_sites(model, pairs, measure, provenance, sites=stream, by=by, mode=mode).save(
                 folder / "stream"
@@ -59,8 +62,8 @@ def patch_run(
             patch_heads(model, pairs, measure, provenance, site=site, by=by, mode=mode).save(
                 folder / site
             )
-    described: dict[str, Any] = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
-    write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
+        described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
+        write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
     return folder
 
 

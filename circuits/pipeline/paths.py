@@ -23,6 +23,7 @@ from circuits.measure.readouts import Projection
 from circuits.model.loading import describe_model
 from circuits.model.protocol import Model
 from circuits.model.receipts import Cost
+from circuits.pipeline.places import made_beside
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
 from circuits.provenance import Provenance, versions
@@ -110,11 +111,12 @@ class PathStudy:
             "receipts": {"attribution": dict(effects.receipt), "patching": dict(exact.receipt)},
         }
         place = self.study.folder / "paths" / file_stem(emotion)
-        effects.save(place / "attribution")
-        exact.save(place / "patching")
-        write_json(place / "paths.json", said)
-        write_circuit(connected, self.study.circuit_path(emotion))
-        export_circuit(connected, self.study.folder / "export")
+        with made_beside(self.study, place, ("circuits",)):
+            effects.save(place / "attribution")
+            exact.save(place / "patching")
+            write_json(place / "paths.json", said)
+            write_circuit(connected, self.study.circuit_path(emotion))
+            export_circuit(connected, self.study.folder / "export")
         return connected, said
 
     @property

@@ -1,21 +1,18 @@
 """What a run is asked to do, as a value."""
 
-import hashlib
-import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from circuits.assets import shipped
 from circuits.control.methods import METHODS
 from circuits.control.modulation import Where
 from circuits.control.ways import DecodingBy
 from circuits.data.judges.http import JudgeProfile
 from circuits.errors import RunError
-from circuits.files import digest
 from circuits.graph.ablation import Ablation, Positions
 from circuits.graph.assemble import RankBy
 from circuits.graph.budget import Budget
@@ -27,8 +24,8 @@ from circuits.measure.memory import MEMORY
 from circuits.measure.sweep import Last, Read
 from circuits.model.chat import DATE, Begin, today
 from circuits.model.edits import When
-from circuits.model.loading import EMBEDDED
 from circuits.names import EMOTIONS
+from circuits.pipeline.plan_values import NONE, plain, problems, typed
 
 __all__ = ["CONTROL_BUDGET", "STAGES", "Plan", "Stage"]
 
@@ -47,27 +44,7 @@ Stage = Literal[
     "report",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order in which they run; a later stage needs the earlier ones."""
-
-_MATTERS: dict[Stage, tuple[str, ...]] = {
-    "replies": (
-        "model", "revision", "dtype", "begin", "date", "data", "accepted", "emotions", "scenarios",
-        "dev_scenarios", "max_new_tokens",
-    ),
-    "judgements": ("judge",),
-    "directions": ("samples", "read", "last", "half"),
-    "effects": ("head_readout", "diff_prompt", "diff_grouping", "seed"),
-    "importance": ("doses", "stable_layers", "read_at", "seed"),
-    "circuits": ("budget", "rank_by", "signed"),
-    "scores": ("test", "score_contexts", "ablation", "positions", "draws", "seed"),
-    "control": (
-        "test", "test_scenarios", "relative_to", "control_budget", "diff_unit", "head_positions",
-        "neuron_positions", "circuit_strength", "circuit_when", "steering", "decoding",
-        "circuit_dtype", "judge_profile", "seed", "methods", "tuning", "second_judge",
-        "dial_contexts", "ablation_draws", "hard",
-    ),
-    "report": (),
-}  # fmt: skip
+"""In the order in which they run; a stage needs only earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -75,46 +52,65 @@ class Plan:
     """A run: model, contexts, judge, options, and the folder that it writes."""
 
     model: str
+    """Name on the Hugging Face hub, a folder, or a model that comes with the package."""
     data: Path
+    """Train scenarios (JSON lines)."""
     test: Path
+    """Test scenarios (JSON lines)."""
     out: Path
+    """Folder for the results."""
     revision: str | None = None
+    """Branch, tag or commit on the hub."""
     device: str | None = None
+    """``cpu`` or ``cuda``; ``cuda`` if there is one."""
     device_map: str | None = None
     """Spread the model over several devices: ``auto``, ``balanced``, ``sequential``."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number type of the weights."""
     trust_remote_code: bool = False
     """Run code that comes with the model, where it needs any."""
     emotions: tuple[str, ...] = EMOTIONS
+    """Two or more; what is asked for and told apart."""
     judge: str = "lexicon"
+    """``lexicon``, ``wording``, ``classifier:MODEL``, or ``http:BASE_URL#MODEL``."""
     scenarios: int | None = None
     """Train scenarios, evenly over themes; all by default."""
     dev_scenarios: int = 16
     """Train scenarios kept from everything but the choice of strengths."""
     test_scenarios: int | None = None
+    """Test scenarios, evenly over themes; all by default."""
     accepted: Path | None = None
     """Judged replies to start from, instead of replies of the model's own."""
     samples: Literal["accepted", "all"] = "accepted"
     """Make directions, effects and importance from accepted replies only, or from all."""
     begin: Begin = "one"
+    """Begin tokens of a prompt: one, or what the tokenizer and its template write."""
     date: str = DATE
     """Given to chat templates that write one; ``today`` is the day on which the plan is made."""
     read: Read = "prompt"
+    """Read directions at the last prompt position, or over the reply."""
     last: Last = "resid_post"
+    """What stands for the last layer: its output, or what the final norm makes of it."""
     half: bool = False
     """Round activations to float16 before directions are made, as the published dumps do."""
     head_readout: HeadReadout = "resid_mid"
+    """Where the readout of heads is read."""
     doses: tuple[float, ...] = DOSES
+    """Injected lengths, in units of rms."""
     stable_layers: tuple[int, ...] | None = None
     """Layers of the reference direction; by default scaled from the published ones."""
     read_at: ReadAt = "resid_post"
+    """Where injections are read."""
     budget: Budget = field(default_factory=Budget)
     """What a circuit may have."""
     rank_by: RankBy = "total"
+    """By which effect a circuit's parts are ranked."""
     score_contexts: int = 16
     """Test contexts on which circuits are scored, each of another scenario if there are enough."""
     ablation: Ablation = "resample"
+    """What stands for the parts outside a circuit."""
     positions: Positions = "last"
+    """Replace them at the last position, or at all that match."""
     draws: int = 100
     """Random circuits beside which every score is held."""
     control_budget: Budget = CONTROL_BUDGET
@@ -126,17 +122,21 @@ class Plan:
     diff_prompt: DiffPrompt = "asked"
     """Wording of the prompts from which differences are made; another one costs a pass of each."""
     diff_grouping: DiffGrouping = "context"
+    """Differences of every context, or of the last valence of every scenario."""
     diff_unit: bool = False
     """Give the heads' difference the length one, layer by layer."""
     head_positions: Where = "last"
     """Positions of every call at which a circuit's heads are written."""
     neuron_positions: Where = "last"
+    """The same of its neurons."""
     circuit_strength: tuple[tuple[str, float], ...] | None = None
     """(emotion or ``other``, strength) of circuits; by default chosen on dev contexts."""
     circuit_when: When = "prompt"
     """When circuits are written whose strength is not chosen on dev contexts."""
     steering: Literal["tuned", "published"] = "tuned"
+    """Layer and strength of steering: chosen on dev contexts, or the published ones."""
     decoding: DecodingBy = "identical"
+    """The same decoding for all methods, or each method's published one."""
     circuit_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number type of the weights under circuits, and of the replies that nothing changes; by
     default that of all methods."""
@@ -155,12 +155,14 @@ class Plan:
     judge_profile: JudgeProfile = "robust"
     """How a chat model judges circuits, and the replies that nothing changes."""
     max_new_tokens: int = 100
+    """Longest reply."""
     batch_size: int = 96
     """Prompts at once, at most."""
     memory: float = MEMORY
     """Gigabytes for values kept for a second look and for the activations of one pass; not for
     the weights, nor for sums, whose size does not depend on the number of prompts."""
     seed: int = 0
+    """Of everything random."""
 
     def __post_init__(self) -> None:
         for name in ("data", "test", "accepted", "hard"):
@@ -187,14 +189,14 @@ class Plan:
             raise RunError(f"--dial-contexts: {self.dial_contexts} is too few; give 0 or more")
         if self.device and self.device_map:
             raise RunError("--device-map: goes without --device; give one of the two")
-        if not self.memory > 0:
+        if not 0 < self.memory < math.inf:
             raise RunError(f"--memory: {self.memory} GB holds nothing; give more than 0")
         if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
             raise RunError(
                 f"--emotions: found {', '.join(self.emotions) or 'none'}; "
                 "give two or more different ones"
             )
-        if not self.doses or min(self.doses) <= 0:
+        if not self.doses or not all(0 < dose < math.inf for dose in self.doses):
             raise RunError("--doses: give one or more positive numbers")
         self._check_values()
         if self.out.exists() and not self.out.is_dir():
@@ -205,33 +207,39 @@ class Plan:
         """Do differences need a pass of their own?"""
         return self.half or self.diff_prompt != "asked" or self.diff_grouping != "context"
 
-    def key(self, stage: Stage) -> str:
-        """Digest of everything that decides the stage's result."""
-        earlier = STAGES[: STAGES.index(stage) + 1]
-        values = {name: self._value(name) for before in earlier for name in _MATTERS[before]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values."""
-        return json.loads(json.dumps(asdict(self), default=str))
+        """The plan as plain values, without the folder that it writes."""
+        return {
+            own.name: plain(own.name, own.type, getattr(self, own.name))
+            for own in fields(self)
+            if own.name != "out"
+        }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Plan":
-        """The plan that :meth:`to_json` gave.
+    def from_json(cls, values: Mapping[str, Any], out: Path) -> "Plan":
+        """The plan that :meth:`to_json` gave, for the folder ``out``.
 
         Raises:
             RunError: it is no plan of this version, such as that of imported results.
         """
-        made: dict[str, Any] = {}
-        known = {option.name for option in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise RunError(
-                    f"the run's plan has {name!r}, which this version does not know; "
-                    "make the run again"
-                )
-            made[name] = _as_option(name, value)
-        return cls(**made)
+        kinds = cls.kinds()
+        strange = [name for name in values if name not in kinds]
+        if strange:
+            raise RunError(
+                f"the run's plan has {strange[0]!r}, which this version does not know; "
+                "make the run again"
+            )
+        wrong = problems(kinds, {name: _said(value) for name, value in values.items()})
+        if wrong:
+            found, give = wrong[0].found, wrong[0].give
+            raise RunError(f"the run's plan: {wrong[0].option}: found {found!r}; give {give}")
+        made = {name: typed(name, kinds[name], value) for name, value in values.items()}
+        return cls(**made, out=out)
+
+    @classmethod
+    def kinds(cls) -> dict[str, Any]:
+        """Option -> its type; the folder that a run writes decides nothing and is left out."""
+        return {own.name: own.type for own in fields(cls) if own.name != "out"}
 
     def _check_values(self) -> None:
         for own in fields(self):
@@ -256,6 +264,9 @@ class Plan:
                 f"second_judge: {self.second_judge} does not know {own[0]!r}; choose another, or "
                 "none with --set second_judge=none"
             )
+        endless = [each for each in self.circuit_strength or () if not math.isfinite(each[1])]
+        if endless:
+            raise RunError(f"circuit_strength: {endless[0][1]} is no strength; give a number")
         named = {emotion for emotion, _ in self.circuit_strength or ()}
         unknown = sorted(named - {*EMOTIONS, *self.emotions, "other"})
         if unknown:
@@ -264,30 +275,9 @@ class Plan:
                 f"give {', '.join(self.emotions)} or other"
             )
 
-    def _value(self, name: str) -> Any:
-        value = getattr(self, name)
-        if isinstance(value, Path):
-            return digest(value)
-        if name == "model" and value in EMBEDDED and not Path(value).exists():
-            value = str(shipped(value))
-        if name == "model" and Path(value).is_dir():
-            return [digest(path) for path in sorted(Path(value).glob("config.json"))] + [
-                [path.name, path.stat().st_size]
-                for path in sorted(Path(value).glob("*.safetensors"))
-            ]
-        return asdict(value) if isinstance(value, Budget) else value
 
-
-def _as_option(name: str, value: Any) -> Any:
-    if name in ("data", "test", "out", "accepted", "hard") and value is not None:
-        return Path(value)
-    if isinstance(value, dict):
-        return Budget(**dict[str, Any](value))
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _said(value: Any) -> Any:
+    return NONE if value is None else value
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from circuits.data.replies import read_methods
+from circuits.locks import held
 from circuits.pipeline.patching import read_patches
 from circuits.pipeline.study import Study
 from circuits.pipeline.validation import read_validation
@@ -45,7 +46,8 @@ def make_report(study: Study, path: Path) -> None:
 def refresh_report(study: Study) -> bool:
     """Write the report again if the run has one; says whether it has."""
     path = study.folder / "report.html"
-    if "report" in study.log["stages"]:
+    with held(study.folder):
+        if "report" not in study.log["stages"]:
+            return False
         make_report(study, path)
-        return True
-    return False
+    return True

@@ -19,13 +19,18 @@ from circuits.measure.importance import Importance
 from circuits.measure.means import ComponentMeans, PlainMeans
 from circuits.measure.neurons import NeuronEffects
 from circuits.measure.totals import TotalEstimates
+from circuits.pipeline.keys import dependents
+from circuits.pipeline.places import MADE_FROM, beside, read_made_from
 from circuits.pipeline.plan import STAGES, Stage
 from circuits.records import Record
 
 if TYPE_CHECKING:
     from circuits.data.replies import Judged
 
-__all__ = ["Study"]
+__all__ = ["TIMINGS", "Study"]
+
+TIMINGS = "timings.json"
+"""Wall-clock seconds: the one file in which two runs of one plan differ."""
 
 R = TypeVar("R", bound=Record)
 
@@ -47,32 +52,45 @@ class Study:
 
     @property
     def log(self) -> dict[str, Any]:
-        """The run's plan, and per finished stage its key, time and receipt."""
+        """The run's plan, and per finished stage its key, what that is made of, and its receipt."""
         return read_json(self.folder / "run.json")
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Finished stage -> how long it took; kept apart from all that two runs have in common."""
+        path = self.folder / TIMINGS
+        return read_json(path)["stages"] if path.is_file() else {}
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Finished stage -> its key."""
+        return {stage: entry["key"] for stage, entry in self.log["stages"].items()}
 
     @property
     def emotions(self) -> tuple[str, ...]:
         """The emotions of the run."""
         return tuple(self.log["plan"]["emotions"])
 
-    def finished(self, stage: Stage, key: str) -> bool:
-        """Has the stage been done for just this plan?"""
-        return self.log["stages"].get(stage, {}).get("key") == key
-
     def begin(self, stage: Stage) -> None:
         """Note that a stage is about to write: it and all that is made from it count as undone."""
+        undone = (stage, *dependents(stage))
+        for _, place in beside(self.folder):
+            if {*(read_made_from(place) or ())} & {*undone}:
+                (place / MADE_FROM).unlink()
         log = self.log
-        names = STAGES[: STAGES.index(stage)]
-        kept = {name: own for name, own in log["stages"].items() if name in names}
+        kept = {name: own for name, own in log["stages"].items() if name not in undone}
         if kept != log["stages"]:
             write_json(self.folder / "run.json", {**log, "stages": kept})
 
-    def finish(self, stage: Stage, entry: Mapping[str, Any]) -> None:
-        """Note that a stage is done; later stages, made from older results, count as undone."""
+    def finish(self, stage: Stage, entry: Mapping[str, Any], seconds: float) -> None:
+        """Note that a stage is done, and how long it took."""
         log = self.log
-        kept = STAGES[: STAGES.index(stage)]
-        stages = {name: log["stages"][name] for name in kept if name in log["stages"]}
-        write_json(self.folder / "run.json", {**log, "stages": {**stages, stage: dict(entry)}})
+        done = {**log["stages"], stage: dict(entry)}
+        stages = {name: done[name] for name in STAGES if name in done}
+        took = {**self.seconds, stage: round(seconds, 2)}
+        took = {name: took[name] for name in stages if name in took}
+        write_json(self.folder / TIMINGS, {"stages": took})
+        write_json(self.folder / "run.json", {**log, "stages": stages})
 
     @cached_property
     def directions(self) -> Directions:

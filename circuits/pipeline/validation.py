@@ -21,6 +21,7 @@ from circuits.measure.pairs import make_pairs
 from circuits.measure.readouts import Projection
 from circuits.model.receipts import Cost, counted
 from circuits.pipeline.keeping import digest_of
+from circuits.pipeline.places import made_beside
 from circuits.pipeline.scoring import held_out
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Reporter, Run, Silent, plan_of
@@ -77,13 +78,17 @@ def validate(
     # Without the receipt what is there counts as not made.
     (place / "receipt.json").unlink(missing_ok=True)
     unfinished = run.study.journal_path("validate")
-    key = digest_of([run.plan.key("circuits"), run.plan.to_json(), asdict(options)])
-    with counted() as receipt, journal(unfinished, key):
+    key = digest_of([run.study.keys.get("circuits"), run.plan.to_json(), asdict(options)])
+    with (
+        made_beside(run.study, place, ("circuits",)),
+        counted() as receipt,
+        journal(unfinished, key),
+    ):
         for kind in KINDS:
             _measure(run, known, kind, contexts, options, provenance).save(place / kind)
             _hear(run, bench, known, kind, options, provenance).save(place / f"{kind}_replies")
         write_json(place / "ablation.json", drop(run, bench, options.draws, options.seed))
-    write_json(place / "receipt.json", receipt.to_json())
+        write_json(place / "receipt.json", receipt.to_json())
     forget(unfinished)
     return place
 

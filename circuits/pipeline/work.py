@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -209,4 +210,4 @@ def plan_of(study: Study) -> Plan:
         raise RunError(
             f"{study.folder} holds imported results, without a model; this needs a run of its own"
         )
-    return Plan.from_json({**values, "out": study.folder, "trust_remote_code": trusted()})
+    return replace(Plan.from_json(values, study.folder), trust_remote_code=trusted())

@@ -9,6 +9,7 @@ from typing import Any
 from circuits.errors import DataError, RunError
 from circuits.export.node_link import write_circuit
 from circuits.files import read_json, write_json, write_text
+from circuits.locks import held
 from circuits.model.receipts import Receipt
 from circuits.names import EMOTIONS
 from circuits.provenance import Provenance, versions
@@ -72,16 +73,16 @@ def import_folder(folder: Path, run: Path) -> Contents:
                 contents.weights(emotion)  # refuses tables that disagree
         _save(contents, temporary / _FOLDER)
         done = [*_write_elicitation(contents, temporary), *_write_circuits(contents, temporary)]
-        seconds = round(time.perf_counter() - started, 2)
         plan = {
             "imported": str(folder),
             "files": len(contents.entries),
             "model": contents.model,
             "emotions": list(contents.emotions),
         }
-        stages = {stage: _entry("imported", seconds) for stage in done}
+        stages = {stage: _entry("imported") for stage in done}
         log = {"plan": plan, "versions": versions(), "stages": stages}
         write_json(temporary / "run.json", log)
+        write_json(temporary / "timings.json", {"stages": dict.fromkeys(done, _since(started))})
     return contents
 
 
@@ -126,15 +127,17 @@ def assemble_run(run: Path, settings: Settings | None = None) -> dict[str, Assem
     """
     started = time.perf_counter()
     contents = load_contents(run)
-    found = write_assembled(contents, run, settings)
-    for emotion, assembled in found.items():
-        if emotion not in contents.circuits:
-            graph = as_graph(assembled.to_json(), contents)
-            write_circuit(graph, run / "circuits" / f"{emotion}.json")
-    log = read_json(run / "run.json")
-    key = f"published {sorted(asdict(settings or Settings()).items())}"
-    entry = _entry(key, round(time.perf_counter() - started, 2))
-    write_json(run / "run.json", {**log, "stages": {**log["stages"], "circuits": entry}})
+    with held(run):
+        found = write_assembled(contents, run, settings)
+        for emotion, assembled in found.items():
+            if emotion not in contents.circuits:
+                graph = as_graph(assembled.to_json(), contents)
+                write_circuit(graph, run / "circuits" / f"{emotion}.json")
+        log, took = read_json(run / "run.json"), run / "timings.json"
+        before = read_json(took)["stages"] if took.is_file() else {}
+        write_json(took, {"stages": {**before, "circuits": _since(started)}})
+        entry = _entry(f"published {sorted(asdict(settings or Settings()).items())}")
+        write_json(run / "run.json", {**log, "stages": {**log["stages"], "circuits": entry}})
     return found
 
 
@@ -217,6 +220,10 @@ def _write_circuits(contents: Contents, run: Path) -> Sequence[str]:
     return ("circuits",) if circuits and set(contents.emotions) == set(circuits) else ()
 
 
-def _entry(key: str, seconds: float) -> dict[str, Any]:
+def _entry(key: str) -> dict[str, Any]:
     # Nothing was run: no pass is on the receipt.
-    return {"key": key, "seconds": seconds, "receipt": asdict(Receipt())}
+    return {"key": key, "receipt": asdict(Receipt())}
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 2)

@@ -16,7 +16,20 @@ def command(*words):
 
 @pytest.mark.parametrize(
     "name",
-    ["demo", "run", "export", "show", "patch", "paths", "score", "model-card", "control", "say"],
+    [
+        "demo",
+        "run",
+        "export",
+        "show",
+        "patch",
+        "paths",
+        "score",
+        "model-card",
+        "control",
+        "say",
+        "plan",
+        "status",
+    ],
 )
 def test_every_command_explains_itself_with_an_example(name):
     shown = command(name, "--help")
@@ -32,10 +45,20 @@ def test_every_command_explains_itself_with_an_example(name):
         (("run", "--model", "./nothing", "--out", "{tmp}/r"), "there is no such folder"),
         (("run", "--model", "meta-llama/Llama-3.2-3B-Instruct", "--out", "{tmp}/r"), "log in"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--data", "none.jsonl"), "there is no file"),
-        (("run", "--model", "x", "--out", "{tmp}/r", "--doses", "a,b"), "--doses: 'a,b' is no"),
-        (("run", "--model", "x", "--out", "{tmp}/r", "--budget", "2,1"), "is a share"),
+        (
+            ("run", "--model", "x", "--out", "{tmp}/r", "--doses", "a,b"),
+            "--doses: found 'a,b'; give",
+        ),
+        (
+            ("run", "--model", "x", "--out", "{tmp}/r", "--budget", "2,1"),
+            "--budget: found '2,1'; give two",
+        ),
         (("run", "--model", "x", "--out", "{tmp}/r", "--stages", "all"), "stages are replies"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--judge", "oracle"), "oracle"),
+        (("run", "--out", "{tmp}/r"), "model: not given; give --model"),
+        (("run", "--model", "x"), "out: not given; give --out"),
+        (("run", "--plan", "none.toml", "--out", "{tmp}/r"), "cannot read none.toml"),
+        (("status", "no/such/run"), "is no run folder"),
         (("patch", "no/such/run"), "is no run folder"),
         (("paths", "no/such/run"), "is no run folder"),
         (("paths", "no/such/run", "--keep", "0"), "--keep: 0 is too few"),

@@ -58,7 +58,7 @@ def test_every_option_of_a_preset_can_be_set(name):
         ("half", "--set: 'half' sets nothing; write option=value"),
         (
             "halve=true",
-            "--set: no option is called 'halve'; options are ablation, .*",
+            r"--set: no option is called 'halve' \(did you mean 'half'\?\); options are ablation, ",
         ),
         ("half=maybe", "--set half: found 'maybe'; give true or false"),
         ("half=", "--set half: found ''; give true or false"),
@@ -78,9 +78,9 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(text, message):
         settings([text])
 
 
-def test_every_option_that_is_no_path_can_be_set():
+def test_every_option_but_the_folder_can_be_set():
     with pytest.raises(RunError) as refused:
         settings(["x=1"])
     listed = str(refused.value).split("options are ")[1].split(", ")
     left = {field.name for field in fields(Plan)} - set(listed)
-    assert left == {"data", "test", "out", "accepted", "hard"}
+    assert left == {"out"}

@@ -1,15 +1,18 @@
-"""One small run of the whole job, which several tests look at."""
+"""Small runs of the whole job, which several tests look at."""
+
+from dataclasses import replace
+from shutil import copytree
 
 import pytest
 
 from circuits.assets import shipped
-from circuits.pipeline import Plan, run
+from circuits.pipeline import Plan, Study, run
 
 
 @pytest.fixture(scope="session")
 def plan(tmp_path_factory):
     return Plan(
-        model=str(shipped("sev-mini")),
+        model="sev-mini",
         data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"),
         out=tmp_path_factory.mktemp("runs") / "small",
@@ -27,3 +30,57 @@ def plan(tmp_path_factory):
 @pytest.fixture(scope="session")
 def study(plan):
     return run(plan)
+
+
+@pytest.fixture(scope="session")
+def brief(tmp_path_factory):
+    """A run of seconds: nothing is chosen on dev contexts, and one method is compared."""
+    return Plan(
+        model="sev-mini",
+        data=shipped("sev/train.jsonl"),
+        test=shipped("sev/test.jsonl"),
+        out=tmp_path_factory.mktemp("runs") / "brief",
+        emotions=("anger", "fear"),
+        scenarios=4,
+        dev_scenarios=0,
+        test_scenarios=1,
+        score_contexts=2,
+        draws=3,
+        doses=(0.3,),
+        methods=("circuit",),
+        dial_contexts=0,
+        second_judge=None,
+        max_new_tokens=24,
+    )
+
+
+@pytest.fixture(scope="session")
+def reads():
+    """Stage at work -> the stages whose results it asked for, filled while ``brief`` runs."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def brief_study(brief, reads):
+    need, begin = Study._need, Study.begin
+    at_work = []
+
+    def noting_begin(self, stage):
+        at_work.append(stage)
+        begin(self, stage)
+
+    def noting_need(self, stage):
+        reads.setdefault(at_work[-1], set()).add(stage)
+        need(self, stage)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "begin", noting_begin)
+        patch.setattr(Study, "_need", noting_need)
+        return run(brief)
+
+
+@pytest.fixture
+def copied(brief, brief_study, tmp_path):
+    """The brief run's plan and folder once more, to be changed."""
+    copytree(brief_study.folder, tmp_path / "copy")
+    return replace(brief, out=tmp_path / "copy")

@@ -13,6 +13,7 @@ from circuits.files import read_json, write_json
 from circuits.graph.scores import SCORES
 from circuits.names import EMOTIONS, VALENCES
 from circuits.pipeline import Plan, Study, run
+from circuits.pipeline.keys import stage_key
 from circuits.pipeline.plan import STAGES
 from circuits.pipeline.scoring import scores_cost
 from circuits.pipeline.work import Run, Silent
@@ -106,9 +107,9 @@ def test_the_cost_of_scoring_is_known_before(study, plan):
 
 
 def test_a_plan_is_read_back_as_it_was(plan):
-    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json(plan.to_json(), plan.out) == plan
     with pytest.raises(RunError, match="'imported', which this version does not know"):
-        Plan.from_json({"imported": "x"})
+        Plan.from_json({"imported": "x"}, plan.out)
 
 
 def test_prompting_expresses_emotions_and_plain_prompts_do_not(study):
@@ -170,10 +171,21 @@ def test_a_finished_stage_is_not_run_again(study, plan, monkeypatch):
     assert again.log["stages"] == before["stages"]
 
 
-def test_another_option_runs_only_what_depends_on_it(study, plan):
-    for stage in STAGES:
-        same = plan.key(stage) == replace(plan, rank_by="mean").key(stage)
-        assert same == (STAGES.index(stage) < STAGES.index("circuits"))
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"rank_by": "mean"}, {"circuits", "scores", "control", "report"}),
+        ({"score_contexts": 5}, {"scores", "report"}),
+        ({"test_scenarios": 3}, {"control", "report"}),
+        ({"doses": (0.1,)}, {"importance", "circuits", "scores", "control", "report"}),
+        ({"head_readout": "post_norm"}, {"effects", "circuits", "scores", "control", "report"}),
+        ({"judge": "wording"}, {*STAGES} - {"replies"}),
+        ({"batch_size": 7, "memory": 0.5}, set()),
+    ],
+)
+def test_another_option_runs_only_what_depends_on_it(plan, changes, again):
+    other = replace(plan, **changes)
+    assert again == {s for s in STAGES if stage_key(plan, s) != stage_key(other, s)}
 
 
 def test_a_stage_without_its_earlier_ones_is_refused(plan, tmp_path):

@@ -1,0 +1,162 @@
+"""What a stage's result depends on, and the key that sums it up.
+
+A stage is made of its own options, the files that it reads, the model, its code, and the keys of
+the stages that it needs. While its key is the same, so is its result.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from circuits.assets import shipped
+from circuits.files import digest
+from circuits.model.loading import EMBEDDED, folder_digest
+from circuits.pipeline.code_version import code_of
+from circuits.pipeline.plan import STAGES, Plan, Stage
+
+__all__ = ["NEEDS", "Kind", "changes", "dependents", "key_of", "made_of", "needed", "stage_key"]
+
+NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
+    "replies": (),
+    "judgements": ("replies",),
+    "directions": ("judgements",),
+    "effects": ("directions",),
+    "importance": ("directions",),
+    "circuits": ("effects", "importance"),
+    "scores": ("circuits",),
+    "control": ("circuits",),
+    "report": ("scores", "control"),
+}
+"""Stage -> the stages whose results it reads; what these need themselves is not said again."""
+
+_MATTERS: Mapping[Stage, tuple[str, ...]] = {
+    "replies": (
+        "model", "dtype", "begin", "date", "data", "accepted", "emotions", "scenarios",
+        "dev_scenarios", "max_new_tokens",
+    ),
+    "judgements": ("judge",),
+    "directions": ("samples", "read", "last", "half"),
+    "effects": ("head_readout", "diff_prompt", "diff_grouping", "seed"),
+    "importance": ("doses", "stable_layers", "read_at", "seed"),
+    "circuits": ("budget", "rank_by", "signed"),
+    "scores": ("test", "score_contexts", "ablation", "positions", "draws", "seed"),
+    "control": (
+        "test", "test_scenarios", "relative_to", "control_budget", "diff_unit", "head_positions",
+        "neuron_positions", "circuit_strength", "circuit_when", "steering", "decoding",
+        "circuit_dtype", "judge_profile", "seed", "methods", "tuning", "second_judge",
+        "dial_contexts", "ablation_draws", "hard",
+    ),
+    "report": (),
+}  # fmt: skip
+"""Options that decide a stage's result, beside those of the stages that it needs."""
+
+_FILES = ("data", "test", "accepted", "hard")
+_SMALL = (".json", ".jinja", ".model", ".txt")
+
+Kind = Literal["options", "files", "model", "code", "needs"]
+
+
+def made_of(plan: Plan, stage: Stage, needs: Mapping[str, str]) -> dict[Kind, dict[str, Any]]:
+    """Everything that decides the stage's result, by kind.
+
+    Args:
+        plan: What is asked for.
+        stage: Which stage.
+        needs: Stage -> key of what is there of it; of those that the stage needs.
+    """
+    values, own = plan.to_json(), _MATTERS[stage]
+    return {
+        "options": {name: values[name] for name in own if name not in (*_FILES, "model")},
+        "files": {name: _file(getattr(plan, name)) for name in own if name in _FILES},
+        "model": _model(plan) if "model" in own else {},
+        "code": code_of(stage),
+        "needs": {need: needs.get(need, "") for need in NEEDS[stage]},
+    }
+
+
+def key_of(made: Mapping[Kind, Mapping[str, Any]]) -> str:
+    """The key: a digest of what :func:`made_of` says."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stage_key(plan: Plan, stage: Stage) -> str:
+    """The key that the stage will have where all that it needs is made by the same plan."""
+    return key_of(made_of(plan, stage, {need: stage_key(plan, need) for need in NEEDS[stage]}))
+
+
+def needed(stage: Stage) -> tuple[Stage, ...]:
+    """All stages that must come before it, in order."""
+    own = {need for near in NEEDS[stage] for need in (near, *needed(near))}
+    return tuple(before for before in STAGES if before in own)
+
+
+def dependents(stage: Stage) -> tuple[Stage, ...]:
+    """All stages that are made from it, in order."""
+    return tuple(after for after in STAGES if stage in needed(after))
+
+
+def changes(
+    before: Mapping[str, Mapping[str, Any]], now: Mapping[Kind, Mapping[str, Any]]
+) -> dict[Kind, list[str]]:
+    """What differs, in words, by kind; empty where nothing does."""
+    found: dict[Kind, list[str]] = {}
+    for kind, values in now.items():
+        old = before.get(kind, {})
+        names = [n for n in {**old, **values} if old.get(n, _NOTHING) != values.get(n, _NOTHING)]
+        if names:
+            found[kind] = [_said(kind, name, old.get(name), values.get(name)) for name in names]
+    return found
+
+
+_NOTHING = object()
+
+
+def _said(kind: Kind, name: str, before: Any, now: Any) -> str:
+    if kind in ("options", "model"):
+        what = f"model {name}" if kind == "model" else name
+        return f"{what}: {_short(before)} -> {_short(now)}"
+    if kind == "files":
+        return f"{name}: another file" if before and now else f"{name}: {_there(before, now)}"
+    return f"{name} was made again" if kind == "needs" else f"code of {name.replace(':', '.')}"
+
+
+def _there(before: Any, now: Any) -> str:
+    return "no file any more" if before else "a file where there was none"
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _file(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    found = path.stat()
+    return _file_at(path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _file_at(path: Path, changed: int, size: int) -> str:
+    return digest(path)
+
+
+def _model(plan: Plan) -> dict[str, Any]:
+    name = plan.model
+    if name in EMBEDDED and not Path(name).exists():
+        name = str(shipped(name))
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        return {"name": plan.model, "revision": plan.revision}
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (*_SMALL, ".safetensors")]
+    stamps = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return {"name": folder.resolve().name, "revision": _folder_at(folder, stamps)}
+
+
+@cache
+def _folder_at(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    small = [folder / name for name, _, _ in stamps if Path(name).suffix in _SMALL]
+    return hashlib.sha256(f"{folder_digest(folder)} {digest(*small)}".encode()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""One process writes into a run folder at a time, and a dead one does not count."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from circuits.errors import RunError
+from circuits.locks import HOLDER, held, holder
+from circuits.pipeline import run
+from circuits.pipeline.neuron_plan import NeuronPlan
+from circuits.pipeline.neuron_run import neuron_run
+from circuits.pipeline.report import refresh_report
+from circuits.pipeline.status import run_status
+from circuits.pipeline.study import Study
+from circuits.pipeline.work import plan_of
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from circuits.locks import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def hold():
+    """Another process that holds a folder's lock until it is killed."""
+    started = []
+
+    def start(folder):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.trial("faults", "a second process writes into a run folder")
+def test_a_second_process_is_refused_with_the_name_of_the_first(hold, tmp_path, trial):
+    process = hold(tmp_path)
+    with (
+        pytest.raises(RunError, match=f"is being written by process {process.pid} on .*; wait"),
+        held(tmp_path),
+    ):
+        pass
+    assert holder(tmp_path).startswith(f"process {process.pid} on ")
+    trial(outcome="refused, with the process that holds it")
+
+
+@pytest.mark.trial("faults", "the process that holds a run folder is killed (SIGKILL)")
+def test_a_killed_process_holds_nothing(hold, tmp_path, trial):
+    times = 5
+    for _ in range(times):
+        process = hold(tmp_path)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert holder(tmp_path) is None
+        with held(tmp_path):
+            assert f'"process": {os.getpid()}' in (tmp_path / HOLDER).read_text()
+        assert not (tmp_path / HOLDER).exists()
+    trial(times=times, outcome="the lock is free")
+
+
+def test_every_writer_of_a_run_folder_is_refused_while_another_writes(hold, copied):
+    process = hold(copied.out)
+    message = f"is being written by process {process.pid}"
+    with pytest.raises(RunError, match=message):
+        run(copied)
+    with pytest.raises(RunError, match=message):
+        refresh_report(Study(copied.out))
+    with pytest.raises(RunError, match=message):
+        neuron_run(copied.out, NeuronPlan(sets=("emotion",)))
+
+
+@pytest.mark.trial("faults", "a run folder is read while another process writes into it")
+def test_a_folder_is_read_while_it_is_written(hold, copied, trial):
+    process, study = hold(copied.out), Study(copied.out)
+    assert set(study.circuits) == {*copied.emotions}
+    assert plan_of(study) == copied
+    found = run_status(study, copied)
+    assert found.writer is not None
+    assert str(process.pid) in found.writer
+    trial(outcome="read; status names the writer")
+
+
+def test_a_process_may_hold_a_lock_twice_and_it_is_free_after_the_last(tmp_path):
+    with held(tmp_path):
+        with held(tmp_path):
+            pass
+        assert (tmp_path / HOLDER).exists()
+        code = f"from pathlib import Path; from circuits.locks import holder; " \
+               f"print(holder(Path({str(tmp_path)!r})))"  # fmt: skip
+        seen = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        assert f"process {os.getpid()} on" in seen.stdout
+    assert holder(tmp_path) is None
+
+
+def test_an_error_inside_frees_the_lock(tmp_path):
+    with pytest.raises(RunError, match="mine"), held(tmp_path):
+        raise RunError("mine")
+    assert holder(tmp_path) is None
+
+
+def test_a_refusal_takes_a_moment_and_writes_nothing(hold, tmp_path, brief):
+    hold(tmp_path / "run")
+    started = time.monotonic()
+    with pytest.raises(RunError, match="is being written"):
+        run(replace(brief, out=tmp_path / "run"))
+    assert time.monotonic() - started < 5
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", HOLDER}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(RunError, match="cannot be locked: .*; choose another folder"),
+        held(tmp_path / "file" / "run"),
+    ):
+        pass

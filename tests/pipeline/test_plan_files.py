@@ -1,0 +1,223 @@
+"""Plan files: read, written, and refused before anything is loaded or made."""
+
+import json
+import tomllib
+from contextlib import suppress
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from circuits.assets import shipped
+from circuits.cli.settings import settings as read_settings
+from circuits.errors import CircuitsError
+from circuits.graph.budget import Budget
+from circuits.pipeline import PRESETS, Plan
+from circuits.pipeline.plan_files import plan_schema, read_plan, template
+from circuits.pipeline.plan_toml import meanings, plan_toml
+
+GOOD = """\
+# mine
+model = "sev-mini"
+out = "results"
+seed = 3
+
+emotions = [
+  "anger",
+  "fear",
+]
+[budget]
+heads = 0.3
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "plan.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_template_is_the_plan_of_all_defaults(file, tmp_path):
+    plan = read_plan(file(template()), {"out": tmp_path / "run"})
+    assert plan == read_plan(None, {"model": "sev-mini", "out": tmp_path / "run"})
+    assert plan.hard == shipped("sev/hard.jsonl")
+
+
+def test_every_option_is_in_the_template_and_says_what_it_means():
+    found = tomllib.loads(template())
+    assert {*found, "out"} == {own.name for own in fields(Plan)} == {*meanings()}
+    assert all(meanings().values())
+
+
+def test_the_schema_is_one_and_the_template_meets_it():
+    schema = plan_schema()
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(tomllib.loads(template()))
+    assert {*schema["properties"]} == {own.name for own in fields(Plan)} | {"preset"}
+    assert schema["properties"]["judge_profile"]["enum"]
+    assert "min_per_layer" in schema["properties"]["budget"]["properties"]
+    with pytest.raises(Exception, match="'resampled'"):
+        Draft202012Validator(schema).validate({"ablation": "resampled"})
+    json.dumps(schema, allow_nan=False)
+
+
+def test_a_file_gives_options_and_the_rest_are_defaults(file, tmp_path):
+    plan = read_plan(file(GOOD))
+    assert plan.budget == Budget(0.3, 0.05)
+    assert (plan.seed, plan.emotions) == (3, ("anger", "fear"))
+    assert plan.out == tmp_path / "results"
+    assert plan.draws == 100
+
+
+def test_relative_paths_belong_to_the_files_folder(file, tmp_path, monkeypatch):
+    (tmp_path / "mine.jsonl").write_bytes(shipped("sev/test.jsonl").read_bytes())
+    path = file('model = "./weights"\ntest = "mine.jsonl"\nout = "../there"\n')
+    monkeypatch.chdir("/")
+    plan = read_plan(path)
+    assert plan.test == tmp_path / "mine.jsonl"
+    assert plan.model == str(tmp_path / "weights")
+    assert plan.out == tmp_path / "../there"
+    assert plan.hard is None  # own scenarios come without harder ones
+
+
+def test_what_is_typed_goes_before_the_file_and_the_file_before_a_preset(file):
+    path = file('preset = "published"\nread_at = "resid_post"\n' + GOOD)
+    plan = read_plan(path, {"seed": 9, "out": Path("elsewhere")})
+    assert (plan.seed, plan.out) == (9, Path("elsewhere"))
+    assert plan.read_at == "resid_post" != PRESETS["published"]["read_at"]
+    assert plan.begin == PRESETS["published"]["begin"]
+    assert read_plan(path, preset="default").begin == "one"
+
+
+def test_a_runs_own_plan_makes_the_same_run_again(brief, brief_study, tmp_path):
+    own = brief_study.folder / "plan.toml"
+    assert read_plan(own, {"out": tmp_path / "new"}) == replace(brief, out=tmp_path / "new")
+    assert str(brief_study.folder) not in own.read_text() + brief_study.log.__repr__()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_written_and_read_back(file, preset, tmp_path):
+    plan = read_plan(None, {"model": "sev-mini", "out": tmp_path / "run"}, preset)
+    assert read_plan(file(plan_toml(plan)), {"out": tmp_path / "run"}) == plan
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@given(
+    model=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+        lambda name: not name.startswith(".") and "\0" not in name
+    ),
+    seed=st.integers(-(2**40), 2**40),
+    memory=st.floats(1e-6, 1e9),
+    strengths=st.dictionaries(st.sampled_from(["anger", "other"]), st.floats(-9, 9), min_size=1),
+    layers=st.none() | st.lists(st.integers(0, 99), min_size=1, max_size=4).map(tuple),
+    heads=st.floats(0.001, 1),
+)
+def test_any_plan_is_written_and_read_back(
+    tmp_path_factory, model, seed, memory, strengths, layers, heads
+):
+    folder = tmp_path_factory.mktemp("plans")
+    plan = read_plan(
+        None,
+        {
+            "model": model, "out": folder / "run", "seed": seed, "memory": memory,
+            "circuit_strength": tuple(strengths.items()), "stable_layers": layers,
+            "budget": Budget(heads),
+        },
+    )  # fmt: skip
+    path = folder / "plan.toml"
+    path.write_text(plan_toml(plan), encoding="utf-8")
+    found = read_plan(path, {"out": folder / "run"})
+    assert replace(found, model="m") == replace(plan, model="m")
+    assert found.model == model or not model.strip("/")
+
+
+REFUSED = [
+    ("no TOML", "seed = = 1", "no TOML"),
+    ("a key twice", "seed = 1\nseed = 2", "no TOML"),
+    ("an unknown option", "draws = 3\n\nscore_context = 4", r"line 3: no option is called "
+     r"'score_context' \(did you mean 'score_contexts'\?\)"),
+    ("an unknown table", "[budgets]\nheads = 1", r"line 1: no option .* mean 'budget'"),
+    ("an unknown key in a table", "[budget]\nheads = 0.1\nhead = 0.2",
+     "line 1: budget: found .*; give heads, neurons, min_per_layer in it"),
+    ("a word for a number", "\n\nseed = 'one'", "line 3: seed: found 'one'; give whole number"),
+    ("a number for a word", "judge = 3", "line 1: judge: found 3; give word"),
+    ("a fraction of a context", "score_contexts = 2.5", "found 2.5; give whole number"),
+    ("a word that is no choice", "seed = 1\nablation = 'resampled'",
+     "line 2: ablation: found 'resampled'; give resample, mean, zero"),
+    ("a flag in quotes", "half = 'true'", "line 1: half: found 'true'; give true or false"),
+    ("a list of the wrong kind", "doses = ['a']", "line 1: doses: found 'a'; give numbers"),
+    ("a date without quotes", "date = 2024-07-26", "line 1: date: found .*; give word"),
+    ("a wrong key of a budget", "[budget]\n\nheads = 'many'",
+     "line 3: budget.heads: found 'many'; give number"),
+    ("a budget that is no share", "draws = 4\nbudget = { heads = 2.0 }", "line 2: budget: heads"),
+    ("a number that is too small", "seed = 1\ndraws = 0", "line 2: --draws: 0 is too few"),
+    ("a file that is not there", "data = 'none.jsonl'", "line 1: --data: there is no file .*none"),
+    ("a judge that is none", "seed = 1\njudge = 'oracle'", "line 2: judge: no judge has the form"),
+    ("an unknown preset", "preset = 'best'", "line 1: preset: found 'best'; give default, publ"),
+    ("an emotion that is none of the run's", "circuit_strength = { joy = 1.0 }", "line 1: circuit"),
+    ("a number that is none", "memory = nan", "line 1: --memory: nan GB holds nothing"),
+    ("a day that is none", "date = 'soon'", "line 1: date: 'soon' is no date"),
+]  # fmt: skip
+
+
+@pytest.mark.trial("files", "a plan file with {what}")
+@pytest.mark.parametrize(("what", "text", "message"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_a_wrong_plan_is_refused_before_anything_is_loaded_or_made(
+    file, tmp_path, monkeypatch, what, text, message, trial
+):
+    def never(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("circuits.pipeline.work.load_model", never)
+    path = file(text)
+    with pytest.raises(CircuitsError, match=message) as refused:
+        read_plan(path, {"model": "sev-mini", "out": tmp_path / "run"})
+    assert str(path) in str(refused.value)
+    assert not (tmp_path / "run").exists()
+    trial(outcome="refused with file, line and option; nothing loaded or made")
+
+
+@pytest.mark.trial("files", "plan files of random text and random values")
+def test_no_plan_file_gives_anything_but_a_plan_or_an_error_of_ours(tmp_path, trial):
+    tried = []
+    plain = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=4,
+    )
+    names = st.sampled_from([own.name for own in fields(Plan)]) | st.text()
+    lines = st.tuples(names, plain).map(lambda own: f"{own[0]} = {json.dumps(own[1])}")
+
+    @settings(max_examples=200, deadline=None, database=None)
+    @given(
+        st.binary()
+        | st.lists(lines | st.text()).map(lambda own: "\n".join(own).encode("utf-8", "replace"))
+    )
+    def attempt(content):
+        path = tmp_path / "plan.toml"
+        path.write_bytes(content)
+        tried.append(content)
+        with suppress(CircuitsError):
+            read_plan(path, {"model": "sev-mini", "out": tmp_path / "run"})
+        assert not (tmp_path / "run").exists()
+
+    attempt()
+    trial(times=len(tried), outcome="an error of ours, or a plan; nothing made")
+
+
+def test_texts_and_files_are_read_alike(file, tmp_path):
+    texts = ["half=true", "doses=0.1,0.3", "budget=0.3,0.1", "circuit_strength=anger=0.5,other=1"]
+    typed = read_settings(texts)
+    path = file(
+        "half = true\ndoses = [0.1, 0.3]\nbudget = { heads = 0.3, neurons = 0.1 }\n"
+        "circuit_strength = { anger = 0.5, other = 1.0 }\n"
+    )
+    base = {"model": "sev-mini", "out": tmp_path / "run"}
+    assert read_plan(None, {**base, **typed}) == read_plan(path, base)
