@@ -124,9 +124,9 @@ def main() -> None:
             out = Path(folder) / str(count)
             rows.append(measure(count, out, chosen.scenarios))
             rows[-1]["difference"] = largest_difference(Path(folder) / "0", out)
+            if chosen.out:
+                chosen.out.write_text(json.dumps(rows, indent=1) + "\n")
     Console(width=120).print(table(rows))
-    if chosen.out:
-        chosen.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
