@@ -60,7 +60,7 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(hold, tmp_path, 
         held(tmp_path),
     ):
         pass
-    assert holder(tmp_path).startswith(f"process {process.pid} on ")
+    assert str(holder(tmp_path)).startswith(f"process {process.pid} on ")
     trial(outcome="refused, with the process that holds it")
 
 

@@ -108,7 +108,7 @@ def test_every_preset_is_written_and_read_back(file, preset, tmp_path):
     assert read_plan(file(plan_toml(plan)), {"out": tmp_path / "run"}) == plan
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     model=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
         lambda name: not name.startswith(".") and "\0" not in name
