@@ -15,7 +15,7 @@ from circuits.control.methods import FEW
 from circuits.errors import RunError
 from circuits.pipeline import PRESETS, Plan, run
 from circuits.pipeline.keys import dependents, stage_key
-from circuits.pipeline.plan import STAGES
+from circuits.pipeline.plan import STAGES, Stage
 from circuits.pipeline.quirks import METHOD, QUIRKS
 
 SWITCHES = [switch for quirk in (*QUIRKS, *METHOD) for switch in quirk.switches]
@@ -83,7 +83,7 @@ def test_every_switch_makes_a_stage_run_again(switch, plan):
         "diff_unit": True,
     }.get(switch.option, switch.published)
     changed = replace(plan, **{switch.option: other})
-    again = [s for s in STAGES if stage_key(plan, s) != stage_key(changed, s)]
+    again: list[Stage] = [s for s in STAGES if stage_key(plan, s) != stage_key(changed, s)]
     assert {*dependents(again[0])} < {*again}
     assert again[-1] == "report"
 
