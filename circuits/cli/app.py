@@ -20,7 +20,7 @@ from circuits.cli.neurons import neurons
 from circuits.cli.options import Engine, Out, RayAddress, Workers, words
 from circuits.cli.patch import patch
 from circuits.cli.paths import paths_command
-from circuits.cli.running import PLAN_EXAMPLE, RUN_EXAMPLE, plan_command, run_command
+from circuits.cli.running import PLAN_EXAMPLE, RUN_EXAMPLE, Told, plan_command, run_command
 from circuits.cli.say import say
 from circuits.cli.scores import score
 from circuits.cli.showing import model_card, show_run
@@ -78,7 +78,7 @@ def demo(
     show_run(done.folder)
 
 
-app.command(name="run", epilog=RUN_EXAMPLE)(run_command)
+app.command(name="run", cls=Told, epilog=RUN_EXAMPLE)(run_command)
 
 app.command(name="plan", epilog=PLAN_EXAMPLE)(plan_command)
 

@@ -41,13 +41,14 @@ def paths_command(
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.pipeline.paths import PathOptions, PathStudy
 
-    if against != "plain" and against not in EMOTIONS:
-        raise RunError(f"--against: {against!r} is neither plain nor one of {', '.join(EMOTIONS)}")
     options = PathOptions(
         other=None if against == "plain" else against, method=method, steps=steps, mode=mode,
         split=split, contexts=contexts, keep=keep, sample=sample, seed=seed,
     )  # fmt: skip
     study = PathStudy(run, options, Bars())
+    known = ("plain", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
+    if against not in known:
+        raise RunError(f"--against: {against!r} is none of {', '.join(known)}")
     emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.other)
     for name in emotions:
         study.study.circuit_path(name)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from circuits.cli.console import ERRORS, OUT, Bars
 from circuits.cli.interrupting import finishing_batches
@@ -49,7 +50,7 @@ from circuits.names import EMOTIONS
 if TYPE_CHECKING:
     from circuits.pipeline.plan import Plan
 
-__all__ = ["PLAN_EXAMPLE", "RUN_EXAMPLE", "plan_command", "run_command"]
+__all__ = ["PLAN_EXAMPLE", "RUN_EXAMPLE", "Told", "plan_command", "run_command"]
 
 RUN_EXAMPLE = (
     "Examples: [bold]emotion-circuits run --model meta-llama/Llama-3.2-3B-Instruct "
@@ -65,6 +66,12 @@ _OPTIONS = (
     "dev_scenarios", "stable_layers", "doses", "read", "score_contexts", "budget", "device",
     "device_map", "dtype", "revision", "batch_size", "memory", "seed", "preset",
 )  # fmt: skip
+
+
+class Told(TyperCommand):
+    """A command whose function is given the context that its annotation promises."""
+
+    context_class = typer.Context
 
 
 def run_command(

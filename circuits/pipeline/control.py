@@ -14,10 +14,11 @@ from circuits.control.modulation import How, Modulation, Steering, published_ste
 from circuits.control.tools import Tools
 from circuits.control.tuning import Tuned, settings, starts, tune
 from circuits.data import sev
-from circuits.data.judges import Judge, error_rate
+from circuits.data.judges import Judge, LexiconJudge, WordingJudge, error_rate
 from circuits.data.sev import Context
 from circuits.files import write_json, write_json_lines
 from circuits.measure.means import differences
+from circuits.names import EMOTIONS
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.study import Study
 from circuits.pipeline.validation import drop
@@ -186,7 +187,8 @@ def _write_replies(path: Path, found: Comparison) -> None:
 
 def _describe(judge: Judge) -> dict[str, Any]:
     described = {"name": judge.name, **judge.describe()}
-    if judge.name in ("lexicon", "wording"):
+    # The shipped texts are of the six emotions: they measure no judge of others.
+    if isinstance(judge, LexiconJudge | WordingJudge) and {*judge.labels} == {*EMOTIONS}:
         found = error_rate(judge, shipped("judge/labelled.jsonl"))
         described["calibration"] = {
             "texts": found.n,

@@ -15,6 +15,7 @@ from circuits.assets import shipped
 from circuits.files import digest
 from circuits.model.loading import EMBEDDED, folder_digest
 from circuits.pipeline.code_version import code_of
+from circuits.pipeline.judges import judge_file
 from circuits.pipeline.plan import STAGES, Plan, Stage
 
 __all__ = ["NEEDS", "Kind", "changes", "dependents", "key_of", "made_of", "needed", "stage_key"]
@@ -37,7 +38,7 @@ _MATTERS: Mapping[Stage, tuple[str, ...]] = {
         "model", "dtype", "begin", "date", "data", "accepted", "emotions", "scenarios",
         "dev_scenarios", "max_new_tokens",
     ),
-    "judgements": ("judge",),
+    "judgements": ("judge", "meanings"),
     "directions": ("samples", "read", "last", "half"),
     "effects": ("head_readout", "diff_prompt", "diff_grouping", "seed"),
     "importance": ("doses", "stable_layers", "read_at", "seed"),
@@ -46,7 +47,7 @@ _MATTERS: Mapping[Stage, tuple[str, ...]] = {
     "control": (
         "test", "test_scenarios", "relative_to", "control_budget", "diff_unit", "head_positions",
         "neuron_positions", "circuit_strength", "circuit_when", "steering", "decoding",
-        "circuit_dtype", "judge_profile", "seed", "methods", "tuning", "second_judge",
+        "circuit_dtype", "judge_profile", "seed", "methods", "tuning", "second_judge", "meanings",
         "dial_contexts", "ablation_draws", "hard",
     ),
     "report": (),
@@ -54,6 +55,7 @@ _MATTERS: Mapping[Stage, tuple[str, ...]] = {
 """Options that decide a stage's result, beside those of the stages that it needs."""
 
 _FILES = ("data", "test", "accepted", "hard")
+_JUDGES = ("judge", "second_judge")
 _SMALL = (".json", ".jinja", ".model", ".txt")
 
 Kind = Literal["options", "files", "model", "code", "needs"]
@@ -70,7 +72,7 @@ def made_of(plan: Plan, stage: Stage, needs: Mapping[str, str]) -> dict[Kind, di
     values, own = plan.to_json(), _MATTERS[stage]
     return {
         "options": {name: values[name] for name in own if name not in (*_FILES, "model")},
-        "files": {name: _file(getattr(plan, name)) for name in own if name in _FILES},
+        "files": {name: _file(_path(plan, name)) for name in own if name in (*_FILES, *_JUDGES)},
         "model": _model(plan) if "model" in own else {},
         "code": code_of(stage),
         "needs": {need: needs.get(need, "") for need in NEEDS[stage]},
@@ -130,6 +132,11 @@ def _there(before: Any, now: Any) -> str:
 def _short(value: Any) -> str:
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _path(plan: Plan, name: str) -> Path | None:
+    value = getattr(plan, name)
+    return judge_file(value) if name in _JUDGES else value
 
 
 def _file(path: Path | None) -> str | None:

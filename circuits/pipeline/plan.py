@@ -72,7 +72,10 @@ class Plan:
     emotions: tuple[str, ...] = EMOTIONS
     """Two or more; what is asked for and told apart."""
     judge: str = "lexicon"
-    """``lexicon``, ``wording``, ``classifier:MODEL``, or ``http:BASE_URL#MODEL``."""
+    """``lexicon``, ``wording``, ``classifier:MODEL``, or ``http:BASE_URL#MODEL``; of labels of your
+    own ``lexicon:FILE`` (words of each) or ``wording:FILE`` (labelled texts)."""
+    meanings: tuple[tuple[str, str], ...] = ()
+    """What emotions mean, as a chat model that judges is told; nothing by default."""
     scenarios: int | None = None
     """Train scenarios, evenly over themes; all by default."""
     dev_scenarios: int = 16
@@ -258,11 +261,11 @@ class Plan:
             raise RunError(
                 f"methods: {strange[0]!r} is not known; methods are {', '.join(METHODS)}"
             )
-        own = sorted({*self.emotions} - {*EMOTIONS})
-        if own and self.second_judge in ("lexicon", "wording"):
+        strange = [label for label, _ in self.meanings if label not in self.emotions]
+        if strange:
             raise RunError(
-                f"second_judge: {self.second_judge} does not know {own[0]!r}; choose another, or "
-                "none with --set second_judge=none"
+                f"meanings: {strange[0]!r} is no emotion of the run; "
+                f"give {', '.join(self.emotions)}"
             )
         endless = [each for each in self.circuit_strength or () if not math.isfinite(each[1])]
         if endless:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from circuits.assets import shipped
-from circuits.data.judges import open_judge
 from circuits.errors import CircuitError, CircuitsError, RunError
 from circuits.files import read_text
+from circuits.pipeline.judges import check_judges
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.plan_toml import meanings, values_toml
 from circuits.pipeline.plan_values import (
@@ -133,11 +133,7 @@ def make_plan(values: Mapping[str, Any]) -> Plan:
     for name in ("data", "test"):
         own.setdefault(name, shipped(SHIPPED[name]))
     plan = Plan(**own)
-    with _naming("judge"):
-        open_judge(plan.judge)
-    if plan.second_judge:
-        with _naming("second_judge"):
-            open_judge(plan.second_judge)
+    check_judges(plan)
     return plan
 
 
@@ -228,11 +224,3 @@ def _dotted(keys: str) -> str:
     first, mark, rest = keys.partition(".")
     inner = rest.strip().strip("\"'")
     return first.strip().strip("\"'").replace("-", "_") + mark + inner
-
-
-@contextmanager
-def _naming(option: str) -> Iterator[None]:
-    try:
-        yield
-    except CircuitsError as error:
-        raise type(error)(f"{option}: {error}") from error

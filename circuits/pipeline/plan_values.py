@@ -35,8 +35,10 @@ SHIPPED: Mapping[str, str] = {
 }
 """Files that come with the package; ``shipped`` stands for them."""
 
+_JUDGES = ("judge", "second_judge")
 _FLAGS = {"true": True, "false": False}
 _PAIRS = tuple[tuple[str, float], ...]
+_TEXTS = tuple[tuple[str, str], ...]
 _NUMBERS = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
 _NAMES = {
     bool: "true or false",
@@ -74,6 +76,8 @@ def typed(name: str, kind: Any, value: Any, base: Path | None = None) -> Any:
     own, optional = _without_none(kind)
     if value is None or (optional and value == NONE):
         return None
+    if name in _JUDGES:
+        return _judge_at(value, base)
     if name == "model":
         near = (base or Path()) / value
         # What looks like a path is one; other words may be names on the hub.
@@ -87,9 +91,18 @@ def typed(name: str, kind: Any, value: Any, base: Path | None = None) -> Any:
     if own == _PAIRS:
         pairs = value.items() if isinstance(value, Mapping) else [("other", value)]
         return tuple((emotion, float(strength)) for emotion, strength in pairs)
+    if own == _TEXTS:
+        return tuple(value.items())
     if get_origin(own) is tuple:
         return tuple(get_args(own)[0](item) for item in value)
     return own(value) if own in (int, float) else value
+
+
+def _judge_at(spec: str, base: Path | None) -> str:
+    """The judge, with the path of its file where it has one beside the plan file."""
+    kind, mark, rest = spec.partition(":")
+    near = (base or Path()) / rest
+    return f"{kind}{mark}{near}" if base and kind != "http" and rest and near.exists() else spec
 
 
 def plain(name: str, kind: Any, value: Any) -> Any:
@@ -105,7 +118,7 @@ def plain(name: str, kind: Any, value: Any) -> Any:
         return str(value.absolute())
     if isinstance(value, Budget):
         return asdict(value)
-    if value is not None and _without_none(kind)[0] == _PAIRS:
+    if value is not None and _without_none(kind)[0] in (_PAIRS, _TEXTS):
         return dict(value)
     return list(value) if isinstance(value, tuple) else value
 
@@ -121,6 +134,8 @@ def of_text(kind: Any, text: str) -> Any:
             return dict(zip(("heads", "neurons"), map(float, words), strict=True))
         if own == _PAIRS:
             return _strengths(words)
+        if own == _TEXTS:
+            return dict(_pair(word) for word in words)
         if get_origin(own) is tuple:
             return [get_args(own)[0](word) for word in words]
         if own is bool:
@@ -137,6 +152,13 @@ def _strengths(words: list[str]) -> float | dict[str, float]:
     return {name.strip(): float(number) for name, _, number in pairs}
 
 
+def _pair(word: str) -> tuple[str, str]:
+    name, mark, text = word.partition("=")
+    if not mark:
+        raise ValueError(word)
+    return name.strip(), text.strip()
+
+
 def schema(kind: Any) -> dict[str, Any]:
     """What an option of that type takes, as JSON Schema."""
     own, optional = _without_none(kind)
@@ -147,6 +169,8 @@ def schema(kind: Any) -> dict[str, Any]:
     if own == _PAIRS:
         number = {"type": "number"}
         return {"anyOf": [number, {"type": "object", "additionalProperties": number}]}
+    if own == _TEXTS:
+        return {"type": "object", "additionalProperties": {"type": "string"}}
     if get_origin(own) is tuple:
         return {"type": "array", "items": schema(get_args(own)[0])}
     if own is Budget:
@@ -180,6 +204,8 @@ def wanted(kind: Any) -> str:
         return ", ".join(get_args(own)) + ending
     if own == _PAIRS:
         return f"a strength, or one for each emotion as in anger=0.8,other=1{ending}"
+    if own == _TEXTS:
+        return f"a text for each as in envy=wanting what others have{ending}"
     if get_origin(own) is tuple:
         return f"{_NAMES[get_args(own)[0]]}s with commas between{ending}"
     return _NAMES[own] + ending
@@ -195,7 +221,7 @@ def default_of(field: "Field[Any]") -> Any:
 def _inner_kind(kind: Any, inner: str) -> Any:
     own, _ = _without_none(kind)
     kinds = {field.name: field.type for field in fields(Budget)} if own is Budget else {}
-    return kinds.get(inner, float)
+    return kinds.get(inner, str if own == _TEXTS else float)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:

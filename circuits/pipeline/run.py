@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuits.data.judges import open_judge
 from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import is_leftover, remove_leftovers, write_json, write_text
 from circuits.journal import forget, journal
 from circuits.locks import HOLDER, LOCK, held
 from circuits.model.receipts import counted
 from circuits.pipeline.engines import EngineName, at_work
+from circuits.pipeline.judges import check_judges
 from circuits.pipeline.keys import Kind, changes, key_of, made_of
 from circuits.pipeline.places import is_there
 from circuits.pipeline.plan import STAGES, Plan, Stage
@@ -56,7 +56,7 @@ def run(
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise RunError(f"no stage is called {unknown[0]!r}; stages are {', '.join(STAGES)}")
-    open_judge(plan.judge)  # refuses a judge that makes no sense before anything is made
+    check_judges(plan)
     _check_folder(plan)
     # Replies that are given need no asking for: the two stages only take them over.
     wanted = {*stages, "replies", "judgements"} if plan.accepted else {*stages}

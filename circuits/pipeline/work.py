@@ -10,7 +10,7 @@ from circuits.control.bench import Bench
 from circuits.control.methods import FEW
 from circuits.control.ways import CIRCUIT_STAGE, PUBLISHED_DECODING, Way
 from circuits.data import sev
-from circuits.data.judges import Judge, open_judge
+from circuits.data.judges import Judge
 from circuits.data.replies import read_replies
 from circuits.data.sev import Context
 from circuits.errors import RunError
@@ -24,6 +24,7 @@ from circuits.model.loading import describe_model, load_model
 from circuits.model.protocol import Model
 from circuits.model.receipts import uncounted
 from circuits.names import VALENCES
+from circuits.pipeline.judges import circuit_judge_of, judge_of, second_judge_of
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.study import Study
 from circuits.pipeline.trust import trusted
@@ -74,18 +75,18 @@ class Run:
     @cached_property
     def judge(self) -> Judge:
         """The judge."""
-        return open_judge(self.plan.judge)
+        return judge_of(self.plan)
 
     @cached_property
     def second_judge(self) -> Judge | None:
         """A judge that hears every reply once more, if there is to be one."""
-        return open_judge(self.plan.second_judge) if self.plan.second_judge else None
+        return second_judge_of(self.plan)
 
     @cached_property
     def circuit_judge(self) -> Judge:
         """The judge of circuits: the same, or the same asked in another way."""
-        profile = self.plan.judge_profile
-        return self.judge if profile == "robust" else open_judge(self.plan.judge, profile)
+        robust = self.plan.judge_profile == "robust"
+        return self.judge if robust else circuit_judge_of(self.plan)
 
     @cached_property
     def train(self) -> tuple[sev.Scenario, ...]:

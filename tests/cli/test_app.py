@@ -2,11 +2,37 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
+from circuits.cli.app import main
 
-def command(*words):
+
+@dataclass
+class Shown:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """The command line, in this process: a new one would load torch for every test."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def typed(*words):
+        monkeypatch.setattr(sys, "argv", ["emotion-circuits", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return Shown(int(ended.value.code or 0), shown.out, shown.err)
+
+    return typed
+
+
+def process(*words):
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "circuits", *words],
         capture_output=True, text=True, timeout=120, check=False,
@@ -31,7 +57,7 @@ def command(*words):
         "status",
     ],
 )
-def test_every_command_explains_itself_with_an_example(name):
+def test_every_command_explains_itself_with_an_example(command, name):
     shown = command(name, "--help")
     assert shown.returncode == 0
     assert "Example" in shown.stdout
@@ -43,7 +69,6 @@ def test_every_command_explains_itself_with_an_example(name):
         (("show", "no/such/run"), "is no run folder"),
         (("export", "no/such/run", "--out", "x"), "is no run folder"),
         (("run", "--model", "./nothing", "--out", "{tmp}/r"), "there is no such folder"),
-        (("run", "--model", "meta-llama/Llama-3.2-3B-Instruct", "--out", "{tmp}/r"), "log in"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--data", "none.jsonl"), "there is no file"),
         (
             ("run", "--model", "x", "--out", "{tmp}/r", "--doses", "a,b"),
@@ -74,7 +99,7 @@ def test_every_command_explains_itself_with_an_example(name):
         (("model-card", "no/such/model"), "there is no model card"),
     ],
 )
-def test_wrong_input_ends_with_one_line_and_exit_code_2(tmp_path, words, message):
+def test_wrong_input_ends_with_one_line_and_exit_code_2(tmp_path, command, words, message):
     shown = command(*(word.format(tmp=tmp_path) for word in words))
     assert shown.returncode == 2
     assert message in shown.stderr
@@ -83,11 +108,18 @@ def test_wrong_input_ends_with_one_line_and_exit_code_2(tmp_path, words, message
     assert len(error) == 1
 
 
+def test_a_model_that_is_out_of_reach_is_told_in_a_new_process_too(tmp_path):
+    words = ("run", "--model", "meta-llama/Llama-3.2-3B-Instruct", "--out", str(tmp_path / "r"))
+    shown = process(*words)
+    assert shown.returncode == 2
+    assert "log in" in shown.stderr
+
+
 def test_debug_shows_the_traceback():
-    assert "Traceback" in command("show", "no/such/run", "--debug").stderr
+    assert "Traceback" in process("show", "no/such/run", "--debug").stderr
 
 
-def test_the_model_card_of_the_embedded_model_is_shown():
+def test_the_model_card_of_the_embedded_model_is_shown(command):
     shown = command("model-card")
     assert shown.returncode == 0
     assert "sev-mini" in shown.stdout

@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.judges.http_wording import SYSTEM, messages, read_verdict
+from circuits.data.judges.http_wording import messages, read_verdict, system
 from circuits.names import EMOTIONS
 
 
 def test_the_system_message_names_the_six_emotions_and_the_fields_of_the_answer():
-    assert all(emotion in SYSTEM for emotion in EMOTIONS)
-    assert '{"match": 1 or 0, "reason":' in SYSTEM
+    assert all(emotion in system(EMOTIONS) for emotion in EMOTIONS)
+    assert '{"match": 1 or 0, "reason":' in system(EMOTIONS)
 
 
 def test_a_text_with_half_a_character_can_be_sent():
-    assert "wow ?" in messages("wow \ud83d", "surprise")[1]["content"]
+    assert "wow ?" in messages("wow \ud83d", "surprise", "")[1]["content"]
 
 
 @pytest.mark.parametrize(

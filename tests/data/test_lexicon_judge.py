@@ -166,7 +166,7 @@ def test_questions_without_an_answer_are_refused():
         LexiconJudge().judge(["a", "b"], ["fear"])
     with pytest.raises(JudgeError, match="found a single string"):
         LexiconJudge().judge("fear", ["fear"] * 4)
-    with pytest.raises(JudgeError, match="item 1 asks for 'joy'; a judge knows anger"):
+    with pytest.raises(JudgeError, match="item 1 asks for 'joy'; this judge knows anger"):
         LexiconJudge().judge(["a", "b"], ["fear", "joy"])
 
 

@@ -94,7 +94,9 @@ def test_text_without_a_known_word_is_judged_all_the_same(judge):
 
 
 def test_an_emotion_that_it_has_not_learnt_is_refused_by_name(judge):
-    with pytest.raises(JudgeError, match="item 1 asks for 'envy'; a judge knows anger, .*neutral"):
+    with pytest.raises(
+        JudgeError, match="item 1 asks for 'envy'; this judge knows anger, .*neutral"
+    ):
         judge.judge(["a", "b"], ["fear", "envy"])
     with pytest.raises(JudgeError, match="one asked emotion per text; found 2 texts and 1"):
         judge.judge(["a", "b"], ["fear"])

@@ -1,7 +1,7 @@
 """How often a judge is wrong, measured on texts whose emotion a person has labelled."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +11,10 @@ from circuits.errors import DataError
 from circuits.files import read_json_lines
 from circuits.names import EMOTIONS, NEUTRAL
 
-__all__ = ["Calibration", "Labelled", "error_rate", "read_labelled", "wilson_interval"]
+__all__ = ["LABELS", "Calibration", "Labelled", "error_rate", "read_labelled", "wilson_interval"]
 
-_LABELS: Final = (*EMOTIONS, NEUTRAL)
-"""Two-sided 95% quantile of the standard normal distribution."""
+LABELS: Final = (*EMOTIONS, NEUTRAL)
+"""Of the shipped texts."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,13 @@ def error_rate(judge: Judge, path: Path | str) -> Calibration:
         DataError: The file cannot be read, or a line is malformed.
         JudgeError: The judge cannot be reached, or its answers cannot be read.
     """
-    labelled = read_labelled(path)
+    labelled = read_labelled(path, labels=None)
     labels = [item.label for item in labelled]
     verdicts = judge.judge([item.text for item in labelled], labels)
     pairs = list(zip(labels, verdicts, strict=True))
     confusion = {
         label: dict(Counter(_heard(asked, v) for asked, v in pairs if asked == label))
-        for label in _LABELS
-        if label in labels
+        for label in sorted({*labels}, key=_rank)
     }
     right = sum(verdict.match for verdict in verdicts)
     return Calibration(
@@ -76,13 +75,14 @@ def error_rate(judge: Judge, path: Path | str) -> Calibration:
     )
 
 
-def read_labelled(path: Path | str) -> list[Labelled]:
-    """Read one ``{"text": …, "label": …}`` per line.
+def read_labelled(path: Path | str, labels: Sequence[str] | None = LABELS) -> list[Labelled]:
+    """Read one ``{"text": …, "label": …}`` per line; the label out of ``labels``, or any word.
 
     Raises:
         DataError: The file cannot be read or is empty, or a line is malformed.
     """
-    labelled = [_labelled(path, number, row) for number, row in read_json_lines(Path(path))]
+    rows = read_json_lines(Path(path))
+    labelled = [_labelled(f"{path}, line {number}", row, labels) for number, row in rows]
     if not labelled:
         raise DataError(f"{path} holds no labelled texts; write one JSON object per line")
     return labelled
@@ -101,14 +101,20 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _labelled(path: Path | str, number: int, row: Mapping[str, Any]) -> Labelled:
+def _labelled(where: str, row: Mapping[str, Any], labels: Sequence[str] | None) -> Labelled:
     text, label = row.get("text"), row.get("label")
-    if not isinstance(text, str) or label not in _LABELS:
+    known = isinstance(label, str) and bool(label.strip()) and (labels is None or label in labels)
+    if not isinstance(text, str) or not isinstance(label, str) or not known:
+        wanted = "that is a word" if labels is None else f"out of {', '.join(labels)}"
         raise DataError(
-            f"{path}, line {number}: a labelled text needs a string 'text' and a 'label' out of "
-            f"{', '.join(_LABELS)}; found {str(row)[:80]}"
+            f"{where}: a labelled text needs a string 'text' and a 'label' {wanted}; "
+            f"found {str(row)[:80]}"
         )
     return Labelled(text, label)
+
+
+def _rank(label: str) -> tuple[int, str]:
+    return (LABELS.index(label) if label in LABELS else len(LABELS), label)
 
 
 def _heard(asked: str, verdict: Verdict) -> str:

@@ -10,7 +10,7 @@ from circuits.data.judges.classifier_labels import emotion_of_labels
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import EMPTY, check_questions
 from circuits.errors import JudgeError
-from circuits.names import NEUTRAL
+from circuits.names import EMOTIONS, NEUTRAL
 
 __all__ = ["ClassifierJudge"]
 
@@ -38,6 +38,7 @@ class ClassifierJudge:
         model: str,
         *,
         labels: Mapping[str, str] | None = None,
+        known: Sequence[str] = EMOTIONS,
         batch_size: int = 32,
         device: str | None = None,
     ) -> None:
@@ -47,6 +48,7 @@ class ClassifierJudge:
             model: Hugging Face id, or a folder with a saved model and tokenizer.
             labels: From the model's labels to emotions or ``neutral``, where custom does not
                 know them.
+            known: The labels of the run, which those of the model lead to.
             batch_size: Texts per forward pass.
             device: Such as ``cuda``; by default a GPU if there is one.
 
@@ -57,6 +59,7 @@ class ClassifierJudge:
             raise JudgeError(f"a batch of {batch_size} texts cannot be judged; ask for 1 or more")
         self._model_id = model
         self._given_labels = None if labels is None else dict(labels)
+        self._known = tuple(known)
         self._batch_size = batch_size
         self._device = device
 
@@ -72,7 +75,7 @@ class ClassifierJudge:
             JudgeError: The model cannot be loaded, its labels are unknown or do not cover an
                 asked emotion, or the questions are malformed.
         """
-        check_questions(texts, emotions)
+        check_questions(texts, emotions, self._known)
         self._check_covered(emotions)
         verdicts = [Verdict(match=False, label=NEUTRAL, reason=EMPTY) for _ in texts]
         spoken = [index for index, text in enumerate(texts) if text.strip()]
@@ -138,7 +141,7 @@ class ClassifierJudge:
 
         tokenizer, model = _load(self._model_id)
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        emotions = emotion_of_labels(labels, self._given_labels, self._model_id)
+        emotions = emotion_of_labels(labels, self._given_labels, self._model_id, self._known)
         device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             model.to(device).eval()

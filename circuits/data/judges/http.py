@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from circuits.data.judges.http_wording import SYSTEM
+from circuits.data.judges.http_wording import system
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import check_questions
 from circuits.errors import JudgeError
+from circuits.names import EMOTIONS
 from circuits.stopping import stop_if_asked
 
 __all__ = ["HttpJudge", "JudgeProfile"]
@@ -41,6 +42,10 @@ class HttpJudge:
     """Environment variable that holds the key; unset, the server is asked without one."""
     timeout: float = 30.0
     """Seconds for one whole answer."""
+    labels: tuple[str, ...] = EMOTIONS
+    """What texts can sound like, beside ``neutral``."""
+    meanings: tuple[tuple[str, str], ...] = ()
+    """(label, what it means), told to the model."""
     attempts: int = 5
     workers: int = 4
     profile: JudgeProfile = "robust"
@@ -83,6 +88,11 @@ class HttpJudge:
         return "http"
 
     @property
+    def system(self) -> str:
+        """What the model is told before a text."""
+        return system(self.labels, dict(self.meanings))
+
+    @property
     def url(self) -> str:
         """Where questions are sent."""
         return f"{self.base_url.rstrip('/')}/chat/completions"
@@ -110,7 +120,7 @@ class HttpJudge:
         Raises:
             JudgeError: As :meth:`judge`, after every answer that was still given.
         """
-        check_questions(texts, emotions)
+        check_questions(texts, emotions, self.labels)
         # Loaded here: importing the package must not load the network library.
         from circuits.data.judges.http_calls import Caller, Patience, answers, open_client
 
@@ -125,7 +135,7 @@ class HttpJudge:
         with open_client(self.timeout, self.workers) as client:
             caller = Caller(
                 client, self.url, self.model, self._key(), self.key_variable, patience,
-                _SETTINGS[self.profile], released=self.profile == "released",
+                _SETTINGS[self.profile], self.system, released=self.profile == "released",
             )  # fmt: skip
             yield from answers(caller, texts, emotions, self.workers)
 
@@ -137,7 +147,7 @@ class HttpJudge:
             "model": self.model,
             **_SETTINGS[self.profile],
             "profile": self.profile,
-            "system": SYSTEM,
+            "system": self.system,
         }
 
     def _key(self) -> str | None:

@@ -81,6 +81,8 @@ class Caller:
     patience: Patience
     settings: Mapping[str, Any]
     """Sampling settings sent along."""
+    told: str = field(repr=False)
+    """The system turn."""
     released: bool = False
     """Ask once, read nothing but bare JSON, and count every trouble as no match."""
 
@@ -90,7 +92,11 @@ class Caller:
         Raises:
             JudgeError: The server refuses, stays away, or never gives a readable answer.
         """
-        payload = {"model": self.model, **self.settings, "messages": messages(text, emotion)}
+        payload = {
+            "model": self.model,
+            **self.settings,
+            "messages": messages(text, emotion, self.told),
+        }
         if self.released:
             once = self._attempt(payload)
             return once.verdict or Verdict(match=False, label=None, reason=f"error: {once.trouble}")

@@ -14,12 +14,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
-from circuits.data.judges.lexicon_entries import Entry, Lexicon, lexicon
+from circuits.data.judges.lexicon_entries import Entry, Lexicon, lexicon, read_lexicon
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import EMPTY, check_questions
-from circuits.names import EMOTIONS, NEUTRAL
+from circuits.names import NEUTRAL
 
 __all__ = ["Hit", "LexiconJudge", "find_emotion_words", "find_hits"]
 
@@ -44,7 +46,26 @@ class Hit:
 
 
 class LexiconJudge:
-    """Decides by weighted word lists; needs no network and no model."""
+    """Decides by weighted word lists, the shipped ones or one's own; needs no network."""
+
+    def __init__(self, words: Path | None = None) -> None:
+        """Remember the file of one's own lists, if there is one.
+
+        Raises:
+            DataError, JudgeError: the file is missing or holds no lists.
+        """
+        self._path = words
+        if words is not None:
+            _ = self._words  # so that a wrong file is refused before anything is judged
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What can be told apart, beside ``neutral``."""
+        return self._words.labels
+
+    @cached_property
+    def _words(self) -> Lexicon:
+        return lexicon() if self._path is None else read_lexicon(self._path)
 
     @property
     def name(self) -> str:
@@ -57,12 +78,13 @@ class LexiconJudge:
         Raises:
             JudgeError: The two sequences differ in length, or an emotion does not exist.
         """
-        check_questions(texts, emotions)
-        return [_verdict(text, asked) for text, asked in zip(texts, emotions, strict=True)]
+        check_questions(texts, emotions, self.labels)
+        words = self._words
+        return [_verdict(text, asked, words) for text, asked in zip(texts, emotions, strict=True)]
 
     def describe(self) -> Mapping[str, Any]:
         """Name, size and fingerprint of the word lists."""
-        words = lexicon()
+        words = self._words
         return {
             "name": self.name,
             "lexicon_sha256": words.sha256,
@@ -71,13 +93,13 @@ class LexiconJudge:
         }
 
 
-def find_hits(text: str) -> list[Hit]:
+def find_hits(text: str, words: Lexicon | None = None) -> list[Hit]:
     """Every place of ``text`` that speaks for an emotion, negated ones left out.
 
     >>> [hit.emotion for hit in find_hits("I'm not afraid, I'm furious!")]
     ['anger']
     """
-    words = lexicon()
+    words = words or lexicon()
     tokens = _tokens(text)
     but = max((i for i, token in enumerate(tokens) if token == "but"), default=len(tokens))
     hits: list[Hit] = []
@@ -154,14 +176,14 @@ def _lifted(negator: str, after: list[str], words: Lexicon) -> bool:
     return "'" in negator and after[0] in words.question_pronouns
 
 
-def _verdict(text: str, asked: str) -> Verdict:
+def _verdict(text: str, asked: str, words: Lexicon) -> Verdict:
     if not text.strip():
         return Verdict(match=False, label=NEUTRAL, reason=EMPTY)
-    label, reason = _decide(find_hits(text))
+    label, reason = _decide(find_hits(text, words), words)
     return Verdict(match=label == asked, label=label, reason=reason)
 
 
-def _decide(hits: list[Hit]) -> tuple[str, str]:
+def _decide(hits: list[Hit], words: Lexicon) -> tuple[str, str]:
     """The heaviest emotion; a tie goes to the heaviest single hit, then to the earliest."""
     by_emotion: dict[str, dict[str, Hit]] = defaultdict(dict)
     for hit in hits:
@@ -177,10 +199,10 @@ def _decide(hits: list[Hit]) -> tuple[str, str]:
         kept = by_emotion[emotion].values()
         heaviest = max(hit.weight for hit in kept)
         first = min(hit.position for hit in kept)
-        return scores[emotion], heaviest, -first, -EMOTIONS.index(emotion)
+        return scores[emotion], heaviest, -first, -words.labels.index(emotion)
 
     label = max(scores, key=rank)
-    said = ", ".join(f'"{words}"' for words in by_emotion[label])
-    if scores[label] < lexicon().threshold:
+    said = ", ".join(f'"{phrase}"' for phrase in by_emotion[label])
+    if scores[label] < words.threshold:
         return NEUTRAL, f"too weak a sign of {label}: {said}"
     return label, f"{label}: {said}"

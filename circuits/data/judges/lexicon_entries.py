@@ -8,18 +8,23 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
-__all__ = ["Entry", "Lexicon", "lexicon"]
+from circuits.errors import JudgeError
+from circuits.files import digest, read_json
+
+__all__ = ["Entry", "Lexicon", "lexicon", "read_lexicon"]
 
 _GAP: Final = 3
 """How many words ``..`` may stand for."""
 _REMEMBERED: Final = 50_000
 """Words whose entries are kept at hand; a long corpus must not fill the memory."""
 _TIERS: Final = ("words", "expressions", "hints")
+_EXAMPLE: Final = '{"gratitude": ["thank*", "grateful"], "envy": ["envious", "jealous of"]}'
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ class Lexicon:
     _stems: Mapping[str, tuple[Entry, ...]] = field(repr=False)
     _found: dict[str, tuple[Entry, ...]] = field(repr=False, default_factory=dict)
 
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """What the entries speak for, in their order."""
+        return tuple(dict.fromkeys(entry.emotion for entry in self.entries))
+
     @property
     def sizes(self) -> Mapping[str, int]:
         """Number of patterns per emotion."""
@@ -128,6 +138,36 @@ def lexicon() -> Lexicon:
         _exact=exact,
         _stems=stems,
     )
+
+
+def read_lexicon(path: Path) -> Lexicon:
+    """Read lists of one's own: a JSON object, from labels to lists of words and phrases.
+
+    Every entry weighs as much as the shipped words that name an emotion; negation and
+    intensifiers are those of the shipped lists.
+
+    Raises:
+        DataError: the file is missing or no JSON.
+        JudgeError: it holds no such lists; names the label.
+    """
+    found, shipped = read_json(path), lexicon()
+    if not isinstance(found, dict) or not found:
+        raise JudgeError(f"{path}: expected an object such as {_EXAMPLE}")
+    entries: list[Entry] = []
+    for label, phrases in found.items():
+        good = isinstance(phrases, list) and phrases
+        if not good or not all(isinstance(p, str) and p.split() for p in phrases):
+            raise JudgeError(f"{path}: {label!r}: expected a list of words, as in {_EXAMPLE}")
+        like = shipped.entries[0]
+        entries += [
+            replace(like, emotion=label, pattern=tuple(p.lower().split()), weight=1.0, strong=True)
+            for p in phrases
+        ]
+    exact, stems = _index(tuple(entries))
+    return replace(
+        shipped, entries=tuple(entries), threshold=1.0, sha256=digest(path).removeprefix("sha256:"),
+        _exact=exact, _stems=stems, _found={},
+    )  # fmt: skip
 
 
 def _index(

@@ -11,8 +11,15 @@ EMPTY = "empty text"
 """The reason with which every judge turns down a text without a word."""
 
 
-def check_questions(texts: Sequence[str], emotions: Sequence[str]) -> None:
+def check_questions(
+    texts: Sequence[str], emotions: Sequence[str], known: Sequence[str] | None = EMOTIONS
+) -> None:
     """Refuse questions that no judge can answer.
+
+    Args:
+        texts: What is to be judged.
+        emotions: What is asked of each.
+        known: What the judge can tell apart, beside ``neutral``; ``None``: anything.
 
     Raises:
         JudgeError: The two sequences differ in length, or an emotion does not exist.
@@ -28,8 +35,8 @@ def check_questions(texts: Sequence[str], emotions: Sequence[str]) -> None:
             "Pass two lists of the same length."
         )
     for index, emotion in enumerate(emotions):
-        if emotion not in EMOTIONS and emotion != NEUTRAL:
+        if known is not None and emotion not in known and emotion != NEUTRAL:
             raise JudgeError(
-                f"item {index} asks for {emotion!r}; a judge knows {', '.join(EMOTIONS)} "
+                f"item {index} asks for {emotion!r}; this judge knows {', '.join(known)} "
                 f"and {NEUTRAL}"
             )

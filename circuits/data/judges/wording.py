@@ -1,23 +1,27 @@
-"""A judge that has learnt from labelled texts, with nothing in common with the word lists.
+"""A judge that has learnt from labelled texts: the shipped ones, or one's own.
+
+The shipped texts have nothing in common with the word lists.
 
 Words, pairs of words and character sequences, weighted by TF-IDF, enter a logistic regression
-over the six emotions and ``neutral``. It is trained when it is first asked, always on the same
+over the labels of the texts. It is trained when it is first asked, always on the same
 texts, in about a second, and nothing but the texts is stored.
 
-Its texts were written for it: none is a reply that the embedded model was trained on, none was
-used to improve the word lists, and none measures a judge. So where both judges agree, they have
-not learnt it from the same place.
+The shipped texts were written for it: none is a reply that the embedded model was trained on, none
+was used to improve the word lists, and none measures a judge. So where both judges agree, they
+have not learnt it from the same place.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from circuits.assets import shipped
-from circuits.data.judges.calibration import read_labelled
+from circuits.data.judges.calibration import LABELS, Labelled, read_labelled
 from circuits.data.judges.protocol import Verdict
 from circuits.data.judges.questions import EMPTY, check_questions
+from circuits.errors import JudgeError
 from circuits.files import digest
 from circuits.names import NEUTRAL
 
@@ -27,10 +31,32 @@ _TEXTS: Final = "judge/wording.jsonl"
 _WORDS: Final = (1, 2)
 _CHARACTERS: Final = (2, 5)
 _INVERSE_PENALTY: Final = 10.0
+_FEWEST: Final = 2
 
 
 class WordingJudge:
-    """Takes the likeliest of seven classes; needs no network and trains in about a second."""
+    """Takes the likeliest of its texts' labels; needs no network and trains in about a second."""
+
+    def __init__(self, texts: Path | None = None) -> None:
+        """Remember the file of one's own labelled texts: lines with ``text`` and ``label``.
+
+        Raises:
+            DataError: the file is missing or malformed.
+            JudgeError: it has fewer than two labels.
+        """
+        self._path = texts or shipped(_TEXTS)
+        self._own = texts is not None
+        if len({item.label for item in self._texts()}) < _FEWEST:
+            raise JudgeError(f"{texts}: texts of one label teach nothing; give two or more")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What can be told apart, beside ``neutral``."""
+        found = dict.fromkeys(item.label for item in self._texts())
+        return tuple(label for label in found if label != NEUTRAL)
+
+    def _texts(self) -> list[Labelled]:
+        return _read(self._path, self._own)
 
     @property
     def name(self) -> str:
@@ -41,15 +67,15 @@ class WordingJudge:
         """Judge ``texts[i]`` against the asked ``emotions[i]`` (an emotion or ``neutral``).
 
         Raises:
-            JudgeError: The two sequences differ in length, or an emotion is none of the seven
-                classes that the judge has learnt.
+            JudgeError: The two sequences differ in length, or an emotion is none that
+                the judge has learnt.
         """
-        check_questions(texts, emotions)
+        check_questions(texts, emotions, self.labels)
         verdicts = [Verdict(match=False, label=NEUTRAL, reason=EMPTY) for _ in texts]
         spoken = [index for index, text in enumerate(texts) if text.strip()]
         if not spoken:
             return verdicts
-        classifier = _trained()
+        classifier = _trained(self._path, self._own)
         shares = classifier.predict_proba([texts[index] for index in spoken])
         for index, share in zip(spoken, shares, strict=True):
             best = int(share.argmax())
@@ -62,11 +88,10 @@ class WordingJudge:
         """Training texts with their fingerprint, features, and the version that trains."""
         import sklearn
 
-        path = shipped(_TEXTS)
-        labels = Counter(item.label for item in read_labelled(path))
+        labels = Counter(item.label for item in self._texts())
         return {
             "name": self.name,
-            "texts_sha256": digest(path).removeprefix("sha256:"),
+            "texts_sha256": digest(self._path).removeprefix("sha256:"),
             "texts": dict(labels),
             "words": list(_WORDS),
             "characters": list(_CHARACTERS),
@@ -76,7 +101,12 @@ class WordingJudge:
 
 
 @cache
-def _trained() -> Any:
+def _read(path: Path, own: bool) -> list[Labelled]:
+    return read_labelled(path, labels=None if own else LABELS)
+
+
+@cache
+def _trained(path: Path, own: bool) -> Any:
     """The classifier, trained once per process."""
     # Imported here: importing the package must not load a model library.
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -89,5 +119,5 @@ def _trained() -> Any:
     classifier = make_pipeline(
         make_union(words, characters), LogisticRegression(C=_INVERSE_PENALTY, max_iter=300)
     )
-    learnt = read_labelled(shipped(_TEXTS))
+    learnt = _read(path, own)
     return classifier.fit([item.text for item in learnt], [item.label for item in learnt])
