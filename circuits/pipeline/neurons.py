@@ -229,10 +229,8 @@ class SetStudy:
         def make(done: Progress) -> list[Reply]:
             return elicit(self.model, prompts, progress=done)
 
-        return self._kept(
-            "neutral", "reply to plain prompts", len(prompts), make,
-            save=lambda replies: write_rows(path, replies), read=lambda: read_replies(path),
-        )  # fmt: skip
+        ways = (lambda replies: write_rows(path, replies)), (lambda: read_replies(path))
+        return self._kept("neutral", "reply to plain prompts", len(prompts), make, *ways)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Per class: size, changes on test texts in percentage points, and p."""
@@ -282,31 +280,19 @@ class SetStudy:
     ) -> R:
         """What was measured before by the same plan, or is measured now and saved."""
         folder = self.folder / place
-        return self._kept(
-            place, what, total, make, save=lambda found: found.save(folder),
-            read=lambda: kind.load(folder),
-        )  # fmt: skip
+        ways = (lambda found: found.save(folder)), (lambda: kind.load(folder))
+        return self._kept(place, what, total, make, *ways)
 
     def _kept(
-        self,
-        place: str,
-        what: str,
-        total: int,
-        make: Callable[[Progress], T],
-        *,
-        save: Callable[[T], None],
-        read: Callable[[], T],
-    ) -> T:
+        self, place: str, what: str, total: int, make: Callable[[Progress], T],
+        save: Callable[[T], None], read: Callable[[], T],
+    ) -> T:  # fmt: skip
         key = digest_of([self.plan.to_json(), self.provenance.to_json()])
         unfinished = self.folder / ".resume" / f"{place.replace('/', '-')}.jsonl"
-
-        def made() -> T:
-            with self.reporter.task(f"{self.texts.name}: {what}", total) as done:
-                return make(done)
-
-        found, self.receipts[place] = kept_result(
-            self.folder / place, unfinished, key, made, save=save, read=read
-        )
+        with self.reporter.task(f"{self.texts.name}: {what}", total) as done:
+            found, self.receipts[place] = kept_result(
+                self.folder / place, unfinished, key, lambda: make(done), save=save, read=read
+            )
         return found
 
 
