@@ -50,13 +50,12 @@ def control(
     from circuits.pipeline.study import Study
     from circuits.pipeline.work import plan_of
 
-    study = Study(run)
     asked = {
         "test": test, "hard": hard, "test_scenarios": test_scenarios, "tuning": tuning,
         "dial_contexts": dial_contexts, "second_judge": second_judge,
         "methods": words(methods) or None,
     }  # fmt: skip
-    plan = replace(plan_of(study), **{k: v for k, v in asked.items() if v is not None})
+    plan = replace(plan_of(Study(run)), **{k: v for k, v in asked.items() if v is not None})
     with finishing_batches():
         study = carry_out(plan, stages=["control", "report"], reporter=Bars())
     OUT.print(accuracy_table(study.control))
