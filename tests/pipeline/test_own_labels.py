@@ -1,0 +1,90 @@
+"""Labels of one's own, from a plan file to a report; the model need not know them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from circuits.cli.app import app
+from circuits.errors import RunError
+from circuits.graph.circuit import Circuit
+from circuits.pipeline import Study
+from circuits.pipeline.keys import made_of
+from circuits.pipeline.plan_files import read_plan
+
+LABELS = ("gratitude", "quiet pride")
+PLAN = """
+model = "sev-mini"
+emotions = ["gratitude", "quiet pride"]
+judge = "lexicon:words.json"
+second_judge = "none"
+samples = "all"
+scenarios = 4
+dev_scenarios = 1
+test_scenarios = 2
+score_contexts = 2
+draws = 2
+methods = ["circuit"]
+tuning = "brief"
+dial_contexts = 0
+hard = "none"
+max_new_tokens = 8
+
+[meanings]
+"quiet pride" = "being content with what one did"
+"""
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "words.json").write_text(
+        json.dumps({"gratitude": ["thank*", "surprised"], "quiet pride": ["proud"]})
+    )
+    (folder / "plan.toml").write_text(PLAN)
+    return folder / "plan.toml"
+
+
+@pytest.fixture(scope="module")
+def study(plan_file):
+    done = CliRunner().invoke(
+        app, ["run", "--plan", str(plan_file), "--out", str(plan_file.parent / "run")]
+    )
+    assert done.exit_code == 0, done.output
+    return Study(plan_file.parent / "run")
+
+
+def test_every_label_gets_its_directions_circuit_scores_and_control(study):
+    assert study.directions.emotion == LABELS
+    assert study.importance.emotion == LABELS
+    assert tuple(study.circuits) == tuple(study.scores) == LABELS
+    assert all(isinstance(circuit, Circuit) for circuit in study.circuits.values())
+    assert {*study.control["methods"]["circuit"]["by_emotion"]} == {*LABELS}
+    page = (study.folder / "report.html").read_text()
+    assert all(label in page for label in LABELS)
+
+
+def test_the_judge_of_own_words_is_described_and_not_measured_on_the_six_emotions(study):
+    judge = study.control["judge"]
+    assert judge["entries"] == {"gratitude": 2, "quiet pride": 1}
+    assert "calibration" not in judge
+
+
+def test_other_words_make_the_judgements_stale(plan_file):
+    plan = read_plan(plan_file, {"out": plan_file.parent / "run"})
+    assert dict(plan.meanings) == {"quiet pride": "being content with what one did"}
+    before = made_of(plan, "judgements", {})
+    words = plan_file.parent / "words.json"
+    old = words.read_text()
+    words.write_text(json.dumps({label: ["thanks"] for label in LABELS}))
+    try:
+        assert made_of(plan, "judgements", {}) != before
+    finally:
+        words.write_text(old)
+
+
+def test_a_meaning_of_a_label_that_is_not_asked_for_is_refused(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text('model = "sev-mini"\n[meanings]\nawe = "wonder"\n')
+    with pytest.raises(RunError, match="meanings: 'awe' is no emotion of the run"):
+        read_plan(path, {"out": tmp_path / "run"})
