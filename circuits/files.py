@@ -21,6 +21,7 @@ from circuits.errors import DataError
 __all__ = [
     "digest",
     "is_leftover",
+    "parse_json",
     "read_json",
     "read_json_lines",
     "read_text",
@@ -123,11 +124,12 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: the file is missing, not UTF-8 or not JSON; names the path and the line.
+        DataError: the file is missing, not UTF-8 or not JSON, or has a field twice; names the path
+            and, if it can, the line.
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except (RecursionError, ValueError) as error:
@@ -138,13 +140,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for every non-blank line.
 
     Raises:
-        DataError: the file is missing or not UTF-8, or a line is not a JSON object.
+        DataError: the file is missing or not UTF-8, or a line is not a JSON object or has a field
+            twice.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except (RecursionError, ValueError) as error:
             raise DataError(f"{path}, line {number}: not JSON ({_odd(error)})") from error
         if not isinstance(row, dict):
@@ -169,6 +172,15 @@ def read_text(path: Path) -> str:
         raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
 
 
+def parse_json(text: str) -> Any:
+    """Read JSON; of a field that is there twice, Python's own reader keeps the last one silently.
+
+    Raises:
+        ValueError: not JSON, or a field is there twice.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
 def digest(*paths: Path) -> str:
     """``sha256:`` of the contents of ``paths``, in the order given."""
     total = hashlib.sha256()
@@ -179,9 +191,24 @@ def digest(*paths: Path) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _RefusedError(f"field {twice!r} is there twice")
+    return found
+
+
+class _RefusedError(ValueError):
+    """JSON to Python, but not to us."""
+
+
 def _odd(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return error.msg
+    if isinstance(error, _RefusedError):
+        return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 

@@ -7,6 +7,8 @@ A record's annotations are the single source of its axes. A field annotated
 Nothing ever writes into a record's tensors.
 """
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -171,7 +173,7 @@ class Record:
             "labels": self._others(),
             "provenance": self.provenance.to_json(),
         }
-        write_json(folder / "record.json", described)
+        write_json(folder / "record.json", {**described, "digest": _digest(described)})
 
     def _others(self) -> dict[str, Any]:
         names = (f.name for f in fields(self) if f.name not in self.axes)
@@ -192,6 +194,9 @@ class Record:
                 f"(format {described.get('format') if isinstance(described, dict) else None!r})"
             )
         try:
+            noted = described.pop("digest")
+            if _digest(described) != noted:
+                raise DataError(f"{folder / 'record.json'} was changed after it was saved")
             if digest(path) != described["tensors"]:
                 raise DataError(f"{path} is not the file that record.json was saved with")
             with safe_open(path, framework="pt") as file:
@@ -223,6 +228,12 @@ def write_tensors(
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
     write_atomically(path, write)
+
+
+def _digest(described: dict[str, Any]) -> str:
+    """Of what is said about the tensors, however it is spaced."""
+    text = json.dumps(described, sort_keys=True, default=list)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _frozen(value: object) -> object:

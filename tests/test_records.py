@@ -1,10 +1,12 @@
+import contextlib
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
@@ -198,9 +200,16 @@ def saved(folder: Path) -> Path:
     return folder / "scores"
 
 
+def signed(described: dict) -> dict:
+    """With the digest of what it says now, as if it had been saved so."""
+    said = {name: value for name, value in described.items() if name != "digest"}
+    text = json.dumps(said, sort_keys=True)
+    return {**said, "digest": f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"}
+
+
 def rewritten(folder: Path, **changes: object) -> Path:
     described = json.loads((saved(folder) / "record.json").read_text())
-    (folder / "scores" / "record.json").write_text(json.dumps({**described, **changes}))
+    (folder / "scores" / "record.json").write_text(json.dumps(signed({**described, **changes})))
     return folder / "scores"
 
 
@@ -280,7 +289,7 @@ def test_a_description_that_lacks_something_is_refused(tmp_path, missing):
     path = saved(tmp_path) / "record.json"
     described = json.loads(path.read_text())
     del described[missing]
-    path.write_text(json.dumps(described))
+    path.write_text(json.dumps(signed(described)))
     with pytest.raises(DataError, match=f"damaged record of Scores .*{missing}"):
         Scores.load(tmp_path / "scores")
 
@@ -313,3 +322,25 @@ def test_new_tensors_beside_an_old_description_are_refused(tmp_path):
     (tmp_path / "newer" / "record.safetensors").replace(tmp_path / "scores" / "record.safetensors")
     with pytest.raises(DataError, match=r"is not the file that record\.json was saved with"):
         Scores.load(tmp_path / "scores")
+
+
+@quick
+@given(data=st.data())
+def test_a_description_with_any_bit_turned_or_cut_off_anywhere_is_refused(
+    whole, tmp_path_factory, data
+):
+    content = bytearray((whole / "record.json").read_bytes())
+    before = json.loads(content)
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del content[place:]
+    folder = tmp_path_factory.getbasetemp() / "changed"
+    folder.mkdir(exist_ok=True)
+    (folder / "record.safetensors").write_bytes((whole / "record.safetensors").read_bytes())
+    (folder / "record.json").write_bytes(content)
+    with contextlib.suppress(ValueError, RecursionError):
+        assume(json.loads(content) != before)  # white space may differ
+    with pytest.raises(DataError, match="changed"):
+        Scores.load(folder)

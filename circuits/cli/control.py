@@ -26,9 +26,7 @@ def control(
         ),
     ] = "",
     test: Annotated[Path | None, typer.Option(help="Other test scenarios (JSON lines).")] = None,
-    hard: Annotated[
-        Path | None, typer.Option(help="Harder test scenarios, compared apart.")
-    ] = None,
+    hard: Annotated[Path | None, typer.Option(help="Harder scenarios, compared apart.")] = None,
     test_scenarios: Annotated[int | None, typer.Option(help="Only so many of them.")] = None,
     tuning: Annotated[
         Literal["full", "brief"],

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.control.bench import Bench
-from circuits.data.prompts import plain_prompts
+from circuits.data.prompts import Prompt, plain_prompts
 from circuits.data.replies import Judged
 from circuits.errors import CircuitError, DataError
 from circuits.graph.ablation import Ablation
@@ -26,6 +26,7 @@ from circuits.measure.means import PlainMeans
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Edit, Replace, When
 from circuits.model.generation import Progress
+from circuits.model.halving import halving_tables
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import capture
 
@@ -192,12 +193,14 @@ def _matches(bench: Bench, judged: Sequence[Judged]) -> Float[Tensor, "context e
 
 def _plain_values(bench: Bench) -> dict[str, Float[Tensor, "context layer ..."]]:
     model: Model = bench.model
-    rows = [encode_prompt(model, prompt) for prompt in plain_prompts(bench.contexts)]
-    picks = {"z": _at_end, "post": _at_end}
-    parts = [
-        capture(model, pad_left(rows[i : i + bench.batch_size], device_of(model)), picks)
-        for i in range(0, len(rows), bench.batch_size)
-    ]
+    prompts, picks = plain_prompts(bench.contexts), {"z": _at_end, "post": _at_end}
+
+    def read(some: Sequence[Prompt]) -> dict[str, Tensor]:
+        rows = [encode_prompt(model, prompt) for prompt in some]
+        return capture(model, pad_left(rows, device_of(model)), picks)
+
+    together = [prompts[i : i + bench.batch_size] for i in range(0, len(prompts), bench.batch_size)]
+    parts = [halving_tables(read, some, lambda prompt: prompt.key) for some in together]
     return {site: torch.cat([part[site] for part in parts]) for site in picks}
 
 

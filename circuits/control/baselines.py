@@ -22,6 +22,7 @@ from circuits.measure.neurons import NeuronEffects
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.engine import engine
 from circuits.model.generation import Progress, batches
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import capture
 from circuits.provenance import Provenance
@@ -49,7 +50,7 @@ def residuals(
     shape = (len(rows), model.cfg.n_layers, model.cfg.d_model)
     found = torch.zeros(shape)
     together = list(batches(rows, batch_size))
-    parts = [[rows[i] for i in chosen] for chosen in together]
+    parts = [[(prompts[i].key, rows[i]) for i in chosen] for chosen in together]
     for place, streams in engine().results(model, _streams, parts):
         found[together[place]] = streams
         if progress:
@@ -123,9 +124,16 @@ def _probe(
     return torch.from_numpy(weights[:-1] - weights[-1]).float()
 
 
-def _streams(model: Model, rows: list[list[int]]) -> Float[Tensor, "prompt layer d_model"]:
-    tokens = pad_left(rows, device_of(model))
-    return capture(model, tokens, {"resid_post": _last})["resid_post"].cpu()
+def _streams(
+    model: Model, prompts: Sequence[tuple[str, list[int]]]
+) -> Float[Tensor, "prompt layer d_model"]:
+    """Of the last positions of prompts, given by their names and tokens."""
+
+    def read(some: Sequence[tuple[str, list[int]]]) -> Tensor:
+        tokens = pad_left([ids for _, ids in some], device_of(model))
+        return capture(model, tokens, {"resid_post": _last})["resid_post"].cpu()
+
+    return torch.cat(halving(read, prompts, lambda prompt: prompt[0]))
 
 
 def _last(activation: Tensor) -> Tensor:

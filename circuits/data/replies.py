@@ -1,5 +1,6 @@
 """Replies and judgements, as JSON lines with the fields of the published files."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "write_rows",
 ]
 
+_HALVES = re.compile("[\ud800-\udfff]")
 _TEXTS = ("skeleton_id", "theme", "valence", "scenario", "event", "gen_text")
 
 
@@ -145,6 +147,8 @@ def _reply(row: Mapping[str, Any], where: str) -> Reply:
     for field in (*_TEXTS, "emotion"):
         if not isinstance(row.get(field), str):
             raise DataError(f"{where}: field '{field}': expected a text")
+        if _HALVES.search(row[field]):
+            raise DataError(f"{where}: field '{field}': half a character (a lone surrogate)")
     if row["valence"] not in VALENCES:
         raise DataError(
             f"{where}: field 'valence': {row['valence']!r} is none of {', '.join(VALENCES)}"
@@ -156,11 +160,13 @@ def _reply(row: Mapping[str, Any], where: str) -> Reply:
         raise DataError(f"{where}: field 'emotion': {row['emotion']!r} is no word")
     meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
     was_asked = meta.get("asked", True) and row["emotion"] != NEUTRAL
-    tokens = meta.get("n_tokens")
+    tokens = meta.get("n_tokens", len(row["gen_text"].split()))
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 2**31:
+        raise DataError(f"{where}: field 'meta.n_tokens': expected a count, found {tokens!r}")
     return Reply(
         prompt=Prompt(context, row["emotion"] if was_asked else None),
         text=row["gen_text"],
-        n_tokens=tokens if isinstance(tokens, int) else len(row["gen_text"].split()),
+        n_tokens=tokens,
         emotion=row["emotion"],
     )
 

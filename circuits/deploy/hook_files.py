@@ -7,6 +7,7 @@ tensor ``i.value`` at the channels ``i.index`` of that input or output. Values a
 ``examples/apply_with_transformers.py`` applies such a file without this package.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from circuits.data.prompts import BRIEF
 from circuits.errors import CircuitError, DataError, ModelError
+from circuits.files import parse_json
 from circuits.model.chat import DATE
 from circuits.model.edits import Add, Edit, When
 from circuits.model.modules import module_of
@@ -62,8 +64,8 @@ def write_hooks(
         "edits": described,
         "provenance": provenance.to_json(),
     }
-    metadata = {"format": "pt", "hooks": json.dumps(values)}
-    write_tensors(path, tensors, metadata)
+    said = json.dumps(values)
+    write_tensors(path, tensors, _metadata(said, tensors))
 
 
 def read_hooks(path: Path, model: Model) -> tuple[str, list[Add]]:
@@ -75,10 +77,10 @@ def read_hooks(path: Path, model: Model) -> tuple[str, list[Add]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            values = _values(file, path)
+            values, tensors = _values(file, path)
             _check_shape(values["shape"], model)
             edits = [
-                _edit(own, file.get_tensor(f"{i}.index"), file.get_tensor(f"{i}.value"), model)
+                _edit(own, tensors[f"{i}.index"], tensors[f"{i}.value"], model)
                 for i, own in enumerate(values["edits"])
             ]
             return str(values["emotion"]), edits
@@ -96,18 +98,30 @@ def hooks_provenance(path: Path) -> Provenance:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return Provenance.from_json(_values(file, path)["provenance"])
+            return Provenance.from_json(_values(file, path)[0]["provenance"])
     except DataError:
         raise
     except _DAMAGE as error:
         raise DataError(f"{path} is no file of hooks, or it is damaged ({error})") from error
 
 
-def _values(file: Any, path: Path) -> dict[str, Any]:
-    values = json.loads((file.metadata() or {}).get("hooks", "null"))
+def _values(file: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    metadata = file.metadata() or {}
+    said = metadata.get("hooks", "null")
+    values = parse_json(said)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise DataError(f"{path} holds no hooks of the form {FORMAT}")
-    return values
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata != _metadata(said, tensors):
+        raise DataError(f"{path} was changed after it was written; write it again")
+    return values, tensors
+
+
+def _metadata(said: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    total = hashlib.sha256(said.encode())
+    for name in sorted(tensors):
+        total.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return {"format": "pt", "hooks": said, "digest": f"sha256:{total.hexdigest()}"}
 
 
 def _flat(edit: Edit) -> Tensor:

@@ -25,6 +25,7 @@ from circuits.measure.means import PlainMeans
 from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens
 from circuits.measure.readouts import LogitDifference, Projection
 from circuits.model.forward import Prefix, branch, prefill_prefix
+from circuits.model.halving import halving
 from circuits.model.partial import Kept, keep, resume
 from circuits.model.protocol import Hook, Model
 from circuits.model.receipts import Cost
@@ -115,8 +116,16 @@ def run_circuits(
     if on.from_token is not None and any(readout.site == "logits" for readout in readouts):
         raise DataError("the logit difference needs whole runs; choose positions 'matched'")
     step = _COPIES if on.from_token else max(1, 3 * _COPIES // len(on.replaced))
-    parts = [slice(first, first + step) for first in range(0, len(masks), step)]
-    return torch.cat([_run(on, masks[part], readouts) for part in parts])
+    parts = [range(len(masks))[first : first + step] for first in range(0, len(masks), step)]
+    found = [
+        halving(lambda rows: _run(on, masks[list(rows)], readouts), part, _circuit, rows=False)
+        for part in parts
+    ]
+    return torch.cat([own for part in found for own in part])
+
+
+def _circuit(row: int) -> str:
+    return f"the run of circuit {row} in all contexts"
 
 
 def ablation_cost(

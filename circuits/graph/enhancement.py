@@ -18,6 +18,7 @@ from circuits.measure.readouts import Projection
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Add, edited
 from circuits.model.forward import Prefix, branch, prefill_prefix
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import reading
 
@@ -57,17 +58,23 @@ def run_enhanced(
     """
     end = model.cfg.n_layers - 1
     sites = {readout.site: _as_it_is for readout in readouts}
-    found = []
-    for first in range(0, len(masks), _COPIES):
-        some = masks[slice(first, first + _COPIES)]
+
+    def enhance(chosen: Sequence[int]) -> Tensor:
+        some = masks[list(chosen)]
         edits = _added(some, z, post)
         with edited(model, edits), reading(model, sites, [end]) as table:
             branch(model, *begun, len(some))
         # A context's copies stand together.
         rows = {site: table[site][end].reshape(len(begun[0]), len(some), -1) for site in sites}
         scores = [r.score(rows[r.site].transpose(0, 1).flatten(0, 1)) for r in readouts]
-        found.append(torch.stack(scores, dim=-1).reshape(len(some), len(begun[0]), -1))
-    return torch.cat(found).float().cpu()
+        found = torch.stack(scores, dim=-1).reshape(len(some), len(begun[0]), -1)
+        return found.float().cpu()
+
+    parts: list[Tensor] = []
+    for first in range(0, len(masks), _COPIES):
+        chosen = range(len(masks))[first : first + _COPIES]
+        parts += halving(enhance, chosen, lambda row: f"set {row} in all contexts", rows=False)
+    return torch.cat(parts)
 
 
 def _added(

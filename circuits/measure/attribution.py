@@ -22,7 +22,9 @@ from circuits.measure.pairs import Pair
 from circuits.measure.parts import patch_parts
 from circuits.measure.places import By, Places, find_places
 from circuits.measure.readouts import LogitDifference, Projection, Readout
-from circuits.measure.sides import Terms, pick, sides
+from circuits.measure.sides import PAIRS_AT_ONCE, Terms, picked, sides
+from circuits.model.finite import check_values
+from circuits.model.halving import halving_tables
 from circuits.model.protocol import Model
 from circuits.names import SUBLAYERS, component
 from circuits.provenance import Provenance
@@ -220,14 +222,23 @@ def _averaged(
     moments: dict[str, Moments] = {}
     gaps, layers = [], range(model.cfg.n_layers)
     sites = dict.fromkeys(SITES, layers) | {"resid_pre": (0,)}
-    for some, own in pick(pairs, places):
-        side = sides(model, some, own, readout, mode, sites)
+
+    def score(some: Sequence[int]) -> dict[str, Tensor]:
+        own = [pairs[place] for place in some]
+        side = sides(model, own, picked(pairs, places, some), readout, mode, sites)
         found, base = pair_terms(side, method, steps)
         ends = (side.source_readout, base) if mode == "denoising" else (base, side.source_readout)
-        gaps.append(torch.stack(ends, dim=1).double().cpu())
-        for name, terms in _complete(model, found).items():
+        gap = torch.stack(ends, dim=1).double().cpu()
+        check_values(model, gap, f"the readout {readout.name}", [pair.clean.ids for pair in own])
+        return {"gap": gap, **{name: x.cpu() for name, x in _complete(model, found).items()}}
+
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = range(len(pairs))[first : first + PAIRS_AT_ONCE]
+        found = halving_tables(score, some, lambda place: pairs[place].name)
+        gaps.append(found.pop("gap"))
+        for name, terms in found.items():
             one = moments.setdefault(name, Moments((1, *terms.shape[1:])))
-            one.update(terms.cpu(), torch.zeros(len(terms), dtype=torch.long))
+            one.update(terms, torch.zeros(len(terms), dtype=torch.long))
     result: dict[str, Any] = {"gap": torch.cat(gaps).mean(0).float()}
     for name, one in moments.items():
         summary = one.result()

@@ -11,7 +11,7 @@ from circuits.measure.pairs import Pair
 from circuits.measure.parts_cost import parts_cost
 from circuits.measure.places import find_places
 from circuits.measure.readouts import Readout
-from circuits.measure.sides import pick
+from circuits.measure.sides import PAIRS_AT_ONCE
 from circuits.model.protocol import Model, dtype_of
 from circuits.model.receipts import Cost
 
@@ -38,7 +38,9 @@ def attribution_cost(
     layers = model.cfg.n_layers
     forwards, backwards = METHODS[method].passes(layers, steps)
     total = Cost()
-    for some, _ in pick(pairs, find_places(pairs, "all")):
+    find_places(pairs, "all")
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[first : first + PAIRS_AT_ONCE]
         widths = [max(len(ids) for ids in own) for own in _runs(some)]
         other, base = widths if mode == "denoising" else widths[::-1]
         rows = len(some)

@@ -29,6 +29,8 @@ from circuits.measure.path_runs import (
     other_run,
 )
 from circuits.measure.readouts import Readout
+from circuits.model.finite import check_values
+from circuits.model.halving import halving
 from circuits.model.identities import check_identities
 from circuits.model.partial import Kept, keep, layers_run, resume
 from circuits.model.protocol import Hook, Model, dtype_of
@@ -113,10 +115,16 @@ def exact_paths(
     last = last_readout(readout)
     parts: list[Tensor] = []
     layers_run(model, 0)  # finds out, once per model, whether layers can be skipped
+
+    def patch(own: Sequence[Pair]) -> Tensor:
+        found = _patched(model, open_runs(model, own, mode), last, edges, batch_size).cpu()
+        what = f"the readout {readout.name} of a patched run"
+        check_values(model, found, what, [pair.clean.ids for pair in own])
+        return found
+
     with counted() as receipt:
         for own in _batches(pairs):
-            runs = open_runs(model, own, mode)
-            parts.append(_patched(model, runs, last, edges, batch_size).cpu())
+            parts += halving(patch, own, lambda pair: pair.name)
     return ExactPaths(
         provenance=provenance, effect=torch.cat(parts),
         context=tuple(pair.context.id for pair in pairs),
@@ -176,14 +184,18 @@ def _patched(
     effects = base.new_zeros(len(base), len(edges))
     for (layer, _), own in _groups(edges).items():
         jobs = [(row, e) for e in own for row in range(len(base))]
-        for start in range(0, len(jobs), batch_size):
-            some = jobs[start : start + batch_size]
+
+        def patch(some: Sequence[tuple[int, int]], layer: int | None = layer) -> None:
             rows, numbers = [row for row, _ in some], [e for _, e in some]
             changes = {e: sign * differences(model, found, [edges[e][0]])[0] for e in set(numbers)}
             change = torch.stack([changes[e][row] for row, e in some])
             ends = tuple(edges[e][1] for e in numbers)
             got = _run(model, kept, readout, layer, Rows(tuple(rows), ends, change))
             effects[rows, numbers] = sign * (got - base[rows])
+
+        for start in range(0, len(jobs), batch_size):
+            some = jobs[start : start + batch_size]
+            halving(patch, some, lambda job: " to ".join(edges[job[1]]), rows=False)
     return effects
 
 

@@ -23,14 +23,16 @@ from torch import Tensor
 
 from circuits.data.prompts import plain
 from circuits.measure.directions import Directions, reference_direction
-from circuits.measure.means import PlainMeans, PlainRest
+from circuits.measure.means import PlainMeans, PlainRest, first_copies
 from circuits.measure.responses import Responses, Variants
 from circuits.measure.sweep import Grid
 from circuits.model.chat import Tokens, encode_prompt, pad_left
 from circuits.model.edits import Add, edited
 from circuits.model.engine import engine, in_order, shards
+from circuits.model.finite import check_values, token_rows
 from circuits.model.forward import Prefix, branch, prefill_prefix
 from circuits.model.generation import Progress, batches
+from circuits.model.halving import halving, halving_tables
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import reading
 from circuits.names import SUBLAYERS
@@ -109,9 +111,10 @@ def sublayer_importance(
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
-    prompts = [encode_prompt(model, plain(context)) for context in grid.contexts]
+    asked = [plain(context) for context in grid.contexts]
+    prompts = [encode_prompt(model, prompt) for prompt in asked]
     parts = shards([
-        ([prompts[i] for i in chosen], grid.present[chosen])
+        ([(asked[i].key, prompts[i]) for i in chosen], grid.present[chosen])
         for chosen in batches(prompts, _PROMPTS_AT_ONCE)
     ])  # fmt: skip
     work = partial(_responses, variants=variants, reference=reference, read_at=read_at)
@@ -156,18 +159,23 @@ def _variants(
 
 def _responses(
     model: Model,
-    together: Sequence[tuple[list[list[int]], Tensor]],
+    together: Sequence[tuple[Sequence[tuple[str, list[int]]], Tensor]],
     *,
     variants: Variants,
     reference: Float[Tensor, "emotion d_model"],
     read_at: ReadAt,
 ) -> tuple[Responses, PlainRest]:
-    """What batches of prompts, with the emotions accepted in their contexts, add to the sums."""
+    """What batches of prompts add to the sums: their names and tokens, the emotions accepted."""
+
+    def score(prompts: Sequence[tuple[str, list[int]]]) -> dict[str, Tensor]:
+        rows = pad_left([ids for _, ids in prompts], device_of(model))
+        return _scores(model, rows, variants, reference, read_at)
+
     sums, rest = Responses(variants, len(reference)), PlainRest(model)
     for prompts, present in together:
-        rows = pad_left(prompts, device_of(model))
-        scores, baseline = _scores(model, rows, variants, reference, read_at, rest)
-        sums.update(scores, baseline, present)
+        found = halving_tables(score, prompts, lambda prompt: prompt[0])
+        rest.update(found["z"], found["post"])
+        sums.update(found["scores"], found["baseline"], present)
     return sums, rest
 
 
@@ -178,27 +186,31 @@ def _scores(
     variants: Variants,
     reference: Float[Tensor, "emotion d_model"],
     read_at: ReadAt,
-    rest: PlainRest,
-) -> tuple[Float[Tensor, "prompt sublayer layer variant emotion"], Float[Tensor, "prompt emotion"]]:
-    """Readouts of all variants, and of the prompts as they are."""
+) -> dict[str, Tensor]:
+    """Readouts of all variants, and of the prompts as they are; heads and neurons of those."""
     last, prefix = prefill_prefix(model, rows)
     places = [(s, i) for i in range(variants.lengths.shape[1]) for s in range(len(SUBLAYERS))]
     n_variants = variants.lengths.shape[-1]
     found = torch.zeros(len(rows.ids), *variants.lengths.shape, len(reference))
-    baseline = torch.zeros(len(rows.ids), len(reference))
-    together = max(1, _VARIANTS_AT_ONCE // n_variants)
-    for start in range(0, len(places), together):
-        some = places[start : start + together]
+    untouched: dict[str, Tensor] = {}
+
+    def inject(some: Sequence[tuple[int, int]]) -> None:
         # The first copy of every call is the prompt as it is.
         edits = _edits(variants, some, device_of(model))
         times = 1 + len(some) * n_variants
-        with rest.reading(model) if start == 0 else nullcontext():
+        with nullcontext({}) if untouched else first_copies(model) as copies:
             final = _final(model, last, prefix, times, edits, read_at)
+        check_values(model, final, f"{read_at} of the last layer", token_rows(rows))
         scores = (final @ reference.T).float().cpu()
-        baseline = scores[:, 0]
         for k, (s, layer) in enumerate(some):
             found[:, s, layer] = scores[:, 1 + k * n_variants : 1 + (k + 1) * n_variants]
-    return found, baseline
+        untouched.update(copies, baseline=scores[:, 0])
+
+    together = max(1, _VARIANTS_AT_ONCE // n_variants)
+    for start in range(0, len(places), together):
+        some = places[start : start + together]
+        halving(inject, some, lambda place: f"{n_variants} injections at one sublayer", rows=False)
+    return {"scores": found, **untouched}
 
 
 def _edits(

@@ -30,6 +30,7 @@ __all__ = [
     "RelativeTo",
     "component_means",
     "differences",
+    "first_copies",
 ]
 
 RelativeTo = Literal["plain", "emotions"]
@@ -132,14 +133,14 @@ class PlainRest:
         self._z = Moments((1, cfg.n_layers, cfg.n_heads, cfg.d_head))
         self._post = Moments((1, cfg.n_layers, cfg.d_mlp))
 
-    @contextmanager
-    def reading(self, model: Model) -> Iterator[None]:
-        """Take the first copy of every prompt from a branched pass inside the block."""
-        with reading(model, {"z": _first_copy, "post": _first_copy}) as table:
-            yield
-        for moments, site in ((self._z, "z"), (self._post, "post")):
-            rows = torch.stack([table[site][i] for i in range(model.cfg.n_layers)], dim=1)
-            moments.update(rows.float(), torch.zeros(len(rows), dtype=torch.long))
+    def update(
+        self,
+        z: Float[Tensor, "prompt layer head d_head"],
+        post: Float[Tensor, "prompt layer neuron"],
+    ) -> None:
+        """Add some plain prompts."""
+        for moments, rows in ((self._z, z), (self._post, post)):
+            moments.update(rows, torch.zeros(len(rows), dtype=torch.long))
 
     def merge(self, other: "PlainRest") -> None:
         """Add the prompts that another one has seen."""
@@ -158,6 +159,19 @@ class PlainRest:
             neuron=tuple(range(post.mean.shape[2])),
             n_contexts=int(z.count[0]),
         )
+
+
+@contextmanager
+def first_copies(model: Model) -> Iterator[dict[str, Tensor]]:
+    """A table that is filled, as the block ends, from a branched pass inside it.
+
+    ``z`` and ``post`` of the first copy of every prompt, ``[prompt layer ...]``.
+    """
+    found: dict[str, Tensor] = {}
+    with reading(model, {"z": _first_copy, "post": _first_copy}) as table:
+        yield found
+    for site, layers in table.items():
+        found[site] = torch.stack([layers[i] for i in range(model.cfg.n_layers)], dim=1).float()
 
 
 def _first_copy(activation: Tensor) -> Tensor:

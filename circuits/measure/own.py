@@ -11,6 +11,7 @@ from circuits.errors import DataError
 from circuits.measure.means import Differences
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.generation import Progress, batches
+from circuits.model.halving import halving_tables
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import capture
 from circuits.provenance import Provenance
@@ -43,9 +44,13 @@ def own_differences(
     cfg, n = model.cfg, len(emotions)
     z = torch.zeros(n + 1, cfg.n_layers, cfg.n_heads, cfg.d_head)
     post = torch.zeros(n + 1, cfg.n_layers, cfg.d_mlp)
-    for chosen in batches(rows, batch_size):
+
+    def read(chosen: Sequence[int]) -> dict[str, Tensor]:
         tokens = pad_left([rows[i] for i in chosen], device_of(model))
-        found = capture(model, tokens, {"z": _last, "post": _last})
+        return capture(model, tokens, {"z": _last, "post": _last})
+
+    for chosen in batches(rows, batch_size):
+        found = halving_tables(read, chosen, lambda place: prompts[place].key)
         places = torch.tensor([i % n if i < n * len(contexts) else n for i in chosen])
         z.index_add_(0, places, found["z"].cpu() / len(contexts))
         post.index_add_(0, places, found["post"].cpu() / len(contexts))

@@ -34,6 +34,11 @@ class Pair:
     """How many tokens, counted from the end, have a counterpart in the other prompt."""
 
     @property
+    def name(self) -> str:
+        """``work_00/positive, anger against plain``."""
+        return f"{self.context.id}, {self.emotion} against {self.other or 'plain'}"
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """Roles of the matched tokens, as the clean prompt has them."""
         return self.clean.roles[-self.matched :]

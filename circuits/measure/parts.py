@@ -16,6 +16,8 @@ from circuits.errors import AxisError
 from circuits.measure.cases import Case, Mode, cases
 from circuits.measure.pairs import Pair
 from circuits.measure.readouts import Readout
+from circuits.model.finite import check_values
+from circuits.model.halving import halving
 from circuits.model.protocol import Hook, Model
 from circuits.model.runs import hook_name
 from circuits.names import component
@@ -70,34 +72,43 @@ def patch_parts(
         AxisError: a name is no part of the model, or a group is empty.
     """
     chosen = _choose(model, parts)
-    found = []
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[first : first + PAIRS_AT_ONCE]
+
+    def patch(some: Sequence[Pair]) -> Tensor:
         values = torch.zeros(len(some), len(parts))
         for case in cases(model, some, readout, mode, (*chosen.sites, "resid_pre")):
             values[case.rows] += _effects(case, chosen, last_only)
-        found.append(values)
+        check_values(model, values, "the readout of a patched run", [p.clean.ids for p in some])
+        return values
+
+    found: list[Tensor] = []
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[first : first + PAIRS_AT_ONCE]
+        found += halving(patch, some, lambda pair: pair.name)
     return torch.cat(found)
 
 
 def _effects(case: Case, chosen: _Chosen, last_only: bool) -> Float[Tensor, "pair part"]:
     found = torch.zeros(case.n_pairs, len(chosen.first))
-    baseline = case.baseline().cpu()
+    baseline = case.baseline().float().cpu()
     start = case.end if last_only else 0
     at = case.matched[:, start:].clone()
     if last_only:
         at[:, 1:] = False
     for layer, numbers in _together(case, chosen, case.width - start):
-        rows = [pair for pair in range(case.n_pairs) for _ in numbers]
-        part = torch.tensor(numbers).repeat(case.n_pairs)
-        hooks = [
-            _put(place, case.source.sites[place[0]][place[1]][rows], mask[part], at[rows])
-            for place, mask in chosen.masks.items()
-            if bool(mask[part].any())
-        ]
-        resid = case.kept("resid_pre", layer)[:, start:]
-        read = case.read(rows, start, layer, resid[rows], hooks, all_positions=True)
-        found[:, numbers] = read.reshape(case.n_pairs, -1).float().cpu() - baseline[:, None]
+
+        def patch(numbers: Sequence[int], layer: int = layer) -> None:
+            rows = [pair for pair in range(case.n_pairs) for _ in numbers]
+            part = torch.tensor(numbers).repeat(case.n_pairs)
+            hooks = [
+                _put(place, case.source.sites[place[0]][place[1]][rows], mask[part], at[rows])
+                for place, mask in chosen.masks.items()
+                if bool(mask[part].any())
+            ]
+            resid = case.kept("resid_pre", layer)[:, start:]
+            read = case.read(rows, start, layer, resid[rows], hooks, all_positions=True)
+            found[:, numbers] = read.reshape(case.n_pairs, -1).float().cpu() - baseline[:, None]
+
+        halving(patch, numbers, lambda number: f"patching of part {number}", rows=False)
     return found
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from circuits.measure.cases import Case
-from circuits.measure.places import Span, spans
+from circuits.measure.places import spans
+from circuits.model.halving import halving
 from circuits.model.partial import after_mlp
 from circuits.model.protocol import Hook
 from circuits.model.runs import hook_name
@@ -93,11 +94,15 @@ def _read(
     found = before.new_empty(case.n_pairs, masks.shape[1], n_variants)
     for span in spans(masks, case.n_pairs * n_variants, TOKENS_AT_ONCE):
         start = max(span.start, case.end) if at_end else span.start
-        chosen = masks[:, list(span.places), None, start:, None]
-        resid = changed[:, None, :, start:].where(chosen, before[:, None, :, start:])
-        rows = _rows(case, span, n_variants)
-        read = case.read(rows, start, layer, resid.flatten(0, 2))
-        found[:, list(span.places)] = read.unflatten(0, resid.shape[:3]).to(found.dtype)
+
+        def patch(places: Sequence[int], start: int = start) -> None:
+            chosen = masks[:, list(places), None, start:, None]
+            resid = changed[:, None, :, start:].where(chosen, before[:, None, :, start:])
+            rows = _rows(case, places, n_variants)
+            read = case.read(rows, start, layer, resid.flatten(0, 2))
+            found[:, list(places)] = read.unflatten(0, resid.shape[:3]).to(found.dtype)
+
+        halving(patch, span.places, _place, rows=False)
     return found
 
 
@@ -107,16 +112,24 @@ def _inside(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "
     masks = pad(masks, (0, case.tail))
     found = case.kept("resid_pre", layer).new_empty(case.n_pairs, units, masks.shape[1])
     for span in spans(masks, case.n_pairs * units, TOKENS_AT_ONCE):
-        rows = _rows(case, span, units)
-        resid = case.kept("resid_pre", layer)[:, span.start :]
-        chosen = masks[:, list(span.places), span.start :]
-        put = _put(site, layer, given[rows], _one_unit(chosen, units))
-        read = case.read(rows, span.start, layer, resid[rows], [put])
-        shape = (case.n_pairs, len(span.places), units)
-        found[:, :, list(span.places)] = rearrange(
-            read.to(found.dtype).reshape(shape), "pair place head -> pair head place"
-        )
+
+        def patch(places: Sequence[int], start: int = span.start) -> None:
+            rows = _rows(case, places, units)
+            resid = case.kept("resid_pre", layer)[:, start:]
+            chosen = masks[:, list(places), start:]
+            put = _put(site, layer, given[rows], _one_unit(chosen, units))
+            read = case.read(rows, start, layer, resid[rows], [put])
+            shape = (case.n_pairs, len(places), units)
+            found[:, :, list(places)] = rearrange(
+                read.to(found.dtype).reshape(shape), "pair place head -> pair head place"
+            )
+
+        halving(patch, span.places, _place, rows=False)
     return found
+
+
+def _place(place: int) -> str:
+    return f"patching of place {place}"
 
 
 def _one_unit(chosen: Tensor, units: int) -> Bool[Tensor, "row pos head"]:
@@ -138,6 +151,6 @@ def _put(site: str, layer: int, given: Tensor, chosen: Bool[Tensor, "row pos hea
     return hook_name(site, layer), put
 
 
-def _rows(case: Case, span: Span, variants: int) -> list[int]:
+def _rows(case: Case, places: Sequence[int], variants: int) -> list[int]:
     pairs = torch.arange(case.n_pairs)
-    return repeat(pairs, "pair -> (pair times)", times=len(span.places) * variants).tolist()
+    return repeat(pairs, "pair -> (pair times)", times=len(places) * variants).tolist()

@@ -27,6 +27,8 @@ from circuits.measure.patched_runs import (
 )
 from circuits.measure.places import Places, find_places
 from circuits.measure.readouts import Readout
+from circuits.model.finite import check_values
+from circuits.model.halving import halving_tables
 from circuits.model.protocol import Model
 from circuits.provenance import Provenance
 from circuits.records import Record
@@ -178,23 +180,29 @@ def _average(
     sites: Sequence[str],
     sweep: Callable[[Case, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    effects, gaps = [], []
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        chosen = slice(first, first + PAIRS_AT_ONCE)
+
+    def patch(chosen: Sequence[int]) -> dict[str, Tensor]:
+        own, masks = [pairs[place] for place in chosen], places.masks[list(chosen)]
         found = [
-            _of_case(case, places.masks[chosen][case.rows], sweep)
-            for case in cases(model, pairs[chosen], readout, mode, sites)
+            _of_case(case, masks[case.rows], sweep)
+            for case in cases(model, own, readout, mode, sites)
         ]
-        effects.append(_joined([effect for effect, _ in found], len(pairs[chosen])))
-        gaps.append(_joined([gap for _, gap in found], len(pairs[chosen])))
-    values = torch.cat(effects)
+        gap = _joined([gap for _, gap in found], len(own)).cpu()
+        check_values(model, gap, f"the readout {readout.name}", [pair.clean.ids for pair in own])
+        return {"effect": _joined([effect for effect, _ in found], len(own)).cpu(), "gap": gap}
+
+    together = [
+        range(len(pairs))[i : i + PAIRS_AT_ONCE] for i in range(0, len(pairs), PAIRS_AT_ONCE)
+    ]
+    parts = [halving_tables(patch, some, lambda place: pairs[place].name) for some in together]
+    values, gaps = (torch.cat([part[key] for part in parts]) for key in ("effect", "gap"))
     moments = Moments((1, *values.shape[1:]))
-    moments.update(values.cpu(), torch.zeros(len(values), dtype=torch.long))
+    moments.update(values, torch.zeros(len(values), dtype=torch.long))
     summary = moments.result()
     return {
         "effect": summary.mean[0],
         "stderr": summary.stderr[0],
-        "gap": torch.cat(gaps).mean(0).float().cpu(),
+        "gap": gaps.mean(0).float(),
     }
 
 

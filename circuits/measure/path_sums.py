@@ -26,7 +26,9 @@ from circuits.measure.path_runs import (
     open_runs,
     steps_of,
 )
+from circuits.model.finite import check_values
 from circuits.model.gradients import Trace
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, dtype_of
 from circuits.model.roles import ROLES
 from circuits.names import component
@@ -70,10 +72,15 @@ def path_sums(
     random = random_directions(DRAWS, model.cfg.d_model, seed=seed)
     # At least one batch, so that no pairs at all are refused where batches are made.
     batches = [pairs[i : i + batch_size] for i in range(0, max(len(pairs), 1), batch_size)]
-    parts = [
-        _batch(model, own, open_runs(model, own, mode), readout, ends, steps, roles, random)
-        for own in batches
-    ]
+
+    def attribute(own: Sequence[Pair]) -> list[Tensor]:
+        runs = open_runs(model, own, mode)
+        found = _batch(model, own, runs, readout, ends, steps, roles, random)
+        rows = [pair.clean.ids for pair in own]
+        check_values(model, found[1], f"the gradient of the readout {readout.name}", rows)
+        return found
+
+    parts = [part for own in batches for part in halving(attribute, own, lambda pair: pair.name)]
     scores, nodes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     drawn, by_role = (sum_of([part[i] for part in parts]) / len(pairs) for i in (2, 3))
     size = drawn.square().mean(-1).sqrt() * NormalDist().inv_cdf((1 + QUANTILE) / 2)

@@ -4,7 +4,7 @@ Denoising takes gradients in the corrupt run, noising in the clean one. Either w
 score is the gradient times its clean minus its corrupt activation, summed over matched positions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from circuits.model.chat import Tokens
 from circuits.model.gradients import observe
 from circuits.model.protocol import Model
 
-__all__ = ["KINDS", "PAIRS_AT_ONCE", "Sides", "Terms", "per_layer", "pick", "sides", "terms"]
+__all__ = ["KINDS", "PAIRS_AT_ONCE", "Sides", "Terms", "per_layer", "picked", "sides", "terms"]
 
 PAIRS_AT_ONCE = 8
 
@@ -132,9 +132,7 @@ def per_layer(layers: Mapping[int, Tensor], term: Callable[[int], Tensor]) -> Te
     return torch.stack([term(layer) for layer in layers], dim=2)
 
 
-def pick(pairs: Sequence[Pair], places: Places) -> Iterator[tuple[Sequence[Pair], Places]]:
-    """A few pairs at a time, with their places."""
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        chosen = slice(first, first + PAIRS_AT_ONCE)
-        width = max(pair.matched for pair in pairs[chosen])
-        yield pairs[chosen], Places(places.names, places.masks[chosen, :, -width:])
+def picked(pairs: Sequence[Pair], places: Places, chosen: Sequence[int]) -> Places:
+    """The places of some of the pairs."""
+    width = max(pairs[place].matched for place in chosen)
+    return Places(places.names, places.masks[list(chosen), :, -width:])

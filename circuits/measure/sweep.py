@@ -25,6 +25,7 @@ from circuits.measure.sweep_sums import SweepSums
 from circuits.model.chat import encode_prompt, encode_text, pad_left
 from circuits.model.engine import engine, in_order, shards
 from circuits.model.generation import Progress, batches
+from circuits.model.halving import halving_tables
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import Pick, capture
 
@@ -140,7 +141,8 @@ class Again:
         for chosen in self.together:
             cells = [(c, e) for c in chosen for e in range(len(grid.emotions)) if present[c, e]]
             replies = [grid.cells[grid.contexts[c].id, grid.emotions[e]] for c, e in cells]
-            found = _read(self.model, replies, self.read, sites)
+            work = partial(_read, self, sites=sites)
+            found = halving_tables(work, replies, lambda reply: reply.prompt.key)
             if self.last == "final":
                 found["resid_post"][:, -1] = found["final"][:, -1]
             rows, columns = torch.tensor([(chosen.index(c), e) for c, e in cells]).T
@@ -240,8 +242,7 @@ def _together(
     n_emotions = len(grid.emotions)
     longest = [_longest(model, grid, context, read) for context in grid.contexts]
     fits = fits_in(model, memory, n_emotions)
-    chosen = batches(longest, max(1, batch_size // n_emotions), fits)
-    return tuple(map(tuple, chosen))
+    return tuple(map(tuple, batches(longest, max(1, batch_size // n_emotions), fits)))
 
 
 def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
@@ -263,12 +264,10 @@ def _arranged(
     return placed
 
 
-def _read(
-    model: Model, replies: Sequence[Reply], read: Read, sites: Sequence[str]
-) -> dict[str, Tensor]:
-    device = device_of(model)
+def _read(again: Again, replies: Sequence[Reply], sites: Sequence[str]) -> dict[str, Tensor]:
+    model, device = again.model, device_of(again.model)
     heads = [encode_prompt(model, reply.prompt) for reply in replies]
-    if read == "prompt":
+    if again.read == "prompt":
         return capture(model, pad_left(heads, device), dict.fromkeys(sites, _last))
     tails = [encode_text(model, reply.text) for reply in replies]
     tokens = pad_left([[*h, *t] for h, t in zip(heads, tails, strict=True)], device)

@@ -9,7 +9,7 @@ its rank, and one that saturates beside them gains.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -23,8 +23,10 @@ from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens, make_pair
 from circuits.measure.readouts import Projection
 from circuits.model.chat import Tokens
 from circuits.model.engine import engine, in_order
+from circuits.model.finite import check_values
 from circuits.model.forward import Prefix, prefill_prefix
 from circuits.model.gradients import Trace, trace
+from circuits.model.halving import halving
 from circuits.model.protocol import Hook, Model
 from circuits.model.receipts import Cost
 from circuits.model.runs import capture
@@ -133,6 +135,13 @@ class _Runs:
             at=self.readout.site, hooks=hooks, after=self.prefix,
         )  # fmt: skip
 
+    def select(self, rows: list[int]) -> "_Runs":
+        """The same for some of the contexts."""
+        if len(rows) == len(self.ids):
+            return self
+        plain = {site: own[rows] for site, own in self.plain.items()}
+        return replace(self, ids=self.ids[rows], prefix=self.prefix.select(rows), plain=plain)
+
     def within(self, inside: Sequence[Tensor]) -> list[Hook]:
         """Hooks by which what lies outside is as in the plain run."""
         return [
@@ -152,30 +161,50 @@ def _of_emotion(
 ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer neuron"]]:
     pairs = make_pairs(model, contexts, emotion)
     reference = importance.reference[importance.index("emotion", emotion)]
-    with torch.no_grad():
-        plain = capture(model, corrupt_tokens(model, pairs), dict.fromkeys(_SITES, _at_end))
-        ids, prefix = prefill_prefix(model, clean_tokens(model, pairs))
     readout = Projection(reference, site=importance.read_at)
-    runs = _Runs(model, ids, prefix, plain, readout)
-    first = runs.trace()
-    change = [
-        _at_first(first.values[site]) - plain[site]
-        for site in _SITES
-    ]  # fmt: skip
-    alone = _effects(first, change)
+
+    def begin(own: Sequence[Pair]) -> tuple[_Runs, list[Tensor], list[Tensor]]:
+        with torch.no_grad():
+            plain = capture(model, corrupt_tokens(model, own), dict.fromkeys(_SITES, _at_end))
+            ids, prefix = prefill_prefix(model, clean_tokens(model, own))
+        runs = _Runs(model, ids, prefix, plain, readout)
+        first = runs.trace()
+        change = [_at_first(first.values[site]) - plain[site] for site in _SITES]
+        effects = _effects(first, change)
+        for found in effects:
+            check_values(model, found, "the gradient of the readout", [p.clean.ids for p in own])
+        return runs, change, effects
+
+    parts = halving(begin, pairs, lambda pair: pair.name)
+    alone = _means([effects for _, _, effects in parts])
     inside = [ranked_first(own, count) for own, count in zip(alone, counts, strict=True)]
-    together = _effects(runs.trace(runs.within(inside)), change)
+    found = []
+    for runs, change, _ in parts:
+
+        def within(
+            rows: Sequence[int], runs: _Runs = runs, change: Sequence[Tensor] = change
+        ) -> list[Tensor]:
+            some = runs.select(list(rows))
+            return _effects(some.trace(some.within(inside)), [own[list(rows)] for own in change])
+
+        found += halving(within, range(len(runs.ids)), lambda row: pairs[row].name, rows=False)
+    together = _means(found)
     heads, neurons = ((a + b) / 2 for a, b in zip(alone, together, strict=True))
     return heads, neurons
 
 
-def _effects(found: Trace, change: Sequence[Tensor]) -> list[Float[Tensor, "layer component"]]:
+def _effects(
+    found: Trace, change: Sequence[Tensor]
+) -> list[Float[Tensor, "context layer component"]]:
     effects = []
     for site, own in zip(_SITES, change, strict=True):
-        gradient = _at_first(found.gradients[site])
-        product = gradient * own
-        effects.append((product.sum(-1) if site == "z" else product).mean(0))
+        product = _at_first(found.gradients[site]) * own
+        effects.append(product.sum(-1) if site == "z" else product)
     return effects
+
+
+def _means(parts: Sequence[Sequence[Tensor]]) -> list[Float[Tensor, "layer component"]]:
+    return [torch.cat(list(own)).mean(0) for own in zip(*parts, strict=True)]
 
 
 def _at_first(layers: Mapping[int, Tensor]) -> Float[Tensor, "context layer ..."]:

@@ -22,6 +22,7 @@ from circuits.errors import AxisError, DataError
 from circuits.measure.directions import Directions
 from circuits.model.chat import Tokens, encode_prompt, encode_text, pad_left
 from circuits.model.generation import batches
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, device_of
 from circuits.model.runs import capture
 from circuits.records import Record
@@ -164,7 +165,8 @@ def _places(
     rows = [encode_prompt(model, prompt) for prompt in prompts]
     size = (len(rows), len(_PLACES), int(model.cfg.n_layers), int(model.cfg.d_model))
     found = torch.zeros(size, dtype=torch.float64)
-    for chosen in batches(rows, batch_size):
+
+    def keep(chosen: Sequence[int]) -> None:
         tokens = pad_left([rows[i] for i in chosen], device_of(model))
         shares = _shares(tokens)
 
@@ -174,6 +176,9 @@ def _places(
 
         read = capture(model, tokens, {"resid_post": pick})["resid_post"]
         found[chosen] = read.transpose(1, 2).double().cpu()
+
+    for chosen in batches(rows, batch_size):
+        halving(keep, chosen, lambda place: prompts[place].key)
     return found
 
 

@@ -16,6 +16,7 @@ from circuits.data.prompts import Prompt, Question
 from circuits.errors import ModelError
 from circuits.model.chat import encode_prompt, encode_text, pad_left
 from circuits.model.edits import Add, Edit, Replace, Scale, edited
+from circuits.model.finite import check_logits
 from circuits.model.forward import (
     Prefix,
     can_share,
@@ -25,7 +26,9 @@ from circuits.model.forward import (
     prefill,
 )
 from circuits.model.generation import EditsOf, Progress, batches, continuations
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, device_of
+from circuits.model.rows import name_of_row
 
 __all__ = ["choice_logs", "label_tokens", "named"]
 
@@ -69,12 +72,17 @@ def choice_logs(
     longest = max(map(len, rows), default=0) + max(map(len, names))
     trunk = _shared(rows) if own is None and can_share(model, longest) else 0
     found = torch.zeros(len(rows), len(names))
+
+    def choose(chosen: Sequence[int]) -> None:
+        with edited(model, own(chosen) if own else ()):
+            logits, prefix = _read_prompts(model, [rows[i][trunk:] for i in chosen], start)
+            check_logits(model, logits[:, -1], [rows[i] for i in chosen])
+            found[chosen] = _label_logs(model, logits, prefix, names).cpu()
+
     with edited(model, common):
         start = _read_trunk(model, rows[0][:trunk]) if trunk else None
         for chosen in batches(rows, batch_size):
-            with edited(model, own(chosen) if own else ()):
-                logits, prefix = _read_prompts(model, [rows[i][trunk:] for i in chosen], start)
-                found[chosen] = _label_logs(model, logits, prefix, names).cpu()
+            halving(choose, chosen, lambda place: name_of_row(model, rows[place]))
             if progress:
                 progress(len(chosen))
     return found / torch.tensor([len(name) for name in names]) if normalised else found

@@ -7,7 +7,7 @@ list of edits, out of place, and takes them away again on every path.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "attenuation",
     "by_row",
     "edited",
+    "of_rows",
 ]
 
 When = Literal["prompt", "every"]
@@ -187,6 +188,21 @@ def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
         table = torch.stack([values.get(number, nothing) for number in range(len(groups))])
         merged.append(Add(site, layer, table[list(rows)], positions, when, times_rms))
     return merged
+
+
+def of_rows(edit: Edit, rows: Sequence[int]) -> Edit:
+    """The edit for some rows of the batch that it was made for."""
+    # Heads have a width of their own, so their sites have one axis more.
+    own = 2 if edit.site in ("q", "k", "v", "z") else 1
+
+    def some(part: Tensor) -> Tensor:
+        return part[list(rows)] if part.ndim > own and len(part) > 1 else part
+
+    if isinstance(edit, Replace):
+        return replace(edit, value=some(edit.value), chosen=some(edit.chosen))
+    if isinstance(edit, Scale):
+        return replace(edit, factor=some(edit.factor))
+    return replace(edit, value=some(edit.value)) if isinstance(edit, Add) else edit
 
 
 @contextmanager

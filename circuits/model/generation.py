@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +12,13 @@ from circuits.data.prompts import Prompt
 from circuits.data.replies import Reply
 from circuits.model.chat import encode_prompt, pad_left, stop_tokens
 from circuits.model.decoding import Choose, Decoding, chooser
-from circuits.model.edits import Edit, edited
+from circuits.model.edits import Edit, edited, of_rows
+from circuits.model.finite import check_logits
 from circuits.model.forward import Prefix, during, extend, prefill, prefill_shared
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, device_of
 from circuits.model.resuming import resumed
+from circuits.model.rows import name_of_row
 from circuits.names import NEUTRAL
 
 __all__ = ["EditsOf", "Progress", "batches", "continuations", "elicit"]
@@ -135,9 +139,17 @@ class _Asked:
 
 
 def _written(model: Model, asked: _Asked) -> list[tuple[str, int]]:
-    choose = chooser(asked.decoding, asked.rows, stop_tokens(model), device_of(model))
-    replies = _reply(model, asked.rows, asked.edits, choose, asked.longest)
-    decode = model.tokenizer.decode
+    def some(places: Sequence[int]) -> list[list[int]]:
+        rows = [asked.rows[place] for place in places]
+        whole = len(rows) == len(asked.rows)
+        edits = asked.edits if whole else [of_rows(edit, places) for edit in asked.edits]
+        choose = chooser(asked.decoding, rows, stop_tokens(model), device_of(model))
+        return _reply(model, rows, edits, choose, asked.longest)
+
+    parts = halving(
+        some, range(len(asked.rows)), lambda place: name_of_row(model, asked.rows[place])
+    )
+    decode, replies = model.tokenizer.decode, chain.from_iterable(parts)
     return [(decode(reply, skip_special_tokens=True).strip(), len(reply)) for reply in replies]
 
 
@@ -158,7 +170,8 @@ def _reply(
         else:
             with during("prompt"):
                 logits, prefix = prefill(model, pad_left(rows, device_of(model)))
-        return _decode(model, logits, prefix, choose, longest)
+        check_logits(model, logits[:, -1], rows)
+        return _decode(model, logits, prefix, choose, longest, rows)
 
 
 def _decode(
@@ -167,6 +180,7 @@ def _decode(
     prefix: Prefix,
     choose: Choose,
     longest: int,
+    rows: Sequence[Sequence[int]],
 ) -> list[list[int]]:
     stops = torch.tensor(stop_tokens(model), device=logits.device)
     nothing: Int[Tensor, "prompt pos"] = stops.new_zeros(len(logits), 0)
@@ -175,6 +189,7 @@ def _decode(
     with during("decode"):
         while written.shape[1] < longest and not bool(ended.all()):
             logits, prefix = extend(model, written[:, -1:], prefix)
+            check_logits(model, logits[:, -1], rows, written)
             written = torch.cat([written, choose(logits[:, -1], written)[:, None]], dim=1)
             ended = ended | torch.isin(written[:, -1], stops)
     return [list(_until(row, stops.tolist())) for row in written.tolist()]

@@ -9,12 +9,12 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -23,17 +23,17 @@ from circuits.errors import ModelError
 from circuits.files import digest
 from circuits.model.chat import DATE, Begin
 from circuits.model.hooked import hooked, is_hooked_transformer
+from circuits.model.loaded_as import LoadedAs
+from circuits.model.missing import complete_weights
 from circuits.model.protocol import Model, device_of, dtype_of, shape_of
 
 __all__ = [
     "DEVICE_MAPS",
     "DTYPES",
     "EMBEDDED",
-    "LoadedAs",
     "describe_model",
     "folder_digest",
     "load_model",
-    "loaded_as",
     "wrap_model",
 ]
 
@@ -44,24 +44,9 @@ EMBEDDED = ("sev-mini", "sev-nano")
 """Names of the models that ship with the package."""
 
 _FULL_DIGEST_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class LoadedAs:
-    """How a model was loaded, so that another process can load the same."""
-
-    name: str
-    revision: str | None
-    device: str | None
-    dtype: str
-    begin: Begin
-    date: str
-    device_map: str | None
-    trust_remote_code: bool
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of :func:`load_model`."""
-        return asdict(self)
+_DAMAGE = (
+    OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, UnpicklingError,
+)  # fmt: skip
 
 
 def load_model(
@@ -91,10 +76,11 @@ def load_model(
         trust_remote_code: Run code that comes with the model, where it needs any.
 
     Raises:
-        ModelError: the folder is not a model, a device map comes with a device or leaves weights
-            on disk, or the model is gated, missing or out of reach; the message says how to log
-            in or to give a local folder. Or the model needs code of its own, or its weights are
-            a pickle that names more than tensors; nothing of either was run.
+        ModelError: the folder is not a model, its files are damaged or lack weights, a device map
+            comes with a device or leaves weights on disk, or the model is gated, missing or out of
+            reach; the message says how to log in or to give a local folder. Or the model needs
+            code of its own, or its weights are a pickle that names more than tensors; nothing of
+            either was run.
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
@@ -106,12 +92,14 @@ def load_model(
 
     chosen = None if device_map else device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        with _quiet():
+        with _quiet(), complete_weights(str(name)):
             model = TransformerBridge.boot_transformers(
                 str(name), device=chosen, dtype=DTYPES[dtype], revision=revision,
                 device_map=device_map, trust_remote_code=trust_remote_code,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError, UnpicklingError) as error:
+    except ModelError:
+        raise
+    except _DAMAGE as error:
         raise ModelError(_why_not(str(name), error)) from error
     _check_in_memory(model.parameters())
     model.eval()
@@ -123,11 +111,6 @@ def load_model(
         date, device_map, trust_remote_code,
     )  # fmt: skip
     return model
-
-
-def loaded_as(model: Model) -> LoadedAs | None:
-    """How :func:`load_model` was asked for it; ``None`` for a model that was given in memory."""
-    return getattr(model.cfg, "loaded_as", None)
 
 
 def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Model:

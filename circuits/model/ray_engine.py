@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from circuits.errors import CircuitsError, ModelError, RunError
 from circuits.model.engine import Here, working_on
-from circuits.model.loading import LoadedAs, load_model, loaded_as
+from circuits.model.loaded_as import LoadedAs, loaded_as
+from circuits.model.loading import load_model
 from circuits.model.protocol import Model, has_hooks
 from circuits.model.receipts import Receipt, charge_receipt, counted
 

@@ -12,6 +12,7 @@ __all__ = [
     "charge_backward",
     "charge_receipt",
     "counted",
+    "provisional",
     "uncounted",
 ]
 
@@ -82,6 +83,18 @@ def charge_receipt(receipt: Receipt) -> None:
     for own in _OPEN.get():
         for name in _COUNTS:
             setattr(own, name, getattr(own, name) + getattr(receipt, name))
+
+
+@contextmanager
+def provisional() -> Iterator[None]:
+    """Passes that count if the block ends, and not at all if it is left by an error."""
+    receipt = Receipt()
+    token = _OPEN.set((receipt,))
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+    charge_receipt(receipt)
 
 
 @dataclass(frozen=True)

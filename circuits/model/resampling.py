@@ -9,9 +9,12 @@ from torch import Tensor
 from circuits.data.prompts import Prompt, Question
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Edit, Replace
+from circuits.model.finite import check_values
 from circuits.model.forward import read
 from circuits.model.generation import EditsOf, Progress, batches
+from circuits.model.halving import halving
 from circuits.model.protocol import Hook, Model, device_of
+from circuits.model.rows import name_of_row
 from circuits.names import hook as hook_name
 
 __all__ = ["donor_values", "draw_donors", "resampling"]
@@ -40,12 +43,16 @@ def donor_values(
 
         return hook_name("post", layer), keep
 
+    def give(places: Sequence[int]) -> None:
+        read(model, pad_left([rows[i] for i in places], device_of(model)))
+        values = torch.cat([kept[layer] for layer in layers], dim=-1)
+        check_values(model, values, "post of a chosen neuron", [rows[i] for i in places])
+        for place, value in zip(places, values, strict=True):
+            found[place] = value[-len(rows[place]) :].clone()
+
     with model.hooks(fwd_hooks=[keeper(layer) for layer in layers]):
         for places in batches(rows, batch_size) if layers else ():
-            read(model, pad_left([rows[i] for i in places], device_of(model)))
-            values = torch.cat([kept[layer] for layer in layers], dim=-1)
-            for place, value in zip(places, values, strict=True):
-                found[place] = value[-len(rows[place]) :].clone()
+            halving(give, places, lambda place: name_of_row(model, rows[place]))
             if progress:
                 progress(len(places))
     nothing = torch.zeros(0, 0)

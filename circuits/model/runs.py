@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import ModelError
 from circuits.model.chat import Tokens
+from circuits.model.finite import check_activation
 from circuits.model.forward import read
 from circuits.model.protocol import Hook, Model
 from circuits.names import hook
@@ -54,7 +54,8 @@ def capture(
     """One pass; site -> ``[prompt layer ...]`` in float32.
 
     Raises:
-        ModelError: a hook point exists but did not fire, or an activation is not finite.
+        ModelError: a hook point exists but did not fire, or an activation is not finite;
+            names layer, hook and prompts.
     """
     with reading(model, picks) as table:
         read(model, tokens)
@@ -62,7 +63,7 @@ def capture(
     for site in picks:
         layers = table.pop(site)
         for layer in range(model.cfg.n_layers):
-            _check(layers.get(layer), site, layer)
+            check_activation(model, tokens, layers.get(layer), site, layer)
         # A model that is spread over devices gives every layer's values where the layer is.
         home = layers[0].device
         values = [layers[i].to(home) for i in range(model.cfg.n_layers)]
@@ -75,13 +76,14 @@ def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
     """One pass in which every layer's activation is handed on as soon as it is there.
 
     Raises:
-        ModelError: a hook point exists but did not fire, or an activation is not finite.
+        ModelError: a hook point exists but did not fire, or an activation is not finite;
+            names layer, hook and prompts.
     """
     seen: set[tuple[str, int]] = set()
 
     def watcher(site: str, layer: int) -> Hook:
         def hand_on(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-            _check(activation, site, layer)
+            check_activation(model, tokens, activation, site, layer)
             seen.add((site, layer))
             takers[site](layer, activation)
 
@@ -92,21 +94,9 @@ def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
         read(model, tokens)
     for place in places:
         if place not in seen:
-            _check(None, *place)
+            check_activation(model, tokens, None, *place)
 
 
 def hook_name(site: str, layer: int) -> str:
     """The hook name; a function of its own because readers call their hook point ``hook``."""
     return hook(site, layer)
-
-
-def _check(value: Tensor | None, site: str, layer: int) -> None:
-    if value is None:
-        raise ModelError(
-            f"hook {hook(site, layer)} did not fire; this architecture has no {site} there"
-        )
-    if not bool(torch.isfinite(value).all()):
-        raise ModelError(
-            f"{site} of layer {layer} holds NaN or infinity ({hook(site, layer)}); "
-            "load the model in float32"
-        )

@@ -25,7 +25,7 @@ from circuits.measure.sweep import Last, Read
 from circuits.model.chat import DATE, Begin, today
 from circuits.model.edits import When
 from circuits.names import EMOTIONS
-from circuits.pipeline.plan_values import NONE, plain, problems, typed
+from circuits.pipeline.plan_values import plain, problems, typed
 
 __all__ = ["CONTROL_BUDGET", "STAGES", "Plan", "Stage"]
 
@@ -232,7 +232,7 @@ class Plan:
                 f"the run's plan has {strange[0]!r}, which this version does not know; "
                 "make the run again"
             )
-        wrong = problems(kinds, {name: _said(value) for name, value in values.items()})
+        wrong = problems(kinds, values)
         if wrong:
             found, give = wrong[0].found, wrong[0].give
             raise RunError(f"the run's plan: {wrong[0].option}: found {found!r}; give {give}")
@@ -277,10 +277,6 @@ class Plan:
                 f"circuit_strength: {unknown[0]!r} is no emotion of the run; "
                 f"give {', '.join(self.emotions)} or other"
             )
-
-
-def _said(value: Any) -> Any:
-    return NONE if value is None else value
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

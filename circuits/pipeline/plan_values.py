@@ -185,6 +185,8 @@ def problems(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> list[Proble
 
     found = []
     for name, value in values.items():
+        if value is None and _without_none(kinds[name])[1]:
+            continue
         for error in Draft202012Validator(schema(kinds[name])).iter_errors(value):
             inner = ".".join(str(part) for part in error.absolute_path if isinstance(part, str))
             give = wanted(kinds[name])

@@ -53,7 +53,7 @@ class Study:
     @property
     def log(self) -> dict[str, Any]:
         """The run's plan, and per finished stage its key, what that is made of, and its receipt."""
-        return read_json(self.folder / "run.json")
+        return _read_log(self.folder / "run.json")
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -155,8 +155,12 @@ class Study:
     def scores(self) -> dict[str, CircuitScores]:
         """Scores of every circuit on held-out contexts."""
         self._need("scores")
-        found = read_json(self.folder / "scores" / "details.json")
-        return {e: CircuitScores.from_json(found[e]) for e in self.emotions}
+        path = self.folder / "scores" / "details.json"
+        found = read_json(path)
+        try:
+            return {e: CircuitScores.from_json(found[e]) for e in self.emotions}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} holds no scores of this run ({error}); score again") from error
 
     @property
     def control(self) -> dict[str, Any]:
@@ -210,3 +214,17 @@ class Study:
                 f"{self.folder}: stage {stage!r} has not run (finished: {done}); "
                 "run `emotion-circuits run` with the same options to go on"
             )
+
+
+def _read_log(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    plan, stages = (
+        found.get(name) if isinstance(found, dict) else None for name in ("plan", "stages")
+    )
+    emotions = plan.get("emotions") if isinstance(plan, dict) else None
+    if not isinstance(emotions, list) or not all(isinstance(own, str) for own in emotions):
+        raise RunError(f"{path}: expected a plan with its emotions; make the run again")
+    entries = stages.values() if isinstance(stages, dict) else (None,)
+    if not all(isinstance(own, dict) and isinstance(own.get("key"), str) for own in entries):
+        raise RunError(f"{path}: expected stages, each with its key; make the run again")
+    return found

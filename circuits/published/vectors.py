@@ -182,7 +182,7 @@ def _vector(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             found = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # numpy reads the head as Python, which can fail in any way
         raise DataError(f"{path}: not a plain numpy array ({str(error)[:80]})") from error
     if found.ndim != 1 or not found.size:
         raise DataError(f"{path}: expected one vector, found shape {found.shape}")

@@ -6,6 +6,7 @@ exponentials of the other labels' first tokens, where the reply begins. A score 
 estimates by how many nats the margin falls when the neuron is set to zero at all positions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +18,12 @@ from circuits.data.prompts import questions
 from circuits.data.texts import Texts
 from circuits.errors import DataError
 from circuits.model.chat import encode_prompt, encode_text, pad_left
+from circuits.model.finite import check_values
 from circuits.model.generation import Progress, batches
 from circuits.model.gradients import trace
+from circuits.model.halving import halving
 from circuits.model.protocol import Model, device_of
+from circuits.model.rows import name_of_row
 from circuits.provenance import Provenance
 from circuits.records import Record
 from circuits.selective.counting import HALVES, check_texts, halves_of
@@ -93,7 +97,7 @@ def label_attribution(
     sums = torch.zeros(2, n_groups, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
     count = torch.zeros(n_groups, dtype=torch.long)
     for chosen in batches(ids, batch_size):
-        found = _attributions(model, [ids[i] for i in chosen], truth[chosen], first)
+        found = _halved(model, [(ids[i], texts.truth[i]) for i in chosen], first)
         group = torch.tensor([half[i] for i in chosen]) * len(texts.label) + truth[chosen]
         member = one_hot(group, n_groups).T
         count += member.sum(1)
@@ -127,6 +131,18 @@ def _first_tokens(model: Model, labels: tuple[str, ...]) -> Int[Tensor, " label"
     return torch.tensor(first)
 
 
+def _halved(
+    model: Model, texts: Sequence[tuple[list[int], int]], first: Int[Tensor, " label"]
+) -> Float[Tensor, "text layer neuron"]:
+    """Attributions of tokens with their class, of fewer texts at once where memory is short."""
+
+    def work(some: Sequence[tuple[list[int], int]]) -> Tensor:
+        rows, truth = zip(*some, strict=True)
+        return _attributions(model, list(rows), torch.tensor(truth), first)
+
+    return torch.cat(halving(work, texts, lambda text: name_of_row(model, text[0])))
+
+
 def _attributions(
     model: Model, rows: list[list[int]], truth: Int[Tensor, " text"], first: Int[Tensor, " label"]
 ) -> Float[Tensor, "text layer neuron"]:
@@ -140,4 +156,6 @@ def _attributions(
     layers = range(model.cfg.n_layers)
     found = trace(model, pad_left(rows, device), {"post": layers}, margin, at="logits")
     each = [(found.values["post"][i] * found.gradients["post"][i]).double().sum(1) for i in layers]
-    return torch.stack(each, dim=1).cpu()
+    values = torch.stack(each, dim=1).cpu()
+    check_values(model, values, "the gradient of the margin", rows)
+    return values

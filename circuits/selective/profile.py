@@ -15,7 +15,9 @@ from torch import Tensor
 from circuits.data.texts import Texts
 from circuits.errors import DataError
 from circuits.model.generation import Progress, batches
+from circuits.model.halving import halving
 from circuits.model.protocol import Model
+from circuits.model.rows import name_of_row
 from circuits.provenance import Provenance
 from circuits.records import Record
 from circuits.selective.counting import (
@@ -171,7 +173,8 @@ def profile_texts(
     schemes = Schemes(spans, observed, drawn, len(texts.label))
     sums, used = Sums(model, schemes, by_gate=sign == "gate"), schemes.used
     for chosen in batches([spans[place].ids for place in used], batch_size):
-        sums.read([used[i] for i in chosen])
+        places = [used[i] for i in chosen]
+        halving(sums.read, places, lambda place: name_of_row(model, spans[place].ids))
         if progress:
             progress(len(chosen))
     return Profile(

@@ -5,8 +5,9 @@ it. A permutation counts most texts whole, so their counts are shared by all per
 the texts that a permutation cuts short are counted for it again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,34 +81,41 @@ class Sums:
         self._permuted = torch.zeros(cfg.n_layers, permuted, cfg.d_mlp, **options)
 
     def read(self, chosen: Sequence[int]) -> None:
-        """Run these texts and add what they give."""
+        """Run these texts and add what they give, all of it or nothing."""
         device = device_of(self._model)
         tokens = pad_left([self._schemes.spans[place].ids for place in chosen], device)
         batch = _batch(self._schemes, chosen, tokens.ids.shape[1], device)
-        watch(self._model, tokens, self._takers(batch))
+        due: list[Callable[[], object]] = []
+        watch(self._model, tokens, self._takers(batch, due))
+        # Not before the pass has ended: one that fails half way is made again for fewer texts.
+        for add in due:
+            add()
 
-    def _takers(self, batch: "_Batch") -> dict[str, Take]:
+    def _takers(self, batch: "_Batch", due: list[Callable[[], object]]) -> dict[str, Take]:
+        def later(own: Tensor, more: Tensor) -> None:
+            due.append(partial(own.add_, more))
+
         def count(layer: int, activation: Tensor) -> None:
             active = (activation > 0).double()
-            self._sums["active"][layer] += batch.groups @ _sums(active, batch.counted)
-            self._permuted[layer] += batch.whole @ _sums(active, batch.inside)
+            later(self._sums["active"][layer], batch.groups @ _sums(active, batch.counted))
+            counts = batch.whole @ _sums(active, batch.inside)
             for cut in batch.cut:
-                counts = _sums(active[cut.rows], cut.counted)
-                self._permuted[layer].index_add_(0, cut.groups, counts)
+                counts.index_add_(0, cut.groups, _sums(active[cut.rows], cut.counted))
+            later(self._permuted[layer], counts)
 
         def post(layer: int, activation: Tensor) -> None:
             exact = activation.double()
             for name, value in zip(_OF_TOKENS, (exact, exact.abs(), exact**2), strict=True):
-                self._sums[name][layer] += batch.groups @ _sums(value, batch.counted)
-            self._sums["at_last"][layer] += batch.groups @ exact[:, -1]
+                later(self._sums[name][layer], batch.groups @ _sums(value, batch.counted))
+            later(self._sums["at_last"][layer], batch.groups @ exact[:, -1])
             largest = exact.abs().masked_fill(~batch.counted[..., None], 0).amax(1)
             own = self._sums["peak"][layer]
-            torch.maximum(own, batch.largest(largest), out=own)
+            due.append(partial(torch.maximum, own, batch.largest(largest), out=own))
             if not self._by_gate:
                 count(layer, activation)
 
         def stream(layer: int, activation: Tensor) -> None:
-            self._stream[layer] += batch.groups @ activation[:, -1].double()
+            later(self._stream[layer], batch.groups @ activation[:, -1].double())
 
         takers: dict[str, Take] = {"post": post, "resid_post": stream}
         return takers | ({"pre": count} if self._by_gate else {})

@@ -11,7 +11,8 @@ from circuits.model import loading
 from circuits.model.chat import encode_prompt, pad_left
 from circuits.model.edits import Add, edited
 from circuits.model.generation import elicit
-from circuits.model.loading import load_model, loaded_as
+from circuits.model.loaded_as import loaded_as
+from circuits.model.loading import load_model
 from circuits.model.protocol import device_of
 from circuits.model.runs import capture
 

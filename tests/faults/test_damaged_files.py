@@ -1,0 +1,250 @@
+"""Files that were cut, or of which bits were turned: an error with the path, no wrong value."""
+
+import contextlib
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.mutation import damaged, quick
+from hypothesis import given
+from published.conftest import write_published
+
+from circuits.assets import shipped
+from circuits.deploy.control_vectors import ControlVector
+from circuits.deploy.gguf_files import read_gguf, write_gguf
+from circuits.deploy.hook_files import read_hooks, write_hooks
+from circuits.errors import CircuitsError, DataError, ModelError
+from circuits.measure.directions import Directions
+from circuits.model.edits import Add
+from circuits.model.loading import load_model
+from circuits.provenance import Provenance
+from circuits.published.codecs import read_folder
+from circuits.published.importing import import_folder
+
+CUTS, BITS = 50, 200
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+@pytest.fixture(scope="module")
+def record(folder) -> Path:
+    """A saved record."""
+    torch.manual_seed(0)
+    Directions(
+        provenance=Provenance({"name": "m"}, options={"a": 1.5}), vectors=torch.randn(2, 1, 3, 4),
+        norm=torch.ones(2, 1, 3), rms=torch.ones(1, 3), emotion=("anger", "fear"),
+        sublayer=("mlp",), layer=(0, 1, 2), n_contexts=4, n_left_out=0, read="prompt",
+    ).save(folder / "whole")  # fmt: skip
+    return folder / "whole"
+
+
+def bit_turned(rng: random.Random, content: bytes) -> bytes:
+    hurt, place = bytearray(content), rng.randrange(len(content))
+    hurt[place] ^= 1 << rng.randrange(8)
+    return bytes(hurt)
+
+
+@pytest.mark.trial("files", "a record's {name} cut off anywhere")
+@pytest.mark.parametrize("name", ["record.json", "record.safetensors"])
+def test_a_record_cut_off_is_refused(record, tmp_path, trial, name):
+    shutil.copytree(record, tmp_path / "cut")
+    content, rng = (record / name).read_bytes(), random.Random(1)
+    for _ in range(CUTS):
+        length = rng.randrange(len(content) - 1)
+        (tmp_path / "cut" / name).write_bytes(content[:length])
+        with pytest.raises(DataError, match="cut"):
+            Directions.load(tmp_path / "cut")
+    trial(times=CUTS, outcome="DataError with the path")
+
+
+@pytest.mark.trial("files", "a random bit of a record's {name} turned")
+@pytest.mark.parametrize("name", ["record.json", "record.safetensors"])
+def test_a_turned_bit_of_a_record_is_found(record, tmp_path, trial, name):
+    shutil.copytree(record, tmp_path / "turned")
+    content, rng = (record / name).read_bytes(), random.Random(2)
+    for _ in range(BITS):
+        hurt = bit_turned(rng, content)
+        (tmp_path / "turned" / name).write_bytes(hurt)
+        with contextlib.suppress(ValueError):
+            # A space may become one of another kind between two words.
+            if name.endswith("json") and json.loads(hurt) == json.loads(content):
+                continue
+        with pytest.raises(DataError, match="turned"):
+            Directions.load(tmp_path / "turned")
+    trial(times=BITS, outcome="DataError with the path")
+
+
+@pytest.mark.trial("files", "a foreign safetensors or JSON file in a record's place")
+def test_a_foreign_file_in_a_record_is_refused(record, tmp_path, trial):
+    foreign = [
+        ("record.safetensors", shipped("sev-nano/model.safetensors").read_bytes()),
+        ("record.safetensors", b"PK\x03\x04" + bytes(40)),
+        ("record.safetensors", b""),
+        ("record.json", shipped("sev-nano/config.json").read_bytes()),
+        ("record.json", shipped("circuit.schema.json").read_bytes()),
+        ("record.json", b"[]"),
+    ]
+    for number, (name, content) in enumerate(foreign):
+        shutil.copytree(record, tmp_path / f"foreign{number}")
+        (tmp_path / f"foreign{number}" / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"foreign{number}"):
+            Directions.load(tmp_path / f"foreign{number}")
+    trial(times=len(foreign), outcome="DataError with the path")
+
+
+@pytest.fixture(scope="module")
+def hooks(llama, folder) -> Path:
+    path = folder / "anger.hooks.safetensors"
+    edits = [Add("mlp_out", 1, torch.randn(llama.cfg.d_model)), Add("post", 0, torch.ones(48))]
+    write_hooks(llama, edits, "anger", Provenance({"name": "m"}), path)
+    return path
+
+
+@pytest.mark.trial("files", "a file of hooks damaged")
+def test_a_damaged_file_of_hooks_is_refused(llama, hooks, folder, trial):
+    content, path = hooks.read_bytes(), folder / "hurt.safetensors"
+    tried = 0
+
+    @quick
+    @given(damaged(content))
+    def fuzz(hurt):
+        nonlocal tried
+        tried += 1
+        path.write_bytes(hurt)
+        with pytest.raises(CircuitsError, match=r"hurt\.safetensors"):
+            read_hooks(path, llama)
+
+    fuzz()
+    trial(times=tried, outcome="DataError with the path")
+
+
+@pytest.mark.trial("files", "a control vector for llama.cpp cut off anywhere")
+def test_a_control_vector_cut_off_is_refused(llama, folder, trial):
+    pytest.importorskip("gguf")
+    layers = tuple(range(1, llama.cfg.n_layers))
+    vector = ControlVector(
+        provenance=Provenance({"name": "m"}),
+        vectors=torch.randn(len(layers), llama.cfg.d_model),
+        layer=layers,
+        emotion="anger",
+        model_hint="llama",
+    )
+    write_gguf(vector, folder / "whole.gguf")
+    content, rng = (folder / "whole.gguf").read_bytes(), random.Random(3)
+    for length in rng.sample(range(len(content) - 1), CUTS):
+        (folder / "cut.gguf").write_bytes(content[:length])
+        with pytest.raises(CircuitsError, match=r"cut\.gguf"):
+            read_gguf(folder / "cut.gguf")
+    trial(times=CUTS, outcome="DataError with the path")
+
+
+@pytest.mark.trial("files", "random bits of a control vector for llama.cpp turned")
+def test_turned_bits_of_a_control_vector_end_in_no_traceback(folder, trial):
+    pytest.importorskip("gguf")
+    content, rng = (folder / "whole.gguf").read_bytes(), random.Random(4)
+    refused = 0
+    for _ in range(BITS):
+        (folder / "hurt.gguf").write_bytes(bit_turned(rng, content))
+        try:
+            read_gguf(folder / "hurt.gguf")
+        except CircuitsError as error:
+            refused += "hurt.gguf" in str(error)
+    assert refused > 0
+    trial(times=BITS, outcome="DataError with the path, or a vector (the format has no digest)")
+
+
+@pytest.fixture(scope="module")
+def home(folder) -> Path:
+    """A model's folder."""
+    shutil.copytree(shipped("sev-nano"), folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.trial("files", "a model's {name} cut off, or bits of its head turned")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_model_that_is_damaged_is_refused(home, trial, name):
+    content, rng = (home / name).read_bytes(), random.Random(5)
+    size = int.from_bytes(content[:8], "little") + 8 if name.endswith("tensors") else 0
+    tried = 12 if size else 6
+    try:
+        for number in range(tried):
+            if number % 3 == 0 or not size:
+                hurt = content[: rng.randrange(len(content) - 1)]
+            else:
+                hurt = bit_turned(rng, content[:size]) + content[size:]
+            (home / name).write_bytes(hurt)
+            with pytest.raises(ModelError, match="model"):
+                load_model(home)
+    finally:
+        (home / name).write_bytes(content)
+    trial(times=tried, outcome="ModelError with the path; no weight is made up")
+
+
+@pytest.mark.trial("files", "a model's weights in which one has another name")
+def test_a_weight_that_is_not_there_is_not_made_up(home, trial):
+    path = home / "model.safetensors"
+    content = path.read_bytes()
+    try:
+        for old, new in ((b"mlp.down_proj", b"mlp.dowm_proj"), (b"norm.weight", b"norm.weighT")):
+            path.write_bytes(content.replace(old, new, 1))
+            with pytest.raises(ModelError, match="are not in its files"):
+                load_model(home)
+    finally:
+        path.write_bytes(content)
+    trial(times=2, outcome="ModelError that names the weight")
+
+
+FILES = {
+    "pickle": "02_emotion_directions/emo_directions_mlp.pt",
+    "table of heads": "04_local_components_identification/attention_heads/"
+    "head_importance_anger.csv",
+    "table of neurons": "04_local_components_identification/mlp_neurons/contrib_mean_anger.csv",
+    "array": "06_emotion_circuit_integration/global_ref/v_ref_anger.npy",
+    "summary": "06_emotion_circuit_integration/sigma_summary.json",
+}
+
+
+@pytest.mark.trial("files", "a published {kind} damaged before it is imported")
+@pytest.mark.parametrize("kind", FILES)
+def test_a_damaged_published_file_is_refused_or_read_and_leaves_no_half_run(
+    tmp_path_factory, trial, kind
+):
+    home = write_published(tmp_path_factory.mktemp("authors") / "authors")
+    path, out = home / FILES[kind], home.parent / "run"
+    content = path.read_bytes()
+    counts = {"refused": 0, "read": 0}
+
+    def again(hurt: bytes) -> Any:
+        path.write_bytes(hurt)
+        try:
+            import_folder(home, out)
+        except CircuitsError as error:
+            assert not out.exists()
+            return str(error)
+        counts["read"] += 1
+        read_folder(home)
+        shutil.rmtree(out)
+        return None
+
+    rng = random.Random(6)
+    for number in range(40):
+        hurt = bit_turned(rng, content) if number % 2 else content[: rng.randrange(len(content))]
+        said = again(hurt)
+        if said is not None:
+            assert path.name in said, said
+            counts["refused"] += 1
+    assert counts["refused"] > 5
+    trial(times=40, outcome="DataError with the path and no run folder, or read as it is")
+
+
+def test_the_undamaged_files_are_read(record, hooks, home, llama):
+    assert Directions.load(record).emotion == ("anger", "fear")
+    assert read_hooks(hooks, llama)[0] == "anger"
+    assert load_model(home).cfg.n_layers > 0

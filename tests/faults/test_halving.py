@@ -1,0 +1,345 @@
+"""Work that does not fit into memory is done in halves, with the same result."""
+
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from circuits.control.ablation import _plain_values  # pyright: ignore[reportPrivateUsage]
+from circuits.control.baselines import residuals
+from circuits.control.bench import Bench
+from circuits.data.judges import LexiconJudge
+from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, plain_prompts
+from circuits.data.replies import Reply
+from circuits.data.texts import LabelledText, Texts
+from circuits.errors import ModelError
+from circuits.graph.ablation import run_circuits, stand
+from circuits.graph.enhancement import begin_plain, run_enhanced
+from circuits.graph.masks import Masks
+from circuits.measure.attribution import attribute
+from circuits.measure.directions import emotion_directions
+from circuits.measure.exact_paths import exact_paths
+from circuits.measure.importance import sublayer_importance
+from circuits.measure.own import own_differences
+from circuits.measure.pairs import make_pairs
+from circuits.measure.parts import patch_parts
+from circuits.measure.patching import patch_heads, patch_sites
+from circuits.measure.paths import path_effects
+from circuits.measure.readouts import LogitDifference, Projection
+from circuits.measure.sweep import arrange, sweep
+from circuits.measure.totals import total_estimates
+from circuits.measure.trace import trace_scale
+from circuits.model.choices import choice_logs
+from circuits.model.edits import Add, by_row
+from circuits.model.generation import elicit
+from circuits.model.halving import halving
+from circuits.model.likelihood import reply_losses
+from circuits.model.loading import wrap_model
+from circuits.model.receipts import counted
+from circuits.model.resampling import donor_values
+from circuits.names import EMOTIONS, hook
+from circuits.provenance import Provenance
+from circuits.records import Record
+from circuits.selective.attribution import label_attribution
+from circuits.selective.profile import profile_texts
+
+NOTHING = Provenance()
+ERRORS = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    "Windows": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory"
+    ),
+    "Python": MemoryError(),
+}
+
+
+@contextmanager
+def room_for(
+    model: Any, tokens: float = torch.inf, error: Exception = ERRORS["CUDA"]
+) -> Iterator[list[int]]:
+    """Every pass of more tokens fails, half way through its layers; the sizes that were tried."""
+    tried: list[int] = []
+
+    def allocate(activation: Tensor, hook: object) -> None:
+        size = activation.shape[0] * activation.shape[1]
+        tried.append(size)
+        if size > tokens:
+            raise error
+
+    with model.hooks(fwd_hooks=[(hook("resid_mid", model.cfg.n_layers - 1), allocate)]):
+        yield tried
+
+
+@pytest.fixture(scope="module")
+def double(tokenizer) -> Any:
+    """Of which sums in another order differ in the last digits only."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+        initializer_range=0.3, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model: Any = wrap_model(LlamaForCausalLM(config).double(), tokenizer, name="random-llama")
+    for block in model.blocks:
+        # TransformerLens rounds the pattern to float32 in every model, and gets NaN where a row of
+        # a float64 model is masked throughout.
+        block.attn._masked_softmax = lambda scores, dtype=None: scores.softmax(-1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def texts() -> Texts:
+    words = ("They shouted at the door.", "She hid.", "He wept by the river, late.", "They ran.")
+    labels = ("anger", "fear", "sadness")
+    rows = [LabelledText(f"{word} {label}", label) for label in labels for word in words]
+    return Texts("train", labels, tuple(rows))
+
+
+@pytest.fixture(scope="module")
+def given(double, contexts, texts) -> SimpleNamespace:
+    """What the pieces of work are about."""
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts[:4])]
+    grid = arrange(replies, EMOTIONS)
+    pairs = make_pairs(double, contexts[:3], "anger", "fear")
+    cfg, random = double.cfg, torch.Generator().manual_seed(1)
+    heads = torch.rand(9, cfg.n_layers, cfg.n_heads, generator=random) < 0.4
+    neurons = torch.rand(9, cfg.n_layers, cfg.d_mlp, generator=random) < 0.3
+    directions = emotion_directions(sweep(double, grid), NOTHING)
+    importance, _ = sublayer_importance(
+        double, grid, directions, NOTHING, stable=(1,), doses=(0.1,), n_random=2
+    )
+    return SimpleNamespace(
+        model=double,
+        contexts=contexts,
+        grid=grid,
+        texts=texts,
+        pairs=pairs,
+        masks=Masks(heads, neurons),
+        directions=directions,
+        importance=importance,
+        begun=begin_plain(double, contexts[:2]),
+        readout=LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200])),
+    )
+
+
+def edits_by_row(given, places):
+    random = torch.Generator().manual_seed(2)
+    width = given.model.cfg.d_model
+    groups = [[Add("mlp_out", 0, torch.randn(width, generator=random))] for _ in range(6)]
+    return by_row(groups, [place % 6 for place in places])
+
+
+def written(given, **options) -> list[str]:
+    prompts = asked_prompts(given.contexts[:6], ("anger",))
+    replies = elicit(given.model, prompts, max_new_tokens=5, **options)
+    return [reply.text for reply in replies]
+
+
+def enhanced(given) -> Tensor:
+    cfg = given.model.cfg
+    z, post = torch.ones(cfg.n_layers, cfg.n_heads, cfg.d_head), torch.ones(cfg.n_layers, cfg.d_mlp)
+    readouts = [projection(given)]
+    return run_enhanced(given.model, given.begun, given.masks, z, post, readouts)
+
+
+def circuits(given) -> Tensor:
+    on = stand(given.model, given.pairs[:2], positions="matched")
+    return run_circuits(on, given.masks, [projection(given)])
+
+
+def projection(given) -> Any:
+    return Projection(given.importance.reference[0])
+
+
+def losses(given) -> Tensor:
+    prompts = plain_prompts(given.contexts[:6])
+    return reply_losses(given.model, prompts, [f"How nice, {i}." for i in range(6)])
+
+
+def plain_values(given) -> list[Tensor]:
+    bench = Bench(given.model, LexiconJudge(), given.contexts[:6], ("anger",), batch_size=6)
+    return list(_plain_values(bench).values())
+
+
+CHOSEN = torch.arange(2 * 48).reshape(2, 48) % 5 == 0
+WORK: dict[str, Callable[[Any], Any]] = {
+    "replies": (written),
+    "replies under edits of their own": (
+        lambda given: written(given, edits=lambda places: edits_by_row(given, places))
+    ),
+    "likelihoods of labels": (
+        lambda given: choice_logs(given.model, plain_prompts(given.contexts[:6]), ["Fine", "Oh no"])
+    ),
+    "likelihoods of replies": (losses),
+    "activations of donors": (
+        lambda given: donor_values(given.model, plain_prompts(given.contexts[:6]), CHOSEN)
+    ),
+    "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
+    "activations of plain prompts": (plain_values),
+    "a model's own differences": (
+        lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3], NOTHING)
+    ),
+    "the sweep over prompts": (
+        lambda given: emotion_directions(sweep(given.model, given.grid), NOTHING)
+    ),
+    "the sweep over replies": (
+        lambda given: emotion_directions(sweep(given.model, given.grid, read="reply"), NOTHING)
+    ),
+    "injections": (
+        lambda given: sublayer_importance(
+            given.model, given.grid, given.directions, NOTHING, stable=(1,), doses=(0.1,)
+        )
+    ),
+    "the scale of traces": (
+        lambda given: trace_scale(given.model, given.contexts[:2], given.directions)
+    ),
+    "attribution": (
+        lambda given: attribute(given.model, given.pairs, given.readout, NOTHING, sample=2)
+    ),
+    "integrated gradients": (
+        lambda given: attribute(
+            given.model, given.pairs, given.readout, NOTHING, "ig-activations", steps=3, sample=2
+        )
+    ),
+    "patched sites": lambda given: patch_sites(given.model, given.pairs, given.readout, NOTHING),
+    "patched heads": (
+        lambda given: patch_heads(given.model, given.pairs, given.readout, NOTHING, by="all")
+    ),
+    "patched queries": (
+        lambda given: patch_heads(given.model, given.pairs, given.readout, NOTHING, site="q")
+    ),
+    "patched parts": (
+        lambda given: patch_parts(
+            given.model, given.pairs, given.readout, ["L0H1", "L1H2", "L0.mlp"]
+        )
+    ),
+    "paths": (lambda given: path_effects(given.model, given.pairs, given.readout, NOTHING)),
+    "exact paths": (
+        lambda given: exact_paths(
+            given.model,
+            given.pairs,
+            given.readout,
+            NOTHING,
+            [("L0H1", "L1H2.q"), ("L0.mlp", "L1.mlp"), ("L0H3", "readout")],
+        )
+    ),
+    "circuits": (circuits),
+    "enhanced sets": (enhanced),
+    "total effects": (
+        lambda given: total_estimates(
+            given.model, given.contexts[:3], given.importance, (3, 9), NOTHING
+        )
+    ),
+    "attribution of labels": (
+        lambda given: label_attribution(given.model, given.texts, EMOTION_REQUEST, NOTHING)
+    ),
+    "the profile of texts": (
+        lambda given: profile_texts(
+            given.model, given.texts, EMOTION_REQUEST, NOTHING, n_shuffles=3
+        )
+    ),
+}
+
+
+def numbers(found: Any) -> list[Any]:
+    if isinstance(found, Record):
+        return [getattr(found, name) for name in found.axes]
+    if isinstance(found, list | tuple):
+        return [number for part in found for number in numbers(part)]
+    return [found]
+
+
+@pytest.mark.trial("faults", "memory is short for a batch of: {what}")
+@pytest.mark.parametrize("what", WORK)
+def test_halves_give_what_the_whole_gives(given, trial, what):
+    work = WORK[what]
+    with room_for(given.model) as sizes:
+        whole = work(given)
+    room = int(0.6 * max(sizes))
+    with room_for(given.model, room) as tried:
+        found = work(given)
+    refused = sum(size > room for size in tried)
+    assert refused > 0
+    for one, other in zip(numbers(found), numbers(whole), strict=True):
+        if isinstance(one, Tensor):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6, equal_nan=True)
+        else:
+            assert one == other
+    trial(times=refused, outcome="halved; same numbers to 1e-6, same texts")
+
+
+@pytest.mark.trial("faults", "an allocator of {kind} fails")
+@pytest.mark.parametrize("kind", ERRORS)
+def test_what_does_not_fit_is_known_by_every_allocators_words(given, trial, kind):
+    prompts = asked_prompts(given.contexts[:6], ("anger",))
+    whole = elicit(given.model, prompts, max_new_tokens=3)
+    with room_for(given.model, 200, ERRORS[kind]) as tried:
+        assert elicit(given.model, prompts, max_new_tokens=3) == whole
+    assert max(tried) > 200
+    trial(times=1, outcome="halved; same texts")
+
+
+@pytest.mark.trial("faults", "memory is short for a single prompt")
+def test_one_prompt_that_does_not_fit_is_named_with_its_size_and_what_to_do(given, trial):
+    for work in (written, losses, lambda given: sweep(given.model, given.grid)):
+        with (
+            room_for(given.model, 20),
+            pytest.raises(ModelError, match=r"alone does not fit.*--memory") as caught,
+        ):
+            work(given)
+        assert re.search(r"^[a-z]+_00__|^a prompt of \d+ tokens", str(caught.value))
+    trial(times=3, outcome="ModelError with the prompt and what to do")
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(given):
+    with (
+        room_for(given.model, 200, RuntimeError("shapes do not match")) as tried,
+        pytest.raises(RuntimeError, match="shapes do not match"),
+    ):
+        written(given)
+    assert len(tried) == 1
+
+
+def test_passes_that_failed_are_on_no_receipt(given):
+    prompts = asked_prompts(given.contexts[:4], ("anger",))
+    with counted() as plainly:
+        elicit(given.model, prompts, max_new_tokens=1)
+    with counted() as receipt, room_for(given.model, 200) as tried:
+        elicit(given.model, prompts, max_new_tokens=1)
+    assert any(size > 200 for size in tried)
+    assert receipt.passes == plainly.passes == len(prompts)
+
+
+def test_parts_are_in_order_and_together_the_whole():
+    sizes = []
+
+    def work(some):
+        sizes.append(len(some))
+        if len(some) > 3:
+            raise MemoryError
+        return list(some)
+
+    assert sum(halving(work, list(range(11)), str), []) == list(range(11))
+    assert sizes[:3] == [11, 5, 2]
+
+
+def test_tensors_of_a_try_that_failed_are_gone_before_the_next(given):
+    held: list[Any] = []
+
+    def work(some):
+        assert not any(reference() is not None for reference in held)
+        values = torch.zeros(len(some), 3)
+        held.append(weakref.ref(values))
+        if len(some) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return float(values.sum())
+
+    assert halving(work, range(4), str) == [0.0] * 4
