@@ -28,6 +28,8 @@ AXES = {
     "theme", "split", "component", "draw",
     # Where a patch is put, and the runs it is put between.
     "place", "run",
+    # Place of a token among those that a part promotes.
+    "rank",
     # Paths from a sender to a receiver, and what a token of a prompt is there for.
     "edge", "role",
     # Sets of components: how they are chosen by rank, and how many they have.

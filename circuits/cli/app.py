@@ -26,6 +26,7 @@ from circuits.cli.scores import score
 from circuits.cli.showing import model_card, show_run
 from circuits.cli.status import STATUS_EXAMPLE, status_command
 from circuits.cli.validate import VALIDATE_EXAMPLE, validate_command
+from circuits.cli.view import VIEW_EXAMPLE, view
 from circuits.errors import CircuitsError, Stopped
 
 __all__ = ["app", "main"]
@@ -184,6 +185,8 @@ app.command(
 )(score)
 
 app.command(name="validate", epilog=VALIDATE_EXAMPLE)(validate_command)
+
+app.command(name="view", epilog=VIEW_EXAMPLE)(view)
 
 
 app.command(

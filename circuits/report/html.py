@@ -5,9 +5,6 @@ only the page's own scripts run, named by their digests, so that no text of a da
 model can become code.
 """
 
-import base64
-import hashlib
-import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -16,6 +13,8 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+
+from circuits.pages import allowed, data_text, script_text
 
 __all__ = ["render"]
 
@@ -29,7 +28,7 @@ def render(template: str, figures: Mapping[str, go.Figure], words: Mapping[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = [_script(get_plotlyjs()), _script(_packaged("report.js"))]
+    scripts = [script_text(get_plotlyjs()), script_text(_packaged("report.js"))]
     return environment.get_template(template).render(
         policy=_policy(scripts),
         style=Markup(_packaged("report.css")),
@@ -41,25 +40,13 @@ def render(template: str, figures: Mapping[str, go.Figure], words: Mapping[str, 
 
 
 def _embedded(figure: go.Figure) -> Markup:
-    # JSON in a script element must not be able to end it, nor to open a comment.
-    text = figure.to_json() or "{}"
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _script(text: str) -> str:
-    # Digests are taken of what a browser reads, in which every line end is a line feed.
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(r"</(script)", r"<\\/\1", lines, flags=re.IGNORECASE)
+    return Markup(data_text(figure.to_json() or "{}"))
 
 
 def _policy(scripts: list[str]) -> str:
-    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     # Plotly writes style attributes, and saves pictures by way of data: and blob: addresses.
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {allowed(scripts)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
 

@@ -55,6 +55,7 @@ def process(*words):
         "say",
         "plan",
         "status",
+        "view",
     ],
 )
 def test_every_command_explains_itself_with_an_example(command, name):
@@ -85,6 +86,7 @@ def test_every_command_explains_itself_with_an_example(command, name):
         (("run", "--plan", "none.toml", "--out", "{tmp}/r"), "cannot read none.toml"),
         (("status", "no/such/run"), "is no run folder"),
         (("patch", "no/such/run"), "is no run folder"),
+        (("view", "no/such/run"), "is no run folder"),
         (("paths", "no/such/run"), "is no run folder"),
         (("paths", "no/such/run", "--keep", "0"), "--keep: 0 is too few"),
         (("run", "--model", "x", "--out", "{tmp}/r", "--set", "halve=true"), "called 'halve'"),

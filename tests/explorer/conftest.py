@@ -1,0 +1,158 @@
+"""Made-up results with numbers that can be recomputed, and one page of them in a real browser."""
+
+import dataclasses
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from circuits.explorer import ExplorerContent, explorer_document, explorer_page
+from circuits.graph.circuit import Edge
+from circuits.measure.direct import DirectEffects
+from circuits.measure.examples import NodeExamples
+from circuits.measure.lens import TokenLens
+from circuits.measure.patterns import HeadPatterns
+from circuits.measure.totals import TotalEstimates
+from circuits.names import SUBLAYERS
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+
+HOSTILE = (
+    "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
+    "<!--<script>\u2028 & &lt; {{ 7 * 7 }} \" ' ${window.broken = 3}"
+)
+EMOTIONS = ("anger", "fear", "awe </script><i>")
+LAYERS, HEADS, NEURONS = 4, 3, 40
+
+
+@pytest.fixture(scope="session")
+def samples() -> ModuleType:
+    """The builders of the plot tests; test folders are not packages, so it is loaded by path."""
+    path = Path(__file__).parents[1] / "plot" / "samples.py"
+    spec = importlib.util.spec_from_file_location("plot_samples_of_explorer", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def circuits(samples: ModuleType) -> dict[str, Any]:
+    """Anger and fear share all but fear's third heads; only anger has paths."""
+    found = {
+        emotion: samples.circuit(emotion, n_heads=3 if emotion == "fear" else 2)
+        for emotion in EMOTIONS
+    }
+    paths = (
+        Edge("L0H0", "L2H1", "path", 0.4, "k", 0.01, 0.1, 0.5, 0.02, True),
+        Edge("L0H1", "L3N2", "path", -0.2, "mlp", 0.05, 0.3, None, None, False),
+        Edge("L1N3", "readout", "path", 0.1, "readout", 0.01, 0.02, 0.09, 0.01, True),
+    )
+    anger = found["anger"]
+    return found | {"anger": dataclasses.replace(anger, edges=(*anger.edges, *paths))}
+
+
+def records(samples: ModuleType, nodes: list[str], text: str) -> dict[str, Any]:
+    """Records of the nodes; the texts of contexts and of one token are ``text``."""
+    random, n = torch.Generator().manual_seed(0), len(EMOTIONS)
+    shape = {"head": (n, LAYERS, HEADS), "neuron": (n, LAYERS, NEURONS)}
+    head, neuron = (torch.randn(shape[kind], generator=random) for kind in shape)
+    axes = {
+        "provenance": samples.provenance(), "emotion": EMOTIONS, "layer": tuple(range(LAYERS)),
+        "head": tuple(range(HEADS)), "neuron": tuple(range(NEURONS)),
+    }  # fmt: skip
+    heads = [name for name in nodes if "H" in name][:4]
+    parts = [name for name in nodes if "." not in name]
+    tokens = ("<s>", " Always", " reply\n", text, "<|end|>")
+    pattern = torch.ones(2, n, len(heads), 6, 6).tril()
+    weight = (255 * pattern / pattern.sum(-1, keepdim=True)).to(torch.uint8)
+    return {
+        "heads": samples.heads(LAYERS, HEADS, EMOTIONS),
+        "neurons": samples.neurons(LAYERS, NEURONS, EMOTIONS),
+        "importance": samples.importance(LAYERS, EMOTIONS),
+        "direct": DirectEffects(
+            sublayer_effect=torch.randn(n, 2, LAYERS, generator=random), head_effect=head,
+            neuron_effect=neuron, total=torch.ones(n), sublayer=SUBLAYERS, **axes,
+        ),
+        "totals": TotalEstimates(head_effect=2 * head, neuron_effect=3 * neuron, **axes),
+        "lens": TokenLens(
+            samples.provenance(), **_lens(n, len(nodes)), emotion=EMOTIONS, node=tuple(nodes),
+            rank=(1, 2, 3), word=(" calm", " rage", text, "\n", " spider"),
+        ),
+        "examples": NodeExamples(
+            samples.provenance(), torch.randn(6, n, len(parts), generator=random),
+            tuple(f"work_{i:02d}/neutral" for i in range(6)), EMOTIONS, tuple(parts),
+            ("work",) * 6, ("neutral",) * 6, ("A thing is so.",) * 5 + (text,), (text,) * 6,
+        ),
+        "patterns": HeadPatterns(
+            samples.provenance(), weight, ("work_01/neutral", "work_03/neutral"), EMOTIONS,
+            tuple(heads), ((tokens,) * n, (tokens[:3],) * n),
+        ),
+    }  # fmt: skip
+
+
+def _lens(n: int, count: int) -> dict[str, torch.Tensor]:
+    # What one emotion's write promotes, the next one's suppresses, as it is for a neuron.
+    sizes = torch.tensor([3.0, 2.0, 1.0]).expand(n, count, 3)
+    lists = ([0, 1, 2], [2, 3, 4])
+    up, down = (
+        torch.tensor([lists[(e + end) % 2] for e in range(n)])[:, None].expand(n, count, 3)
+        for end in (0, 1)
+    )
+    return {
+        "promoted": sizes, "promoted_token": up, "suppressed": -sizes, "suppressed_token": down,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def make_content(samples: ModuleType) -> Callable[..., ExplorerContent]:
+    """Results of a made-up run, with changes."""
+
+    def make(text: str = HOSTILE, **changes: Any) -> ExplorerContent:
+        own = circuits(samples)
+        nodes = sorted({n.id for c in own.values() for n in c.nodes} - {"embed", "readout"})
+        wanted: dict[str, Any] = {
+            "title": "Emotion circuits of tiny <b>",
+            "model": samples.provenance().model,
+            "circuits": own,
+            "scores": samples.scores(EMOTIONS),
+            "notes": ("A note.",),
+            **records(samples, nodes, text),
+        }
+        return ExplorerContent(**{**wanted, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def content(make_content: Callable[..., ExplorerContent]) -> ExplorerContent:
+    """Results whose every text is hostile."""
+    return make_content()
+
+
+@pytest.fixture(scope="session")
+def page_file(content: ExplorerContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of these results."""
+    path = tmp_path_factory.mktemp("explorer") / "explorer.html"
+    path.write_text(explorer_page(explorer_document(content)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One headless browser per test file."""
+    if BROWSER is None:
+        pytest.skip("needs chromium; apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip)")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield opened
+        opened.close()
