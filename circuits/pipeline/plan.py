@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from types import UnionType
@@ -25,7 +25,7 @@ from circuits.measure.sweep import Last, Read
 from circuits.model.chat import DATE, Begin, today
 from circuits.model.edits import When
 from circuits.names import EMOTIONS
-from circuits.pipeline.plan_values import plain, problems, typed
+from circuits.pipeline.plan_values import default_of, plain, problems, typed
 
 __all__ = ["CONTROL_BUDGET", "STAGES", "Plan", "Stage"]
 
@@ -232,6 +232,10 @@ class Plan:
                 f"the run's plan has {strange[0]!r}, which this version does not know; "
                 "make the run again"
             )
+        needed = [own.name for own in fields(cls) if default_of(own) is MISSING]
+        missing = [name for name in needed if name in kinds and name not in values]
+        if missing:
+            raise RunError(f"the run's plan: {missing[0]}: not there; make the run again")
         wrong = problems(kinds, values)
         if wrong:
             found, give = wrong[0].found, wrong[0].give
@@ -245,6 +249,8 @@ class Plan:
         return {own.name: own.type for own in fields(cls) if own.name != "out"}
 
     def _check_values(self) -> None:
+        if not self.model.strip():
+            raise RunError(f"model: {self.model!r} is no name; give a model's name or folder")
         for own in fields(self):
             allowed, value = _choices(own.type), getattr(self, own.name)
             if allowed and value not in allowed:

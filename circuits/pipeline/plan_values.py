@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from circuits.assets import shipped
+from circuits.errors import RunError
 from circuits.graph.budget import Budget
 from circuits.model.loading import EMBEDDED as MODELS
 
@@ -72,7 +73,15 @@ def typed(name: str, kind: Any, value: Any, base: Path | None = None) -> Any:
 
     Raises:
         CircuitError: a budget is none.
+        RunError: a number is too large to be one.
     """
+    try:
+        return _typed(name, kind, value, base)
+    except OverflowError as error:
+        raise RunError(f"{name}: found a number that is too large; give {wanted(kind)}") from error
+
+
+def _typed(name: str, kind: Any, value: Any, base: Path | None) -> Any:
     own, optional = _without_none(kind)
     if value is None or (optional and value == NONE):
         return None

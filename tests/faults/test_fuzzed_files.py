@@ -204,6 +204,8 @@ def test_a_saved_plan_is_refused_or_comes_back(folder, trial):
             values = json.loads(content)
         except (ValueError, RecursionError):
             return
+        if not isinstance(values, dict):
+            return
         try:
             found = Plan.from_json(values, plan.out)
         except CircuitsError:
