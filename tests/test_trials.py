@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from families.support import support_page
 from trials import Rows, row_of
 from trials_table import page
 
@@ -14,6 +15,10 @@ _DOCS = Path(__file__).parents[1] / "docs"
 
 def test_the_page_is_made_from_the_rows() -> None:
     assert (_DOCS / "trials.md").read_text() == page(_rows())
+
+
+def test_the_table_of_support_is_made_from_the_rows() -> None:
+    assert (_DOCS / "support.md").read_text() == support_page(_rows())
 
 
 def test_every_marked_test_that_is_collected_here_has_its_row(

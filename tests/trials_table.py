@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from families.support import is_cell, support_page
+
 DOCS = Path(__file__).parents[1] / "docs"
 _TITLES = {
     "faults": "Faults",
@@ -24,11 +26,13 @@ def page(rows: list[dict]) -> str:
     """The page as Markdown."""
     text = [_HEAD]
     for part, title in _TITLES.items():
-        own = [row for row in rows if row["part"] == part]
+        own = [row for row in rows if row["part"] == part and not is_cell(row)]
         if not own:
             continue
+        text.append(f"## {title}\n")
+        if part == "models":
+            text.append("Family by part: [the table of support](support.md).\n")
         text += [
-            f"## {title}\n",
             "| what was tried | times | outcome | test |",
             "|---|--:|---|---|",
         ]
@@ -43,3 +47,4 @@ def page(rows: list[dict]) -> str:
 if __name__ == "__main__":
     found = json.loads((DOCS / "trials.json").read_text())
     (DOCS / "trials.md").write_text(page(found))
+    (DOCS / "support.md").write_text(support_page(found))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitError, ModelError
 from circuits.model.edits import Add, Edit
+from circuits.model.identities import needs
 from circuits.model.protocol import Model, blocks_of
 from circuits.provenance import Provenance
 from circuits.records import Record
@@ -184,10 +185,12 @@ def _written(model: Model, edit: Edit) -> _Written:
 def _parts(model: Model, edit: Add) -> Float[Tensor, "part d_model"]:
     block, value = blocks_of(model)[edit.layer], edit.value.detach().float().cpu()
     if edit.site == "z" and value.ndim == 2:
+        needs(model, "control vectors of heads", "heads")
         heads = value.any(-1)
         W_O = block.attn.W_O.detach()[heads].float().cpu()
         return einsum(value[heads], W_O, "head d_head, head d_head d_model -> head d_model")
     if edit.site == "post" and value.ndim == 1:
+        needs(model, "control vectors of neurons", "neurons")
         neurons = value.nonzero()[:, 0]
         return value[neurons, None] * block.mlp.W_out.detach()[neurons].float().cpu()
     if edit.site in ("attn_out", "mlp_out", "resid_post") and value.ndim == 1:

@@ -189,6 +189,8 @@ def _run(
             ("z", masks.heads[:, layer, :, None], on.z[layer]),
             ("post", masks.neurons[:, layer], on.post[layer]),
         ):
+            if not value.shape[-1]:
+                continue  # no neurons
             own = partial(_replace, copies=copies, inside=inside, value=value, replaced=on.replaced)
             hooks.append((hook(site, layer), own))
     sites = {readout.site for readout in readouts}

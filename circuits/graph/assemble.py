@@ -184,7 +184,7 @@ def _scores(measured: Measurements, e: int, members: Sequence[Node]) -> dict[str
         "n_heads": float(len(heads)),
         "n_neurons": float(len(neurons)),
         "heads_fraction": len(heads) / measured.heads.mean[e].numel(),
-        "neurons_fraction": len(neurons) / measured.neurons.mean[e].numel(),
+        "neurons_fraction": len(neurons) / max(1, measured.neurons.mean[e].numel()),
         "readout_difference": total,
         "direct_share": direct / total if total else 0.0,
     }

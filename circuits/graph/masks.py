@@ -38,7 +38,7 @@ class Masks:
         """Masks of the same model from their :attr:`flat` form."""
         heads, neurons = self.heads.shape[1:], self.neurons.shape[1:]
         own, rest = flat.split([heads.numel(), neurons.numel()], dim=1)
-        return Masks(own.reshape(-1, *heads), rest.reshape(-1, *neurons))
+        return Masks(own.reshape(len(flat), *heads), rest.reshape(len(flat), *neurons))
 
     def spread(self, values: Float[Tensor, " layer"]) -> Float[Tensor, " component"]:
         """A number per layer and kind for every component: its place in the flat form."""

@@ -71,7 +71,7 @@ def scores_of(
         emotion=circuit.emotion,
         scores=scores,
         heads_fraction=float(own.heads.double().mean()),
-        neurons_fraction=float(own.neurons.double().mean()),
+        neurons_fraction=float(own.neurons.double().mean()) if own.neurons.numel() else 0.0,
         size=float(own.flat.double().mean()),
         worst_gap=float(worst),
         **_curves(f, at),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from circuits.measure.directions import Directions
 from circuits.measure.means import Differences
+from circuits.model.identities import needs
 from circuits.model.protocol import Model
 from circuits.model.weights import along_heads, along_neurons
 from circuits.provenance import Provenance
@@ -58,17 +59,29 @@ def direct_effects(
         directions: Their last layer gives the total.
         reference: The directions that the readout projects on.
         provenance: Of the result.
+
+    Raises:
+        ModelError: heads or neurons do not add up to what is written.
     """
+    needs(model, "direct effects", "attention", "mlp", "heads")
     everywhere = reference[:, None].expand(-1, len(directions.layer), -1)
     heads = (between.z * along_heads(model, everywhere)).sum(-1)
-    neurons = between.post * along_neurons(model, everywhere)
-    last = directions.vectors[:, -1, -1] * directions.norm[:, -1, -1, None]
+    streams = torch.einsum(
+        "eslw,ew->esl", directions.vectors * directions.norm[..., None], reference
+    )
+    if between.post.shape[-1]:
+        needs(model, "direct effects", "neurons")
+        neurons = between.post * along_neurons(model, everywhere)
+        mlps = neurons.sum(-1)
+    else:
+        # Experts are no sum over neurons; what they write is what the stream gains.
+        neurons, mlps = between.post, streams[:, 1] - streams[:, 0]
     return DirectEffects(
         provenance=provenance,
-        sublayer_effect=torch.stack([heads.sum(-1), neurons.sum(-1)], dim=1),
+        sublayer_effect=torch.stack([heads.sum(-1), mlps], dim=1),
         head_effect=heads,
         neuron_effect=neurons,
-        total=(last * reference).sum(-1),
+        total=streams[:, -1, -1],
         emotion=directions.emotion,
         sublayer=directions.sublayer,
         layer=directions.layer,

@@ -31,7 +31,7 @@ from circuits.measure.path_runs import (
 from circuits.measure.readouts import Readout
 from circuits.model.finite import check_values
 from circuits.model.halving import halving
-from circuits.model.identities import check_identities
+from circuits.model.identities import needs
 from circuits.model.partial import Kept, keep, layers_run, resume
 from circuits.model.protocol import Hook, Model, dtype_of
 from circuits.model.receipts import Cost, counted
@@ -110,7 +110,7 @@ def exact_paths(
         DataError: no pairs, or a readout of replies.
         ModelError: the model lacks a part.
     """
-    check_identities(model)
+    needs(model, "paths", "attention", "mlp", "heads", "sequence")
     check_paths(model, edges)
     last = last_readout(readout)
     parts: list[Tensor] = []

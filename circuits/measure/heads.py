@@ -21,6 +21,7 @@ from circuits.measure.controls import QUANTILE, random_directions
 from circuits.measure.directions import Directions
 from circuits.measure.moments import Moments
 from circuits.measure.sweep import Sweep
+from circuits.model.identities import needs
 from circuits.model.protocol import Model, blocks_of, device_of, dtype_of
 from circuits.model.weights import along_heads, head_weights
 from circuits.provenance import Provenance
@@ -78,7 +79,8 @@ def head_effects(
     """Effects of all heads; looks at the values of the sweep once.
 
     Raises:
-        ModelError: ``post_norm`` is asked of a model whose norm before the MLP is no RMSNorm.
+        ModelError: heads do not add up to what is written, or ``post_norm`` is asked of a model
+            whose norm before the MLP is no RMSNorm.
     """
     look = HeadLook(model, sweep, directions, readout=readout, draws=draws)
     for batch in sweep.values:
@@ -113,6 +115,7 @@ class HeadLook:
         readout: HeadReadout = "resid_mid",
         draws: int = 100,
     ) -> None:
+        needs(model, "effects of heads", "attention", "heads")
         self._model, self._directions = model, directions
         self._between = sweep.z - sweep.z.mean(0)
         self._readout: HeadReadout = readout

@@ -15,6 +15,7 @@ from circuits.measure.pairs import Pair
 from circuits.measure.sides import Activations, Sides
 from circuits.model.chat import Tokens
 from circuits.model.gradients import trace
+from circuits.model.identities import needs
 from circuits.model.protocol import Hook
 from circuits.names import hook
 
@@ -41,7 +42,11 @@ def over_activations(side: Sides, base: Activations, steps: int) -> Activations:
 
     All heads of a layer move together, and all its neurons; what follows reacts, what comes
     before stays.
+
+    Raises:
+        ModelError: sublayers are not linear in their heads or neurons (:data:`PATHS`).
     """
+    needs(side.model, "gradients integrated over activations", "heads", "neurons")
     found: dict[str, dict[int, Tensor]] = {}
     for moved, read in PATHS.items():
         for layer in range(side.model.cfg.n_layers):

@@ -16,12 +16,13 @@ from torch import Tensor
 from circuits.measure.controls import QUANTILE, random_directions
 from circuits.measure.directions import Directions
 from circuits.measure.sweep import Sweep
+from circuits.model.identities import needs
 from circuits.model.protocol import Model
 from circuits.model.weights import along_neurons
 from circuits.provenance import Provenance
 from circuits.records import Record
 
-__all__ = ["NeuronEffects", "neuron_effects"]
+__all__ = ["NeuronEffects", "neuron_effects", "without_neurons"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,11 @@ def neuron_effects(
 
     The direction is a constant factor, so the mean and the standard error of the effect are
     those of the activation times its weight, and so for the positive and the negative part.
+
+    Raises:
+        ModelError: the model has no neurons, or they do not add up to what is written.
     """
+    needs(model, "effects of neurons", "mlp", "neurons")
     beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
     above = sweep.post_above_zero.mean
     below = above - sweep.post.mean
@@ -82,6 +87,24 @@ def neuron_effects(
         emotion=directions.emotion,
         layer=directions.layer,
         neuron=tuple(range(beta.shape[2])),
+        n_contexts=tuple(sweep.post.count.tolist()),
+    )
+
+
+def without_neurons(sweep: Sweep, directions: Directions, provenance: Provenance) -> NeuronEffects:
+    """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
+    nothing = sweep.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
+    names = (
+        "mean", "stderr", "centred", "centred_stderr", "positive", "negative", "weight",
+        "activation",
+    )  # fmt: skip
+    return NeuronEffects(
+        provenance=provenance,
+        **dict.fromkeys(names, nothing),
+        control=nothing.sum(-1),
+        emotion=directions.emotion,
+        layer=directions.layer,
+        neuron=(),
         n_contexts=tuple(sweep.post.count.tolist()),
     )
 

@@ -2,7 +2,8 @@
 
 What a head or sublayer writes changes the residual stream by a sum, position by position. So a
 layer's own MLP is run once per changed position, and what follows once per row, from the next
-layer and the first changed position on.
+layer and the first changed position on. Where an MLP cannot be run by itself, the layer is run
+again as a whole.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,20 @@ from torch.nn.functional import pad
 from circuits.measure.cases import Case
 from circuits.measure.places import spans
 from circuits.model.halving import halving
-from circuits.model.partial import after_mlp
-from circuits.model.protocol import Hook
+from circuits.model.identities import adds_up
+from circuits.model.partial import after_mlp, can_run_mlp
+from circuits.model.protocol import Hook, Model
+from circuits.model.readers import output_weights
 from circuits.model.runs import hook_name
 
-__all__ = ["HeadSite", "StreamSite", "kept_sites", "patched_heads", "patched_stream"]
+__all__ = [
+    "HeadSite",
+    "StreamSite",
+    "goes_around",
+    "kept_sites",
+    "patched_heads",
+    "patched_stream",
+]
 
 StreamSite = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 HeadSite = Literal["z", "q", "k", "v", "pattern"]
@@ -41,6 +51,8 @@ def kept_sites(sites: Sequence[str]) -> tuple[str, ...]:
 
 def patched_stream(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "pair place"]:
     """Signed readout with ``site`` of ``layer`` patched at every place."""
+    if site in ("attn_out", "resid_mid") and not can_run_mlp(case.model):
+        return _inside(case, masks, site, layer)[:, 0]
     if site == "resid_pre":
         following, before = layer, case.kept("resid_pre", layer)
         changed = before + case.change(site, layer)
@@ -54,9 +66,9 @@ def patched_heads(
     case: Case, masks: _Masks, site: str, layer: int
 ) -> Float[Tensor, "pair head place"]:
     """Signed readout with ``site`` of each head (or group) of ``layer`` patched at every place."""
-    if site != "z":
+    if site != "z" or not goes_around(case.model):
         return _inside(case, masks, site, layer)
-    W_O = case.model.W_O[layer].detach()
+    W_O = output_weights(case.model, "head", layer)
     write = einsum(
         case.change("z", layer).to(W_O.dtype),
         W_O,
@@ -67,6 +79,11 @@ def patched_heads(
     return rearrange(
         _read(case, masks, layer + 1, before, changed), "pair place head -> pair head place"
     )
+
+
+def goes_around(model: Model) -> bool:
+    """May a head be patched by what it writes, without its attention being run again?"""
+    return can_run_mlp(model) and adds_up(model, "heads")
 
 
 def _after(case: Case, site: str, layer: int, change: Tensor) -> Tensor:
@@ -108,7 +125,10 @@ def _read(
 
 def _inside(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "pair head place"]:
     given = case.source.sites[site][layer]
-    units = given.shape[1 if site == "pattern" else 2]
+    if site == "resid_mid":  # what attention would have to write
+        site, given = "attn_out", given - case.base.sites["resid_pre"][layer]
+    whole = site == "attn_out"
+    units = 1 if whole else given.shape[1 if site == "pattern" else 2]
     masks = pad(masks, (0, case.tail))
     found = case.kept("resid_pre", layer).new_empty(case.n_pairs, units, masks.shape[1])
     for span in spans(masks, case.n_pairs * units, TOKENS_AT_ONCE):
@@ -116,8 +136,8 @@ def _inside(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "
         def patch(places: Sequence[int], start: int = span.start) -> None:
             rows = _rows(case, places, units)
             resid = case.kept("resid_pre", layer)[:, start:]
-            chosen = masks[:, list(places), start:]
-            put = _put(site, layer, given[rows], _one_unit(chosen, units))
+            units_of = _one_unit(masks[:, list(places), start:], units)
+            put = _put(site, layer, given[rows], units_of[..., 0] if whole else units_of)
             read = case.read(rows, start, layer, resid[rows], [put])
             shape = (case.n_pairs, len(places), units)
             found[:, :, list(places)] = rearrange(
@@ -139,7 +159,7 @@ def _one_unit(chosen: Tensor, units: int) -> Bool[Tensor, "row pos head"]:
     return rearrange(own, "pair place unit pos head -> (pair place unit) pos head")
 
 
-def _put(site: str, layer: int, given: Tensor, chosen: Bool[Tensor, "row pos head"]) -> Hook:
+def _put(site: str, layer: int, given: Tensor, chosen: Bool[Tensor, "row pos *head"]) -> Hook:
     width = chosen.shape[1]
 
     def put(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`

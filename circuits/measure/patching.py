@@ -29,6 +29,7 @@ from circuits.measure.places import Places, find_places
 from circuits.measure.readouts import Readout
 from circuits.model.finite import check_values
 from circuits.model.halving import halving_tables
+from circuits.model.identities import needs
 from circuits.model.protocol import Model
 from circuits.provenance import Provenance
 from circuits.records import Record
@@ -112,10 +113,13 @@ def patch_sites(
 
     Raises:
         AxisError: a site is not one of the residual stream or its sublayers.
+        ModelError: there is no ``resid_mid``, or a prompt is longer than an attention window.
         DataError: there are no pairs, or they are of different contrasts.
     """
     for site in sites:
         _check(site, get_args(StreamSite), "place of the residual stream")
+        if site == "resid_mid":
+            needs(model, "patches", "sequence")
     layers, places = range(model.cfg.n_layers), find_places(pairs, by)
 
     def sweep(case: Case, masks: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from circuits.measure.pairs import Pair
-from circuits.measure.patched_runs import TOKENS_AT_ONCE, kept_sites
+from circuits.measure.patched_runs import TOKENS_AT_ONCE, goes_around, kept_sites
 from circuits.measure.patching import PAIRS_AT_ONCE
 from circuits.measure.places import find_places, spans
 from circuits.measure.readouts import Readout, ReplyLikelihood
-from circuits.model.partial import layers_run
+from circuits.model.partial import can_run_mlp, layers_run
 from circuits.model.protocol import Model, dtype_of
 from circuits.model.receipts import Cost
 
@@ -61,6 +61,9 @@ def site_patching_cost(
         total += _unpatched(batch, kept_sites(sites))
         for site in sites:
             for layer in range(model.cfg.n_layers):
+                if site in ("attn_out", "resid_mid") and not can_run_mlp(model):
+                    total += _inside(batch, layer, 1)
+                    continue
                 following = layer if site == "resid_pre" else layer + 1
                 middle = len(batch.pairs) * batch.width if site in _THROUGH_MLP else 0
                 total += Cost(token_layers=middle) + _reads(batch, following, 1)
@@ -86,7 +89,7 @@ def head_patching_cost(
     for batch in _batches(model, pairs, readout, by):
         total += _unpatched(batch, kept_sites([site]))
         for layer in range(model.cfg.n_layers):
-            if site == "z":
+            if site == "z" and goes_around(model):
                 middle = len(batch.pairs) * units * batch.width
                 total += Cost(token_layers=middle) + _reads(batch, layer + 1, units)
             else:

@@ -25,7 +25,7 @@ from circuits.measure.path_ends import Ends, path_ends
 from circuits.measure.path_runs import last_readout
 from circuits.measure.path_sums import Sums, path_sums
 from circuits.measure.readouts import Readout
-from circuits.model.identities import check_identities
+from circuits.model.identities import Need, needs
 from circuits.model.protocol import Model, dtype_of
 from circuits.model.receipts import Cost, counted
 from circuits.provenance import Provenance
@@ -118,7 +118,8 @@ def path_effects(
             whose matched tokens have the same inputs.
         ModelError: the model lacks a part, or its paths do not add up to its senders.
     """
-    check_identities(model)
+    inside: tuple[Need, ...] = ("neurons",) if neurons else ()
+    needs(model, "paths", "attention", "mlp", "heads", "sequence", *inside)
     ends, count = path_ends(model, neurons), _count(method, steps)
     contrast = _contrast(pairs)
     with counted() as receipt:

@@ -48,7 +48,7 @@ class SweepSums:
         complete = present[cells[:, 0]].all(dim=1)
         if not bool(complete.any()):
             return
-        grouped = post[complete].reshape(-1, present.shape[1], *post.shape[1:])
+        grouped = post[complete].unflatten(0, (-1, present.shape[1]))
         middle = grouped.mean(dim=1, keepdim=True)
         self._centred.update((grouped - middle).flatten(0, 1), cells[complete, 1])
         self._shared.update(middle[:, 0], torch.zeros(len(middle), dtype=torch.long))

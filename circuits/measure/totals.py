@@ -148,6 +148,7 @@ class _Runs:
             (hook(site, layer), partial(_keep, inside=own[layer], value=self.plain[site][:, layer]))
             for site, own in zip(_SITES, inside, strict=True)
             for layer in range(self.model.cfg.n_layers)
+            if own.shape[1]
         ]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.forward import phase
+from circuits.model.identities import need_neurons
 from circuits.model.protocol import Hook, Model
 from circuits.names import hook
 
@@ -213,7 +214,8 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
     the end of every row, so ``positions="last"`` is the same place for all.
 
     Raises:
-        ModelError: an edit names a layer that the model does not have.
+        ModelError: an edit names a layer that the model does not have, or neurons of a model that
+            has none.
     """
     by_place: dict[tuple[str, int], list[Edit]] = {}
     for edit in edits:
@@ -222,6 +224,8 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
                 f"an edit names layer {edit.layer}; "
                 f"the model has layers 0 to {model.cfg.n_layers - 1}"
             )
+        if edit.site == "post":
+            need_neurons(model, "edits of neurons")
         by_place.setdefault((edit.site, edit.layer), []).append(edit)
     hooks: list[Hook] = [(hook(*place), _hook(own)) for place, own in by_place.items()]
     with model.hooks(fwd_hooks=hooks):

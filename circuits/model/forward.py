@@ -27,6 +27,7 @@ __all__ = [
     "Prefix",
     "branch",
     "can_share",
+    "check_window",
     "during",
     "extend",
     "extend_padded",
@@ -204,7 +205,7 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
         with model.side_by_side(times):
             extend(model, ids.repeat_interleave(times, dim=0), prefix.select(rows_of))
         return
-    _check_window(model, width)
+    check_window(model, width)
     charge(rows * times, 1, model.cfg.n_layers, cached=True)
     seen = torch.zeros(rows, 1, times, width + times, dtype=torch.bool, device=ids.device)
     seen[..., :width] = prefix.mask[:, None, None]
@@ -233,12 +234,18 @@ def _window(model: Model) -> int | None:
     return window if getattr(config, "use_sliding_window", True) else None
 
 
-def _check_window(model: Model, width: int) -> None:
-    window = _window(model)
+def check_window(model: Model, width: int) -> None:
+    """Refuse tokens that do not fit into the model's attention window together with one more.
+
+    Raises:
+        ModelError: they are too many.
+    """
+    # The cache of a HookedTransformer keeps all keys, inside its window or not.
+    window = None if isinstance(model, Hooked) else _window(model)
     if window is not None and width >= window:
         raise ModelError(
             f"a prompt of {width + 1} tokens is longer than the model's attention window of "
-            f"{window}, inside which its last token can be run again; use shorter contexts"
+            f"{window}, inside which its tokens can be run again; use shorter contexts"
         )
 
 

@@ -151,7 +151,9 @@ def _forward(
 ) -> _Graph:
     values: _Table = {site: {} for site in sites}
     last: list[Tensor] = []
-    readers = [_holder(values, site, layer) for site, layers in sites.items() for layer in layers]
+    readers = [
+        _holder(model, values, site, layer) for site, layers in sites.items() for layer in layers
+    ]
     begin: Hook = (hook("resid_pre", 0), _leaf)
     end = [] if at == "logits" else [_last_holder(at, model.cfg.n_layers - 1, last)]
     with model.hooks(fwd_hooks=[begin, *hooks, *readers, *gates, *end]):
@@ -174,14 +176,17 @@ def _logits(
     return read(model, tokens)
 
 
-def _holder(values: _Table, site: str, layer: int) -> Hook:
+def _holder(model: Model, values: _Table, site: str, layer: int) -> Hook:
+    # Where there are no neurons, their activation has width zero.
+    none = site == "post" and not model.cfg.d_mlp
+
     def hold(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-        values[site][layer] = activation
+        values[site][layer] = activation[..., :0] if none else activation
         # Returned, since TransformerLens may show hooks another view than the model goes on
         # with; what is returned is what the model goes on with.
         return activation
 
-    return hook(site, layer), hold
+    return hook("mlp_out" if none else site, layer), hold
 
 
 def _last_holder(site: str, layer: int, last: list[Tensor]) -> Hook:

@@ -3,11 +3,13 @@
 Heads add up to the attention's write, neurons to the MLP's, and both writes go straight into
 the residual stream. Norms after a sublayer (Gemma-2, OLMo-2), factors on a sublayer's output
 (Granite), a parallel block (GPT-J) or experts (Mixtral) break one of them. That, and what breaks
-it, is measured on a few tokens, not looked up by name.
+it, is measured on a few tokens, not looked up by name. Whatever needs an identity asks for it.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from einops import einsum
@@ -16,51 +18,154 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.model.chat import Tokens
-from circuits.model.protocol import Model, blocks_of, device_of, dtype_of
+from circuits.model.protocol import Model, blocks_of, device_of, dtype_of, writes_at_once
+from circuits.model.receipts import uncounted
 from circuits.model.runs import capture
 from circuits.model.weights import head_weights, neuron_weights
-from circuits.names import hook
 
-__all__ = ["check_identities", "identity_gaps"]
+__all__ = [
+    "Need",
+    "adds_up",
+    "check_identities",
+    "identity_gaps",
+    "need_neurons",
+    "need_sites",
+    "needs",
+]
 
-_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
+Need = Literal["attention", "mlp", "heads", "neurons", "sequence"]
+"""An identity (:data:`IDENTITIES`), or that the MLP reads the stream with the attention's write."""
+
+IDENTITIES: Final[dict[Need, str]] = {
+    "attention": "resid_pre + attn_out = resid_mid",
+    "mlp": "resid_mid + mlp_out = resid_post",
+    "heads": "sum over heads of z W_O = attn_out",
+    "neurons": "post W_out = mlp_out",
+}
+
 _HEADS = "prompt pos head d_head, head d_head d_model -> prompt pos d_model"
 _NEURONS = "prompt pos neuron, neuron d_model -> prompt pos d_model"
+_FEW = 8
 
 _Sides = tuple[Float[Tensor, "prompt layer pos d_model"], Float[Tensor, "prompt layer pos d_model"]]
 """Left and right of an identity."""
 
 
-def identity_gaps(model: Model, length: int = 8) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Broken:
+    """Where an identity is off, by how much, and why."""
+
+    layer: int
+    gap: float
+    cause: str
+
+
+_FIRED: "WeakKeyDictionary[Any, set[tuple[str, ...]]]" = WeakKeyDictionary()
+_FOUND: "WeakKeyDictionary[Any, dict[Need, _Broken | None]]" = WeakKeyDictionary()
+
+
+def identity_gaps(model: Model, length: int = _FEW) -> dict[str, float]:
     """Largest gap of each identity on a few tokens, relative to the size of what is summed.
+
+    That of neurons is left out where there are none.
 
     Raises:
         ModelError: the model lacks a part that the identities speak of; names it.
     """
-    return {name: _gap(*sides) for name, sides in _identities(model, length).items()}
+    _check_parts(model)
+    return {IDENTITIES[n]: _gap(*sides) for n, sides in _sides(model, length).items()}
 
 
 def check_identities(model: Any) -> None:
     """Refuse a model for which the closed forms would be wrong, or that has no closed form.
 
-    Any wrapped model may be asked about; one that lacks ``W_O`` or ``W_out`` is not yet a
-    :class:`~circuits.model.protocol.Model`.
+    Any wrapped model may be asked about. Neurons may be missing (:func:`needs` refuses them).
 
     Raises:
         ModelError: names the identity that does not hold and what breaks it, or the missing part.
     """
-    identities = _identities(model, 8)
-    allowed = _allowed(model)
-    for name, (left, right) in identities.items():
-        if _gap(left, right) > allowed:
-            gaps = [_gap(left[:, i], right[:, i]) for i in range(left.shape[1])]
-            layer = gaps.index(max(gaps))
-            cause = _cause(left[:, layer], right[:, layer], name, 10 * allowed)
-            raise ModelError(
-                f"effects need {name}; in layer {layer} of this model it is off by "
-                f"{gaps[layer]:.1%}: {cause}. Use a model whose sublayers write straight into "
-                "the residual stream, such as Llama, Qwen or Mistral"
-            )
+    _check_parts(model)
+    for name, broken in _broken(model).items():
+        _refuse(name, broken)
+
+
+def needs(model: Any, what: str, *identities: Need) -> None:
+    """Refuse ``what`` of a model that does not obey the identities that it stands on.
+
+    Measured once per model, on a few tokens that no receipt counts.
+
+    Raises:
+        ModelError: names the identity and what breaks it, or the missing part.
+    """
+    if {"heads", "attention"} & {*identities}:
+        _check_parts(model)
+    if "neurons" in identities:
+        need_neurons(model, what)
+    if "sequence" in identities and writes_at_once(model):
+        raise ModelError(
+            f"{what} need the site resid_mid; this model has no blocks.0.hook_resid_mid: "
+            "parallel attention and MLP read the same residual stream and are added at once, so "
+            "nothing is written between them. Use a model with sequential sublayers"
+        )
+    for name in identities:
+        _refuse(name, _known(model).get(name), what)
+
+
+def need_neurons(model: Any, what: str) -> None:
+    """Refuse ``what`` of a model that has no neurons.
+
+    Raises:
+        ModelError: says what the model has in their place.
+    """
+    if not model.cfg.d_mlp:
+        raise ModelError(
+            f"{what} need one MLP output weight (W_out) per layer; {_no_mlp(model)}. "
+            "Use a dense model"
+        )
+
+
+def need_sites(model: Any, *sites: str) -> None:
+    """Refuse a model in which a site exists and yet is not run through. Tried once per model.
+
+    Raises:
+        ModelError: names the hook that does not fire.
+    """
+    if sites not in _FIRED.setdefault(model, set()):
+        with uncounted(), torch.no_grad():
+            _activations(model, _FEW, sites)
+        _FIRED[model].add(sites)
+
+
+def adds_up(model: Any, identity: Need) -> bool:
+    """Does an identity hold? Measured once per model."""
+    return _known(model).get(identity) is None
+
+
+def _known(model: Any) -> "dict[Need, _Broken | None]":
+    if model not in _FOUND:
+        with uncounted():
+            _FOUND[model] = _broken(model)
+    return _FOUND[model]
+
+
+def _refuse(name: Need, broken: _Broken | None, what: str = "effects") -> None:
+    if broken is not None:
+        raise ModelError(
+            f"{what} need {IDENTITIES[name]}; in layer {broken.layer} of this model it is off by "
+            f"{broken.gap:.1%}: {broken.cause}. Use a model whose sublayers write straight into "
+            "the residual stream, such as Llama, Qwen or Mistral"
+        )
+
+
+def _broken(model: Any) -> dict[Need, _Broken | None]:
+    allowed, found = _allowed(model), dict[Need, _Broken | None]()
+    for name, (left, right) in _sides(model, _FEW).items():
+        gaps = [_gap(left[:, i], right[:, i]) for i in range(left.shape[1])]
+        layer = gaps.index(max(gaps))
+        off = _gap(left, right) > allowed
+        cause = _cause(left[:, layer], right[:, layer], name, 10 * allowed) if off else ""
+        found[name] = _Broken(layer, gaps[layer], cause) if off else None
+    return found
 
 
 def _allowed(model: Model) -> float:
@@ -69,25 +174,19 @@ def _allowed(model: Model) -> float:
 
 
 @torch.no_grad()
-def _identities(model: Any, length: int) -> dict[str, _Sides]:
-    _check_parts(model)
-    found = {site: value.cpu() for site, value in _activations(model, length, _SITES).items()}
+def _sides(model: Any, length: int) -> dict[Need, _Sides]:
+    sites = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
+    found = {site: value.cpu() for site, value in _activations(model, length, sites).items()}
     heads = _summed(found["z"], head_weights(model), _HEADS)
-    neurons = _summed(found["post"], neuron_weights(model), _NEURONS)
-    attention = heads + _bias(model, "attn", "b_O", heads)
-    mlp = neurons + _bias(model, "mlp", "b_out", neurons)
-    return {
-        "resid_pre + attn_out = resid_mid": (
-            found["resid_pre"] + found["attn_out"],
-            found["resid_mid"],
-        ),
-        "resid_mid + mlp_out = resid_post": (
-            found["resid_mid"] + found["mlp_out"],
-            found["resid_post"],
-        ),
-        "sum over heads of z W_O = attn_out": (attention, found["attn_out"]),
-        "post W_out = mlp_out": (mlp, found["mlp_out"]),
+    sides: dict[Need, _Sides] = {
+        "attention": (found["resid_pre"] + found["attn_out"], found["resid_mid"]),
+        "mlp": (found["resid_mid"] + found["mlp_out"], found["resid_post"]),
+        "heads": (heads + _bias(model, "attn", "b_O", heads), found["attn_out"]),
     }
+    if model.cfg.d_mlp:
+        neurons = _summed(found["post"], neuron_weights(model), _NEURONS)
+        sides["neurons"] = (neurons + _bias(model, "mlp", "b_out", neurons), found["mlp_out"])
+    return sides
 
 
 def _activations(model: Model, length: int, sites: tuple[str, ...]) -> dict[str, Tensor]:
@@ -102,31 +201,17 @@ def _summed(parts: Tensor, weights: Iterator[Tensor], pattern: str) -> Tensor:
 
 
 def _check_parts(model: Any) -> None:
-    """Refuse a model that lacks a place of the identities."""
-    if not _everywhere(model, "attn", "W_O"):
+    """Refuse a model whose attention is not split by heads."""
+    try:
+        weights = [block.attn.W_O for block in model.blocks]
+    except (AttributeError, ValueError, NotImplementedError):
+        weights = []
+    if not weights or not all(isinstance(weight, Tensor) for weight in weights):
         raise ModelError(
             "effects need an attention output weight (W_O) that is split by heads in every layer; "
             "this model has layers without one, such as state-space layers. Use a transformer with "
             "ordinary attention in every layer"
         )
-    if not _everywhere(model, "mlp", "W_out"):
-        raise ModelError(
-            f"effects need one MLP output weight (W_out) per layer; {_no_mlp(model)}. "
-            "Use a dense model"
-        )
-    places = set(getattr(model, "hook_dict", {}))
-    for site in _SITES if places else ():
-        if hook(site) not in places:
-            why = _why_no(site, model)
-            raise ModelError(f"effects need the site {site}; this model has no {hook(site)}{why}")
-
-
-def _everywhere(model: Any, part: str, name: str) -> bool:
-    try:
-        weights = [getattr(getattr(block, part), name) for block in model.blocks]
-    except (AttributeError, ValueError, NotImplementedError):
-        return False
-    return all(isinstance(weight, Tensor) for weight in weights)
 
 
 def _no_mlp(model: Any) -> str:
@@ -143,24 +228,10 @@ def _no_mlp(model: Any) -> str:
     return f"{which} of this model hold a mixture of experts, which has one per expert"
 
 
-def _why_no(site: str, model: Any) -> str:
-    if site != "resid_mid":
-        return ", so the part is not one that can be read"
-    sites = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    found = _activations(model, 8, sites)
-    together = found["resid_pre"] + found["attn_out"] + found["mlp_out"]
-    if _gap(together, found["resid_post"]) < _allowed(model):
-        return (
-            ": parallel attention and MLP read the same residual stream and are added at once, so "
-            "nothing is written between them. Use a model with sequential sublayers"
-        )
-    return ": there is no residual stream between attention and MLP"
-
-
-def _cause(left: Tensor, right: Tensor, name: str, allowed: float) -> str:
+def _cause(left: Tensor, right: Tensor, name: Need, allowed: float) -> str:
     """What turns the left side of an identity into the right one, found by trying."""
-    part = "attention" if "attn_out" in name else "MLP"
-    residual = name.startswith("resid")
+    part = "attention" if name in ("attention", "heads") else "MLP"
+    residual = name in ("attention", "mlp")
     what = "sum of residual stream and" if residual else "output of the"
     factor = float((left * right).sum() / left.square().sum().clamp_min(1e-12))
     if _gap(factor * left, right) < allowed:

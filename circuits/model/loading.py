@@ -26,6 +26,7 @@ from circuits.model.hooked import hooked, is_hooked_transformer
 from circuits.model.loaded_as import LoadedAs
 from circuits.model.missing import complete_weights
 from circuits.model.protocol import Model, device_of, dtype_of, shape_of
+from circuits.model.wrapping import count_neurons, is_from_disk, set_right
 
 __all__ = [
     "DEVICE_MAPS",
@@ -80,7 +81,7 @@ def load_model(
             comes with a device or leaves weights on disk, or the model is gated, missing or out of
             reach; the message says how to log in or to give a local folder. Or the model needs
             code of its own, or its weights are a pickle that names more than tensors; nothing of
-            either was run.
+            either was run. Or the architecture has no final norm.
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
@@ -110,6 +111,7 @@ def load_model(
         _commit(model) or revision, torch.device(chosen).type if chosen else None, dtype, begin,
         date, device_map, trust_remote_code,
     )  # fmt: skip
+    set_right(model)
     return model
 
 
@@ -126,13 +128,15 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
         name: What it is called in provenances.
 
     Raises:
-        ModelError: TransformerLens does not know the architecture, or a HookedTransformer's
-            weights were centred, its value biases folded, or its heads given inputs of their own.
+        ModelError: TransformerLens does not know the architecture, it has no final norm, or a
+            HookedTransformer's weights were centred, its value biases folded, or its heads given
+            inputs of their own.
     """
     if is_hooked_transformer(hf_model):
         taken = hooked(hf_model)
         taken.tokenizer = tokenizer or hf_model.tokenizer
         taken.cfg.source = name
+        count_neurons(taken)
         return taken
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
@@ -142,12 +146,14 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
             hf_model.eval(),
             architecture,
             hf_config=hf_model.config,
-            tokenizer=tokenizer,
+            tokenizer=tokenizer if is_from_disk(tokenizer) else None,
             model_name=name,
         )
+        model.tokenizer = model.tokenizer or tokenizer
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"TransformerLens cannot wrap {architecture}: {error}") from error
     model.cfg.source = name
+    set_right(model)
     return model
 
 

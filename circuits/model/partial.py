@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from circuits.model.chat import Tokens
-from circuits.model.forward import Prefix, last_logits, prefill, read
+from circuits.model.forward import Prefix, check_window, last_logits, prefill, read
 from circuits.model.protocol import Hook, Model, device_of
 from circuits.model.receipts import charge, uncounted
 from circuits.model.runs import reading
 from circuits.names import hook
 
-__all__ = ["Kept", "after_mlp", "keep", "layers_run", "resume"]
+__all__ = ["Kept", "after_mlp", "can_run_mlp", "keep", "layers_run", "resume"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,12 @@ class Kept:
 
 @torch.no_grad()
 def keep(model: Model, tokens: Tokens, sites: Sequence[str] = ()) -> Kept:
-    """Run ``tokens`` once and keep what is needed to go on from inside, and these sites."""
+    """Run ``tokens`` once and keep what is needed to go on from inside, and these sites.
+
+    Raises:
+        ModelError: the tokens are more than the model's attention window.
+    """
+    check_window(model, tokens.ids.shape[1])
     wanted = dict.fromkeys(("resid_pre", *sites), _everything)
     with reading(model, wanted) as table:
         _, prefix = prefill(model, tokens)
@@ -109,7 +114,9 @@ def after_mlp(
     """resid_post of ``layer`` for another resid_mid; every position by itself."""
     charge(0, 0, 0, cached=True, extra=resid_mid.shape[0] * resid_mid.shape[1])
     block = model.blocks[layer]
-    return resid_mid + block.mlp(block.ln2(resid_mid))
+    written = block.mlp(block.ln2(resid_mid))
+    # A mixture of experts gives its router's choice as well.
+    return resid_mid + (written[0] if isinstance(written, tuple) else written)
 
 
 def _cut(prefix: Prefix, rows: Tensor, start: int, first: int) -> Any:
@@ -118,6 +125,8 @@ def _cut(prefix: Prefix, rows: Tensor, start: int, first: int) -> Any:
     cache.layers = [copy.copy(layer) for layer in prefix.cache.layers]
     for number, layer in enumerate(cache.layers):
         keys, values = layer.keys[..., :start, :], layer.values[..., :start, :]
+        if hasattr(layer, "cumulative_length"):  # of a window, which counts what it has seen
+            layer.cumulative_length = start
         chosen = number >= first
         layer.keys = keys[rows] if chosen else keys
         layer.values = values[rows] if chosen else values
@@ -162,6 +171,38 @@ def _blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 _SKIPS: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
+_MLPS: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
+
+
+def can_run_mlp(model: Model) -> bool:
+    """Does :func:`after_mlp` give what the model gives? Tried once per model.
+
+    It does not where attention and MLP write at once, where a norm comes after the MLP, or where
+    the MLP is no module that runs by itself.
+    """
+    if model not in _MLPS:
+        _MLPS[model] = _same_after_mlp(model)
+    return _MLPS[model]
+
+
+@torch.no_grad()
+def _same_after_mlp(model: Model) -> bool:
+    with uncounted(), reading(model, dict.fromkeys(("resid_mid", "resid_post"), _everything)) as at:
+        read(model, _some_tokens(model))
+    try:
+        with uncounted():
+            found = {i: after_mlp(model, i, resid) for i, resid in at["resid_mid"].items()}
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return all(
+        torch.allclose(own, at["resid_post"][i], rtol=1e-2, atol=1e-2 * float(own.abs().max()))
+        for i, own in found.items()
+    )
+
+
+def _some_tokens(model: Model) -> Tokens:
+    ids = torch.arange(1, 7, device=device_of(model))[None]
+    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 def _can_skip(model: Model) -> bool:
@@ -179,8 +220,7 @@ def _same_without_blocks(model: Model) -> bool:
     layers = model.cfg.n_layers
     if layers < 2:
         return False
-    ids = torch.arange(1, 7, device=device_of(model))[None]
-    tokens = Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
+    tokens = _some_tokens(model)
     last, resid = hook("resid_post", layers - 1), hook("resid_pre", layers // 2)
     seen: list[Tensor] = []
     put: list[Hook] = []

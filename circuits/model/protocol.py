@@ -12,7 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Hook", "Model", "blocks_of", "device_of", "dtype_of", "has_hooks", "shape_of"]
+__all__ = [
+    "Hook",
+    "Model",
+    "blocks_of",
+    "device_of",
+    "dtype_of",
+    "has_hooks",
+    "shape_of",
+    "writes_at_once",
+]
 
 Hook = tuple[str, Callable[..., Tensor | None]]
 """A hook name and a function ``(activation, hook) -> new activation, or None to leave it``."""
@@ -30,16 +39,6 @@ class Model(Protocol):
     @property
     def tokenizer(self) -> Any:
         """A Hugging Face tokenizer, or ``None``."""
-        ...
-
-    @property
-    def W_O(self) -> Tensor:
-        """Attention output weights, ``[layer head d_head d_model]``."""
-        ...
-
-    @property
-    def W_out(self) -> Tensor:
-        """MLP output weights, ``[layer neuron d_model]``."""
         ...
 
     def parameters(self) -> Iterator[Tensor]:
@@ -77,6 +76,12 @@ def has_hooks(model: Model) -> bool:
     """Is something read or changed at a hook point just now?"""
     wrapped: Any = model
     return any(point.fwd_hooks for point in wrapped.hook_dict.values())
+
+
+def writes_at_once(model: Any) -> bool:
+    """Do attention and MLP of a layer read one stream and write to it together?"""
+    places = getattr(model, "hook_dict", {})
+    return bool(places) and "blocks.0.hook_resid_mid" not in places
 
 
 def shape_of(model: Model) -> dict[str, int]:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.model.identities import need_neurons, need_sites
 from circuits.model.protocol import Hook, Model, device_of, dtype_of
 from circuits.names import hook
 
@@ -27,12 +28,20 @@ __all__ = ["relevance_rules"]
 
 
 def relevance_rules(model: Model) -> list[Hook]:
-    """Hooks that give one pass the rules; make new ones for every pass."""
+    """Hooks that give one pass the rules; make new ones for every pass.
+
+    Raises:
+        ModelError: the model has no neurons, or no hooks at patterns or activation functions.
+    """
+    need_neurons(model, "relevance rules")
+    inner = ("pre", "pre_linear") if model.cfg.gated_mlp else ("pre",)
+    need_sites(model, "pattern", *inner, "post")
     rules = _norm(model, "ln_final", getattr(model, "ln_final", None))
     for layer in range(model.cfg.n_layers):
         block = model.blocks[layer]  # type: ignore[attr-defined]
-        rules += _norm(model, f"blocks.{layer}.ln1", block.ln1)
-        rules += _norm(model, f"blocks.{layer}.ln2", block.ln2)
+        for name in ("ln1", "ln1_post", "ln2", "ln2_post"):
+            norm = getattr(block, name, None)
+            rules += _norm(model, f"blocks.{layer}.{name}", norm) if norm is not None else []
         rules.append((hook("pattern", layer), _constant))
         rules += _gated(layer) if model.cfg.gated_mlp else _activated(layer)
     return rules

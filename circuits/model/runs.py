@@ -10,10 +10,10 @@ from torch import Tensor
 from circuits.model.chat import Tokens
 from circuits.model.finite import check_activation
 from circuits.model.forward import read
-from circuits.model.protocol import Hook, Model
+from circuits.model.protocol import Hook, Model, writes_at_once
 from circuits.names import hook
 
-__all__ = ["Pick", "Take", "capture", "reading", "watch"]
+__all__ = ["Pick", "Take", "capture", "readers", "reading", "watch"]
 
 Pick = Callable[[Tensor], Tensor]
 """Takes what is wanted from one layer's activation ``[prompt pos ...]``."""
@@ -34,17 +34,39 @@ def reading(
     table: dict[str, dict[int, Tensor]] = {site: {} for site in picks}
     chosen = range(model.cfg.n_layers) if layers is None else layers
 
-    def reader(site: str, layer: int) -> Hook:
-        def keep(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+    def reader(site: str, layer: int) -> list[Hook]:
+        def keep(activation: Tensor) -> None:
             taken = picks[site](activation.detach())
             # A view would keep the whole activation, of all positions, in memory.
             part = taken.untyped_storage().nbytes() > taken.nbytes
             table[site][layer] = taken.clone() if part else taken
 
-        return hook_name(site, layer), keep
+        return readers(model, site, layer, keep)
 
-    with model.hooks(fwd_hooks=[reader(site, layer) for site in picks for layer in chosen]):
+    hooks = [own for site in picks for layer in chosen for own in reader(site, layer)]
+    with model.hooks(fwd_hooks=hooks):
         yield table
+
+
+def readers(model: Model, site: str, layer: int, keep: Callable[[Tensor], None]) -> list[Hook]:
+    """Hooks that hand on the activation of a site, or what stands for it where there is none.
+
+    Where attention and MLP write at once, ``resid_mid`` is the stream with what attention writes.
+    Where there are no neurons, ``post`` has width zero.
+    """
+    if site == "resid_mid" and writes_at_once(model):
+        before: list[Tensor] = []
+
+        def hold(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+            before.append(activation)
+
+        def add(activation: Tensor, hook: object) -> None:
+            keep(before.pop() + activation)
+
+        return [(hook_name("resid_pre", layer), hold), (hook_name("attn_out", layer), add)]
+    if site == "post" and not model.cfg.d_mlp:
+        return [(hook_name("mlp_out", layer), lambda activation, hook: keep(activation[..., :0]))]
+    return [(hook_name(site, layer), lambda activation, hook: keep(activation))]
 
 
 @torch.no_grad()
@@ -81,16 +103,16 @@ def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
     """
     seen: set[tuple[str, int]] = set()
 
-    def watcher(site: str, layer: int) -> Hook:
-        def hand_on(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+    def watcher(site: str, layer: int) -> list[Hook]:
+        def hand_on(activation: Tensor) -> None:
             check_activation(model, tokens, activation, site, layer)
             seen.add((site, layer))
             takers[site](layer, activation)
 
-        return hook_name(site, layer), hand_on
+        return readers(model, site, layer, hand_on)
 
     places = [(site, layer) for site in takers for layer in range(model.cfg.n_layers)]
-    with model.hooks(fwd_hooks=[watcher(*place) for place in places]):
+    with model.hooks(fwd_hooks=[own for place in places for own in watcher(*place)]):
         read(model, tokens)
     for place in places:
         if place not in seen:

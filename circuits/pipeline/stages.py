@@ -16,7 +16,7 @@ from circuits.measure.expression import accuracy_stats
 from circuits.measure.importance import sublayer_importance
 from circuits.measure.looks import look_again
 from circuits.measure.means import component_means, differences
-from circuits.measure.neurons import neuron_effects
+from circuits.measure.neurons import neuron_effects, without_neurons
 from circuits.measure.totals import total_estimates
 from circuits.model.generation import elicit
 from circuits.pipeline.control import control
@@ -73,7 +73,12 @@ def effects(run: Run) -> None:
         )
     heads.result(provenance).save(folder / "heads")
     general.result(found.provenance.child(seed=run.plan.seed)).save(run.study.folder / "generality")
-    neuron_effects(run.model, run.sweep, found, provenance).save(folder / "neurons")
+    if run.model.cfg.d_mlp:
+        neurons = neuron_effects(run.model, run.sweep, found, provenance)
+    else:
+        neurons = without_neurons(run.sweep, found, provenance)
+        run.notes["neurons"] = "none: the MLPs of this model are not sums over neurons"
+    neurons.save(folder / "neurons")
     component_means(run.sweep, provenance).save(folder / "means")
     shutil.rmtree(folder / "written_means", ignore_errors=True)
     if run.plan.reads_apart:

@@ -140,7 +140,6 @@ class Run:
         return found
 
     def _swept(self) -> Sweep:
-        check_identities(self.model)
         grid, plan = self.grid, self.plan
         with self.reporter.task("read activations", len(grid.cells)) as done:
             return sweep(
@@ -193,6 +192,9 @@ class Run:
                 trust_remote_code=plan.trust_remote_code,
             )  # fmt: skip
             done(1)
+        # Before anything is made that later stages could not use.
+        with uncounted():
+            check_identities(model)
         return model
 
 

@@ -22,6 +22,7 @@ from circuits.model.finite import check_values
 from circuits.model.generation import Progress, batches
 from circuits.model.gradients import trace
 from circuits.model.halving import halving
+from circuits.model.identities import need_neurons
 from circuits.model.protocol import Model, device_of
 from circuits.model.rows import name_of_row
 from circuits.provenance import Provenance
@@ -86,14 +87,14 @@ def label_attribution(
     Raises:
         DataError: the texts are of another split, there are fewer than two classes, a class has
             fewer than two texts, or two labels begin with the same token.
-        ModelError: a site did not run.
+        ModelError: a site did not run, or the model has no neurons.
     """
+    need_neurons(model, "attributions of neurons")
     check_texts(texts)
     first = _first_tokens(model, texts.label)
     ids = [encode_prompt(model, question) for question in questions(texts.rows, request)]
     half = {i: key[0] for key, own in halves_of(texts.truth, seed).items() for i in own}
-    truth = torch.tensor(texts.truth)
-    n_groups, cfg = len(HALVES) * len(texts.label), model.cfg
+    truth, cfg, n_groups = torch.tensor(texts.truth), model.cfg, len(HALVES) * len(texts.label)
     sums = torch.zeros(2, n_groups, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
     count = torch.zeros(n_groups, dtype=torch.long)
     for chosen in batches(ids, batch_size):

@@ -16,6 +16,7 @@ from circuits.data.texts import Texts
 from circuits.errors import DataError
 from circuits.model.generation import Progress, batches
 from circuits.model.halving import halving
+from circuits.model.identities import need_neurons
 from circuits.model.protocol import Model
 from circuits.model.rows import name_of_row
 from circuits.provenance import Provenance
@@ -163,6 +164,7 @@ def profile_texts(
             fewer than two texts, or the number of permutations is negative.
         ModelError: a hook point is missing, or an activation is not finite.
     """
+    need_neurons(model, "profiles")
     check_word("sign", sign, get_args(Sign))
     if n_shuffles < 0:
         raise DataError(f"{n_shuffles} permutations of the labels were asked for; give 0 or more")

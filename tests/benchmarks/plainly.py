@@ -16,7 +16,7 @@ from circuits.measure.sweep import Grid
 from circuits.model.chat import Tokens, encode_prompt, pad_left
 from circuits.model.edits import Add, Edit, Replace, edited
 from circuits.model.forward import run
-from circuits.model.protocol import Model, device_of
+from circuits.model.protocol import Model, blocks_of, device_of
 from circuits.model.receipts import charge
 from circuits.model.runs import reading
 
@@ -126,7 +126,7 @@ def neuron_contributions(
 ) -> Float[Tensor, "emotion layer neuron"]:
     """Stage 4.1: one run per prompt in a pass of its own, one matrix of contributions each."""
     found = torch.zeros(len(grid.emotions), model.cfg.n_layers, model.cfg.d_mlp)
-    W_out = model.W_out
+    W_out = torch.stack([block.mlp.W_out for block in blocks_of(model)])
     for e, emotion in enumerate(grid.emotions):
         beta = torch.einsum("lnw,lw->ln", W_out, directions.vectors[e, 1])
         rows = []

@@ -10,6 +10,7 @@ from circuits.errors import ModelError
 from circuits.model.chat import pad_left
 from circuits.model.forward import branch, prefill_prefix
 from circuits.model.loading import wrap_model
+from circuits.model.partial import keep, resume
 
 WINDOW = 16
 
@@ -40,3 +41,24 @@ def test_a_prompt_that_fills_the_attention_window_is_run_again(mistral):
 def test_a_prompt_longer_than_the_attention_window_is_refused(mistral):
     with pytest.raises(ModelError, match=f"a prompt of {WINDOW + 1} tokens is longer than .* 16"):
         branched(mistral, WINDOW + 1)
+
+
+def test_a_run_that_goes_on_inside_a_window_is_the_whole_run(mistral):
+    """The mask of a window counts the tokens that it has seen, not those that are kept of them."""
+    ids = list(range(3, 3 + WINDOW - 1))
+    seen = []
+    with torch.no_grad():
+        kept = keep(mistral, pad_left([ids], torch.device("cpu")), ("resid_post",))
+        start = 6
+        resid = kept.sites["resid_pre"][0][:, start:]
+        resume(mistral, kept, [0], start, 0, resid, [("blocks.1.hook_resid_post", see(seen))])
+    torch.testing.assert_close(seen[0], kept.sites["resid_post"][1][:, start:])
+
+
+def test_a_run_longer_than_the_window_is_not_gone_on_with(mistral):
+    with pytest.raises(ModelError, match=r"longer than .* 16"):
+        keep(mistral, pad_left([list(range(3, 3 + WINDOW))], torch.device("cpu")))
+
+
+def see(seen):
+    return lambda activation, hook: seen.append(activation)

@@ -120,7 +120,7 @@ def test_prompting_expresses_emotions_and_plain_prompts_do_not(study):
 
 def test_everything_after_elicitation_costs_one_pass_per_accepted_prompt_and_the_injections(study):
     receipts = {stage: entry["receipt"] for stage, entry in study.log["stages"].items()}
-    assert receipts["directions"]["passes"] == len(study.accepted) + 1  # and one to check the model
+    assert receipts["directions"]["passes"] == len(study.accepted)
     assert receipts["effects"]["passes"] == 0
     assert receipts["importance"]["passes"] == 9 * 3
     # 24 contexts at most give the gradients, plainly and asked, for every emotion.
@@ -140,7 +140,7 @@ def test_under_a_small_budget_the_same_numbers_cost_one_pass_more(study, plan, t
     )
     stages, n = again.log["stages"], len(again.accepted)
     assert stages["directions"]["values"].startswith("made again by a second pass: ")
-    assert stages["directions"]["receipt"]["passes"] == n + 1
+    assert stages["directions"]["receipt"]["passes"] == n
     assert stages["effects"]["receipt"]["passes"] == n
     for name in ("directions", "generality", "heads", "neurons", "means"):
         one, other = getattr(study, name), getattr(again, name)

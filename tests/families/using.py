@@ -1,0 +1,296 @@
+"""What is done with a model: edits, circuits, choices, traces, files and whole runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from families.measuring import close, streams
+from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, NOTHING, Bench
+from torch import Tensor
+
+from circuits.assets import shipped
+from circuits.control.modulation import Modulation, Steering, enhance, steer
+from circuits.data.judges.protocol import Verdict
+from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, plain, questions
+from circuits.data.replies import Judged, Reply, write_rows
+from circuits.data.texts import LabelledText, Texts
+from circuits.deploy.control_vectors import control_vector
+from circuits.deploy.hook_files import read_hooks, write_hooks
+from circuits.export.formats import export_circuit
+from circuits.export.node_link import read_circuit, write_circuit
+from circuits.graph.assemble import Measurements, assemble
+from circuits.graph.budget import Budget
+from circuits.graph.circuit import Circuit, Node
+from circuits.graph.scoring import Scoring, score_circuits
+from circuits.measure.means import differences
+from circuits.measure.pairs import make_pairs
+from circuits.measure.trace import token_trace, trace_scale
+from circuits.model.chat import encode_prompt, encode_text
+from circuits.model.choices import choice_logs
+from circuits.model.edits import Replace
+from circuits.model.generation import elicit
+from circuits.names import head_name, hook, neuron_name
+from circuits.pipeline import Plan
+from circuits.pipeline import run as run_plan
+from circuits.selective.attribution import label_attribution
+from circuits.selective.profile import profile_texts
+
+LAYERS = range(N_LAYERS)
+TEXTS = Texts(
+    "train",
+    EMOTIONS,
+    tuple(
+        LabelledText(text, EMOTIONS[i % 2])
+        for i, text in enumerate(("They ran late.", "A storm came.", "He shouted.", "She hid."))
+    ),
+)
+
+
+def circuits(bench: Bench) -> None:
+    """The circuit of an emotion has what its totals rank first, and no more than its budget."""
+    neurons = bench.neurons if bench.has_neurons else bench.no_neurons
+    measured = Measurements(bench.importance, bench.heads, neurons, bench.direct, bench.totals)
+    found = assemble(measured, "anger", NOTHING, budget=Budget(0.5, 0.1))
+    best = bench.totals.head_effect[0].flatten().argsort(descending=True)[:4].tolist()
+    wanted = [i for i in best if bench.totals.head_effect[0].flatten()[i] > 0]
+    assert sorted(layer * N_HEADS + head for layer, head in found.heads) == sorted(wanted)
+    assert bool(found.neurons) == bench.has_neurons
+
+
+def _whole(emotion: str, bench: Bench) -> Circuit:
+    nodes = [Node(head_name(i, h), "head", i, effect=1.0) for i in LAYERS for h in range(N_HEADS)]
+    count = bench.model.cfg.d_mlp
+    nodes += [
+        Node(neuron_name(i, n), "neuron", i, effect=1.0) for i in LAYERS for n in range(count)
+    ]
+    return Circuit(emotion, tuple(nodes), ())
+
+
+def scores(bench: Bench) -> None:
+    """The whole model is faithful and complete; what a circuit keeps is a run with that alone."""
+    named = {"anger": _whole("anger", bench), "fear": replace(bench.circuit, emotion="fear")}
+    readouts = dict.fromkeys(EMOTIONS, bench.readout)
+    ranking = replace(bench.totals, emotion=EMOTIONS)
+    found = score_circuits(
+        bench.model, named, bench.contexts, readouts, ranking, how=Scoring(draws=2)
+    )
+    assert abs(found["anger"].scores["faithfulness"].value - 1) < 1e-4
+    assert abs(found["anger"].scores["completeness"].value) < 1e-4
+    wanted = _kept_alone(bench, bench.circuit)
+    assert abs(found["fear"].scores["faithfulness"].value - wanted) < 2e-3 * max(1, abs(wanted))
+
+
+def _kept_alone(bench: Bench, circuit: Circuit) -> float:
+    """Faithfulness by plain runs: everything else at the last position as in the plain prompt."""
+    ends: dict[str, list[Tensor]] = {"whole": [], "own": [], "empty": []}
+    names = [hook(site, i) for site in ("z", "post") for i in LAYERS]
+    last = hook("resid_post", N_LAYERS - 1)
+    for pair in make_pairs(bench.model, bench.contexts, "fear"):
+        plain_values = bench.plainly(pair.corrupt.ids, names)
+        for case, inside in (("whole", None), ("own", circuit), ("empty", Circuit("fear", (), ()))):
+            hooks = [] if inside is None else _outside(bench, inside, plain_values)
+            end = bench.plainly(pair.clean.ids, [last], hooks)[last][-1]
+            ends[case].append(end @ bench.readout.vector)
+    whole, own, empty = (float(torch.stack(ends[case]).mean()) for case in ends)
+    return (own - empty) / (whole - empty)
+
+
+def _outside(bench: Bench, circuit: Circuit, values: dict[str, Tensor]) -> list[Any]:
+    hooks = []
+    for layer in LAYERS:
+        for site, members in (("z", circuit.heads), ("post", circuit.neurons)):
+            if site == "post" and not bench.has_neurons:
+                continue
+            name = hook(site, layer)
+            own = [part for i, part in members if i == layer]
+            hooks.append((name, _setting(values[name][-1], own)))
+    return hooks
+
+
+def _setting(value: Tensor, kept: list[int]) -> Any:
+    def put(x: Tensor, hook: object) -> Tensor:
+        x = x.clone()
+        own = x[:, -1, kept].clone()
+        x[:, -1] = value
+        x[:, -1, kept] = own
+        return x
+
+    return put
+
+
+def _written(bench: Bench, ids: Any, edits: Any, count: int) -> str:
+    """Likeliest tokens of whole runs, edits made at the prompt's last position by hand."""
+    at, ids, start = len(ids) - 1, list(ids), len(ids)
+
+    def adding(edit: Any) -> Any:
+        def add(x: Tensor, hook: object) -> Tensor:
+            x = x.clone()
+            x[:, at] += edit.value
+            return x
+
+        return hook(edit.site, edit.layer), add
+
+    for _ in range(count):
+        best = int(bench.plainly(ids, (), [adding(e) for e in edits])["logits"][-1].argmax())
+        if best == bench.model.tokenizer.eos_token_id:
+            break
+        ids.append(best)
+    return bench.model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+
+
+def _says(bench: Bench, edits: Any) -> None:
+    prompts = [plain(context) for context in bench.contexts]
+    found = elicit(bench.model, prompts, emotions=["anger"] * 3, edits=lambda places: edits,
+                   max_new_tokens=4)  # fmt: skip
+    for prompt, reply in list(zip(prompts, found, strict=True))[:2]:
+        assert reply.text == _written(bench, encode_prompt(bench.model, prompt), edits, 4)
+
+
+def steering(bench: Bench) -> None:
+    edits = steer(bench.directions, "anger", Steering((0, 1), 4.0))
+    assert edits
+    _says(bench, edits)
+
+
+def modulation(bench: Bench) -> None:
+    edits = enhance(bench.circuit, differences(bench.means), Modulation(6.0))
+    assert len(edits) == (3 if bench.has_neurons else 2)
+    _says(bench, edits)
+
+
+def choices(bench: Bench) -> None:
+    asked = questions(TEXTS.rows, EMOTION_REQUEST)
+    close(choice_logs(bench.model, asked, EMOTIONS), _named(bench, asked))
+
+
+def _named(bench: Bench, asked: Any, hooks: Any = ()) -> Tensor:
+    found = []
+    for question in asked:
+        ids, row = encode_prompt(bench.model, question), []
+        for label in EMOTIONS:
+            tail = encode_text(bench.model, label)
+            logs = bench.plainly([*ids, *tail], (), hooks)["logits"].log_softmax(-1)
+            row.append(logs[len(ids) - 1 : -1].gather(-1, torch.tensor(tail)[:, None]).sum())
+        found.append(torch.stack(row))
+    return torch.stack(found)
+
+
+def profile(bench: Bench) -> None:
+    """Mean activation at the last position of prompts that ask about the texts of a class."""
+    found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, NOTHING, n_shuffles=1)
+    names = [hook("post", i) for i in LAYERS]
+    asked = questions(TEXTS.rows, EMOTION_REQUEST)
+    rows = [bench.plainly(encode_prompt(bench.model, q), names) for q in asked]
+    values = torch.stack([torch.stack([row[name][-1] for name in names]) for row in rows])
+    close(found.last.float(), values.unflatten(0, (2, 2)).mean(0))
+
+
+def label_gradients(bench: Bench) -> None:
+    """The gradient of a factor on every neuron, at one, text by text."""
+    model = bench.model
+    found = label_attribution(model, TEXTS, EMOTION_REQUEST, NOTHING)
+    first = [encode_text(model, label)[0] for label in EMOTIONS]
+    total = torch.zeros(2, N_LAYERS, N_NEURONS)
+    for row, question in zip(TEXTS.rows, questions(TEXTS.rows, EMOTION_REQUEST), strict=True):
+        own = EMOTIONS.index(row.label)
+        factor = torch.ones(N_LAYERS, N_NEURONS, requires_grad=True)
+        hooks = [(hook("post", i), _times(factor[i])) for i in LAYERS]
+        with model.hooks(fwd_hooks=hooks):
+            logits = model(torch.tensor([encode_prompt(model, question)]))[0, -1]
+        margin = logits[first[own]] - logits[first[1 - own]]
+        total[own] += torch.autograd.grad(margin, factor)[0]
+    close(found.total.sum(0).float(), total, to=1e-3)
+
+
+def _times(factor: Tensor) -> Any:
+    return lambda x, hook: x * factor
+
+
+def masks(bench: Bench) -> None:
+    chosen = torch.zeros(N_NEURONS, dtype=torch.bool)
+    chosen[:24] = True
+    asked = questions(TEXTS.rows, EMOTION_REQUEST)
+    found = choice_logs(
+        bench.model, asked, EMOTIONS,
+        edits=[Replace("post", 0, torch.zeros(N_NEURONS), chosen, "all")],
+    )  # fmt: skip
+    zero = (hook("post", 0), lambda x, hook: x.masked_fill(chosen, 0.0))
+    close(found, _named(bench, asked, [zero]))
+
+
+def traces(bench: Bench) -> None:
+    """A token's projection, zero where plain prompts stand, one where asking moves it."""
+    directions = bench.directions
+    scale = trace_scale(bench.model, bench.contexts, directions)
+    said = Reply(bench.prompts[0], "Fine, then.", 3, "anger")
+    found = token_trace(bench.model, said, directions, scale)
+    ids = [*bench.rows()[0], *encode_text(bench.model, said.text)]
+    stream = streams(bench, ids)[1]
+    zero = torch.stack(
+        [streams(bench, encode_prompt(bench.model, plain(c)))[1][:, -1] for c in bench.contexts]
+    ).mean(0)
+    at = len(bench.rows()[0]) - 1
+    along = ((stream[:, at] - zero)[None] * directions.vectors[:, 1]).sum(-1)
+    wanted = along / scale.moved
+    shown = ~found.value[:, :, at].isnan()
+    torch.testing.assert_close(found.value[:, :, at][shown], wanted[shown], rtol=1e-3, atol=1e-3)
+
+
+def files(bench: Bench) -> None:
+    """A circuit and its edits, written and read again; what they write as a control vector."""
+    path = bench.folder / "anger.json"
+    write_circuit(bench.circuit, path)
+    assert read_circuit(path) == bench.circuit
+    assert len(export_circuit(bench.circuit, bench.folder / "export")) >= 6
+    edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
+    write_hooks(bench.model, edits, "anger", NOTHING, bench.folder / "anger.safetensors")
+    emotion, again = read_hooks(bench.folder / "anger.safetensors", bench.model)
+    assert emotion == "anger"
+    for one, other in zip(edits, again, strict=True):
+        assert (one.site, one.layer) == (other.site, other.layer)
+        assert torch.equal(one.value, other.value)
+
+
+def control_vectors(bench: Bench) -> None:
+    """What a circuit's parts write, through the model itself: with them less without them."""
+    edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
+    vector, _ = control_vector(bench.model, edits, "anger", NOTHING)
+    ids = bench.rows()[0]
+    site = hook("resid_post", 1)
+    attn = hook("attn_out", 1)
+    head = next(edit for edit in edits if (edit.site, edit.layer) == ("z", 1))
+
+    def add(x: Tensor, hook: object) -> Tensor:
+        return x + head.value
+
+    name = hook("z", 1)
+    moved = bench.plainly(ids, [attn, site], [(name, add)])[attn]
+    wrote = moved[-1] - bench.plainly(ids, [attn])[attn][-1]
+    assert vector.vectors.shape == (N_LAYERS - 1, D_MODEL)
+    rest = [edit for edit in edits if edit is not head]
+    without, _ = control_vector(bench.model, rest, "anger", NOTHING)
+    close(vector.vectors[0] - without.vectors[0], wrote, to=1e-3)
+
+
+def run(bench: Bench) -> None:
+    """A whole brief run from a folder in Hugging Face's layout, judged replies given."""
+    home = bench.folder / "model"
+    bench.hf.save_pretrained(home)
+    bench.model.tokenizer.save_pretrained(home)
+    accepted = bench.folder / "accepted.jsonl"
+    rows = [
+        Judged(Reply(p, "Fine, then.", 3, p.emotion or ""), Verdict(True, p.emotion, "given"))
+        for p in asked_prompts(bench.more, EMOTIONS)
+    ]
+    write_rows(accepted, rows)
+    plan = Plan(
+        model=str(home), data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
+        out=bench.folder / "run", accepted=accepted, emotions=EMOTIONS, scenarios=8,
+        dev_scenarios=1, test_scenarios=1, score_contexts=2, draws=2, max_new_tokens=2,
+        methods=("circuit",), tuning="brief", dial_contexts=0, ablation_draws=1, doses=(0.5,),
+    )  # fmt: skip
+    study = run_plan(plan)
+    assert set(study.circuits) == {*EMOTIONS}
+    assert (study.folder / "report.html").is_file()
+    assert bool(study.neurons.mean.numel()) == bench.has_neurons
+    close(study.direct.sublayer_effect.sum((1, 2)), study.direct.total)
