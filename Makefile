@@ -36,8 +36,8 @@ plants: $(VENV)/.ready
 
 # The tests that stand in the table of trials, and the table.
 trials: $(VENV)/.ready $(TL3)/.ready
-	$(PYTEST) -m trial --trials docs/trials.json
-	$(ON_TL3) tests/tl3 -m trial --trials docs/trials.json
+	$(PYTEST) -m trial --trials=docs/trials.json
+	$(ON_TL3) tests/tl3 -m trial --trials=docs/trials.json
 	$(BIN)/python tests/trials_table.py
 
 # Memory at the size of Llama-3.2-3B, with random weights; needs 7 GB of disk and 10 GB of memory.

@@ -1,6 +1,6 @@
 """A pytest plugin: tests marked ``trial`` are rows of a table of what was tried, and how it ended.
 
-``pytest -m trial --trials docs/trials.json`` runs them and writes down, per row, what was tried,
+``pytest -m trial --trials=docs/trials.json`` runs them and writes down, per row, what was tried,
 how often, and the outcome; rows of tests that were not run stay, and a test that was skipped here
 (for want of another library, say) does not replace what it said where it ran.
 ``python tests/trials_table.py`` makes the page of it.
