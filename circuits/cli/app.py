@@ -15,9 +15,17 @@ from circuits.assets import shipped
 from circuits.cli.anywhere import ANYWHERE, Debug, Trust, allowed
 from circuits.cli.console import ERRORS, Bars
 from circuits.cli.control import control
+from circuits.cli.interchange import (
+    CHECK_EXAMPLE,
+    EXPORT_EXAMPLE,
+    IMPORT_EXAMPLE,
+    check,
+    export,
+    import_command,
+)
 from circuits.cli.interrupting import command_again, finishing_batches
 from circuits.cli.neurons import neurons
-from circuits.cli.options import Engine, Out, RayAddress, Workers, words
+from circuits.cli.options import Engine, RayAddress, Workers
 from circuits.cli.patch import patch
 from circuits.cli.paths import paths_command
 from circuits.cli.running import PLAN_EXAMPLE, RUN_EXAMPLE, Told, plan_command, run_command
@@ -92,50 +100,11 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     show_run(run)
 
 
-@app.command(
-    epilog="Example: [bold]emotion-circuits export runs/demo --format graphml,dot --out graphs[/]"
-)
-def export(
-    run: Annotated[Path, typer.Argument(help="A run folder, or one circuit's JSON file.")],
-    out: Out,
-    format: Annotated[
-        str,
-        typer.Option(
-            help="json, graphml, gexf, dot, mermaid, csv; comma-separated. With a run folder also "
-            "gguf (control vectors for llama.cpp) and hf (hooks on a Hugging Face model). Or "
-            "published: the whole run in the layout of the authors' output folder."
-        ),
-    ] = "json,graphml,gexf,dot,mermaid,csv",
-    emotion: Annotated[str, typer.Option(help="Only these emotions; all by default.")] = "",
-) -> None:
-    """Write circuits in formats that other programs read or apply."""
-    from circuits.cli.exporting import export_circuits
-    from circuits.cli.published import export_run, wants_published
+app.command(epilog=EXPORT_EXAMPLE)(export)
 
-    if wants_published(words(format), words(emotion)):
-        export_run(run, out)
-    else:
-        export_circuits(run, out, words(format), words(emotion))
+app.command(name="import", epilog=IMPORT_EXAMPLE)(import_command)
 
-
-@app.command(
-    name="import",
-    epilog="Example: [bold]emotion-circuits import EmotionCircuits-LLM/outputs/llama32_3b "
-    "--out runs/published[/]",
-)
-def import_command(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="The authors' outputs: a model's folder, one above it, or a .zip or .tar.gz."
-        ),
-    ],
-    out: Out,
-) -> None:
-    """Make a run folder from results in the authors' layout; any part of them is enough."""
-    from circuits.cli.published import import_run
-
-    import_run(folder, out)
+app.command(epilog=CHECK_EXAMPLE)(check)
 
 
 @app.command(

@@ -1,19 +1,19 @@
 """The formats of single circuits: pictures and tables of a graph, and files to be applied."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from circuits.cli.console import ERRORS, OUT
 from circuits.cli.reading import circuits_of
 from circuits.deploy import APPLIED
 from circuits.errors import RunError
-from circuits.export.formats import FORMATS, export_circuit
+from circuits.export.eap_ig_reading import read_eap_ig
+from circuits.export.formats import FORMATS, file_stem, format_of, prepared, write_prepared
+from circuits.export.node_link import write_circuit
+from circuits.losses import Loss, add_losses
 
-if TYPE_CHECKING:
-    from circuits.deploy.control_vectors import Loss
-
-__all__ = ["export_circuits"]
+__all__ = ["export_circuits", "import_eap_ig"]
 
 
 def export_circuits(
@@ -37,27 +37,55 @@ def export_circuits(
             f"{place} says which parts there are, not what they write; give the run folder for "
             f"{', '.join(applied)}"
         )
-    circuits, written = circuits_of(place, emotions), []
+    drawn = [name for name in formats if name in FORMATS]
+    # All texts before the first file: a circuit that a format refuses leaves nothing behind.
+    circuits = [prepared(circuit, drawn) for circuit in circuits_of(place, emotions)]
+    written: dict[Path, tuple[str, tuple[Loss, ...]]] = {}
     if applied:
         from circuits.pipeline.deploying import deploy
         from circuits.pipeline.study import Study
 
-        files = deploy(Study(place), out, applied, emotions)
-        _show_losses(files.values())
-        written += files
-    drawn = [name for name in formats if name in FORMATS]
-    written += [path for circuit in circuits for path in export_circuit(circuit, out, drawn)]
+        for path, lost in deploy(Study(place), out, applied, emotions).items():
+            written[path] = ("GGUF" if path.suffix == ".gguf" else "hf", lost)
+    if drawn:
+        for path, lost in write_prepared(out, circuits).items():
+            written[path] = (format_of(path), lost)
+    _show_losses(written.values())
     for path in written:
         OUT.print(str(path), soft_wrap=True)
 
 
-def _show_losses(losses: "Iterable[Sequence[Loss]]") -> None:
-    sizes: dict[str, list[float]] = {}
-    for loss in (loss for own in losses for loss in own):
-        sizes.setdefault(loss.meaning, []).append(loss.size)
-    for meaning, found in sizes.items():
+def import_eap_ig(source: Path, out: Path, emotion: str, model: str) -> None:
+    """Write the circuit in a graph JSON of EAP-IG as ours, and say what it does not keep.
+
+    Raises:
+        DataError: the file is not of the form.
+    """
+    circuit, lost = read_eap_ig(source, emotion, model)
+    stem = file_stem(emotion)
+    path = out / f"{stem}.json"
+    write_circuit(circuit, path)
+    add_losses(out, stem, {path.name: lost})
+    _show_losses([("emotion-circuits", tuple(lost))])
+    OUT.print(str(path), soft_wrap=True)
+
+
+def _show_losses(written: Collection[tuple[str, Sequence[Loss]]]) -> None:
+    """One line per format: what its files do not keep, and how much of it."""
+    found: dict[str, dict[str, list[Loss]]] = {}
+    files = Counter(name for name, losses in written if losses)
+    for name, losses in written:
+        for loss in losses:
+            found.setdefault(name, {}).setdefault(loss.meaning, []).append(loss)
+    for name, by_meaning in found.items():
+        parts = "; ".join(f"{meaning}: {_range(own)}" for meaning, own in by_meaning.items())
         ERRORS.print(
-            f"note: not kept in {len(found)} GGUF files: {meaning}: "
-            f"{min(found):.0%} to {max(found):.0%}",
+            f"note: not kept in {files[name]} {name} files: {parts}",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
+
+
+def _range(losses: Sequence[Loss]) -> str:
+    form = "{:.0%}" if losses[0].unit == "share" else "{:,.0f}"
+    low, high = (form.format(pick(loss.size for loss in losses)) for pick in (min, max))
+    return low if low == high else f"{low} to {high}"

@@ -13,6 +13,18 @@ __all__ = ["say", "weights"]
 _DEMO = Path("runs/demo")
 
 
+_Circuit = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A circuit's JSON file or a file of hooks (.safetensors), instead of a run; "
+        "several for a mixture."
+    ),
+]
+_AnyRevision = Annotated[
+    bool, typer.Option("--any-revision", help="Take files of other weights of the same sizes.")
+]
+
+
 def say(
     text: Annotated[str, typer.Argument(help="What the model is told.")],
     emotion: Annotated[str, typer.Option(help="Which emotion's circuit is written.")],
@@ -22,13 +34,7 @@ def say(
     run: Annotated[
         Path | None, typer.Option(help="A run folder; runs/demo, which demo makes, by default.")
     ] = None,
-    circuit: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A circuit's JSON file or a file of hooks (.safetensors), instead of a run; "
-            "several for a mixture."
-        ),
-    ] = None,
+    circuit: _Circuit = None,
     mix: Annotated[
         list[str] | None,
         typer.Option(metavar="EMOTION[=STRENGTH]", help="Another emotion's circuit as well."),
@@ -36,6 +42,7 @@ def say(
     model: Annotated[
         str | None, typer.Option(help="Model of the files; by default the one that they name.")
     ] = None,
+    any_revision: _AnyRevision = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 100,
 ) -> None:
     """Answer one text, the emotion written into the model and not into the prompt.
@@ -49,15 +56,25 @@ def say(
 
     if run is not None and circuit:
         raise RunError("--run and --circuit: give a run's circuits or files, not both")
-    if model is not None and not circuit:
-        raise RunError("--model: a run has its own model; give --model with --circuit only")
+    _check_alone(model, any_revision, circuit)
     wanted = weights(emotion, strength, mix or [])
     if max_new_tokens < 1:
         raise RunError(f"--max-new-tokens: {max_new_tokens} is too few; give 1 or more")
     from_run = Study(run or _DEMO) if not circuit else None
-    voice = voice_of_run(from_run) if from_run else voice_of_files(circuit or [], model, Bars())
+    voice = (
+        voice_of_run(from_run)
+        if from_run
+        else voice_of_files(circuit or [], model, Bars(), any_revision=any_revision)
+    )
     reply = answer(voice, text, wanted, max_new_tokens=max_new_tokens)
     OUT.print(reply, markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_alone(model: str | None, any_revision: bool, circuit: list[Path] | None) -> None:
+    """Options that are for files only; a run has its own model."""
+    given = {"--model": model is not None, "--any-revision": any_revision}
+    for option in (name for name, said in given.items() if said and not circuit):
+        raise RunError(f"{option}: a run has its own model; give {option} with --circuit only")
 
 
 def weights(emotion: str, strength: float, mix: list[str]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from circuits.errors import CircuitError
 from circuits.graph.circuit import Circuit, Node
 from circuits.graph.core import Order
+from circuits.graph.same_model import check_same_model
 from circuits.measure.directions import Directions
 from circuits.measure.means import ComponentMeans, Differences
 from circuits.model.edits import Add, When
@@ -120,9 +121,14 @@ def enhance(circuit: Circuit, differences: Differences, how: Modulation) -> list
     """Edits that write the circuit's own differences.
 
     Raises:
-        CircuitError: the circuit names a head or neuron that the differences do not have.
+        CircuitError: the circuit is of a model of another size, or names a head or neuron that
+            the differences do not have.
         AxisError: its emotion was not measured.
     """
+    check_same_model(
+        f"the circuit of {circuit.emotion}", circuit.provenance.model,
+        differences.provenance.model, any_revision=True,
+    )  # fmt: skip
     e = differences.index("emotion", circuit.emotion)
     z, post = torch.zeros_like(differences.z[e]), torch.zeros_like(differences.post[e])
     _check(circuit, tuple(z.shape[:2]), tuple(post.shape))

@@ -7,10 +7,9 @@ alike). Its layers begin at 0 as ours do, so ``direction.i`` stands where ``resi
 layer 1: from there on the stream holds it too, but layer 1 itself has read the stream without it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from einops import einsum
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitError, ModelError
+from circuits.losses import Loss
 from circuits.model.edits import Add, Edit
 from circuits.model.identities import needs
 from circuits.model.protocol import Model, blocks_of
@@ -28,7 +28,6 @@ __all__ = [
     "FIRST_LAYER",
     "MEANINGS",
     "ControlVector",
-    "Loss",
     "Lost",
     "check_fits",
     "control_vector",
@@ -73,25 +72,6 @@ class ControlVector(Record):
             for layer, vector in zip(self.layer, self.vectors, strict=True)
             if vector.any()
         ]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """One thing about an edit that its control vector does not keep."""
-
-    what: Lost
-    size: float
-    """What the number is, :attr:`meaning` says. NaN if it is not known."""
-
-    @property
-    def meaning(self) -> str:
-        """What is lost, and what the size of the loss is."""
-        return MEANINGS[self.what]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; a size that is not known is ``null``."""
-        size = self.size if math.isfinite(self.size) else None
-        return {"what": self.what, "size": size, "meaning": self.meaning}
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,14 +190,18 @@ def _losses(
     if any(own.edit.positions != "all" or own.edit.when != "every" for own in written):
         stream = torch.full((len(vectors),), float("nan")) if rms is None else rms.float().cpu()
         length = vectors.square().mean(-1).sqrt() / stream
-        found.append(Loss("positions", float(length.max())))
+        found.append(_loss("positions", float(length.max())))
     early = sum(own.length for own in written if own.edit.layer < FIRST_LAYER) / total
     if early:
-        found.append(Loss("layer 0", early))
+        found.append(_loss("layer 0", early))
     inside = sum(own.length for own in written if own.edit.site in ("z", "attn_out")) / total
     if inside:
-        found.append(Loss("inside a layer", inside))
+        found.append(_loss("inside a layer", inside))
     count = sum(len(own.parts) for own in written)
     if count > len(vectors.any(-1).nonzero()):
-        found.append(Loss("parts", 1 - float(vectors.double().norm(dim=-1).sum()) / total))
+        found.append(_loss("parts", 1 - float(vectors.double().norm(dim=-1).sum()) / total))
     return found
+
+
+def _loss(what: Lost, size: float) -> Loss:
+    return Loss(what, size, MEANINGS[what], "share")

@@ -15,10 +15,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from circuits.export.kept import fields_lost, whole_lost
 from circuits.export.node_link import plain_values
 from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.losses import Loss
 
-__all__ = ["dot", "mermaid"]
+__all__ = ["diagram_losses", "dot", "mermaid"]
 
 _TOWARDS, _AWAY, _NEITHER = "#D55E00", "#0072B2", "#888888"
 _DOT_SHAPES = {
@@ -111,6 +113,18 @@ def mermaid(circuit: Circuit) -> str:
     for number, line in enumerate(_edge_lines(circuit)):
         text.append(f"  linkStyle {number} {_mermaid_line(line)}")
     return "\n".join(text) + "\n"
+
+
+def diagram_losses(circuit: Circuit) -> list[Loss]:
+    """What the diagrams do not say; scores are rounded to three digits there."""
+    return [
+        *fields_lost(
+            circuit,
+            nodes=("stderr", "control", "direct", "total"),
+            edges=("weight", "stderr", "control", "exact", "exact_stderr"),
+        ),
+        *whole_lost(circuit),
+    ]
 
 
 def _rows(circuit: Circuit) -> dict[str, list[Node]]:

@@ -19,7 +19,7 @@ from circuits.errors import DataError
 from circuits.files import read_json
 from circuits.graph.circuit import FORMAT
 
-__all__ = ["check_form", "check_values"]
+__all__ = ["check_form", "check_form_of", "check_values"]
 
 Steps = Sequence[str | int]
 
@@ -31,8 +31,17 @@ def check_form(values: Any) -> None:
         DataError: the first thing that is wrong, with its JSON path (``nodes[3].layer``).
     """
     _check_version(values)
+    check_form_of(values, "circuit.schema.json")
+
+
+def check_form_of(values: Any, schema: str) -> None:
+    """Check the single values, and the schema that ships with the package under this name.
+
+    Raises:
+        DataError: the first thing that is wrong, with its JSON path.
+    """
     check_values(values)
-    error = best_match(_validator().iter_errors(values))
+    error = best_match(_validator(schema).iter_errors(values))
     if error is not None:
         raise DataError(_explain(error, values))
 
@@ -50,8 +59,8 @@ def check_values(values: Any) -> None:
 
 
 @cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(read_json(shipped("circuit.schema.json")))
+def _validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(read_json(shipped(schema)))
 
 
 def _check_version(values: Any) -> None:
@@ -127,6 +136,8 @@ def _explain(error: ValidationError, values: Any) -> str:
             text = f"is {found}; write {_article(rule)}"
         case "minimum":
             text = f"is {found}; write a number of at least {rule}"
+        case "maximum":
+            text = f"is {found}; write a number of at most {rule}"
         case "pattern":
             text = f"is {found}, which does not have the right form"
         case "not":

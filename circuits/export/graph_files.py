@@ -1,8 +1,10 @@
 """A circuit as GraphML and GEXF, for Gephi, Cytoscape, yEd and igraph.
 
 Both hold scalars only: nodes and edges carry what they carry in the JSON form, the graph carries
-emotion, sizes of the model, scores and the fingerprint of the provenance, one attribute each.
-GEXF has no attributes of a graph; there they are a JSON object in the description of the file.
+emotion, sizes of the model and scores, one attribute each, and the provenance as JSON text; so
+nothing is lost, and ``Circuit.from_networkx(networkx.read_graphml(path))`` is the circuit. GEXF has
+no attributes of a graph; there they are a JSON object in the description of the file. Edges between
+the same nodes, such as paths into q, k and v of a head, are told apart by their ids.
 """
 
 import json
@@ -15,6 +17,7 @@ import networkx as nx
 
 from circuits.export.node_link import plain_values
 from circuits.graph.circuit import Circuit
+from circuits.graph.networks import graph_attributes
 
 __all__ = ["gexf", "graphml"]
 
@@ -71,10 +74,8 @@ def _graph(values: dict[str, Any], attributes: dict[str, Any]) -> "nx.DiGraph[st
 
 def _scalars(circuit: Circuit, values: dict[str, Any]) -> dict[str, Any]:
     named = {
-        "format": values["format"],
-        "emotion": values["graph"]["emotion"],
+        **graph_attributes(circuit),
         **{f"model_{name}": value for name, value in values["graph"]["model"].items()},
-        **{f"score_{name}": value for name, value in values["scores"].items()},
         "provenance_fingerprint": circuit.provenance.fingerprint(),
     }
     # An empty text would be read back as no attribute at all.

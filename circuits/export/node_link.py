@@ -6,6 +6,7 @@ and no number is NaN or infinite. This is the one form from which a circuit is r
 other formats are views of it.
 """
 
+import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import fields
@@ -22,6 +23,7 @@ from circuits.provenance import Provenance
 __all__ = [
     "circuit_from_json",
     "circuit_to_json",
+    "finite_json",
     "plain_values",
     "read_circuit",
     "write_circuit",
@@ -97,6 +99,20 @@ def plain_values(circuit: Circuit) -> dict[str, Any]:
     except DataError as error:
         raise CircuitError(f"cannot write the circuit of {circuit.emotion!r}: {error}") from error
     return values
+
+
+def finite_json(values: Any, circuit: Circuit) -> str:
+    """A view of a circuit as JSON text on one line.
+
+    Raises:
+        CircuitError: a number that was made from the circuit's, such as a sum, is not finite.
+    """
+    try:
+        return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise CircuitError(
+            f"cannot write the circuit of {circuit.emotion!r}: a sum of its numbers is too large"
+        ) from error
 
 
 def circuit_from_json(values: Any) -> Circuit:

@@ -6,11 +6,13 @@ from dataclasses import fields
 from io import StringIO
 from typing import Any
 
+from circuits.export.kept import whole_lost
 from circuits.export.node_link import plain_values
 from circuits.formulas import guarded
 from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.losses import Loss
 
-__all__ = ["edges_csv", "nodes_csv"]
+__all__ = ["edges_csv", "nodes_csv", "table_losses"]
 
 
 def nodes_csv(circuit: Circuit) -> str:
@@ -35,6 +37,11 @@ def edges_csv(circuit: Circuit) -> str:
         CircuitError: a value cannot be written, such as NaN; names the node.
     """
     return _csv(circuit, "edges", [field.name for field in fields(Edge)])
+
+
+def table_losses(circuit: Circuit) -> list[Loss]:
+    """What the two tables together do not keep."""
+    return whole_lost(circuit)
 
 
 def _csv(circuit: Circuit, part: str, columns: list[str]) -> str:

@@ -7,14 +7,15 @@ TransformerLens.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
-
-import networkx as nx
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 from circuits.errors import AxisError, CircuitError
 from circuits.names import component
 from circuits.provenance import Provenance
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = [
     "EDGE_KINDS",
@@ -79,7 +80,8 @@ class Node:
     direct: float | None = None
     """Direct effect on the readout, before the final norm."""
     total: float | None = None
-    """Estimated total effect on the readout, compared with the plain prompt (heads, neurons)."""
+    """Estimated total effect on the readout, compared with the plain prompt (heads, neurons); in
+    a circuit of another program, the score that it gives the node."""
 
     @property
     def score(self) -> float | None:
@@ -260,20 +262,21 @@ class Circuit:
         return replace(self, scores={**self.scores, **scores})
 
     def to_networkx(self) -> "nx.DiGraph[str]":
-        """A networkx graph with every score that was measured as an attribute.
+        """A networkx graph; see :func:`~circuits.graph.networks.network_of`."""
+        from circuits.graph.networks import network_of
 
-        With paths it is a ``MultiDiGraph``, whose keys are the inputs of the paths and the kinds
-        of the other edges; without, two nodes have at most one edge and there are no keys.
+        return network_of(self)
+
+    @classmethod
+    def from_networkx(cls, graph: "nx.DiGraph[str]") -> "Circuit":
+        """The circuit of such a graph; see :func:`~circuits.graph.networks.circuit_of`.
+
+        Raises:
+            CircuitError: the graph is no circuit's.
         """
-        graph: nx.DiGraph[str] = nx.MultiDiGraph() if self.paths else nx.DiGraph()
-        graph.graph.update({"format": FORMAT, "emotion": self.emotion})
-        graph.graph.update({f"score_{name}": value for name, value in self.scores.items()})
-        for node in self.nodes:
-            graph.add_node(node.id, **_known(node, "id"))
-        for edge in self.edges:
-            key = {"key": edge.key} if self.paths else {}
-            graph.add_edge(edge.source, edge.target, **key, **_known(edge, "source", "target"))
-        return graph
+        from circuits.graph.networks import circuit_of
+
+        return circuit_of(graph)
 
 
 def _check_path(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
@@ -292,8 +295,3 @@ def _check_path(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> Non
         raise CircuitError(f"edge {edge} is a path from a whole attention; name its heads")
     if places[edge.source][:2] >= places[edge.target][:2]:
         raise CircuitError(f"edge {edge} is a path inside one sublayer, where there is none")
-
-
-def _known(value: Node | Edge, *without: str) -> dict[str, Any]:
-    named = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in without}
-    return {name: known for name, known in named.items() if known is not None}

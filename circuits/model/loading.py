@@ -176,6 +176,8 @@ def describe_model(model: Model) -> dict[str, Any]:
         "n_key_value_heads": int(
             getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
         ),
+        # Said where it is so: the description of other models is as it was.
+        **({"parallel_attn_mlp": True} if getattr(model.cfg, "parallel_attn_mlp", 0) else {}),
     }
 
 

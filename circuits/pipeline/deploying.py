@@ -3,24 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from circuits.control.modulation import Steering, enhance, steer
-from circuits.deploy.control_vectors import ControlVector, Loss, control_vector
+from circuits.deploy.control_vectors import ControlVector, control_vector
 from circuits.deploy.gguf_files import write_gguf
 from circuits.deploy.hook_files import write_hooks
 from circuits.export.formats import file_stem
-from circuits.files import write_json
+from circuits.losses import Loss, add_losses
 from circuits.model.edits import Add
 from circuits.pipeline.control import circuit_tools, written_how
 from circuits.pipeline.study import Study
 from circuits.pipeline.work import Run, Silent, plan_of
 from circuits.provenance import Provenance
 
-__all__ = ["LOSSES", "deploy"]
-
-LOSSES: Final = "losses.json"
-"""Beside GGUF files: what each of them does not keep."""
+__all__ = ["deploy"]
 
 
 def deploy(
@@ -38,7 +34,8 @@ def deploy(
         emotions: All by default.
 
     Returns:
-        The files, and what each does not keep (nothing, in files of hooks).
+        The files, and what each does not keep (nothing, in files of hooks); this also stands
+        beside them in a file per emotion.
 
     Raises:
         RunError: a stage has not run, or the package ``gguf`` is not installed.
@@ -60,6 +57,10 @@ def deploy(
             path = folder / f"{file_stem(emotion)}.{kind}.safetensors"
             write_hooks(run.model, edits, emotion, provenance, path)
             written[path] = ()
+    for emotion in chosen:
+        stem = file_stem(emotion)
+        own = {p.name: lost for p, lost in written.items() if p.name.startswith(f"{stem}.")}
+        add_losses(folder, stem, own)
     return written
 
 
@@ -105,9 +106,4 @@ def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tupl
         made[path] = control_vector(run.model, edits, emotion, provenance, rms=rms)
     for path, (vector, _) in made.items():
         write_gguf(vector, path)
-    losses = {path: lost for path, (_, lost) in made.items()}
-    write_json(
-        folder / LOSSES,
-        {path.name: [loss.to_json() for loss in lost] for path, lost in losses.items()},
-    )
-    return losses
+    return {path: lost for path, (_, lost) in made.items()}

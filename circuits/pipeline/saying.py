@@ -23,6 +23,7 @@ from circuits.export.node_link import read_circuit
 from circuits.files import digest
 from circuits.graph.circuit import Circuit
 from circuits.graph.core import core
+from circuits.graph.same_model import check_same_model
 from circuits.measure.means import Differences
 from circuits.measure.own import own_differences
 from circuits.model.edits import Add, edited
@@ -97,7 +98,12 @@ def voice_of_run(study: Study) -> Voice:
 
 
 def voice_of_files(
-    paths: Sequence[Path], model: str | None, reporter: Reporter, *, cache: Path | None = None
+    paths: Sequence[Path],
+    model: str | None,
+    reporter: Reporter,
+    *,
+    any_revision: bool = False,
+    cache: Path | None = None,
 ) -> Voice:
     """A model with circuits or directions from files, one emotion each.
 
@@ -106,11 +112,12 @@ def voice_of_files(
             themselves what is written.
         model: Name or folder of the model; by default what the first file names.
         reporter: Told of the passes that measure the differences of circuits.
+        any_revision: Take a file of other weights of the same sizes.
         cache: Where they are kept; by default :func:`cache_folder`.
 
     Raises:
-        RunError: no file names its model and none is given, a file is of another model, or
-            two files have the same emotion.
+        RunError: no file names its model and none is given, or two files have the same emotion.
+        CircuitError: a file is of another model.
     """
     hooks = [path for path in paths if path.suffix == ".safetensors"]
     circuits = {path: read_circuit(path) for path in paths if path not in hooks}
@@ -121,8 +128,12 @@ def voice_of_files(
         raise RunError(f"{paths[0]} does not say which model it is of; give --model")
     loaded = load_model(str(named), trust_remote_code=trusted())
     found: list[tuple[Path, str, Sequence[Add]]] = []
+    described = describe_model(loaded)
     for path in paths:
-        _check(path, origins[path], loaded)
+        check_same_model(
+            str(path), origins[path].model, described, any_revision=any_revision,
+            otherwise="give that model with --model, or take this one with --any-revision",
+        )  # fmt: skip
     if circuits:
         written = _strongest(circuits.values(), loaded)
         differences = _kept(loaded, tuple(written), reporter, cache or cache_folder())
@@ -166,16 +177,6 @@ def _two_lines(text: str) -> tuple[str, str]:
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/emotion-circuits``, or ``~/.cache/emotion-circuits``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emotion-circuits"
-
-
-def _check(path: Path, origin: Provenance, model: Model) -> None:
-    known, found = origin.model, describe_model(model)
-    for what in ("revision", "n_layers", "n_heads", "d_mlp"):
-        if known.get(what, found[what]) not in (found[what], "unknown"):
-            raise RunError(
-                f"{path} was made from {known.get('name')} ({what} {known[what]}); "
-                f"{found['name']} has {what} {found[what]}. Give that model with --model"
-            )
 
 
 def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: Path) -> Differences:

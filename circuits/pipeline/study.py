@@ -10,6 +10,7 @@ from circuits.export.formats import file_stem
 from circuits.export.node_link import read_circuit
 from circuits.files import read_json, write_json
 from circuits.graph.circuit import Circuit
+from circuits.graph.same_model import check_same_model
 from circuits.graph.scores import CircuitScores
 from circuits.measure.direct import DirectEffects
 from circuits.measure.directions import Directions
@@ -147,9 +148,20 @@ class Study:
 
     @cached_property
     def circuits(self) -> dict[str, Circuit]:
-        """The circuit of every emotion."""
+        """The circuit of every emotion.
+
+        Raises:
+            CircuitError: a file is of another model than the run.
+        """
         self._need("circuits")
-        return {e: read_circuit(self.circuit_path(e)) for e in self.emotions}
+        found = {e: read_circuit(self.circuit_path(e)) for e in self.emotions}
+        for emotion, circuit in found.items():
+            check_same_model(
+                str(self.circuit_path(emotion)), circuit.provenance.model,
+                self.directions.provenance.model,
+                otherwise="put the run's own circuit there, which --stages circuits makes again",
+            )  # fmt: skip
+        return found
 
     @cached_property
     def scores(self) -> dict[str, CircuitScores]:

@@ -37,6 +37,8 @@ def expected_scalars(circuit):
         "emotion": circuit.emotion,
         **{f"model_{name}": value for name, value in model.items()},
         **{f"score_{name}": value for name, value in circuit.scores.items()},
+        "provenance": circuit.to_networkx().graph["provenance"],
+        "edge_order": circuit.to_networkx().graph["edge_order"],
         "provenance_fingerprint": circuit.provenance.fingerprint(),
     }
 
@@ -114,6 +116,7 @@ def test_what_xml_cannot_hold_is_replaced(write, circuit):
     assert "bell\N{REPLACEMENT CHARACTER}" in text
     assert "model_note" not in text
     assert "model_nested" not in text
+    assert "bell\\u0007" in text.replace("\\\\", "\\"), "the provenance keeps it"
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -126,3 +129,12 @@ def test_the_same_circuit_gives_the_same_text_on_any_day(write, circuit):
 def test_a_number_that_is_not_finite_is_refused(write, circuit):
     with pytest.raises(CircuitError, match=r"scores.share is nan"):
         write(circuit.with_scores(share=float("nan")))
+
+
+@FEW
+@given(st.from_type(Circuit))
+def test_graphml_loses_nothing(circuit):
+    graph = nx.read_graphml(
+        BytesIO(graphml(circuit).encode()), force_multigraph=bool(circuit.paths)
+    )
+    assert Circuit.from_networkx(graph) == circuit

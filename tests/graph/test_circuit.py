@@ -1,3 +1,5 @@
+import json
+
 import networkx as nx
 import pytest
 
@@ -129,7 +131,13 @@ def test_networkx_gets_a_directed_acyclic_graph_with_what_was_measured():
     assert graph.nodes["embed"] == {"kind": "embed"}
     assert graph.edges["embed", "L0.attn"] == {"kind": "residual"}
     assert graph.edges["L0H1", "readout"] == {"kind": "direct", "weight": 0.25}
-    assert graph.graph == {"format": "emotion-circuit/1", "emotion": "anger", "score_share": 0.5}
+    assert graph.graph == {
+        "format": "emotion-circuit/1",
+        "emotion": "anger",
+        "score_share": 0.5,
+        "provenance": json.dumps(circuit.provenance.to_json()),
+        "edge_order": "[0,1,4,2,3]",
+    }
 
 
 def test_scores_are_added_to_a_new_circuit():

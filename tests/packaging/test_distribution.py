@@ -42,7 +42,8 @@ def test_the_wheel_is_complete(wheel, trial):
     }  # fmt: skip
     folders = ("sev", "sev-mini", "sev-nano", "texts", "judge")
     wanted = {f"{own}/{name}" for own in folders for name in texts(f"assets/{own}")}
-    assert set(shipped) == wanted | {"circuit.schema.json"}
+    schemas = {f"{name}.schema.json" for name in ("circuit", "eap-ig", "neuronpedia")}
+    assert set(shipped) == wanted | schemas
     different = [name for name in shipped if shipped[name] != (ROOT / "assets" / name).read_bytes()]
     assert different == []
     trial(times=len(names), outcome="every file is there, none too many")

@@ -18,7 +18,7 @@ from circuits.model.loading import load_model
 from circuits.names import EMOTIONS
 from circuits.pipeline import Study
 from circuits.pipeline.control import circuit_tools, written_how
-from circuits.pipeline.deploying import LOSSES, deploy
+from circuits.pipeline.deploying import deploy
 
 KINDS = ("direction", "circuit")
 
@@ -36,7 +36,8 @@ def test_every_emotion_has_a_direction_and_a_circuit_in_every_format(deployed):
         for emotion in EMOTIONS for kind in KINDS for suffix in ("gguf", "safetensors")
     }  # fmt: skip
     assert {path.name for path in written} == names
-    assert {path.name for path in folder.iterdir()} == names | {LOSSES}
+    beside = {f"{emotion}.losses.json" for emotion in EMOTIONS}
+    assert {path.name for path in folder.iterdir()} == names | beside
 
 
 def test_hooks_hold_the_edits_that_the_run_makes_at_strength_one(deployed, study, plan):
@@ -62,8 +63,12 @@ def test_hooks_hold_the_edits_that_the_run_makes_at_strength_one(deployed, study
 
 def test_vectors_fit_the_model_and_their_losses_stand_beside_them(deployed, plan):
     folder, written = deployed
-    model, found = load_model(plan.model), read_json(folder / LOSSES)
-    assert set(found) == {f"{emotion}.{kind}.gguf" for emotion in EMOTIONS for kind in KINDS}
+    model, every = load_model(plan.model), {}
+    for emotion in EMOTIONS:
+        every |= read_json(folder / f"{emotion}.losses.json")
+    assert set(every) == {path.name for path in written}
+    found = {name: losses for name, losses in every.items() if name.endswith(".gguf")}
+    assert len(found) == len(EMOTIONS) * len(KINDS)
     for name, losses in found.items():
         vector = read_gguf(folder / name, model)
         assert vector.emotion == name.split(".")[0]
@@ -87,13 +92,13 @@ def test_a_run_without_its_control_stage_is_exported_as_control_would_begin(stud
     model = load_model(early.log["plan"]["model"])
     _, read = read_hooks(tmp_path / "out" / "fear.direction.safetensors", model)
     assert [edit.layer for edit in read] == [early.importance.stable_layers[0]]
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_the_command_writes_graphs_and_values_and_says_what_is_lost(study, tmp_path, capsys):
     export_circuits(study.folder, tmp_path, ("dot", "gguf"), ("fear",))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "fear.dot", "fear.direction.gguf", "fear.circuit.gguf", LOSSES
+        "fear.dot", "fear.direction.gguf", "fear.circuit.gguf", "fear.losses.json"
     }  # fmt: skip
     said = capsys.readouterr()
     assert said.out.count("fear.") == 3
@@ -119,4 +124,6 @@ def test_an_unknown_format_a_lone_circuit_or_a_missing_package_writes_nothing(
 
 def test_a_lone_circuit_is_still_drawn(study, tmp_path):
     export_circuits(study.circuit_path("fear"), tmp_path, ("dot", "json"), ())
-    assert {path.name for path in tmp_path.iterdir()} == {"fear.dot", "fear.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "fear.dot", "fear.json", "fear.losses.json"
+    }  # fmt: skip

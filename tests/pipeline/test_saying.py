@@ -90,8 +90,24 @@ def test_a_circuit_of_another_model_is_refused(study, tmp_path):
     model = {**circuit.provenance.model, "revision": "sha256:0"}
     other = replace(circuit, provenance=replace(circuit.provenance, model=model))
     write_circuit(other, tmp_path / "fear.json")
-    with pytest.raises(RunError, match=r"was made from .* \(revision sha256:0\)"):
+    with pytest.raises(CircuitError, match=r"was made from .* \(revision sha256:0\).*--any-revis"):
         voice_of_files([tmp_path / "fear.json"], None, Silent(), cache=tmp_path)
+    taken = voice_of_files(
+        [tmp_path / "fear.json"], None, Silent(), any_revision=True, cache=tmp_path
+    )
+    assert set(taken.edits) == {"fear"}
+
+
+def test_a_circuit_of_a_model_of_another_size_is_never_taken(study, tmp_path):
+    circuit = read_circuit(study.circuit_path("fear"))
+    model = {**circuit.provenance.model, "n_heads": 64}
+    other = replace(circuit, provenance=replace(circuit.provenance, model=model))
+    write_circuit(other, tmp_path / "fear.json")
+    for any_revision in (False, True):
+        with pytest.raises(CircuitError, match=r"n_heads 64.* has n_heads 6"):
+            voice_of_files(
+                [tmp_path / "fear.json"], None, Silent(), any_revision=any_revision, cache=tmp_path
+            )
 
 
 def test_two_circuits_of_one_emotion_are_refused(study, tmp_path):

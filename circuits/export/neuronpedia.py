@@ -1,0 +1,237 @@
+"""A circuit as attribution graph JSON, which Neuronpedia and circuit-tracer show.
+
+Such a graph is of one prompt; a circuit is a mean over many contexts, so one position stands for
+where it was read. Heads are nodes of the type "attention head", neurons "mlp neuron", the embedding
+is an embedding and the emotion's direction a logit. Sublayers are groups ("supernodes"); an MLP
+that a path enters or leaves as a whole is a node as well. Links are the paths, q, k and v of a head
+together, or, in a circuit without paths, the direct effects on the readout. What the page does not
+know but was measured stands in fields of its own (``circuit``).
+
+``influence`` is computed as in circuit-tracer (Ameisen et al. 2025): the readout's is passed back
+along the links in proportion to their sizes, and a node has the share that it and all stronger
+ones hold together.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from circuits.errors import CircuitError
+from circuits.export.kept import counted, fields_lost, kinds_lost
+from circuits.export.node_link import finite_json, plain_values
+from circuits.export.page_rules import check_neuronpedia
+from circuits.graph.circuit import Circuit, Node
+from circuits.losses import Loss
+from circuits.names import component
+
+__all__ = ["neuronpedia", "neuronpedia_losses", "page_name"]
+
+_TYPES = {
+    "embed": "embedding",
+    "head": "attention head",
+    "neuron": "mlp neuron",
+    "sublayer": "mlp sublayer",
+    "readout": "logit",
+}
+_POSITION = "<position of the readout>"
+
+
+def neuronpedia(circuit: Circuit) -> str:
+    """The circuit as attribution graph JSON.
+
+    Raises:
+        CircuitError: a value cannot be written, such as NaN, or the page would not open the graph,
+            since no node lies above layer 0.
+    """
+    values = plain_values(circuit)
+    nodes, links = _shown(circuit), _links(circuit)
+    if not any(node.layer for node in nodes):
+        raise CircuitError(
+            f"the circuit of {circuit.emotion!r} has no head or neuron above layer 0, and "
+            "Neuronpedia's page opens no such graph; choose another format"
+        )
+    influence = _influence(nodes, links)
+    ids = {node.id: _node_id(node) for node in nodes}
+    measured = {own["id"]: own for own in values["nodes"]}
+    found = {
+        "metadata": _metadata(circuit, values),
+        "qParams": _first_view(circuit, ids),
+        "nodes": [
+            {**_node(node, circuit), **influence.get(node.id, {}), "circuit": measured[node.id]}
+            for node in nodes
+        ],
+        "links": [
+            {"source": ids[start], "target": ids[end], "weight": sum(parts.values()),
+             "circuit": parts}
+            for (start, end), parts in links.items()
+        ],
+    }  # fmt: skip
+    text = finite_json(found, circuit)
+    # What could not be shown is not written.
+    check_neuronpedia(found)
+    return text
+
+
+def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
+    """What the graph does not keep, or keeps in fields that the page does not show."""
+    kept = {node.id for node in _shown(circuit)}
+    sublayers = [node for node in circuit.nodes if node.id not in kept]
+    fields = ("effect", "stderr", "control", "importance", "direct", "total")
+    hidden = [
+        Loss(loss.what, loss.size, f"{loss.meaning}: in the file, not on the page")
+        for loss in fields_lost(circuit, nodes=fields)
+    ]
+    between = (
+        kinds_lost(circuit, "direct")
+        if circuit.paths
+        else counted("edges.sublayers", sum(e.kind == "direct" and e.source not in kept
+                                            for e in circuit.edges),
+                     "direct edges of whole sublayers")
+    )  # fmt: skip
+    return [
+        *counted("sublayers", len(sublayers), "whole sublayers, which are groups without values"),
+        *hidden,
+        *fields_lost(circuit, edges=("stderr", "control", "exact", "exact_stderr", "causal")),
+        *kinds_lost(circuit, "residual", "part"),
+        *between,
+        Loss("positions", 1.0, "positions: one stands for all"),
+    ]
+
+
+def page_name(text: str, fallback: str) -> str:
+    """A name that Neuronpedia takes for a graph or a model: letters, digits, ``_``, ``.``, ``-``.
+
+    A digest keeps different texts apart where letters had to be changed.
+
+    >>> page_name("org/Model 7B", "model")
+    'org-Model-7B-05e6e26b'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-")[:60]
+    if name and name == text:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name or fallback}-{digest}"
+
+
+def _shown(circuit: Circuit) -> list[Node]:
+    ends = {end for edge in circuit.paths for end in (edge.source, edge.target)}
+    return [node for node in circuit.nodes if node.kind != "sublayer" or node.id in ends]
+
+
+def _links(circuit: Circuit) -> dict[tuple[str, str], dict[str, float]]:
+    """Source and target -> input -> weight."""
+    kind, kept = "path" if circuit.paths else "direct", {node.id for node in _shown(circuit)}
+    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for edge in circuit.edges:
+        if edge.kind == kind and edge.source in kept and edge.target in kept:
+            found[edge.source, edge.target][edge.key] = float(edge.weight or 0.0)
+    return dict(found)
+
+
+def _influence(
+    nodes: list[Node], links: dict[tuple[str, str], dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Cumulative influence of every node but the readout; none where nothing acts on it."""
+    into: dict[str, dict[str, float]] = defaultdict(dict)
+    for (start, end), parts in links.items():
+        into[end][start] = abs(sum(parts.values()))
+    own: dict[str, float] = defaultdict(float, readout=1.0)
+    # A circuit may list its nodes in any order; links go up.
+    for node in sorted(nodes, key=_height, reverse=True):
+        largest = max(into[node.id].values(), default=0.0)
+        if largest:
+            # Divided first, so that a sum of large numbers stays finite.
+            shares = {name: size / largest for name, size in into[node.id].items()}
+            unit = own[node.id] / sum(shares.values())
+            for name, share in shares.items():
+                own[name] += unit * share
+    ranked = sorted((n.id for n in nodes if n.kind != "readout"), key=lambda id: -own[id])
+    total, passed = sum(own[id] for id in ranked), 0.0
+    found = {}
+    for id in ranked if total else ():
+        passed += own[id]
+        found[id] = {"influence": min(1.0, passed / total)}
+    return found
+
+
+def _height(node: Node) -> tuple[float, int, int]:
+    if node.layer is None:
+        return (-1.0 if node.kind == "embed" else float("inf"), 0, 0)
+    return (float(node.layer), int(node.kind != "head"), int(node.kind == "sublayer"))
+
+
+def _node_id(node: Node) -> str:
+    return {"embed": "E_0_0", "readout": "emotion_0"}.get(node.kind, f"{node.id}_0")
+
+
+def _node(node: Node, circuit: Circuit) -> dict[str, Any]:
+    label = {"embed": "embedding", "readout": f"{circuit.emotion} (p=0.000)"}
+    return {
+        "node_id": _node_id(node),
+        "feature": component(node.id).index,
+        "layer": _layer(node, circuit),
+        "ctx_idx": 0,
+        "feature_type": _TYPES[node.kind],
+        "jsNodeId": _node_id(node),
+        "clerp": label.get(node.kind, node.id),
+        "reverse_ctx_idx": 0,
+        "run_idx": 0,
+        "token_prob": 0.0,
+        "is_target_logit": node.kind == "readout",
+    }
+
+
+def _layer(node: Node, circuit: Circuit) -> str:
+    if node.kind == "embed":
+        return "E"
+    if node.layer is not None:
+        return str(node.layer)
+    highest = max(own.layer or 0 for own in circuit.nodes)
+    return str(int(circuit.provenance.model.get("n_layers", highest + 1)))
+
+
+def _metadata(circuit: Circuit, values: Mapping[str, Any]) -> dict[str, Any]:
+    model = circuit.provenance.model
+    name = str(model.get("name", "unnamed"))
+    scan = page_name(name.rsplit("/", 1)[-1], "model")
+    return {
+        "slug": page_name(f"{scan}-{circuit.emotion}", "circuit"),
+        "scan": scan,
+        "prompt_tokens": [_POSITION],
+        "prompt": _POSITION,
+        "node_threshold": 1.0,
+        "schema_version": 1,
+        "info": {
+            "description": f"Circuit of {circuit.emotion} in {name}, a mean over contexts",
+            "generator": {
+                "name": "emotion-circuits",
+                "version": circuit.provenance.versions.get("emotion-circuits", "unknown"),
+            },
+        },
+        "circuit": {
+            "emotion": circuit.emotion,
+            "scores": values["scores"],
+            "provenance": values["provenance"],
+        },
+    }
+
+
+def _first_view(circuit: Circuit, ids: dict[str, str]) -> dict[str, Any]:
+    groups = {node.id: [ids[own] for own in _members(node, circuit)]
+              for node in circuit.of_kind("sublayer")}  # fmt: skip
+    return {
+        "pinnedIds": list(ids.values()),
+        "supernodes": [[name, *own] for name, own in groups.items() if own],
+        "linkType": "both",
+        "clickedId": ids.get("readout"),
+        "sg_pos": "",
+    }
+
+
+def _members(sublayer: Node, circuit: Circuit) -> list[str]:
+    kind = "head" if sublayer.id.endswith(".attn") else "neuron"
+    return [node.id for node in circuit.of_kind(kind) if node.layer == sublayer.layer]

@@ -1,0 +1,114 @@
+"""Files of every format: whole ones pass, broken ones are named with the place."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuits.errors import CircuitError, DataError
+from circuits.export import FORMATS, check_file, export_circuit
+from circuits.export.formats import ANY_CIRCUIT, format_of
+from circuits.graph.circuit import Circuit
+from circuits.losses import Loss, add_losses
+
+
+@pytest.fixture
+def files(pathed, tmp_path):
+    model = {**pathed.provenance.model, "d_model": 4}
+    sized = dataclasses.replace(
+        pathed, provenance=dataclasses.replace(pathed.provenance, model=model)
+    )
+    found = export_circuit(sized, tmp_path, FORMATS)
+    return {path.name.removeprefix("anger"): path for path in found}
+
+
+def test_every_format_is_known_by_its_file_and_passes(files):
+    assert {check_file(path) for path in files.values()} == set(FORMATS)
+    assert all(check_file(path) == format_of(path) for path in files.values())
+
+
+@settings(max_examples=20, deadline=None)
+@given(circuit=st.from_type(Circuit))
+def test_every_circuit_passes_in_every_format_that_holds_it(tmp_path_factory, circuit):
+    model = {**circuit.provenance.model, "d_model": 4}
+    provenance = dataclasses.replace(circuit.provenance, model=model)
+    circuit = dataclasses.replace(circuit, provenance=provenance)
+    for name in FORMATS:
+        try:
+            paths = export_circuit(circuit, tmp_path_factory.mktemp("all"), [name])
+        except CircuitError:
+            assert name not in ANY_CIRCUIT
+            continue
+        assert {check_file(path) for path in paths} == {name}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "said"),
+    [
+        (".json", '"kind": "head"', '"kind": "tail"', r"nodes\[\d\]\.kind"),
+        (".graphml", 'source="L0H1"', 'source="L9H9"', r"edge\[\d\]/@source is 'L9H9', which no"),
+        (".graphml", '<node id="embed"', '<node id="L0H1"', r"node\[1\]/@id is 'L0H1', as is"),
+        (".graphml", 'attr.type="double"', 'attr.type="list"', r"'list', which is no scalar"),
+        (".graphml", ">0.5<", ">high<", r"data\[\d\] is 'high', not a double"),
+        (".graphml", '<data key="d', '<data key="x', r"attribute 'x\d+', which is not declared"),
+        (".graphml", "<graphml", "<!DOCTYPE x><graphml", r"document type, which is not read"),
+        (".graphml", "</graph>", "", r"not XML"),
+        (".gexf", 'source="L0H1"', 'source="L9H9"', r"/@source is 'L9H9', which no node"),
+        (".gexf", 'type="double"', 'type="liststring"', r"'liststring', which is no scalar"),
+        (".gexf", 'value="0.5"', 'value="nan"', r"attvalue\[\d\] is 'nan', not a double"),
+        (".gexf", "<gexf", "<graph", r"not XML|outermost"),
+        (".dot", "digraph", "graph", r"-> is no edge of a graph"),
+        (".dot", "  }\n", "", r"before '\{' is closed"),
+        (".dot", "digraph circuit", "circuit", r"begins no graph"),
+        (".mmd", "flowchart BT", "flowchart", r"is not 'flowchart BT'"),
+        (".mmd", "  end\n", "", r"before a subgraph is closed"),
+        (".mmd", "  L0H1 -->", "  L9H9 -->", r"'L9H9' is no node of the chart"),
+        (".nodes.csv", "head", "tail", r"line 3, kind: 'tail' is none of"),
+        (".nodes.csv", "0.25", "inf", r"line \d, \w+: 'inf' is not a finite number"),
+        (".edges.csv", "emotion,source", "emotion,start", r"line 1 is not the header"),
+        (".edges.csv", ",residual,", ",residual,,", r"line 2 has 12 cells; the header has 11"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file_and_the_place(files, suffix, old, new, said):
+    path = files[suffix]
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"anger{suffix}.*({said})"):
+        check_file(path)
+
+
+def test_a_file_of_no_known_format_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json: this JSON is no circuit"):
+        check_file(tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"no format has files that end in '.pdf'"):
+        check_file(tmp_path / "a.pdf")
+
+
+def test_losses_stand_beside_the_files_by_name(files, tmp_path):
+    found = json.loads((tmp_path / "anger.losses.json").read_text(encoding="utf-8"))
+    assert set(found) == {path.name for path in files.values()}
+    assert [name for name, own in found.items() if not own] == [
+        "anger.json", "anger.graphml", "anger.gexf"
+    ]  # fmt: skip
+    stderr = next(own for own in found["anger.dot"] if own["what"] == "nodes.stderr")
+    assert stderr == {
+        "what": "nodes.stderr", "size": 3, "unit": "count",
+        "meaning": "standard errors, and with them the intervals, of nodes",
+    }  # fmt: skip
+
+
+def test_losses_of_other_files_stay_while_the_files_do(tmp_path):
+    loss = Loss("a", 0.5, "half", "share")
+    (tmp_path / "x.dot").write_text("", encoding="utf-8")
+    add_losses(tmp_path, "x", {"x.dot": [loss], "gone.dot": []})
+    path = add_losses(tmp_path, "x", {"x.gexf": [Loss("b", float("nan"), "unknown")]})
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert set(found) == {"x.dot", "x.gexf"}
+    assert (found["x.dot"][0]["size"], found["x.gexf"][0]["size"]) == (0.5, None)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(DataError, match="is no list of losses"):
+        add_losses(tmp_path, "x", {})
