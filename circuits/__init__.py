@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from circuits.assets import shipped
     from circuits.control.bench import Bench
     from circuits.control.compare import compare
+    from circuits.control.dial import dial
     from circuits.control.modulation import Modulation, Steering, blend, enhance, random_like, steer
     from circuits.control.tools import Tools
+    from circuits.control.tuning import tune
+    from circuits.control.validation import Known, Validating, Validation, validate_components
     from circuits.data.judges import HttpJudge, LexiconJudge, WordingJudge, open_judge
     from circuits.data.prompts import Prompt, asked, asked_prompts, plain, plain_prompts
     from circuits.data.replies import Reply, judge_replies
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from circuits.graph.assemble import Measurements, assemble
     from circuits.graph.budget import Budget
     from circuits.graph.circuit import Circuit, Edge, Node
-    from circuits.graph.connect import connect
+    from circuits.graph.connect import connect, strongest_paths
     from circuits.graph.core import core
     from circuits.graph.scores import CircuitScores, with_scores
     from circuits.graph.scoring import Scoring, score_circuits, score_cost
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
     from circuits.measure.direct import direct_effects
     from circuits.measure.directions import Directions, emotion_directions, stable_layers
     from circuits.measure.exact_paths import ExactPaths, exact_cost, exact_paths
+    from circuits.measure.expression import accuracy
     from circuits.measure.generality import direction_generality
     from circuits.measure.heads import HeadEffects, head_effects
+    from circuits.measure.hearing import Hearing, hearing
     from circuits.measure.importance import Importance, sublayer_importance
     from circuits.measure.means import component_means, differences
     from circuits.measure.neurons import NeuronEffects, neuron_effects
@@ -90,6 +95,7 @@ _HOME = {
     "circuits.assets": ("shipped",),
     "circuits.control.bench": ("Bench",),
     "circuits.control.compare": ("compare",),
+    "circuits.control.dial": ("dial",),
     "circuits.control.modulation": (
         "Modulation",
         "Steering",
@@ -99,6 +105,8 @@ _HOME = {
         "steer",
     ),
     "circuits.control.tools": ("Tools",),
+    "circuits.control.tuning": ("tune",),
+    "circuits.control.validation": ("Known", "Validating", "Validation", "validate_components"),
     "circuits.data.judges": ("HttpJudge", "LexiconJudge", "WordingJudge", "open_judge"),
     "circuits.data.prompts": ("Prompt", "asked", "asked_prompts", "plain", "plain_prompts"),
     "circuits.data.replies": ("Reply", "judge_replies"),
@@ -114,7 +122,7 @@ _HOME = {
     "circuits.graph.assemble": ("Measurements", "assemble"),
     "circuits.graph.budget": ("Budget",),
     "circuits.graph.circuit": ("Circuit", "Edge", "Node"),
-    "circuits.graph.connect": ("connect",),
+    "circuits.graph.connect": ("connect", "strongest_paths"),
     "circuits.graph.core": ("core",),
     "circuits.graph.scores": ("CircuitScores", "with_scores"),
     "circuits.graph.scoring": ("Scoring", "score_circuits", "score_cost"),
@@ -124,8 +132,10 @@ _HOME = {
     "circuits.measure.direct": ("direct_effects",),
     "circuits.measure.directions": ("Directions", "emotion_directions", "stable_layers"),
     "circuits.measure.exact_paths": ("ExactPaths", "exact_cost", "exact_paths"),
+    "circuits.measure.expression": ("accuracy",),
     "circuits.measure.generality": ("direction_generality",),
     "circuits.measure.heads": ("HeadEffects", "head_effects"),
+    "circuits.measure.hearing": ("Hearing", "hearing"),
     "circuits.measure.importance": ("Importance", "sublayer_importance"),
     "circuits.measure.means": ("component_means", "differences"),
     "circuits.measure.neurons": ("NeuronEffects", "neuron_effects"),
@@ -171,28 +181,30 @@ __all__ = [
     "Adaptive", "Add", "Admission", "Asking", "Association", "Attenuate", "Bench", "Budget",
     "Circuit", "CircuitScores", "CircuitsError", "Context", "ControlVector", "Cost",
     "CrossSignal", "Directions", "EMOTIONS", "Edge", "EntropyNull", "ExactPaths", "HeadEffects",
-    "HeadPatches", "HttpJudge", "Importance", "Induction", "LabelAttribution", "LabelledSet",
-    "LabelledText", "LexiconJudge", "LogitDifference", "Mask", "MaskEffects", "Measurements",
-    "Modulation", "NeuronEffects", "Node", "NodeScores", "Pair", "PairedEffects", "PathEffects",
-    "Plan", "Plant", "Profile", "Projection", "Prompt", "Provenance", "RangeSweep", "Ranges",
-    "Receipt", "Record", "Recovery", "Replace", "Reply", "ReplyLikelihood", "Scale", "Scenario",
-    "Schedule", "Scoring", "Selection", "SelectivePlant", "SitePatches", "SplitHalf",
-    "Steering", "Study", "Texts", "TokenTrace", "Tools", "VALENCES", "VerifiedScores",
-    "WordingJudge", "adaptive_masking", "arrange", "asked", "asked_prompts", "assemble",
+    "HeadPatches", "Hearing", "HttpJudge", "Importance", "Induction", "Known",
+    "LabelAttribution", "LabelledSet", "LabelledText", "LexiconJudge", "LogitDifference",
+    "Mask", "MaskEffects", "Measurements", "Modulation", "NeuronEffects", "Node", "NodeScores",
+    "Pair", "PairedEffects", "PathEffects", "Plan", "Plant", "Profile", "Projection", "Prompt",
+    "Provenance", "RangeSweep", "Ranges", "Receipt", "Record", "Recovery", "Replace", "Reply",
+    "ReplyLikelihood", "Scale", "Scenario", "Schedule", "Scoring", "Selection",
+    "SelectivePlant", "SitePatches", "SplitHalf", "Steering", "Study", "Texts", "TokenTrace",
+    "Tools", "VALENCES", "Validating", "Validation", "VerifiedScores", "WordingJudge",
+    "accuracy", "adaptive_masking", "arrange", "asked", "asked_prompts", "assemble",
     "attribute", "attribution_cost", "blend", "budgeted", "choice_logs", "compare",
     "component_means", "connect", "contexts", "control_vector", "core", "counted",
-    "cross_signal", "depth_profile", "describe_model", "differences", "direct_effects",
+    "cross_signal", "depth_profile", "describe_model", "dial", "differences", "direct_effects",
     "direction_generality", "edited", "elicit", "embedded_set", "emotion_directions", "enhance",
     "entropy_null", "exact_cost", "exact_paths", "export_circuit", "head_effects",
-    "head_patching_cost", "induce", "judge_replies", "label_attribution", "load_model",
-    "make_pair", "make_pairs", "mask_effects", "neuron_effects", "open_judge", "paired_effects",
-    "patch_heads", "patch_parts", "patch_sites", "path_cost", "path_effects", "plain",
-    "plain_prompts", "plant", "plant_selective", "plot", "profile_texts", "projection",
+    "head_patching_cost", "hearing", "induce", "judge_replies", "label_attribution",
+    "load_model", "make_pair", "make_pairs", "mask_effects", "neuron_effects", "open_judge",
+    "paired_effects", "patch_heads", "patch_parts", "patch_sites", "path_cost", "path_effects",
+    "plain", "plain_prompts", "plant", "plant_selective", "plot", "profile_texts", "projection",
     "random_like", "range_sweep", "read_circuit", "read_gguf", "read_hooks", "read_scenarios",
     "read_texts", "recovery", "run", "score_circuits", "score_cost", "select_neurons",
     "shipped", "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
-    "sublayer_importance", "sweep", "token_trace", "total_estimates", "trace_scale",
-    "with_scores", "wrap_model", "write_circuit", "write_gguf", "write_hooks",
+    "strongest_paths", "sublayer_importance", "sweep", "token_trace", "total_estimates",
+    "trace_scale", "tune", "validate_components", "with_scores", "wrap_model", "write_circuit",
+    "write_gguf", "write_hooks",
 ]  # fmt: skip
 
 

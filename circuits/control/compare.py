@@ -36,6 +36,10 @@ class Comparison:
     second: Mapping[str, Sequence[Verdict]]
     """Method -> what the second judge heard; empty without one."""
 
+    def to_json(self) -> dict[str, Any]:
+        """What was reached, without the replies, in the form that figures take."""
+        return {"methods": dict(self.methods), "controls": dict(self.controls)}
+
 
 def compare(
     bench: Bench,

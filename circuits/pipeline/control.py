@@ -49,8 +49,7 @@ def control(run: Run) -> None:
     write_json(
         study.folder / "control.json",
         {
-            "methods": found.methods,
-            "controls": found.controls,
+            **found.to_json(),
             "best_steering": tuned.best(STEERED),
             "hard": hard,
             **_dialled(run, tools, tuned, scenarios),

@@ -9,15 +9,18 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from circuits.control.compare import Comparison
 from circuits.control.validation import Validation
 from circuits.control.validation_replies import Heard
 from circuits.graph.circuit import Circuit
 from circuits.measure.directions import Directions
 from circuits.measure.generality import Generality
 from circuits.measure.heads import HeadEffects
+from circuits.measure.hearing import Hearing
 from circuits.measure.importance import Importance
 from circuits.measure.neurons import NeuronEffects
 from circuits.measure.patching import HeadPatches, SitePatches
+from circuits.measure.paths import PathEffects
 from circuits.measure.trace import TokenTrace
 from circuits.plot.control import dial_curve as dial_curve
 from circuits.plot.control import price_map as price_map
@@ -29,10 +32,13 @@ from circuits.plot.expression import METHOD_WORDS as METHOD_WORDS
 from circuits.plot.expression import accuracy_bars as accuracy_bars
 from circuits.plot.expression import valence_bars as valence_bars
 from circuits.plot.graph import circuit_graph as circuit_graph
+from circuits.plot.hearing import hearing_map as hearing_map
 from circuits.plot.importance import importance_profile as importance_profile
 from circuits.plot.injection import cross_map as cross_map
 from circuits.plot.injection import induction_curves as induction_curves
 from circuits.plot.patching import patch_map as patch_map
+from circuits.plot.path_effects import path_agreement as path_agreement
+from circuits.plot.path_effects import path_map as path_map
 from circuits.plot.recognition import association_map as association_map
 from circuits.plot.recognition import change_matrix as change_matrix
 from circuits.plot.recognition import depth_lines as depth_lines
@@ -66,11 +72,14 @@ __all__ = [
     "generality_profile",
     "head_map",
     "heard_curves",
+    "hearing_map",
     "importance_profile",
     "induction_curves",
     "loop_lines",
     "neuron_tail",
     "patch_map",
+    "path_agreement",
+    "path_map",
     "price_map",
     "range_map",
     "similarity_map",
@@ -99,6 +108,9 @@ _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
     TokenTrace: token_map,
     Validation: validation_curves,
     Heard: heard_curves,
+    Hearing: hearing_map,
+    PathEffects: path_map,
+    Comparison: lambda found: accuracy_bars(found.to_json()),
 }
 
 

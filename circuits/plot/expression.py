@@ -117,6 +117,7 @@ def _finish(figure: go.Figure, title: str) -> go.Figure:
     named = list(dict.fromkeys(name for trace in traces(figure) for name in trace.x))
     # One word per line, so that names stay level on a phone.
     broken = [name.replace(" ", "<br>") for name in named]
-    figure.update_xaxes(tickvals=named, ticktext=broken, tickangle=0)
+    size = 9 if len(named) > 4 else 12
+    figure.update_xaxes(tickvals=named, ticktext=broken, tickangle=0, tickfont={"size": size})
     figure.update_yaxes(range=[0, 105])
     return layout(figure, title, x="method", y="replies that match (%)", height=480)

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from circuits.graph.circuit import Circuit, Edge, EdgeKind, Node
 from circuits.names import component
 from circuits.plot.paths import path_lines
-from circuits.plot.style import CONTROL, GRID, SIGN_COLOURS, layout, lighter, short, words
+from circuits.plot.style import CONTROL, GRID, SIGN_COLOURS, layout, lighter, short, traces, words
 
 __all__ = ["circuit_graph", "strongest"]
 
@@ -244,12 +244,16 @@ def _finish(figure: go.Figure, circuit: Circuit, places: _Places) -> go.Figure:
         range=[min(low, -2.2) - 1.8, max(high, 2.2) + 1],
     )
     heads, neurons = len(circuit.heads), len(circuit.neurons)
+    # The kinds of paths lengthen the legend, which must not take the drawing's height.
+    named = sum(
+        trace.legendgroup is not None and bool(trace.showlegend) for trace in traces(figure)
+    )
     return layout(
         figure,
         f"Circuit of {words(circuit.emotion)}: {heads:,} heads, {neurons:,} neurons",
         x="layer (position in the residual stream)",
         y="sublayers and their parts",
-        height=round(max(460, min(900, 330 + 17 * (high - low)))),
+        height=round(max(460, min(900, 330 + 17 * (high - low)))) + 24 * named,
     )
 
 

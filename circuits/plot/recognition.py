@@ -156,4 +156,5 @@ def association_map(association: Association) -> go.Figure:
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, tickangle=-45)
     title = "Neurons that classes share"
-    return layout(figure, title, height=220 + 30 * len(association.label))
+    height = 240 + 30 * len(association.label)
+    return layout(figure, title, x="class", y="class", height=height)

@@ -22,7 +22,10 @@ def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
         _curve(figure, emotion, found)
         shown[words(emotion)] = list(range(before, len(traces(figure))))
     choose(figure, "Emotion", shown)
-    figure.update_xaxes(type="log", title_text="share of heads and neurons", tickformat=".1%")
+    # Every decade has one name: more would lie on each other on a phone.
+    figure.update_xaxes(
+        type="log", dtick=1, title_text="share of heads and neurons", tickformat=".1%"
+    )
     return layout(
         figure,
         "How much of the emotion a circuit of each size carries",

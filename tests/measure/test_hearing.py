@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from circuits.data.judges.protocol import Verdict
+from circuits.data.prompts import asked, plain
+from circuits.data.replies import Reply
+from circuits.data.sev import Context
+from circuits.errors import DataError
+from circuits.measure.expression import wilson
+from circuits.measure.hearing import Hearing, hearing
+from circuits.provenance import Provenance
+
+HERE = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")
+EMOTIONS = ("fear", "anger")
+
+
+class Literal:
+    """Hears exactly the emotions that the text names."""
+
+    name = "literal"
+
+    def judge(self, texts, emotions):
+        return [
+            Verdict(emotion in text, None, "")
+            for text, emotion in zip(texts, emotions, strict=True)
+        ]
+
+    def describe(self):
+        return {}
+
+
+def reply(text, emotion=None):
+    prompt = plain(HERE) if emotion is None else asked(HERE, emotion)
+    return Reply(prompt, text, 3, emotion or "neutral")
+
+
+REPLIES = [
+    reply("fear", "fear"),
+    reply("nothing"),
+    reply("fear and anger", "fear"),
+    reply("anger", "anger"),
+    reply("fear", "fear"),
+]
+
+
+def test_every_reply_is_put_to_the_judge_for_every_emotion():
+    found = hearing(REPLIES, Literal(), EMOTIONS, Provenance())
+    assert found.label == ("fear", "neutral", "anger")
+    assert found.n.tolist() == [3, 1, 1]
+    for i, label in enumerate(found.label):
+        own = [r.text for r in REPLIES if r.emotion == label]
+        for j, emotion in enumerate(EMOTIONS):
+            count = sum(emotion in text for text in own)
+            assert found.share[i, j].item() == pytest.approx(100 * count / len(own))
+            bounds = (found.low[i, j].item(), found.high[i, j].item())
+            assert bounds == pytest.approx(wilson(count, len(own)))
+
+
+def test_what_was_heard_is_kept_and_read_again(tmp_path):
+    found = hearing(REPLIES, Literal(), EMOTIONS, Provenance())
+    found.save(tmp_path / "hearing")
+    again = Hearing.load(tmp_path / "hearing")
+    assert torch.equal(again.share, found.share)
+    assert again.label == found.label
+
+
+@pytest.mark.parametrize(("replies", "emotions"), [([], EMOTIONS), (REPLIES, ())])
+def test_nothing_to_hear_is_refused(replies, emotions):
+    with pytest.raises(DataError, match="give at least one of each"):
+        hearing(replies, Literal(), emotions, Provenance())
