@@ -42,10 +42,10 @@ def show_run(folder: Path) -> None:
         OUT.print(accuracy_table(study.control))
     took = study.seconds
     for stage, entry in done.items():
-        cost, seconds = entry["receipt"], f"{took[stage]:.1f}" if stage in took else "-"
+        cost, seconds = entry.get("receipt", {}), f"{took[stage]:.1f}" if stage in took else "-"
+        passes, steps = (f"{cost[name]:,}" if name in cost else "-" for name in ("passes", "steps"))
         OUT.print(
-            f"{stage:<11} {seconds:>7} s  {cost['passes']:>7,} passes  "
-            f"{cost['steps']:>9,} cached tokens",
+            f"{stage:<11} {seconds:>7} s  {passes:>7} passes  {steps:>9} cached tokens",
             highlight=False,
         )
     if "report" in done:

@@ -88,10 +88,9 @@ def load_model(
     if str(name) in EMBEDDED and not Path(name).exists():
         name = shipped(str(name))
     _check_folder(str(name))
-    _check_map(device, device_map)
+    chosen = _device(device, device_map)
     from transformer_lens.model_bridge import TransformerBridge
 
-    chosen = None if device_map else device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with _quiet(), complete_weights(str(name)):
             model = TransformerBridge.boot_transformers(
@@ -186,15 +185,16 @@ def _commit(model: Model) -> str | None:
     return getattr(getattr(wrapped, "config", None), "_commit_hash", None)
 
 
-def _check_map(device: str | None, device_map: str | None) -> None:
+def _device(device: str | None, device_map: str | None) -> str | None:
     if device_map is None:
-        return
+        return device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_map not in DEVICE_MAPS:
         raise ModelError(f"device map {device_map!r} is not known; choose {', '.join(DEVICE_MAPS)}")
     if device is not None:
         raise ModelError(
             f"device {device!r} and device map {device_map!r} are both given; give one of them"
         )
+    return None
 
 
 def _check_in_memory(weights: Iterable[Tensor]) -> None:

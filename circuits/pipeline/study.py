@@ -33,6 +33,9 @@ __all__ = ["TIMINGS", "Study"]
 TIMINGS = "timings.json"
 """Wall-clock seconds: the one file in which two runs of one plan differ."""
 
+_MUCH = 10**18
+"""More than anything in a log counts."""
+
 R = TypeVar("R", bound=Record)
 
 
@@ -60,7 +63,11 @@ class Study:
     def seconds(self) -> dict[str, float]:
         """Finished stage -> how long it took; kept apart from all that two runs have in common."""
         path = self.folder / TIMINGS
-        return read_json(path)["stages"] if path.is_file() else {}
+        found = read_json(path) if path.is_file() else {"stages": {}}
+        stages = found.get("stages") if isinstance(found, dict) else None
+        if not isinstance(stages, dict) or not all(map(_is_number, stages.values())):
+            raise RunError(f"{path}: expected seconds of stages; delete the file")
+        return stages
 
     @property
     def keys(self) -> dict[str, str]:
@@ -70,7 +77,7 @@ class Study:
     @property
     def emotions(self) -> tuple[str, ...]:
         """The emotions of the run."""
-        return tuple(self.log["plan"]["emotions"])
+        return tuple(self.log["plan"].get("emotions", ()))
 
     def begin(self, stage: Stage) -> None:
         """Note that a stage is about to write: it and all that is made from it count as undone."""
@@ -233,10 +240,21 @@ def _read_log(path: Path) -> dict[str, Any]:
     plan, stages = (
         found.get(name) if isinstance(found, dict) else None for name in ("plan", "stages")
     )
-    emotions = plan.get("emotions") if isinstance(plan, dict) else None
+    emotions = plan.get("emotions", []) if isinstance(plan, dict) else None
     if not isinstance(emotions, list) or not all(isinstance(own, str) for own in emotions):
         raise RunError(f"{path}: expected a plan with its emotions; make the run again")
     entries = stages.values() if isinstance(stages, dict) else (None,)
-    if not all(isinstance(own, dict) and isinstance(own.get("key"), str) for own in entries):
-        raise RunError(f"{path}: expected stages, each with its key; make the run again")
+    if not all(map(_is_entry, entries)):
+        raise RunError(f"{path}: expected stages, each with its key and counts; make the run again")
     return found
+
+
+def _is_entry(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
+        return False
+    receipt = value.get("receipt", {})
+    return isinstance(receipt, dict) and all(map(_is_number, receipt.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MUCH

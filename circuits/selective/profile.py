@@ -170,9 +170,8 @@ def profile_texts(
         raise DataError(f"{n_shuffles} permutations of the labels were asked for; give 0 or more")
     check_texts(texts)
     spans = read_spans(model, texts, request, where)
-    observed = balanced(spans, texts.truth, seed)
     drawn = permuted(spans, texts.truth, n_shuffles, seed)
-    schemes = Schemes(spans, observed, drawn, len(texts.label))
+    schemes = Schemes(spans, balanced(spans, texts.truth, seed), drawn, len(texts.label))
     sums, used = Sums(model, schemes, by_gate=sign == "gate"), schemes.used
     for chosen in batches([spans[place].ids for place in used], batch_size):
         places = [used[i] for i in chosen]

@@ -192,7 +192,7 @@ class WithoutAdapter:
 
 def test_a_model_whose_modules_are_not_known_is_refused():
     model: Any = WithoutAdapter()
-    with pytest.raises(ModelError, match="load it with TransformerLens 4"):
+    with pytest.raises(ModelError, match=r"load it with circuits\.load_model"):
         module_of(model, "z", 0)
 
 

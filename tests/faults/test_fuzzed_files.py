@@ -154,7 +154,7 @@ def test_a_circuit_is_refused_by_place_or_comes_back(folder, trial):
 def test_a_file_of_texts_is_refused_by_place_or_comes_back(folder, trial, suffix):
     outcomes = Outcomes()
 
-    def read(path, pair: str | None = "pair"):
+    def read(path: Path, pair: str | None = "pair") -> Texts:
         return read_texts(path, split="train", pair=pair)
 
     def again(found):

@@ -14,6 +14,7 @@ from circuits.errors import CircuitsError
 from circuits.export.node_link import write_circuit
 from circuits.files import read_json, write_json
 from circuits.graph.circuit import Circuit, Node
+from circuits.model.receipts import Receipt
 from circuits.pipeline.plan import Plan
 from circuits.provenance import Provenance
 
@@ -31,7 +32,7 @@ def run(tmp_path_factory) -> Path:
         Node("readout", "readout"),
     )
     write_circuit(Circuit("anger", nodes, (), {}, model), folder / "circuits" / "anger.json")
-    entry = {"key": "0", "seconds": 1.0, "receipt": {}}
+    entry = {"key": "0", "receipt": Receipt().to_json()}
     write_json(
         folder / "run.json",
         {"plan": plan.to_json(), "stages": {"replies": entry, "circuits": entry}},
