@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TL3 := .venv-tl3
 HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
 
-.PHONY: demo test test-tl3 trials bench bench-size bench-workers plants lint format clean
+.PHONY: demo test test-tl3 trials bench bench-size bench-workers plants docs lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -48,6 +48,10 @@ bench-size: $(VENV)/.ready
 bench-workers: $(VENV)/.ready
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmarks/bench_workers.py
 
+# The documentation site, in site/; a warning is an error.
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,4 +77,4 @@ $(TL3)/.ready: pyproject.toml constraints-tl3.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TL3) runs dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TL3) runs dist site .pytest_cache .ruff_cache .hypothesis

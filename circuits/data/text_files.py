@@ -41,7 +41,8 @@ def read_texts(
     """Read the texts of one split from a ``.jsonl``, ``.tsv`` or ``.csv`` file.
 
     Args:
-        text, label: the columns.
+        text: the column of the text.
+        label: the column of the class.
         pair: the column of pairs; texts with the same value there say the same. An empty value
             means that a text has no pair.
         labels: the classes in their order; without it those of the file, sorted.

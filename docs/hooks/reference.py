@@ -1,0 +1,172 @@
+"""Pages that are made when the site is built: public names, commands, and differences.
+
+They are read from the package, so none of them can be out of date.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from inspect import unwrap
+from pathlib import Path
+from types import NoneType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+LAYERS: Final = {
+    "names": "Names",
+    "pipeline": "Runs",
+    "data": "Contexts, prompts, replies, judges, texts",
+    "model": "Models and edits",
+    "measure": "Measurements",
+    "graph": "Circuits",
+    "control": "Control",
+    "selective": "Class-selective neurons",
+    "planted": "Planted models",
+    "export": "Export",
+    "deploy": "Files that other programs apply",
+    "plot": "Figures",
+    "records": "Records, shipped files, errors",
+}
+"""Part of the package -> its heading, in the order of the page."""
+
+_WORDS: Final = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
+"""Type of an option -> what stands for its value."""
+
+_ROLE: Final = re.compile(r":(?:class|func|meth|mod|attr|data):(<code>)~?(?:[\w.]*\.)?(\w+</code>)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made here."""
+    pages = {"api": names_page(), "commands": commands_page(), "quirks": quirks_page()}
+    for name, text in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show roles of docstrings, such as ``:class:`Record```, as the names that they hold."""
+    return _ROLE.sub(r"\1\2", html)
+
+
+def names_page() -> str:
+    """Every public name of the package, under the part that it comes from."""
+    lines = [
+        "# Names in Python",
+        "",
+        "`import circuits as ec` offers these names; each is loaded when it is first used.",
+        'Shapes stand in the annotations: `Float[Tensor, "emotion layer head"]`.',
+        "[Concepts](../concepts.md) explains the words.",
+    ]
+    for layer, heading in LAYERS.items():
+        lines += ["", f"## {heading}", ""]
+        for place in sorted(public_names()[layer], key=str.casefold):
+            lines += [f"::: {place}", *_options(place), ""]
+    return "\n".join(lines)
+
+
+def public_names() -> dict[str, list[str]]:
+    """Part of the package -> where its public names are defined."""
+    import circuits
+
+    found: dict[str, list[str]] = {layer: [] for layer in LAYERS}
+    for name in circuits.__all__:
+        home, own = circuits._WHERE[name]  # noqa: SLF001
+        layer = home.split(".")[1]
+        found[layer if layer in LAYERS else "records"].append(f"{home}.{own}" if own else home)
+    return found
+
+
+def commands_page() -> str:
+    """Every command with its arguments, options and examples."""
+    from typer.main import get_command
+
+    from circuits.cli.app import app
+
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    lines = [
+        "# Commands",
+        "",
+        "Wrong input ends with one line on standard error and exit code 2, Ctrl-C with 130.",
+        "Every command takes `--debug` (show the traceback of an error) and",
+        "`--trust-remote-code` (run code that comes with a model; it can do all that you can).",
+    ]
+    for name, command in commands.items():
+        lines += ["", f"## {name}", "", *_command(name, command)]
+    return "\n".join(lines)
+
+
+def quirks_page() -> str:
+    """Every difference from the published scripts, with what brings it back."""
+    from circuits.pipeline.quirks import METHOD, QUIRKS
+
+    lines = [
+        "# Differences from the published scripts",
+        "",
+        "What the scripts and files of Wang et al. 2025 ([arXiv 2510.11328]"
+        "(https://arxiv.org/abs/2510.11328)) do, and why a run does otherwise by default. "
+        "`--preset published` brings all switches back, `--preset as-released` what the scripts do "
+        "where that is not what the files say, and `--set OPTION=VALUE` one of them "
+        "([method](../method/emotion-circuits.md)). Each row has a test of its name.",
+    ]
+    for heading, rows in (("Quirks", QUIRKS), ("Choices", METHOD)):
+        lines += [
+            "",
+            f"## {heading}",
+            "",
+            "| | why not | what brings it back |",
+            "| --- | --- | --- |",
+        ]
+        for row in rows:
+            back = ", ".join(_switch(s) for s in row.switches) or f"nothing: {row.handled}"
+            lines.append(f"| {row.name.replace('_', ' ')} | {row.reason} | {back} |")
+    return "\n".join(lines)
+
+
+def _switch(switch: Any) -> str:
+    said = f"`{switch.option}` = `{switch.published}`"
+    return said if switch.as_released is None else f"{said} (released: `{switch.as_released}`)"
+
+
+def _options(place: str) -> list[str]:
+    return ["    options:", "      members: [draw]"] if place == "circuits.plot" else []
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    usage = " ".join(["emotion-circuits", name, *(p.name.upper() for p in arguments)])
+    yield from ("```text", f"{usage} [OPTIONS]", "```", "", _plain(command.help or ""), "")
+    kinds = get_type_hints(unwrap(command.callback))
+    options = [p for p in command.params if p.param_type_name != "argument" and p.name != "help"]
+    for heading, given in (("argument", arguments), ("option", options)):
+        if given:
+            yield from (f"| {heading} | what | default |", "| --- | --- | --- |")
+            yield from (_parameter(p, kinds) for p in given)
+            yield ""
+    if command.epilog:
+        told = re.sub(r"\[bold\](.*?)\[/\]", r"`\1`", command.epilog)
+        yield _plain(told)
+
+
+def _parameter(parameter: Any, kinds: Mapping[str, Any]) -> str:
+    argument = parameter.param_type_name == "argument"
+    name = parameter.name.upper() if argument else ", ".join(parameter.opts)
+    kind = "" if argument or parameter.is_flag else f" {_kind(parameter, kinds[parameter.name])}"
+    empty = parameter.default in (None, "", [], ()) or parameter.default is False
+    shown = "required" if parameter.required else "" if empty else f"`{parameter.default}`"
+    told = _plain(parameter.help or "").replace("|", "\\|")
+    return f"| `{name}{kind}` | {told} | {shown} |"
+
+
+def _kind(parameter: Any, kind: Any) -> str:
+    if parameter.metavar:
+        return parameter.metavar
+    if get_origin(kind) is Literal:
+        # A bar would end the cell of the table.
+        return "/".join(get_args(kind))
+    own = [each for each in get_args(kind) if each is not NoneType]
+    return _kind(parameter, own[0]) if own else _WORDS[kind]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\n(?!\n)\s*", " ", text.replace("\n\n", "\0")).replace("\0", "\n\n")
