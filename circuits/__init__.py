@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import circuits.plot as plot
+    import circuits.workshop as workshop
     from circuits.assets import shipped
     from circuits.control.bench import Bench
     from circuits.control.compare import compare
@@ -175,6 +176,7 @@ _HOME = {
     "circuits.selective.sweeps": ("RangeSweep", "Ranges", "depth_profile", "range_sweep"),
 }
 _OTHER = {"read_scenarios": ("circuits.data.sev", "read"), "plot": ("circuits.plot", None)}
+_OTHER["workshop"] = ("circuits.workshop", None)
 _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _OTHER
 
 __all__ = [
@@ -203,8 +205,8 @@ __all__ = [
     "read_texts", "recovery", "run", "score_circuits", "score_cost", "select_neurons",
     "shipped", "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
     "strongest_paths", "sublayer_importance", "sweep", "token_trace", "total_estimates",
-    "trace_scale", "tune", "validate_components", "with_scores", "wrap_model", "write_circuit",
-    "write_gguf", "write_hooks",
+    "trace_scale", "tune", "validate_components", "with_scores", "workshop", "wrap_model",
+    "write_circuit", "write_gguf", "write_hooks",
 ]  # fmt: skip
 
 
