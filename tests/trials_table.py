@@ -32,10 +32,7 @@ def page(rows: list[dict]) -> str:
         text.append(f"## {title}\n")
         if part == "models":
             text.append("Family by part: [the table of support](support.md).\n")
-        text += [
-            "| what was tried | times | outcome | test |",
-            "|---|--:|---|---|",
-        ]
+        text.append(_COLUMNS)
         for row in own:
             outcome = "; ".join(row["outcomes"])
             cells = (row["what"], str(row["times"]), outcome, f"`{row['test']}`")
