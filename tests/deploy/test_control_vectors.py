@@ -145,9 +145,10 @@ def test_nothing_is_lost_of_what_is_added_after_later_layers_everywhere(llama, p
 
 def test_every_loss_says_what_it_means_in_plain_json(llama, heads_and_neurons, provenance):
     _, losses = vector_of(llama, heads_and_neurons, provenance)
+    meanings: dict[str, str] = {**MEANINGS}
     for loss in losses:
         values = loss.to_json()
-        assert values["meaning"] == MEANINGS[loss.what]
+        assert values["meaning"] == meanings[loss.what]
         assert (values["size"] is None) == math.isnan(loss.size) == (loss.what == "positions")
 
 

@@ -574,7 +574,7 @@ def test_the_closed_form_of_a_head_is_its_re_run():
     ids = asked_ids(planted.model, planted.emotions)
     model: Any = planted.model
     _, cache = model.run_with_cache(ids)
-    z, W_O = cache[f"blocks.{layer}.attn.hook_z"][:, -1], planted.model.W_O[layer].detach()
+    z, W_O = cache[f"blocks.{layer}.attn.hook_z"][:, -1], model.W_O[layer].detach()
     v = planted.readout[1]
     lost = (as_it_is(planted.model, ids, layer) - without_head(planted.model, ids, layer, head)) @ v
     torch.testing.assert_close(head_effects(z, W_O, v)[head], lost.mean(), atol=1e-5, rtol=1e-4)
