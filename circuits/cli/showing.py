@@ -50,3 +50,6 @@ def show_run(folder: Path) -> None:
         )
     if "report" in done:
         OUT.print(f"\nreport: {(folder / 'report.html').resolve()}", soft_wrap=True, markup=False)
+        OUT.print(
+            f"to explore: emotion-circuits view {folder} --open", soft_wrap=True, markup=False
+        )
