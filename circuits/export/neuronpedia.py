@@ -107,7 +107,7 @@ def page_name(text: str, fallback: str) -> str:
     A digest keeps different texts apart where letters had to be changed.
 
     >>> page_name("org/Model 7B", "model")
-    'org-Model-7B-05e6e26b'
+    'org-Model-7B-e9b696d7'
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-")[:60]

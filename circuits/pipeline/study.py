@@ -162,7 +162,9 @@ class Study:
         """
         self._need("circuits")
         found = {e: read_circuit(self.circuit_path(e)) for e in self.emotions}
-        for emotion, circuit in found.items():
+        # Imported results name no model of their own beside the circuits.
+        known = found if "directions" in self.keys else {}
+        for emotion, circuit in known.items():
             check_same_model(
                 str(self.circuit_path(emotion)), circuit.provenance.model,
                 self.directions.provenance.model,

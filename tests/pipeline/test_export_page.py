@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 
 
 def commands():
-    blocks = re.findall(r"```\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(r"```(?:sh|\{\.sh\})\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     return [line for block in blocks for line in block.splitlines()]
 
 

@@ -1,14 +1,15 @@
 """Labels of one's own, from a plan file to a report; the model need not know them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
-from circuits.errors import RunError
+from circuits.errors import JudgeError, RunError
 from circuits.graph.circuit import Circuit
-from circuits.pipeline import Study
+from circuits.pipeline import Study, run
 from circuits.pipeline.keys import made_of
 from circuits.pipeline.plan_files import read_plan
 
@@ -88,3 +89,14 @@ def test_a_meaning_of_a_label_that_is_not_asked_for_is_refused(tmp_path):
     path.write_text('model = "sev-mini"\n[meanings]\nawe = "wonder"\n')
     with pytest.raises(RunError, match="meanings: 'awe' is no emotion of the run"):
         read_plan(path, {"out": tmp_path / "run"})
+
+
+def test_a_judge_that_does_not_know_a_label_is_refused_before_anything_is_made(tmp_path):
+    path, place = tmp_path / "plan.toml", tmp_path / "run"
+    path.write_text('model = "sev-mini"\nemotions = ["anger", "awe"]\n')
+    with pytest.raises(JudgeError, match="judge: the judge lexicon knows .* not 'awe'"):
+        read_plan(path, {"out": place})
+    plan = read_plan(path, {"out": place, "emotions": ("anger", "fear")})
+    with pytest.raises(JudgeError, match="not 'awe'"):
+        run(replace(plan, emotions=("anger", "awe")))
+    assert not place.exists()

@@ -67,7 +67,8 @@ def test_option_that_is_not_there():
     from circuits.cli.app import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md")))
+    files = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in files)
     lines = re.findall(r"emotion-circuits ([a-z-]+)([^`\n]*)", pages)
     used = [(name, option) for name, rest in lines for option in re.findall(r"--[a-z-]+", rest)]
     assert ("run", "--preset") in used

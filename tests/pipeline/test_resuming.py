@@ -189,13 +189,14 @@ def test_a_folder_with_nothing_but_a_half_written_log_is_a_new_one(tmp_path):
     data = shipped("sev/train.jsonl")
     plan = Plan(model="sev-nano", data=data, test=data, out=tmp_path)
     run(plan, stages=[])
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "plan.toml", "run.json"}
 
 
 class CountingJudge(LexiconJudge):
     """Counts the texts that it hears, and fails after some of them."""
 
     def __init__(self, until=10**9, name="lexicon"):
+        super().__init__()
         self.heard, self.until, self.called = 0, until, name
 
     @property

@@ -218,7 +218,6 @@ def test_a_folder_that_is_no_run_cannot_be_opened(tmp_path):
         ({"score_contexts": 1}, "--score-contexts: 1 is too few for an interval"),
         ({"dial_contexts": -1}, "--dial-contexts: -1 is too few"),
         ({"methods": ("pray",)}, "methods: 'pray' is not known; methods are none, prompt, steer"),
-        ({"emotions": ("anger", "awe")}, "judge: the judge lexicon knows .* not 'awe'"),
         ({"draws": 0}, "--draws: 0 is too few"),
         ({"memory": 0.0}, "--memory: 0.0 GB holds nothing; give more than 0"),
         ({"doses": ()}, "--doses: give one or more positive numbers"),
