@@ -15,6 +15,7 @@ from circuits.model import loading
 
 _INSIDE = "compares with Hugging Face's modules inside the model, which a HookedTransformer lacks"
 _TOOL = "compares with a tool of TransformerLens that is not asked for by HookedTransformers"
+_WINDOW = "a HookedTransformer reads on inside its window, so nothing is refused"
 NOT_FOR_HOOKED = {
     "test_zeroing_neurons_their_gates_and_their_output_weights_is_one_thing": _INSIDE,
     "test_replies_under_penalties_are_those_of_transformers": _INSIDE,
@@ -26,8 +27,10 @@ NOT_FOR_HOOKED = {
     "test_a_value_that_is_no_number_stops_the_pass": _INSIDE,
     "test_atp_equals_the_scores_of_transformer_lens": _TOOL,
     "test_scores_are_those_of_transformer_lens_where_it_has_them": _TOOL,
-    "test_a_prompt_longer_than_the_attention_window_is_refused": (
-        "a HookedTransformer reads on inside its window, so nothing is refused"
+    "test_a_prompt_longer_than_the_attention_window_is_refused": _WINDOW,
+    "test_a_run_longer_than_the_window_is_not_gone_on_with": _WINDOW,
+    "test_a_mapped_model_gives_the_same_numbers": (
+        "a HookedTransformer is given in memory: no arguments of loading are known of it"
     ),
 }
 """Test -> why it cannot apply."""
