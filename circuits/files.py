@@ -20,6 +20,9 @@ from circuits.errors import DataError
 
 __all__ = [
     "digest",
+    "exists",
+    "is_file",
+    "is_folder",
     "is_leftover",
     "parse_json",
     "read_json",
@@ -70,12 +73,33 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_file(path: str | Path) -> bool:
+    """Is there such a file? Not where the system will not look: a name too long, a shut folder."""
+    with suppress(OSError):
+        return Path(path).is_file()
+    return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Is there such a folder? As :func:`is_file`."""
+    with suppress(OSError):
+        return Path(path).is_dir()
+    return False
+
+
+def exists(path: str | Path) -> bool:
+    """Is there such a file or folder? As :func:`is_file`."""
+    with suppress(OSError):
+        return Path(path).exists()
+    return False
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of processes that were killed while they wrote.
 
     For a folder in which nobody else writes at the same time.
     """
-    for path in folder.rglob(f".*{_PARTIAL}*"):
+    for path in folder.rglob(f".*{_PARTIAL}*") if is_folder(folder) else ():
         if is_leftover(path):
             path.unlink(missing_ok=True)
 

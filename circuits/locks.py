@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from circuits.errors import RunError
-from circuits.files import write_json
+from circuits.files import is_file, write_json
 
 __all__ = ["HOLDER", "LOCK", "held", "holder"]
 
@@ -57,7 +57,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def holder(folder: Path) -> str | None:
     """The process that writes into ``folder`` at this moment, in words; None if none does."""
-    if not (folder / LOCK).is_file():
+    if not is_file(folder / LOCK):
         return None
     lock = _lock(folder)
     try:

@@ -187,5 +187,15 @@ def main() -> None:
     except CircuitsError as error:
         if "--debug" in given:
             raise
-        ERRORS.print(f"error: {' '.join(str(error).split())}", markup=False, highlight=False)
+        _say(str(error))
         raise SystemExit(2) from error
+    except OSError as error:
+        # A path that the system refuses, where no command had expected it.
+        if "--debug" in given or not error.filename:
+            raise
+        _say(f"{error.filename}: {error.strerror}; give another path, or mend this one")
+        raise SystemExit(2) from error
+
+
+def _say(error: str) -> None:
+    ERRORS.print(f"error: {' '.join(error.split())}", markup=False, highlight=False)

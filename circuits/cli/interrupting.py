@@ -20,6 +20,8 @@ _SAID = b"\nfinishing the batch; Ctrl-C again stops at once\n"
 def finishing_batches() -> Iterator[None]:
     """Have the first Ctrl-C inside the block end the work after the batch that is being done.
 
+    A process in which the work was stopped hears no Ctrl-C from then on.
+
     Raises:
         Stopped: somebody pressed it.
     """
@@ -35,13 +37,18 @@ def finishing_batches() -> Iterator[None]:
         with suppress(OSError):
             os.write(2, _SAID)
 
-    before = signal.signal(signal.SIGINT, heard)
+    after = signal.signal(signal.SIGINT, heard)
     try:
         yield
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt) as error:
+        # The command ends now and says how to go on; one more Ctrl-C must not cut that short.
+        after = signal.SIG_IGN
+        signal.signal(signal.SIGINT, after)
+        if isinstance(error, Stopped):
+            raise
         raise Stopped("stopped at once; batches that were finished before are kept") from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, after)
         go_on()
 
 

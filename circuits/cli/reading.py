@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from circuits.export.node_link import read_circuit
+from circuits.files import is_file
 from circuits.graph.circuit import Circuit
 
 __all__ = ["circuits_of"]
@@ -15,7 +16,7 @@ def circuits_of(place: Path, emotions: tuple[str, ...]) -> list[Circuit]:
         RunError: the folder is no run, or has no such emotion.
         DataError: the file is no circuit.
     """
-    if place.is_file():
+    if is_file(place):
         return [read_circuit(place)]
     from circuits.pipeline.study import Study
 

@@ -45,6 +45,7 @@ from circuits.cli.options import (
 from circuits.cli.settings import given_options
 from circuits.cli.settings import settings as read_settings
 from circuits.cli.showing import show_run
+from circuits.files import is_file
 from circuits.names import EMOTIONS
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _say_kept(plan: "Plan") -> None:
     from circuits.pipeline.status import run_status
     from circuits.pipeline.study import Study
 
-    if not (plan.out / "run.json").is_file():
+    if not is_file(plan.out / "run.json"):
         return
     for own in run_status(Study(plan.out), plan).stages:
         if own.only_code:

@@ -8,6 +8,7 @@ import typer
 from circuits.assets import shipped
 from circuits.cli.console import OUT, accuracy_table, circuit_table, visible
 from circuits.cli.scores import score_table
+from circuits.files import is_file
 
 __all__ = ["model_card", "show_run"]
 
@@ -23,7 +24,7 @@ def model_card(
     from circuits.errors import ModelError
 
     card = (model or shipped("sev-mini")) / "README.md"
-    if not card.is_file():
+    if not is_file(card):
         raise ModelError(f"there is no model card {card}; give the folder of a model")
     OUT.print(Markdown(visible(card.read_text(encoding="utf-8"))))
 

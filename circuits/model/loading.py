@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from circuits.assets import shipped
 from circuits.errors import ModelError
-from circuits.files import digest
+from circuits.files import digest, exists, is_file, is_folder
 from circuits.model.chat import DATE, Begin
 from circuits.model.hooked import hooked, is_hooked_transformer
 from circuits.model.loaded_as import LoadedAs
@@ -85,7 +85,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
-    if str(name) in EMBEDDED and not Path(name).exists():
+    if str(name) in EMBEDDED and not exists(name):
         name = shipped(str(name))
     _check_folder(str(name))
     chosen = _device(device, device_map)
@@ -106,7 +106,7 @@ def load_model(
     model.cfg.source, model.cfg.begin, model.cfg.date = str(name), begin, date
     model.cfg.loaded_as = LoadedAs(
         # Another process may stand in another folder, and a branch may move.
-        str(Path(name).resolve()) if Path(name).is_dir() else str(name),
+        str(Path(name).resolve()) if is_folder(name) else str(name),
         _commit(model) or revision, torch.device(chosen).type if chosen else None, dtype, begin,
         date, device_map, trust_remote_code,
     )  # fmt: skip
@@ -166,8 +166,8 @@ def describe_model(model: Model) -> dict[str, Any]:
     commit = _commit(model)
     folder = Path(source)
     return {
-        "name": folder.name if folder.is_dir() else source,
-        "revision": commit or (folder_digest(folder) if folder.is_dir() else "unknown"),
+        "name": folder.name if is_folder(folder) else source,
+        "revision": commit or (folder_digest(folder) if is_folder(folder) else "unknown"),
         "architecture": str(getattr(model.cfg, "architecture", None) or type(wrapped).__name__),
         "dtype": str(dtype_of(model)).removeprefix("torch."),
         "device": device_of(model).type,
@@ -207,12 +207,12 @@ def _check_in_memory(weights: Iterable[Tensor]) -> None:
 
 
 def _check_folder(name: str) -> None:
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or exists(name)
     if not looks_local:
         return
     folder = Path(name)
-    if not (folder / "config.json").is_file():
-        found = "there is no such folder" if not folder.is_dir() else "it holds no config.json"
+    if not is_file(folder / "config.json"):
+        found = "there is no such folder" if not is_folder(folder) else "it holds no config.json"
         raise ModelError(
             f"no model at {name}: {found}; give a folder in Hugging Face's layout "
             "(config.json, *.safetensors, tokenizer.json) or the name of a model on the hub"

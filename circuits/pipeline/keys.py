@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuits.assets import shipped
-from circuits.files import digest
+from circuits.files import digest, exists, is_file
 from circuits.model.loading import EMBEDDED, folder_digest
 from circuits.pipeline.code_version import code_of
 from circuits.pipeline.judges import judge_file
@@ -153,10 +153,10 @@ def _file_at(path: Path, changed: int, size: int) -> str:
 
 def _model(plan: Plan) -> dict[str, Any]:
     name = plan.model
-    if name in EMBEDDED and not Path(name).exists():
+    if name in EMBEDDED and not exists(name):
         name = str(shipped(name))
     folder = Path(name)
-    if not (folder / "config.json").is_file():
+    if not is_file(folder / "config.json"):
         return {"name": plan.model, "revision": plan.revision}
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (*_SMALL, ".safetensors")]
     stamps = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from circuits.data.text_files import embedded_set, read_texts
 from circuits.data.texts import SPLITS, LabelledSet, Split
 from circuits.errors import RunError
+from circuits.files import is_file
 from circuits.selective.counting import Where
 from circuits.selective.masks import KINDS
 from circuits.selective.profile import Sign
@@ -113,7 +114,7 @@ def _asked(own: LabelledSet, request: str) -> LabelledSet:
 
 def _file_of(folder: Path, split: Split) -> Path:
     found = [folder / f"{split}{suffix}" for suffix in _SUFFIXES]
-    there = [path for path in found if path.is_file()]
+    there = [path for path in found if is_file(path)]
     if len(there) != 1:
         raise RunError(
             f"--texts {folder}: expected one file for the {split} split "

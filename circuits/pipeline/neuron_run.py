@@ -8,7 +8,7 @@ from typing import Any
 from circuits.assets import shipped
 from circuits.data.texts import LabelledSet
 from circuits.errors import DataError, RunError
-from circuits.files import remove_leftovers, write_json
+from circuits.files import exists, is_file, is_folder, remove_leftovers, write_json
 from circuits.graph.circuit import Circuit
 from circuits.locks import held
 from circuits.model.loading import EMBEDDED as SHIPPED_MODELS
@@ -56,12 +56,13 @@ def neuron_run(
     reporter = reporter or Silent()
     sets = [open_set(name, plan) for name in plan.sets]
     _check_labels(sets)
-    run = Study(folder) if (folder / "run.json").is_file() else None
-    remove_leftovers(folder)
-    opened = _models(run, models, folder, reporter)
+    run = Study(folder) if is_file(folder / "run.json") else None
+    own = None if run is None else Run(plan_of(run), run, reporter)
+    sources = _sources(own, models, folder)
     noted = nullcontext() if run is None else made_beside(run, folder / "neurons", ("circuits",))
     with held(folder), noted:
-        return _measured(folder, sets, plan, run, opened, reporter)
+        remove_leftovers(folder)
+        return _measured(folder, sets, plan, run, _opened(own, sources), reporter)
 
 
 def _measured(
@@ -99,13 +100,10 @@ def _check_labels(sets: Sequence[Any]) -> None:
             seen[label] = own.name
 
 
-def _models(
-    run: Study | None, models: Sequence[str], folder: Path, reporter: Reporter
-) -> Iterator[tuple[str, Model]]:
-    """Name of every model's folder, and the model; the run's own first."""
-    if not models and run is None:
+def _sources(own: Run | None, models: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Name of every model's folder, and where the model is; the run's own first."""
+    if not models and own is None:
         raise RunError(f"{folder} is no run folder; give --models, such as sev-mini,sev-nano")
-    own = None if run is None else Run(plan_of(run), run, reporter)
     sources: dict[str, Path] = {}
     for model in models if own is None else (own.plan.model, *models):
         name, source = Path(model).name, _source(model)
@@ -114,6 +112,10 @@ def _models(
                 f"--models: {sources[name]} and {source} are both called {name!r}, and so would "
                 "their results be; give one of the folders another name"
             )
+    return sources
+
+
+def _opened(own: Run | None, sources: Mapping[str, Path]) -> Iterator[tuple[str, Model]]:
     for place, (name, source) in enumerate(sources.items()):
         if own is not None and place == 0:
             yield name, own.model
@@ -123,9 +125,9 @@ def _models(
 
 def _source(model: str) -> Path:
     """The folder of a model on disk; a name on the hub as it is."""
-    if model in SHIPPED_MODELS and not Path(model).exists():
+    if model in SHIPPED_MODELS and not exists(model):
         return shipped(model).resolve()
-    return Path(model).resolve() if Path(model).is_dir() else Path(model)
+    return Path(model).resolve() if is_folder(model) else Path(model)
 
 
 def _summary(studies: Sequence[SetStudy]) -> dict[str, Any]:

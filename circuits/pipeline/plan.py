@@ -13,6 +13,7 @@ from circuits.control.modulation import Where
 from circuits.control.ways import DecodingBy
 from circuits.data.judges.http import JudgeProfile
 from circuits.errors import RunError
+from circuits.files import exists, is_file, is_folder
 from circuits.graph.ablation import Ablation, Positions
 from circuits.graph.assemble import RankBy
 from circuits.graph.budget import Budget
@@ -170,7 +171,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("data", "test", "accepted", "hard"):
             path = getattr(self, name)
-            if path is not None and not path.is_file():
+            if path is not None and not is_file(path):
                 what = "scenarios" if name != "accepted" else "judged replies"
                 raise RunError(f"--{name}: there is no file {path}; give a file of {what}")
         for name in ("scenarios", "test_scenarios", "max_new_tokens", "batch_size"):
@@ -202,7 +203,7 @@ class Plan:
         if not self.doses or not all(0 < dose < math.inf for dose in self.doses):
             raise RunError("--doses: give one or more positive numbers")
         self._check_values()
-        if self.out.exists() and not self.out.is_dir():
+        if exists(self.out) and not is_folder(self.out):
             raise RunError(f"--out: {self.out} is a file; give a folder")
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from circuits.assets import shipped
 from circuits.errors import RunError
+from circuits.files import exists, is_folder
 from circuits.graph.budget import Budget
 from circuits.model.loading import EMBEDDED as MODELS
 
@@ -90,13 +91,14 @@ def _typed(name: str, kind: Any, value: Any, base: Path | None) -> Any:
     if name == "model":
         near = (base or Path()) / value
         # What looks like a path is one; other words may be names on the hub.
-        return str(near) if base and (near.is_dir() or value.startswith(".")) else value
+        return str(near) if base and (is_folder(near) or value.startswith(".")) else value
     if own is Path:
         if value == "shipped" and name in SHIPPED:
             return shipped(SHIPPED[name])
         return (base or Path()) / value
     if own is Budget:
-        return Budget(**value)
+        shares = {key: float(share) for key, share in value.items() if key != "min_per_layer"}
+        return Budget(**{**value, **shares})
     if own == _PAIRS:
         pairs = value.items() if isinstance(value, Mapping) else [("other", value)]
         return tuple((emotion, float(strength)) for emotion, strength in pairs)
@@ -111,13 +113,13 @@ def _judge_at(spec: str, base: Path | None) -> str:
     """The judge, with the path of its file where it has one beside the plan file."""
     kind, mark, rest = spec.partition(":")
     near = (base or Path()) / rest
-    return f"{kind}{mark}{near}" if base and kind != "http" and rest and near.exists() else spec
+    return f"{kind}{mark}{near}" if base and kind != "http" and rest and exists(near) else spec
 
 
 def plain(name: str, kind: Any, value: Any) -> Any:
     """The value as JSON and TOML have it; :func:`typed` gives it back. Paths become absolute."""
     if name == "model":
-        if Path(value).is_dir():
+        if is_folder(value):
             own = [own for own in MODELS if shipped(own) == Path(value)]
             return own[0] if own else str(Path(value).absolute())
         return value

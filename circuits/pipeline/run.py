@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuits.errors import CircuitsError, RunError, Stopped
-from circuits.files import is_leftover, remove_leftovers, write_json, write_text
+from circuits.files import (
+    is_file,
+    is_folder,
+    is_leftover,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from circuits.journal import forget, journal
 from circuits.locks import HOLDER, LOCK, held
 from circuits.model.receipts import counted
@@ -72,9 +79,9 @@ def run(
 
 
 def _check_folder(plan: Plan) -> None:
-    if not plan.out.is_dir():
+    if not is_folder(plan.out):
         return
-    if not (plan.out / "run.json").exists():
+    if not is_file(plan.out / "run.json"):
         known = (LOCK, HOLDER, PLAN_FILE)
         if any(path.name not in known and not is_leftover(path) for path in plan.out.iterdir()):
             raise RunError(

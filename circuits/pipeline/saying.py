@@ -20,7 +20,7 @@ from circuits.data.sev import Context
 from circuits.deploy.hook_files import hooks_provenance, read_hooks
 from circuits.errors import CircuitError, DataError, RunError
 from circuits.export.node_link import read_circuit
-from circuits.files import digest
+from circuits.files import digest, is_file
 from circuits.graph.circuit import Circuit
 from circuits.graph.core import core
 from circuits.graph.same_model import check_same_model
@@ -183,7 +183,7 @@ def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: P
     data, described = shipped("sev/train.jsonl"), describe_model(model)
     key = dumps([described, digest(data), _CONTEXTS, emotions, versions()], sort_keys=True)
     place = folder / sha256(key.encode()).hexdigest()[:24]
-    if (place / "record.json").is_file():
+    if is_file(place / "record.json"):
         return Differences.load(place)
     every = sev.contexts(sev.spread(sev.read(data), _CONTEXTS))
     contexts = [every[3 * i + i % 3] for i in range(_CONTEXTS)]

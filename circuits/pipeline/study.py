@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from circuits.errors import RunError
 from circuits.export.formats import file_stem
 from circuits.export.node_link import read_circuit
-from circuits.files import read_json, write_json
+from circuits.files import is_file, read_json, write_json
 from circuits.graph.circuit import Circuit
 from circuits.graph.same_model import check_same_model
 from circuits.graph.scores import CircuitScores
@@ -48,7 +48,7 @@ class Study:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "run.json").is_file():
+        if not is_file(self.folder / "run.json"):
             raise RunError(
                 f"{folder} is no run folder (it holds no run.json); "
                 "make one with `emotion-circuits run`"

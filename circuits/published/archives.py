@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from circuits.errors import DataError
+from circuits.files import is_file
 
 __all__ = ["unpacked"]
 
@@ -40,7 +41,7 @@ def unpacked(path: Path, most_bytes: int = _MOST_BYTES) -> Iterator[Path]:
     Raises:
         DataError: the archive is damaged or too large, or a member of it is refused; names both.
     """
-    if not path.is_file() or not path.name.lower().endswith((*_ZIP, *_TAR)):
+    if not is_file(path) or not path.name.lower().endswith((*_ZIP, *_TAR)):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="emotion-circuits-") as made:

@@ -8,7 +8,7 @@ from typing import Any
 
 from circuits.errors import DataError, RunError
 from circuits.export.node_link import write_circuit
-from circuits.files import read_json, write_json, write_text
+from circuits.files import is_file, read_json, write_json, write_text
 from circuits.locks import held
 from circuits.model.receipts import Receipt
 from circuits.names import EMOTIONS
@@ -88,7 +88,7 @@ def import_folder(folder: Path, run: Path) -> Contents:
 
 def is_imported(run: Path) -> bool:
     """Was this run folder made from a published one?"""
-    return (run / _FOLDER / "manifest.json").is_file()
+    return is_file(run / _FOLDER / "manifest.json")
 
 
 def load_contents(run: Path) -> Contents:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from circuits.errors import DataError, RunError
-from circuits.files import sync_folder
+from circuits.files import exists, is_folder, sync_folder
 from circuits.names import EMOTIONS
 
 __all__ = [
@@ -68,7 +68,7 @@ def locate(folder: Path) -> Path:
     Raises:
         DataError: there is none, or more than one.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"there is no folder {folder}; give the folder of the published outputs")
     levels = [[folder], [folder / "outputs"], sorted(folder.glob("outputs/*"))]
     for level in [*levels, sorted(folder.glob("*"))]:
@@ -146,7 +146,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
     Raises:
         RunError: ``folder`` holds something already, or cannot be made.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; give a new folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The command line as somebody types it."""
 
+import errno
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -7,6 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from circuits.cli.app import main
+
+LONG = "x" * 400
+"""No file system takes such a name."""
 
 
 @dataclass
@@ -131,3 +135,50 @@ def test_the_model_card_of_the_embedded_model_is_shown(command):
     shown = command("model-card")
     assert shown.returncode == 0
     assert "sev-mini" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--model", "sev-mini", "--data", LONG, "--out", "{tmp}/r"),
+        ("run", "--model", "sev-mini", "--out", LONG),
+        ("run", "--model", LONG, "--out", "{tmp}/r"),
+        ("run", "--model", "sev-mini", "--judge", f"lexicon:{LONG}", "--out", "{tmp}/r"),
+        ("run", "--plan", LONG),
+        ("show", LONG),
+        ("status", LONG),
+        ("view", LONG),
+        ("export", LONG, "--out", "{tmp}/r"),
+        ("import", LONG, "--out", "{tmp}/r"),
+        ("import", "{tmp}", "--out", LONG),
+        ("check", LONG),
+        ("neurons", LONG),
+        ("neurons", LONG, "--models", "sev-nano"),
+        ("validate", LONG),
+        ("control", LONG),
+        ("patch", LONG),
+        ("paths", LONG),
+        ("assemble", LONG),
+    ],
+)
+def test_a_path_that_the_system_will_not_look_at_is_refused_by_name(command, tmp_path, words):
+    shown = command(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert shown.returncode == 2
+    assert "xxxx" in shown.stdout + shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_so_is_one_that_no_command_expects(command, tmp_path, monkeypatch):
+    def shut(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("circuits.cli.app.show_run", shut)
+    shown = command("show", str(tmp_path))
+    assert shown.returncode == 2
+    assert shown.stderr.startswith(f"error: {tmp_path}: Permission denied; give another path")
+
+
+def test_neurons_without_a_model_leave_no_folder_behind(command, tmp_path):
+    shown = command("neurons", str(tmp_path / "new"))
+    assert "is no run folder; give --models" in shown.stderr
+    assert not (tmp_path / "new").exists()

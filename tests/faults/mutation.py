@@ -8,6 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 quick = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+many = settings(quick, max_examples=800)
+"""Of which a good part is still valid."""
 
 ODD = [
     None, True, 0, -1, 7, 2**80, 10**400, 0.5, -1e308, "", " ", "x", "a\nb", "\x00", "\ud800",

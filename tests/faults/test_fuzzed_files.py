@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.mutation import damaged, json_files, json_lines, quick
+from faults.mutation import damaged, json_files, json_lines, many
+from faults.outcomes import Outcomes
 from hypothesis import given
 
 from circuits.assets import shipped
@@ -24,7 +25,6 @@ from circuits.data.replies import (
 )
 from circuits.data.text_files import read_texts, write_texts
 from circuits.data.texts import LabelledText, Texts
-from circuits.errors import CircuitsError
 from circuits.export.node_link import circuit_to_json, read_circuit, write_circuit
 from circuits.graph.circuit import Circuit, Edge, Node
 from circuits.names import EMOTIONS
@@ -64,58 +64,38 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzzed")
 
 
-class Outcomes:
-    """How often files were refused, and read."""
+MALFORMED = 200
+"""Files of a kind that must have been refused."""
 
-    def __init__(self) -> None:
-        self.refused = self.read = 0
 
-    def of(
-        self, path: Path, content: bytes, read: Callable[[Path], Any], again: Any = None
-    ) -> None:
+def fuzzed(path: Path, read: Callable[[Path], Any], kept: Callable[[Any], None] | None = None):
+    """Tries one content of a file, and the counts."""
+    outcomes = Outcomes()
+
+    def attempt(content: bytes) -> None:
         path.write_bytes(content)
-        try:
-            found = read(path)
-        except CircuitsError as error:
-            said = str(error)
-        else:
-            self.read += 1
-            if again:
-                again(found)
-            return
-        assert str(path) in said, said
-        assert len(said) < 2000
-        self.refused += 1
+        outcomes.of(lambda: read(path), lambda said: str(path) in said, kept)
 
-    def told(self) -> str:
-        assert self.refused >= 40, self.refused
-        return "refused by name and place, or read and kept"
+    return attempt, outcomes
 
 
-def note(trial: Any, outcomes: Outcomes) -> None:
-    trial(times=outcomes.refused + outcomes.read, outcome=outcomes.told())
+def note(trial: Callable[..., None], outcomes: Outcomes) -> None:
+    outcomes.note(trial, at_least=MALFORMED, how="name and place")
 
 
 @pytest.mark.trial("files", "a SEV file from the fuzzer")
 def test_a_sev_file_is_refused_by_place_or_read(folder, trial):
-    outcomes = Outcomes()
-
     def again(found):
         assert len({context.id for context in sev.contexts(found)}) == 3 * len(found)
 
-    @quick
-    @given(json_lines(SCENARIOS))
-    def fuzz(content):
-        outcomes.of(folder / "sev.jsonl", content, sev.read, again)
-
-    fuzz()
+    attempt, outcomes = fuzzed(folder / "sev.jsonl", sev.read, again)
+    many(given(json_lines(SCENARIOS))(attempt))()
     note(trial, outcomes)
 
 
 @pytest.mark.trial("files", "a file of replies from the fuzzer ({kind})")
 @pytest.mark.parametrize("kind", ["replies", "judged", "methods"])
 def test_a_file_of_replies_is_refused_by_place_or_comes_back(folder, trial, kind):
-    outcomes = Outcomes()
     read: Any = {"replies": read_replies, "judged": read_judged, "methods": read_methods}[kind]
 
     def again(found):
@@ -123,37 +103,25 @@ def test_a_file_of_replies_is_refused_by_place_or_comes_back(folder, trial, kind
             write_rows(folder / "again.jsonl", found)
             assert read(folder / "again.jsonl") == found
 
-    @quick
-    @given(json_lines(REPLIES))
-    def fuzz(content):
-        outcomes.of(folder / "replies.jsonl", content, read, again)
-
-    fuzz()
+    attempt, outcomes = fuzzed(folder / "replies.jsonl", read, again)
+    many(given(json_lines(REPLIES))(attempt))()
     note(trial, outcomes)
 
 
 @pytest.mark.trial("files", "a circuit file from the fuzzer")
 def test_a_circuit_is_refused_by_place_or_comes_back(folder, trial):
-    outcomes = Outcomes()
-
     def again(found):
         write_circuit(found, folder / "again.json")
         assert read_circuit(folder / "again.json") == found
 
-    @quick
-    @given(json_files(CIRCUIT))
-    def fuzz(content):
-        outcomes.of(folder / "circuit.json", content, read_circuit, again)
-
-    fuzz()
+    attempt, outcomes = fuzzed(folder / "circuit.json", read_circuit, again)
+    many(given(json_files(CIRCUIT))(attempt))()
     note(trial, outcomes)
 
 
 @pytest.mark.trial("files", "a file of labelled texts from the fuzzer ({suffix})")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv"])
 def test_a_file_of_texts_is_refused_by_place_or_comes_back(folder, trial, suffix):
-    outcomes = Outcomes()
-
     def read(path: Path, pair: str | None = "pair") -> Texts:
         return read_texts(path, split="train", pair=pair)
 
@@ -167,25 +135,16 @@ def test_a_file_of_texts_is_refused_by_place_or_comes_back(folder, trial, suffix
     valid = (folder / f"valid.{suffix}").read_bytes()
     rows = [{"text": row.text, "label": row.label, "pair": row.pair} for row in TEXTS]
 
-    @quick
-    @given(json_lines(rows) if suffix == "jsonl" else damaged(valid))
-    def fuzz(content):
-        outcomes.of(folder / f"texts.{suffix}", content, read, again)
-
-    fuzz()
+    attempt, outcomes = fuzzed(folder / f"texts.{suffix}", read, again)
+    many(given(json_lines(rows) if suffix == "jsonl" else damaged(valid))(attempt))()
     note(trial, outcomes)
 
 
 @pytest.mark.trial("files", "a judge's labelled texts from the fuzzer")
 def test_labelled_texts_are_refused_by_place_or_read(folder, trial):
-    outcomes = Outcomes()
-
-    @quick
-    @given(json_lines([{"text": "No!", "label": "anger"}, {"text": "Well.", "label": "neutral"}]))
-    def fuzz(content):
-        outcomes.of(folder / "labelled.jsonl", content, read_labelled)
-
-    fuzz()
+    rows = [{"text": "No!", "label": "anger"}, {"text": "Well.", "label": "neutral"}]
+    attempt, outcomes = fuzzed(folder / "labelled.jsonl", read_labelled)
+    many(given(json_lines(rows))(attempt))()
     note(trial, outcomes)
 
 
@@ -194,25 +153,20 @@ def test_a_saved_plan_is_refused_or_comes_back(folder, trial):
     plan = Plan(
         model="m", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"), out=folder / "r"
     )
-    refused, read = 0, 0
+    outcomes = Outcomes()
 
-    @quick
+    @many
     @given(json_files(plan.to_json()))
     def fuzz(content):
-        nonlocal refused, read
         try:
             values = json.loads(content)
         except (ValueError, RecursionError):
             return
-        if not isinstance(values, dict):
-            return
-        try:
-            found = Plan.from_json(values, plan.out)
-        except CircuitsError:
-            refused += 1
-            return
-        read += 1
+        if isinstance(values, dict):
+            outcomes.of(lambda: Plan.from_json(values, plan.out), bool, again)
+
+    def again(found):
         assert Plan.from_json(found.to_json(), plan.out) == found
 
     fuzz()
-    trial(times=refused + read, outcome="refused by name, or read and kept")
+    outcomes.note(trial, at_least=MALFORMED, how="name")
