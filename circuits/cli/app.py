@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from circuits.assets import shipped
-from circuits.cli.anywhere import ANYWHERE, Debug, Trust, allowed
+from circuits.cli.anywhere import ANYWHERE, Debug, TrustCode, TrustJudge, allowed
 from circuits.cli.console import ERRORS, Bars
 from circuits.cli.control import control
 from circuits.cli.interchange import (
@@ -50,7 +50,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def options(debug: Debug = False, trust: Trust = False) -> None:
+def options(debug: Debug = False, code: TrustCode = False, judge: TrustJudge = False) -> None:
     """Find, measure, export and use the circuits by which language models express emotion."""
 
 

@@ -1,7 +1,6 @@
 """The command that compares all ways to an emotion, and the table of what they cost."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,7 +52,7 @@ def control(
         "dial_contexts": dial_contexts, "second_judge": second_judge,
         "methods": words(methods) or None,
     }  # fmt: skip
-    plan = replace(plan_of(Study(run)), **{k: v for k, v in asked.items() if v is not None})
+    plan = plan_of(Study(run)).asking({k: v for k, v in asked.items() if v is not None})
     with finishing_batches():
         study = carry_out(plan, stages=["control", "report"], reporter=Bars())
     OUT.print(accuracy_table(study.control))

@@ -108,7 +108,7 @@ def run_command(
     given, wanted = given_options(context, _OPTIONS), checked_stages(stages)
     chosen = given.pop("preset", None)
     own = read_plan(plan, {**given, **read_settings(settings)}, chosen)
-    own = replace(own, trust_remote_code=trusted())
+    own = replace(own, trust_remote_code=trusted("code"))
     if keep_code:
         _say_kept(own)
     with finishing_batches():

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from circuits.data.judges import Judge, open_judge
-from circuits.data.judges.http import JudgeProfile
-from circuits.errors import CircuitsError
+from circuits.data.judges.http import HttpJudge, JudgeProfile
+from circuits.errors import CircuitsError, JudgeError
 from circuits.pipeline.plan import Plan
+from circuits.pipeline.trust import trusted
 
 __all__ = ["check_judges", "circuit_judge_of", "judge_file", "judge_of", "second_judge_of"]
 
@@ -46,7 +47,19 @@ def judge_file(spec: str | None) -> Path | None:
 
 def _opened(plan: Plan, option: str, spec: str, profile: JudgeProfile = "robust") -> Judge:
     with _naming(option):
-        return open_judge(spec, profile, labels=plan.emotions, meanings=plan.meanings)
+        judge = open_judge(spec, profile, labels=plan.emotions, meanings=plan.meanings)
+        if option in plan.judges_of_file and not trusted("judge"):
+            _check_keeps_key(judge)
+    return judge
+
+
+def _check_keeps_key(judge: Judge) -> None:
+    if isinstance(judge, HttpJudge) and judge.sends_key_away:
+        raise JudgeError(
+            f"a file names the server {judge.host}, and it would be sent the key in "
+            f"{judge.key_variable}; give --trust-judge (in Python: "
+            'trusting("judge")) if the server is yours, or unset the variable'
+        )
 
 
 @contextmanager

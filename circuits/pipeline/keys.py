@@ -17,6 +17,7 @@ from circuits.model.loading import EMBEDDED, folder_digest
 from circuits.pipeline.code_version import code_of
 from circuits.pipeline.judges import judge_file
 from circuits.pipeline.plan import STAGES, Plan, Stage
+from circuits.pipeline.plan_values import JUDGES
 
 __all__ = ["NEEDS", "Kind", "changes", "dependents", "key_of", "made_of", "needed", "stage_key"]
 
@@ -55,7 +56,6 @@ _MATTERS: Mapping[Stage, tuple[str, ...]] = {
 """Options that decide a stage's result, beside those of the stages that it needs."""
 
 _FILES = ("data", "test", "accepted", "hard")
-_JUDGES = ("judge", "second_judge")
 _SMALL = (".json", ".jinja", ".model", ".txt")
 
 Kind = Literal["options", "files", "model", "code", "needs"]
@@ -72,7 +72,7 @@ def made_of(plan: Plan, stage: Stage, needs: Mapping[str, str]) -> dict[Kind, di
     values, own = plan.to_json(), _MATTERS[stage]
     return {
         "options": {name: values[name] for name in own if name not in (*_FILES, "model")},
-        "files": {name: _file(_path(plan, name)) for name in own if name in (*_FILES, *_JUDGES)},
+        "files": {name: _file(_path(plan, name)) for name in own if name in (*_FILES, *JUDGES)},
         "model": _model(plan) if "model" in own else {},
         "code": code_of(stage),
         "needs": {need: needs.get(need, "") for need in NEEDS[stage]},
@@ -136,7 +136,7 @@ def _short(value: Any) -> str:
 
 def _path(plan: Plan, name: str) -> Path | None:
     value = getattr(plan, name)
-    return judge_file(value) if name in _JUDGES else value
+    return judge_file(value) if name in JUDGES else value
 
 
 def _file(path: Path | None) -> str | None:

@@ -120,7 +120,7 @@ def _opened(own: Run | None, sources: Mapping[str, Path]) -> Iterator[tuple[str,
         if own is not None and place == 0:
             yield name, own.model
         else:
-            yield name, load_model(source, trust_remote_code=trusted())
+            yield name, load_model(source, trust_remote_code=trusted("code"))
 
 
 def _source(model: str) -> Path:

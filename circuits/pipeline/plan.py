@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from types import UnionType
@@ -46,6 +46,8 @@ Stage = Literal[
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """In the order in which they run; a stage needs only earlier ones."""
+
+_NO_OPTIONS = ("out", "judges_of_file")
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class Plan:
     the weights, nor for sums, whose size does not depend on the number of prompts."""
     seed: int = 0
     """Of everything random."""
+    judges_of_file: tuple[str, ...] = field(default=(), compare=False)
+    """Options whose judges a plan file or a run folder named, and not who runs it."""
 
     def __post_init__(self) -> None:
         for name in ("data", "test", "accepted", "hard"):
@@ -211,13 +215,14 @@ class Plan:
         """Do differences need a pass of their own?"""
         return self.half or self.diff_prompt != "asked" or self.diff_grouping != "context"
 
+    def asking(self, options: Mapping[str, Any]) -> "Plan":
+        """The plan with these options; a judge among them is named by who runs it."""
+        of_file = tuple(name for name in self.judges_of_file if name not in options)
+        return replace(self, **options, judges_of_file=of_file)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, without the folder that it writes."""
-        return {
-            own.name: plain(own.name, own.type, getattr(self, own.name))
-            for own in fields(self)
-            if own.name != "out"
-        }
+        return {name: plain(name, kind, getattr(self, name)) for name, kind in self.kinds().items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], out: Path) -> "Plan":
@@ -246,8 +251,8 @@ class Plan:
 
     @classmethod
     def kinds(cls) -> dict[str, Any]:
-        """Option -> its type; the folder that a run writes decides nothing and is left out."""
-        return {own.name: own.type for own in fields(cls) if own.name != "out"}
+        """Option -> its type; without the folder that a run writes, which decides nothing."""
+        return {own.name: own.type for own in fields(cls) if own.name not in _NO_OPTIONS}
 
     def _check_values(self) -> None:
         if not self.model.strip():

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from circuits.pipeline.judges import check_judges
 from circuits.pipeline.plan import Plan
 from circuits.pipeline.plan_toml import meanings, values_toml
 from circuits.pipeline.plan_values import (
+    JUDGES,
     SHIPPED,
     Problem,
     default_of,
@@ -113,8 +114,9 @@ def read_plan(
     }
     if file is None:
         return make_plan(values)
+    named = tuple(name for name in JUDGES if name in file.values and name not in (given or {}))
     with file.naming():
-        return make_plan(values)
+        return replace(make_plan(values), judges_of_file=named)
 
 
 def make_plan(values: Mapping[str, Any]) -> Plan:

@@ -33,10 +33,11 @@ def values_toml(values: Mapping[str, Any]) -> str:
 
 @cache
 def meanings() -> Mapping[str, str]:
-    """Option -> what it means, in a line: the text below its field."""
+    """Option, and ``out`` -> what it means, in a line: the text below its field."""
     tree = ast.parse(Path(plan_module.__file__).read_text(encoding="utf-8"))
     (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Plan"]
-    return dict(_documented(own.body))
+    options = {*Plan.kinds(), "out"}
+    return {name: said for name, said in _documented(own.body) if name in options}
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:

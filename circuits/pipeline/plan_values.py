@@ -36,8 +36,9 @@ SHIPPED: Mapping[str, str] = {
     "hard": "sev/hard.jsonl",
 }
 """Files that come with the package; ``shipped`` stands for them."""
+JUDGES = ("judge", "second_judge")
+"""Options that name a judge."""
 
-_JUDGES = ("judge", "second_judge")
 _FLAGS = {"true": True, "false": False}
 _PAIRS = tuple[tuple[str, float], ...]
 _TEXTS = tuple[tuple[str, str], ...]
@@ -86,7 +87,7 @@ def _typed(name: str, kind: Any, value: Any, base: Path | None) -> Any:
     own, optional = _without_none(kind)
     if value is None or (optional and value == NONE):
         return None
-    if name in _JUDGES:
+    if name in JUDGES:
         return _judge_at(value, base)
     if name == "model":
         near = (base or Path()) / value

@@ -126,7 +126,7 @@ def voice_of_files(
     named = model or origins[paths[0]].model.get("name")
     if not named:
         raise RunError(f"{paths[0]} does not say which model it is of; give --model")
-    loaded = load_model(str(named), trust_remote_code=trusted())
+    loaded = load_model(str(named), trust_remote_code=trusted("code"))
     found: list[tuple[Path, str, Sequence[Add]]] = []
     described = describe_model(loaded)
     for path in paths:

@@ -1,27 +1,32 @@
-"""Whether code that comes with a model may run: never because a file says so.
+"""What a file may not decide: running code of a model's own, and sending a key to a judge's server.
 
-A run folder, a circuit or a file of hooks may come from anybody, and each names its model. So the
-plan of a run that is opened again does not decide it; who opens it does.
+A run folder, a plan, a circuit or a file of hooks may come from anybody, and each may name a model
+or a judge. So what stands in it does not decide either; who opens it does.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Literal
 
-__all__ = ["trusted", "trusting"]
+__all__ = ["Trust", "trusted", "trusting"]
 
-_ASKED: ContextVar[bool] = ContextVar("trust_remote_code", default=False)
+Trust = Literal["code", "judge"]
+"""``code``: run what comes with a model. ``judge``: send the key to a server that a file names."""
+
+_ASKED: ContextVar[frozenset[Trust]] = ContextVar("trust", default=frozenset())
 
 
-def trusted() -> bool:
-    """Was it asked, around this call, to run code that comes with models?"""
-    return _ASKED.get()
+def trusted(what: Trust) -> bool:
+    """Was it asked for, around this call?"""
+    return what in _ASKED.get()
 
 
 @contextmanager
-def trusting() -> Iterator[None]:
-    """Run code that comes with the models of run folders and circuits that are opened inside."""
-    before = _ASKED.set(True)
+def trusting(*what: Trust) -> Iterator[None]:
+    """Inside the block, do this also where run folders, plans and circuits are what names it."""
+    asked: frozenset[Trust] = frozenset(what)
+    before = _ASKED.set(_ASKED.get() | asked)
     try:
         yield
     finally:

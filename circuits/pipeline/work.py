@@ -26,6 +26,7 @@ from circuits.model.receipts import uncounted
 from circuits.names import VALENCES
 from circuits.pipeline.judges import circuit_judge_of, judge_of, second_judge_of
 from circuits.pipeline.plan import Plan
+from circuits.pipeline.plan_values import JUDGES
 from circuits.pipeline.study import Study
 from circuits.pipeline.trust import trusted
 from circuits.provenance import Provenance, versions
@@ -201,8 +202,8 @@ class Run:
 def plan_of(study: Study) -> Plan:
     """What a finished run was asked to do.
 
-    Whether code of the model's own may run is no matter of the folder, which may be from
-    anybody: only :func:`~circuits.pipeline.trust.trusting` allows it.
+    Whether code of the model's own may run, and whether its judge may be sent a key, is no matter
+    of the folder, which may be from anybody: :func:`~circuits.pipeline.trust.trusting` allows it.
 
     Raises:
         RunError: the folder holds imported results, which name no model; or the plan is of another
@@ -213,4 +214,5 @@ def plan_of(study: Study) -> Plan:
         raise RunError(
             f"{study.folder} holds imported results, without a model; this needs a run of its own"
         )
-    return replace(Plan.from_json(values, study.folder), trust_remote_code=trusted())
+    plan = Plan.from_json(values, study.folder)
+    return replace(plan, trust_remote_code=trusted("code"), judges_of_file=JUDGES)

@@ -88,8 +88,9 @@ def commands_page() -> str:
         "# Commands",
         "",
         "Wrong input ends with one line on standard error and exit code 2, Ctrl-C with 130.",
-        "Every command takes `--debug` (show the traceback of an error) and",
-        "`--trust-remote-code` (run code that comes with a model; it can do all that you can).",
+        "Every command takes `--debug` (show the traceback of an error),",
+        "`--trust-remote-code` (run code that comes with a model; it can do all that you can) and",
+        "`--trust-judge` (send your key to the judge's server that a plan or a run names).",
     ]
     for name, command in commands.items():
         lines += ["", f"## {name}", "", *_command(name, command)]

@@ -158,9 +158,9 @@ def typed(monkeypatch, *words):
 def test_a_folder_does_not_decide_what_may_run(received):
     assert received.log["plan"]["trust_remote_code"] is True
     assert plan_of(received).trust_remote_code is False
-    with trusting():
+    with trusting("code"):
         assert plan_of(received).trust_remote_code is True
-    assert not trusted()
+    assert not trusted("code")
 
 
 @pytest.mark.trial("security", "a received run folder says that its model's code may run")
@@ -178,7 +178,7 @@ def test_the_option_allows_code_for_one_command(received, model_folder, first, m
     option, words = ["--trust-remote-code"], ["neurons", received.folder]
     typed(monkeypatch, *(option + words if first else words + option))
     assert model_folder.ran
-    assert not trusted()
+    assert not trusted("code")
 
 
 def test_a_plan_has_code_off():

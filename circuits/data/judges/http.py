@@ -9,7 +9,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -91,6 +93,20 @@ class HttpJudge:
     def system(self) -> str:
         """What the model is told before a text."""
         return system(self.labels, dict(self.meanings))
+
+    @property
+    def host(self) -> str:
+        """Where its server stands."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def sends_key_away(self) -> bool:
+        """Would a key leave this machine?"""
+        if not os.environ.get(self.key_variable, "").strip():
+            return False
+        with suppress(ValueError):  # a name is no number
+            return not ip_address(self.host).is_loopback
+        return self.host != "localhost"
 
     @property
     def url(self) -> str:
