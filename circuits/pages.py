@@ -9,8 +9,28 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from importlib import resources
 
-__all__ = ["allowed", "data_text", "script_text"]
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+
+__all__ = ["allowed", "data_text", "packaged", "script_text", "template"]
+
+
+def packaged(package: str, name: str) -> str:
+    """A text file that comes with a package of ours."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def template(package: str, name: str) -> Template:
+    """A template that comes with a package of ours; every text that is filled in is escaped."""
+    environment = Environment(
+        loader=FunctionLoader(lambda own: packaged(package, own)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def data_text(text: str) -> str:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from plot import samples as plot_samples
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from circuits.assets import shipped
@@ -32,6 +34,12 @@ from circuits.provenance import Provenance
 pytest_plugins = ["trials", "kinds"]
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def samples() -> ModuleType:
+    """Made-up results for figures and pages."""
+    return plot_samples
 
 
 @pytest.fixture(scope="session")

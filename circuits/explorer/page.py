@@ -6,15 +6,15 @@ idea and names what it offers.
 
 import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any, Final
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from circuits.pages import allowed, data_text, script_text
+from circuits.pages import allowed, data_text, packaged, script_text, template
 
 __all__ = ["POLICY", "SCRIPTS", "explorer_page"]
+
+_HERE = "circuits.explorer"
 
 SCRIPTS: Final = (
     "dom", "data", "state", "theme", "layout", "marks", "draw", "camera", "charts", "attention",
@@ -30,24 +30,13 @@ POLICY: Final = (
 
 def explorer_page(document: Mapping[str, Any]) -> str:
     """The page that shows a document."""
-    script = script_text("\n".join(_packaged(f"js/{name}.js") for name in SCRIPTS))
-    style = _packaged("explorer.css")
-    environment = Environment(
-        loader=FunctionLoader(_packaged),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    script = script_text("\n".join(packaged(_HERE, f"js/{name}.js") for name in SCRIPTS))
+    style = packaged(_HERE, "explorer.css")
     data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return environment.get_template("explorer.html.j2").render(
+    return template(_HERE, "explorer.html.j2").render(
         title=document["title"],
         policy=POLICY.format(scripts=allowed([script]), styles=allowed([style])),
         style=Markup(style),
         script=Markup(script),
         data=Markup(data_text(data)),
     )
-
-
-def _packaged(name: str) -> str:
-    return resources.files("circuits.explorer").joinpath(name).read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """Of a large circuit its strongest parts: what a page can hold and a person can look through."""
 
-from dataclasses import replace
 from typing import Final
 
 from circuits.graph.circuit import Circuit
@@ -22,10 +21,4 @@ def trimmed(circuit: Circuit, most: int = MOST) -> Circuit:
         key=lambda node: (node.kind != "head", node.id not in ends, -abs(node.effect or 0.0)),
     )
     left_out = {node.id for node in parts[most:]}
-    if not left_out:
-        return circuit
-    return replace(
-        circuit,
-        nodes=tuple(node for node in circuit.nodes if node.id not in left_out),
-        edges=tuple(edge for edge in circuit.edges if not {edge.source, edge.target} & left_out),
-    )
+    return circuit.without(left_out)

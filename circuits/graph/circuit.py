@@ -6,7 +6,7 @@ node-link JSON, which networkx and d3 read as it is, and opening one needs neith
 TransformerLens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,17 +18,9 @@ if TYPE_CHECKING:
     import networkx as nx
 
 __all__ = [
-    "EDGE_KINDS",
-    "FORMAT",
-    "NODE_KINDS",
-    "VIAS",
-    "Circuit",
-    "Edge",
-    "EdgeKind",
-    "Node",
-    "NodeKind",
+    "EDGE_KINDS", "FORMAT", "NODE_KINDS", "VIAS", "Circuit", "Edge", "EdgeKind", "Node", "NodeKind",
     "Via",
-]
+]  # fmt: skip
 
 FORMAT = "emotion-circuit/1"
 """Name and version of the saved form."""
@@ -220,6 +212,14 @@ class Circuit:
                 f"edge {edge.source} -> {edge.target} is residual and has the weight "
                 f"{edge.weight}; such an edge says an order and has none"
             )
+
+    def without(self, ids: Collection[str]) -> "Circuit":
+        """The circuit without these nodes and the edges at them; itself if there are none."""
+        if not ids:
+            return self
+        nodes = tuple(node for node in self.nodes if node.id not in ids)
+        edges = tuple(edge for edge in self.edges if not {edge.source, edge.target} & {*ids})
+        return replace(self, nodes=nodes, edges=edges)
 
     def node(self, id: str) -> Node:
         """The node with this id.

@@ -5,7 +5,6 @@ they are written into a plain run: what is written there stands beside all the r
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Literal, get_args
 
 from circuits.graph.circuit import Circuit, Node, NodeKind
@@ -39,13 +38,7 @@ def core(circuit: Circuit, n_heads: int, n_neurons: int, order: Order = "product
 
     kinds: Mapping[NodeKind, int] = {"head": n_heads, "neuron": n_neurons}
     left_out = {name for kind, n in kinds.items() for name in _last(circuit, kind, n, strength)}
-    if not left_out:
-        return circuit
-    return replace(
-        circuit,
-        nodes=tuple(node for node in circuit.nodes if node.id not in left_out),
-        edges=tuple(edge for edge in circuit.edges if not {edge.source, edge.target} & left_out),
-    )
+    return circuit.without(left_out)
 
 
 def _last(

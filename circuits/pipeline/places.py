@@ -20,7 +20,6 @@ __all__ = [
     "is_there",
     "made_beside",
     "read_made_from",
-    "resuming",
 ]
 
 PLACES: Mapping[Stage, tuple[str, ...]] = {
@@ -62,11 +61,6 @@ MADE_FROM: Final = "made_from.json"
 def is_there(folder: Path, stage: Stage) -> bool:
     """Is everything there that the stage always writes?"""
     return all((folder / place).exists() for place in PLACES[stage] if place not in _MAY_LACK)
-
-
-def resuming(folder: Path, stage: str) -> Path:
-    """Where a stage that is interrupted leaves what it had done."""
-    return folder / ".resume" / f"{stage}.jsonl"
 
 
 def beside(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from circuits.locks import holder
 from circuits.pipeline.keys import NEEDS, Kind, changes, key_of, made_of
-from circuits.pipeline.places import PLACES, beside, is_there, read_made_from, resuming
+from circuits.pipeline.places import PLACES, beside, is_there, read_made_from
 from circuits.pipeline.plan import STAGES, Plan, Stage
 from circuits.pipeline.study import Study
 
@@ -125,7 +125,7 @@ def _stage(study: Study, stage: Stage, state: State, why: Mapping[Kind, list[str
         seconds=study.seconds.get(stage),
         passes=receipt.get("passes"),
         size=sum(map(_size, _places(study.folder, stage))),
-        waiting=_waiting(resuming(study.folder, stage)),
+        waiting=_waiting(study.journal_path(stage)),
     )
 
 

@@ -6,32 +6,25 @@ model can become code.
 """
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from circuits.pages import allowed, data_text, script_text
+from circuits.pages import allowed, data_text, packaged, script_text, template
 
 __all__ = ["render"]
 
+_HERE = "circuits.report"
 
-def render(template: str, figures: Mapping[str, go.Figure], words: Mapping[str, Any]) -> str:
-    """The page that ``template`` makes of figures and words."""
-    environment = Environment(
-        loader=FunctionLoader(_packaged),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scripts = [script_text(get_plotlyjs()), script_text(_packaged("report.js"))]
-    return environment.get_template(template).render(
+
+def render(page: str, figures: Mapping[str, go.Figure], words: Mapping[str, Any]) -> str:
+    """What the template ``page`` makes of figures and words."""
+    scripts = [script_text(get_plotlyjs()), script_text(packaged(_HERE, "report.js"))]
+    return template(_HERE, page).render(
         policy=_policy(scripts),
-        style=Markup(_packaged("report.css")),
+        style=Markup(packaged(_HERE, "report.css")),
         plotly=Markup(scripts[0]),
         script=Markup(scripts[1]),
         figures={name: _embedded(figure) for name, figure in figures.items()},
@@ -49,7 +42,3 @@ def _policy(scripts: list[str]) -> str:
         f"default-src 'none'; script-src {allowed(scripts)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
-
-
-def _packaged(name: str) -> str:
-    return resources.files("circuits.report").joinpath(name).read_text(encoding="utf-8")

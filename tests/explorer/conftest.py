@@ -1,7 +1,6 @@
 """Made-up results with numbers that can be recomputed, and one page of them in a real browser."""
 
 import dataclasses
-import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,18 +28,6 @@ HOSTILE = (
 )
 EMOTIONS = ("anger", "fear", "awe </script><i>")
 LAYERS, HEADS, NEURONS = 4, 3, 40
-
-
-@pytest.fixture(scope="session")
-def samples() -> ModuleType:
-    """The builders of the plot tests; test folders are not packages, so it is loaded by path."""
-    path = Path(__file__).parents[1] / "plot" / "samples.py"
-    spec = importlib.util.spec_from_file_location("plot_samples_of_explorer", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def circuits(samples: ModuleType) -> dict[str, Any]:

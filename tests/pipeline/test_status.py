@@ -12,7 +12,7 @@ from circuits.pipeline import Study, run
 from circuits.pipeline.code_version import code_of
 from circuits.pipeline.contrast import Contrast
 from circuits.pipeline.patching import patch_run
-from circuits.pipeline.places import MADE_FROM, resuming
+from circuits.pipeline.places import MADE_FROM
 from circuits.pipeline.plan import STAGES
 from circuits.pipeline.status import run_status
 
@@ -98,7 +98,7 @@ def test_files_that_are_gone_are_noticed(copied):
 
 
 def test_an_interrupted_stage_says_how_much_waits(copied):
-    path = resuming(copied.out, "control")
+    path = Study(copied.out).journal_path("control")
     path.parent.mkdir()
     path.write_text('{"key": "x"}\n{"batch": 0}\n{"batch": 1}\n{"bat')
     (own,) = [s for s in run_status(Study(copied.out), copied).stages if s.stage == "control"]

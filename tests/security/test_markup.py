@@ -1,13 +1,11 @@
 """Texts of data sets and models are text on every page and in every drawing, never markup."""
 
 import dataclasses
-import importlib.util
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from xml.dom import minidom
 
 import pytest
@@ -31,18 +29,6 @@ HOSTILE = (
     f'" onload="{RUNS}" \'',
     "<!--<style>body{display:none}</style> {{7*7}} ${7*7} %{x} &lt;b&gt;",
 )
-
-
-@pytest.fixture(scope="session")
-def samples() -> ModuleType:
-    """The builders of the plot tests; test folders are not packages, so it is loaded by path."""
-    path = Path(__file__).parents[1] / "plot" / "samples.py"
-    spec = importlib.util.spec_from_file_location("plot_samples", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def content(samples, names, title, text):

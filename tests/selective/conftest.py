@@ -1,11 +1,10 @@
 import dataclasses
-import importlib.util
 import random
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from selective import plain_profile
 
 from circuits.data.prompts import EMOTION_REQUEST
 from circuits.data.texts import SPLITS, LabelledSet, LabelledText, Split, Texts
@@ -22,14 +21,8 @@ CUES = {"anger": ("furious", "shouted"), "fear": ("afraid", "hid"), "sadness": (
 
 @pytest.fixture(scope="session")
 def plainly() -> ModuleType:
-    """``plain_profile.py``; test folders are not packages, so it is loaded by path."""
-    path = Path(__file__).parent / "plain_profile.py"
-    spec = importlib.util.spec_from_file_location("plain_profile", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Profiles as a plain, slow procedure."""
+    return plain_profile
 
 
 def some_texts(per_label=(5, 7, 4), *, seed: int = 0, split: Split = "train") -> Texts:
