@@ -5,10 +5,15 @@ BIN := $(VENV)/bin
 TL3 := .venv-tl3
 HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
 
-.PHONY: demo test test-tl3 trials bench bench-size bench-workers plants docs lint format clean
+.PHONY: demo notebooks test test-tl3 trials bench bench-size bench-workers plants docs lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
+
+# The notebooks, in a browser.
+notebooks: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	$(BIN)/jupyter lab notebooks
 
 # A worker per core, four at most: each loads torch and the models anew.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 2))')

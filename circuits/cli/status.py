@@ -15,7 +15,7 @@ from circuits.cli.settings import settings as read_settings
 
 if TYPE_CHECKING:
     from circuits.pipeline.plan import Plan
-    from circuits.pipeline.status import RunStatus, StageStatus
+    from circuits.pipeline.status import Beside, RunStatus, StageStatus
     from circuits.pipeline.study import Study
 
 __all__ = ["STATUS_EXAMPLE", "status_command"]
@@ -86,7 +86,7 @@ def _stage_table(found: "RunStatus") -> Table:
     return table
 
 
-def _why(own: "StageStatus") -> str:
+def _why(own: "StageStatus | Beside") -> str:
     said = [f"interrupted: {own.waiting} batches wait"] if own.waiting else []
     more = len(own.why) - _MOST
     return "; ".join([*said, *own.why[:_MOST], *([f"and {more} more"] if more > 0 else [])])
@@ -99,7 +99,7 @@ def _beside_table(found: "RunStatus") -> Table:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("because")
     for own in found.beside:
-        table.add_row(own.name, own.state, _size(own.size), "; ".join(own.why))
+        table.add_row(own.name, own.state, _size(own.size), _why(own))
     return table
 
 

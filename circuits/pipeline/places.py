@@ -18,6 +18,7 @@ __all__ = [
     "PLACES",
     "beside",
     "is_there",
+    "journals",
     "made_beside",
     "read_made_from",
 ]
@@ -54,6 +55,8 @@ BESIDE: Mapping[str, str] = {
     "neurons": "neurons",
 }
 """What is measured beside the stages -> its folders."""
+_JOURNALS = {"validation": ".resume/validate.jsonl", "neurons": "neurons/**/.resume/*.jsonl"}
+"""Of these: where they keep what is finished until they are whole."""
 MADE_FROM: Final = "made_from.json"
 """In each of them, once it is whole: the stages it was made from, and their keys."""
 
@@ -64,9 +67,16 @@ def is_there(folder: Path, stage: Stage) -> bool:
 
 
 def beside(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name and folder of everything that was measured beside the stages."""
+    """Name and folder of everything that was measured beside the stages, or begun."""
     for name, pattern in BESIDE.items():
-        yield from ((name, place) for place in sorted(folder.glob(pattern)) if place.is_dir())
+        found = [place for place in sorted(folder.glob(pattern)) if place.is_dir()]
+        begun = [folder / pattern] if not found and journals(folder, name) else []
+        yield from ((name, place) for place in [*found, *begun])
+
+
+def journals(folder: Path, name: str) -> list[Path]:
+    """Of something that is measured beside the stages: where its finished batches wait."""
+    return sorted(folder.glob(_JOURNALS[name])) if name in _JOURNALS else []
 
 
 @contextmanager

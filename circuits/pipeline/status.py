@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from circuits.locks import holder
 from circuits.pipeline.keys import NEEDS, Kind, changes, key_of, made_of
-from circuits.pipeline.places import PLACES, beside, is_there, read_made_from
+from circuits.pipeline.places import PLACES, beside, is_there, journals, read_made_from
 from circuits.pipeline.plan import STAGES, Plan, Stage
 from circuits.pipeline.study import Study
 
@@ -43,6 +43,8 @@ class Beside:
     state: Literal["fresh", "stale"]
     why: tuple[str, ...]
     size: int
+    waiting: int
+    """Batches that were done when it was interrupted, and that will not be done again."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _beside(study: Study, name: str, place: Path) -> Beside:
     else:
         why = tuple(f"{stage} was made again" for stage in own if keys.get(stage) != own[stage])
     shown = str(place.relative_to(study.folder))
-    return Beside(shown, "stale" if why else "fresh", why, _size(place))
+    waiting = sum(map(_waiting, journals(study.folder, name)))
+    return Beside(shown, "stale" if why else "fresh", why, _size(place), waiting)
 
 
 def _size(path: Path) -> int:

@@ -74,9 +74,6 @@ def validate(
         contexts=[context.id for context in contexts], draws=options.draws, seed=options.seed
     )
     place = folder / "validation"
-    remove_leftovers(folder)
-    # Without the receipt what is there counts as not made.
-    (place / "receipt.json").unlink(missing_ok=True)
     unfinished = run.study.journal_path("validate")
     key = digest_of([run.study.keys.get("circuits"), run.plan.to_json(), asdict(options)])
     with (
@@ -84,6 +81,9 @@ def validate(
         counted() as receipt,
         journal(unfinished, key),
     ):
+        remove_leftovers(folder)
+        # Without the receipt what is there counts as not made.
+        (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
             _measure(run, known, kind, contexts, options, provenance).save(place / kind)
             _hear(run, bench, known, kind, options, provenance).save(place / f"{kind}_replies")

@@ -39,7 +39,7 @@ def command(monkeypatch, capsys):
 def process(*words):
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "circuits", *words],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
         env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
     )  # fmt: skip
 

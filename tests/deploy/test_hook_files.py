@@ -84,7 +84,7 @@ def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
         runs.append([str(shipped("sev-mini")), str(path), "1.0", *(p.user for p in prompts)])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ALONE], cwd=tmp_path, text=True, check=False,
-        input=json.dumps([str(EXAMPLE), *runs]), capture_output=True, timeout=120,
+        input=json.dumps([str(EXAMPLE), *runs]), capture_output=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == expected
@@ -101,7 +101,7 @@ def test_the_example_takes_the_strength_and_at_zero_changes_nothing(
     runs = [[str(shipped("sev-mini")), str(path), s, prompt.user] for s in ("0", "1.5")]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ALONE], cwd=tmp_path, text=True, check=False,
-        input=json.dumps([str(EXAMPLE), *runs]), capture_output=True, timeout=120,
+        input=json.dumps([str(EXAMPLE), *runs]), capture_output=True, timeout=300,
     )  # fmt: skip
     changed = elicit(mini, [prompt], edits=lambda rows: half)[0].text
     assert done.stdout.splitlines() == [elicit(mini, [prompt])[0].text, "==", changed, "=="]

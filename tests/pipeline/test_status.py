@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
-from circuits.files import read_json, write_json
+from circuits.files import read_json, write_json, write_text
 from circuits.pipeline import Study, run
 from circuits.pipeline.code_version import code_of
 from circuits.pipeline.contrast import Contrast
@@ -104,6 +104,20 @@ def test_an_interrupted_stage_says_how_much_waits(copied):
     (own,) = [s for s in run_status(Study(copied.out), copied).stages if s.stage == "control"]
     assert own.waiting == 2
     assert "2 batches wait" in shown("status", copied.out)
+
+
+@pytest.mark.parametrize(
+    ("name", "journal"),
+    [
+        ("validation", ".resume/validate.jsonl"),
+        ("neurons", "neurons/sev-nano/emotion/.resume/effects.jsonl"),
+    ],
+)
+def test_so_does_what_is_measured_beside_the_stages(copied, name, journal):
+    write_text(copied.out / journal, '{"key": "x"}\n{"batch": 0}\n{"bat')
+    (own,) = run_status(Study(copied.out), copied).beside
+    assert (own.name, own.state, own.waiting) == (name, "stale", 1)
+    assert "1 batches wait" in shown("status", copied.out)
 
 
 def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied):

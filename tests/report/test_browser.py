@@ -38,7 +38,7 @@ def opened(samples, tmp_path_factory):
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
          "--enable-logging=stderr", "--window-size=1280,12000", "--virtual-time-budget=20000",
          f"--user-data-dir={folder / 'profile'}", (folder / "report.html").as_uri()],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
 
 

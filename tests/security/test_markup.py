@@ -96,7 +96,7 @@ def opened(page, folder):
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
          "--enable-logging=stderr", "--window-size=1280,16000", "--virtual-time-budget=20000",
          f"--user-data-dir={folder}", page.as_uri()],
-        capture_output=True, text=True, timeout=90, check=True,
+        capture_output=True, text=True, timeout=240, check=True,
     ).stdout  # fmt: skip
 
 
