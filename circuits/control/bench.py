@@ -34,15 +34,32 @@ class Bench:
         self, method: str, edits: Sequence[Sequence[Add]], progress: Progress | None
     ) -> list[Judged]:
         """Plain prompts under edits, one group per emotion; every context with every emotion."""
-        order = [(c, e) for c in range(len(self.contexts)) for e in range(len(self.emotions))]
+        return self.swept(method, [edits], progress)[0]
+
+    def swept(
+        self,
+        method: str,
+        points: Sequence[Sequence[Sequence[Add]]],
+        progress: Progress | None,
+    ) -> list[list[Judged]]:
+        """What :meth:`changed` gives for each of several edits, all written at once."""
+        groups, count = [group for point in points for group in point], len(self.emotions)
+        order = [
+            (p * count + e, c)
+            for p in range(len(points))
+            for c in range(len(self.contexts))
+            for e in range(count)
+        ]
 
         def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
-            return by_row(edits, [order[i][1] for i in chosen])
+            return by_row(groups, [order[i][0] for i in chosen])
 
-        chosen = [self.contexts[c] for c, _ in order]
+        chosen = [self.contexts[c] for _, c in order]
         prompts = plain_prompts(chosen, indented=self._way(method).indented)
-        wanted = [self.emotions[e] for _, e in order]
-        return self._judged(method, self._replies(method, prompts, progress, wanted, of_batch))
+        wanted = [self.emotions[group % count] for group, _ in order]
+        judged = self._judged(method, self._replies(method, prompts, progress, wanted, of_batch))
+        size = len(self.contexts) * count
+        return [judged[start : start + size] for start in range(0, len(judged), size)]
 
     def prompted(self, progress: Progress | None) -> list[Judged]:
         """Replies to prompts that ask for the emotion."""

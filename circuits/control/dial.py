@@ -41,13 +41,17 @@ def dial(
     """
     plain = bench.untouched(progress)
     prompted = bench.losses(bench.prompted(progress), progress)
-    points, zero = [], None
-    for strength in strengths:
-        turned = replace(how, strength=strength, by_emotion=())
-        judged = bench.changed("circuit", tools.edits(turned), progress)
-        points.append(expression(judged, bench.losses(judged, progress), prompted))
-        if strength == 0:
-            zero = _same(judged, plain)
+    turned = [tools.edits(replace(how, strength=own, by_emotion=())) for own in strengths]
+    swept = bench.swept("circuit", turned, progress)
+    losses = bench.losses([row for judged in swept for row in judged], progress)
+    size = len(plain)
+    points = [
+        expression(judged, losses[place * size : (place + 1) * size], prompted)
+        for place, judged in enumerate(swept)
+    ]
+    zero = next(
+        (_same(own, plain) for own, at in zip(swept, strengths, strict=True) if at == 0), None
+    )
     names = ("overall", "low", "high", "perplexity_ratio", "repetition")
     upto = sum(strength <= 1 for strength in strengths)
     columns = {name: [point[name] for point in points] for name in names}

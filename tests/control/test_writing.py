@@ -172,6 +172,16 @@ def bench(mini, contexts, emotions=EMOTIONS):
     return Bench(mini, LexiconJudge(), contexts, emotions)
 
 
+def test_a_sweep_says_what_its_points_say_one_by_one(mini, contexts, tools):
+    own = bench(mini, contexts[:3])
+    points = [tools.edits(Modulation(strength=strength)) for strength in (0.0, 0.5, -1.0)]
+    told = []
+    assert own.swept("circuit", points, told.append) == [
+        own.changed("circuit", edits, None) for edits in points
+    ]
+    assert sum(told) == 3 * 3 * 6
+
+
 def test_the_dial_starts_at_the_untouched_model_and_rises(mini, contexts, tools):
     found = dial(bench(mini, contexts[:4]), tools, Modulation(), strengths=(0.0, 0.5, 1.0))
     assert found["unchanged_at_zero"] == found["n"] == 4 * 6
