@@ -10,10 +10,10 @@ HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
 
-# The notebooks, in a browser.
+# The notebooks, in a browser; LAB takes further options of JupyterLab, such as --no-browser.
 notebooks: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(LAB) notebooks
 
 # A worker per core, four at most: each loads torch and the models anew.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 2))')
