@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from circuits.model.receipts import Cost, Receipt, counted
     from circuits.names import EMOTIONS, VALENCES
     from circuits.pipeline import Plan, Study, run
+    from circuits.pipeline.trust import trusting
     from circuits.planted.plant import Plant, Recovery, plant, recovery
     from circuits.planted.selective import SelectivePlant, plant_selective
     from circuits.provenance import Provenance
@@ -156,6 +157,7 @@ _HOME = {
     "circuits.model.receipts": ("Cost", "Receipt", "counted"),
     "circuits.names": ("EMOTIONS", "VALENCES"),
     "circuits.pipeline": ("Plan", "Study", "run"),
+    "circuits.pipeline.trust": ("trusting",),
     "circuits.planted.plant": ("Plant", "Recovery", "plant", "recovery"),
     "circuits.planted.selective": ("SelectivePlant", "plant_selective"),
     "circuits.provenance": ("Provenance",),
@@ -205,8 +207,8 @@ __all__ = [
     "read_texts", "recovery", "run", "score_circuits", "score_cost", "select_neurons",
     "shipped", "site_patching_cost", "split_half", "spread", "stable_layers", "steer",
     "strongest_paths", "sublayer_importance", "sweep", "token_trace", "total_estimates",
-    "trace_scale", "tune", "validate_components", "with_scores", "workshop", "wrap_model",
-    "write_circuit", "write_gguf", "write_hooks",
+    "trace_scale", "trusting", "tune", "validate_components", "with_scores", "workshop",
+    "wrap_model", "write_circuit", "write_gguf", "write_hooks",
 ]  # fmt: skip
 
 
