@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from plot import samples as plot_samples
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -32,6 +33,10 @@ from circuits.names import EMOTIONS
 from circuits.provenance import Provenance
 
 pytest_plugins = ["trials", "kinds"]
+
+# The same examples each time; `--hypothesis-profile=default` draws others.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 torch.set_num_threads(1)
 

@@ -122,33 +122,29 @@ def read_methods(path: Path) -> dict[str, list[Judged]]:
     """
     groups: dict[str, list[Judged]] = {}
     for reply, row, where in _rows(path):
-        if not isinstance(row.get("method"), str):
-            raise DataError(f"{where}: field 'method': expected a text")
-        groups.setdefault(row["method"], []).append(Judged(reply, _verdict(row, where)))
+        method = _text(row.get("method"), "method", where)
+        groups.setdefault(method, []).append(Judged(reply, _verdict(row, where)))
     return groups
 
 
 def _rows(path: Path) -> list[tuple[Reply, Mapping[str, Any], str]]:
     found: list[tuple[Reply, Mapping[str, Any], str]] = []
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str, str], int] = {}
     for number, row in read_json_lines(path):
         where = f"{path}, line {number}"
         reply = _reply(row, where)
-        key = str(row.get("key", reply.to_json()["key"]))
-        place = (key, str(row.get("method", "")))
-        if place in seen:
-            raise DataError(f"{where}: field 'key': {key!r} is already on line {seen[place]}")
-        seen[place] = number
+        own, method = reply.to_json()["key"], str(row.get("method", ""))
+        # A key of the file's own may differ; two replies to one request are two all the same.
+        for whose, key in (("file", str(row.get("key", own))), ("ours", own)):
+            if (before := seen.setdefault((whose, key, method), number)) != number:
+                raise DataError(f"{where}: field 'key': {key!r} is already on line {before}")
         found.append((reply, row, where))
     return found
 
 
 def _reply(row: Mapping[str, Any], where: str) -> Reply:
     for field in (*_TEXTS, "emotion"):
-        if not isinstance(row.get(field), str):
-            raise DataError(f"{where}: field '{field}': expected a text")
-        if _HALVES.search(row[field]):
-            raise DataError(f"{where}: field '{field}': half a character (a lone surrogate)")
+        _text(row.get(field), field, where)
     if row["valence"] not in VALENCES:
         raise DataError(
             f"{where}: field 'valence': {row['valence']!r} is none of {', '.join(VALENCES)}"
@@ -176,6 +172,15 @@ def _verdict(row: Mapping[str, Any], where: str) -> Verdict:
     if not isinstance(judged, dict) or judged.get("match") not in (0, 1):
         raise DataError(f"{where}: field 'judge': expected an object with 'match' 0 or 1")
     label = judged.get("label")
-    if label is not None and not isinstance(label, str):
-        raise DataError(f"{where}: field 'judge.label': expected a text")
-    return Verdict(bool(judged["match"]), label, str(judged.get("reason", "")))
+    if label is not None:
+        label = _text(label, "judge.label", where)
+    reason = _text(str(judged.get("reason", "")), "judge.reason", where)
+    return Verdict(bool(judged["match"]), label, reason)
+
+
+def _text(value: object, field: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field '{field}': expected a text")
+    if _HALVES.search(value):
+        raise DataError(f"{where}: field '{field}': half a character (a lone surrogate)")
+    return value

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -79,17 +79,20 @@ class PlanFile:
         return f"{self.path}{f', line {line}' if line else ''}: {keys[0]}"
 
     @contextmanager
-    def naming(self) -> Iterator[None]:
-        """Put the file, and the line if an option of it is to blame, before an error."""
+    def naming(self, given: Collection[str] = ()) -> Iterator[None]:
+        """Put the file, and the line if an option of it is to blame, before an error.
+
+        Errors of options that were ``given`` beside the file stay as they are.
+        """
         try:
             yield
         except CircuitsError as error:
             named = re.match(r"(?:--)?([\w-]+):", str(error))
             option = named[1].replace("-", "_") if named else ""
-            if option not in self.lines:
+            if option in given:
                 raise
-            line = self.lines[option]
-            raise type(error)(f"{self.path}, line {line}: {error}") from error
+            line = f", line {self.lines[option]}" if option in self.lines else ""
+            raise type(error)(f"{self.path}{line}: {error}") from error
 
 
 def read_plan(
@@ -115,7 +118,7 @@ def read_plan(
     if file is None:
         return make_plan(values)
     named = tuple(name for name in JUDGES if name in file.values and name not in (given or {}))
-    with file.naming():
+    with file.naming(given or ()):
         return replace(make_plan(values), judges_of_file=named)
 
 

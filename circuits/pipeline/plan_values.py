@@ -98,8 +98,9 @@ def _typed(name: str, kind: Any, value: Any, base: Path | None) -> Any:
             return shipped(SHIPPED[name])
         return (base or Path()) / value
     if own is Budget:
-        shares = {key: float(share) for key, share in value.items() if key != "min_per_layer"}
-        return Budget(**{**value, **shares})
+        # To a schema 1 is a number and 1.0 an integer.
+        kinds: dict[str, Any] = {"min_per_layer": int}
+        return Budget(**{key: kinds.get(key, float)(found) for key, found in value.items()})
     if own == _PAIRS:
         pairs = value.items() if isinstance(value, Mapping) else [("other", value)]
         return tuple((emotion, float(strength)) for emotion, strength in pairs)

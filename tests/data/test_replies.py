@@ -124,6 +124,18 @@ def test_a_key_that_occurs_twice_is_refused(tmp_path):
         read_replies(written(tmp_path, row_with(), other, row_with()))
 
 
+def test_two_replies_to_one_request_are_refused_whatever_keys_the_file_gives_them(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: field 'key': .*happiness' is already on line 1$"):
+        read_replies(written(tmp_path, row_with(), row_with(key="another")))
+
+
+@pytest.mark.parametrize("field", ["reason", "label"])
+def test_half_a_character_in_a_judgement_is_refused(tmp_path, field):
+    judge = {"match": 1, "reason": "by name", "label": "anger", field: "\ud800"}
+    with pytest.raises(DataError, match=rf"line 1: field 'judge\.{field}': half a character"):
+        read_judged(written(tmp_path, row_with(judge=judge)))
+
+
 @pytest.mark.parametrize(
     "name", ["skeleton_id", "theme", "valence", "scenario", "event", "gen_text", "emotion"]
 )

@@ -111,7 +111,7 @@ def test_every_preset_is_written_and_read_back(file, preset, tmp_path):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     model=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
-        lambda name: not name.startswith(".") and "\0" not in name
+        lambda name: name.strip() and not name.startswith(".") and "\0" not in name
     ),
     seed=st.integers(-(2**40), 2**40),
     memory=st.floats(1e-6, 1e9),

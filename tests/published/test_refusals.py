@@ -338,8 +338,8 @@ def row(**more):
     ],
 )
 def test_a_wrong_label_is_named_by_its_line(tmp_path, changes, message):
-    path = tmp_path / "accepted.jsonl"
-    path.write_text(json.dumps(row()) + "\n" + json.dumps(row(key="b", **changes)) + "\n")
+    path, other = tmp_path / "accepted.jsonl", {"skeleton_id": "y", **changes}
+    path.write_text(json.dumps(row()) + "\n" + json.dumps(row(key="b", **other)) + "\n")
     with pytest.raises(DataError, match=f"line 2.*{message}"):
         check_labels(path)
 
