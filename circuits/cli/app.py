@@ -55,7 +55,7 @@ def options(debug: Debug = False, code: TrustCode = False, judge: TrustJudge = F
 
 
 @app.command(
-    epilog="Example: [bold]emotion-circuits demo[/] (under two minutes; no network, no GPU)"
+    epilog="Example: [bold]emotion-circuits demo[/] (about two minutes; no network, no GPU)"
 )
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
