@@ -37,6 +37,7 @@ __all__ = [
     "prefill_prefix",
     "prefill_shared",
     "read",
+    "read_on",
     "run",
 ]
 
@@ -183,8 +184,8 @@ def _read_on(
     logits, cache = model(
         ids,
         attention_mask=mask.long(),
-        past_key_values=prefix.cache,
         return_type="logits_and_cache",
+        **read_on(model, prefix.cache),
         **options,
     )
     return logits, Prefix(cache, mask)
@@ -216,8 +217,8 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
         ids.expand(-1, times),
         attention_mask=hidden.masked_fill_(~seen, torch.finfo(dtype).min),
         position_ids=prefix.mask.sum(1, keepdim=True).expand(-1, times),
-        past_key_values=prefix.fork().cache,
         return_type="logits_and_cache",
+        **read_on(model, prefix.fork().cache),
         **last_logits(model),
     )
 
@@ -253,6 +254,14 @@ def last_logits(model: Model, count: int = 1) -> dict[str, int]:
     """The argument that asks for the logits of the last ``count`` positions only."""
     # A vocabulary times many copies is more memory than all the rest.
     return {"logits_to_keep": count} if _takes(model, "logits_to_keep") else {}
+
+
+def read_on(model: Model, cache: Any) -> dict[str, Any]:
+    """The arguments that have the model read on from kept keys and values."""
+    # transformers 5.24 renamed `past_key_values`, and warns of the old name.
+    if _takes(model, "cache"):
+        return {"cache": cache, "use_cache": True}
+    return {"past_key_values": cache}
 
 
 def _without_cache(model: Model) -> dict[str, bool]:

@@ -22,6 +22,7 @@ from circuits.assets import shipped
 from circuits.errors import ModelError
 from circuits.files import digest, exists, is_file, is_folder
 from circuits.model.chat import DATE, Begin
+from circuits.model.checks import check_running
 from circuits.model.hooked import hooked, is_hooked_transformer
 from circuits.model.loaded_as import LoadedAs
 from circuits.model.missing import complete_weights
@@ -111,6 +112,7 @@ def load_model(
         date, device_map, trust_remote_code,
     )  # fmt: skip
     set_right(model)
+    check_running(model)
     return model
 
 
@@ -136,6 +138,7 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
         taken.tokenizer = tokenizer or hf_model.tokenizer
         taken.cfg.source = name
         count_neurons(taken)
+        check_running(taken)
         return taken
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
@@ -153,6 +156,7 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
         raise ModelError(f"TransformerLens cannot wrap {architecture}: {error}") from error
     model.cfg.source = name
     set_right(model)
+    check_running(model)
     return model
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from circuits.model.chat import Tokens
-from circuits.model.forward import Prefix, check_window, last_logits, prefill, read
+from circuits.model.forward import Prefix, check_window, last_logits, prefill, read, read_on
 from circuits.model.protocol import Hook, Model, device_of
 from circuits.model.receipts import charge, uncounted
 from circuits.model.runs import reading
@@ -96,8 +96,8 @@ def resume(
             ids,
             attention_mask=mask.long(),
             position_ids=(mask.long().cumsum(1) - 1).clamp_min(0)[:, start:],
-            past_key_values=_cut(kept.prefix, index, start, first),
             return_type="logits_and_cache",
+            **read_on(model, _cut(kept.prefix, index, start, first)),
             **last_logits(model, ends),
         )
 

@@ -19,6 +19,7 @@ __all__ = [
     "device_of",
     "dtype_of",
     "has_hooks",
+    "hooks_of",
     "shape_of",
     "writes_at_once",
 ]
@@ -74,13 +75,18 @@ def blocks_of(model: Model) -> Any:
 
 def has_hooks(model: Model) -> bool:
     """Is something read or changed at a hook point just now?"""
+    return any(point.fwd_hooks for point in hooks_of(model).values())
+
+
+def hooks_of(model: Model) -> dict[str, Any]:
+    """The hook points, by name."""
     wrapped: Any = model
-    return any(point.fwd_hooks for point in wrapped.hook_dict.values())
+    return getattr(wrapped, "hook_dict", {})
 
 
 def writes_at_once(model: Any) -> bool:
     """Do attention and MLP of a layer read one stream and write to it together?"""
-    places = getattr(model, "hook_dict", {})
+    places = hooks_of(model)
     return bool(places) and "blocks.0.hook_resid_mid" not in places
 
 

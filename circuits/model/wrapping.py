@@ -11,12 +11,13 @@ __all__ = ["count_neurons", "is_from_disk", "set_right"]
 
 
 def set_right(model: Model) -> None:
-    """Refuse a model that TransformerLens wraps but cannot run; set its number of neurons.
+    """Refuse a model that TransformerLens wraps but cannot run; mend what can be mended.
 
     Raises:
         ModelError: the architecture has no final norm.
     """
     _check_final_norm(model)
+    _name_cache(model)
     count_neurons(model)
 
 
@@ -49,3 +50,22 @@ def _check_final_norm(model: Any) -> None:
             f"{wrapped} has no norm after its last layer (ln_final), which TransformerLens needs "
             "to run it, as variants with norms after their sublayers do; use one with norms before"
         )
+
+
+def _name_cache(model: Any) -> None:
+    """Let attention find its cache under the name that TransformerLens looks for."""
+    # From transformers 5.24 on a layer hands it on as `cache`; the bridges of TransformerLens 4.3
+    # that compute attention themselves look for `past_key_values`, find none, and keep no keys.
+    # Those that leave it to the wrapped module hand on what they are given. To be removed with
+    # the first TransformerLens that takes both.
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    def both(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        if kwargs.get("cache") is None or kwargs.get("past_key_values") is not None:
+            return None
+        return args, {**kwargs, "past_key_values": kwargs["cache"]}
+
+    for part in model.modules():
+        computes = type(part).forward is not AttentionBridge.forward
+        if isinstance(part, AttentionBridge) and computes:
+            part.register_forward_pre_hook(both, with_kwargs=True)

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +73,35 @@ def test_the_metadata_say_what_is_so(wheel):
     assert not [own for own in found.get_all("Classifier") or [] if own.startswith("License")]
     assert found["Requires-Python"] == ">=3.11"
     assert {"dev", "gguf", "ray"} <= set(found.get_all("Provides-Extra") or [])
+
+
+def test_no_new_major_version_is_taken_unseen(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+        found = email.message_from_bytes(archive.read(name))
+    needed = [Requirement(own) for own in found.get_all("Requires-Dist") or []]
+    users = [own for own in needed if own.marker is None or own.marker.evaluate({"extra": "gguf"})]
+    assert len(users) > 15
+    for own in users:
+        assert any(bound.operator in ("<", "<=") for bound in own.specifier), own
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-tl3.txt"])
+def test_the_versions_that_are_tested_are_within_the_bounds(wheel, name):
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (file for file in archive.namelist() if file.endswith("METADATA"))
+        found = email.message_from_bytes(archive.read(metadata))
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    tested = dict(line.lower().split("==") for line in lines if "==" in line)
+    for own in map(Requirement, found.get_all("Requires-Dist") or []):
+        if own.name.lower() in tested:
+            assert own.specifier.contains(tested[own.name.lower()]), own
+
+
+def test_the_versions_that_an_error_advises_are_those_that_are_tested():
+    from circuits.model.checks import TESTED
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    for name in ("torch", "transformers", "transformer-lens"):
+        (pin,) = (line for line in lines if line.startswith(f"{name}=="))
+        assert pin in TESTED
