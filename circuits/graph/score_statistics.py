@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["bootstrap_means", "judge", "relative", "relative_gaps", "scores_of"]
 
 _ROUNDING = 1e-5
+_UNITS = 32
+"""Units of float32's precision that a readout may be off by, at the size of the largest one."""
 
 
 def judge(
@@ -28,12 +30,16 @@ def judge(
     value: float,
     resampled: Float[Tensor, " other_draw"],
     controls: Float[Tensor, " draw"],
+    rounding: float = _ROUNDING,
 ) -> Score:
-    """A score with its interval and its controls, in the direction in which it is better."""
+    """A score with its interval and its controls, in the direction in which it is better.
+
+    Controls that differ from the score by no more than ``rounding`` are as good as it is.
+    """
     low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
     lower = name in LOWER_IS_BETTER
     # Equal circuits may differ by rounding, since they stand in other batches.
-    as_good = (controls <= value + _ROUNDING) if lower else (controls >= value - _ROUNDING)
+    as_good = (controls <= value + rounding) if lower else (controls >= value - rounding)
     return Score(
         value,
         low,
@@ -49,10 +55,12 @@ def scores_of(
     """The scores of a circuit, given the readouts of :func:`rows_of` and :func:`greedy_rows`.
 
     Raises:
-        CircuitError: asking does not move the readout.
+        CircuitError: asking does not move the readout beyond rounding.
     """
     at, mean = rows.at, m.mean(1)
-    if mean[at["model"]] == mean[at["empty"]]:
+    gap = float((mean[at["model"]] - mean[at["empty"]]).abs())
+    off = _UNITS * torch.finfo(torch.float32).eps * float(m.abs().max())
+    if gap <= off:
         raise CircuitError(
             f"asking for {circuit.emotion!r} does not move its readout on these contexts, so "
             "nothing can be faithful to that; use another readout or other contexts"
@@ -61,8 +69,10 @@ def scores_of(
     values = _statistics(f, at)
     spread = _statistics(relative(bootstrap_means(m[: at["controls"].start], how.seed), at), at)
     controls = _control_statistics(f, at)
+    rounding = max(_ROUNDING, off / gap)
     scores = {
-        name: judge(name, float(values[name]), spread[name], controls[name]) for name in values
+        name: judge(name, float(values[name]), spread[name], controls[name], rounding)
+        for name in values
     }
     gaps = _greedy_gaps(greedy.mean(1), mean, at)
     worst = torch.cat([relative_gaps(f, at, "node"), relative_gaps(f, at, "subset"), gaps]).max()

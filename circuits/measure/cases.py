@@ -6,6 +6,7 @@ of the corrupt one. Effects have one sign in both: with the clean value minus wi
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -115,6 +116,7 @@ class Case:
         """
         return self.width - self.tail - 1
 
+    @cached_property
     def baseline(self) -> Float[Tensor, " pair"]:
         """Signed readout of the base runs as they are."""
         return self._untouched(self.kept("resid_post", self.model.cfg.n_layers - 1))

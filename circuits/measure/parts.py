@@ -89,7 +89,7 @@ def patch_parts(
 
 def _effects(case: Case, chosen: _Chosen, last_only: bool) -> Float[Tensor, "pair part"]:
     found = torch.zeros(case.n_pairs, len(chosen.first))
-    baseline = case.baseline().float().cpu()
+    baseline = case.baseline.float().cpu()
     start = case.end if last_only else 0
     at = case.matched[:, start:].clone()
     if last_only:

@@ -106,18 +106,21 @@ def _read(
 ) -> Float[Tensor, "pair place variant"]:
     """Readouts when ``changed`` stands where a place is, and ``before`` elsewhere."""
     n_variants = changed.shape[1]
-    masks = pad(masks, (0, case.tail))
-    at_end = layer == case.model.cfg.n_layers
-    found = before.new_empty(case.n_pairs, masks.shape[1], n_variants)
+    first = case.end if layer == case.model.cfg.n_layers else 0
+    masks = pad(masks, (0, case.tail))[..., first:]
+    # A place from which nothing reaches the readout leaves it as it is, exactly.
+    untouched = case.baseline[:, None, None]
+    found = untouched.repeat(1, masks.shape[1], n_variants)
     for span in spans(masks, case.n_pairs * n_variants, TOKENS_AT_ONCE):
-        start = max(span.start, case.end) if at_end else span.start
 
-        def patch(places: Sequence[int], start: int = start) -> None:
+        def patch(places: Sequence[int], start: int = span.start) -> None:
             chosen = masks[:, list(places), None, start:, None]
-            resid = changed[:, None, :, start:].where(chosen, before[:, None, :, start:])
+            begin = first + start
+            resid = changed[:, None, :, begin:].where(chosen, before[:, None, :, begin:])
             rows = _rows(case, places, n_variants)
-            read = case.read(rows, start, layer, resid.flatten(0, 2))
-            found[:, list(places)] = read.unflatten(0, resid.shape[:3]).to(found.dtype)
+            read = case.read(rows, begin, layer, resid.flatten(0, 2)).to(found.dtype)
+            reached = chosen.any(dim=3)[..., 0]
+            found[:, list(places)] = read.unflatten(0, resid.shape[:3]).where(reached, untouched)
 
         halving(patch, span.places, _place, rows=False)
     return found
@@ -130,7 +133,7 @@ def _inside(case: Case, masks: _Masks, site: str, layer: int) -> Float[Tensor, "
     whole = site == "attn_out"
     units = 1 if whole else given.shape[1 if site == "pattern" else 2]
     masks = pad(masks, (0, case.tail))
-    found = case.kept("resid_pre", layer).new_empty(case.n_pairs, units, masks.shape[1])
+    found = case.baseline.new_empty(case.n_pairs, units, masks.shape[1])
     for span in spans(masks, case.n_pairs * units, TOKENS_AT_ONCE):
 
         def patch(places: Sequence[int], start: int = span.start) -> None:

@@ -213,7 +213,7 @@ def _average(
 def _of_case(
     case: Case, masks: Tensor, sweep: Callable[[Case, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    base, other = case.baseline(), case.other()
+    base, other = case.baseline, case.other()
     values = sweep(case, masks[..., -(case.width - case.tail) :])
     effect = values - base.reshape(-1, *[1] * (values.ndim - 1))
     ends = (other, base) if case.sign_of_clean > 0 else (base, other)

@@ -133,10 +133,10 @@ def _reads(batch: _Batch, layer: int, variants: int) -> Cost:
     at_end, total = layer == batch.model.cfg.n_layers, Cost()
     if at_end and batch.reads_stream:
         return total
-    for span in spans(batch.masks, len(batch.pairs) * variants, TOKENS_AT_ONCE):
-        start = max(span.start, batch.width - batch.tail - 1) if at_end else span.start
+    first = batch.width - batch.tail - 1 if at_end else 0
+    for span in spans(batch.masks[..., first:], len(batch.pairs) * variants, TOKENS_AT_ONCE):
         rows = len(batch.pairs) * len(span.places) * variants
-        total += _run(batch, rows, batch.width - start, layer)
+        total += _run(batch, rows, batch.width - first - span.start, layer)
     return total
 
 

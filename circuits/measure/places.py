@@ -68,16 +68,18 @@ class Span:
 
 
 def spans(masks: Bool[Tensor, "pair place pos"], per_place: int, tokens: int) -> Iterator[Span]:
-    """Group places whose runs begin close to each other.
+    """Group places whose runs begin close to each other; those of no position are left out.
 
     Args:
         masks: Places within the positions that are run.
         per_place: Runs of each place.
         tokens: How many tokens to run at once.
     """
-    firsts = masks.any(0).to(torch.uint8).argmax(-1).tolist()
+    anywhere = masks.any(0)
+    firsts = anywhere.to(torch.uint8).argmax(-1).tolist()
     width = masks.shape[-1]
-    order = sorted(range(len(firsts)), key=lambda place: firsts[place])
+    some = anywhere.any(-1).nonzero()[:, 0].tolist()
+    order = sorted(some, key=lambda place: firsts[place])
     group: list[int] = []
     for place in order:
         if group:

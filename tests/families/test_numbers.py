@@ -6,6 +6,7 @@ import pytest
 import torch
 from families.models import EMOTIONS, GROUPED, NOTHING, OLD, random_model
 from families.using import TEXTS
+from selective import plain_profile
 from torch import Tensor
 
 from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, questions
@@ -164,7 +165,10 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
     sweeps = _all_sizes(lambda size: sweep(model, grid, batch_size=size))
     along = emotion_directions(sweeps[0], NOTHING)
-    _alike([emotion_directions(own, NOTHING).vectors for own in sweeps], "directions")
+    found = [emotion_directions(own, NOTHING) for own in sweeps]
+    # Before they are made unit length: outside the window nothing differs, and rounding has no
+    # direction.
+    _alike([own.vectors * own.norm[..., None] for own in found], "directions")
     for effects in (head_effects, neuron_effects):
         _alike([effects(model, own, along, NOTHING).mean for own in sweeps], effects.__name__)
     if "window" in name:  # its last token cannot be run again
@@ -184,7 +188,9 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
         lambda n: profile_texts(model, TEXTS, EMOTION_REQUEST, NOTHING, n_shuffles=1, batch_size=n)
     )
     _alike([own.total.float() for own in profiles], "profiles")
-    assert all(torch.equal(own.active, profiles[0].active) for own in profiles)
+    doubtful = plain_profile.doubtful(model, TEXTS, EMOTION_REQUEST)
+    for own in profiles:
+        assert bool(((own.active - profiles[0].active).abs() <= doubtful).all())
     said = _all_sizes(lambda n: elicit(model, prompts, max_new_tokens=6, batch_size=n))
     assert all([r.text for r in own] == [r.text for r in said[0]] for own in said)
     trial(

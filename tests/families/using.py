@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from families.measuring import close, streams
 from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, NOTHING, Bench
+from rounding import rounding
 from torch import Tensor
 
 from circuits.assets import shipped
@@ -74,25 +75,41 @@ def scores(bench: Bench) -> None:
     found = score_circuits(
         bench.model, named, bench.contexts, readouts, ranking, how=Scoring(draws=2)
     )
-    assert abs(found["anger"].scores["faithfulness"].value - 1) < 1e-4
-    assert abs(found["anger"].scores["completeness"].value) < 1e-4
-    wanted = _kept_alone(bench, bench.circuit)
-    assert abs(found["fear"].scores["faithfulness"].value - wanted) < 2e-3 * max(1, abs(wanted))
+    near = _near_in_shares(bench, "anger")
+    assert abs(found["anger"].scores["faithfulness"].value - 1) < near
+    assert abs(found["anger"].scores["completeness"].value) < near
+    whole, own, empty = _kept_alone(bench, named["fear"])
+    wanted = (own - empty) / (whole - empty)
+    near = max(1, abs(wanted)) * _near_in_shares(bench, "fear")
+    assert abs(found["fear"].scores["faithfulness"].value - wanted) < near
 
 
-def _kept_alone(bench: Bench, circuit: Circuit) -> float:
-    """Faithfulness by plain runs: everything else at the last position as in the plain prompt."""
+def _near_in_shares(bench: Bench, emotion: str) -> float:
+    """What a score may be off by: the rounding of readouts over what asking moves them by."""
+    whole, _, empty = _kept_alone(bench, replace(bench.circuit, emotion=emotion))
+    pair = make_pairs(bench.model, bench.contexts, emotion)[0]
+    last = hook("resid_post", N_LAYERS - 1)
+    size = float(bench.plainly(pair.clean.ids, [last])[last][-1].norm())
+    near = rounding(size) / abs(whole - empty)
+    assert near < 0.1, "nothing to compare"
+    return near
+
+
+def _kept_alone(bench: Bench, circuit: Circuit) -> tuple[float, ...]:
+    """Mean readouts of plain runs of the model, of the circuit and of an empty one.
+
+    Everything else is as in the plain prompt, at the last position.
+    """
     ends: dict[str, list[Tensor]] = {"whole": [], "own": [], "empty": []}
     names = [hook(site, i) for site in ("z", "post") for i in LAYERS]
     last = hook("resid_post", N_LAYERS - 1)
-    for pair in make_pairs(bench.model, bench.contexts, "fear"):
+    for pair in make_pairs(bench.model, bench.contexts, circuit.emotion):
         plain_values = bench.plainly(pair.corrupt.ids, names)
-        for case, inside in (("whole", None), ("own", circuit), ("empty", Circuit("fear", (), ()))):
+        for case, inside in (("whole", None), ("own", circuit), ("empty", Circuit(circuit.emotion, (), ()))):
             hooks = [] if inside is None else _outside(bench, inside, plain_values)
             end = bench.plainly(pair.clean.ids, [last], hooks)[last][-1]
             ends[case].append(end @ bench.readout.vector)
-    whole, own, empty = (float(torch.stack(ends[case]).mean()) for case in ends)
-    return (own - empty) / (whole - empty)
+    return tuple(float(torch.stack(ends[case]).mean()) for case in ends)
 
 
 def _outside(bench: Bench, circuit: Circuit, values: dict[str, Tensor]) -> list[Any]:

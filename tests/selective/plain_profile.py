@@ -4,6 +4,8 @@ import math
 from types import SimpleNamespace
 
 import torch
+from rounding import rounding
+from torch.nn.functional import silu
 
 from circuits.model.chat import pad_left
 from circuits.model.runs import capture
@@ -37,16 +39,34 @@ def cut(spans, shares):
     ]
 
 
+def doubtful(model, texts, request, *, sign="gate"):
+    """How many tokens of all texts have a sign that rounding may turn: [layer neuron].
+
+    What is counted by sign may differ by so many between batches or processors, and by no more.
+    """
+    found = torch.zeros(model.cfg.n_layers, model.cfg.d_mlp, dtype=torch.long)
+    for span in read_spans(model, texts, request, "all"):
+        values = read(model, span.ids)
+        gate, post = values["pre"], values["post"]
+        near = rounding(gate)
+        # A product has the sign of its gate and of what is multiplied, which is as large.
+        own = post.abs() <= silu(gate).abs() * near if sign == "product" else False
+        found += ((gate.abs() <= near) | own).sum(1)
+    return found
+
+
 def profile(model, counted, n_labels, *, sign="gate"):
-    """Sums per (half, label) of what a profile holds."""
+    """Sums per (half, label) of what a profile holds, and the largest activation there is."""
     size = (2, n_labels, model.cfg.n_layers, model.cfg.d_mlp)
     named = ("active", "total", "absolute", "square", "peak", "at_last")
     sums = SimpleNamespace(**{name: torch.zeros(size, dtype=torch.float64) for name in named})
+    sums.size = 0.0
     sums.tokens, sums.texts = (torch.zeros(2, n_labels, dtype=torch.long) for _ in range(2))
     sums.stream = torch.zeros(*size[:3], model.cfg.d_model, dtype=torch.float64)
     for text in counted:
         where, values = (text.half, text.label), read(model, text.ids)
         sums.texts[where] += 1
+        sums.size = max(sums.size, float(values["post"].abs().max()))
         sums.at_last[where] += values["post"][:, -1]
         sums.stream[where] += values["resid_post"][:, -1]
         for pos in range(text.start, text.stop):

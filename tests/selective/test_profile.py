@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rounding import assert_near
 from torch.nn.functional import gelu, silu
 
 from circuits.data.prompts import EMOTION_REQUEST, Question
@@ -15,11 +16,30 @@ from circuits.model.weights import neuron_weights
 from circuits.selective.counting import check_word, permuted, read_spans
 from circuits.selective.profile import profile_texts
 
-SUMS = ("active", "total", "absolute", "square", "peak", "at_last", "tokens", "texts")
-
-
 def profiled(model, texts, provenance, **options):
     return profile_texts(model, texts, EMOTION_REQUEST, provenance, **options)
+
+
+@pytest.fixture(scope="module")
+def doubtful(llama, texts, plainly):
+    """How many signs rounding may turn, neuron by neuron."""
+    return plainly.doubtful(llama, texts, EMOTION_REQUEST)
+
+
+def check_counts(found, expected, doubtful):
+    """Counts of signs are equal, but for those that rounding may turn, which are few."""
+    assert doubtful.double().mean() < 0.1
+    assert bool(((found - expected).abs() <= doubtful).all())
+
+
+def check_sums(found, plain):
+    """Sums over a class's tokens: each value is off by its rounding at the largest one's scale."""
+    tokens, texts = int(plain.tokens.max()), int(plain.texts.max())
+    for name in ("total", "absolute"):
+        assert_near(getattr(found, name), getattr(plain, name), scale=plain.size, terms=tokens)
+    assert_near(found.square, plain.square, scale=plain.size**2, terms=tokens)
+    assert_near(found.peak, plain.peak, scale=plain.size)
+    assert_near(found.at_last, plain.at_last, scale=plain.size, terms=texts)
 
 
 @pytest.mark.parametrize("sign", ["gate", "product"])
@@ -30,19 +50,26 @@ def test_sums_are_those_of_single_texts_without_padding(
     found = profiled(llama, texts, provenance, sign=sign, where=where, seed=3)
     counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, where, 3)
     plain = plainly.profile(llama, counted, 3, sign=sign)
-    for name in SUMS:
-        assert torch.allclose(getattr(found, name).double(), getattr(plain, name).double()), name
-    assert torch.allclose(found.stream_at_last, plain.stream)
+    assert torch.equal(found.tokens, plain.tokens)
+    assert torch.equal(found.texts, plain.texts)
+    doubtful = plainly.doubtful(llama, texts, EMOTION_REQUEST, sign=sign)
+    check_counts(found.active, plain.active, doubtful)
+    check_sums(found, plain)
+    assert_near(found.stream_at_last, plain.stream, terms=int(plain.texts.max()))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_the_batch_size_changes_no_count(llama, texts, provenance, profile, size):
+def test_the_batch_size_changes_nothing_but_rounding(
+    llama, texts, provenance, profile, plainly, doubtful, size
+):
     found = profiled(llama, texts, provenance, n_shuffles=3, batch_size=size)
-    assert torch.equal(found.active, profile.active)
     assert torch.equal(found.tokens, profile.tokens)
-    assert torch.equal(found.shuffled_active, profile.shuffled_active)
-    assert torch.allclose(found.total, profile.total)
-    assert torch.allclose(found.peak, profile.peak)
+    check_counts(found.active, profile.active, doubtful)
+    check_counts(found.shuffled_active, profile.shuffled_active, doubtful)
+    counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, "content", 0)
+    plain = plainly.profile(llama, counted, 3)
+    check_sums(found, plain)
+    check_sums(profile, plain)
 
 
 def test_sums_are_in_double_precision_and_counts_are_whole(profile):
@@ -61,9 +88,10 @@ def test_counts_under_permuted_labels_are_made_as_those_under_the_labels(
     spans = read_spans(llama, texts, EMOTION_REQUEST, where)
     drawn = permuted(spans, texts.truth, 4, 2)
     assert len({str(shares) for shares in drawn}) == 4
+    doubtful = plainly.doubtful(llama, texts, EMOTION_REQUEST)
     for draw, shares in enumerate(drawn):
         plain = plainly.profile(llama, plainly.cut(spans, shares), 3)
-        assert torch.equal(found.shuffled_active[draw].double(), plain.active.sum(0))
+        check_counts(found.shuffled_active[draw], plain.active.sum(0), doubtful)
         assert torch.equal(found.shuffled_tokens[draw], plain.tokens.sum(0))
 
 
@@ -125,13 +153,14 @@ def test_the_counted_tokens_are_those_of_the_text(llama, texts, plainly):
     assert whole >= len(counted) - 6
 
 
-def test_padding_is_never_counted(llama, make_texts, provenance):
+def test_padding_is_never_counted(llama, make_texts, provenance, plainly):
     short, long = make_texts((4, 4, 4), seed=1), make_texts((4, 4, 4), seed=2)
     stretched = [replace(row, text=row.text + " late" * 30) for row in long.rows]
     both = Texts("train", short.label, (*short.rows, *stretched))
     together = profiled(llama, both, provenance, where="last", batch_size=24)
     alone = profiled(llama, both, provenance, where="last", batch_size=1)
-    assert torch.equal(together.active, alone.active)
+    doubtful = plainly.doubtful(llama, both, EMOTION_REQUEST)
+    check_counts(together.active, alone.active, doubtful)
     assert torch.equal(together.tokens, together.texts)
 
 
