@@ -2,7 +2,9 @@
 
 from circuits.cli.app import main
 
-__all__ = ["main"]
+__all__ = [
+    "main",
+]
 
 if __name__ == "__main__":
     main()

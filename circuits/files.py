@@ -1,36 +1,60 @@
-"""Files written whole or not at all, and JSON read with an answer to "where is it wrong?".
+"""Reading and writing files: whole or not at all, locked, and counted where something is lost.
+
+Files written whole or not at all, and JSON read with an answer to "where is it wrong?".
 
 A file is written to a temporary neighbour, flushed to disk and renamed, so a reader never
 meets half of it. A process that is killed may leave the neighbour; :func:`remove_leftovers`
 knows it by its name.
+
+Texts in tables that spreadsheets open: none of them starts a formula.
+
+A spreadsheet runs a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return,
+whether or not the cell is quoted. Such a text gets an apostrophe in front, and so does one that
+has apostrophes before the sign, so that reading takes away exactly what writing put there.
+Numbers are no texts: a negative one stays as it is.
 """
 
 import errno
 import hashlib
 import json
+import math
 import os
 import re
+import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from circuits.errors import DataError
+from filelock import FileLock, Timeout
+
+from circuits.errors import DataError, RunError
 
 __all__ = [
+    "HOLDER",
+    "LOCK",
+    "Loss",
+    "add_losses",
     "digest",
     "exists",
+    "guarded",
+    "held",
+    "holder",
     "is_file",
     "is_folder",
     "is_leftover",
+    "losses_path",
     "parse_json",
     "read_json",
     "read_json_lines",
     "read_text",
     "refusal",
     "remove_leftovers",
+    "shipped",
     "sync_folder",
+    "unguarded",
     "write_atomically",
     "write_json",
     "write_json_lines",
@@ -238,3 +262,160 @@ def _odd(error: Exception) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def shipped(name: str) -> Path:
+    """Path of a shipped file or folder, such as ``sev-mini`` or ``sev/train.jsonl``.
+
+    Raises:
+        DataError: the installation lacks it.
+    """
+    package = Path(__file__).parent
+    for root in (package / "_assets", package.parent / "assets"):
+        if (root / name).exists():
+            return root / name
+    raise DataError(f"this installation lacks {name}; install emotion-circuits again")
+
+
+# Some programs take the full-width forms for the same signs.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+
+
+def guarded(text: str) -> str:
+    """The text as a cell.
+
+    >>> guarded("=1+1"), guarded("'=1+1"), guarded("'tis")
+    ("'=1+1", "''=1+1", "'tis")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """The text of a cell that :func:`guarded` made.
+
+    >>> unguarded("'=1+1"), unguarded("'tis")
+    ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+LOCK = ".lock"
+"""The locked file of a run folder; it stays, empty, when nobody holds it."""
+HOLDER = ".holder.json"
+"""Who holds the lock; without meaning while nobody does."""
+
+_PATIENCE = 0.2  # somebody who only looks whether it is held, holds it for a moment
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Be the only process that writes into ``folder``, which is made if it is not there.
+
+    A process that holds the lock may take it again; it is free when its last block ends.
+
+    Raises:
+        RunError: another process holds it; names its id and its machine.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise RunError(
+            f"{folder} is being written by {_named(_note(folder))}; "
+            "wait until it is done, or end it"
+        ) from error
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be locked: {error.strerror or error}; choose another folder"
+        ) from error
+    try:
+        if lock.lock_counter == 1:
+            write_json(folder / HOLDER, {"process": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(folder: Path) -> str | None:
+    """The process that writes into ``folder`` at this moment, in words; None if none does."""
+    if not is_file(folder / LOCK):
+        return None
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _named(_note(folder))
+    except OSError:
+        return None  # a folder that may only be read has no writer among us
+    lock.release()
+    return None
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.resolve() / LOCK, is_singleton=True)
+
+
+def _note(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # it is being written or removed at this moment
+    return found if isinstance(found, dict) else {}
+
+
+def _named(note: dict[str, Any]) -> str:
+    if not {"process", "host"} <= note.keys():
+        return "another process"
+    return f"process {note['process']} on {note['host']}"
+
+
+_SUFFIX = ".losses.json"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One thing that a file does not keep."""
+
+    what: str
+    """A short name, the same in every file of the format."""
+    size: float
+    """What the number is, :attr:`meaning` says. NaN if it is not known."""
+    meaning: str
+    """What is lost, and what the size of the loss is."""
+    unit: Literal["count", "share"] = "count"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; a size that is not known is ``null``."""
+        size: float | int | None = self.size if math.isfinite(self.size) else None
+        if size is not None and self.unit == "count":
+            size = int(size)
+        return {"what": self.what, "size": size, "unit": self.unit, "meaning": self.meaning}
+
+
+def losses_path(folder: Path, stem: str) -> Path:
+    """Where the losses of the files of one name stand: ``anger.losses.json``."""
+    return folder / f"{stem}{_SUFFIX}"
+
+
+def add_losses(folder: Path, stem: str, losses: Mapping[str, Sequence[Loss]]) -> Path:
+    """Write what files do not keep beside them; what is said of other files there stays.
+
+    Args:
+        folder: Where the files are.
+        stem: What their names begin with.
+        losses: File name -> what it does not keep; nothing, in a form that holds everything.
+
+    Raises:
+        DataError: the folder cannot be written to, or another program's file has the name.
+    """
+    path = losses_path(folder, stem)
+    found = read_json(path) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is no list of losses; move it away")
+    kept = {name: own for name, own in found.items() if (folder / name).is_file()}
+    written = {name: [loss.to_json() for loss in own] for name, own in losses.items()}
+    write_json(path, {**kept, **written})
+    return path

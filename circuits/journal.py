@@ -1,4 +1,6 @@
-"""Finished parts of a long piece of work, kept one by one, so that it goes on where it ended.
+"""Stopping a long piece of work without loss, and going on where it stopped.
+
+Finished parts of a long piece of work, kept one by one, so that it goes on where it ended.
 
 Inside :func:`journal` every call that makes replies or judgements writes what it has finished to
 a file, part by part, each on the disk before the next is begun. When the same work is done again
@@ -13,6 +15,7 @@ dropped, and so is the file of another key or version.
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,7 +25,45 @@ from typing import Any
 from circuits.errors import RunError, Stopped
 from circuits.files import refusal, sync_folder
 
-__all__ = ["Call", "Journal", "begin_call", "forget", "journal"]
+__all__ = [
+    "Call",
+    "Journal",
+    "ask_to_stop",
+    "begin_call",
+    "forget",
+    "go_on",
+    "journal",
+    "stop_if_asked",
+    "stopping",
+]
+
+_ASKED = threading.Event()
+
+
+def ask_to_stop() -> None:
+    """Have the work end after the batch that is being done; may be called by a signal handler."""
+    _ASKED.set()
+
+
+def go_on() -> None:
+    """Forget that anybody asked."""
+    _ASKED.clear()
+
+
+def stopping() -> bool:
+    """Has somebody asked the work to stop?"""
+    return _ASKED.is_set()
+
+
+def stop_if_asked() -> None:
+    """End the work here if somebody has asked for it; called after every batch.
+
+    Raises:
+        Stopped: somebody has.
+    """
+    if stopping():
+        raise Stopped("stopped as asked, after a finished batch")
+
 
 _FORMAT = 1
 _OPEN: "ContextVar[Journal | None]" = ContextVar("journal", default=None)

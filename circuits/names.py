@@ -12,16 +12,16 @@ from typing import Final, Literal
 from circuits.errors import AxisError
 
 __all__ = [
+    "Component",
     "DEVICES",
     "EMOTIONS",
     "LITERAL",
     "NEUTRAL",
     "READ_AFTER",
+    "Receiver",
     "SITES",
     "SUBLAYERS",
     "VALENCES",
-    "Component",
-    "Receiver",
     "component",
     "head_name",
     "hook",

@@ -11,7 +11,10 @@ from typing import Any
 
 from circuits.errors import DataError
 
-__all__ = ["Provenance", "versions"]
+__all__ = [
+    "Provenance",
+    "versions",
+]
 
 _PACKAGES = ("emotion-circuits", "torch", "transformer-lens", "transformers")
 

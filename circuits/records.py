@@ -26,7 +26,11 @@ from circuits.errors import AxisError, DataError
 from circuits.files import digest, read_json, write_atomically, write_json
 from circuits.provenance import Provenance
 
-__all__ = ["FORMAT", "Record", "write_tensors"]
+__all__ = [
+    "FORMAT",
+    "Record",
+    "write_tensors",
+]
 
 FORMAT = 1
 """Version of the files a record saves."""

@@ -12,24 +12,29 @@ from hypothesis import settings
 from plot import samples as plot_samples
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.graph.assemble import Measurements
-from circuits.measure.contrasts import Batch
-from circuits.measure.direct import direct_effects
-from circuits.measure.directions import Directions, emotion_directions
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means, differences
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import Grid, Sweep, arrange, sweep
-from circuits.measure.totals import total_estimates
-from circuits.model import loading
-from circuits.model.protocol import Model
+from circuits.circuit.find import Measurements
+from circuits.effects.activations import (
+    Batch,
+    Grid,
+    Sweep,
+    arrange,
+    component_means,
+    differences,
+    sweep,
+)
+from circuits.effects.directions import Directions, emotion_directions
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.neurons import direct_effects, neuron_effects
+from circuits.files import shipped
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Reply
+from circuits.models import load as loading
+from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
+from circuits.patching.totals import total_estimates
+from circuits.prompts import sev
+from circuits.prompts.prompt import asked_prompts
 from circuits.provenance import Provenance
 
 pytest_plugins = ["trials", "kinds"]

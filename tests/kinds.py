@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hooked import NotConvertedError, hooked_transformer
 
-from circuits.model import loading
+from circuits.models import load as loading
 
 _INSIDE = "compares with Hugging Face's modules inside the model, which a HookedTransformer lacks"
 _TOOL = "compares with a tool of TransformerLens that is not asked for by HookedTransformers"

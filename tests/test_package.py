@@ -16,7 +16,6 @@ from circuits.records import Record
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "circuits"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LONGEST_FILE, LONGEST_FUNCTION = 300, 40
 
 AXES = {
     # What a result can be counted over, and the widths of the model. A word is added here only
@@ -120,31 +119,6 @@ def test_axes_of_results_bear_known_names():
         if axis.removeprefix("other_") not in AXES
     ]
     assert unknown == []
-
-
-def test_no_file_is_longer_than_a_few_screens():
-    lengths = {short(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
-
-
-def own_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines from ``def`` to the end, without the docstring."""
-    assert function.end_lineno is not None
-    lines = function.end_lineno - function.lineno + 1
-    first = function.body[0]
-    if ast.get_docstring(function) is not None and first.end_lineno is not None:
-        lines -= first.end_lineno - first.lineno + 1
-    return lines
-
-
-def test_no_function_is_longer_than_one_screen():
-    lengths = {
-        f"{short(path)}:{node.lineno} {node.name}": own_lines(node)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    assert {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION} == {}
 
 
 def test_nothing_is_printed_and_no_postponed_annotation_hides_an_axis():

@@ -33,7 +33,7 @@ HEADS, NEURONS = 0.10, 0.02  # shares of the sparse interventions
 
 def rate(texts: list[str], emotion: str) -> float:
     """Share of the texts that the lexicon judge hears as the emotion."""
-    from circuits.data.judges import LexiconJudge
+    from circuits.judges import LexiconJudge
 
     verdicts = LexiconJudge().judge(texts, [emotion] * len(texts))
     return sum(verdict.match for verdict in verdicts) / len(texts)

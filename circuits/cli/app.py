@@ -11,10 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from circuits.assets import shipped
-from circuits.cli.anywhere import ANYWHERE, Debug, TrustCode, TrustJudge, allowed
-from circuits.cli.console import ERRORS, Bars
-from circuits.cli.control import control
+from circuits.cli.console import ERRORS, Bars, command_again, finishing_batches
 from circuits.cli.interchange import (
     CHECK_EXAMPLE,
     EXPORT_EXAMPLE,
@@ -23,21 +20,39 @@ from circuits.cli.interchange import (
     export,
     import_command,
 )
-from circuits.cli.interrupting import command_again, finishing_batches
-from circuits.cli.neurons import neurons
-from circuits.cli.options import Engine, RayAddress, Workers
-from circuits.cli.patch import patch
-from circuits.cli.paths import paths_command
-from circuits.cli.running import PLAN_EXAMPLE, RUN_EXAMPLE, Told, plan_command, run_command
-from circuits.cli.say import say
-from circuits.cli.scores import score
-from circuits.cli.showing import model_card, show_run
-from circuits.cli.status import STATUS_EXAMPLE, status_command
-from circuits.cli.validate import VALIDATE_EXAMPLE, validate_command
-from circuits.cli.view import VIEW_EXAMPLE, view
+from circuits.cli.measuring import neurons, patch, paths_command
+from circuits.cli.options import (
+    ANYWHERE,
+    Debug,
+    Engine,
+    RayAddress,
+    TrustCode,
+    TrustJudge,
+    Workers,
+    allowed,
+)
+from circuits.cli.run import (
+    PLAN_EXAMPLE,
+    RUN_EXAMPLE,
+    STATUS_EXAMPLE,
+    VIEW_EXAMPLE,
+    Told,
+    model_card,
+    plan_command,
+    run_command,
+    score,
+    show_run,
+    status_command,
+    view,
+)
+from circuits.cli.steering import VALIDATE_EXAMPLE, control, say, validate_command
 from circuits.errors import CircuitsError, Stopped
+from circuits.files import shipped
 
-__all__ = ["app", "main"]
+__all__ = [
+    "app",
+    "main",
+]
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -64,8 +79,8 @@ def demo(
     ray_address: RayAddress = None,
 ) -> None:
     """Run the whole job on the embedded model and a part of the shipped contexts."""
-    from circuits.control.methods import FEW
-    from circuits.pipeline import Plan, run
+    from circuits.runs import Plan, run
+    from circuits.steering.evaluate import FEW
 
     plan = Plan(
         model="sev-mini",
@@ -81,9 +96,7 @@ def demo(
         ablation_draws=2,
     )
     with finishing_batches():
-        done = run(
-            plan, reporter=Bars(), engine=engine, workers=workers, ray_address=ray_address
-        )  # fmt: skip
+        done = run(plan, reporter=Bars(), engine=engine, workers=workers, ray_address=ray_address)
     show_run(done.folder)
 
 
@@ -125,7 +138,7 @@ def assemble_command(
     ] = "fixed",
 ) -> None:
     """Assemble circuits from tables alone, without a model, by the published rule."""
-    from circuits.cli.published import assemble_run
+    from circuits.cli.exporting import assemble_run
 
     assemble_run(run, total, ratio_mode)
 

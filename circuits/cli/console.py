@@ -2,8 +2,12 @@
 
 import os
 import re
+import shlex
+import signal
+import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -20,13 +24,24 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from circuits.stopping import stop_if_asked
+from circuits.errors import Stopped
+from circuits.journal import ask_to_stop, go_on, stop_if_asked, stopping
 
 if TYPE_CHECKING:
-    from circuits.model.generation import Progress as Finished
-    from circuits.model.receipts import Cost
+    from circuits.models.generate import Progress as Finished
+    from circuits.models.memory import Cost
 
-__all__ = ["ERRORS", "OUT", "Bars", "accuracy_table", "circuit_table", "cost_table", "visible"]
+__all__ = [
+    "Bars",
+    "ERRORS",
+    "OUT",
+    "accuracy_table",
+    "circuit_table",
+    "command_again",
+    "cost_table",
+    "finishing_batches",
+    "visible",
+]
 
 # Control characters but for line feed and tab, and those that turn the direction of writing.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -155,3 +170,47 @@ def _strongest(circuit: Any, kind: str) -> str:
     if not nodes:
         return "-"  # an imported circuit names its parts without effects
     return ", ".join(node.id for node in nodes[:4])
+
+
+_SAID = b"\nfinishing the batch; Ctrl-C again stops at once\n"
+
+
+@contextmanager
+def finishing_batches() -> Iterator[None]:
+    """Have the first Ctrl-C inside the block end the work after the batch that is being done.
+
+    A process in which the work was stopped hears no Ctrl-C from then on.
+
+    Raises:
+        Stopped: somebody pressed it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+
+    def heard(number: int, frame: object) -> None:
+        if stopping():
+            raise KeyboardInterrupt
+        ask_to_stop()
+        # A handler may come in the middle of another print, which it must not enter.
+        with suppress(OSError):
+            os.write(2, _SAID)
+
+    after = signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as error:
+        # The command ends now and says how to go on; one more Ctrl-C must not cut that short.
+        after = signal.SIG_IGN
+        signal.signal(signal.SIGINT, after)
+        if isinstance(error, Stopped):
+            raise
+        raise Stopped("stopped at once; batches that were finished before are kept") from None
+    finally:
+        signal.signal(signal.SIGINT, after)
+        go_on()
+
+
+def command_again() -> str:
+    """The command as it was given."""
+    return shlex.join(["emotion-circuits", *sys.argv[1:]])

@@ -45,8 +45,7 @@ def export(
     emotion: Annotated[str, typer.Option(help="Only these emotions; all by default.")] = "",
 ) -> None:
     """Write circuits in formats that other programs read or apply, and say what each loses."""
-    from circuits.cli.exporting import export_circuits
-    from circuits.cli.published import export_run, wants_published
+    from circuits.cli.exporting import export_circuits, export_run, wants_published
 
     if wants_published(words(format), words(emotion)):
         export_run(run, out)
@@ -76,7 +75,7 @@ def import_command(
         return
     if emotion or model:
         raise RunError("--emotion and --model: the authors' outputs name both; leave them out")
-    from circuits.cli.published import import_run
+    from circuits.cli.exporting import import_run
 
     import_run(source, out)
 

@@ -1,22 +1,26 @@
 """Options that commands share, and what their texts mean."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from circuits.errors import RunError
 
 if TYPE_CHECKING:
-    from circuits.pipeline.plan import Stage
+    from circuits.runs.plan import Stage
 
 __all__ = [
+    "ANYWHERE",
     "Accepted",
     "Against",
     "Batch",
     "BudgetOption",
     "Contexts",
     "Data",
+    "Debug",
     "DevScenarios",
     "Device",
     "DeviceMap",
@@ -47,8 +51,13 @@ __all__ = [
     "Stages",
     "Test",
     "TestScenarios",
+    "TrustCode",
+    "TrustJudge",
     "Workers",
+    "allowed",
     "checked_stages",
+    "given_options",
+    "settings",
     "words",
 ]
 
@@ -178,10 +187,87 @@ def checked_stages(text: str) -> "tuple[Stage, ...]":
     Raises:
         RunError: a stage is unknown.
     """
-    from circuits.pipeline.plan import STAGES
+    from circuits.runs.plan import STAGES
 
     wanted = words(text) or STAGES
     for word in wanted:
         if word not in STAGES:
             raise RunError(f"--stages: {word!r} is not known; stages are {', '.join(STAGES)}")
     return tuple(stage for stage in STAGES if stage in wanted)
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that comes with a model. It can do all that you can."
+    ),
+]
+TrustJudge = Annotated[
+    bool,
+    typer.Option(
+        "--trust-judge", help="Send your key to the judge's server that a plan or a run names."
+    ),
+]
+
+ANYWHERE: Final = ("--debug", "--trust-remote-code", "--trust-judge")
+
+
+def allowed(given: Sequence[str]) -> AbstractContextManager[None]:
+    """What the given options allow while a command is at work."""
+    if not {"--trust-remote-code", "--trust-judge"} & {*given}:
+        return nullcontext()
+    # Loaded here: the pipeline is heavy, and --help is to be quick.
+    from circuits.runs.plan import trusting
+
+    code = ("code",) if "--trust-remote-code" in given else ()
+    judge = ("judge",) if "--trust-judge" in given else ()
+    return trusting(*code, *judge)
+
+
+_TEXTS = ("emotions", "doses", "stable_layers", "budget")
+
+
+def settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Options of a plan from texts such as ``diff_prompt=indented``.
+
+    Raises:
+        RunError: no option has the name, or the value is none of those that it takes.
+    """
+    from circuits.runs.plan_files import option_of_text
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, mark, value = (part.strip() for part in text.partition("="))
+        name = name.replace("-", "_")
+        if not mark:
+            raise RunError(f"--set: {text!r} sets nothing; write option=value")
+        try:
+            found[name] = option_of_text(name, value)
+        except RunError as error:
+            before = " " if str(error).startswith(f"{name}:") else ": "
+            raise RunError(f"--set{before}{error}") from error
+    return found
+
+
+def given_options(context: "typer.Context", names: Sequence[str]) -> dict[str, Any]:
+    """Those of the named options that were typed, not left at their defaults.
+
+    Raises:
+        RunError: a list or a budget cannot be read.
+    """
+    from circuits.runs.plan_files import option_of_text
+
+    found: dict[str, Any] = {}
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if name in _TEXTS:
+            try:
+                value = option_of_text(name, value)
+            except RunError as error:
+                raise RunError(f"--{str(error).replace('_', '-', 1)}") from error
+        found[name] = value
+    return found

@@ -15,12 +15,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from circuits.export.kept import fields_lost, whole_lost
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.export.node_link import plain_values
-from circuits.graph.circuit import Circuit, Edge, Node
-from circuits.losses import Loss
+from circuits.export.tables import fields_lost, whole_lost
+from circuits.files import Loss
 
-__all__ = ["diagram_losses", "dot", "mermaid"]
+__all__ = [
+    "diagram_losses",
+    "dot",
+    "mermaid",
+]
 
 _TOWARDS, _AWAY, _NEITHER = "#D55E00", "#0072B2", "#888888"
 _DOT_SHAPES = {

@@ -10,6 +10,10 @@ know but was measured stands in fields of its own (``circuit``).
 ``influence`` is computed as in circuit-tracer (Ameisen et al. 2025): the readout's is passed back
 along the links in proportion to their sizes, and a node has the share that it and all stronger
 ones hold together.
+
+Will Neuronpedia and circuit-tracer open an attribution graph?
+
+The schema says which fields there are; what the page needs beyond is checked here.
 """
 
 import hashlib
@@ -19,15 +23,83 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from circuits.errors import CircuitError
-from circuits.export.kept import counted, fields_lost, kinds_lost
-from circuits.export.node_link import finite_json, plain_values
-from circuits.export.page_rules import check_neuronpedia
-from circuits.graph.circuit import Circuit, Node
-from circuits.losses import Loss
+from circuits.circuit.circuit import Circuit, Node
+from circuits.errors import CircuitError, DataError
+from circuits.export.node_link import check_form_of, finite_json, plain_values
+from circuits.export.tables import counted, fields_lost, kinds_lost
+from circuits.files import Loss
 from circuits.names import component
 
-__all__ = ["neuronpedia", "neuronpedia_losses", "page_name"]
+__all__ = [
+    "check_neuronpedia",
+    "neuronpedia",
+    "neuronpedia_losses",
+    "page_name",
+]
+
+_NUMBER = re.compile(r"[0-9]+")
+_PROBABILITY = re.compile(r"\(p=\s*[0-9.eE+-]+\s*\)")
+
+
+def check_neuronpedia(values: Any) -> None:
+    """Check an attribution graph: its schema, and what its page throws an error at.
+
+    Raises:
+        DataError: what is wrong, with its JSON path.
+    """
+    check_form_of(values, "neuronpedia.schema.json")
+    ids = _ids(values["nodes"])
+    n_tokens = len(values["metadata"]["prompt_tokens"])
+    for number, node in enumerate(values["nodes"]):
+        if node["ctx_idx"] >= n_tokens:
+            raise DataError(
+                f"nodes[{number}].ctx_idx is {node['ctx_idx']}, but metadata.prompt_tokens has "
+                f"{n_tokens} tokens"
+            )
+        label = node["clerp"]
+        if node["feature_type"] == "logit" and label and not _PROBABILITY.search(label):
+            raise DataError(
+                f"nodes[{number}].clerp is {label!r}; the page needs a probability in the label "
+                "of a logit, such as 'fear (p=0.5)'"
+            )
+    for number, link in enumerate(values["links"]):
+        for end in ("source", "target"):
+            if link[end] not in ids:
+                raise DataError(f"links[{number}].{end} is {link[end]!r}, which no node has as id")
+    _check_layers(values["nodes"])
+    _check_view(values["qParams"], ids)
+
+
+def _ids(nodes: list[dict[str, Any]]) -> set[str]:
+    found: dict[str, int] = {}
+    for number, node in enumerate(nodes):
+        first = found.setdefault(node["node_id"], number)
+        if first != number:
+            raise DataError(
+                f"nodes[{number}].node_id is {node['node_id']!r}, as is that of nodes[{first}]; "
+                "every node needs an id of its own"
+            )
+    return set(found)
+
+
+def _check_layers(nodes: list[dict[str, Any]]) -> None:
+    layers = [str(node["layer"]) for node in nodes if node["feature_type"] != "logit"]
+    if not any(_NUMBER.fullmatch(layer) and int(layer) > 0 for layer in layers):
+        raise DataError(
+            "nodes: none but logits lies in a layer above 0; the page opens no such graph"
+        )
+
+
+def _check_view(view: dict[str, Any], ids: set[str]) -> None:
+    named = [(f"pinnedIds[{i}]", id) for i, id in enumerate(view.get("pinnedIds", ()))]
+    for i, (_, *own) in enumerate(view.get("supernodes", ())):
+        named += [(f"supernodes[{i}][{j}]", id) for j, id in enumerate(own, start=1)]
+    if view.get("clickedId"):
+        named.append(("clickedId", view["clickedId"]))
+    for path, id in named:
+        if id not in ids:
+            raise DataError(f"qParams.{path} is {id!r}, which no node has as id")
+
 
 _TYPES = {
     "embed": "embedding",
@@ -64,11 +136,15 @@ def neuronpedia(circuit: Circuit) -> str:
             for node in nodes
         ],
         "links": [
-            {"source": ids[start], "target": ids[end], "weight": sum(parts.values()),
-             "circuit": parts}
+            {
+                "source": ids[start],
+                "target": ids[end],
+                "weight": sum(parts.values()),
+                "circuit": parts,
+            }
             for (start, end), parts in links.items()
         ],
-    }  # fmt: skip
+    }
     text = finite_json(found, circuit)
     # What could not be shown is not written.
     check_neuronpedia(found)
@@ -87,10 +163,12 @@ def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
     between = (
         kinds_lost(circuit, "direct")
         if circuit.paths
-        else counted("edges.sublayers", sum(e.kind == "direct" and e.source not in kept
-                                            for e in circuit.edges),
-                     "direct edges of whole sublayers")
-    )  # fmt: skip
+        else counted(
+            "edges.sublayers",
+            sum(e.kind == "direct" and e.source not in kept for e in circuit.edges),
+            "direct edges of whole sublayers",
+        )
+    )
     return [
         *counted("sublayers", len(sublayers), "whole sublayers, which are groups without values"),
         *hidden,
@@ -221,8 +299,10 @@ def _metadata(circuit: Circuit, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first_view(circuit: Circuit, ids: dict[str, str]) -> dict[str, Any]:
-    groups = {node.id: [ids[own] for own in _members(node, circuit)]
-              for node in circuit.of_kind("sublayer")}  # fmt: skip
+    groups = {
+        node.id: [ids[own] for own in _members(node, circuit)]
+        for node in circuit.of_kind("sublayer")
+    }
     return {
         "pinnedIds": list(ids.values()),
         "supernodes": [[name, *own] for name, own in groups.items() if own],

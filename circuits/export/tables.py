@@ -1,25 +1,116 @@
-"""A circuit as two tables: nodes and edges, one row each, for spreadsheets and pandas."""
+"""A circuit as tables and as graph files, and what a file of a circuit keeps and loses.
+
+A circuit as GraphML and GEXF, for Gephi, Cytoscape, yEd and igraph.
+
+Both hold scalars only: nodes and edges carry what they carry in the JSON form, the graph carries
+emotion, sizes of the model and scores, one attribute each, and the provenance as JSON text; so
+nothing is lost, and ``Circuit.from_networkx(networkx.read_graphml(path))`` is the circuit. GEXF has
+no attributes of a graph; there they are a JSON object in the description of the file. Edges between
+the same nodes, such as paths into q, k and v of a head, are told apart by their ids.
+"""
 
 import csv
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from io import StringIO
-from typing import Any
+from io import BytesIO, StringIO
+from typing import Any, Final
+from xml.dom import minidom
 
-from circuits.export.kept import whole_lost
+import networkx as nx
+
+from circuits.circuit.circuit import Circuit, Edge, Node, graph_attributes
 from circuits.export.node_link import plain_values
-from circuits.formulas import guarded
-from circuits.graph.circuit import Circuit, Edge, Node
-from circuits.losses import Loss
+from circuits.files import Loss, guarded
 
-__all__ = ["edges_csv", "nodes_csv", "table_losses"]
+__all__ = [
+    "counted",
+    "edges_csv",
+    "fields_lost",
+    "gexf",
+    "graphml",
+    "kinds_lost",
+    "nodes_csv",
+    "table_losses",
+    "whole_lost",
+]
+
+_NODE_FIELDS: Final[Mapping[str, str]] = {
+    "effect": "effects on the direction of the own layer",
+    "stderr": "standard errors, and with them the intervals, of nodes",
+    "control": "controls (the same along random directions) of nodes",
+    "importance": "importances of sublayers",
+    "direct": "direct effects of nodes",
+    "total": "total effects of nodes",
+}
+_EDGE_FIELDS: Final[Mapping[str, str]] = {
+    "weight": "weights of edges",
+    "stderr": "standard errors of paths",
+    "control": "controls of paths",
+    "exact": "weights of paths measured by patching",
+    "exact_stderr": "their standard errors",
+    "causal": "verdicts on paths",
+}
+_EDGE_KINDS: Final[Mapping[str, str]] = {
+    "residual": "edges that say the order along the residual stream",
+    "part": "edges from a head or neuron to its sublayer",
+    "direct": "direct edges to the readout",
+}
+
+
+def counted(what: str, size: int, meaning: str) -> list[Loss]:
+    """One loss, or none where nothing is lost."""
+    return [Loss(what, float(size), meaning)] if size else []
+
+
+def fields_lost(
+    circuit: Circuit, nodes: Iterable[str] = (), edges: Iterable[str] = ()
+) -> list[Loss]:
+    """How many nodes and edges bear what is left out.
+
+    Args:
+        circuit: The circuit.
+        nodes: Fields of nodes that the format leaves out.
+        edges: Fields of edges that it leaves out.
+    """
+    found: list[Loss] = []
+    parts: tuple[tuple[str, tuple[Node | Edge, ...], Iterable[str], Mapping[str, str]], ...] = (
+        ("nodes", circuit.nodes, nodes, _NODE_FIELDS),
+        ("edges", circuit.edges, edges, _EDGE_FIELDS),
+    )
+    for part, items, names, meanings in parts:
+        for name in names:
+            size = sum(getattr(item, name) is not None for item in items)
+            found += counted(f"{part}.{name}", size, meanings[name])
+    return found
+
+
+def kinds_lost(circuit: Circuit, *kinds: str) -> list[Loss]:
+    """How many edges are of the kinds that the format has not."""
+    return [
+        loss
+        for kind in kinds
+        for loss in counted(
+            f"edges.{kind}", sum(edge.kind == kind for edge in circuit.edges), _EDGE_KINDS[kind]
+        )
+    ]
+
+
+def whole_lost(circuit: Circuit, *, emotion: bool = False) -> list[Loss]:
+    """Scores and provenance of a circuit, and its emotion where the format has no place for it."""
+    return [
+        *counted("scores", len(circuit.scores), "scores of the circuit as a whole"),
+        Loss("provenance", 1.0, "where the circuit comes from: model, data, options, versions"),
+        *([Loss("emotion", 1.0, "whose circuit it is")] if emotion else []),
+    ]
 
 
 def nodes_csv(circuit: Circuit) -> str:
     """The nodes as CSV; a cell is empty where nothing was measured.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front
-    (:mod:`circuits.formulas`).
+    (:mod:`circuits.files`).
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
@@ -31,7 +122,7 @@ def edges_csv(circuit: Circuit) -> str:
     """The edges as CSV; a residual edge has an empty weight.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front
-    (:mod:`circuits.formulas`).
+    (:mod:`circuits.files`).
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
@@ -55,3 +146,72 @@ def _csv(circuit: Circuit, part: str, columns: list[str]) -> str:
         cells = [circuit.emotion, *(row.get(column) for column in columns)]
         table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
     return file.getvalue()
+
+
+# What XML 1.0 cannot hold, and the carriage return, which its readers turn into a newline.
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def graphml(circuit: Circuit) -> str:
+    """The circuit as GraphML.
+
+    Raises:
+        CircuitError: a value cannot be written, such as NaN; names the node.
+    """
+    values = plain_values(circuit)
+    file = BytesIO()
+    # write_graphml would use lxml where it is installed, and give another file there.
+    nx.write_graphml_xml(_graph(values, _scalars(circuit, values)), file)
+    return file.getvalue().decode() + "\n"
+
+
+def gexf(circuit: Circuit) -> str:
+    """The circuit as GEXF 1.2.
+
+    Raises:
+        CircuitError: a value cannot be written, such as NaN; names the node.
+    """
+    values = plain_values(circuit)
+    scalars = _scalars(circuit, values)
+    file = BytesIO()
+    nx.write_gexf(_graph(values, {"name": scalars["emotion"]}), file)
+    document = minidom.parseString(file.getvalue())
+    meta = document.getElementsByTagName("meta")[0]
+    # The same circuit gives the same file, on whatever day.
+    meta.removeAttribute("lastmodifieddate")
+    description = document.createElement("description")
+    description.appendChild(document.createTextNode(json.dumps(scalars, ensure_ascii=False)))
+    meta.appendChild(description)
+    return document.toxml() + "\n"
+
+
+def _graph(values: dict[str, Any], attributes: dict[str, Any]) -> "nx.DiGraph[str]":
+    graph = nx.node_link_graph(values, edges="edges")
+    if graph.is_multigraph():
+        # In these files the key is the name of an edge, and no two edges have the same.
+        named = [
+            (start, end, f"{start}->{end}.{key}", data)
+            for start, end, key, data in graph.edges(keys=True, data=True)
+        ]
+        graph.clear_edges()
+        graph.add_edges_from(named)
+    graph.graph = attributes
+    return graph
+
+
+def _scalars(circuit: Circuit, values: dict[str, Any]) -> dict[str, Any]:
+    named = {
+        **graph_attributes(circuit),
+        **{f"model_{name}": value for name, value in values["graph"]["model"].items()},
+        "provenance_fingerprint": circuit.provenance.fingerprint(),
+    }
+    # An empty text would be read back as no attribute at all.
+    return {
+        _clean(name): _clean(value) if isinstance(value, str) else value
+        for name, value in named.items()
+        if isinstance(value, str | int | float) and value != ""
+    }
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,31 +1,512 @@
-"""Planted models: the ground truth against which methods are scored."""
+"""Planted models: the ground truth against which methods are scored.
+
+The weights of a planted model: what each part reads and writes, in coordinates with names.
+
+The residual stream is a sum of parts at right angles: a large constant that keeps the norm's scale
+still, marks that attention looks for, the emotion word's code, the signal that the writer makes of
+it, the readouts, the topic of ordinary words, and the ``blind`` directions in which distractors
+write. A drawn rotation hides these coordinates, so that no axis of the model has a meaning.
+
+A model whose class-selective neurons are known, and texts of its classes.
+
+A text of a class is made of the class's cue words and of filler words. A selective neuron is
+active at its class's cue words only and writes towards the class's label; the last layer's head
+carries what was written from all positions to the last. Cue words of different classes differ in
+nothing else, so no other neuron tells classes apart. Among the others are neurons that are always
+active and write more than any, and neurons that never are.
+"""
 
 import random
-from collections.abc import Collection, Sequence
+import re
+import string
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from jaxtyping import Float
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from circuits.errors import ModelError
-from circuits.model.loading import wrap_model
-from circuits.model.protocol import Model
-from circuits.names import EMOTIONS
-from circuits.planted.layout import (
-    EdgeEntry,
-    PlantedEdge,
-    PlantedNode,
-    When,
-    draw_nodes,
-    planted_edges,
-)
-from circuits.planted.weights import D_HEAD, D_MLP, D_MODEL, LARGEST, Coordinates, Draft, draft
-from circuits.planted.words import word_tokenizer
+from circuits.models.load import wrap_model
+from circuits.models.protocol import Model
+from circuits.names import EMOTIONS, component, head_name, neuron_name
+from circuits.prompts.prompt import LabelledText, Split, Texts
 
-__all__ = ["Plant", "Recovery", "build_model", "plant", "recovery"]
+__all__ = [
+    "CONSTANT",
+    "Coordinates",
+    "D_HEAD",
+    "D_MLP",
+    "D_MODEL",
+    "Draft",
+    "EdgeEntry",
+    "LARGEST",
+    "Plant",
+    "PlantedEdge",
+    "PlantedNode",
+    "Recovery",
+    "Role",
+    "SelectivePlant",
+    "When",
+    "build_model",
+    "draft",
+    "draw_nodes",
+    "plant",
+    "plant_selective",
+    "planted_edges",
+    "recovery",
+    "word_tokenizer",
+]
+
+_SPECIALS = ("<|pad|>", "<s>", "<|end|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>")
+_PAD, _BEGIN, _END, _UNKNOWN, *_TURNS = _SPECIALS
+_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{{- '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|assistant|>' -}}
+{%- endif -%}
+"""
+
+
+def word_tokenizer(emotions: Sequence[str]) -> Any:
+    """A word-level tokenizer with a chat template of system and user turns.
+
+    An emotion word, written as in ``emotions``, is one token. Any other word is read as its first
+    character, so that contexts of all kinds become a few dozen tokens with embeddings of their own.
+    """
+    characters = string.ascii_letters + string.digits + string.punctuation
+    vocabulary = dict.fromkeys((*_SPECIALS, *emotions, *characters))
+    ids = {token: place for place, token in enumerate(vocabulary)}
+    core = Tokenizer(models.WordLevel(ids, unk_token=_UNKNOWN))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Whitespace(),
+            pre_tokenizers.Split(Regex(_rest(emotions)), behavior="removed"),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        # With these TransformerLens takes the tokenizer as it is, not again from a file.
+        name_or_path="planted",
+        add_bos_token=True,
+        bos_token=_BEGIN,
+        eos_token=_END,
+        pad_token=_PAD,
+        unk_token=_UNKNOWN,
+        additional_special_tokens=_TURNS,
+        chat_template=_TEMPLATE,
+        padding_side="left",
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _rest(emotions: Sequence[str]) -> str:
+    """Matches all of a word but its first character, unless the word is an emotion word."""
+    firsts = sorted({emotion[0] for emotion in emotions})
+    parts = [f"(?<=^[^{re.escape(''.join(firsts))}]).+"]
+    for first in firsts:
+        kept = "|".join(re.escape(e[1:]) + "$" for e in emotions if e[0] == first)
+        parts.append(f"(?<=^{re.escape(first)})(?!{kept}).+")
+    return "|".join(parts)
+
+
+Role = Literal["writer", "relay", "inhibitor", "backup", "distractor"]
+Reads = Literal["code", "signal", "topic", "constant"]
+EdgeEntry = Literal["q", "k", "v", "mlp", "readout"]
+"""Where an edge enters its target."""
+
+When = Literal["asked", "plain", "ablated"]
+"""What must change for a part or an edge to show.
+
+``asked``: the asked emotion; it shows against a plain prompt too. ``plain``: whether an emotion is
+asked for at all; two asked prompts do not show it. ``ablated``: the asked emotion, once the writer
+is ablated.
+"""
+
+RELAYS_PER_EMOTION = (1, 2)
+
+
+@dataclass(frozen=True)
+class PlantedNode:
+    """A head or neuron with hand-set weights."""
+
+    name: str
+    role: Role
+    reads: Reads
+    """The emotion word's code, the writer's signal, other words, or nothing that ever changes."""
+    emotion: str | None
+    """The emotion it serves; ``None`` for all of them."""
+    strength: float
+    """What it adds to an emotion's readout when it is on; a distractor: to each direction."""
+    when: When | None
+    """What must change for its effect to show; ``None`` for a distractor: nothing does it."""
+
+    @property
+    def kind(self) -> Literal["head", "neuron"]:
+        """``head`` or ``neuron``."""
+        return "head" if component(self.name).kind == "head" else "neuron"
+
+    @property
+    def layer(self) -> int:
+        """The layer it is in."""
+        return _place(self.name)[0]
+
+    @property
+    def index(self) -> int:
+        """The head or neuron of its layer."""
+        return _place(self.name)[1]
+
+
+@dataclass(frozen=True)
+class PlantedEdge:
+    """A hand-set connection."""
+
+    source: str
+    target: str
+    """A head, a neuron or ``readout``."""
+    kind: EdgeEntry
+    sign: int
+    """Of its effect on the readout of the emotion: +1 pushes towards it, -1 away."""
+    emotion: str | None
+    """The emotion it serves; ``None`` for all of them."""
+    when: When
+
+
+def draw_nodes(
+    rng: random.Random, emotions: Sequence[str], n_layers: int, n_heads: int, d_mlp: int
+) -> tuple[PlantedNode, ...]:
+    """All parts of a plant, at drawn places.
+
+    Every emotion has a relay that lies after the backup, so that a backup is never idle.
+    """
+    free = _Free(rng, n_heads, d_mlp)
+    last = n_layers - 1
+    writer = rng.randint(0, last - 1)
+    backup = rng.randint(writer + 1, last)
+    nodes = [
+        PlantedNode(free.head(writer), "writer", "code", None, rng.uniform(0.8, 1.2), "asked"),
+        PlantedNode(free.head(backup), "backup", "code", None, 0.0, "ablated"),
+    ]
+    for emotion in emotions:
+        for number in range(rng.choice(RELAYS_PER_EMOTION)):
+            layer = rng.randint(writer if number else backup, last)
+            name, strength = free.neuron(layer), rng.uniform(0.6, 1.2)
+            nodes.append(PlantedNode(name, "relay", "signal", emotion, strength, "asked"))
+    nodes += _inhibitors(rng, free, emotions, writer, last)
+    return (*nodes, *_distractors(rng, free, emotions, writer, last))
+
+
+def _inhibitors(
+    rng: random.Random, free: "_Free", emotions: Sequence[str], writer: int, last: int
+) -> Iterator[PlantedNode]:
+    if rng.random() < 0.5:
+        layer, strength = rng.randint(writer + 1, last), -rng.uniform(0.3, 0.5)
+        yield PlantedNode(free.head(layer), "inhibitor", "signal", None, strength, "asked")
+        return
+    for emotion in emotions:
+        layer, strength = rng.randint(writer, last), -rng.uniform(0.3, 0.5)
+        yield PlantedNode(free.neuron(layer), "inhibitor", "signal", emotion, strength, "asked")
+
+
+def _distractors(
+    rng: random.Random, free: "_Free", emotions: Sequence[str], writer: int, last: int
+) -> Iterator[PlantedNode]:
+    def distractor(name: str, reads: Reads, emotion: str | None = None) -> PlantedNode:
+        return PlantedNode(name, "distractor", reads, emotion, rng.uniform(2, 3), None)
+
+    topic = rng.randint(0, last)
+    yield distractor(free.head(topic), "topic")
+    yield distractor(free.neuron(rng.randint(topic, last)), "topic")
+    yield distractor(free.neuron(rng.randint(0, last)), "constant")
+    yield distractor(free.head(rng.randint(0, last)), "code")
+    yield distractor(free.neuron(rng.randint(writer, last)), "signal", rng.choice(list(emotions)))
+
+
+def planted_edges(nodes: Sequence[PlantedNode]) -> tuple[PlantedEdge, ...]:
+    """The connections among ``nodes``; none without a writer."""
+    writer = next((node for node in nodes if node.role == "writer"), None)
+    if writer is None:
+        return ()
+    backup = next((node for node in nodes if node.role == "backup"), None)
+    readers = [node for node in nodes if node.role in ("relay", "inhibitor")]
+    edges = [
+        PlantedEdge("embed", writer.name, "v", 1, None, "asked"),
+        PlantedEdge("embed", writer.name, "k", 1, None, "plain"),
+        PlantedEdge(writer.name, "readout", "readout", 1, None, "asked"),
+    ]
+    for node in readers:
+        edges.append(_to(node, writer, "asked"))
+        sign = 1 if node.strength > 0 else -1
+        edges.append(PlantedEdge(node.name, "readout", "readout", sign, node.emotion, "asked"))
+    if backup is not None:
+        edges.append(PlantedEdge("embed", backup.name, "v", 1, None, "ablated"))
+        edges.append(PlantedEdge(writer.name, backup.name, "q", -1, None, "plain"))
+        edges += [_to(node, backup, "ablated") for node in readers if _is_after(node, backup)]
+    return tuple(edges)
+
+
+def _to(reader: PlantedNode, source: PlantedNode, when: When) -> PlantedEdge:
+    kind, sign = ("v" if reader.kind == "head" else "mlp"), (1 if reader.strength > 0 else -1)
+    return PlantedEdge(source.name, reader.name, kind, sign, reader.emotion, when)
+
+
+def _is_after(reader: PlantedNode, head: PlantedNode) -> bool:
+    # The MLP of a layer reads what its heads have written; the heads of a layer do not.
+    return reader.layer > head.layer or (reader.layer == head.layer and reader.kind == "neuron")
+
+
+def _place(name: str) -> tuple[int, int]:
+    part = component(name)
+    assert part.layer is not None
+    assert part.index is not None
+    return part.layer, part.index
+
+
+class _Free:
+    """Heads and neurons that nothing has been given to."""
+
+    def __init__(self, rng: random.Random, n_heads: int, d_mlp: int) -> None:
+        self._rng, self._heads, self._neurons = rng, n_heads, d_mlp
+        self._taken: set[str] = set()
+
+    def head(self, layer: int) -> str:
+        return self._take([head_name(layer, head) for head in range(self._heads)])
+
+    def neuron(self, layer: int) -> str:
+        return self._take([neuron_name(layer, neuron) for neuron in range(self._neurons)])
+
+    def _take(self, names: list[str]) -> str:
+        name = self._rng.choice([name for name in names if name not in self._taken])
+        self._taken.add(name)
+        return name
+
+
+D_MODEL, D_HEAD, D_MLP = 96, 24, 48
+LARGEST = 8
+"""Most emotions for which a head's values have room."""
+
+CONSTANT = 200.0
+"""So much more than all else in the stream that the norm's scale moves by under 2%."""
+_TOPICS = 8
+_QUIET, _BACKGROUND = 2e-5, 3e-3
+"""Size of the random weights: beside hand-set ones, and of parts with no role.
+
+A relay's steep gate and a large distractor multiply the first, so it is the smaller.
+"""
+_SCORE, _KEY, _NEAR = 12.0, 10.0, 11.0
+"""Attention score of the sink (an emotion word has twice that); sizes of keys."""
+_MARK, _SINK = D_HEAD // 2 - 1, D_HEAD // 2 - 2
+"""The slots of a key that rotary embedding turns slowest: under 1e-5 a token."""
+_FAST = slice(0, 6)
+"""The slots that turn fastest; equal queries and keys there meet only at the same token."""
+_STEEP = 16.0
+"""Rise of a relay's gate from no signal to the whole one; it is zero at half the signal."""
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where in the residual stream each quantity lies, and how the model's axes hide it."""
+
+    emotions: tuple[str, ...]
+    basis: Float[Tensor, "named d_model"]
+    """Orthonormal rows: the direction of each named coordinate."""
+
+    def span(self, name: str) -> slice:
+        """The coordinates of a quantity."""
+        count = len(self.emotions)
+        sizes = {
+            "constant": 1,
+            "mark": 1,
+            "sink": 1,
+            "code": count,
+            "signal": count,
+            "readout": count,
+            "topic": _TOPICS,
+            "blind_topic": 4,
+            "blind_code": count,
+            "blind_signal": 4,
+        }
+        start = sum(list(sizes.values())[: list(sizes).index(name)])
+        return slice(start, start + sizes[name])
+
+    def at(self, name: str, emotion: str) -> int:
+        """The coordinate of an emotion's part of a quantity."""
+        return self.span(name).start + self.emotions.index(emotion)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All weights in named coordinates; :func:`draft` fills them."""
+
+    embed: Float[Tensor, "vocab named"]
+    unembed: Float[Tensor, "vocab named"]
+    q: Float[Tensor, "layer head d_head named"]
+    k: Float[Tensor, "layer group d_head named"]
+    v: Float[Tensor, "layer group d_head named"]
+    o: Float[Tensor, "layer head d_head named"]
+    gate: Float[Tensor, "layer neuron named"]
+    up: Float[Tensor, "layer neuron named"]
+    out: Float[Tensor, "layer neuron named"]
+
+    @property
+    def norm(self) -> float:
+        """Gain of every norm, with which a normed stream is about the stream itself."""
+        return CONSTANT / D_MODEL**0.5
+
+
+def draft(
+    drawn: Sequence[PlantedNode],
+    present: Sequence[PlantedNode],
+    where: Coordinates,
+    vocabulary: dict[str, int],
+    shape: tuple[int, int, int],
+    generator: torch.Generator,
+) -> Draft:
+    """Random weights everywhere, smaller at the drawn parts, and the present parts on top.
+
+    Args:
+        drawn: All parts of the layout: the random weights do not depend on which are present.
+        present: The parts that are planted.
+        where: The coordinates.
+        vocabulary: Token -> id.
+        shape: Layers, heads, key-value heads.
+        generator: Draws the random weights.
+    """
+    made = _random(drawn, len(vocabulary), shape, generator)
+    _words(made, where, vocabulary, generator)
+    heads_per_group = shape[1] // shape[2]
+    mixing, _ = torch.linalg.qr(torch.randn(_TOPICS, 4, generator=generator))
+    for node in present:
+        if node.kind == "head":
+            _look(made, node, where, node.index // heads_per_group)
+            _write_head(made, node, where, mixing)
+        else:
+            _set_neuron(made, node, where)
+    return made
+
+
+def _random(
+    drawn: Sequence[PlantedNode],
+    vocab: int,
+    shape: tuple[int, int, int],
+    generator: torch.Generator,
+) -> Draft:
+    n_layers, n_heads, n_groups = shape
+    of_head, of_group, of_neuron = (
+        torch.full((n_layers, size), _BACKGROUND) for size in (n_heads, n_groups, D_MLP)
+    )
+    size = n_heads // n_groups
+    for node in drawn:
+        if node.kind == "head":
+            # All heads of a group hold its hand-set values.
+            group = node.index // size
+            of_group[node.layer, group] = _QUIET
+            of_head[node.layer, group * size : (group + 1) * size] = _QUIET
+        else:
+            of_neuron[node.layer, node.index] = _QUIET
+
+    def weights(scale: Tensor, *inner: int, reads: bool = True) -> Tensor:
+        values = torch.randn(*scale.shape, *inner, D_MODEL, generator=generator)
+        if reads:
+            values[..., 0] /= CONSTANT  # or the constant would drown all else
+        return scale.reshape(*scale.shape, *(1 for _ in inner), 1) * values
+
+    word = torch.full((vocab,), _BACKGROUND)
+    return Draft(
+        embed=weights(word, reads=False),
+        unembed=weights(word),
+        q=weights(of_head, D_HEAD),
+        k=weights(of_group, D_HEAD),
+        v=weights(of_group, D_HEAD),
+        o=weights(of_head, D_HEAD, reads=False),
+        gate=weights(of_neuron),
+        up=weights(of_neuron),
+        out=weights(of_neuron, reads=False),
+    )
+
+
+def _words(
+    made: Draft, where: Coordinates, vocabulary: dict[str, int], generator: torch.Generator
+) -> None:
+    made.embed[:, where.span("constant")] = CONSTANT
+    topics = 3 * torch.randn(len(vocabulary), _TOPICS, generator=generator)
+    # What emotion words are about is the same for all of them.
+    topics[[vocabulary[emotion] for emotion in where.emotions]] = 0
+    made.embed[:, where.span("topic")] += topics
+    made.embed[vocabulary["<s>"], where.span("sink")] += 1
+    for emotion in where.emotions:
+        made.embed[vocabulary[emotion], where.span("mark")] += 1
+        made.embed[vocabulary[emotion], where.at("code", emotion)] += 1
+        made.unembed[vocabulary[emotion], where.at("readout", emotion)] += 5
+
+
+def _look(made: Draft, node: PlantedNode, where: Coordinates, group: int) -> None:
+    """Queries and keys of a head: at the emotion word or else the sink, at itself, or at all."""
+    query, key = made.q[node.layer, node.index], made.k[node.layer, group]
+    constant = where.span("constant")
+    if node.reads == "signal":
+        query[_FAST, constant] += _NEAR / CONSTANT
+        key[_FAST, constant] = _NEAR / CONSTANT
+    if node.reads == "code":
+        unit = _SCORE * D_HEAD**0.5 / _KEY
+        query[_MARK, constant] += 2 * unit / CONSTANT
+        query[_SINK, constant] += unit / CONSTANT
+        key[_MARK, where.span("mark")] = _KEY
+        key[_SINK, where.span("sink")] = _KEY
+        if node.role == "backup":
+            query[_MARK, where.span("signal")] -= 2 * unit
+    # Heads of a group share keys and values, so these are set, not added.
+    slots = _values(node, where)
+    made.v[node.layer, group, slots, where.span(node.reads)] = torch.eye(slots.stop - slots.start)
+
+
+def _values(node: PlantedNode, where: Coordinates) -> slice:
+    """The slots of a head's value that hold what it reads; each quantity has its own."""
+    count = len(where.emotions)
+    starts = {"code": 0, "signal": count, "topic": 2 * count}
+    size = _TOPICS if node.reads == "topic" else count
+    return slice(starts[node.reads], starts[node.reads] + size)
+
+
+def _write_head(made: Draft, node: PlantedNode, where: Coordinates, mixing: Tensor) -> None:
+    out = made.o[node.layer, node.index, _values(node, where)]
+    if node.reads == "topic":
+        out[:, where.span("blind_topic")] += node.strength * mixing
+        return
+    each = torch.eye(len(where.emotions))
+    if node.role in ("writer", "backup"):
+        out[:, where.span("signal")] += each
+    target = "blind_code" if node.role == "distractor" else "readout"
+    out[:, where.span(target)] += node.strength * each
+
+
+def _set_neuron(made: Draft, node: PlantedNode, where: Coordinates) -> None:
+    gate, up, out = (table[node.layer, node.index] for table in (made.gate, made.up, made.out))
+    constant = where.span("constant")
+    if node.reads in ("topic", "constant"):
+        gate[constant] += 2 / CONSTANT
+        up[constant] += 0.5 / CONSTANT
+        if node.reads == "topic":
+            up[where.span("blind_topic")] += 0.1
+        out[where.span("blind_signal" if node.reads == "topic" else "readout")] += node.strength
+        return
+    assert node.emotion is not None
+    signal = where.at("signal", node.emotion)
+    gate[signal] += _STEEP
+    gate[constant] -= _STEEP / 2 / CONSTANT
+    up[signal] += 2 / _STEEP
+    if node.role == "distractor":
+        out[where.span("blind_signal")] += node.strength
+    else:
+        out[where.at("readout", node.emotion)] += node.strength
+
 
 _ROPE_THETA = 1e6
 """Slow enough for the slots of the marks to stand still, fast enough to tell neighbours apart."""
@@ -242,3 +723,167 @@ def _put(made: Draft, basis: Tensor, hf_model: LlamaForCausalLM) -> None:
         mlp.gate_proj.weight.copy_(made.gate[layer] @ basis)
         mlp.up_proj.weight.copy_(made.up[layer] @ basis)
         mlp.down_proj.weight.copy_((made.out[layer] @ basis).T)
+
+
+_CUES, _FILLERS = 8, ("bag", "cup", "desk", "flat", "green", "hall", "ink", "jar")
+_WORDS_OF_TEXT: Final = (7, 3)
+"""Cue words and fillers of a text."""
+_CLASS_STEEP, _DEAD, _CLASS_TOPICS = 16.0, -8.0, 8
+_ALIKE: Final = 2
+"""Always-active neurons, and never-active ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class SelectivePlant:
+    """A small model, and the neurons in it that are selective for each class."""
+
+    model: Model
+    label: tuple[str, ...]
+    selective: tuple[frozenset[str], ...]
+    """Names of the neurons of each class."""
+    uniform: frozenset[str]
+    """Neurons that are active on every token."""
+    dead: frozenset[str]
+    """Neurons that are active on none."""
+
+    def texts(
+        self, per_label: int, *, split: Split = "train", seed: int = 0, blank: bool = False
+    ) -> Texts:
+        """Texts of every class.
+
+        Args:
+            per_label: How many of each.
+            split: What they are called.
+            seed: Of the words.
+            blank: Fillers only, so that labels say nothing about texts.
+        """
+        rng = random.Random(f"{split} {seed}")
+        rows = [
+            LabelledText(_text(label, rng, blank), label)
+            for _ in range(per_label)
+            for label in self.label
+        ]
+        return Texts(split, self.label, tuple(rows))
+
+
+def plant_selective(
+    seed: int, *, labels: Sequence[str] = EMOTIONS, n_layers: int = 3, per_label: int = 2
+) -> SelectivePlant:
+    """A Llama with hand-set selective neurons at drawn places.
+
+    Args:
+        seed: Equal seeds give equal models.
+        labels: The classes; different words, two to eight.
+        n_layers: Two or more; the neurons lie before the last.
+        per_label: Selective neurons of each class.
+
+    Raises:
+        ModelError: there are too few or too many classes, layers or neurons.
+    """
+    labels = tuple(labels)
+    needed, room = len(labels) * per_label + 2 * _ALIKE, (n_layers - 1) * D_MLP // 2
+    if not 2 <= len(set(labels)) == len(labels) <= LARGEST or per_label < 1 or needed > room:
+        raise ModelError(
+            f"{per_label} selective neurons for each of {len(labels)} classes were asked for in "
+            f"{n_layers} layers; give two to {LARGEST} classes and at most {max(room, 0)} neurons"
+        )
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    places = [(layer, index) for layer in range(n_layers - 1) for index in range(D_MLP)]
+    drawn = iter(rng.sample(places, needed))
+    own = [[next(drawn) for _ in range(per_label)] for _ in labels]
+    uniform, dead = ([next(drawn) for _ in range(_ALIKE)] for _ in range(2))
+    tokenizer = word_tokenizer((*labels, *(_cue(label, i) for label in labels for i in _RANGE)))
+    made = _draft(labels, tokenizer.get_vocab(), n_layers, generator)
+    for label, neurons in enumerate(own):
+        for place in neurons:
+            _set_selective(made, place, label, len(labels), rng.uniform(0.8, 1.2))
+    for place in uniform:
+        _set_constant(made, place, 4.0, range(1 + len(labels), 1 + 2 * len(labels)))
+    for place in dead:
+        _set_constant(made, place, _DEAD, ())
+    basis, _ = torch.linalg.qr(torch.randn(D_MODEL, D_MODEL, generator=generator))
+    return SelectivePlant(
+        model=build_model(made, basis, tokenizer, name=f"selective-plant-{seed}"),
+        label=labels,
+        selective=tuple(_names(neurons) for neurons in own),
+        uniform=_names(uniform),
+        dead=_names(dead),
+    )
+
+
+_RANGE = range(_CUES)
+
+
+def _cue(label: str, number: int) -> str:
+    return f"{label}{number}"
+
+
+def _text(label: str, rng: random.Random, blank: bool) -> str:
+    cues, fillers = _WORDS_OF_TEXT
+    words = [] if blank else [_cue(label, rng.choice(_RANGE)) for _ in range(cues)]
+    words += [rng.choice(_FILLERS) for _ in range(cues + fillers - len(words))]
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def _names(places: Sequence[tuple[int, int]]) -> frozenset[str]:
+    return frozenset(neuron_name(*place) for place in places)
+
+
+def _draft(
+    labels: Sequence[str], vocabulary: dict[str, int], n_layers: int, generator: torch.Generator
+) -> Draft:
+    """Words, background neurons and the head that carries.
+
+    Coordinates are the constant, the classes' codes, their readouts, and topics.
+    """
+    count, n_heads = len(labels), 4
+    topics = slice(1 + 2 * count, 1 + 2 * count + _CLASS_TOPICS)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    made = Draft(
+        embed=torch.zeros(len(vocabulary), D_MODEL),
+        unembed=1e-3 * normal(len(vocabulary), D_MODEL),
+        **{name: torch.zeros(n_layers, n_heads, D_HEAD, D_MODEL) for name in "qkvo"},
+        **{name: torch.zeros(n_layers, D_MLP, D_MODEL) for name in ("gate", "up")},
+        out=3e-3 * normal(n_layers, D_MLP, D_MODEL),
+    )
+    made.embed[:, 0] = CONSTANT
+    made.embed[:, topics] = normal(len(vocabulary), _CLASS_TOPICS)
+    alike = normal(_CUES, _CLASS_TOPICS)
+    for place, label in enumerate(labels):
+        for i in _RANGE:
+            made.embed[vocabulary[_cue(label, i)], 1 + place] = 1
+            made.embed[vocabulary[_cue(label, i)], topics] = alike[i]
+        made.unembed[vocabulary[label], 1 + count + place] = 5
+    made.unembed[:, 0] = 0
+    made.gate[..., topics] = normal(n_layers, D_MLP, _CLASS_TOPICS) / _CLASS_TOPICS**0.5
+    # Seldom active: LAPE only looks at the one rate in twenty that is largest.
+    made.gate[..., 0] = -(0.7 + normal(n_layers, D_MLP).abs()) / CONSTANT
+    made.up[..., topics] = 0.3 * normal(n_layers, D_MLP, _CLASS_TOPICS) / _CLASS_TOPICS**0.5
+    readout = range(1 + count, 1 + 2 * count)
+    # Queries and keys of zero look at all positions alike.
+    made.v[-1, 0, range(count), readout] = 1
+    made.o[-1, 0, range(count), readout] = 1
+    return made
+
+
+def _set_selective(
+    made: Draft, place: tuple[int, int], label: int, count: int, strength: float
+) -> None:
+    gate, up, out = (table[place] for table in (made.gate, made.up, made.out))
+    for weights in (gate, up, out):
+        weights.zero_()
+    gate[1 + label], gate[0] = _CLASS_STEEP, -_CLASS_STEEP / 2 / CONSTANT
+    up[0] = 2 / _CLASS_STEEP / CONSTANT
+    out[1 + count + label] = strength
+
+
+def _set_constant(made: Draft, place: tuple[int, int], gate: float, out: Sequence[int]) -> None:
+    for table in (made.gate, made.up):
+        table[place].zero_()
+    made.gate[place][0] = gate / CONSTANT
+    made.up[place][0] = 0.5 / CONSTANT
+    made.out[place][list(out)] = 2.0

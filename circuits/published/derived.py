@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from circuits.graph.circuit import Circuit
-from circuits.measure.directions import Directions
-from circuits.measure.heads import HeadEffects
-from circuits.measure.importance import Importance
-from circuits.measure.means import Differences
-from circuits.measure.neurons import NeuronEffects
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from circuits.circuit.circuit import Circuit
+from circuits.effects.activations import Differences
+from circuits.effects.directions import Directions
+from circuits.effects.heads import HeadEffects
+from circuits.effects.importance import Importance
+from circuits.effects.neurons import NeuronEffects
 from circuits.names import EMOTIONS
-from circuits.published import derived_tables as tables
-from circuits.published.assembling import published_form
-from circuits.published.contents import Contents, Entry
-from circuits.published.documents import Document, dumped, read_document
+from circuits.published.folder import Contents, Entry
+from circuits.published.importing import published_form
 from circuits.published.layout import (
     CIRCUITS,
     CONTRIBUTIONS,
@@ -30,16 +32,123 @@ from circuits.published.layout import (
     MEAN_IMPORTANCE,
     REFERENCES,
     SIGMA,
+    Document,
+    dumped,
+    read_document,
     short_model,
 )
-from circuits.published.records import (
+from circuits.published.tables import (
+    TABLES,
+    Contributions,
     DifferenceVectors,
+    HeadImportance,
+    MeanImportance,
     ReferenceDirection,
     Sigma,
+    SublayerImportance,
     UnitDirections,
 )
 
-__all__ = ["Measured", "derive"]
+__all__ = [
+    "Measured",
+    "contributions",
+    "derive",
+    "head_importance",
+    "mean_importance",
+    "sublayer_importance",
+]
+
+
+def contributions(own: NeuronEffects) -> Contributions:
+    """The contributions of one emotion's neurons (stage 4.1)."""
+    return Contributions(
+        provenance=own.provenance,
+        mean=own.mean.double(),
+        positive=own.positive.double(),
+        negative=own.negative.double(),
+        weight=own.weight.double(),
+        activation=own.activation.double(),
+        row=_rows(own.mean),
+        emotion=own.emotion,
+        layer=own.layer,
+        neuron=own.neuron,
+        columns=TABLES[Contributions].columns,
+    )
+
+
+def head_importance(own: HeadEffects, samples: int) -> HeadImportance:
+    """The importances of heads for one emotion (stage 4.2).
+
+    The published spread divides by n and not by n - 1, so it is the standard error times the
+    root of n - 1; one sample has none.
+    """
+    mean = own.mean.double()
+    spread = own.stderr.double() * max(samples - 1, 0) ** 0.5
+    return HeadImportance(
+        provenance=own.provenance,
+        mean=mean,
+        std=spread if samples > 1 else torch.zeros_like(mean),
+        samples=torch.full_like(mean, samples),
+        baseline=own.baseline.double()[..., None].expand_as(mean),
+        row=_rows(mean),
+        emotion=own.emotion,
+        layer=own.layer,
+        head=own.head,
+        columns=TABLES[HeadImportance].columns,
+    )
+
+
+def sublayer_importance(own: Importance, samples: int) -> SublayerImportance:
+    """The responses of one emotion to one dose (stage 6.3); no anchors were read."""
+    response = own.response.double()
+    sigma = own.rms.double().expand_as(response)
+    length = own.dose[0] * sigma
+    base = own.baseline.double().reshape(1, 1, 1, 1).expand_as(response)
+    change = response * length.clamp_min(1e-12)
+    blank = torch.full_like(response, torch.nan)
+    return SublayerImportance(
+        provenance=own.provenance,
+        sigma=sigma,
+        length=length,
+        base_final=base,
+        final=base + change,
+        change_final=change,
+        response_final=response,
+        base_anchor=blank,
+        anchor=blank,
+        change_anchor=blank,
+        response_anchor=blank,
+        samples=torch.full_like(response, samples),
+        row=_rows(response),
+        emotion=own.emotion,
+        dose=own.dose,
+        sublayer=own.sublayer,
+        layer=own.layer,
+        columns=TABLES[SublayerImportance].columns,
+    )
+
+
+def mean_importance(own: Importance) -> MeanImportance:
+    """The responses averaged over doses, and their share (stage 6.4).
+
+    Negative responses count in the sum, so shares are no true distribution.
+    """
+    response = own.response.double().mean(1)
+    return MeanImportance(
+        provenance=own.provenance,
+        response=response,
+        share=response / response.sum((1, 2), keepdim=True),
+        row=_rows(response),
+        emotion=own.emotion,
+        sublayer=own.sublayer,
+        layer=own.layer,
+        columns=TABLES[MeanImportance].columns,
+    )
+
+
+def _rows(like: Tensor) -> Int[Tensor, "..."]:
+    return torch.arange(like.numel()).reshape(like.shape)
+
 
 Entries = Iterator[tuple[str, Entry]]
 
@@ -135,7 +244,7 @@ def _directions(measured: Measured) -> Entries:
 def _contributions(measured: Measured) -> Entries:
     assert measured.neurons is not None
     for _, emotion in _six(measured.neurons.emotion):
-        table = tables.contributions(measured.neurons.sel(emotion=emotion))
+        table = contributions(measured.neurons.sel(emotion=emotion))
         yield CONTRIBUTIONS.format(emotion=emotion), table
 
 
@@ -143,7 +252,7 @@ def _heads(measured: Measured) -> Entries:
     assert measured.heads is not None
     for e, emotion in _six(measured.heads.emotion):
         samples = measured.heads.n_contexts[e]
-        table = tables.head_importance(measured.heads.sel(emotion=emotion), samples)
+        table = head_importance(measured.heads.sel(emotion=emotion), samples)
         yield HEADS.format(emotion=emotion), table
 
 
@@ -164,12 +273,10 @@ def _importance(measured: Measured) -> Entries:
     own = measured.importance
     assert own is not None
     means = own.sel(emotion=tuple(sorted(emotion for _, emotion in _six(own.emotion))))
-    yield MEAN_IMPORTANCE, tables.mean_importance(means)
+    yield MEAN_IMPORTANCE, mean_importance(means)
     for e, emotion in _six(own.emotion):
         for dose in own.dose:
-            table = tables.sublayer_importance(
-                own.sel(emotion=emotion, dose=dose), own.n_contexts[e]
-            )
+            table = sublayer_importance(own.sel(emotion=emotion, dose=dose), own.n_contexts[e])
             yield IMPORTANCE.format(emotion=emotion, alpha=f"{dose:g}"), table
         vector = ReferenceDirection(own.provenance, own.reference[e], emotion)
         yield REFERENCES.format(emotion=emotion), vector
@@ -193,9 +300,15 @@ def _circuit(emotion: str, circuit: Circuit) -> dict[str, object]:
     ]
     split = (len(circuit.neurons), len(circuit.heads))
     return published_form(
-        emotion, layers, total=sum(split), ratio=(None, None), split=split,
-        minima=(None, None), cap_ratio=None, planned=split,
-    )  # fmt: skip
+        emotion,
+        layers,
+        total=sum(split),
+        ratio=(None, None),
+        split=split,
+        minima=(None, None),
+        cap_ratio=None,
+        planned=split,
+    )
 
 
 def _side(

@@ -1,27 +1,61 @@
-"""Import: a published folder becomes a run folder, whole or not at all."""
+"""How many heads and neurons every layer gets, as published.
 
+Wang et al. 2025 (arXiv 2510.11328, stage 6.5). Unlike :func:`circuits.circuit.find.allocate`
+this keeps the released rule as it is: the cap does not count a layer's minimum, the remainder is
+dealt out in two rounds at most, and components with a negative score may be taken.
+
+Circuits from published tables alone, without a model.
+
+Wang et al. 2025 (arXiv 2510.11328, stage 6.5): importance deals places out to layers, and a
+layer takes the first of its ranking, whatever their sign. Where no contributions are there, the
+number of neurons is known but not which; then the ids are ``None``.
+
+Archives of published outputs, unpacked so that nothing lands outside one temporary folder.
+
+Only plain files and folders are taken. A member that is a link or a device, whose name leads out,
+or that two systems would read differently, ends the import by name; so does an archive that is
+larger unpacked than published outputs can be. Sizes are counted while writing, since what an
+archive says about itself need not be so.
+"""
+
+import math
+import os
+import re
+import stat
+import tarfile
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Final, Literal
 
-from circuits.errors import DataError, RunError
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.circuit.circuit import Circuit, Edge, Node
+from circuits.errors import CircuitError, DataError, RunError
 from circuits.export.node_link import write_circuit
-from circuits.files import is_file, read_json, write_json, write_text
-from circuits.locks import held
-from circuits.model.receipts import Receipt
-from circuits.names import EMOTIONS
+from circuits.files import held, is_file, read_json, write_json, write_text
+from circuits.models.memory import Receipt
+from circuits.names import EMOTIONS, head_name, neuron_name, sublayer_name
 from circuits.provenance import Provenance, versions
-from circuits.published.allocation import Settings
-from circuits.published.archives import unpacked
-from circuits.published.assembling import Assembled, assemble_published
-from circuits.published.codecs import read_folder
-from circuits.published.contents import Contents, Entry
-from circuits.published.documents import Document, dumped, read_document
-from circuits.published.graphs import as_graph
-from circuits.published.layout import CIRCUITS, ELICITATION, place, written_whole
-from circuits.published.records import (
+from circuits.published.folder import Contents, Entry, read_folder
+from circuits.published.layout import (
+    CIRCUITS,
+    ELICITATION,
+    Document,
+    dumped,
+    place,
+    read_document,
+    written_whole,
+)
+from circuits.published.tables import (
+    TABLES,
     AllocationLog,
     Contributions,
     DifferenceVectors,
@@ -31,17 +65,487 @@ from circuits.published.records import (
     Sigma,
     SublayerImportance,
     UnitDirections,
+    read_table,
+    write_table,
 )
-from circuits.published.tables import read_table, write_table
 
 __all__ = [
+    "Assembled",
+    "Layers",
+    "Settings",
+    "as_graph",
+    "assemble_published",
     "assemble_run",
     "assembled_entries",
+    "deal_out",
     "import_folder",
     "is_imported",
     "load_contents",
+    "published_form",
+    "unpacked",
     "write_assembled",
 ]
+
+_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the published circuits."""
+
+    total: int | None = None
+    """Components of a circuit; by default ten per sublayer, as in the published 560."""
+    ratio_mode: Literal["fixed", "auto"] = "fixed"
+    ratio: tuple[float, float] = (0.7, 0.3)
+    """Shares of neurons and of heads; ``auto`` takes those of the sublayers' importance."""
+    min_mlp: int = 4
+    min_attention: int = 2
+    cap_ratio: float = 0.4
+    """A layer never gets more than this share beyond its minimum."""
+
+    def __post_init__(self) -> None:
+        if self.total is not None and self.total < 1:
+            raise CircuitError(f"total: {self.total} is too few components; give 1 or more")
+        if min(self.ratio) < 0 or abs(sum(self.ratio) - 1) > 1e-9:
+            raise CircuitError(f"ratio: {self.ratio} must be two shares that sum to 1")
+        if min(self.min_mlp, self.min_attention) < 0 or not 0 <= self.cap_ratio <= 1:
+            raise CircuitError("minima must be 0 or more, and cap_ratio a share")
+
+    def split(
+        self, n_sublayers: int, mlp: Sequence[float], attention: Sequence[float]
+    ) -> tuple[int, int]:
+        """Neurons and heads of a circuit whose sublayers have these weights.
+
+        >>> Settings().split(56, [1.0], [1.0])
+        (392, 168)
+        """
+        total = 10 * n_sublayers if self.total is None else self.total
+        share, both = self.ratio[0], sum(mlp) + sum(attention)
+        if self.ratio_mode == "auto" and both > 1e-12:
+            share = sum(mlp) / both
+        neurons = round(total * share)
+        return neurons, total - neurons
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Places of one kind of component, layer by layer."""
+
+    weights: tuple[float, ...]
+    shares: tuple[float, ...]
+    base: tuple[int, ...]
+    added: tuple[int, ...]
+    available: tuple[int | None, ...]
+    """``None`` where it is not known how many components there are."""
+    used: tuple[int, ...]
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """Places before a layer's lack of components counts."""
+        return tuple(base + added for base, added in zip(self.base, self.added, strict=True))
+
+
+def deal_out(
+    scores: Sequence[float],
+    available: Sequence[int | None],
+    count: int,
+    *,
+    minimum: int,
+    cap_ratio: float,
+) -> Layers:
+    """Deal ``count`` places out to layers with these scores; negative ones weigh nothing.
+
+    Raises:
+        CircuitError: a score is not finite.
+
+    >>> deal_out([3.0, 1.0, -1.0], [9, 9, 9], 9, minimum=1, cap_ratio=0.4).planned
+    (4, 3, 2)
+    """
+    if not all(map(math.isfinite, scores)):
+        raise CircuitError("a layer's importance is not finite; look at the importance table")
+    weights = [max(score, 0.0) for score in scores]
+    mass, n = sum(weights), len(weights)
+    shares = [weight / mass for weight in weights] if mass > 1e-12 else [1 / n] * n
+    if count < minimum * n:
+        minimum = 1 if count >= n else 0
+    added = _added(shares, count - minimum * n, math.floor(cap_ratio * count))
+    planned = [minimum + more for more in added]
+    return Layers(
+        tuple(weights),
+        tuple(shares),
+        (minimum,) * n,
+        tuple(added),
+        tuple(available),
+        tuple(_backfilled(planned, available)),
+    )
+
+
+def _added(shares: Sequence[float], rest: int, cap: int) -> list[int]:
+    raw = [share * rest for share in shares]
+    added = [min(math.floor(value), cap) for value in raw]
+    left = rest - sum(added)
+    # Largest fraction first, ties to the earlier layer.
+    order = sorted(range(len(raw)), key=lambda i: (math.floor(raw[i]) - raw[i], i))
+    for i in order * _ROUNDS:
+        if left > 0 and added[i] < cap:
+            added[i] += 1
+            left -= 1
+    return added
+
+
+def _backfilled(planned: Sequence[int], available: Sequence[int | None]) -> list[int]:
+    room = [math.inf if most is None else most for most in available]
+    used = [int(min(k, most)) for k, most in zip(planned, room, strict=True)]
+    missing = sum(planned) - sum(used)
+    for i in sorted(range(len(used)), key=lambda i: (-planned[i], i)):
+        more = int(min(missing, room[i] - used[i]))
+        used[i] += more
+        missing -= more
+    return used
+
+
+_SUBLAYERS = ("attn", "mlp")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The published circuit of one emotion, with how its places were dealt out."""
+
+    emotion: str
+    settings: Settings
+    split: tuple[int, int]
+    """Neurons and heads that were asked for."""
+    neurons: Layers
+    heads: Layers
+    neuron_ids: tuple[tuple[int, ...], ...] | None
+    """Per layer in rank order; ``None`` if there are no contributions to rank by."""
+    head_ids: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The circuit in its published form."""
+        layers = []
+        for layer, heads in enumerate(self.head_ids):
+            neurons = None if self.neuron_ids is None else list(self.neuron_ids[layer])
+            layers.append(
+                {
+                    "layer": layer,
+                    "mlp": {"k": self.neurons.used[layer], "neurons": neurons},
+                    "attention": {"k": self.heads.used[layer], "heads": list(heads)},
+                }
+            )
+        return published_form(
+            self.emotion,
+            layers,
+            total=sum(self.split),
+            ratio=(
+                self.settings.ratio_mode,
+                ",".join(f"{share:g}" for share in self.settings.ratio),
+            ),
+            split=self.split,
+            minima=(self.neurons.base[0], self.heads.base[0]),
+            cap_ratio=self.settings.cap_ratio,
+            planned=(sum(self.neurons.planned), sum(self.heads.planned)),
+        )
+
+    def log(self) -> AllocationLog:
+        """How places were dealt out, attention first."""
+        both = (self.heads, self.neurons)
+        size = (1, 2, len(self.head_ids))
+        available = [own.available for own in both]
+        return AllocationLog(
+            provenance=Provenance(options={"assembled": "published"}, versions=versions()),
+            weight=_grid([own.weights for own in both]),
+            share=_grid([own.shares for own in both]),
+            base=_grid([own.base for own in both]),
+            added=_grid([own.added for own in both]),
+            assigned=_grid([own.planned for own in both]),
+            available=_grid(available),
+            # The published logs say here how many there are, not what a layer may get at most.
+            cap=_grid(available),
+            used=_grid([own.used for own in both]),
+            row=torch.arange(2 * size[2]).reshape(size),
+            emotion=(self.emotion,),
+            sublayer=_SUBLAYERS,
+            layer=tuple(range(size[2])),
+            columns=TABLES[AllocationLog].columns,
+        )
+
+
+def assemble_published(
+    contents: Contents, emotion: str, settings: Settings | None = None
+) -> Assembled:
+    """The circuit of one emotion by the published rule.
+
+    Raises:
+        DataError: head importances or importance tables lack, or their layers differ.
+        CircuitError: an importance is not finite.
+    """
+    given = settings or Settings()
+    heads, neurons = contents.heads(emotion), contents.contributions(emotion)
+    if heads is None:
+        raise DataError(f"there are no head importances of {emotion!r}; import them")
+    weights = contents.weights(emotion)
+    n_layers = weights.shape[1]
+    for found in (heads, neurons):
+        if found is not None and len(found.layer) != n_layers:
+            raise DataError(
+                f"{emotion}: the importance table has {n_layers} layers, "
+                f"{type(found).__name__} has {len(found.layer)}"
+            )
+    attention, mlp = weights.tolist()
+    split = given.split(2 * n_layers, _positive(mlp), _positive(attention))
+    cap = given.cap_ratio
+    dealt_mlp = deal_out(
+        mlp,
+        [contents.n_neurons(emotion)] * n_layers,
+        split[0],
+        minimum=given.min_mlp,
+        cap_ratio=cap,
+    )
+    dealt_heads = deal_out(
+        attention,
+        [len(heads.head)] * n_layers,
+        split[1],
+        minimum=given.min_attention,
+        cap_ratio=cap,
+    )
+    return Assembled(
+        emotion,
+        given,
+        split,
+        dealt_mlp,
+        dealt_heads,
+        neuron_ids=None if neurons is None else _first(neurons.mean[0], dealt_mlp.used),
+        head_ids=_first(heads.mean[0], dealt_heads.used),
+    )
+
+
+def published_form(
+    emotion: str,
+    layers: Sequence[dict[str, Any]],
+    *,
+    total: int,
+    ratio: tuple[str | None, str | None],
+    split: tuple[int, int],
+    minima: tuple[int | None, int | None],
+    cap_ratio: float | None,
+    planned: tuple[int, int],
+) -> dict[str, Any]:
+    """A circuit with the published keys in their order; pairs are neurons, then heads."""
+    used = [sum(entry[kind]["k"] for entry in layers) for kind in ("mlp", "attention")]
+    summary = [
+        {"planned": asked, "used": taken, "final_deficit": asked - taken}
+        for asked, taken in zip(planned, used, strict=True)
+    ]
+    return {
+        "emotion": emotion,
+        "K_total": total,
+        "ratio_mode": ratio[0],
+        "ratio_fixed": ratio[1],
+        "K_alloc": _both(split),
+        "min_per_layer": _both(minima),
+        "cap_ratio": cap_ratio,
+        "summary": _both(summary),
+        "layers": list(layers),
+    }
+
+
+def _both(pair: Sequence[Any]) -> dict[str, Any]:
+    return {"mlp": pair[0], "attention": pair[1]}
+
+
+def _positive(scores: Sequence[float]) -> list[float]:
+    return [max(score, 0.0) for score in scores]
+
+
+def _first(
+    scores: Float[Tensor, "layer component"], counts: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return tuple(tuple(order[i, :k].tolist()) for i, k in enumerate(counts))
+
+
+def _grid(rows: Sequence[Sequence[float | int | None]]) -> Float[Tensor, "emotion sublayer layer"]:
+    values = [[float("nan") if value is None else float(value) for value in row] for row in rows]
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def as_graph(circuit: Mapping[str, Any], contents: Contents) -> Circuit:
+    """The graph of a published circuit.
+
+    Members stand in rank order within their layer. Effects are the published importances and
+    contributions where they are there; what a part adds to the readout is not known, so no part
+    has an edge to it. Neurons whose ids are not known are left out.
+
+    Raises:
+        DataError: the circuit has more layers than the tables, or an id that they lack.
+    """
+    emotion = str(circuit["emotion"])
+    nodes, edges, previous = [Node("embed", "embed")], [], "embed"
+    scores = _Scores(contents, emotion)
+    for entry in circuit["layers"]:
+        layer = int(entry["layer"])
+        heads = [scores.head(layer, i) for i in entry["attention"]["heads"] or ()]
+        neurons = [scores.neuron(layer, i) for i in entry["mlp"]["neurons"] or ()]
+        for sublayer, members in (("attn", heads), ("mlp", neurons)):
+            site = scores.sublayer(layer, sublayer)
+            nodes += [*members, site]
+            edges.append(Edge(previous, site.id, "residual"))
+            edges += [Edge(node.id, site.id, "part", node.effect) for node in members]
+            previous = site.id
+    nodes.append(Node("readout", "readout"))
+    edges.append(Edge(previous, "readout", "residual"))
+    kinds = [node.kind for node in nodes]
+    return Circuit(
+        emotion,
+        tuple(nodes),
+        tuple(edges),
+        {"n_heads": float(kinds.count("head")), "n_neurons": float(kinds.count("neuron"))},
+        Provenance(
+            model={"name": contents.model},
+            options={"published": {key: circuit[key] for key in circuit if key != "layers"}},
+            versions=versions(),
+        ),
+    )
+
+
+class _Scores:
+    """Nodes of one emotion, with what the tables say of them."""
+
+    def __init__(self, contents: Contents, emotion: str) -> None:
+        self._heads, self._neurons = contents.heads(emotion), contents.contributions(emotion)
+        known = contents.has_weights(emotion)
+        self._weights = contents.weights(emotion) if known else None
+
+    def head(self, layer: int, index: int) -> Node:
+        own, name = self._heads, head_name(layer, index)
+        if own is None:
+            return Node(name, "head", layer)
+        _check(own.mean, layer, index, name)
+        samples = float(own.samples[0, layer, index])
+        spread = float(own.std[0, layer, index])
+        # The published spread divides by n; an error of the mean needs two samples.
+        error = spread / (samples - 1) ** 0.5 if samples > 1 else None
+        return Node(name, "head", layer, effect=float(own.mean[0, layer, index]), stderr=error)
+
+    def neuron(self, layer: int, index: int) -> Node:
+        own, name = self._neurons, neuron_name(layer, index)
+        if own is None:
+            return Node(name, "neuron", layer)
+        _check(own.mean, layer, index, name)
+        return Node(name, "neuron", layer, effect=float(own.mean[0, layer, index]))
+
+    def sublayer(self, layer: int, sublayer: str) -> Node:
+        name, own = sublayer_name(layer, sublayer), self._weights
+        if own is None:
+            return Node(name, "sublayer", layer)
+        if layer >= own.shape[1]:
+            raise DataError(f"the importance table has no layer {layer}, which a circuit names")
+        place = (0 if sublayer == "attn" else 1, layer)
+        return Node(name, "sublayer", layer, importance=float(own[place]))
+
+
+def _check(table: torch.Tensor, layer: int, index: int, name: str) -> None:
+    if layer >= table.shape[1] or index >= table.shape[2]:
+        raise DataError(f"a circuit names {name}, which the tables do not have")
+
+
+_STAGE: Final = re.compile(r"0[1-7]_")
+_ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
+_MOST_BYTES: Final = 8 << 30
+_MOST_FILES: Final = 100_000
+_PIECE: Final = 1 << 20
+_DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+
+
+@contextmanager
+def unpacked(path: Path, most_bytes: int = _MOST_BYTES) -> Iterator[Path]:
+    """The folder itself, or that of an archive, which is gone afterwards.
+
+    Raises:
+        DataError: the archive is damaged or too large, or a member of it is refused; names both.
+    """
+    if not is_file(path) or not path.name.lower().endswith((*_ZIP, *_TAR)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="emotion-circuits-") as made:
+        folder = Path(made)
+        try:
+            _unpack(path, folder, most_bytes)
+        except DataError:
+            raise
+        except _DAMAGED as error:
+            raise DataError(f"{path}: the archive cannot be unpacked ({error})") from error
+        inside = list(folder.iterdir())
+        # Archives of a repository hold one folder, named after it.
+        home = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+        try:
+            yield folder if _STAGE.match(home.name) else home
+        except DataError as error:
+            # The temporary folder says nothing to anybody.
+            raise DataError(str(error).replace(made, str(path))) from error
+
+
+def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
+    left = most_bytes
+    for number, (name, file) in enumerate(_members(path)):
+        target = folder / _checked(path, name)
+        if number >= _MOST_FILES:
+            raise DataError(f"{path}: more than {_MOST_FILES:,} files; unpack it yourself")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with file, target.open("xb") as copy:
+            while piece := file.read(_PIECE):
+                left -= len(piece)
+                if left < 0:
+                    raise DataError(
+                        f"{path}: more than {most_bytes:,} bytes unpacked (at {name!r}); unpack it "
+                        "yourself and import the folder"
+                    )
+                copy.write(piece)
+
+
+def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of every file; refuses what is neither file nor folder."""
+    if path.name.lower().endswith(_ZIP):
+        with zipfile.ZipFile(path) as archive:
+            for own in archive.infolist():
+                kind = stat.S_IFMT(own.external_attr >> 16)
+                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise _refused(path, own.filename, "is no plain file")
+                _checked(path, own.filename)
+                if not own.is_dir():
+                    yield own.filename, archive.open(own)
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if not (member.isreg() or member.isdir()):
+                raise _refused(path, member.name, "is no plain file")
+            _checked(path, member.name)
+            file = archive.extractfile(member)
+            if file is not None:
+                yield member.name, file
+
+
+def _checked(path: Path, name: str) -> PurePosixPath:
+    parts = PurePosixPath(name)
+    odd = "\\" in name or ":" in name or "\0" in name
+    if odd or parts.is_absolute() or ".." in parts.parts or os.path.isabs(name):  # noqa: PTH117
+        raise _refused(path, name, "leads out of the archive")
+    return parts
+
+
+def _refused(path: Path, name: str, why: str) -> DataError:
+    return DataError(f"{path}: the member {name!r} {why}; nothing was imported")
+
 
 FORMAT = "published-outputs/1"
 _FOLDER = "published"
@@ -49,10 +553,17 @@ _LABELLED = f"{ELICITATION}/labeled/sev"
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        AllocationLog, Contributions, DifferenceVectors, HeadImportance, MeanImportance,
-        ReferenceDirection, Sigma, SublayerImportance, UnitDirections,
+        AllocationLog,
+        Contributions,
+        DifferenceVectors,
+        HeadImportance,
+        MeanImportance,
+        ReferenceDirection,
+        Sigma,
+        SublayerImportance,
+        UnitDirections,
     )
-}  # fmt: skip
+}
 
 
 def import_folder(folder: Path, run: Path) -> Contents:
@@ -63,7 +574,7 @@ def import_folder(folder: Path, run: Path) -> Contents:
 
     Raises:
         RunError: ``run`` holds something already.
-        DataError: what :func:`~circuits.published.codecs.read_folder` refuses.
+        DataError: what :func:`~circuits.published.folder.read_folder` refuses.
     """
     started = time.perf_counter()
     with written_whole(run) as temporary, unpacked(folder) as home:

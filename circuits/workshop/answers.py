@@ -3,15 +3,29 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import ExerciseError
+from circuits.models.protocol import Model
+from circuits.models.tokens import encode_prompt
+from circuits.planted.plant import Plant, plant
+from circuits.prompts.prompt import asked
+from circuits.prompts.sev import Context
 
-__all__ = ["Exercise", "Mistake", "names_of"]
+__all__ = [
+    "CONTEXT",
+    "Exercise",
+    "Mistake",
+    "asked_ids",
+    "names_of",
+    "the_plant",
+    "writer_of",
+]
 
 _NEAR = 1e-4
 """Of the right answer's largest number; what float32 and another order of sums can differ by."""
@@ -150,3 +164,24 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Mapping | list | set):
         return copy.deepcopy(value)
     return value
+
+
+CONTEXT = Context("cellar_00", "home", "neutral", "I opened the cellar door.", "It was dark.")
+"""A context without an emotion word."""
+
+
+@cache
+def the_plant() -> Plant:
+    """The writer's layer has other heads that write, so that a wrong head shows."""
+    return plant(122, emotions=("anger", "fear", "sadness"))
+
+
+def writer_of(planted: Plant) -> tuple[int, int]:
+    """Layer and head of the writer."""
+    writer = next(node for node in planted.nodes if node.role == "writer")
+    return writer.layer, writer.index
+
+
+def asked_ids(model: Model, emotions: Sequence[str]) -> Int[Tensor, "prompt pos"]:
+    """The context asked for each emotion; in a planted model all are of one length."""
+    return torch.tensor([encode_prompt(model, asked(CONTEXT, emotion)) for emotion in emotions])

@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
-from circuits.measure.pairs import make_pair
-from circuits.measure.parts import patch_parts
-from circuits.measure.readouts import Projection
 from circuits.names import head_name, neuron_name
+from circuits.patching.pairs import Projection, make_pair
+from circuits.patching.patch import patch_parts
 from circuits.planted.plant import recovery
-from circuits.workshop.answers import Exercise, Mistake, names_of
-from circuits.workshop.planted import CONTEXT, the_plant
+from circuits.workshop.answers import CONTEXT, Exercise, Mistake, names_of, the_plant
 
-__all__ = ["check_choose", "check_faithfulness", "check_p_value", "check_random_heads"]
+__all__ = [
+    "check_choose",
+    "check_faithfulness",
+    "check_p_value",
+    "check_random_heads",
+]
 
 CHOOSE = Exercise(
     "4.1",
@@ -56,15 +59,20 @@ def check_choose(answer: Any) -> str:
         CHOOSE.refuse("no collection of names", "return a set or a list of keys of `effects`")
     found = set(names)
     wrong = (
-        ({name for name, effect in effects.items() if effect >= floor * largest},
-         "parts that push away from the emotion are missing", "compare the absolute value"),
-        ({name for name, size in sizes.items() if size >= floor},
-         "`floor` was taken as an effect, not as a share of the largest one",
-         "compare with `floor` times the largest absolute effect"),
+        (
+            {name for name, effect in effects.items() if effect >= floor * largest},
+            "parts that push away from the emotion are missing",
+            "compare the absolute value",
+        ),
+        (
+            {name for name, size in sizes.items() if size >= floor},
+            "`floor` was taken as an effect, not as a share of the largest one",
+            "compare with `floor` times the largest absolute effect",
+        ),
         (set(effects) - right, "the parts below the floor", "keep those at or above it"),
         (set(effects), "all parts", "leave out those below `floor` times the largest effect"),
         (set(), "no part", "compare the absolute effect with `floor` times the largest"),
-    )  # fmt: skip
+    )
     for gives, what, do in wrong:
         if found == gives:
             CHOOSE.refuse(what, do)
@@ -110,18 +118,27 @@ def check_faithfulness(answer: Any) -> str:
     circuit = torch.tensor([8.5, 6.0, 9.0, 2.6])
     right = (circuit - empty).mean() / (model - empty).mean()
     mistakes = [
-        Mistake(circuit.mean() / model.mean(), "the empty circuit is not taken off: a circuit of "
-                "nothing would not score 0", "subtract the empty circuit above and below"),
-        Mistake((circuit - empty).mean() / model.mean(), "the empty circuit is not taken off "
-                "below: the whole model would not score 1", "subtract it below as well"),
-        Mistake(((circuit - empty) / (model - empty)).mean(), "the mean of the ratios: the one "
-                "context with a gap of 0.1 decides it", "take the means first, then divide"),
+        Mistake(
+            circuit.mean() / model.mean(),
+            "the empty circuit is not taken off: a circuit of nothing would not score 0",
+            "subtract the empty circuit above and below",
+        ),
+        Mistake(
+            (circuit - empty).mean() / model.mean(),
+            "the empty circuit is not taken off below: the whole model would not score 1",
+            "subtract it below as well",
+        ),
+        Mistake(
+            ((circuit - empty) / (model - empty)).mean(),
+            "the mean of the ratios: the one context with a gap of 0.1 decides it",
+            "take the means first, then divide",
+        ),
         Mistake(1 - right, "what the circuit lacks", "1 is the whole model, 0 the empty circuit"),
         Mistake(1 / right, "upside down", "divide by the whole model's difference"),
         Mistake(-right, "the wrong sign", "subtract the empty circuit above and below"),
         Mistake(100 * right, "a percentage", "return a share"),
         Mistake((4,), "a number for every context", "take the means over contexts, then divide"),
-    ]  # fmt: skip
+    ]
     FAITHFULNESS.compare(
         FAITHFULNESS.ask(answer, circuit, empty, model), right, "one number", mistakes
     )
@@ -143,22 +160,38 @@ def check_p_value(answer: Any) -> str:
         return Mistake(torch.tensor(value), found, do)
 
     mistakes = [
-        wrong(at_least / n, "without the two ones: with few random circuits p would come out 0",
-              "count the circuit itself, above and below: (1 + ...) / (1 + ...)"),
+        wrong(
+            at_least / n,
+            "without the two ones: with few random circuits p would come out 0",
+            "count the circuit itself, above and below: (1 + ...) / (1 + ...)",
+        ),
         wrong(better / n, "without the ones, and ties do not count", "use >= and (1 + ...)"),
         wrong((1 + better) / (1 + n), "ties do not count", "at least as good: use >="),
-        wrong((1 + n - better) / (1 + n), "the wrong side: random circuits that are not better",
-              "count those that are at least as good: random >= value"),
-        wrong((n - at_least) / n, "the wrong side: the share that is worse",
-              "count those that are at least as good: random >= value"),
-        wrong((n - better) / n, "the wrong side: the share that is not better",
-              "count those that are at least as good: random >= value"),
-        wrong((1 + n - at_least) / (1 + n), "the wrong side: the share that is worse",
-              "count those that are at least as good: random >= value"),
+        wrong(
+            (1 + n - better) / (1 + n),
+            "the wrong side: random circuits that are not better",
+            "count those that are at least as good: random >= value",
+        ),
+        wrong(
+            (n - at_least) / n,
+            "the wrong side: the share that is worse",
+            "count those that are at least as good: random >= value",
+        ),
+        wrong(
+            (n - better) / n,
+            "the wrong side: the share that is not better",
+            "count those that are at least as good: random >= value",
+        ),
+        wrong(
+            (1 + n - at_least) / (1 + n),
+            "the wrong side: the share that is worse",
+            "count those that are at least as good: random >= value",
+        ),
         wrong(1.0 + at_least, "a number of circuits", "divide by 1 + the number of draws"),
-        wrong(float(at_least), "a number of circuits",
-              "divide by 1 + the number of draws, and add 1"),
-    ]  # fmt: skip
+        wrong(
+            float(at_least), "a number of circuits", "divide by 1 + the number of draws, and add 1"
+        ),
+    ]
     right = torch.tensor((1 + at_least) / (1 + n))
     P_VALUE.compare(P_VALUE.ask(answer, value, random), right, "one number", mistakes)
     nothing = P_VALUE.ask(answer, 0.9, random)

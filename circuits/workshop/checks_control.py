@@ -6,10 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.model.edits import Add
+from circuits.models.edits import Add
 from circuits.workshop.answers import Exercise, Mistake
 
-__all__ = ["check_circuit_edits", "check_excess", "check_steer_edits"]
+__all__ = [
+    "check_circuit_edits",
+    "check_excess",
+    "check_steer_edits",
+]
 
 STEER = Exercise(
     "5.1",
@@ -65,20 +69,37 @@ def _wrong_steering(
     at = list(layers)
     right = strength / len(layers) * lengths[at, None] * vectors[at]
     return [
-        Mistake(right * len(layers), "the strength is not shared by the layers: three layers "
-                "write three times as much as one", "divide the strength by `len(layers)`"),
-        Mistake(-right, "the wrong sign: this steers away from the emotion",
-                "add, do not subtract"),
-        Mistake(strength / len(layers) * vectors[at], "vectors of unit length: strength 1 is not "
-                "the model's own difference", "multiply each vector by its layer's length"),
-        Mistake(strength * vectors[at], "vectors of unit length, and the strength is not shared "
-                "by the layers", "multiply by length, divide by `len(layers)`"),
+        Mistake(
+            right * len(layers),
+            "the strength is not shared by the layers: three layers "
+            "write three times as much as one",
+            "divide the strength by `len(layers)`",
+        ),
+        Mistake(
+            -right, "the wrong sign: this steers away from the emotion", "add, do not subtract"
+        ),
+        Mistake(
+            strength / len(layers) * vectors[at],
+            "vectors of unit length: strength 1 is not the model's own difference",
+            "multiply each vector by its layer's length",
+        ),
+        Mistake(
+            strength * vectors[at],
+            "vectors of unit length, and the strength is not shared by the layers",
+            "multiply by length, divide by `len(layers)`",
+        ),
         Mistake(right / strength, "strength 1 whatever was asked for", "multiply by `strength`"),
-        Mistake(strength / len(layers) * lengths[:3, None] * vectors[:3], "the vectors of layers "
-                "0, 1, 2 at layers 2, 3, 5", "index with the layer: `vectors[layer]`"),
-        Mistake(strength / len(layers) * lengths[:3, None] * vectors[at], "the lengths of layers "
-                "0, 1, 2 at layers 2, 3, 5", "index with the layer: `lengths[layer]`"),
-    ]  # fmt: skip
+        Mistake(
+            strength / len(layers) * lengths[:3, None] * vectors[:3],
+            "the vectors of layers 0, 1, 2 at layers 2, 3, 5",
+            "index with the layer: `vectors[layer]`",
+        ),
+        Mistake(
+            strength / len(layers) * lengths[:3, None] * vectors[at],
+            "the lengths of layers 0, 1, 2 at layers 2, 3, 5",
+            "index with the layer: `lengths[layer]`",
+        ),
+    ]
 
 
 def check_circuit_edits(answer: Any) -> str:
@@ -114,16 +135,25 @@ def _wrong_writing(
     heads: Sequence[tuple[int, int]], difference: Tensor, own: Tensor, strength: float
 ) -> list[Mistake]:
     return [
-        Mistake(strength * difference, "all heads are written, not the circuit's",
-                "begin with zeros and fill in the circuit's heads"),
+        Mistake(
+            strength * difference,
+            "all heads are written, not the circuit's",
+            "begin with zeros and fill in the circuit's heads",
+        ),
         Mistake(-strength * own, "the wrong sign: this writes the opposite", "add the difference"),
         Mistake(own, "strength 1 whatever was asked for", "multiply by `strength`"),
-        Mistake(strength * (difference - own), "all heads but the circuit's",
-                "fill in the circuit's heads"),
+        Mistake(
+            strength * (difference - own),
+            "all heads but the circuit's",
+            "fill in the circuit's heads",
+        ),
         Mistake(torch.zeros_like(own), "nothing is written", "fill in the circuit's heads"),
-        Mistake(strength * _swapped(heads, difference), "layer and head are swapped",
-                "a head is (layer, head); difference is [layer head d_head]"),
-    ]  # fmt: skip
+        Mistake(
+            strength * _swapped(heads, difference),
+            "layer and head are swapped",
+            "a head is (layer, head); difference is [layer head d_head]",
+        ),
+    ]
 
 
 def _swapped(heads: Sequence[tuple[int, int]], difference: Tensor) -> Tensor:
@@ -182,21 +212,36 @@ def check_excess(answer: Any) -> str:
 
     mixed = "train and test mixed: "
     mistakes = [
-        wrong(share(method, ids) - share(control, ids), mixed + "contexts in `used` are counted",
-              "leave out the contexts that the method was made from"),
-        wrong(share(method, ids[:4]) - share(control, ids[:4]), mixed + "only contexts in `used` "
-              "are counted", "count those that are not in `used`"),
+        wrong(
+            share(method, ids) - share(control, ids),
+            mixed + "contexts in `used` are counted",
+            "leave out the contexts that the method was made from",
+        ),
+        wrong(
+            share(method, ids[:4]) - share(control, ids[:4]),
+            mixed + "only contexts in `used` are counted",
+            "count those that are not in `used`",
+        ),
         wrong(-right, "the wrong sign: control minus method", "method minus control"),
-        wrong(share(method, new), "the method's share alone: what the control reaches by itself "
-              "is not taken off", "subtract the control's share"),
-        wrong(share(method, ids), mixed + "contexts in `used` are counted, and the control is "
-              "not taken off", "leave `used` out, subtract the control's share"),
+        wrong(
+            share(method, new),
+            "the method's share alone: what the control reaches by itself is not taken off",
+            "subtract the control's share",
+        ),
+        wrong(
+            share(method, ids),
+            mixed + "contexts in `used` are counted, and the control is not taken off",
+            "leave `used` out, subtract the control's share",
+        ),
         wrong(len(new) * right, "a number of contexts", "divide by the number of contexts"),
-        wrong(len(new) * right / len(ids), "divided by all contexts, with `used`",
-              "divide by the number of contexts that you counted"),
+        wrong(
+            len(new) * right / len(ids),
+            "divided by all contexts, with `used`",
+            "divide by the number of contexts that you counted",
+        ),
         wrong(100 * right, "a percentage", "return a share"),
         wrong(share(method, new) / share(control, new), "a ratio", "take the difference"),
-    ]  # fmt: skip
+    ]
     EXCESS.compare(
         EXCESS.ask(answer, method, control, used), torch.tensor(right), "one number", mistakes
     )

@@ -7,12 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.measure.directions import unit
+from circuits.effects.directions import unit
+from circuits.files import shipped
+from circuits.prompts import sev
 from circuits.workshop.answers import Exercise, Mistake
 
-__all__ = ["accuracy", "check_accuracy", "check_directions", "check_split", "directions"]
+__all__ = [
+    "accuracy",
+    "check_accuracy",
+    "check_directions",
+    "check_split",
+    "directions",
+]
 
 SPLIT = Exercise(
     "1.1",
@@ -107,33 +113,68 @@ def _wrong_directions(stream: Tensor, right: Tensor) -> list[Mistake]:
     mean = apart.mean(0)
     by_emotion = "take off `stream.mean(dim=1, keepdim=True)`: the mean over the emotions"
     return [
-        Mistake(-right, "the wrong sign: every vector points away from its emotion",
-                "subtract the mean of the emotions from the emotion, not the other way round"),
-        Mistake(mean, "vectors that are not normalised (lengths "
-                f"{float(mean.norm(dim=-1).min()):.1f} to {float(mean.norm(dim=-1).max()):.1f})",
-                "divide every vector by its own length: `.norm(dim=-1, keepdim=True)`"),
-        Mistake(-mean, "the wrong sign, and vectors that are not normalised",
-                "subtract the mean from the emotion; divide every vector by its length"),
-        Mistake(unit(stream.mean(0))[0], "what the emotions share is still in: all vectors are "
-                "nearly the same", by_emotion),
-        Mistake(torch.zeros_like(mean), "only zeros: the mean over contexts was taken off, and "
-                "then the mean over contexts was taken", by_emotion),
-        Mistake(torch.full_like(mean, torch.nan), "NaN", "you divide zeros by their length 0: "
-                "the mean over contexts was taken off; " + by_emotion),
-        Mistake(mean / mean.norm(), "one length for all emotions together",
-                "normalise each vector by itself: `.norm(dim=-1, keepdim=True)`"),
-        Mistake(mean / mean.norm(dim=0), "normalised over the wrong axis (over emotions)",
-                "normalise over d_model, the last axis: `.norm(dim=-1, keepdim=True)`"),
-        Mistake(unit(unit(apart)[0].mean(0))[0], "every context was normalised before the mean, "
-                "so that contexts with little emotion count as much as others",
-                "average over contexts first, normalise last"),
-        Mistake((n_contexts, width), f"shape {(n_contexts, width)}, which is [context d_model]: "
-                "the mean was taken over the wrong axis (over emotions)",
-                "average over contexts: `.mean(dim=0)`"),
-        Mistake((n_contexts, n_emotions, width), "a vector for every context: no mean over "
-                "contexts", "average over contexts: `.mean(dim=0)`"),
+        Mistake(
+            -right,
+            "the wrong sign: every vector points away from its emotion",
+            "subtract the mean of the emotions from the emotion, not the other way round",
+        ),
+        Mistake(
+            mean,
+            "vectors that are not normalised (lengths "
+            f"{float(mean.norm(dim=-1).min()):.1f} to {float(mean.norm(dim=-1).max()):.1f})",
+            "divide every vector by its own length: `.norm(dim=-1, keepdim=True)`",
+        ),
+        Mistake(
+            -mean,
+            "the wrong sign, and vectors that are not normalised",
+            "subtract the mean from the emotion; divide every vector by its length",
+        ),
+        Mistake(
+            unit(stream.mean(0))[0],
+            "what the emotions share is still in: all vectors are nearly the same",
+            by_emotion,
+        ),
+        Mistake(
+            torch.zeros_like(mean),
+            "only zeros: the mean over contexts was taken off, and "
+            "then the mean over contexts was taken",
+            by_emotion,
+        ),
+        Mistake(
+            torch.full_like(mean, torch.nan),
+            "NaN",
+            "you divide zeros by their length 0: "
+            "the mean over contexts was taken off; " + by_emotion,
+        ),
+        Mistake(
+            mean / mean.norm(),
+            "one length for all emotions together",
+            "normalise each vector by itself: `.norm(dim=-1, keepdim=True)`",
+        ),
+        Mistake(
+            mean / mean.norm(dim=0),
+            "normalised over the wrong axis (over emotions)",
+            "normalise over d_model, the last axis: `.norm(dim=-1, keepdim=True)`",
+        ),
+        Mistake(
+            unit(unit(apart)[0].mean(0))[0],
+            "every context was normalised before the mean, "
+            "so that contexts with little emotion count as much as others",
+            "average over contexts first, normalise last",
+        ),
+        Mistake(
+            (n_contexts, width),
+            f"shape {(n_contexts, width)}, which is [context d_model]: "
+            "the mean was taken over the wrong axis (over emotions)",
+            "average over contexts: `.mean(dim=0)`",
+        ),
+        Mistake(
+            (n_contexts, n_emotions, width),
+            "a vector for every context: no mean over contexts",
+            "average over contexts: `.mean(dim=0)`",
+        ),
         Mistake((width, n_emotions), "the axes are swapped", "return [emotion d_model]"),
-    ]  # fmt: skip
+    ]
 
 
 def accuracy(
@@ -163,18 +204,30 @@ def check_accuracy(answer: Any) -> str:
         return Mistake(torch.as_tensor(float(value)), found, do)
 
     mistakes = [
-        wrong(own.float().mean(), "train and test mixed: this is the share on train, which the "
-              "directions have seen", "project the test contexts, not the train ones"),
-        wrong(accuracy(test, test), "train and test mixed: the directions were made from test",
-              "make the directions from train"),
-        wrong(half.float().mean(), "train and test mixed: the directions were made from both",
-              "make the directions from train alone"),
+        wrong(
+            own.float().mean(),
+            "train and test mixed: this is the share on train, which the directions have seen",
+            "project the test contexts, not the train ones",
+        ),
+        wrong(
+            accuracy(test, test),
+            "train and test mixed: the directions were made from test",
+            "make the directions from train",
+        ),
+        wrong(
+            half.float().mean(),
+            "train and test mixed: the directions were made from both",
+            "make the directions from train alone",
+        ),
         wrong(hits.sum(), "a number of prompts", "divide by the number of prompts: a share"),
         wrong(100 * right, "a percentage", "return a share between 0 and 1"),
         wrong(1 - right, "the share of the wrong ones", "count the prompts that are right"),
-        wrong(axis.float().mean(), "the largest projection was looked for over the wrong axis",
-              "a prompt's own projections are in the last axis: `.argmax(dim=-1)`"),
-    ]  # fmt: skip
+        wrong(
+            axis.float().mean(),
+            "the largest projection was looked for over the wrong axis",
+            "a prompt's own projections are in the last axis: `.argmax(dim=-1)`",
+        ),
+    ]
     ACCURACY.compare(ACCURACY.ask(answer, train, test), torch.tensor(right), "one number", mistakes)
     return ACCURACY.passed(
         f"{right:.0%} on test; on train it would have been {float(own.float().mean()):.0%}, "

@@ -7,13 +7,17 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.model.edits import Replace, edited
-from circuits.model.protocol import Model
+from circuits.models.edits import Replace, edited
+from circuits.models.protocol import Model
 from circuits.names import head_name, hook
-from circuits.workshop.answers import Exercise, Mistake, names_of
-from circuits.workshop.planted import asked_ids, the_plant, writer_of
+from circuits.workshop.answers import Exercise, Mistake, asked_ids, names_of, the_plant, writer_of
 
-__all__ = ["check_head_effects", "check_top_heads", "check_without_head", "without_head"]
+__all__ = [
+    "check_head_effects",
+    "check_top_heads",
+    "check_without_head",
+    "without_head",
+]
 
 EFFECTS = Exercise(
     "2.1",
@@ -52,25 +56,50 @@ def check_head_effects(answer: Any) -> str:
     right = each.mean(0)
     cosine = (each / write.norm(dim=-1)).mean(0)
     mistakes = [
-        Mistake(-right, "the wrong sign: this is without minus with",
-                "effect = readout as it is minus readout without the head"),
-        Mistake(right.abs(), "the sign is lost: heads that push away look like heads that push "
-                "towards", "leave the absolute value out"),
-        Mistake(each.abs().mean(0), "the sign is lost in every context before the mean",
-                "leave the absolute value out"),
+        Mistake(
+            -right,
+            "the wrong sign: this is without minus with",
+            "effect = readout as it is minus readout without the head",
+        ),
+        Mistake(
+            right.abs(),
+            "the sign is lost: heads that push away look like heads that push towards",
+            "leave the absolute value out",
+        ),
+        Mistake(
+            each.abs().mean(0),
+            "the sign is lost in every context before the mean",
+            "leave the absolute value out",
+        ),
         Mistake(each.sum(0), "a sum over contexts", "take the mean over contexts"),
-        Mistake(cosine, "a cosine: the head's write was normalised, so that heads that write "
-                "little count as much as others", "do not divide by the length of the write"),
-        Mistake(right - right.mean(), "the mean over the heads was taken off",
-                "what a head adds does not depend on the other heads; take nothing off"),
-        Mistake((contexts, heads), "an effect for every context: no mean over contexts",
-                "average over contexts: `.mean(dim=0)`"),
-        Mistake((contexts,), "shape [context]: the mean or sum was taken over the wrong axis "
-                "(over heads)", "keep heads, average over contexts: `.mean(dim=0)`"),
-        Mistake((heads, width), "vectors [head d_model]: not projected on v",
-                "multiply what each head writes by v and sum over d_model: `@ v`"),
+        Mistake(
+            cosine,
+            "a cosine: the head's write was normalised, so that heads that write "
+            "little count as much as others",
+            "do not divide by the length of the write",
+        ),
+        Mistake(
+            right - right.mean(),
+            "the mean over the heads was taken off",
+            "what a head adds does not depend on the other heads; take nothing off",
+        ),
+        Mistake(
+            (contexts, heads),
+            "an effect for every context: no mean over contexts",
+            "average over contexts: `.mean(dim=0)`",
+        ),
+        Mistake(
+            (contexts,),
+            "shape [context]: the mean or sum was taken over the wrong axis (over heads)",
+            "keep heads, average over contexts: `.mean(dim=0)`",
+        ),
+        Mistake(
+            (heads, width),
+            "vectors [head d_model]: not projected on v",
+            "multiply what each head writes by v and sum over d_model: `@ v`",
+        ),
         Mistake((), "one number: summed over heads", "keep the axis of heads"),
-    ]  # fmt: skip
+    ]
     EFFECTS.compare(EFFECTS.ask(answer, z, W_O, v), right, "[head]", mistakes)
     return EFFECTS.passed("One matrix product gives all heads; no pass was run.")
 
@@ -115,20 +144,36 @@ def _wrong_streams(
     neighbour = without_head(model, ids, layer, (head - 1) % model.cfg.n_heads)
     keep = "in `chosen` [head d_head] only row `head` is true: `chosen[head] = True`"
     return whole, [
-        Mistake(whole, "the stream of the model as it is: nothing was ablated",
-                "run the model inside `with ec.edited(model, [...]):`, and check `chosen`"),
-        Mistake(right - whole, "a difference of streams, with the sign of without minus with",
-                "return the stream without the head; the difference is taken later"),
-        Mistake(whole - right, "a difference of streams",
-                "return the stream without the head; the difference is taken later"),
+        Mistake(
+            whole,
+            "the stream of the model as it is: nothing was ablated",
+            "run the model inside `with ec.edited(model, [...]):`, and check `chosen`",
+        ),
+        Mistake(
+            right - whole,
+            "a difference of streams, with the sign of without minus with",
+            "return the stream without the head; the difference is taken later",
+        ),
+        Mistake(
+            whole - right,
+            "a difference of streams",
+            "return the stream without the head; the difference is taken later",
+        ),
         Mistake(_stream(model, ids, layer, every), "all heads of the layer were ablated", keep),
         Mistake(_stream(model, ids, layer, others), "all heads but this one were ablated", keep),
-        Mistake(_stream(model, ids, layer, slot), "the wrong axis: one dimension of every head "
-                "was ablated, not every dimension of one head", keep),
+        Mistake(
+            _stream(model, ids, layer, slot),
+            "the wrong axis: one dimension of every head "
+            "was ablated, not every dimension of one head",
+            keep,
+        ),
         Mistake(neighbour, "another head was ablated", "heads are counted from 0"),
-        Mistake((*ids.shape, model.cfg.d_model), "the stream at every position",
-                "take the last position: `[:, -1]`"),
-    ]  # fmt: skip
+        Mistake(
+            (*ids.shape, model.cfg.d_model),
+            "the stream at every position",
+            "take the last position: `[:, -1]`",
+        ),
+    ]
 
 
 def check_top_heads(answer: Any) -> str:
@@ -150,13 +195,15 @@ def check_top_heads(answer: Any) -> str:
         TOP.refuse("no list of names", "return texts such as 'L2H3': f'L{layer}H{head}'")
     swapped = tuple(f"L{name.split('H')[1]}H{name[1]}" for name in right)
     wrong = {
-        ranked(values): ("heads that push away are missing: the largest signed values",
-                         "rank by the absolute value: `.abs()`"),
+        ranked(values): (
+            "heads that push away are missing: the largest signed values",
+            "rank by the absolute value: `.abs()`",
+        ),
         ranked(-values.abs()): ("the smallest effects", "sort from large to small"),
         ranked(-values): ("the most negative effects", "rank by the absolute value: `.abs()`"),
         swapped: ("layer and head are swapped", "effect is [layer head]: the row is the layer"),
         right[::-1]: ("the right heads in the wrong order", "the largest comes first"),
-    }  # fmt: skip
+    }
     if found != right:
         otherwise = f"{', '.join(found)} instead of {', '.join(right)}", "check index and order"
         TOP.refuse(*wrong.get(found, otherwise))

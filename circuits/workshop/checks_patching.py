@@ -6,13 +6,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.model.edits import Replace, edited
-from circuits.model.protocol import Model
+from circuits.models.edits import Replace, edited
+from circuits.models.protocol import Model
 from circuits.names import head_name, hook
-from circuits.workshop.answers import Exercise, Mistake
-from circuits.workshop.planted import asked_ids, the_plant, writer_of
+from circuits.workshop.answers import Exercise, Mistake, asked_ids, the_plant, writer_of
 
-__all__ = ["check_denoise_head", "check_effect", "check_share", "denoise_head"]
+__all__ = [
+    "check_denoise_head",
+    "check_effect",
+    "check_share",
+    "denoise_head",
+]
 
 EFFECT = Exercise(
     "3.1",
@@ -46,21 +50,36 @@ def check_effect(answer: Any) -> str:
         sign = 1 if mode == "noising" else -1
         right = sign * (base - patched).mean()
         mistakes = [
-            Mistake(-right, f"{mode}: the wrong sign",
-                    "an effect is positive where the clean value pushes towards the emotion: "
-                    "with the clean value minus with the corrupt one"),
-            Mistake((patched - other).mean(), f"{mode}: compared with the wrong run",
-                    "compare with the run that was patched: noising changes the clean run, "
-                    "denoising the corrupt run"),
-            Mistake((other - patched).mean(), f"{mode}: compared with the wrong run",
-                    "compare with the run that was patched: noising changes the clean run, "
-                    "denoising the corrupt run"),
-            Mistake(right / (clean - corrupt).mean(), f"{mode}: a share of the gap",
-                    "do not divide; that is the next exercise"),
-            Mistake((clean - corrupt).mean(), f"{mode}: the whole gap, clean minus corrupt",
-                    "the patched run must come into it"),
+            Mistake(
+                -right,
+                f"{mode}: the wrong sign",
+                "an effect is positive where the clean value pushes towards the emotion: "
+                "with the clean value minus with the corrupt one",
+            ),
+            Mistake(
+                (patched - other).mean(),
+                f"{mode}: compared with the wrong run",
+                "compare with the run that was patched: noising changes the clean run, "
+                "denoising the corrupt run",
+            ),
+            Mistake(
+                (other - patched).mean(),
+                f"{mode}: compared with the wrong run",
+                "compare with the run that was patched: noising changes the clean run, "
+                "denoising the corrupt run",
+            ),
+            Mistake(
+                right / (clean - corrupt).mean(),
+                f"{mode}: a share of the gap",
+                "do not divide; that is the next exercise",
+            ),
+            Mistake(
+                (clean - corrupt).mean(),
+                f"{mode}: the whole gap, clean minus corrupt",
+                "the patched run must come into it",
+            ),
             Mistake((3,), f"{mode}: an effect for every context", "average over contexts"),
-        ]  # fmt: skip
+        ]
         found = EFFECT.ask(answer, mode, clean, corrupt, patched)
         EFFECT.compare(found, right, "one number", mistakes)
     return EFFECT.passed("In both directions positive means: towards the emotion.")
@@ -79,17 +98,26 @@ def check_share(answer: Any) -> str:
     gap = clean - corrupt
     right = effect.mean() / gap.mean()
     mistakes = [
-        Mistake((effect / gap).mean(), "the mean of the ratios: one context with a gap of 0.02 "
-                "decides it", "divide the mean effect by the mean gap"),
-        Mistake(-right, "the wrong sign: the gap was taken as corrupt - clean",
-                "the gap is clean - corrupt"),
+        Mistake(
+            (effect / gap).mean(),
+            "the mean of the ratios: one context with a gap of 0.02 decides it",
+            "divide the mean effect by the mean gap",
+        ),
+        Mistake(
+            -right,
+            "the wrong sign: the gap was taken as corrupt - clean",
+            "the gap is clean - corrupt",
+        ),
         Mistake(100 * right, "a percentage", "return a share, 1 for the whole gap"),
-        Mistake(effect.mean() / clean.mean(), "a share of the clean readout",
-                "divide by the gap, clean - corrupt: zero of a readout means nothing"),
+        Mistake(
+            effect.mean() / clean.mean(),
+            "a share of the clean readout",
+            "divide by the gap, clean - corrupt: zero of a readout means nothing",
+        ),
         Mistake(effect.mean(), "the effect itself", "divide by the mean gap"),
         Mistake(1 - right, "what is left of the gap", "return what the effect is of it"),
         Mistake((4,), "a share for every context", "take means over contexts first, then divide"),
-    ]  # fmt: skip
+    ]
     SHARE.compare(SHARE.ask(answer, effect, clean, corrupt), right, "one number", mistakes)
     return SHARE.passed(f"{float(right):.0%} of the gap.")
 
@@ -147,19 +175,37 @@ def _wrong_logits(
     slot[:, head] = True
     keep = "in `chosen` [head d_head] only row `head` is true: `chosen[head] = True`"
     return plain, [
-        Mistake(plain, "the corrupt run as it is: nothing was patched",
-                "run the model inside `with ec.edited(model, [...]):`, and put the clean z in"),
-        Mistake(_logits(model, clean), "the clean run, or all heads of the layer patched",
-                "run the corrupt tokens inside the `with` block; " + keep),
-        Mistake(_patched(model, clean, corrupt, layer, one), "noising: corrupt values in the "
-                "clean run", "denoising puts clean values into the corrupt run"),
-        Mistake(_patched(model, corrupt, clean, layer, slot), "the wrong axis: one dimension of "
-                "every head was patched", keep),
-        Mistake(right - plain, "a difference of logits",
-                "return the logits of the patched run; the difference is taken later"),
-        Mistake((*corrupt.shape, right.shape[1]), "logits at every position",
-                "take the last position: `[:, -1]`"),
-    ]  # fmt: skip
+        Mistake(
+            plain,
+            "the corrupt run as it is: nothing was patched",
+            "run the model inside `with ec.edited(model, [...]):`, and put the clean z in",
+        ),
+        Mistake(
+            _logits(model, clean),
+            "the clean run, or all heads of the layer patched",
+            "run the corrupt tokens inside the `with` block; " + keep,
+        ),
+        Mistake(
+            _patched(model, clean, corrupt, layer, one),
+            "noising: corrupt values in the clean run",
+            "denoising puts clean values into the corrupt run",
+        ),
+        Mistake(
+            _patched(model, corrupt, clean, layer, slot),
+            "the wrong axis: one dimension of every head was patched",
+            keep,
+        ),
+        Mistake(
+            right - plain,
+            "a difference of logits",
+            "return the logits of the patched run; the difference is taken later",
+        ),
+        Mistake(
+            (*corrupt.shape, right.shape[1]),
+            "logits at every position",
+            "take the last position: `[:, -1]`",
+        ),
+    ]
 
 
 @torch.no_grad()

@@ -15,17 +15,18 @@ from mkdocs.structure.files import File, Files
 
 LAYERS: Final = {
     "names": "Names",
-    "pipeline": "Runs",
-    "data": "Contexts, prompts, replies, judges, texts",
-    "model": "Models and edits",
-    "measure": "Measurements",
-    "graph": "Circuits",
-    "control": "Control",
-    "selective": "Class-selective neurons",
+    "runs": "Runs",
+    "prompts": "Contexts, prompts, texts",
+    "judges": "Replies and judges",
+    "models": "Models and edits",
+    "effects": "Directions and effects",
+    "patching": "Patching, attribution, paths",
+    "circuit": "Circuits",
+    "steering": "Steering",
+    "neurons": "Class-selective neurons",
     "planted": "Planted models",
     "export": "Export",
-    "deploy": "Files that other programs apply",
-    "plot": "Figures",
+    "plots": "Figures",
     "records": "Records, shipped files, errors",
 }
 """Part of the package -> its heading, in the order of the page."""
@@ -99,7 +100,7 @@ def commands_page() -> str:
 
 def quirks_page() -> str:
     """Every difference from the published scripts, with what brings it back."""
-    from circuits.pipeline.quirks import METHOD, QUIRKS
+    from circuits.published.quirks import METHOD, QUIRKS
 
     lines = [
         "# Differences from the published scripts",
@@ -130,7 +131,7 @@ def _switch(switch: Any) -> str:
 
 
 def _options(place: str) -> list[str]:
-    return ["    options:", "      members: [draw]"] if place == "circuits.plot" else []
+    return ["    options:", "      members: [draw]"] if place == "circuits.plots" else []
 
 
 def _command(name: str, command: Any) -> Iterator[str]:

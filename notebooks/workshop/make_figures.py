@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from circuits.plot.style import CONTROL, INK, SIGN_COLOURS
+from circuits.plots.style import CONTROL, INK, SIGN_COLOURS
 
 TOWARDS, AWAY = SIGN_COLOURS["towards"], SIGN_COLOURS["away"]
 

@@ -20,24 +20,24 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.measure.directions import (
+from circuits.effects.activations import Grid, arrange, sweep
+from circuits.effects.directions import (
     Directions,
     emotion_directions,
     reference_direction,
     stable_layers,
 )
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import DOSES, sublayer_importance
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import Grid, arrange, sweep
-from circuits.model.generation import elicit
-from circuits.model.loading import load_model, wrap_model
-from circuits.model.protocol import Model
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import DOSES, sublayer_importance
+from circuits.effects.neurons import neuron_effects
+from circuits.files import shipped
+from circuits.judges.replies import Reply
+from circuits.models.generate import elicit
+from circuits.models.load import load_model, wrap_model
+from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
+from circuits.prompts import sev
+from circuits.prompts.prompt import asked_prompts
 from circuits.provenance import Provenance
 
 NOTHING = Provenance()

@@ -25,17 +25,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.measure.directions import emotion_directions
-from circuits.measure.heads import head_effects
-from circuits.measure.memory import GB, MEMORY
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import Grid, arrange, sweep
-from circuits.model.loading import load_model
+from circuits.effects.activations import GB, MEMORY, Grid, arrange, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.heads import head_effects
+from circuits.effects.neurons import neuron_effects
+from circuits.files import shipped
+from circuits.judges.replies import Reply
+from circuits.models.load import load_model
 from circuits.names import EMOTIONS
+from circuits.prompts import sev
+from circuits.prompts.prompt import asked_prompts
 from circuits.provenance import Provenance
 
 NOTHING = Provenance()

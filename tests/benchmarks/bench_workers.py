@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
-from circuits.assets import shipped
-from circuits.model.loading import load_model
-from circuits.model.protocol import Model
-from circuits.model.ray_engine import OnRay, on_ray
-from circuits.pipeline import Plan, run
-from circuits.pipeline.plan import STAGES, Stage
+from circuits.files import shipped
+from circuits.models.engines import OnRay, on_ray
+from circuits.models.load import load_model
+from circuits.models.protocol import Model
+from circuits.runs import Plan, run
+from circuits.runs.plan import STAGES, Stage
 
 COUNTS = (0, 1, 2, 4)
 """Workers; 0: this process."""

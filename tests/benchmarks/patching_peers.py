@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 from transformer_lens import patching as transformer_lens_patching
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens, make_pairs
-from circuits.measure.patching import patch_heads
-from circuits.measure.readouts import LogitDifference
-from circuits.model.protocol import Model
-from circuits.model.receipts import charge
+from circuits.files import shipped
+from circuits.models.memory import charge
+from circuits.models.protocol import Model
+from circuits.patching.pairs import LogitDifference, Pair, clean_tokens, corrupt_tokens, make_pairs
+from circuits.patching.patch import patch_heads
+from circuits.prompts import sev
 from circuits.provenance import Provenance
 
 patching: Any = transformer_lens_patching

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import patching as transformer_lens_patching
 
-from circuits.measure.directions import Directions
-from circuits.measure.sweep import Grid
-from circuits.model.chat import encode_prompt
-from circuits.model.receipts import charge
+from circuits.effects.activations import Grid
+from circuits.effects.directions import Directions
+from circuits.models.memory import charge
+from circuits.models.tokens import encode_prompt
 
 patching: Any = transformer_lens_patching
 """Its annotations ask for a cache object; whatever has ``[name]`` will do."""

@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.data.prompts import plain
-from circuits.measure.directions import Directions
-from circuits.measure.sweep import Grid
-from circuits.model.chat import Tokens, encode_prompt, pad_left
-from circuits.model.edits import Add, Edit, Replace, edited
-from circuits.model.forward import run
-from circuits.model.protocol import Model, blocks_of, device_of
-from circuits.model.receipts import charge
-from circuits.model.runs import reading
+from circuits.effects.activations import Grid
+from circuits.effects.directions import Directions
+from circuits.models.edits import Add, Edit, Replace, edited
+from circuits.models.memory import charge
+from circuits.models.protocol import Model, blocks_of, device_of
+from circuits.models.run import reading, run
+from circuits.models.tokens import Tokens, encode_prompt, pad_left
+from circuits.prompts.prompt import plain
 
 __all__ = [
     "after_norm",

@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 
-from circuits.measure.contrasts import ContrastSums, Themed
-from circuits.measure.importance import _VARIANTS_AT_ONCE, DOSES
-from circuits.measure.means import PlainRest
-from circuits.measure.memory import _bytes_kept, _bytes_of_row
-from circuits.measure.responses import Responses, Variants
-from circuits.measure.sweep_sums import SweepSums
-from circuits.model.engine import SHARDS
+from circuits.effects.activations import (
+    ContrastSums,
+    PlainRest,
+    SweepSums,
+    Themed,
+    _bytes_kept,
+    _bytes_of_row,
+)
+from circuits.effects.importance import _VARIANTS_AT_ONCE, DOSES, Responses, Variants
+from circuits.models.engines import SHARDS
 from circuits.names import EMOTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"

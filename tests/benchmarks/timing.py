@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from circuits.model.receipts import Receipt, counted
+from circuits.models.memory import Receipt, counted
 
 OURS = 6
 """Runs of ours for each of the baseline's."""

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from circuits.cli.interrupting import finishing_batches
+from circuits.cli.console import finishing_batches
 from circuits.errors import Stopped
-from circuits.stopping import stop_if_asked, stopping
+from circuits.journal import stop_if_asked, stopping
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from circuits.cli.settings import settings
+from circuits.circuit.find import Budget
+from circuits.cli.options import settings
 from circuits.errors import RunError
-from circuits.graph.budget import Budget
-from circuits.pipeline import PRESETS, Plan
+from circuits.runs import PRESETS, Plan
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,27 @@ import math
 import pytest
 import torch
 
-from circuits.control.ablation import ablated, ablation_drop, random_sets, stand_in
-from circuits.control.bench import Bench
-from circuits.control.validation import Known
-from circuits.control.validation_replies import replies_needed, validate_replies
-from circuits.data.judges import open_judge
-from circuits.data.prompts import asked, plain
+from circuits.circuit.ablate import Masks
+from circuits.circuit.circuit import Circuit, Node
+from circuits.effects.activations import ComponentMeans, PlainMeans, differences
 from circuits.errors import CircuitError, DataError
-from circuits.graph.circuit import Circuit, Node
-from circuits.graph.masks import Masks
-from circuits.measure.means import ComponentMeans, PlainMeans, differences
-from circuits.measure.totals import TotalEstimates
-from circuits.model.chat import encode_prompt, pad_left, stop_tokens
-from circuits.model.runs import capture
+from circuits.judges import open_judge
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left, stop_tokens
 from circuits.names import head_name, hook, neuron_name
+from circuits.patching.totals import TotalEstimates
+from circuits.prompts.prompt import asked, plain
 from circuits.provenance import Provenance
+from circuits.steering.evaluate import Bench
+from circuits.steering.validation import (
+    Known,
+    ablated,
+    ablation_drop,
+    random_sets,
+    replies_needed,
+    stand_in,
+    validate_replies,
+)
 
 EMOTIONS: tuple[str, ...] = ("anger", "surprise")
 

@@ -3,15 +3,20 @@
 import pytest
 import torch
 
-from circuits.control.baselines import other_directions, residuals, strongest_neurons
-from circuits.control.modulation import Steering, steer
-from circuits.control.tools import Tools
-from circuits.data.prompts import asked, plain
+from circuits.effects.activations import component_means, differences
 from circuits.errors import CircuitError, DataError
-from circuits.measure.means import component_means, differences
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.runs import capture
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left
 from circuits.names import EMOTIONS
+from circuits.prompts.prompt import asked, plain
+from circuits.steering.interventions import (
+    Steering,
+    Tools,
+    other_directions,
+    residuals,
+    steer,
+    strongest_neurons,
+)
 
 
 @pytest.fixture(scope="module")

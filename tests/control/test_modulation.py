@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from circuits.control.modulation import Modulation, Steering, enhance, random_like, steer
+from circuits.circuit.circuit import Circuit, Node
+from circuits.effects.activations import component_means, differences
 from circuits.errors import AxisError, CircuitError
-from circuits.graph.circuit import Circuit, Node
-from circuits.measure.means import component_means, differences
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import edited
-from circuits.model.forward import run
+from circuits.models.edits import edited
+from circuits.models.run import run
+from circuits.models.tokens import encode_prompt, pad_left
 from circuits.names import head_name, neuron_name
+from circuits.steering.interventions import Modulation, Steering, enhance, random_like, steer
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_circuit_writes_its_own_differences_and_nothing_else(means):
 
 
 def test_strength_zero_changes_nothing(llama, contexts, means):
-    from circuits.data.prompts import plain
+    from circuits.prompts.prompt import plain
 
     tokens = pad_left([encode_prompt(llama, plain(contexts[0]))], torch.device("cpu"))
     circuit = circuit_of([(0, 1)], [(1, 7)])

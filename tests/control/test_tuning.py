@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 
-from circuits.control.bench import Bench
-from circuits.control.modulation import TIMES, Driving, Modulation, Steering
-from circuits.control.tools import Tools
-from circuits.control.tuning import FACTORS, LIMIT, settings, starts, tune
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import plain
-from circuits.data.replies import Judged, Reply
-from circuits.data.sev import Context
-from circuits.graph.core import ORDERS
+from circuits.circuit.circuit import ORDERS
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Judged, Reply
+from circuits.prompts.prompt import plain
+from circuits.prompts.sev import Context
+from circuits.steering.evaluate import Bench
+from circuits.steering.interventions import TIMES, Driving, Modulation, Steering, Tools
+from circuits.steering.tune import FACTORS, LIMIT, settings, starts, tune
 
 CONTEXT = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")
 EMOTIONS = ("anger", "fear")

@@ -5,23 +5,21 @@ from functools import partial
 import pytest
 import torch
 
-from circuits.control.validation import (
+from circuits.circuit.ablate import ORDERS, Masks, begin_plain, run_enhanced
+from circuits.effects.activations import PlainMeans, component_means, differences
+from circuits.errors import DataError
+from circuits.models.memory import counted
+from circuits.models.tokens import encode_prompt
+from circuits.names import hook
+from circuits.patching.pairs import projection
+from circuits.prompts.prompt import asked, plain
+from circuits.steering.validation import (
     CHANGES,
     Known,
     Validating,
     emotion_mean,
     validate_components,
 )
-from circuits.data.prompts import asked, plain
-from circuits.errors import DataError
-from circuits.graph.enhancement import begin_plain, run_enhanced
-from circuits.graph.masks import Masks
-from circuits.graph.ranked_sets import ORDERS
-from circuits.measure.means import PlainMeans, component_means, differences
-from circuits.measure.readouts import projection
-from circuits.model.chat import encode_prompt
-from circuits.model.receipts import counted
-from circuits.names import hook
 
 HOW = Validating(draws=4, steps=4)
 

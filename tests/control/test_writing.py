@@ -5,30 +5,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.control.bench import Bench
-from circuits.control.dial import dial, mixtures, rises, suppression
-from circuits.control.modulation import (
+from circuits.circuit.circuit import Circuit, Node
+from circuits.effects.activations import component_means, differences
+from circuits.effects.directions import own_differences
+from circuits.errors import AxisError, CircuitError
+from circuits.judges import LexiconJudge
+from circuits.models.edits import edited
+from circuits.models.generate import elicit
+from circuits.models.run import run
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.names import EMOTIONS, head_name, neuron_name
+from circuits.prompts.prompt import plain
+from circuits.steering.evaluate import Bench, dial, mixtures, rises, suppression
+from circuits.steering.interventions import (
     TIMES,
     Driving,
     Modulation,
     Steering,
+    Tools,
     blend,
     drive,
     enhance,
     steer,
 )
-from circuits.control.tools import Tools
-from circuits.data.judges import LexiconJudge
-from circuits.data.prompts import plain
-from circuits.errors import AxisError, CircuitError
-from circuits.graph.circuit import Circuit, Node
-from circuits.measure.means import component_means, differences
-from circuits.measure.own import own_differences
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import edited
-from circuits.model.forward import run
-from circuits.model.generation import elicit
-from circuits.names import EMOTIONS, head_name, neuron_name
 
 HEADS = {"anger": [(0, 1), (2, 3)], "fear": [(0, 1), (1, 2)]}
 NEURONS = {"anger": [(1, 7)], "fear": [(1, 7), (2, 9)]}

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from circuits.data.judges import ClassifierJudge
 from circuits.errors import JudgeError
+from circuits.judges import ClassifierJudge
 
 transformers = pytest.importorskip("transformers")
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")

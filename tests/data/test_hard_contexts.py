@@ -2,10 +2,10 @@
 
 import pytest
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.judges.lexicon import find_emotion_words
+from circuits.files import shipped
+from circuits.judges.lexicon import find_emotion_words
 from circuits.names import VALENCES
+from circuits.prompts import sev
 
 
 @pytest.fixture(scope="module")

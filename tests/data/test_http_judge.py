@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from circuits.data.judges import HttpJudge
-from circuits.data.judging import hear
 from circuits.errors import JudgeError, Stopped
-from circuits.journal import journal
-from circuits.stopping import ask_to_stop, go_on
+from circuits.journal import ask_to_stop, go_on, journal
+from circuits.judges import HttpJudge
+from circuits.judges.replies import hear
 
 KEY = "sk-test-0123456789abcdef"
 GOOD = '{"match": 1, "reason": "how dare"}'

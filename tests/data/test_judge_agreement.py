@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from circuits.data.judges import Verdict, agreement
 from circuits.errors import DataError
+from circuits.judges import Verdict, agreement
 from circuits.names import EMOTIONS, NEUTRAL
 
 LABELS = (*EMOTIONS, NEUTRAL)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.data.judges import LexiconJudge, Verdict, error_rate, read_labelled, wilson_interval
 from circuits.errors import DataError
+from circuits.judges import LexiconJudge, Verdict, error_rate, read_labelled, wilson_interval
 from circuits.names import EMOTIONS, NEUTRAL
 
 LABELLED = Path(__file__).parents[2] / "assets" / "judge" / "labelled.jsonl"

@@ -1,7 +1,7 @@
 import pytest
 
-from circuits.data.judges import ClassifierJudge, HttpJudge, LexiconJudge, open_judge
 from circuits.errors import JudgeError
+from circuits.judges import ClassifierJudge, HttpJudge, LexiconJudge, open_judge
 
 
 def test_each_form_opens_its_judge():

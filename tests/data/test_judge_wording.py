@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.judges.http_wording import messages, read_verdict, system
+from circuits.judges.http import messages, read_verdict, system
 from circuits.names import EMOTIONS
 
 

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.judges import LexiconJudge, find_emotion_words, read_labelled
-from circuits.data.judges.lexicon import find_hits
-from circuits.data.judges.lexicon_entries import lexicon
 from circuits.errors import JudgeError
+from circuits.judges import LexiconJudge, find_emotion_words, read_labelled
+from circuits.judges.lexicon import find_hits, lexicon
 from circuits.names import EMOTIONS, NEUTRAL
 
 LABELLED = Path(__file__).parents[2] / "assets" / "judge" / "labelled.jsonl"
@@ -187,7 +186,7 @@ def test_a_thousand_texts_are_judged_in_a_moment():
 
 def test_importing_the_judges_loads_no_model_and_no_network_library():
     code = (
-        "import sys, circuits.data.judges; "
+        "import sys, circuits.judges; "
         "print({'torch', 'transformers', 'httpx', 'httpx2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

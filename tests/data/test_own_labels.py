@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from circuits.data.judges import HttpJudge, LexiconJudge, WordingJudge, open_judge
-from circuits.data.judges.classifier_labels import emotion_of_labels
 from circuits.errors import DataError, JudgeError
+from circuits.judges import HttpJudge, LexiconJudge, WordingJudge, open_judge
+from circuits.judges.classifier import emotion_of_labels
 
 LABELS = ("gratitude", "envy")
 

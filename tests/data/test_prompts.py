@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.prompts import Prompt, asked, asked_prompts, plain, plain_prompts
-from circuits.data.sev import Context
 from circuits.errors import DataError
 from circuits.names import EMOTIONS
+from circuits.prompts.prompt import Prompt, asked, asked_prompts, plain, plain_prompts
+from circuits.prompts.sev import Context
 
 WON = Context("work_00", "Work", "positive", "I ran a race", "I won.")
 LOST = Context("work_00", "Work", "negative", "I ran a race", "I lost.")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import Prompt, asked, asked_prompts, plain
-from circuits.data.replies import (
+from circuits.errors import DataError
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import (
     Judged,
     Reply,
     judge_replies,
@@ -17,9 +17,9 @@ from circuits.data.replies import (
     read_replies,
     write_rows,
 )
-from circuits.data.sev import Context
-from circuits.errors import DataError
 from circuits.names import EMOTIONS, NEUTRAL, VALENCES
+from circuits.prompts.prompt import Prompt, asked, asked_prompts, plain
+from circuits.prompts.sev import Context
 
 WON = Context("work_00", "Work", "positive", "I ran a race", "I won.")
 REPLY = Reply(asked(WON, "happiness"), "How lovely.", 3, "happiness")

@@ -6,7 +6,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-from circuits.data.judges import (
+from circuits.errors import JudgeError
+from circuits.judges import (
     Judge,
     LexiconJudge,
     Verdict,
@@ -15,9 +16,8 @@ from circuits.data.judges import (
     error_rate,
     open_judge,
     read_labelled,
-    wording,
 )
-from circuits.errors import JudgeError
+from circuits.judges import trained as wording
 from circuits.names import EMOTIONS, NEUTRAL
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -127,8 +127,8 @@ def test_the_description_tells_how_to_train_the_same_judge(judge):
 
 def test_it_imports_nothing_of_the_word_lists():
     graph = grimp.build_graph("circuits", cache_dir=None)
-    upstream = graph.find_upstream_modules("circuits.data.judges.wording")
-    assert "circuits.data.judges.calibration" in upstream
+    upstream = graph.find_upstream_modules("circuits.judges.trained")
+    assert "circuits.judges.agreement" in upstream
     assert {module for module in upstream if "lexicon" in module or "words" in module} == set()
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.sev import Scenario, contexts, read, spread
 from circuits.errors import DataError
 from circuits.names import VALENCES
+from circuits.prompts.sev import Scenario, contexts, read, spread
 
 EVENT = {"positive": "I won.", "neutral": "I waited.", "negative": "I lost."}
 ROW = {"theme": "Work", "scenario": "I ran a race", "event": EVENT, "skeleton_id": "work_00"}

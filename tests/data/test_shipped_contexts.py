@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.judges.lexicon import find_emotion_words
 from circuits.errors import DataError
+from circuits.files import shipped
+from circuits.judges.lexicon import find_emotion_words
 from circuits.names import VALENCES
+from circuits.prompts import sev
 
 FILES = ("train", "test")
 

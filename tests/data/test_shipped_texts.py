@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from circuits.assets import shipped
-from circuits.data.prompts import DEVICE_REQUEST, EMOTION_REQUEST
-from circuits.data.text_files import embedded_set
-from circuits.data.texts import SPLITS
 from circuits.errors import DataError
+from circuits.files import shipped
 from circuits.names import DEVICES, EMOTIONS, LITERAL
+from circuits.prompts.prompt import DEVICE_REQUEST, EMOTION_REQUEST, SPLITS
+from circuits.prompts.texts import embedded_set
 
 RECIPE = Path(__file__).parents[2] / "assets" / "recipe"
 PER_CLASS = 200

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.text_files import read_texts, split_texts, write_texts
-from circuits.data.texts import SPLITS, LabelledSet, LabelledText, Texts
 from circuits.errors import DataError
+from circuits.prompts.prompt import SPLITS, LabelledSet, LabelledText, Texts
+from circuits.prompts.texts import read_texts, split_texts, write_texts
 
 FORMATS = (".jsonl", ".tsv", ".csv")
 quick = settings(deadline=None, max_examples=60)

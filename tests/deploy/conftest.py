@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from circuits.measure.directions import emotion_directions
-from circuits.measure.means import component_means, differences
-from circuits.measure.sweep import sweep
-from circuits.model.edits import Add
+from circuits.effects.activations import component_means, differences, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.models.edits import Add
 
 
 @pytest.fixture

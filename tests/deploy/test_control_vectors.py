@@ -9,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from circuits.assets import shipped
-from circuits.control.modulation import Steering, steer
-from circuits.data.prompts import plain
-from circuits.deploy.control_vectors import MEANINGS, check_fits, control_vector
-from circuits.deploy.gguf_files import write_gguf
 from circuits.errors import CircuitError, ModelError
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, Replace, edited
-from circuits.model.forward import run
+from circuits.files import shipped
+from circuits.models.edits import Add, Replace, edited
+from circuits.models.run import run
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import plain
+from circuits.steering.control_vectors import MEANINGS, check_fits, control_vector, write_gguf
+from circuits.steering.interventions import Steering, steer
 
 gguf = pytest.importorskip("gguf")
 

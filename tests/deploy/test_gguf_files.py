@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.deploy.control_vectors import ControlVector
-from circuits.deploy.gguf_files import read_gguf, write_gguf
 from circuits.errors import DataError, ModelError, RunError
 from circuits.provenance import Provenance
+from circuits.steering.control_vectors import ControlVector, read_gguf, write_gguf
 
 gguf = pytest.importorskip("gguf")
 

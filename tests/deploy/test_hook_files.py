@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from circuits.assets import shipped
-from circuits.control.modulation import Modulation, Steering, enhance, steer
-from circuits.data.prompts import plain
-from circuits.deploy.hook_files import FORMAT, read_hooks, write_hooks
+from circuits.circuit.circuit import Circuit, Node
 from circuits.errors import AxisError, CircuitError, DataError, ModelError
-from circuits.graph.circuit import Circuit, Node
-from circuits.model.edits import Add, Replace
-from circuits.model.generation import elicit
-from circuits.model.modules import module_of
+from circuits.files import shipped
+from circuits.models.edits import Add, Replace
+from circuits.models.generate import elicit
 from circuits.names import head_name, neuron_name
+from circuits.prompts.prompt import plain
+from circuits.steering.hook_files import FORMAT, module_of, read_hooks, write_hooks
+from circuits.steering.interventions import Modulation, Steering, enhance, steer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "apply_with_transformers.py"
 # The example in a process that has neither this package nor TransformerLens.

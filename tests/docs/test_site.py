@@ -52,7 +52,7 @@ def test_every_command_and_option_has_its_place(site):
 
 
 def test_every_difference_from_the_scripts_has_its_row(site):
-    from circuits.pipeline.quirks import METHOD, QUIRKS
+    from circuits.published.quirks import METHOD, QUIRKS
 
     page = (site / "reference/quirks.html").read_text()
     assert page.count("<tr>") == len(QUIRKS) + len(METHOD) + 2

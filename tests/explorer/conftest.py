@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from circuits.explorer import ExplorerContent, explorer_document, explorer_page
-from circuits.graph.circuit import Edge
-from circuits.measure.direct import DirectEffects
-from circuits.measure.examples import NodeExamples
-from circuits.measure.lens import TokenLens
-from circuits.measure.patterns import HeadPatterns
-from circuits.measure.totals import TotalEstimates
+from circuits.circuit.circuit import Edge
+from circuits.effects.inspection import HeadPatterns, NodeExamples, TokenLens
+from circuits.effects.neurons import DirectEffects
 from circuits.names import SUBLAYERS
+from circuits.patching.totals import TotalEstimates
+from circuits.report import ExplorerContent, explorer_document, explorer_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)

@@ -5,10 +5,10 @@ import base64
 import pytest
 import torch
 
+from circuits.circuit.circuit import Node
 from circuits.errors import CircuitError
-from circuits.explorer import explorer_document
-from circuits.explorer.document import check_document
-from circuits.graph.circuit import Node
+from circuits.report import explorer_document
+from circuits.report.explorer import check_document
 
 
 @pytest.fixture(scope="module")

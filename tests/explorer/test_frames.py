@@ -4,8 +4,8 @@ import statistics
 
 import pytest
 
-from circuits.explorer import explorer_document, explorer_page
-from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.circuit.circuit import Circuit, Edge, Node
+from circuits.report import explorer_document, explorer_page
 
 LAYERS = 8
 SLOWEST = 120  # milliseconds; a frame of a sixtieth of a second has 17

@@ -9,10 +9,10 @@ from importlib import resources
 
 import pytest
 
-from circuits.explorer import explorer_document, explorer_page
-from circuits.explorer.page import SCRIPTS
+from circuits.report import explorer_document, explorer_page
+from circuits.report.explorer import SCRIPTS
 
-FILES = sorted(file.name for file in resources.files("circuits.explorer").joinpath("js").iterdir())
+FILES = sorted(file.name for file in resources.files("circuits.report").joinpath("js").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def test_the_data_come_back_as_they_were(content, page):
 
 def test_every_program_file_is_in_the_page_and_short():
     assert {f"{name}.js" for name in SCRIPTS} == set(FILES)
-    home = resources.files("circuits.explorer").joinpath("js")
+    home = resources.files("circuits.report").joinpath("js")
     for name in FILES:
         assert len(home.joinpath(name).read_text("utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_program_makes_markup_or_code_of_text(name):
-    text = resources.files("circuits.explorer").joinpath(f"js/{name}").read_text("utf-8")
+    text = resources.files("circuits.report").joinpath(f"js/{name}").read_text("utf-8")
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|Function\(", text
     )

@@ -3,7 +3,7 @@ from http.client import HTTPConnection
 
 import pytest
 
-from circuits.explorer.serving import address, server_of
+from circuits.cli.run import address, server_of
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-from circuits.explorer import explorer_document, trimmed
-from circuits.explorer.trimming import MOST
-from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.circuit.circuit import Circuit, Edge, Node
+from circuits.report import explorer_document, trimmed
+from circuits.report.explorer import MOST
 
 
 def circuit(neurons: int) -> Circuit:

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import strategies as st
 
-from circuits.graph.circuit import VIAS, Circuit, Edge, Node
+from circuits.circuit.circuit import VIAS, Circuit, Edge, Node
 from circuits.names import head_name, neuron_name, sublayer_name
 from circuits.provenance import Provenance
 

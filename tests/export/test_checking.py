@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit
 from circuits.errors import CircuitError, DataError
-from circuits.export import FORMATS, check_file, export_circuit
-from circuits.export.formats import ANY_CIRCUIT, format_of
-from circuits.graph.circuit import Circuit
-from circuits.losses import Loss, add_losses
+from circuits.export import ANY_CIRCUIT, FORMATS, check_file, export_circuit, format_of
+from circuits.files import Loss, add_losses
 
 
 @pytest.fixture

@@ -9,11 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError, DataError
 from circuits.export import read_circuit, write_circuit
-from circuits.export.eap_ig import eap_ig, eap_ig_edges, eap_ig_losses, eap_ig_nodes
-from circuits.export.eap_ig_reading import check_eap_ig, read_eap_ig
-from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.export.eap_ig import (
+    check_eap_ig,
+    eap_ig,
+    eap_ig_edges,
+    eap_ig_losses,
+    eap_ig_nodes,
+    read_eap_ig,
+)
 
 FEW = settings(max_examples=20, deadline=None)
 SCORES = st.floats(-1e6, 1e6)

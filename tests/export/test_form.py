@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.assets import shipped
+from circuits.circuit.circuit import EDGE_KINDS, FORMAT, NODE_KINDS, Circuit, Edge, Node, Via
 from circuits.errors import DataError
 from circuits.export import circuit_from_json, circuit_to_json, read_circuit
-from circuits.graph.circuit import EDGE_KINDS, FORMAT, NODE_KINDS, Circuit, Edge, Node, Via
+from circuits.files import shipped
 from circuits.provenance import Provenance
 
 FEW = settings(max_examples=20, deadline=None)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit
 from circuits.errors import CircuitError
 from circuits.export import gexf, graphml
-from circuits.graph.circuit import Circuit
 
 FEW = settings(max_examples=20, deadline=None)
 

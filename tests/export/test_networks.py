@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit
 from circuits.errors import CircuitError
-from circuits.graph.circuit import Circuit
 
 FEW = settings(max_examples=40, deadline=None)
 

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit
 from circuits.errors import CircuitError, DataError
-from circuits.export.neuronpedia import neuronpedia, neuronpedia_losses, page_name
-from circuits.export.page_rules import check_neuronpedia
-from circuits.graph.circuit import Circuit
+from circuits.export.neuronpedia import (
+    check_neuronpedia,
+    neuronpedia,
+    neuronpedia_losses,
+    page_name,
+)
 
 FEW = settings(max_examples=20, deadline=None)
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit
 from circuits.errors import CircuitError, DataError
 from circuits.export import circuit_from_json, circuit_to_json, read_circuit, write_circuit
-from circuits.graph.circuit import Circuit
 
 FEW = settings(max_examples=20, deadline=None)
 

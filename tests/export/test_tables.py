@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError
 from circuits.export import edges_csv, nodes_csv
-from circuits.graph.circuit import Circuit, Edge, Node
 
 FEW = settings(max_examples=20, deadline=None)
 

@@ -6,17 +6,16 @@ import torch
 from families.models import EMOTIONS, N_HEADS, N_LAYERS, NOTHING, Bench, resid_mid
 from torch import Tensor
 
-from circuits.data.judges import LexiconJudge
-from circuits.data.prompts import plain
-from circuits.data.replies import judge_replies
-from circuits.measure.directions import emotion_directions
-from circuits.measure.heads import head_effects
-from circuits.measure.sweep import sweep
-from circuits.model.chat import encode_prompt, encode_text, pad_left
-from circuits.model.generation import elicit
-from circuits.model.identities import check_identities, identity_gaps
-from circuits.model.likelihood import reply_losses
+from circuits.effects.activations import sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.heads import head_effects
+from circuits.judges import LexiconJudge
+from circuits.judges.replies import judge_replies
+from circuits.models.families import check_identities, identity_gaps
+from circuits.models.generate import elicit, reply_losses
+from circuits.models.tokens import encode_prompt, encode_text, pad_left
 from circuits.names import hook
+from circuits.prompts.prompt import plain
 
 LAYERS = range(N_LAYERS)
 _STREAMS = tuple(hook(site, i) for site in ("resid_pre", "attn_out", "resid_post") for i in LAYERS)

@@ -8,22 +8,19 @@ from typing import Any
 import torch
 import transformers
 
-from circuits.data.prompts import Prompt, asked_prompts
-from circuits.data.replies import Reply
-from circuits.graph.circuit import Circuit, Node
-from circuits.measure.direct import direct_effects
-from circuits.measure.directions import emotion_directions
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means, differences
-from circuits.measure.neurons import neuron_effects, without_neurons
-from circuits.measure.pairs import make_pairs
-from circuits.measure.readouts import Projection
-from circuits.measure.sweep import arrange, sweep
-from circuits.measure.totals import total_estimates
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.loading import wrap_model
+from circuits.circuit.circuit import Circuit, Node
+from circuits.effects.activations import arrange, component_means, differences, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.neurons import direct_effects, neuron_effects, without_neurons
+from circuits.judges.replies import Reply
+from circuits.models.load import wrap_model
+from circuits.models.tokens import encode_prompt, pad_left
 from circuits.names import hook
+from circuits.patching.pairs import Projection, make_pairs
+from circuits.patching.totals import total_estimates
+from circuits.prompts.prompt import Prompt, asked_prompts
 from circuits.provenance import Provenance
 
 EMOTIONS: tuple[str, ...] = ("anger", "fear")

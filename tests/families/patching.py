@@ -8,17 +8,21 @@ import torch
 from families.models import N_HEADS, N_LAYERS, NOTHING, Bench
 from torch import Tensor
 
-from circuits.measure.attribution import attribute
-from circuits.measure.exact_paths import exact_paths
-from circuits.measure.parts import patch_parts
-from circuits.measure.patching import patch_heads, patch_sites
-from circuits.measure.patching_cost import head_patching_cost, site_patching_cost
-from circuits.measure.paths import path_effects
-from circuits.model.chat import pad_left
-from circuits.model.gradients import trace
-from circuits.model.receipts import counted
-from circuits.model.relevance import relevance_rules
+from circuits.models.memory import counted
+from circuits.models.run import trace
+from circuits.models.tokens import pad_left
 from circuits.names import hook
+from circuits.patching.attribution import attribute
+from circuits.patching.estimates import relevance_rules
+from circuits.patching.exact_paths import exact_paths
+from circuits.patching.patch import (
+    head_patching_cost,
+    patch_heads,
+    patch_parts,
+    patch_sites,
+    site_patching_cost,
+)
+from circuits.patching.paths import path_effects
 
 LAYERS = range(N_LAYERS)
 _END = hook("resid_post", N_LAYERS - 1)

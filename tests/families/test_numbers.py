@@ -9,22 +9,20 @@ from families.using import TEXTS
 from selective import plain_profile
 from torch import Tensor
 
-from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, questions
-from circuits.data.replies import Reply
+from circuits.effects import importance as importance_of
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.neurons import neuron_effects
 from circuits.errors import ModelError
-from circuits.measure import importance as importance_of
-from circuits.measure.directions import emotion_directions
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import arrange, sweep
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.choices import choice_logs
-from circuits.model.generation import elicit
-from circuits.model.likelihood import reply_losses
-from circuits.model.loading import DTYPES, load_model, wrap_model
-from circuits.model.runs import capture
-from circuits.selective.profile import profile_texts
+from circuits.judges.replies import Reply
+from circuits.models.generate import choice_logs, elicit, reply_losses
+from circuits.models.load import DTYPES, load_model, wrap_model
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.neurons.profile import profile_texts
+from circuits.prompts.prompt import EMOTION_REQUEST, asked_prompts, questions
 
 SHORT = ("bfloat16", "float16")
 WINDOW = {**GROUPED, "sliding_window": 40}

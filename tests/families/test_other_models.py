@@ -6,8 +6,8 @@ import pytest
 from families.models import EXPERTS, GROUPED, OLD, OPT, SMALL, random_model
 
 from circuits.errors import ModelError
-from circuits.model.identities import check_identities, needs
-from circuits.model.loading import wrap_model
+from circuits.models.families import check_identities, needs
+from circuits.models.load import wrap_model
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Granite": ("Granite", {**GROUPED, "residual_multiplier": 0.5}, r"multiplied by 0\.5"),

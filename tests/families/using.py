@@ -9,32 +9,35 @@ from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, NOT
 from rounding import rounding
 from torch import Tensor
 
-from circuits.assets import shipped
-from circuits.control.modulation import Modulation, Steering, enhance, steer
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, plain, questions
-from circuits.data.replies import Judged, Reply, write_rows
-from circuits.data.texts import LabelledText, Texts
-from circuits.deploy.control_vectors import control_vector
-from circuits.deploy.hook_files import read_hooks, write_hooks
-from circuits.export.formats import export_circuit
+from circuits.circuit.circuit import Circuit, Node
+from circuits.circuit.find import Budget, Measurements, assemble
+from circuits.circuit.score import Scoring, score_circuits
+from circuits.effects.activations import differences
+from circuits.effects.inspection import token_trace, trace_scale
+from circuits.export import export_circuit
 from circuits.export.node_link import read_circuit, write_circuit
-from circuits.graph.assemble import Measurements, assemble
-from circuits.graph.budget import Budget
-from circuits.graph.circuit import Circuit, Node
-from circuits.graph.scoring import Scoring, score_circuits
-from circuits.measure.means import differences
-from circuits.measure.pairs import make_pairs
-from circuits.measure.trace import token_trace, trace_scale
-from circuits.model.chat import encode_prompt, encode_text
-from circuits.model.choices import choice_logs
-from circuits.model.edits import Replace
-from circuits.model.generation import elicit
+from circuits.files import shipped
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Judged, Reply, write_rows
+from circuits.models.edits import Replace
+from circuits.models.generate import choice_logs, elicit
+from circuits.models.tokens import encode_prompt, encode_text
 from circuits.names import head_name, hook, neuron_name
-from circuits.pipeline import Plan
-from circuits.pipeline import run as run_plan
-from circuits.selective.attribution import label_attribution
-from circuits.selective.profile import profile_texts
+from circuits.neurons.profile import label_attribution, profile_texts
+from circuits.patching.pairs import make_pairs
+from circuits.prompts.prompt import (
+    EMOTION_REQUEST,
+    LabelledText,
+    Texts,
+    asked_prompts,
+    plain,
+    questions,
+)
+from circuits.runs import Plan
+from circuits.runs import run as run_plan
+from circuits.steering.control_vectors import control_vector
+from circuits.steering.hook_files import read_hooks, write_hooks
+from circuits.steering.interventions import Modulation, Steering, enhance, steer
 
 LAYERS = range(N_LAYERS)
 TEXTS = Texts(
@@ -105,7 +108,11 @@ def _kept_alone(bench: Bench, circuit: Circuit) -> tuple[float, ...]:
     last = hook("resid_post", N_LAYERS - 1)
     for pair in make_pairs(bench.model, bench.contexts, circuit.emotion):
         plain_values = bench.plainly(pair.corrupt.ids, names)
-        for case, inside in (("whole", None), ("own", circuit), ("empty", Circuit(circuit.emotion, (), ()))):
+        for case, inside in (
+            ("whole", None),
+            ("own", circuit),
+            ("empty", Circuit(circuit.emotion, (), ())),
+        ):
             hooks = [] if inside is None else _outside(bench, inside, plain_values)
             end = bench.plainly(pair.clean.ids, [last], hooks)[last][-1]
             ends[case].append(end @ bench.readout.vector)

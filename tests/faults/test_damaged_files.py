@@ -13,17 +13,16 @@ from faults.mutation import damaged, quick
 from hypothesis import given
 from published.conftest import write_published
 
-from circuits.assets import shipped
-from circuits.deploy.control_vectors import ControlVector
-from circuits.deploy.gguf_files import read_gguf, write_gguf
-from circuits.deploy.hook_files import read_hooks, write_hooks
+from circuits.effects.directions import Directions
 from circuits.errors import CircuitsError, DataError, ModelError
-from circuits.measure.directions import Directions
-from circuits.model.edits import Add
-from circuits.model.loading import load_model
+from circuits.files import shipped
+from circuits.models.edits import Add
+from circuits.models.load import load_model
 from circuits.provenance import Provenance
-from circuits.published.codecs import read_folder
+from circuits.published.folder import read_folder
 from circuits.published.importing import import_folder
+from circuits.steering.control_vectors import ControlVector, read_gguf, write_gguf
+from circuits.steering.hook_files import read_hooks, write_hooks
 
 CUTS, BITS = 50, 200
 

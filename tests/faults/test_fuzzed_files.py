@@ -10,12 +10,12 @@ from faults.mutation import damaged, json_files, json_lines, many
 from faults.outcomes import Outcomes
 from hypothesis import given
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.judges.calibration import read_labelled
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import (
+from circuits.circuit.circuit import Circuit, Edge, Node
+from circuits.export.node_link import circuit_to_json, read_circuit, write_circuit
+from circuits.files import shipped
+from circuits.judges.agreement import read_labelled
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import (
     Judged,
     Reply,
     read_judged,
@@ -23,13 +23,12 @@ from circuits.data.replies import (
     read_replies,
     write_rows,
 )
-from circuits.data.text_files import read_texts, write_texts
-from circuits.data.texts import LabelledText, Texts
-from circuits.export.node_link import circuit_to_json, read_circuit, write_circuit
-from circuits.graph.circuit import Circuit, Edge, Node
 from circuits.names import EMOTIONS
-from circuits.pipeline.plan import Plan
+from circuits.prompts import sev
+from circuits.prompts.prompt import LabelledText, Texts, asked_prompts
+from circuits.prompts.texts import read_texts, write_texts
 from circuits.provenance import Provenance
+from circuits.runs.plan import Plan
 
 SCENARIOS = [
     json.loads(line)

@@ -9,9 +9,9 @@ from faults.outcomes import Outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.assets import shipped
-from circuits.pipeline.plan import Plan
-from circuits.pipeline.plan_files import read_plan
+from circuits.files import shipped
+from circuits.runs.plan import Plan
+from circuits.runs.plan_files import read_plan
 
 LINES = [
     'model = "sev-mini"',

@@ -8,15 +8,14 @@ from faults.mutation import json_files, quick
 from hypothesis import given
 from typer.testing import CliRunner
 
-from circuits.assets import shipped
+from circuits.circuit.circuit import Circuit, Node
 from circuits.cli.app import app
 from circuits.errors import CircuitsError
 from circuits.export.node_link import write_circuit
-from circuits.files import read_json, write_json
-from circuits.graph.circuit import Circuit, Node
-from circuits.model.receipts import Receipt
-from circuits.pipeline.plan import Plan
+from circuits.files import read_json, shipped, write_json
+from circuits.models.memory import Receipt
 from circuits.provenance import Provenance
+from circuits.runs.plan import Plan
 
 
 @pytest.fixture(scope="module")

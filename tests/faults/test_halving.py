@@ -12,43 +12,39 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.control.ablation import _plain_values  # pyright: ignore[reportPrivateUsage]
-from circuits.control.baselines import residuals
-from circuits.control.bench import Bench
-from circuits.data.judges import LexiconJudge
-from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, plain_prompts
-from circuits.data.replies import Reply
-from circuits.data.texts import LabelledText, Texts
+from circuits.circuit.ablate import Masks, begin_plain, run_circuits, run_enhanced, stand
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions, own_differences
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.inspection import trace_scale
 from circuits.errors import ModelError
-from circuits.graph.ablation import run_circuits, stand
-from circuits.graph.enhancement import begin_plain, run_enhanced
-from circuits.graph.masks import Masks
-from circuits.measure.attribution import attribute
-from circuits.measure.directions import emotion_directions
-from circuits.measure.exact_paths import exact_paths
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.own import own_differences
-from circuits.measure.pairs import make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.patching import patch_heads, patch_sites
-from circuits.measure.paths import path_effects
-from circuits.measure.readouts import LogitDifference, Projection
-from circuits.measure.sweep import arrange, sweep
-from circuits.measure.totals import total_estimates
-from circuits.measure.trace import trace_scale
-from circuits.model.choices import choice_logs
-from circuits.model.edits import Add, by_row
-from circuits.model.generation import elicit
-from circuits.model.halving import halving
-from circuits.model.likelihood import reply_losses
-from circuits.model.loading import wrap_model
-from circuits.model.receipts import counted
-from circuits.model.resampling import donor_values
+from circuits.judges import LexiconJudge
+from circuits.judges.replies import Reply
+from circuits.models.edits import Add, by_row
+from circuits.models.generate import choice_logs, elicit, reply_losses
+from circuits.models.load import wrap_model
+from circuits.models.memory import counted, halving
 from circuits.names import EMOTIONS, hook
+from circuits.neurons.mask import donor_values
+from circuits.neurons.profile import label_attribution, profile_texts
+from circuits.patching.attribution import attribute
+from circuits.patching.exact_paths import exact_paths
+from circuits.patching.pairs import LogitDifference, Projection, make_pairs
+from circuits.patching.patch import patch_heads, patch_parts, patch_sites
+from circuits.patching.paths import path_effects
+from circuits.patching.totals import total_estimates
+from circuits.prompts.prompt import (
+    EMOTION_REQUEST,
+    LabelledText,
+    Texts,
+    asked_prompts,
+    plain_prompts,
+)
 from circuits.provenance import Provenance
 from circuits.records import Record
-from circuits.selective.attribution import label_attribution
-from circuits.selective.profile import profile_texts
+from circuits.steering.evaluate import Bench
+from circuits.steering.interventions import residuals
+from circuits.steering.validation import _plain_values  # pyright: ignore[reportPrivateUsage]
 
 NOTHING = Provenance()
 ERRORS = {

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from circuits.data.judges import HttpJudge
 from circuits.errors import JudgeError
+from circuits.judges import HttpJudge
 
 KEY = "sk-test-0123456789abcdef"
 ANSWER = json.dumps({"choices": [{"message": {"content": '{"match": 1, "reason": "so"}'}}]})

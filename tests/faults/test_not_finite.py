@@ -8,33 +8,32 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.control.baselines import residuals
-from circuits.data.prompts import EMOTION_REQUEST, asked_prompts, plain_prompts
-from circuits.data.replies import Reply
-from circuits.data.texts import LabelledText, Texts
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions, own_differences
+from circuits.effects.importance import sublayer_importance
 from circuits.errors import ModelError
-from circuits.measure.attribution import attribute
-from circuits.measure.directions import emotion_directions
-from circuits.measure.exact_paths import exact_paths
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.own import own_differences
-from circuits.measure.pairs import make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.patching import patch_sites
-from circuits.measure.paths import path_effects
-from circuits.measure.readouts import LogitDifference
-from circuits.measure.sweep import arrange, sweep
-from circuits.measure.totals import total_estimates
-from circuits.model.chat import encode_prompt
-from circuits.model.choices import choice_logs
-from circuits.model.generation import elicit
-from circuits.model.likelihood import reply_losses
-from circuits.model.loading import wrap_model
-from circuits.model.resampling import donor_values
+from circuits.judges.replies import Reply
+from circuits.models.generate import choice_logs, elicit, reply_losses
+from circuits.models.load import wrap_model
+from circuits.models.tokens import encode_prompt
 from circuits.names import EMOTIONS
+from circuits.neurons.mask import donor_values
+from circuits.neurons.profile import label_attribution, profile_texts
+from circuits.patching.attribution import attribute
+from circuits.patching.exact_paths import exact_paths
+from circuits.patching.pairs import LogitDifference, make_pairs
+from circuits.patching.patch import patch_parts, patch_sites
+from circuits.patching.paths import path_effects
+from circuits.patching.totals import total_estimates
+from circuits.prompts.prompt import (
+    EMOTION_REQUEST,
+    LabelledText,
+    Texts,
+    asked_prompts,
+    plain_prompts,
+)
 from circuits.provenance import Provenance
-from circuits.selective.attribution import label_attribution
-from circuits.selective.profile import profile_texts
+from circuits.steering.interventions import residuals
 
 NOTHING = Provenance()
 READOUT = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200]))

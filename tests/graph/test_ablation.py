@@ -5,15 +5,20 @@ from functools import partial
 import pytest
 import torch
 
+from circuits.circuit.ablate import (
+    Masks,
+    ablation_cost,
+    random_masks,
+    run_circuits,
+    shuffled,
+    stand,
+)
+from circuits.circuit.circuit import Circuit, Node
+from circuits.effects.activations import PlainMeans
 from circuits.errors import CircuitError, DataError
-from circuits.graph.ablation import ablation_cost, run_circuits, stand
-from circuits.graph.circuit import Circuit, Node
-from circuits.graph.masks import Masks, random_masks, shuffled
-from circuits.measure.means import PlainMeans
-from circuits.measure.pairs import make_pairs
-from circuits.measure.readouts import LogitDifference, Projection
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
 from circuits.names import hook
+from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.provenance import Provenance
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.graph.areas import SIZES, area, log_area, nested, size_at
+from circuits.circuit.score import SIZES, area, log_area, nested, size_at
 
 CURVES = st.lists(st.floats(-2, 2, width=32), min_size=len(SIZES), max_size=len(SIZES))
 

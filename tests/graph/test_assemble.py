@@ -4,9 +4,8 @@ import networkx as nx
 import pytest
 import torch
 
+from circuits.circuit.find import Budget, assemble, select, select_by_layer
 from circuits.errors import AxisError
-from circuits.graph.assemble import assemble, select, select_by_layer
-from circuits.graph.budget import Budget
 
 BUDGET = Budget(heads=0.5, neurons=0.1)
 

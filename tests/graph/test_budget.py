@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.circuit.find import Budget, allocate
 from circuits.errors import CircuitError
-from circuits.graph.budget import Budget, allocate
 
 layers = st.lists(st.tuples(st.integers(-5, 50), st.integers(0, 20)), min_size=1, max_size=12)
 totals = st.integers(0, 60)

@@ -3,8 +3,8 @@ import json
 import networkx as nx
 import pytest
 
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError
-from circuits.graph.circuit import Circuit, Edge, Node
 from circuits.provenance import Provenance
 
 EMBED, READOUT = Node("embed", "embed"), Node("readout", "readout")

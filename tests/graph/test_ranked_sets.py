@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circuits.circuit.ablate import ORDERS, ranked_sets, sizes_to
 from circuits.errors import DataError
-from circuits.graph.ranked_sets import ORDERS, ranked_sets, sizes_to
 
 SIZES = (1, 2, 4, 7, 12)
 DRAWS = 40

@@ -2,8 +2,8 @@
 
 import pytest
 
+from circuits.circuit.circuit import SHAPE, check_same_model
 from circuits.errors import CircuitError
-from circuits.graph.same_model import SHAPE, check_same_model
 
 HERE = {"name": "org/seven", "revision": "a1", **dict.fromkeys(SHAPE, 4)}
 

@@ -8,26 +8,25 @@ import torch
 from rounding import rounding
 from scipy import stats
 
-from circuits.errors import CircuitError, DataError
-from circuits.export.node_link import circuit_from_json, circuit_to_json
-from circuits.graph.ablation import run_circuits, stand
-from circuits.graph.circuit import Circuit, Node
-from circuits.graph.core import core
-from circuits.graph.masks import Masks, random_masks
-from circuits.graph.score_rows import count_rows, greedy_rows, rows_of
-from circuits.graph.score_statistics import judge, scores_of
-from circuits.graph.scores import SCORES, CircuitScores, with_scores
-from circuits.graph.scoring import (
+from circuits.circuit.ablate import Masks, random_masks, run_circuits, stand
+from circuits.circuit.circuit import SCORES, Circuit, CircuitScores, Node, core, with_scores
+from circuits.circuit.score import (
     Scoring,
     check_held_out,
+    count_rows,
+    greedy_rows,
+    judge,
+    rows_of,
     score_circuits,
     score_cost,
+    scores_of,
 )
-from circuits.measure.pairs import make_pairs
-from circuits.measure.readouts import Projection
-from circuits.measure.totals import TotalEstimates
-from circuits.model.receipts import counted
+from circuits.errors import CircuitError, DataError
+from circuits.export.node_link import circuit_from_json, circuit_to_json
+from circuits.models.memory import counted
 from circuits.names import head_name, neuron_name
+from circuits.patching.pairs import Projection, make_pairs
+from circuits.patching.totals import TotalEstimates
 from circuits.provenance import Provenance
 
 EMOTIONS: tuple[str, ...] = ("fear", "anger")

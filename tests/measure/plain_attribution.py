@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.measure.pairs import Pair
-from circuits.measure.readouts import Projection
-from circuits.model.protocol import Hook, Model
+from circuits.models.protocol import Hook, Model
 from circuits.names import hook as name_of
+from circuits.patching.pairs import Pair, Projection
 
 STEP = 1e-3
 Place = tuple[str, int]

@@ -8,18 +8,19 @@ import torch
 from scipy.stats import spearmanr
 
 from circuits.errors import AxisError, DataError, ModelError
-from circuits.measure import sides
-from circuits.measure.agreement import agreement, sampled_parts
-from circuits.measure.attribution import NodeScores, attribute
-from circuits.measure.attribution_cost import attribution_cost
-from circuits.measure.attribution_methods import METHODS
-from circuits.measure.pairs import make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.parts_cost import parts_cost
-from circuits.measure.query_key_fix import query_key_fix
-from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
 from circuits.names import component
+from circuits.patching import estimates as sides
+from circuits.patching.attribution import (
+    NodeScores,
+    agreement,
+    attribute,
+    attribution_cost,
+    sampled_parts,
+)
+from circuits.patching.estimates import METHODS, query_key_fix
+from circuits.patching.pairs import LogitDifference, Projection, ReplyLikelihood, make_pairs
+from circuits.patching.patch import parts_cost, patch_parts
 from circuits.provenance import Provenance
 
 NOTHING = Provenance()
@@ -229,7 +230,7 @@ def test_what_a_method_cannot_do_is_refused_by_name(
 
 
 def test_patterns_that_are_no_softmax_are_refused(llama, pairs, readout, monkeypatch):
-    from circuits.measure import attribution_methods
+    from circuits.patching import estimates as attribution_methods
 
     def doubled(side, base):
         return query_key_fix(

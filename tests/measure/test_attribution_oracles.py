@@ -11,11 +11,17 @@ import torch
 from torch.nn.functional import silu
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from circuits.measure.attribution import NodeScores, attribute
-from circuits.measure.pairs import clean_tokens, corrupt_tokens, make_pair, make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.readouts import LogitDifference, Projection
-from circuits.model.loading import wrap_model
+from circuits.models.load import wrap_model
+from circuits.patching.attribution import NodeScores, attribute
+from circuits.patching.pairs import (
+    LogitDifference,
+    Projection,
+    clean_tokens,
+    corrupt_tokens,
+    make_pair,
+    make_pairs,
+)
+from circuits.patching.patch import patch_parts
 from circuits.provenance import Provenance
 
 NOTHING = Provenance()

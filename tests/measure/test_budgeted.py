@@ -4,14 +4,11 @@ import pytest
 import torch
 
 from circuits.errors import DataError
-from circuits.measure.attribution import attribute
-from circuits.measure.budgeted import VerifiedScores, budgeted, budgeted_cost
-from circuits.measure.missed import halves
-from circuits.measure.pairs import make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.readouts import Projection
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
 from circuits.names import component, head_name, neuron_name
+from circuits.patching.attribution import VerifiedScores, attribute, budgeted, budgeted_cost, halves
+from circuits.patching.pairs import Projection, make_pairs
+from circuits.patching.patch import patch_parts
 from circuits.provenance import Provenance
 
 NOTHING = Provenance()

@@ -5,19 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.errors import AxisError, DataError
-from circuits.measure.contrasts import ContrastSums
-from circuits.measure.directions import (
+from circuits.effects.activations import ContrastSums, arrange, sweep
+from circuits.effects.directions import (
+    direction_generality,
     emotion_directions,
     reference_direction,
     similarity,
     stable_layers,
 )
-from circuits.measure.generality import direction_generality
-from circuits.measure.sweep import arrange, sweep
+from circuits.errors import AxisError, DataError
+from circuits.judges.replies import Reply
 from circuits.names import EMOTIONS
+from circuits.prompts.prompt import asked_prompts
 
 
 def with_streams(swept, values, made):
@@ -91,8 +90,8 @@ def test_two_replies_in_one_cell_are_refused(contexts):
 
 
 def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
-    from circuits.model.chat import encode_prompt, pad_left
-    from circuits.model.runs import capture
+    from circuits.models.run import capture
+    from circuits.models.tokens import encode_prompt, pad_left
 
     place, emotion = 5, 3
     reply = grid.cells[grid.contexts[place].id, EMOTIONS[emotion]]
@@ -104,8 +103,8 @@ def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
 
 
 def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered, provenance):
-    from circuits.model.chat import encode_prompt, encode_text, pad_left
-    from circuits.model.runs import capture
+    from circuits.models.run import capture
+    from circuits.models.tokens import encode_prompt, encode_text, pad_left
 
     texts = {e: f"I feel {e} about this." * (1 + i % 2) for i, e in enumerate(EMOTIONS)}
     prompts = asked_prompts(contexts[:3])

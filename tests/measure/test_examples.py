@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from circuits.data.prompts import asked
+from circuits.effects.activations import Grid, sweep
+from circuits.effects.heads import head_effects
+from circuits.effects.inspection import node_examples
+from circuits.effects.neurons import neuron_effects
 from circuits.errors import DataError
-from circuits.measure.examples import node_examples
-from circuits.measure.heads import head_effects
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import Grid, sweep
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
+from circuits.prompts.prompt import asked
 
 NODES = ("L2N3", "L0H1", "L1N47", "L2H3", "L0N0")
 

@@ -4,12 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import asked
-from circuits.data.replies import Judged, Reply, read_judged
-from circuits.data.sev import Context
 from circuits.files import read_json
-from circuits.measure.expression import accuracy, accuracy_stats, expression, repetition, wilson
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import (
+    Judged,
+    Reply,
+    accuracy,
+    accuracy_stats,
+    expression,
+    read_judged,
+    repetition,
+    wilson,
+)
+from circuits.prompts.prompt import asked
+from circuits.prompts.sev import Context
 
 PUBLISHED = "outputs/llama32_3b/01_emotion_elicited_generation_prompt_based/labeled/sev"
 quick = settings(deadline=None, max_examples=60)

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.measure.directions import emotion_directions
-from circuits.measure.heads import head_effects
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.sweep import arrange, sweep
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Replace, edited
-from circuits.model.runs import capture
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.heads import head_effects
+from circuits.effects.neurons import neuron_effects
+from circuits.judges.replies import Reply
+from circuits.models.edits import Replace, edited
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import asked_prompts
 
 CPU = torch.device("cpu")
 

@@ -1,13 +1,11 @@
 import pytest
 import torch
 
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import asked, plain
-from circuits.data.replies import Reply
-from circuits.data.sev import Context
 from circuits.errors import DataError
-from circuits.measure.expression import wilson
-from circuits.measure.hearing import Hearing, hearing
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Hearing, Reply, hearing, wilson
+from circuits.prompts.prompt import asked, plain
+from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
 
 HERE = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")

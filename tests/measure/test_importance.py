@@ -3,15 +3,14 @@
 import pytest
 import torch
 
-from circuits.data.prompts import plain
-from circuits.measure.direct import direct_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means, differences
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, edited
-from circuits.model.forward import run
-from circuits.model.receipts import counted
-from circuits.model.runs import capture, reading
+from circuits.effects.activations import component_means, differences
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.neurons import direct_effects
+from circuits.models.edits import Add, edited
+from circuits.models.memory import counted
+from circuits.models.run import capture, reading, run
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import plain
 
 CPU = torch.device("cpu")
 DOSES = (0.05, 0.4)
@@ -89,8 +88,8 @@ def test_importance_costs_one_pass_per_context_and_one_token_per_variant(
 def test_batching_does_not_change_importance(
     llama, grid, directions, provenance, measured, monkeypatch, at_once
 ):
-    monkeypatch.setattr("circuits.measure.importance._VARIANTS_AT_ONCE", at_once)
-    monkeypatch.setattr("circuits.measure.importance._PROMPTS_AT_ONCE", 5)
+    monkeypatch.setattr("circuits.effects.importance._VARIANTS_AT_ONCE", at_once)
+    monkeypatch.setattr("circuits.effects.importance._PROMPTS_AT_ONCE", 5)
     found, _ = sublayer_importance(
         llama, grid, directions, provenance,
         stable=(1, 2), doses=DOSES, read_at=measured.read_at, n_random=2,

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from circuits.measure.lens import token_lens
-from circuits.measure.means import component_means, differences
-from circuits.model.lens import output_logits, token_texts
+from circuits.effects.activations import component_means, differences
+from circuits.effects.inspection import output_logits, token_lens, token_texts
 
 
 @pytest.fixture(scope="module")

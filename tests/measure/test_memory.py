@@ -8,24 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
+from circuits.effects.activations import Again, arrange, component_means, keeping, sweep
+from circuits.effects.directions import GeneralityLook, direction_generality, emotion_directions
+from circuits.effects.heads import HeadLook, head_effects
+from circuits.effects.importance import sublayer_importance
 from circuits.errors import DataError
-from circuits.measure.directions import emotion_directions
-from circuits.measure.generality import GeneralityLook, direction_generality
-from circuits.measure.heads import HeadLook, head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means
-from circuits.measure.memory import keeping
-from circuits.measure.sweep import Again, arrange, sweep
-from circuits.model.chat import pad_left
-from circuits.model.forward import read
-from circuits.model.generation import batches
-from circuits.model.receipts import counted
-from circuits.model.runs import reading
+from circuits.files import shipped
+from circuits.judges.replies import Reply
+from circuits.models.generate import batches
+from circuits.models.memory import counted
+from circuits.models.run import read, reading
+from circuits.models.tokens import pad_left
 from circuits.names import EMOTIONS
+from circuits.prompts import sev
+from circuits.prompts.prompt import asked_prompts
 
 TINY = 1e-4
 """Gigabytes that hold the values of fewer prompts than the grid has."""

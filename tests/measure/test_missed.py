@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from circuits.errors import DataError
-from circuits.measure.missed import halves, missed, order
+from circuits.patching.attribution import halves, missed, order
 
 NAMES = [f"L0N{i}" for i in range(60)]
 

@@ -10,21 +10,35 @@ from hypothesis import strategies as st
 from rounding import rounding
 from torch import Tensor
 
-from circuits.data.sev import Context
 from circuits.errors import AxisError, DataError
-from circuits.measure.cases import Mode
-from circuits.measure.pairs import Pair, clean_tokens, corrupt_tokens, make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.patched_runs import HeadSite, StreamSite
-from circuits.measure.patching import patch_heads, patch_sites
-from circuits.measure.patching_cost import head_patching_cost, site_patching_cost
-from circuits.measure.places import By, find_places
-from circuits.measure.readouts import LogitDifference, Projection, Readout, ReplyLikelihood
-from circuits.model.chat import Tokens, pad_left
-from circuits.model.forward import run
-from circuits.model.protocol import Model, device_of
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
+from circuits.models.protocol import Model, device_of
+from circuits.models.run import run
+from circuits.models.tokens import Tokens, pad_left
 from circuits.names import hook
+from circuits.patching.pairs import (
+    By,
+    LogitDifference,
+    Mode,
+    Pair,
+    Projection,
+    Readout,
+    ReplyLikelihood,
+    clean_tokens,
+    corrupt_tokens,
+    find_places,
+    make_pairs,
+)
+from circuits.patching.patch import (
+    HeadSite,
+    StreamSite,
+    head_patching_cost,
+    patch_heads,
+    patch_parts,
+    patch_sites,
+    site_patching_cost,
+)
+from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
 
 CLEAN, CORRUPT = (17, 23, 40), (9, 31)
@@ -256,8 +270,8 @@ def test_the_batch_does_not_change_the_effects(
     pairs = make_pairs(llama, contexts[:5], "sadness")
     whole = patch_heads(llama, pairs, readouts["logits"], provenance)
     for pairs_at_once, tokens in [(1, 4096), (3, 64), (5, 700)]:
-        monkeypatch.setattr("circuits.measure.patching.PAIRS_AT_ONCE", pairs_at_once)
-        monkeypatch.setattr("circuits.measure.patched_runs.TOKENS_AT_ONCE", tokens)
+        monkeypatch.setattr("circuits.patching.patch.PAIRS_AT_ONCE", pairs_at_once)
+        monkeypatch.setattr("circuits.patching.patch.TOKENS_AT_ONCE", tokens)
         again = patch_heads(llama, pairs, readouts["logits"], provenance)
         torch.testing.assert_close(again.effect, whole.effect, rtol=0, atol=near["logits"])
         torch.testing.assert_close(again.stderr, whole.stderr, rtol=0, atol=near["logits"])

@@ -11,17 +11,14 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
+from circuits.effects.heads import random_directions
 from circuits.errors import AxisError, DataError, ModelError
-from circuits.measure import paths as paths_module
-from circuits.measure.controls import random_directions
-from circuits.measure.exact_paths import edge_name, exact_cost, exact_paths
-from circuits.measure.pairs import make_pairs
-from circuits.measure.path_ends import path_ends, sees
-from circuits.measure.path_runs import minus, open_runs
-from circuits.measure.paths import path_cost, path_effects
-from circuits.measure.readouts import LogitDifference, Projection, ReplyLikelihood
-from circuits.model.loading import wrap_model
-from circuits.model.receipts import counted
+from circuits.models.load import wrap_model
+from circuits.models.memory import counted
+from circuits.patching import paths as paths_module
+from circuits.patching.exact_paths import edge_name, exact_cost, exact_paths
+from circuits.patching.pairs import LogitDifference, Projection, ReplyLikelihood, make_pairs
+from circuits.patching.paths import minus, open_runs, path_cost, path_effects, path_ends, sees
 from circuits.provenance import Provenance
 from circuits.records import Record
 
@@ -240,8 +237,8 @@ def test_small_differences_are_attributed_exactly(double, contexts, readouts, mo
     edges = all_edges(path_ends(double))[::7]
     gaps = []
     for size in (1e-2, 1e-3):
-        for module in ("path_runs", "exact_paths"):
-            shrink(monkeypatch, f"circuits.measure.{module}.minus", size)
+        for module in ("paths", "exact_paths"):
+            shrink(monkeypatch, f"circuits.patching.{module}.minus", size)
         found = path_effects(double, pairs, readouts["logits"], NOTHING)
         exact = exact_paths(double, pairs, readouts["logits"], NOTHING, edges)
         monkeypatch.undo()

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from circuits.data.prompts import asked
+from circuits.effects.inspection import head_patterns
 from circuits.errors import DataError
-from circuits.measure.patterns import head_patterns
-from circuits.model.chat import encode_prompt, pad_left
+from circuits.models.tokens import encode_prompt, pad_left
 from circuits.names import EMOTIONS, hook
+from circuits.prompts.prompt import asked
 
 HEADS = ("L2H3", "L0H0", "L0H2")
 

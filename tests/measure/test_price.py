@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import asked
-from circuits.data.replies import Judged, Reply
-from circuits.data.sev import Context
-from circuits.measure.price import distinct, interval, keeps_topic, opposes, price, topic_words
-from circuits.measure.second import heard_by_second
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Judged, Reply
+from circuits.prompts.prompt import asked
+from circuits.prompts.sev import Context
+from circuits.steering.evaluate import (
+    distinct,
+    heard_by_second,
+    interval,
+    keeps_topic,
+    opposes,
+    price,
+    topic_words,
+)
 
 quick = settings(deadline=None, max_examples=60)
 

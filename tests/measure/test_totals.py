@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from circuits.effects.importance import sublayer_importance
 from circuits.errors import DataError
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.pairs import clean_tokens, corrupt_tokens, make_pairs
-from circuits.measure.totals import ranked_first, total_estimates, totals_cost
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
 from circuits.names import hook
+from circuits.patching.pairs import clean_tokens, corrupt_tokens, make_pairs
+from circuits.patching.totals import ranked_first, total_estimates, totals_cost
 
 COUNTS = (3, 9)
 

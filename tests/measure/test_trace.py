@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.control.modulation import Steering, steer
-from circuits.data.prompts import asked, plain
-from circuits.data.replies import Reply
+from circuits.effects.inspection import TokenTrace, token_trace, trace_scale
 from circuits.errors import AxisError, DataError
-from circuits.measure.trace import TokenTrace, token_trace, trace_scale
-from circuits.model.chat import encode_prompt, encode_text, pad_left
-from circuits.model.edits import edited
-from circuits.model.receipts import counted
-from circuits.model.runs import capture
+from circuits.judges.replies import Reply
+from circuits.models.edits import edited
+from circuits.models.memory import counted
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.prompts.prompt import asked, plain
+from circuits.steering.interventions import Steering, steer
 
 
 @pytest.fixture(scope="module")

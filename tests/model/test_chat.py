@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from circuits.data.prompts import asked, plain
 from circuits.errors import ModelError
-from circuits.model.chat import encode_prompt, pad_left, render, stop_tokens
+from circuits.models.tokens import encode_prompt, pad_left, render, stop_tokens
+from circuits.prompts.prompt import asked, plain
 
 
 def test_a_rendered_prompt_holds_the_instruction_and_the_context(mini, contexts):
@@ -23,7 +23,7 @@ def test_a_prompt_has_exactly_one_begin_token(mini, contexts):
 
 
 def test_the_golden_models_prompt_has_exactly_one_begin_token(shared, contexts):
-    from circuits.model.loading import load_model
+    from circuits.models.load import load_model
 
     golden = load_model(shared / "data" / "golden" / "model")
     ids = encode_prompt(golden, asked(contexts[0], "anger"))

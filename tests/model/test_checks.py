@@ -9,9 +9,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from circuits.errors import ModelError
-from circuits.model.checks import TESTED, check_running, rotary_switch
-from circuits.model.loading import wrap_model
-from circuits.model.receipts import counted
+from circuits.models.load import TESTED, check_running, rotary_switch, wrap_model
+from circuits.models.memory import counted
 
 WORDS = 64
 

@@ -6,16 +6,15 @@ import pytest
 import torch
 import transformers
 
-from circuits.data.prompts import EMOTION_REQUEST, Question, asked_prompts
 from circuits.errors import ModelError
-from circuits.model.chat import encode_prompt, encode_text
-from circuits.model.choices import choice_logs, named
-from circuits.model.edits import Add, Attenuate, Replace, Scale
-from circuits.model.forward import can_share
-from circuits.model.generation import elicit
-from circuits.model.loading import wrap_model
-from circuits.model.receipts import counted
+from circuits.models.edits import Add, Attenuate, Replace, Scale
+from circuits.models.generate import choice_logs, elicit, named
+from circuits.models.load import wrap_model
+from circuits.models.memory import counted
+from circuits.models.run import can_share
+from circuits.models.tokens import encode_prompt, encode_text
 from circuits.names import EMOTIONS, hook
+from circuits.prompts.prompt import EMOTION_REQUEST, Question, asked_prompts
 
 LABELS = ("anger", "fear", "furious anger", "blorbofex of the deep")
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from circuits.data.prompts import plain_prompts
-from circuits.model.chat import encode_prompt, stop_tokens
-from circuits.model.decoding import Decoding
-from circuits.model.generation import elicit
+from circuits.models.generate import Decoding, elicit
+from circuits.models.tokens import encode_prompt, stop_tokens
+from circuits.prompts.prompt import plain_prompts
 
 PENALTIES = (
     Decoding(1.3),

@@ -5,16 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.data.prompts import asked_prompts, plain_prompts
 from circuits.errors import ModelError, RunError
-from circuits.model import loading
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, edited
-from circuits.model.generation import elicit
-from circuits.model.loaded_as import loaded_as
-from circuits.model.loading import load_model
-from circuits.model.protocol import device_of
-from circuits.model.runs import capture
+from circuits.models import load as loading
+from circuits.models.edits import Add, edited
+from circuits.models.generate import elicit
+from circuits.models.load import load_model, loaded_as
+from circuits.models.protocol import device_of
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import asked_prompts, plain_prompts
 
 
 def read(model, contexts):
@@ -74,8 +73,8 @@ def test_weights_that_would_stay_on_disk_are_refused(mini):
 
 
 def test_a_plan_with_a_device_and_a_map_is_refused(tmp_path):
-    from circuits.assets import shipped
-    from circuits.pipeline import Plan
+    from circuits.files import shipped
+    from circuits.runs import Plan
 
     plan = Plan(
         model="sev-mini", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),

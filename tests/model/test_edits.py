@@ -5,12 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.data.prompts import plain_prompts
 from circuits.errors import ModelError
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, Attenuate, Replace, Scale, attenuation, by_row, edited
-from circuits.model.forward import during, run
-from circuits.model.runs import capture
+from circuits.models.edits import Add, Attenuate, Replace, Scale, attenuation, by_row, edited
+from circuits.models.run import capture, during, run
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import plain_prompts
 
 CPU = torch.device("cpu")
 

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from circuits.data.prompts import asked_prompts, plain_prompts
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, edited
-from circuits.model.forward import extend, prefill, prefill_prefix, run
-from circuits.model.generation import batches, elicit
-from circuits.model.likelihood import reply_losses
-from circuits.model.receipts import counted
+from circuits.models.edits import Add, edited
+from circuits.models.generate import batches, elicit, reply_losses
+from circuits.models.memory import counted
+from circuits.models.run import extend, prefill, prefill_prefix, run
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import asked_prompts, plain_prompts
 
 
 def greedy_without_a_cache(model, prompt, n):

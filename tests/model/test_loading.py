@@ -5,9 +5,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from circuits.errors import ModelError
-from circuits.model.identities import check_identities, identity_gaps
-from circuits.model.loading import _why_not, describe_model, load_model, wrap_model
-from circuits.model.protocol import Model
+from circuits.models.families import check_identities, identity_gaps
+from circuits.models.load import _why_not, describe_model, load_model, wrap_model
+from circuits.models.protocol import Model
 
 
 def test_the_embedded_model_satisfies_the_protocol_and_its_identities(mini):

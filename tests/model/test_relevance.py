@@ -4,12 +4,12 @@ import pytest
 import torch
 import transformers
 
-from circuits.data.prompts import plain_prompts
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.gradients import observe, trace, trace_layers_dropped
-from circuits.model.loading import wrap_model
-from circuits.model.receipts import counted
-from circuits.model.relevance import relevance_rules
+from circuits.models.load import wrap_model
+from circuits.models.memory import counted
+from circuits.models.run import observe, trace, trace_layers_dropped
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.patching.estimates import relevance_rules
+from circuits.prompts.prompt import plain_prompts
 
 SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from circuits.data.prompts import EMOTION_REQUEST, Question
-from circuits.model.chat import encode_prompt
-from circuits.model.choices import choice_logs
-from circuits.model.receipts import counted
-from circuits.model.resampling import donor_values, draw_donors, resampling
+from circuits.models.generate import choice_logs
+from circuits.models.memory import counted
+from circuits.models.tokens import encode_prompt
 from circuits.names import hook
+from circuits.neurons.mask import donor_values, draw_donors, resampling
+from circuits.prompts.prompt import EMOTION_REQUEST, Question
 
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")
 PROMPTS = [Question(text, EMOTION_REQUEST) for text in TEXTS]

@@ -2,10 +2,9 @@
 
 import pytest
 
-from circuits.data.prompts import DEVICE_REQUEST, Question
 from circuits.errors import ModelError
-from circuits.model.chat import encode_prompt
-from circuits.model.spans import text_span
+from circuits.models.tokens import encode_prompt, text_span
+from circuits.prompts.prompt import DEVICE_REQUEST, Question
 
 
 @pytest.mark.parametrize("text", ["I won.", "  Rain, again and again.\n", "one", DEVICE_REQUEST])
@@ -22,7 +21,7 @@ def test_the_tokens_of_the_text_spell_it(mini, text):
 def test_the_span_moves_with_a_begin_token_of_the_tokenizer(mini, monkeypatch):
     prompt = Question("I won.", DEVICE_REQUEST)
     ids, start, stop = text_span(mini, prompt)
-    monkeypatch.setattr("circuits.model.spans.encode_prompt", lambda *_: [1, *ids])
+    monkeypatch.setattr("circuits.models.tokens.encode_prompt", lambda *_: [1, *ids])
     more, first, last = text_span(mini, prompt)
     assert more[first:last] == ids[start:stop]
 

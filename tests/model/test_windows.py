@@ -7,10 +7,9 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from circuits.errors import ModelError
-from circuits.model.chat import pad_left
-from circuits.model.forward import branch, prefill_prefix
-from circuits.model.loading import wrap_model
-from circuits.model.partial import keep, resume
+from circuits.models.load import wrap_model
+from circuits.models.run import branch, keep, prefill_prefix, resume
+from circuits.models.tokens import pad_left
 
 WINDOW = 16
 

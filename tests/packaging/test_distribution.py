@@ -99,7 +99,7 @@ def test_the_versions_that_are_tested_are_within_the_bounds(wheel, name):
 
 
 def test_the_versions_that_an_error_advises_are_those_that_are_tested():
-    from circuits.model.checks import TESTED
+    from circuits.models.load import TESTED
 
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     for name in ("torch", "transformers", "transformer-lens"):

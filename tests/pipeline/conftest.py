@@ -5,8 +5,8 @@ from shutil import copytree
 
 import pytest
 
-from circuits.assets import shipped
-from circuits.pipeline import Plan, Study, run
+from circuits.files import shipped
+from circuits.runs import Plan, Study, run
 
 
 @pytest.fixture(scope="session")

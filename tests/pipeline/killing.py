@@ -28,15 +28,13 @@ from shutil import copytree
 
 import torch
 
-from circuits.assets import shipped
 from circuits.cli.app import main
 from circuits.errors import CircuitsError
-from circuits.files import write_json_lines
-from circuits.pipeline import Plan, run
-from circuits.pipeline.neuron_plan import NeuronPlan
-from circuits.pipeline.neuron_run import neuron_run
-from circuits.pipeline.plan import STAGES
-from circuits.pipeline.validation import ValidationOptions, validate
+from circuits.files import shipped, write_json_lines
+from circuits.runs import Plan, run
+from circuits.runs.neurons import NeuronPlan, neuron_run
+from circuits.runs.plan import STAGES
+from circuits.runs.steering import ValidationOptions, validate
 
 Job = Callable[[Path], object]
 _DIFFER_BY_NATURE = {"timings.json", ".lock", ".holder.json"}

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from circuits import Plan, run, shipped
-from circuits.control.methods import FEW
-from circuits.model.loading import folder_digest
+from circuits.models.load import folder_digest
+from circuits.steering.evaluate import FEW
 
 WEIGHTS = "sha256:b51f986ed99c15cebee813cc6226bab8257031441addcd96047a09f6989714a4"
 """The weights of sev-mini that the reference was made with."""

@@ -9,16 +9,15 @@ import pytest
 import torch
 
 from circuits.cli.exporting import export_circuits
-from circuits.control.modulation import Steering, enhance, steer
-from circuits.deploy.gguf_files import read_gguf
-from circuits.deploy.hook_files import read_hooks
 from circuits.errors import RunError
 from circuits.files import read_json, write_json
-from circuits.model.loading import load_model
+from circuits.models.load import load_model
 from circuits.names import EMOTIONS
-from circuits.pipeline import Study
-from circuits.pipeline.control import circuit_tools, written_how
-from circuits.pipeline.deploying import deploy
+from circuits.runs import Study
+from circuits.runs.steering import circuit_tools, deploy, written_how
+from circuits.steering.control_vectors import read_gguf
+from circuits.steering.hook_files import read_hooks
+from circuits.steering.interventions import Steering, enhance, steer
 
 KINDS = ("direction", "circuit")
 

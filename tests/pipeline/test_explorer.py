@@ -12,14 +12,13 @@ import urllib.request
 import pytest
 from typer.testing import CliRunner
 
-from circuits.assets import shipped
+from circuits.circuit.circuit import core
 from circuits.cli.app import app
 from circuits.errors import ModelError, RunError
 from circuits.export import read_circuit, write_circuit
-from circuits.files import read_json, write_json
-from circuits.graph.core import core
-from circuits.pipeline import Plan, Study, run
-from circuits.pipeline.explorer import PATTERN_CONTEXTS, PATTERN_HEADS, make_explorer
+from circuits.files import read_json, shipped, write_json
+from circuits.runs import Plan, Study, run
+from circuits.runs.report import PATTERN_CONTEXTS, PATTERN_HEADS, make_explorer
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def no_model(page, monkeypatch):
     def refuse(*args, **options):
         raise ModelError("no model here")
 
-    monkeypatch.setattr("circuits.pipeline.work.load_model", refuse)
+    monkeypatch.setattr("circuits.runs.work.load_model", refuse)
 
 
 def document(page):

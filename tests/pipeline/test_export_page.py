@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from circuits.errors import CircuitError
 from circuits.export import FORMATS, check_file, read_circuit, write_circuit
 from circuits.files import read_json
-from circuits.pipeline import Study
+from circuits.runs import Study
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 

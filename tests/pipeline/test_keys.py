@@ -12,11 +12,10 @@ import pytest
 import circuits
 from circuits.errors import CircuitsError, RunError
 from circuits.files import read_json
-from circuits.pipeline import Study, run
-from circuits.pipeline.code_version import code_of
-from circuits.pipeline.keys import NEEDS, dependents, needed, stage_key
-from circuits.pipeline.plan import STAGES
-from circuits.pipeline.status import run_status
+from circuits.runs import Study, run
+from circuits.runs.folder import run_status
+from circuits.runs.keys import NEEDS, code_of, dependents, needed, stage_key
+from circuits.runs.plan import STAGES
 
 PACKAGE = Path(circuits.__file__).parent
 
@@ -109,7 +108,7 @@ def test_a_stage_that_fails_half_way_is_undone_and_so_is_what_is_made_from_it(
 
     changed = replace(copied, rank_by="mean")
     with monkeypatch.context() as patch:
-        patch.setattr("circuits.pipeline.stages.write_circuit", fails)
+        patch.setattr("circuits.runs.stages.write_circuit", fails)
         with pytest.raises(RunError, match="stage 'circuits': the disk is gone"):
             run(changed)
     study, undone = Study(copied.out), ("circuits", *dependents("circuits"))
@@ -144,14 +143,14 @@ def test_comments_docstrings_and_layout_are_no_code(code):
 @pytest.mark.parametrize(
     ("module", "changed"),
     [
-        ("measure/heads.py", {"effects", "circuits"}),
-        ("control/tuning.py", {"control"}),
-        ("graph/scoring.py", {"scores"}),
-        ("measure/moments.py", {*STAGES} - {"replies", "judgements"}),
-        ("data/judges/lexicon.py", {"judgements", "control"}),
-        ("model/generation.py", {*STAGES}),
-        ("plot/patching.py", {"report"}),
-        ("pipeline/scoring.py", {"scores"}),
+        ("effects/heads.py", {"effects", "circuits"}),
+        ("steering/tune.py", {"control"}),
+        ("circuit/score.py", {"scores"}),
+        ("effects/activations.py", {*STAGES} - {"replies", "judgements"}),
+        ("judges/lexicon.py", {"judgements", "control"}),
+        ("models/generate.py", {*STAGES}),
+        ("plots/patching.py", {"report"}),
+        ("runs/work.py", {*STAGES}),
         ("cli/app.py", set()),
         ("published/importing.py", set()),
     ],
@@ -180,14 +179,14 @@ def test_what_lies_beside_the_code_counts_as_well(code):
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_code_of_a_stage_covers_all_that_its_module_imports_for_it(stage):
     """The oracle: names in the stage's function, looked up in its module at run time."""
-    from circuits.pipeline.stages import DOES
+    from circuits.runs.stages import DOES
 
     function = DOES[stage]
     reached = {name.partition(":")[0] for name in code_of(stage)}
     for name in function.__code__.co_names:
         own = function.__globals__.get(name)
         module = getattr(own, "__module__", None) or ""
-        plumbing = ("circuits.files", "circuits.pipeline.study", "circuits.errors")
+        plumbing = ("circuits.files", "circuits.runs.folder", "circuits.errors")
         if module.startswith("circuits.") and not module.startswith(plumbing):
             assert module.removeprefix("circuits.") in reached, f"{name} of {module}"
 
@@ -208,10 +207,10 @@ def test_the_version_of_all_code_is_found_in_a_moment(code):
 def test_stages_of_which_only_the_code_changed_can_be_kept(copied, monkeypatch):
     def other(stage, package=None):
         return (
-            {**code_of(stage), "measure.heads": "another"} if stage == "effects" else code_of(stage)
+            {**code_of(stage), "effects.heads": "another"} if stage == "effects" else code_of(stage)
         )
 
-    monkeypatch.setattr("circuits.pipeline.keys.code_of", other)
+    monkeypatch.setattr("circuits.runs.keys.code_of", other)
     done = begun(monkeypatch)
     run(copied, keep_code=True)
     assert done == []
@@ -234,7 +233,7 @@ def test_a_run_keeps_what_its_keys_are_made_of(brief_study):
     assert made["options"]["score_contexts"] == 2
     assert made["files"]["test"].startswith("sha256:")
     assert made["needs"] == {"circuits": brief_study.keys["circuits"]}
-    assert "graph.scoring" in made["code"]
+    assert "circuit.score" in made["code"]
 
 
 def test_an_error_of_another_kind_keeps_its_kind(copied, monkeypatch):
@@ -244,7 +243,7 @@ def test_an_error_of_another_kind_keeps_its_kind(copied, monkeypatch):
     def fails(*_):
         raise OwnError("no")
 
-    monkeypatch.setattr("circuits.pipeline.stages.make_report", fails)
+    monkeypatch.setattr("circuits.runs.stages.make_report", fails)
     (copied.out / "report.html").unlink()
     with pytest.raises(OwnError, match="stage 'report': no"):
         run(copied)

@@ -11,20 +11,18 @@ from pathlib import Path
 import pytest
 
 from circuits.errors import RunError
-from circuits.locks import HOLDER, held, holder
-from circuits.pipeline import run
-from circuits.pipeline.neuron_plan import NeuronPlan
-from circuits.pipeline.neuron_run import neuron_run
-from circuits.pipeline.report import refresh_report
-from circuits.pipeline.status import run_status
-from circuits.pipeline.study import Study
-from circuits.pipeline.work import plan_of
+from circuits.files import HOLDER, held, holder
+from circuits.runs import run
+from circuits.runs.folder import Study, run_status
+from circuits.runs.neurons import NeuronPlan, neuron_run
+from circuits.runs.report import refresh_report
+from circuits.runs.work import plan_of
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from circuits.locks import held
+from circuits.files import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(120)
@@ -105,7 +103,7 @@ def test_a_process_may_hold_a_lock_twice_and_it_is_free_after_the_last(tmp_path)
         with held(tmp_path):
             pass
         assert (tmp_path / HOLDER).exists()
-        code = f"from pathlib import Path; from circuits.locks import holder; " \
+        code = f"from pathlib import Path; from circuits.files import holder; " \
                f"print(holder(Path({str(tmp_path)!r})))"  # fmt: skip
         seen = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

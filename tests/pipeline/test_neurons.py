@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
-import circuits.plot as plot
+import circuits.plots as plot
 from circuits.errors import DataError, RunError
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
 from circuits.names import DEVICES, EMOTIONS
-from circuits.pipeline.neuron_plan import NeuronPlan, open_set
-from circuits.pipeline.neuron_run import neuron_run
-from circuits.pipeline.neurons import SetStudy
-from circuits.pipeline.work import Silent
-from circuits.plot.style import traces
-from circuits.selective.asking import Asking
+from circuits.neurons.mask import Asking
+from circuits.plots.style import traces
+from circuits.runs.neurons import NeuronPlan, SetStudy, neuron_run, open_set
+from circuits.runs.work import Silent
 
 SMALL = NeuronPlan(
     train_texts=8,
@@ -71,7 +69,7 @@ def test_what_was_measured_is_read_again_by_the_same_plan(measured):
 
 
 def test_every_result_has_a_figure(measured):
-    from circuits.model.loading import load_model
+    from circuits.models.load import load_model
 
     texts = open_set("rhetoric", SMALL)
     place = measured / "neurons" / "sev-nano" / "rhetoric"
@@ -151,9 +149,9 @@ def test_texts_of_ones_own_need_a_request_and_every_split(own_texts):
 
 @pytest.mark.slow
 def test_on_held_out_texts_masks_hit_their_own_class_beyond_random_sets(tmp_path):
-    from circuits.model.loading import load_model
-    from circuits.selective.evaluation import mask_effects
-    from circuits.selective.masks import Mask
+    from circuits.models.load import load_model
+    from circuits.neurons.mask import Mask
+    from circuits.neurons.recognition import mask_effects
 
     model = load_model("sev-mini")
     plan = NeuronPlan(train_texts=60, neutral=2)

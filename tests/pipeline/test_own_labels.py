@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from circuits.circuit.circuit import Circuit
 from circuits.cli.app import app
 from circuits.errors import JudgeError, RunError
-from circuits.graph.circuit import Circuit
-from circuits.pipeline import Study, run
-from circuits.pipeline.keys import made_of
-from circuits.pipeline.plan_files import read_plan
+from circuits.runs import Study, run
+from circuits.runs.keys import made_of
+from circuits.runs.plan_files import read_plan
 
 LABELS = ("gratitude", "quiet pride")
 PLAN = """

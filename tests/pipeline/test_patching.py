@@ -6,11 +6,10 @@ import pytest
 
 from circuits.errors import CircuitError, RunError
 from circuits.files import read_json
-from circuits.measure.patching import HeadPatches, SitePatches
-from circuits.pipeline.contrast import Contrast
-from circuits.pipeline.patching import patch_run, patch_run_cost, read_patches
-from circuits.pipeline.report import refresh_report
-from circuits.pipeline.study import Study
+from circuits.patching.patch import HeadPatches, SitePatches
+from circuits.runs.folder import Study
+from circuits.runs.patching import Contrast, patch_run, patch_run_cost, read_patches
+from circuits.runs.report import refresh_report
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,14 @@ import dataclasses
 import pytest
 from typer.testing import CliRunner
 
-from circuits.assets import shipped
 from circuits.cli.app import app
 from circuits.errors import RunError
 from circuits.export import read_circuit
-from circuits.files import read_json, write_json
-from circuits.measure.exact_paths import ExactPaths
-from circuits.measure.paths import PathEffects
-from circuits.pipeline import Plan, Study, run
-from circuits.pipeline.paths import PathOptions, PathStudy
+from circuits.files import read_json, shipped, write_json
+from circuits.patching.exact_paths import ExactPaths
+from circuits.patching.paths import PathEffects
+from circuits.runs import Plan, Study, run
+from circuits.runs.patching import PathOptions, PathStudy
 
 OPTIONS = PathOptions(contexts=3, keep=20, sample=12)
 

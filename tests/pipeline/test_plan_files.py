@@ -11,13 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from circuits.assets import shipped
-from circuits.cli.settings import settings as read_settings
+from circuits.circuit.find import Budget
+from circuits.cli.options import settings as read_settings
 from circuits.errors import CircuitsError
-from circuits.graph.budget import Budget
-from circuits.pipeline import PRESETS, Plan
-from circuits.pipeline.plan_files import plan_schema, read_plan, template
-from circuits.pipeline.plan_toml import meanings, plan_toml
+from circuits.files import shipped
+from circuits.runs import PRESETS, Plan
+from circuits.runs.plan_files import meanings, plan_schema, plan_toml, read_plan, template
 
 GOOD = """\
 # mine
@@ -175,7 +174,7 @@ def test_a_wrong_plan_is_refused_before_anything_is_loaded_or_made(
     def never(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("circuits.pipeline.work.load_model", never)
+    monkeypatch.setattr("circuits.runs.work.load_model", never)
     path = file(text)
     with pytest.raises(CircuitsError, match=message) as refused:
         read_plan(path, {"model": "sev-mini", "out": tmp_path / "run"})

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from circuits.assets import shipped
-from circuits.files import read_json
+from circuits.files import read_json, shipped
 from circuits.names import EMOTIONS
-from circuits.pipeline import PRESETS, Plan, run
+from circuits.runs import PRESETS, Plan, run
 
 KINDS = {"attention": "attn", "mlp": "mlp"}
 

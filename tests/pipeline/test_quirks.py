@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.assets import shipped
-from circuits.control.methods import FEW
 from circuits.errors import RunError
-from circuits.pipeline import PRESETS, Plan, run
-from circuits.pipeline.keys import dependents, stage_key
-from circuits.pipeline.plan import STAGES, Stage
-from circuits.pipeline.quirks import METHOD, QUIRKS
+from circuits.files import shipped
+from circuits.published.quirks import METHOD, QUIRKS
+from circuits.runs import PRESETS, Plan, run
+from circuits.runs.keys import dependents, stage_key
+from circuits.runs.plan import STAGES, Stage
+from circuits.steering.evaluate import FEW
 
 SWITCHES = [switch for quirk in (*QUIRKS, *METHOD) for switch in quirk.switches]
 PUBLISHED = ("published", "as-released")
@@ -154,7 +154,7 @@ def test_as_released_one_valence_of_a_scenario_is_left(studies):
 
 
 def test_as_released_differences_have_length_one_and_move_the_replies_otherwise(studies):
-    from circuits.measure.means import differences
+    from circuits.effects.activations import differences
 
     unit = differences(studies["as-released"].written_means, unit=True).z.flatten(2).norm(dim=-1)
     torch.testing.assert_close(unit, torch.ones_like(unit))

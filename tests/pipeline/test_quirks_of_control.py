@@ -9,25 +9,29 @@ import httpx2
 import pytest
 import torch
 
-from circuits.assets import shipped
-from circuits.control.bench import Bench
-from circuits.control.methods import FEW
-from circuits.control.modulation import Modulation, Where, enhance, published_steering, steer
-from circuits.control.tools import Tools
-from circuits.data.judges.http import HttpJudge
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import asked_prompts, plain, plain_prompts
-from circuits.data.replies import Judged, Reply, read_judged, write_rows
-from circuits.graph.budget import Budget
-from circuits.graph.circuit import Circuit, Node
-from circuits.measure.means import component_means, differences
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.decoding import Decoding, chooser
-from circuits.model.edits import Add, edited
-from circuits.model.generation import elicit
-from circuits.model.runs import capture
-from circuits.pipeline import PRESETS, Plan
-from circuits.pipeline.work import Run, Silent
+from circuits.circuit.circuit import Circuit, Node
+from circuits.circuit.find import Budget
+from circuits.effects.activations import component_means, differences
+from circuits.files import shipped
+from circuits.judges.http import HttpJudge
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Judged, Reply, read_judged, write_rows
+from circuits.models.edits import Add, edited
+from circuits.models.generate import Decoding, chooser, elicit
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import asked_prompts, plain, plain_prompts
+from circuits.runs import PRESETS, Plan
+from circuits.runs.work import Run, Silent
+from circuits.steering.evaluate import FEW, Bench
+from circuits.steering.interventions import (
+    Modulation,
+    Tools,
+    Where,
+    enhance,
+    published_steering,
+    steer,
+)
 
 CIRCUIT = Circuit("fear", (Node("L0H1", "head", 0), Node("L1N7", "neuron", 1)), ())
 
@@ -53,7 +57,7 @@ def by_dtype(mini, llama, monkeypatch):
         loaded.append(dtype)
         return models[dtype]
 
-    monkeypatch.setattr("circuits.pipeline.work.load_model", load)
+    monkeypatch.setattr("circuits.runs.work.load_model", load)
     return loaded
 
 
@@ -143,7 +147,7 @@ def test_a_bench_replies_by_the_way_of_each_method(
         asked.append((model, decoding, prompts[0].indented))
         return [Reply(p, "Fine.", 1, p.emotion or "fear") for p in prompts]
 
-    monkeypatch.setattr("circuits.control.bench.elicit", record)
+    monkeypatch.setattr("circuits.steering.evaluate.elicit", record)
     run = at_work(published)
     run.circuit_judge = Deaf()
     ways = {method: run._way(method) for method in FEW}
@@ -175,7 +179,7 @@ def test_fragile_judge(monkeypatch, status, answer, reason):
         return httpx2.Response(status if len(asked) == 1 else 200, json=body if answer else {})
 
     client = httpx2.Client(transport=httpx2.MockTransport(respond))
-    monkeypatch.setattr("circuits.data.judges.http_calls.open_client", lambda *_: client)
+    monkeypatch.setattr("circuits.judges.http_calls.open_client", lambda *_: client)
     judge = HttpJudge(base_url="http://judge/v1", profile="released", workers=1)
     (verdict,) = judge.judge(["How dare you!"], ["anger"])
     assert verdict.match == (reason == "x")

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from circuits.control.methods import METHODS
-from circuits.data import sev
-from circuits.data.judges.protocol import Verdict
-from circuits.data.prompts import plain_prompts
-from circuits.data.replies import Judged, Reply, read_methods
 from circuits.errors import DataError
 from circuits.files import write_json_lines
-from circuits.measure.expression import accuracy_stats
-from circuits.published.codecs import read_folder
+from circuits.judges.judge import Verdict
+from circuits.judges.replies import Judged, Reply, accuracy_stats, read_methods
+from circuits.prompts import sev
+from circuits.prompts.prompt import plain_prompts
+from circuits.published.folder import read_folder
+from circuits.steering.evaluate import METHODS
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,23 +9,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.assets import shipped
-from circuits.data.prompts import asked, plain
-from circuits.graph.assemble import assemble, select, select_by_layer
-from circuits.graph.budget import Budget, allocate
-from circuits.measure.groups import last_valence, reworded
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means, differences
-from circuits.measure.sweep import arrange, sweep
-from circuits.model.chat import encode_prompt, pad_left, render
-from circuits.model.edits import Add, edited
-from circuits.model.loading import load_model
-from circuits.model.runs import capture
-from circuits.pipeline import Plan
-from circuits.pipeline.keys import stage_key
-from circuits.published.records import HeadImportance
-from circuits.published.tables import read_table, write_table
+from circuits.circuit.find import Budget, allocate, assemble, select, select_by_layer
+from circuits.effects.activations import (
+    arrange,
+    component_means,
+    differences,
+    last_valence,
+    reworded,
+    sweep,
+)
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import sublayer_importance
+from circuits.files import shipped
+from circuits.models.edits import Add, edited
+from circuits.models.load import load_model
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left, render
+from circuits.prompts.prompt import asked, plain
+from circuits.published.tables import HeadImportance, read_table, write_table
+from circuits.runs import Plan
+from circuits.runs.keys import stage_key
 
 INDENTED = "\n    Always reply in fear.\n    Keep the reply to at most two sentences.\n    "
 
@@ -69,7 +72,7 @@ def test_moving_date(mini, contexts, monkeypatch):
     monkeypatch.setattr(mini.tokenizer, "chat_template", "{{ date_string }}{{ messages }}")
     monkeypatch.setattr(mini.cfg, "date", "15 Sep 2025")
     assert render(mini, plain(contexts[0])).startswith("15 Sep 2025")
-    monkeypatch.setattr("circuits.pipeline.plan.today", lambda: "01 Feb 2030")
+    monkeypatch.setattr("circuits.runs.plan.today", lambda: "01 Feb 2030")
     data = shipped("sev/train.jsonl")
     pinned = Plan(model="sev-mini", data=data, test=data, out=data.parent)
     moving = replace(pinned, date="today")

@@ -9,20 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.assets import shipped
-from circuits.data.judges import LexiconJudge
-from circuits.data.prompts import plain_prompts
-from circuits.data.replies import Reply, judge_replies
 from circuits.errors import JudgeError, Stopped
-from circuits.files import write_atomically, write_text
-from circuits.journal import journal
-from circuits.model.decoding import Decoding
-from circuits.model.edits import Add
-from circuits.model.engine import Here, working_on
-from circuits.model.generation import elicit
-from circuits.model.receipts import counted
-from circuits.pipeline import Plan, run
-from circuits.stopping import ask_to_stop, go_on
+from circuits.files import shipped, write_atomically, write_text
+from circuits.journal import ask_to_stop, go_on, journal
+from circuits.judges import LexiconJudge
+from circuits.judges.replies import Reply, judge_replies
+from circuits.models.edits import Add
+from circuits.models.engines import Here, working_on
+from circuits.models.generate import Decoding, elicit
+from circuits.models.memory import counted
+from circuits.prompts.prompt import plain_prompts
+from circuits.runs import Plan, run
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,15 +8,14 @@ from shutil import copytree
 import pytest
 import torch
 
+from circuits.circuit.circuit import SCORES
 from circuits.errors import DataError, RunError
 from circuits.files import read_json, write_json
-from circuits.graph.scores import SCORES
 from circuits.names import EMOTIONS, VALENCES
-from circuits.pipeline import Plan, Study, run
-from circuits.pipeline.keys import stage_key
-from circuits.pipeline.plan import STAGES
-from circuits.pipeline.scoring import scores_cost
-from circuits.pipeline.work import Run, Silent
+from circuits.runs import Plan, Study, run
+from circuits.runs.keys import stage_key
+from circuits.runs.plan import STAGES
+from circuits.runs.work import Run, Silent, scores_cost
 
 
 def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
@@ -165,7 +164,7 @@ def test_a_finished_stage_is_not_run_again(study, plan, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("the model was loaded again")
 
-    monkeypatch.setattr("circuits.pipeline.work.load_model", never)
+    monkeypatch.setattr("circuits.runs.work.load_model", never)
     before = study.log
     again = run(plan)
     assert again.log["stages"] == before["stages"]

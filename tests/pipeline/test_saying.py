@@ -8,9 +8,8 @@ import torch
 
 from circuits.errors import CircuitError, DataError, RunError
 from circuits.export.node_link import read_circuit, write_circuit
-from circuits.pipeline.deploying import deploy
-from circuits.pipeline.saying import cache_folder, say, voice_of_files, voice_of_run
-from circuits.pipeline.work import Silent
+from circuits.runs.steering import cache_folder, deploy, say, voice_of_files, voice_of_run
+from circuits.runs.work import Silent
 
 TEXT = "I soldered a circuit board. The board overheated overnight."
 
@@ -27,7 +26,7 @@ def from_files(study, tmp_path_factory):
 
 
 def test_a_run_says_a_text_in_every_emotion(voice, study):
-    from circuits.data.judges import LexiconJudge
+    from circuits.judges import LexiconJudge
 
     emotions = study.emotions
     said = [say(voice, TEXT, {emotion: 1.2}) for emotion in emotions]
@@ -61,7 +60,7 @@ def test_differences_are_measured_once(study, tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("circuits.pipeline.saying.own_differences", never)
+    monkeypatch.setattr("circuits.runs.steering.own_differences", never)
     again = voice_of_files(path, None, Silent(), cache=tmp_path)
     both = zip(first.edits["fear"], again.edits["fear"], strict=True)
     assert all(torch.equal(one.value, other.value) for one, other in both)

@@ -8,13 +8,11 @@ from typer.testing import CliRunner
 
 from circuits.cli.app import app
 from circuits.files import read_json, write_json, write_text
-from circuits.pipeline import Study, run
-from circuits.pipeline.code_version import code_of
-from circuits.pipeline.contrast import Contrast
-from circuits.pipeline.patching import patch_run
-from circuits.pipeline.places import MADE_FROM
-from circuits.pipeline.plan import STAGES
-from circuits.pipeline.status import run_status
+from circuits.runs import Study, run
+from circuits.runs.folder import MADE_FROM, run_status
+from circuits.runs.keys import code_of
+from circuits.runs.patching import Contrast, patch_run
+from circuits.runs.plan import STAGES
 
 
 def shown(*words):
@@ -85,7 +83,7 @@ def test_changed_code_is_named(brief, brief_study, monkeypatch):
     def other(stage):
         return {**code_of(stage), **({"graph.scoring": "x"} if stage == "scores" else {})}
 
-    monkeypatch.setattr("circuits.pipeline.keys.code_of", other)
+    monkeypatch.setattr("circuits.runs.keys.code_of", other)
     found = run_status(brief_study, brief)
     assert why(found, "scores") == ("code of graph.scoring",)
     assert [own.stage for own in found.stages if own.only_code] == ["scores"]

@@ -4,17 +4,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from circuits.assets import shipped
 from circuits.cli.app import app
 from circuits.errors import RunError
-from circuits.files import read_json, write_json
-from circuits.pipeline import Plan, Study, run
-from circuits.pipeline.validation import (
-    ValidationOptions,
-    read_validation,
-    validate,
-    validation_cost,
-)
+from circuits.files import read_json, shipped, write_json
+from circuits.runs import Plan, Study, run
+from circuits.runs.steering import ValidationOptions, read_validation, validate, validation_cost
 
 OPTIONS = ValidationOptions(contexts=3, draws=2, reply_sizes=2, reply_draws=1)
 

@@ -4,9 +4,9 @@ import torch
 from einops import einsum
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from circuits.data.prompts import asked
-from circuits.model.chat import encode_prompt
+from circuits.models.tokens import encode_prompt
 from circuits.names import component
+from circuits.prompts.prompt import asked
 
 
 def asking_rows(plant, context):

@@ -15,19 +15,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from circuits.assets import shipped
-from circuits.data import sev
-from circuits.files import write_text
-from circuits.measure.attribution import attribute
-from circuits.measure.cases import Mode
-from circuits.measure.exact_paths import exact_paths
-from circuits.measure.pairs import Pair, make_pairs
-from circuits.measure.parts import patch_parts
-from circuits.measure.path_ends import path_ends
-from circuits.measure.paths import path_effects
-from circuits.measure.readouts import Projection
+from circuits.files import shipped, write_text
 from circuits.names import component, head_name, neuron_name, receiver
+from circuits.patching.attribution import attribute
+from circuits.patching.exact_paths import exact_paths
+from circuits.patching.pairs import Mode, Pair, Projection, make_pairs
+from circuits.patching.patch import patch_parts
+from circuits.patching.paths import path_effects, path_ends
 from circuits.planted.plant import Plant, Recovery, plant, recovery
+from circuits.prompts import sev
 from circuits.provenance import Provenance
 
 FLOOR = 0.02

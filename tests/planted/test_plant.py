@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import circuits as ec
-from circuits.data.prompts import asked, asked_prompts, plain
-from circuits.data.replies import Reply
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions
 from circuits.errors import ModelError
-from circuits.measure.directions import emotion_directions
-from circuits.measure.sweep import arrange, sweep
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.identities import check_identities
+from circuits.judges.replies import Reply
+from circuits.models.families import check_identities
+from circuits.models.tokens import encode_prompt, pad_left
 from circuits.planted.plant import Recovery, plant, recovery
+from circuits.prompts.prompt import asked, asked_prompts, plain
 
 
 @pytest.fixture(scope="module")

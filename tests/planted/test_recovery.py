@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from circuits.measure.parts import patch_parts
-from circuits.model.edits import Replace, edited
+from circuits.models.edits import Replace, edited
+from circuits.patching.patch import patch_parts
 
 SEEDS = range(20)
 

@@ -1,17 +1,13 @@
 import pytest
 import torch
 
-from circuits.data.prompts import EMOTION_REQUEST, Question
 from circuits.errors import ModelError
-from circuits.model.chat import encode_prompt, encode_text, pad_left
-from circuits.model.forward import run
-from circuits.planted.plant import recovery
-from circuits.planted.selective import plant_selective
-from circuits.selective.attribution import label_attribution
-from circuits.selective.consistency import entropy_null, split_half
-from circuits.selective.profile import profile_texts
-from circuits.selective.selection import select_neurons
-from circuits.selective.selectors import entropy
+from circuits.models.run import run
+from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.neurons.profile import label_attribution, profile_texts
+from circuits.neurons.select import entropy, entropy_null, select_neurons, split_half
+from circuits.planted.plant import plant_selective, recovery
+from circuits.prompts.prompt import EMOTION_REQUEST, Question
 
 NEURONS = 3 * 48
 SEEDS = (0, 1, 2, 3)

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from circuits.control.validation import CHANGES, Known, Validating, validate_components
-from circuits.data.prompts import asked, plain
-from circuits.measure.means import ComponentMeans, PlainMeans, differences
-from circuits.measure.readouts import Projection
-from circuits.measure.totals import TotalEstimates
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.protocol import device_of, shape_of
-from circuits.model.runs import capture
+from circuits.effects.activations import ComponentMeans, PlainMeans, differences
+from circuits.models.protocol import device_of, shape_of
+from circuits.models.run import capture
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.patching.pairs import Projection
+from circuits.patching.totals import TotalEstimates
 from circuits.planted.plant import plant
+from circuits.prompts.prompt import asked, plain
 from circuits.provenance import Provenance
+from circuits.steering.validation import CHANGES, Known, Validating, validate_components
 
 SEEDS = (0, 1, 2, 6)
 THREE = ("anger", "fear", "joy")

@@ -5,24 +5,29 @@ from typing import Any
 
 import torch
 
-from circuits.control.validation import CHANGES, Validation
-from circuits.control.validation_replies import REPLY_CHANGES, REPLY_ORDERS, Heard
-from circuits.data.judges import Verdict
-from circuits.data.prompts import asked, plain
-from circuits.data.replies import Judged, Reply
-from circuits.data.sev import Context
-from circuits.graph.areas import SIZES
-from circuits.graph.circuit import Circuit, Edge, Node
-from circuits.graph.ranked_sets import ORDERS
-from circuits.graph.scores import LOWER_IS_BETTER, SCORES, CircuitScores, Score
-from circuits.measure.directions import Directions
-from circuits.measure.generality import Generality
-from circuits.measure.heads import HeadEffects
-from circuits.measure.importance import Importance
-from circuits.measure.neurons import NeuronEffects
-from circuits.measure.patching import HeadPatches, SitePatches
+from circuits.circuit.ablate import ORDERS
+from circuits.circuit.circuit import (
+    LOWER_IS_BETTER,
+    SCORES,
+    Circuit,
+    CircuitScores,
+    Edge,
+    Node,
+    Score,
+)
+from circuits.circuit.score import SIZES
+from circuits.effects.directions import Directions, Generality
+from circuits.effects.heads import HeadEffects
+from circuits.effects.importance import Importance
+from circuits.effects.neurons import NeuronEffects
+from circuits.judges import Verdict
+from circuits.judges.replies import Judged, Reply
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
+from circuits.patching.patch import HeadPatches, SitePatches
+from circuits.prompts.prompt import asked, plain
+from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
+from circuits.steering.validation import CHANGES, REPLY_CHANGES, REPLY_ORDERS, Heard, Validation
 
 __all__ = [
     "accuracy",

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from circuits import plot
+from circuits import plots as plot
+from circuits.circuit.circuit import Edge
+from circuits.effects.directions import similarity
 from circuits.errors import DataError
-from circuits.graph.circuit import Edge
-from circuits.measure.directions import similarity
-from circuits.measure.expression import wilson
+from circuits.judges.replies import wilson
 from circuits.names import EMOTIONS
-from circuits.plot.effects import tail_ranks
-from circuits.plot.style import EMOTION_COLOURS, colour
+from circuits.plots.effects import tail_ranks
+from circuits.plots.style import EMOTION_COLOURS, colour
 
 OWN = ("joy", "<i>awe</i>")
 

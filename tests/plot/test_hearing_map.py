@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from circuits import plot
-from circuits.control.compare import Comparison
-from circuits.measure.hearing import Hearing
+from circuits import plots as plot
+from circuits.judges.replies import Hearing
 from circuits.provenance import Provenance
+from circuits.steering.evaluate import Comparison
 
 
 def drawn(record) -> Any:

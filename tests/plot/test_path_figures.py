@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from circuits import plot
-from circuits.measure.exact_paths import ExactPaths
-from circuits.measure.paths import PathEffects
+from circuits import plots as plot
+from circuits.patching.exact_paths import ExactPaths
+from circuits.patching.paths import PathEffects
 from circuits.provenance import Provenance
 
 SENDERS, RECEIVERS = ("embed", "L0H0", "L0.mlp"), ("L0H0.q", "L0.mlp", "L1G0.v", "readout")

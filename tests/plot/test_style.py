@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from circuits.names import EMOTIONS
-from circuits.plot.style import (
+from circuits.plots.style import (
     EMOTION_COLOURS,
     SIGN_COLOURS,
     band,

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits import plot
+from circuits import plots as plot
+from circuits.effects.inspection import TokenTrace
 from circuits.errors import AxisError
-from circuits.measure.trace import TokenTrace
 from circuits.names import EMOTIONS
 from circuits.provenance import Provenance
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from circuits import plot
-from circuits.plot.style import CONTROL, colour
+from circuits import plots as plot
+from circuits.plots.style import CONTROL, colour
 
 
 def draw(record) -> Any:

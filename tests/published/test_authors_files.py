@@ -8,14 +8,16 @@ import pandas as pd
 import pytest
 
 from circuits.files import read_json
-from circuits.pipeline import Study
-from circuits.published.assembling import assemble_published
-from circuits.published.codecs import write_folder
-from circuits.published.importing import assemble_run, import_folder, load_contents
-from circuits.published.labels import recounted, steered_stats
+from circuits.published.folder import recounted, steered_stats, write_folder
+from circuits.published.importing import (
+    assemble_published,
+    assemble_run,
+    import_folder,
+    load_contents,
+)
 from circuits.published.layout import ELICITATION, STAGES
-from circuits.published.pickles import load_dictionary
-from circuits.published.records import AllocationLog, Sigma, UnitDirections
+from circuits.published.tables import AllocationLog, Sigma, UnitDirections, load_dictionary
+from circuits.runs import Study
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import pytest
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
-from circuits.cli.published import wants_published
+from circuits.cli.exporting import wants_published
+from circuits.effects.activations import component_means
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.neurons import neuron_effects
 from circuits.errors import RunError
 from circuits.files import write_json
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means
-from circuits.measure.neurons import neuron_effects
 
 
 def command(*words):

@@ -7,19 +7,18 @@ import pandas as pd
 import pytest
 import torch
 
-from circuits.graph.assemble import Measurements, assemble
-from circuits.measure.direct import direct_effects
-from circuits.measure.heads import head_effects
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.means import component_means, differences
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.totals import total_estimates
+from circuits.circuit.find import Measurements, assemble
+from circuits.effects.activations import component_means, differences
+from circuits.effects.heads import head_effects
+from circuits.effects.importance import sublayer_importance
+from circuits.effects.neurons import direct_effects, neuron_effects
 from circuits.names import EMOTIONS
-from circuits.published.assembling import assemble_published
-from circuits.published.codecs import read_folder, write_folder
+from circuits.patching.totals import total_estimates
 from circuits.published.derived import Measured, derive
+from circuits.published.folder import read_folder, write_folder
+from circuits.published.importing import assemble_published
 from circuits.published.layout import short_model
-from circuits.published.records import UnitDirections
+from circuits.published.tables import UnitDirections
 
 
 @pytest.fixture(scope="module")

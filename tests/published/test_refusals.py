@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from circuits.errors import DataError, RunError
-from circuits.published.codecs import read_folder
-from circuits.published.documents import check_circuit
+from circuits.published.folder import check_labels, read_folder, steered_stats
 from circuits.published.importing import assemble_run, import_folder, load_contents
-from circuits.published.labels import check_labels, steered_stats
-from circuits.published.layout import written_whole
+from circuits.published.layout import check_circuit, written_whole
 
 HEADS = "04_local_components_identification/attention_heads/head_importance_anger.csv"
 DOSE = "06_emotion_circuit_integration/sublayer_importance/importance_anger_alpha0.1.csv"

@@ -8,11 +8,10 @@ import torch
 from circuits.errors import RunError
 from circuits.files import read_json
 from circuits.names import EMOTIONS
-from circuits.pipeline import Study
-from circuits.published.codecs import read_folder, write_folder
+from circuits.published.folder import read_folder, write_folder
 from circuits.published.importing import assemble_run, import_folder, load_contents
-from circuits.published.pickles import load_dictionary
-from circuits.published.records import UnitDirections
+from circuits.published.tables import UnitDirections, load_dictionary
+from circuits.runs import Study
 
 
 def files(folder):

@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 
-from circuits.control.methods import CONTROLS
-from circuits.graph.circuit import Circuit, Node
-from circuits.report.samples import sample_replies
-from circuits.report.tables import component_tables, flat
+from circuits.circuit.circuit import Circuit, Node
+from circuits.report.page import component_tables, flat, sample_replies
+from circuits.steering.evaluate import CONTROLS
 
 
 def test_components_are_listed_by_size_with_interval_and_control(samples):

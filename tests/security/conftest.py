@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.assets import shipped
+from circuits.files import shipped
 
 CODE = """
 from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 
 from circuits.errors import DataError
 from circuits.published import import_folder
-from circuits.published.archives import unpacked
+from circuits.published.importing import unpacked
 
 SIGMA = ("06_emotion_circuit_integration/sigma_summary.json", b'{"attention_0": 0.1, "mlp_0": 0.2}')
 KINDS = [".zip", ".tar", ".tar.gz"]

@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from circuits.assets import shipped
 from circuits.cli.app import main
-from circuits.data.judges import open_judge
-from circuits.data.prompts import plain_prompts
 from circuits.errors import CircuitsError, JudgeError, ModelError
-from circuits.model.chat import encode_prompt, render
-from circuits.model.loading import load_model
-from circuits.pipeline.plan import Plan
-from circuits.pipeline.study import Study
-from circuits.pipeline.trust import trusted, trusting
-from circuits.pipeline.work import plan_of
+from circuits.files import shipped
+from circuits.judges import open_judge
+from circuits.models.load import load_model
+from circuits.models.tokens import encode_prompt, render
+from circuits.prompts.prompt import plain_prompts
+from circuits.runs.folder import Study
+from circuits.runs.plan import Plan, trusted, trusting
+from circuits.runs.work import plan_of
 
 NEEDED = [("model",), ("tokenizer",), ("model", "tokenizer")]
 

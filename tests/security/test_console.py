@@ -10,7 +10,7 @@ from rich.table import Table
 
 from circuits.cli import console
 from circuits.cli.console import Bars, accuracy_table, visible
-from circuits.cli.showing import model_card
+from circuits.cli.run import model_card
 
 HOSTILE = [
     "[bold red]joy[/]", "[/]", "[link=https://host]joy[/link]", "\x1b[2J\x1b[31mjoy", ":smile:",

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.data.text_files import read_texts, write_texts
-from circuits.data.texts import LabelledText, Texts
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.export.tables import edges_csv, nodes_csv
-from circuits.formulas import guarded, unguarded
-from circuits.graph.circuit import Circuit, Edge, Node
+from circuits.files import guarded, unguarded
+from circuits.prompts.prompt import LabelledText, Texts
+from circuits.prompts.texts import read_texts, write_texts
 
 PACKAGE = Path(__file__).parents[2] / "circuits"
 SIGNS = "=+-@\t\r"
@@ -85,5 +85,5 @@ def test_tables_are_written_in_three_places(trial):
                 writers.add(path.relative_to(PACKAGE).as_posix())
     # The authors' tables stay byte for byte as they are: their texts are the six emotions, and
     # "attention" and "mlp", and anything else in a cell is refused when it is read.
-    assert writers == {"data/text_files.py", "export/tables.py", "published/tables.py"}
+    assert writers == {"prompts/texts.py", "export/tables.py", "published/tables.py"}
     trial(outcome="none found")

@@ -16,11 +16,11 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from circuits.assets import shipped
-from circuits.data.judges import open_judge
-from circuits.data.judges.http import HttpJudge
 from circuits.errors import JudgeError
-from circuits.pipeline import Plan, run
+from circuits.files import shipped
+from circuits.judges import open_judge
+from circuits.judges.http import HttpJudge
+from circuits.runs import Plan, run
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-planted+0123/456789=abcdef"

@@ -11,7 +11,7 @@ from xml.dom import minidom
 import pytest
 
 from circuits.export.diagrams import dot, mermaid
-from circuits.export.graph_files import gexf, graphml
+from circuits.export.tables import gexf, graphml
 from circuits.provenance import Provenance
 from circuits.report import ReportContent, write_report
 

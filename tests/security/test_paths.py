@@ -9,16 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.data.sev import read
+from circuits.circuit.circuit import Circuit, Node
 from circuits.errors import DataError
-from circuits.export.formats import export_circuit, file_stem
-from circuits.graph.circuit import Circuit, Node
-from circuits.pipeline.contrast import Contrast
-from circuits.pipeline.study import Study
+from circuits.export import export_circuit, file_stem
+from circuits.prompts.sev import read
 from circuits.provenance import Provenance
 from circuits.published.derived import short_model
-from circuits.published.records import DifferenceVectors
-from circuits.published.vectors import write_differences
+from circuits.published.tables import DifferenceVectors, write_differences
+from circuits.runs.folder import Study
+from circuits.runs.patching import Contrast
 
 HOSTILE = [
     "../../outside", "/etc/outside", "..", ".", "a/b", "a\\b", "C:\\outside", "con", "~", "~/x",

@@ -10,22 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.data import sev
-from circuits.data.replies import read_judged
-from circuits.data.text_files import read_texts
-from circuits.deploy.gguf_files import read_gguf
-from circuits.deploy.hook_files import hooks_provenance
+from circuits.effects.directions import Directions
 from circuits.errors import CircuitsError, DataError
 from circuits.export.node_link import read_circuit
 from circuits.files import digest
-from circuits.measure.directions import Directions
-from circuits.pipeline.study import Study
+from circuits.judges.replies import read_judged
+from circuits.prompts import sev
+from circuits.prompts.texts import read_texts
 from circuits.provenance import Provenance
-from circuits.published.codecs import read_folder
-from circuits.published.columns import TABLES
-from circuits.published.pickles import ALLOWED, load_dictionary
-from circuits.published.tables import read_table
-from circuits.published.vectors import read_reference, read_sigma
+from circuits.published.folder import read_folder
+from circuits.published.tables import (
+    ALLOWED,
+    TABLES,
+    load_dictionary,
+    read_reference,
+    read_sigma,
+    read_table,
+)
+from circuits.runs.folder import Study
+from circuits.steering.control_vectors import read_gguf
+from circuits.steering.hook_files import hooks_provenance
 
 PACKAGE = Path(__file__).parents[2] / "circuits"
 

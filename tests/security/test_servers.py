@@ -4,15 +4,14 @@ import json
 
 import pytest
 
-from circuits.assets import shipped
 from circuits.cli.app import main
 from circuits.errors import JudgeError
-from circuits.pipeline import Plan, run
-from circuits.pipeline.judges import check_judges
-from circuits.pipeline.plan_files import read_plan
-from circuits.pipeline.study import Study
-from circuits.pipeline.trust import trusted, trusting
-from circuits.pipeline.work import plan_of
+from circuits.files import shipped
+from circuits.runs import Plan, run
+from circuits.runs.folder import Study
+from circuits.runs.plan import check_judges, trusted, trusting
+from circuits.runs.plan_files import read_plan
+from circuits.runs.work import plan_of
 
 AWAY = "http:https://judge.invalid/v1#any"
 

@@ -6,14 +6,13 @@ import pytest
 import torch
 from selective import plain_profile
 
-from circuits.data.prompts import EMOTION_REQUEST
-from circuits.data.texts import SPLITS, LabelledSet, LabelledText, Split, Texts
-from circuits.model.protocol import Model
+from circuits.models.protocol import Model
 from circuits.names import component
-from circuits.planted.selective import SelectivePlant, plant_selective
+from circuits.neurons.profile import Profile, profile_texts
+from circuits.neurons.select import Selection, select_neurons
+from circuits.planted.plant import SelectivePlant, plant_selective
+from circuits.prompts.prompt import EMOTION_REQUEST, SPLITS, LabelledSet, LabelledText, Split, Texts
 from circuits.provenance import Provenance
-from circuits.selective.profile import Profile, profile_texts
-from circuits.selective.selection import Selection, select_neurons
 
 WORDS = ("door", "river", "cat", "late", "train", "letter", "storm", "bread", "they", "ran")
 CUES = {"anger": ("furious", "shouted"), "fear": ("afraid", "hid"), "sadness": ("wept", "lonely")}

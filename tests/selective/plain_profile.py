@@ -7,9 +7,9 @@ import torch
 from rounding import rounding
 from torch.nn.functional import silu
 
-from circuits.model.chat import pad_left
-from circuits.model.runs import capture
-from circuits.selective.counting import balanced, read_spans
+from circuits.models.run import capture
+from circuits.models.tokens import pad_left
+from circuits.neurons.profile import balanced, read_spans
 
 
 def read(model, ids):

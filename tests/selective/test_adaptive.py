@@ -6,15 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits.data.texts import LabelledSet, LabelledText, Texts
 from circuits.errors import AxisError, DataError
-from circuits.model.edits import Attenuate
-from circuits.planted.selective import SelectivePlant
-from circuits.selective.adaptive import Adaptive, adapt, adaptive_masking
-from circuits.selective.asking import Asking, asker
-from circuits.selective.feedback import Pool, Schedule, attenuate_until
-from circuits.selective.masks import core, gaps
-from circuits.selective.profile import Profile
+from circuits.models.edits import Attenuate
+from circuits.neurons.adaptive import (
+    Adaptive,
+    Pool,
+    Schedule,
+    adapt,
+    adaptive_masking,
+    attenuate_until,
+)
+from circuits.neurons.mask import Asking, asker, core, gaps
+from circuits.neurons.profile import Profile
+from circuits.planted.plant import SelectivePlant
+from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
 
 HOW = Asking(per_label=8, draws=4)
 

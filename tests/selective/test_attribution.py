@@ -1,14 +1,12 @@
 import pytest
 import torch
 
-from circuits.data.prompts import EMOTION_REQUEST, questions
-from circuits.data.texts import Texts
 from circuits.errors import DataError
-from circuits.model.chat import encode_prompt, encode_text, pad_left
-from circuits.model.receipts import counted
+from circuits.models.memory import counted
+from circuits.models.tokens import encode_prompt, encode_text, pad_left
 from circuits.names import hook
-from circuits.selective.attribution import label_attribution
-from circuits.selective.counting import halves_of
+from circuits.neurons.profile import halves_of, label_attribution
+from circuits.prompts.prompt import EMOTION_REQUEST, Texts, questions
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,10 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from circuits.data.prompts import EMOTION_REQUEST
 from circuits.errors import DataError
-from circuits.selective.attribution import label_attribution
-from circuits.selective.consistency import entropy_null, split_half
-from circuits.selective.counting import read_spans
-from circuits.selective.profile import profile_texts
-from circuits.selective.selection import select_neurons
-from circuits.selective.selectors import SELECTORS, Admission
+from circuits.neurons.profile import label_attribution, profile_texts, read_spans
+from circuits.neurons.select import SELECTORS, Admission, entropy_null, select_neurons, split_half
+from circuits.prompts.prompt import EMOTION_REQUEST
 
 LOW = Admission(0.8)
 
@@ -82,7 +78,7 @@ def test_labels_that_say_nothing_give_p_values_that_are_uniform(
     names = [row.label for row in texts.rows]
     # The prompts do not depend on the labels.
     spans = read_spans(llama, texts, EMOTION_REQUEST, "content")
-    monkeypatch.setattr("circuits.selective.profile.read_spans", lambda *_: spans)
+    monkeypatch.setattr("circuits.neurons.profile.read_spans", lambda *_: spans)
     for seed in range(60):
         rng.shuffle(names)
         rows = [replace(row, label=name) for row, name in zip(texts.rows, names, strict=True)]

@@ -5,20 +5,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits.data.prompts import asked_prompts, questions
-from circuits.data.replies import Reply
-from circuits.data.texts import LabelledSet, LabelledText, Texts
 from circuits.errors import AxisError, DataError, ModelError
-from circuits.model.choices import choice_logs
-from circuits.model.edits import edited
-from circuits.model.likelihood import reply_losses
-from circuits.planted.selective import SelectivePlant
+from circuits.judges.replies import Reply
+from circuits.models.edits import edited
+from circuits.models.generate import choice_logs, reply_losses
+from circuits.neurons.mask import Answers, Asking, Mask, ask_masked, edits_of, places_of, taken
+from circuits.neurons.profile import Profile
+from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
+from circuits.neurons.select import Selection
+from circuits.planted.plant import SelectivePlant
+from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, asked_prompts, questions
 from circuits.provenance import Provenance
-from circuits.selective.asking import Answers, Asking, ask_masked, places_of, taken
-from circuits.selective.evaluation import MaskEffects, effects_of, mask_effects
-from circuits.selective.masks import Mask, edits_of
-from circuits.selective.profile import Profile
-from circuits.selective.selection import Selection
 
 HOW = Asking(per_label=8, draws=20)
 

@@ -3,22 +3,24 @@
 import pytest
 import torch
 
-from circuits.data.prompts import EMOTION_REQUEST, plain_prompts
-from circuits.data.replies import Reply
-from circuits.data.texts import LabelledSet, LabelledText, Split, Texts
-from circuits.model.protocol import Model
-from circuits.model.receipts import counted
+from circuits.judges.replies import Reply
+from circuits.models.memory import counted
+from circuits.models.protocol import Model
+from circuits.neurons.adaptive import Schedule, adaptive_masking
+from circuits.neurons.mask import KINDS, Asking, Mask
+from circuits.neurons.profile import Profile, profile_texts
+from circuits.neurons.recognition import Ranges, mask_effects, range_sweep
+from circuits.neurons.select import Selection, select_neurons
+from circuits.neurons.steer import cross_signal, induce
+from circuits.prompts.prompt import (
+    EMOTION_REQUEST,
+    LabelledSet,
+    LabelledText,
+    Split,
+    Texts,
+    plain_prompts,
+)
 from circuits.provenance import Provenance
-from circuits.selective.adaptive import adaptive_masking
-from circuits.selective.asking import Asking
-from circuits.selective.cross import cross_signal
-from circuits.selective.evaluation import mask_effects
-from circuits.selective.feedback import Schedule
-from circuits.selective.masks import KINDS, Mask
-from circuits.selective.profile import Profile, profile_texts
-from circuits.selective.selection import Selection, select_neurons
-from circuits.selective.steering import induce
-from circuits.selective.sweeps import Ranges, range_sweep
 
 HOW = Asking(per_label=2, draws=2)
 SAID = {

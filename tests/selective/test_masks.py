@@ -6,14 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circuits.data.prompts import EMOTION_REQUEST, questions
-from circuits.data.texts import Texts
 from circuits.errors import AxisError, ModelError
-from circuits.model.choices import choice_logs
-from circuits.model.edits import Replace
-from circuits.model.protocol import Model
-from circuits.selective.masks import Mask, core, edits_of, gaps, masking, matched_sets
-from circuits.selective.profile import Profile
+from circuits.models.edits import Replace
+from circuits.models.generate import choice_logs
+from circuits.models.protocol import Model
+from circuits.neurons.mask import Mask, core, edits_of, gaps, masking, matched_sets
+from circuits.neurons.profile import Profile
+from circuits.prompts.prompt import EMOTION_REQUEST, Texts, questions
 
 quick = settings(deadline=None, max_examples=40)
 

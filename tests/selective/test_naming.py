@@ -3,15 +3,12 @@
 import pytest
 import torch
 
-from circuits.data.prompts import questions
-from circuits.data.texts import LabelledSet
-from circuits.model.choices import named
-from circuits.planted.selective import SelectivePlant
-from circuits.selective.asking import Asking
-from circuits.selective.masks import Mask, edits_of
-from circuits.selective.naming import naming
-from circuits.selective.profile import Profile
-from circuits.selective.selection import Selection
+from circuits.models.generate import named
+from circuits.neurons.mask import Asking, Mask, edits_of, naming
+from circuits.neurons.profile import Profile
+from circuits.neurons.select import Selection
+from circuits.planted.plant import SelectivePlant
+from circuits.prompts.prompt import LabelledSet, questions
 
 
 def test_shares_are_those_of_the_replies_counted_by_hand(

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits.data.texts import LabelledSet, LabelledText, Texts
 from circuits.errors import DataError
-from circuits.planted.selective import SelectivePlant
+from circuits.neurons.mask import Answers, Asking, Mask
+from circuits.neurons.recognition import paired_effects, paired_of, paired_texts
+from circuits.planted.plant import SelectivePlant
+from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
 from circuits.provenance import Provenance
-from circuits.selective.asking import Answers, Asking
-from circuits.selective.masks import Mask
-from circuits.selective.paired import paired_effects, paired_of, paired_texts
 
 LABELS = ("simile", "irony", "literal")
 

@@ -6,15 +6,14 @@ import torch
 from rounding import assert_near
 from torch.nn.functional import gelu, silu
 
-from circuits.data.prompts import EMOTION_REQUEST, Question
-from circuits.data.texts import Texts
 from circuits.errors import AxisError, DataError, ModelError
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.receipts import counted as receipts
-from circuits.model.runs import watch
-from circuits.model.weights import neuron_weights
-from circuits.selective.counting import check_word, permuted, read_spans
-from circuits.selective.profile import profile_texts
+from circuits.models.families import neuron_weights
+from circuits.models.memory import counted as receipts
+from circuits.models.run import watch
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.neurons.profile import check_word, permuted, profile_texts, read_spans
+from circuits.prompts.prompt import EMOTION_REQUEST, Question, Texts
+
 
 def profiled(model, texts, provenance, **options):
     return profile_texts(model, texts, EMOTION_REQUEST, provenance, **options)
@@ -255,7 +254,7 @@ def test_every_layer_is_handed_on_in_turn(llama):
 
 
 def test_a_site_that_does_not_run_is_named(llama, monkeypatch):
-    monkeypatch.setattr("circuits.model.runs.read", lambda model, tokens: None)
+    monkeypatch.setattr("circuits.models.run.read", lambda model, tokens: None)
     tokens = pad_left([[1, 2, 3]], torch.device("cpu"))
     with pytest.raises(ModelError, match="did not fire; this architecture has no pre there"):
         watch(llama, tokens, {"pre": lambda layer, activation: None})

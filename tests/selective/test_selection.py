@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from circuits.errors import AxisError, DataError
+from circuits.neurons.profile import label_attribution
+from circuits.neurons.select import SELECTORS, Admission, Selection, how_many, select_neurons
 from circuits.provenance import Provenance
-from circuits.selective.attribution import label_attribution
-from circuits.selective.selection import Selection, how_many, select_neurons
-from circuits.selective.selectors import SELECTORS, Admission
 
 
 def selection(chosen, labels=None):

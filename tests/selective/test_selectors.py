@@ -7,13 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.errors import AxisError, DataError
-from circuits.selective.selectors import (
-    SELECTORS,
-    Admission,
-    Evidence,
-    entropy,
-    lape_scores,
-)
+from circuits.neurons.select import SELECTORS, Admission, Evidence, entropy, lape_scores
 
 TOKENS = torch.tensor([1000, 1000, 1000])
 ANY = Admission(quantile=None, least_active=1)
@@ -167,7 +161,7 @@ def test_random_scores_depend_on_the_seed_only(profile):
 
 
 def test_attribution_must_be_given_and_be_of_the_same_classes(profile, llama, texts, provenance):
-    from circuits.selective.attribution import label_attribution
+    from circuits.neurons.profile import label_attribution
 
     with pytest.raises(DataError, match="needs attribution; give what label_attribution returns"):
         score("attribution", profile)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circuits.selective.statistics import (
+from circuits.neurons.mask import (
     above,
     below,
     by_class,

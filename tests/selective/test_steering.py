@@ -4,14 +4,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits.data.prompts import questions
 from circuits.errors import AxisError, DataError
-from circuits.model.choices import choice_logs
-from circuits.model.weights import neuron_weights
-from circuits.planted.selective import SelectivePlant
-from circuits.selective.asking import Asking
-from circuits.selective.cross import CrossSignal, cross_signal, signal
-from circuits.selective.steering import Induction, added, as_long, induce, times
+from circuits.models.families import neuron_weights
+from circuits.models.generate import choice_logs
+from circuits.neurons.mask import Asking
+from circuits.neurons.steer import (
+    CrossSignal,
+    Induction,
+    added,
+    as_long,
+    cross_signal,
+    induce,
+    signal,
+    times,
+)
+from circuits.planted.plant import SelectivePlant
+from circuits.prompts.prompt import questions
 
 HOW = Asking(per_label=4, draws=3)
 DOSES = (0.0, 1.0, 4.0)

@@ -5,21 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
 from circuits.errors import AxisError, DataError
-from circuits.planted.selective import SelectivePlant
-from circuits.selective.asking import Asking
-from circuits.selective.evaluation import mask_effects
-from circuits.selective.masks import Mask
-from circuits.selective.selection import Selection, select_neurons
-from circuits.selective.sweeps import (
+from circuits.judges.replies import Reply
+from circuits.neurons.mask import Asking, Mask
+from circuits.neurons.recognition import (
     Ranges,
     RangeSweep,
     depth_profile,
     layers_of,
+    mask_effects,
     range_sweep,
 )
+from circuits.neurons.select import Selection, select_neurons
+from circuits.planted.plant import SelectivePlant
+from circuits.prompts.prompt import asked_prompts
 
 quick = settings(deadline=None, max_examples=40)
 

@@ -11,20 +11,26 @@ import transformers
 from hooked import hooked_transformer
 from torch import Tensor
 
-from circuits.assets import shipped
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.data.sev import Context
-from circuits.measure.contrasts import Batch
-from circuits.measure.directions import Directions, emotion_directions
-from circuits.measure.importance import Importance, sublayer_importance
-from circuits.measure.means import Differences, component_means, differences
-from circuits.measure.pairs import Pair, make_pairs
-from circuits.measure.readouts import Projection
-from circuits.measure.sweep import Grid, Sweep, arrange, sweep
-from circuits.measure.totals import TotalEstimates, total_estimates
-from circuits.model import loading
-from circuits.model.protocol import Model
+from circuits.effects.activations import (
+    Batch,
+    Differences,
+    Grid,
+    Sweep,
+    arrange,
+    component_means,
+    differences,
+    sweep,
+)
+from circuits.effects.directions import Directions, emotion_directions
+from circuits.effects.importance import Importance, sublayer_importance
+from circuits.files import shipped
+from circuits.judges.replies import Reply
+from circuits.models import load as loading
+from circuits.models.protocol import Model
+from circuits.patching.pairs import Pair, Projection, make_pairs
+from circuits.patching.totals import TotalEstimates, total_estimates
+from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
 
 EMOTIONS = ("anger", "fear")

@@ -5,30 +5,33 @@ from typing import Any
 import pytest
 import torch
 
-from circuits.control.modulation import Steering, steer
-from circuits.data.prompts import EMOTION_REQUEST, Question, asked_prompts, plain
-from circuits.data.replies import Reply
-from circuits.data.texts import LabelledText, Texts
-from circuits.graph.circuit import Circuit, Node
-from circuits.graph.scoring import Scoring, score_circuits
-from circuits.measure.attribution import attribute
-from circuits.measure.attribution_methods import METHODS
-from circuits.measure.direct import direct_effects
-from circuits.measure.exact_paths import exact_paths
-from circuits.measure.heads import head_effects
-from circuits.measure.means import component_means
-from circuits.measure.neurons import neuron_effects
-from circuits.measure.patching import patch_heads, patch_sites
-from circuits.measure.paths import path_effects
-from circuits.measure.readouts import LogitDifference
-from circuits.measure.trace import token_trace, trace_scale
-from circuits.model.choices import choice_logs, named
-from circuits.model.edits import Add, Attenuate, Edit, Replace, Scale
-from circuits.model.generation import elicit
-from circuits.model.likelihood import reply_losses
+from circuits.circuit.circuit import Circuit, Node
+from circuits.circuit.score import Scoring, score_circuits
+from circuits.effects.activations import component_means
+from circuits.effects.heads import head_effects
+from circuits.effects.inspection import token_trace, trace_scale
+from circuits.effects.neurons import direct_effects, neuron_effects
+from circuits.judges.replies import Reply
+from circuits.models.edits import Add, Attenuate, Edit, Replace, Scale
+from circuits.models.generate import choice_logs, elicit, named, reply_losses
 from circuits.names import head_name, neuron_name
+from circuits.neurons.profile import profile_texts
+from circuits.patching.attribution import attribute
+from circuits.patching.estimates import METHODS
+from circuits.patching.exact_paths import exact_paths
+from circuits.patching.pairs import LogitDifference
+from circuits.patching.patch import patch_heads, patch_sites
+from circuits.patching.paths import path_effects
+from circuits.prompts.prompt import (
+    EMOTION_REQUEST,
+    LabelledText,
+    Question,
+    Texts,
+    asked_prompts,
+    plain,
+)
 from circuits.provenance import Provenance
-from circuits.selective.profile import profile_texts
+from circuits.steering.interventions import Steering, steer
 
 NOTHING = Provenance()
 LABELS = ("anger", "fear", "deep sadness")

@@ -7,17 +7,17 @@ import torch
 import transformer_lens
 from hooked import hooked_transformer
 
-from circuits.data.prompts import plain
+from circuits.effects.heads import head_effects
+from circuits.effects.neurons import neuron_effects
 from circuits.errors import ModelError
-from circuits.measure.heads import head_effects
-from circuits.measure.neurons import neuron_effects
-from circuits.model.chat import encode_prompt, pad_left
-from circuits.model.edits import Add, edited
-from circuits.model.forward import branch, prefill_prefix, run
-from circuits.model.identities import check_identities
-from circuits.model.loading import describe_model, wrap_model
-from circuits.model.modules import module_of
+from circuits.models.edits import Add, edited
+from circuits.models.families import check_identities
+from circuits.models.load import describe_model, wrap_model
+from circuits.models.run import branch, prefill_prefix, run
+from circuits.models.tokens import encode_prompt, pad_left
+from circuits.prompts.prompt import plain
 from circuits.provenance import Provenance
+from circuits.steering.hook_files import module_of
 
 NOTHING = Provenance()
 

@@ -10,7 +10,7 @@ import pytest
 def cluster() -> Iterator[None]:
     """Ray on this machine; engines that are opened meanwhile join it."""
     pytest.importorskip("ray")
-    from circuits.model import ray_engine
+    from circuits.models import engines as ray_engine
 
     kept = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}
     # One thread each, whatever the number of workers: sums in another order end otherwise.

@@ -8,14 +8,13 @@ import time
 import pytest
 import torch
 
-from circuits.data.prompts import asked_prompts
 from circuits.errors import DataError, ModelError, RunError
-from circuits.model.edits import Scale, edited
-from circuits.model.engine import Here, engine, in_order
-from circuits.model.generation import elicit
-from circuits.model.ray_engine import RETRIES, on_ray
-from circuits.model.receipts import counted
-from circuits.pipeline.engines import at_work
+from circuits.models.edits import Scale, edited
+from circuits.models.engines import RETRIES, Here, engine, in_order, on_ray
+from circuits.models.generate import elicit
+from circuits.models.memory import counted
+from circuits.prompts.prompt import asked_prompts
+from circuits.runs.stages import at_work
 
 # What workers are given here is defined inside the tests, so that it travels by value.
 
@@ -33,7 +32,7 @@ def on_two(two):
 
 
 def _working(workers):
-    from circuits.model.engine import working_on
+    from circuits.models.engines import working_on
 
     return working_on(workers)
 

@@ -9,21 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.assets import shipped
-from circuits.data.prompts import asked_prompts
-from circuits.data.replies import Reply
-from circuits.measure.directions import emotion_directions
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.looks import look_again
-from circuits.measure.sweep import arrange, sweep
-from circuits.measure.totals import total_estimates
-from circuits.model import engine as engines
-from circuits.model.engine import working_on
-from circuits.model.generation import elicit
-from circuits.model.ray_engine import on_ray
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.heads import look_again
+from circuits.effects.importance import sublayer_importance
+from circuits.files import shipped
+from circuits.judges.replies import Reply
+from circuits.models import engines as engines
+from circuits.models.engines import on_ray, working_on
+from circuits.models.generate import elicit
 from circuits.names import EMOTIONS
-from circuits.pipeline import Plan, run
+from circuits.patching.totals import total_estimates
+from circuits.prompts.prompt import asked_prompts
 from circuits.provenance import Provenance
+from circuits.runs import Plan, run
 
 CLOSE = 1e-6
 

@@ -3,15 +3,15 @@
 import pytest
 from benchmarks import scaling
 
-from circuits.data.prompts import asked_prompts, plain_prompts
-from circuits.data.replies import Reply
-from circuits.measure.directions import emotion_directions
-from circuits.measure.importance import sublayer_importance
-from circuits.measure.sweep import arrange, sweep
-from circuits.model.chat import encode_prompt
-from circuits.model.protocol import shape_of
-from circuits.model.receipts import counted
+from circuits.effects.activations import arrange, sweep
+from circuits.effects.directions import emotion_directions
+from circuits.effects.importance import sublayer_importance
+from circuits.judges.replies import Reply
+from circuits.models.memory import counted
+from circuits.models.protocol import shape_of
+from circuits.models.tokens import encode_prompt
 from circuits.names import EMOTIONS
+from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.provenance import Provenance
 
 

@@ -10,7 +10,7 @@ import torch
 import circuits as ec
 from circuits.errors import ExerciseError
 from circuits.workshop import checks_directions as d
-from circuits.workshop.planted import asked_ids, the_plant, writer_of
+from circuits.workshop.answers import asked_ids, the_plant, writer_of
 
 CHECKS = sorted(ec.workshop.__all__)
 

@@ -1,0 +1,669 @@
+"""A circuit: the components of one emotion as a directed acyclic graph.
+
+Nodes are the embedding, every sublayer, the selected heads and neurons, and the readout. Edges
+say how they hang together; see :data:`EDGE_KINDS`. A circuit is a plain value: it is saved as
+node-link JSON, which networkx and d3 read as it is, and opening one needs neither torch nor
+TransformerLens.
+
+A circuit as a networkx graph, and back, without loss.
+
+Every attribute is a scalar, so that networkx writes the graph in any of its formats. Provenance is
+JSON text; so is the order of the edges, which networkx sorts by their sources.
+
+The strongest part of a circuit.
+
+To be faithful a circuit needs more components than are needed to bring the emotion about when
+they are written into a plain run: what is written there stands beside all the rest.
+
+Scores of a circuit on contexts it was not made from, beside random circuits of its size.
+
+With f(C) = (m(C) - m(empty)) / (m(model) - m(empty)), where m is the mean readout over contexts
+and the empty circuit is the run with every head and neuron ablated (as MIB does; under resample
+ablation at the last position it equals the corrupt run):
+
+* faithfulness: f(circuit); 1 is the whole model.
+* completeness: mean over random halves K of the circuit of
+  |f(circuit without K) - f(model without K)|; lower is better (Wang et al. 2022, arXiv 2211.00593).
+* minimality: what f loses per node that leaves, mean over the same halves; what it loses when a
+  node leaves alone is listed node by node.
+* specificity: f(circuit) minus the mean of f over the circuits of the other emotions, all in runs
+  and by the readout of this emotion. Readouts of other emotions are no measure of it: their
+  directions are relative to each other, so that they move without any part being shared.
+* cpr, cmd: areas over circuit size, see :mod:`circuits.circuit.score`.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Any, Final, Literal, TypeVar, get_args
+
+import networkx as nx
+
+from circuits.errors import AxisError, CircuitError, DataError
+from circuits.names import component
+from circuits.provenance import Provenance
+
+__all__ = [
+    "Circuit",
+    "CircuitScores",
+    "EDGE_KINDS",
+    "Edge",
+    "EdgeKind",
+    "FORMAT",
+    "LOWER_IS_BETTER",
+    "NODE_KINDS",
+    "Node",
+    "NodeKind",
+    "ORDERS",
+    "Order",
+    "SCORES",
+    "SHAPE",
+    "Score",
+    "VIAS",
+    "Via",
+    "check_same_model",
+    "circuit_of",
+    "core",
+    "graph_attributes",
+    "network_of",
+    "with_scores",
+]
+
+FORMAT = "emotion-circuit/1"
+"""Name and version of the saved form."""
+
+NodeKind = Literal["embed", "sublayer", "head", "neuron", "readout"]
+EdgeKind = Literal["residual", "part", "direct", "path"]
+Via = Literal["q", "k", "v", "mlp", "readout"]
+
+NODE_KINDS: tuple[NodeKind, ...] = get_args(NodeKind)
+EDGE_KINDS: Mapping[EdgeKind, str] = {
+    "residual": "order along the residual stream; no weight",
+    "part": "a head or neuron writes through its sublayer; weight: its own effect",
+    "direct": "what a part adds to the readout through the residual stream alone",
+    "path": "what the source does to the readout through this one input of the target",
+}
+"""Kind of edge -> what it and its weight mean."""
+
+VIAS: Mapping[str, tuple[Via, ...]] = {
+    "head": ("q", "k", "v"),
+    "neuron": ("mlp",),
+    "sublayer": ("mlp",),
+    "readout": ("readout",),
+}
+"""Kind of node -> the inputs by which a path can enter it."""
+
+_STEP = {"attn": 0, "mlp": 1}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A component with its scores; a score that was not measured is ``None``.
+
+    Effects are differences to the mean over emotions, along the layer's emotion direction, in
+    units of the residual stream; positive pushes towards the emotion.
+    """
+
+    id: str
+    """``embed``, ``L3.attn``, ``L3H5``, ``L3N512`` or ``readout``."""
+    kind: NodeKind
+    layer: int | None = None
+    effect: float | None = None
+    """Direct effect on the layer's direction (heads, neurons)."""
+    stderr: float | None = None
+    """Standard error of ``effect`` (heads, neurons) or of ``importance`` (sublayers)."""
+    control: float | None = None
+    """The same quantity along random directions; what does not exceed it proves nothing."""
+    importance: float | None = None
+    """Response of the readout per unit injected (sublayers): a total effect."""
+    direct: float | None = None
+    """Direct effect on the readout, before the final norm."""
+    total: float | None = None
+    """Estimated total effect on the readout, compared with the plain prompt (heads, neurons); in
+    a circuit of another program, the score that it gives the node."""
+
+    @property
+    def score(self) -> float | None:
+        """What a node does at its own layer: effect, or importance for a sublayer."""
+        return self.importance if self.kind == "sublayer" else self.effect
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% interval of :attr:`score` over contexts (normal approximation)."""
+        if self.score is None or self.stderr is None:
+            return None
+        return self.score - 1.96 * self.stderr, self.score + 1.96 * self.stderr
+
+    @property
+    def beats_control(self) -> bool | None:
+        """Does the whole interval lie beyond the control? ``None`` if there is no control."""
+        if self.interval is None or self.control is None:
+            return None
+        return (
+            min(map(abs, self.interval)) > self.control and self.interval[0] * self.interval[1] > 0
+        )
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A directed edge, from earlier to later in the residual stream."""
+
+    source: str
+    target: str
+    kind: EdgeKind
+    weight: float | None = None
+    """See :data:`EDGE_KINDS`; of a path its attribution, in units of the readout."""
+    via: Via | None = None
+    """The input that a path enters. Keys and values are those of the key-value group, which all
+    heads of the group read; a neuron's input is part of its MLP's."""
+    stderr: float | None = None
+    """Standard error of the weight over contexts (paths)."""
+    control: float | None = None
+    """Size of the weight for a source that changes in a random direction (paths)."""
+    exact: float | None = None
+    """The weight measured by patching the path, where that was done."""
+    exact_stderr: float | None = None
+    causal: bool | None = None
+    """Is the effect of the path shown? Its 95% interval (of the exact weight where there is one)
+    excludes zero and lies beyond the control. ``None``: not tested."""
+
+    @property
+    def key(self) -> str:
+        """What tells edges between the same two nodes apart: the input of a path, or the kind."""
+        return self.via or self.kind
+
+    def __str__(self) -> str:
+        """``L0H1 -> L2H0.k``."""
+        entry = f".{self.via}" if self.via in ("q", "k", "v") else ""
+        return f"{self.source} -> {self.target}{entry}"
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The circuit of one emotion.
+
+    Raises:
+        CircuitError: an id occurs twice or names no component, a component lies outside the
+            model, an edge names an unknown node, goes against the residual stream or repeats
+            another, or a residual edge has a weight.
+    """
+
+    emotion: str
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Scores of the circuit as a whole."""
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        places: dict[str, tuple[float, int, int]] = {}
+        for node in self.nodes:
+            if node.id in places:
+                raise CircuitError(f"node {node.id!r} occurs twice")
+            places[node.id] = self._place(node)
+        seen: set[tuple[str, str, str | None]] = set()
+        for edge in self.edges:
+            self._check_edge(edge, places)
+            # Beside its paths, two nodes have at most one edge.
+            if (edge.source, edge.target, edge.via) in seen:
+                raise CircuitError(f"edge {edge} occurs twice")
+            seen.add((edge.source, edge.target, edge.via))
+
+    def _place(self, node: Node) -> tuple[float, int, int]:
+        try:
+            part = component(node.id)
+        except AxisError as error:
+            raise CircuitError(str(error)) from error
+        if part.kind != node.kind or part.layer != node.layer:
+            raise CircuitError(
+                f"node {node.id!r} is a {part.kind} of layer {part.layer}, "
+                f"but is described as a {node.kind} of layer {node.layer}"
+            )
+        self._check_size(node.id, part.layer, "n_layers", "layers")
+        if part.kind == "head":
+            self._check_size(node.id, part.index, "n_heads", "heads")
+        if part.kind == "neuron":
+            self._check_size(node.id, part.index, "d_mlp", "neurons")
+        if part.kind == "embed":
+            return (-1.0, 0, 0)
+        if part.kind == "readout":
+            return (float("inf"), 0, 0)
+        assert part.layer is not None
+        assert part.sublayer is not None
+        return (float(part.layer), _STEP[part.sublayer], int(part.kind == "sublayer"))
+
+    def _check_size(self, name: str, index: int | None, size: str, things: str) -> None:
+        known = self.provenance.model.get(size)
+        if known is not None and index is not None and index >= known:
+            raise CircuitError(f"node {name!r} lies outside the model, which has {known} {things}")
+
+    @staticmethod
+    def _check_edge(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
+        for end in (edge.source, edge.target):
+            if end not in places:
+                raise CircuitError(
+                    f"edge {edge.source} -> {edge.target}: the circuit has no node {end!r}"
+                )
+        if edge.kind not in EDGE_KINDS:
+            raise CircuitError(
+                f"edge {edge.source} -> {edge.target}: unknown kind {edge.kind!r}; "
+                f"kinds are {', '.join(EDGE_KINDS)}"
+            )
+        if places[edge.source] >= places[edge.target]:
+            raise CircuitError(
+                f"edge {edge.source} -> {edge.target} goes against the residual stream"
+            )
+        _check_path(edge, places)
+        if edge.kind == "residual" and edge.weight is not None:
+            raise CircuitError(
+                f"edge {edge.source} -> {edge.target} is residual and has the weight "
+                f"{edge.weight}; such an edge says an order and has none"
+            )
+
+    def without(self, ids: Collection[str]) -> "Circuit":
+        """The circuit without these nodes and the edges at them; itself if there are none."""
+        if not ids:
+            return self
+        nodes = tuple(node for node in self.nodes if node.id not in ids)
+        edges = tuple(edge for edge in self.edges if not {edge.source, edge.target} & {*ids})
+        return replace(self, nodes=nodes, edges=edges)
+
+    def node(self, id: str) -> Node:
+        """The node with this id.
+
+        Raises:
+            CircuitError: the circuit has no such node.
+        """
+        for node in self.nodes:
+            if node.id == id:
+                return node
+        raise CircuitError(f"the circuit of {self.emotion!r} has no node {id!r}")
+
+    def of_kind(self, kind: NodeKind) -> tuple[Node, ...]:
+        """Nodes of one kind, in the order of the circuit."""
+        return tuple(node for node in self.nodes if node.kind == kind)
+
+    @property
+    def heads(self) -> tuple[tuple[int, int], ...]:
+        """(layer, head) of the selected heads."""
+        return self._members("head")
+
+    @property
+    def neurons(self) -> tuple[tuple[int, int], ...]:
+        """(layer, neuron) of the selected neurons."""
+        return self._members("neuron")
+
+    def _members(self, kind: NodeKind) -> tuple[tuple[int, int], ...]:
+        parts = (component(node.id) for node in self.of_kind(kind))
+        return tuple(
+            (p.layer, p.index) for p in parts if p.layer is not None and p.index is not None
+        )
+
+    @property
+    def paths(self) -> tuple[Edge, ...]:
+        """The path edges."""
+        return tuple(edge for edge in self.edges if edge.kind == "path")
+
+    def with_scores(self, **scores: float) -> "Circuit":
+        """The same circuit with scores added."""
+        return replace(self, scores={**self.scores, **scores})
+
+    def to_networkx(self) -> "nx.DiGraph[str]":
+        """A networkx graph; see :func:`network_of`."""
+        return network_of(self)
+
+    @classmethod
+    def from_networkx(cls, graph: "nx.DiGraph[str]") -> "Circuit":
+        """The circuit of such a graph; see :func:`circuit_of`.
+
+        Raises:
+            CircuitError: the graph is no circuit's.
+        """
+        return circuit_of(graph)
+
+
+def _check_path(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
+    if edge.kind != "path":
+        measured = ("via", "stderr", "control", "exact", "exact_stderr", "causal")
+        if any(getattr(edge, name) is not None for name in measured):
+            raise CircuitError(f"edge {edge} is {edge.kind}; only a path has {', '.join(measured)}")
+        return
+    allowed = VIAS.get(component(edge.target).kind, ())
+    if edge.target.endswith(".attn") or edge.via not in allowed:
+        raise CircuitError(
+            f"edge {edge} is a path into {edge.via!r}; paths enter q, k or v of a head, "
+            "mlp of an MLP or a neuron, and readout of the readout"
+        )
+    if edge.source.endswith(".attn"):
+        raise CircuitError(f"edge {edge} is a path from a whole attention; name its heads")
+    if places[edge.source][:2] >= places[edge.target][:2]:
+        raise CircuitError(f"edge {edge} is a path inside one sublayer, where there is none")
+
+
+T = TypeVar("T", Node, Edge)
+
+_SCORE = "score_"
+
+# What networkx's readers of GraphML add: names of edges, and defaults of attributes.
+_ADDED = ("id",)
+
+
+def network_of(circuit: Circuit) -> "nx.DiGraph[str]":
+    """A networkx graph with every score that was measured as an attribute.
+
+    With paths it is a ``MultiDiGraph``, whose keys are the inputs of the paths and the kinds of
+    the other edges; without, two nodes have at most one edge and there are no keys.
+    """
+    graph: nx.DiGraph[str] = nx.MultiDiGraph() if circuit.paths else nx.DiGraph()
+    graph.graph.update(graph_attributes(circuit))
+    for node in circuit.nodes:
+        graph.add_node(node.id, **_known(node, "id"))
+    for edge in circuit.edges:
+        key = {"key": edge.key} if circuit.paths else {}
+        graph.add_edge(edge.source, edge.target, **key, **_known(edge, "source", "target"))
+    return graph
+
+
+def graph_attributes(circuit: Circuit) -> dict[str, Any]:
+    """What is said of a circuit as a whole, as scalars."""
+    place = {node.id: i for i, node in enumerate(circuit.nodes)}
+    # networkx goes through nodes in their order, and through the targets of each as first met.
+    met: dict[tuple[str, str], int] = {}
+    for i, edge in enumerate(circuit.edges):
+        met.setdefault((edge.source, edge.target), i)
+    numbers = sorted(
+        range(len(circuit.edges)),
+        key=lambda i: (
+            place[circuit.edges[i].source],
+            met[circuit.edges[i].source, circuit.edges[i].target],
+            i,
+        ),
+    )
+    return {
+        "format": FORMAT,
+        "emotion": circuit.emotion,
+        **{f"{_SCORE}{name}": value for name, value in circuit.scores.items()},
+        "provenance": json.dumps(circuit.provenance.to_json(), default=float),
+        "edge_order": json.dumps(numbers, separators=(",", ":")),
+    }
+
+
+def circuit_of(graph: "nx.DiGraph[str]") -> Circuit:
+    """The circuit of a graph that :func:`network_of` made, edited or not.
+
+    Nodes and edges may have been taken away or added: provenance and scores stay as they are,
+    and edges then stand in networkx's order.
+
+    Raises:
+        CircuitError: the graph is undirected or of another kind, an attribute is missing or not
+            one of a circuit's, or it is no valid circuit.
+    """
+    if not graph.is_directed():
+        raise CircuitError("the graph is undirected; a circuit's edges have a direction")
+    said = graph.graph
+    if said.get("format") != FORMAT:
+        raise CircuitError(
+            f"the graph's attribute 'format' is {said.get('format')!r}, not {FORMAT!r}; "
+            "give a graph that Circuit.to_networkx made"
+        )
+    if not isinstance(said.get("emotion"), str):
+        raise CircuitError("the graph lacks the attribute 'emotion'; add it")
+    nodes = tuple(_made(Node, {"id": id, **own}, id) for id, own in graph.nodes(data=True))
+    edges = [
+        _made(Edge, {"source": start, "target": end, **own}, f"{start} -> {end}")
+        for start, end, own in graph.edges(data=True)
+    ]
+    numbers = _numbers(said, len(edges))
+    ordered = tuple(edge for _, edge in sorted(zip(numbers, edges, strict=True), key=_first))
+    scores = {
+        name.removeprefix(_SCORE): value
+        for name, value in said.items()
+        if isinstance(name, str) and name.startswith(_SCORE)
+    }
+    return Circuit(said["emotion"], nodes, ordered, scores, _provenance(said))
+
+
+def _first(pair: tuple[int, Edge]) -> int:
+    return pair[0]
+
+
+def _numbers(said: Mapping[str, Any], count: int) -> list[int]:
+    """Place of every edge; networkx's own order for a graph that was edited."""
+    found = _loaded(said, "edge_order", [])
+    whole = isinstance(found, list) and sorted(map(repr, found)) == sorted(map(repr, range(count)))
+    return found if whole else list(range(count))
+
+
+def _provenance(said: Mapping[str, Any]) -> Provenance:
+    values = _loaded(said, "provenance", None)
+    if values is None:
+        return Provenance()
+    try:
+        return Provenance.from_json(values)
+    except DataError as error:
+        raise CircuitError(f"the graph's attribute 'provenance' is {error}") from error
+
+
+def _loaded(said: Mapping[str, Any], name: str, default: object) -> Any:
+    text = said.get(name)
+    if text is None:
+        return default
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise CircuitError(f"the graph's attribute {name!r} is no JSON text; remove it") from error
+
+
+def _made(kind: type[T], values: Mapping[str, Any], name: str) -> T:
+    known = {own.name: own.default for own in fields(kind)}
+    given = {key: value for key, value in values.items() if key not in _ADDED or key in known}
+    _refuse(name, (key for key in given if key not in known), "is none of a circuit's")
+    required = (key for key, default in known.items() if default is MISSING)
+    _refuse(name, (key for key in required if key not in given), "is missing")
+    return kind(**given)
+
+
+def _refuse(name: str, wrong: Iterable[str], what: str) -> None:
+    for key in wrong:
+        raise CircuitError(f"attribute {key!r} of {name} {what}")
+
+
+def _known(value: Node | Edge, *without: str) -> dict[str, Any]:
+    named = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in without}
+    return {name: known for name, known in named.items() if known is not None}
+
+
+Order = Literal["product", "effect", "direct", "total"]
+"""What the strongest parts have most of: own effect times the importance of their sublayer, own
+effect alone, direct effect on the readout, or estimated total effect."""
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def core(circuit: Circuit, n_heads: int, n_neurons: int, order: Order = "product") -> Circuit:
+    """The circuit with only some of its heads and neurons, those that come first in an order.
+
+    The own effect tells the emotion from the others, and a judge is to hear this emotion and no
+    other. A circuit that has no more than that stays as it is; of equals the earlier stays, and
+    what was not measured comes last.
+    """
+    importance = {
+        (component(site.id).sublayer, site.layer): max(site.importance or 0.0, 0.0)
+        for site in circuit.of_kind("sublayer")
+    }
+
+    def strength(node: Node) -> float:
+        if order == "product":
+            own = importance.get((component(node.id).sublayer, node.layer), 0.0)
+            return (node.effect or 0.0) * own
+        return {"effect": node.effect, "direct": node.direct, "total": node.total}[order] or 0.0
+
+    kinds: Mapping[NodeKind, int] = {"head": n_heads, "neuron": n_neurons}
+    left_out = {name for kind, n in kinds.items() for name in _last(circuit, kind, n, strength)}
+    return circuit.without(left_out)
+
+
+def _last(
+    circuit: Circuit, kind: NodeKind, count: int, strength: Callable[[Node], float]
+) -> list[str]:
+    ranked = sorted(circuit.of_kind(kind), key=strength, reverse=True)
+    return [node.id for node in ranked[count:]]
+
+
+SHAPE: Final = ("n_layers", "n_heads", "n_key_value_heads", "d_model", "d_head", "d_mlp")
+"""Sizes without which a component's name means nothing."""
+
+
+def check_same_model(
+    what: str,
+    origin: Mapping[str, Any],
+    model: Mapping[str, Any],
+    *,
+    otherwise: str = "give that model",
+    any_revision: bool = False,
+) -> None:
+    """Refuse what was made from another model.
+
+    Weights are told apart by their revision, or by the model's name where no revision is known; a
+    size or revision that one side does not say is not compared.
+
+    Args:
+        what: What is to be used, such as its file.
+        origin: The model of its provenance.
+        model: Description of the model that is there.
+        otherwise: What to do where the weights differ.
+        any_revision: Take other weights of the same sizes, such as a fine-tuned model's.
+
+    Raises:
+        CircuitError: the sizes differ, or, without ``any_revision``, the weights; says which.
+    """
+    sizes = [name for name in SHAPE if _differ(origin, model, name)]
+    if sizes:
+        raise CircuitError(
+            f"{_said(what, origin, model, sizes)}; in a model of another size the names of parts "
+            "mean others, so give the model that it was made from"
+        )
+    identity = "revision" if _known_model(origin, model, "revision") else "name"
+    if _differ(origin, model, identity) and not any_revision:
+        raise CircuitError(f"{_said(what, origin, model, [identity])}; {otherwise}")
+
+
+def _said(what: str, origin: Mapping[str, Any], model: Mapping[str, Any], names: list[str]) -> str:
+    own, here = (
+        ", ".join(f"{name} {values[name]}" for name in names) for values in (origin, model)
+    )
+    return (
+        f"{what} was made from {origin.get('name', 'a model without a name')} ({own}); "
+        f"{model.get('name', 'this model')} has {here}"
+    )
+
+
+def _known_model(origin: Mapping[str, Any], model: Mapping[str, Any], name: str) -> bool:
+    return all(values.get(name) not in (None, "unknown") for values in (origin, model))
+
+
+def _differ(origin: Mapping[str, Any], model: Mapping[str, Any], name: str) -> bool:
+    if not _known_model(origin, model, name):
+        return False
+    if name == "name":
+        # A hub's name and the folder of a copy of it.
+        return str(origin[name]).rsplit("/", 1)[-1] != str(model[name]).rsplit("/", 1)[-1]
+    return bool(origin[name] != model[name])
+
+
+SCORES = ("faithfulness", "completeness", "minimality", "specificity", "cpr", "cmd")
+LOWER_IS_BETTER = frozenset({"completeness", "cmd"})
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score, its 95% interval over contexts, and what random circuits reach."""
+
+    value: float
+    low: float
+    high: float
+    control_p99: float
+    """What 99% of the random circuits do not better: their 99th percentile, or the 1st where
+    lower is better."""
+    p: float
+    """(1 + random circuits that are at least as good) / (1 + random circuits)."""
+
+
+@dataclass(frozen=True)
+class CircuitScores:
+    """The scores of one emotion's circuit."""
+
+    emotion: str
+    scores: Mapping[str, Score]
+    heads_fraction: float
+    neurons_fraction: float
+    size: float
+    """Share of all components, heads and neurons together."""
+    needed_share: float
+    """Share of the nodes without which, one at a time, faithfulness is lower."""
+    worst_gap: float
+    """Largest completeness gap over random, single-node and greedy subsets."""
+    log_area: float
+    """Mean faithfulness over the logarithm of the size."""
+    size_at_80: float
+    """Smallest size from which on faithfulness is at least 0.8."""
+    sizes: tuple[float, ...]
+    curve: tuple[float, ...]
+    """Faithfulness at every size."""
+    curve_low: tuple[float, ...]
+    """2.5th percentile of random rankings."""
+    curve_high: tuple[float, ...]
+    """97.5th percentile of random rankings."""
+    loses: Mapping[str, float] = field(default_factory=dict)
+    """Node -> what faithfulness loses when it leaves."""
+    n_contexts: int = 0
+    n_controls: int = 0
+    ablation: str = "resample"
+    positions: str = "last"
+
+    def beats_controls(self, name: str) -> bool:
+        """Is the score better than the 99th percentile of random circuits?"""
+        score = self.scores[name]
+        if name in LOWER_IS_BETTER:
+            return score.value < score.control_p99
+        return score.value > score.control_p99
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Scores in which the circuit does not beat random circuits."""
+        return tuple(name for name in self.scores if not self.beats_controls(name))
+
+    def summary(self) -> dict[str, Any]:
+        """The scores and sizes alone, as ``scores.json`` holds them."""
+        return {
+            **{name: asdict(score) for name, score in self.scores.items()},
+            "heads_fraction": self.heads_fraction,
+            "neurons_fraction": self.neurons_fraction,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "CircuitScores":
+        """Read what :meth:`to_json` gave."""
+        scores = {name: Score(**score) for name, score in values["scores"].items()}
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists, "scores": scores})
+
+
+def with_scores(circuit: Circuit, found: CircuitScores) -> Circuit:
+    """The circuit with its scores: ``cpr``, ``cpr_low``, ..., ``cpr_beats_controls`` (1 or 0)."""
+    flat: dict[str, float] = {}
+    for name, score in found.scores.items():
+        values = asdict(score)
+        flat[name] = values.pop("value")
+        flat |= {f"{name}_{what}": value for what, value in values.items()}
+        flat[f"{name}_beats_controls"] = float(found.beats_controls(name))
+    return circuit.with_scores(
+        **flat,
+        needed_share=found.needed_share,
+        completeness_worst=found.worst_gap,
+        log_area=found.log_area,
+        size_at_80=found.size_at_80,
+    )

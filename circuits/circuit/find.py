@@ -1,0 +1,426 @@
+"""From measurements to a circuit: heads and neurons within a budget, and paths between them.
+
+From measurements to circuits: which heads and neurons, and how they hang together.
+
+By default all heads, and all neurons, are ranked together by their estimated total effect (see
+:mod:`circuits.patching.totals`). As published (Wang et al. 2025, arXiv 2510.11328, stage 6.5),
+importance first deals places out to layers, and within a layer the components with the largest
+direct effect are taken. Either way a component that does not push towards the emotion is not
+taken, whatever room is left, unless signs are ignored, as published.
+
+Paths between the components of a circuit, written into its graph.
+
+Attribution chooses the strongest paths, patching confirms them. A path whose 95% interval holds
+zero, or does not lie beyond the control (a sender that changes by as much in a random direction),
+is kept and marked as not causal.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.circuit.circuit import Circuit, Edge, Node, Via
+from circuits.effects.heads import HeadEffects
+from circuits.effects.importance import Importance
+from circuits.effects.neurons import DirectEffects, NeuronEffects
+from circuits.errors import CircuitError
+from circuits.names import component, head_name, neuron_name, receiver, sublayer_name
+from circuits.patching.exact_paths import ExactPaths, edge_name
+from circuits.patching.paths import PathEffects
+from circuits.patching.totals import TotalEstimates
+from circuits.provenance import Provenance
+
+__all__ = [
+    "Budget",
+    "Measurements",
+    "RankBy",
+    "allocate",
+    "assemble",
+    "connect",
+    "select",
+    "select_by_layer",
+    "strongest_paths",
+]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Components of a circuit, as shares of the model's.
+
+    Wang et al. 2025 (arXiv 2510.11328) take ten components per sublayer, three tenths of them
+    heads, which is a quarter of the heads of a 3B model and all heads of a small one. Shares
+    mean the same at every size.
+    """
+
+    heads: float = 0.20
+    """Share of all attention heads."""
+    neurons: float = 0.05
+    """Share of all MLP neurons."""
+    min_per_layer: int = 0
+    """Components that every layer gets of either kind before importance counts."""
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "neurons"):
+            if not 0 < getattr(self, name) <= 1:
+                raise CircuitError(
+                    f"budget: {name} is a share and must lie above 0 and at most 1, "
+                    f"found {getattr(self, name)}"
+                )
+        if self.min_per_layer < 0:
+            raise CircuitError(f"budget: min_per_layer is {self.min_per_layer}; give 0 or more")
+
+    def counts(self, n_heads: int, n_neurons: int) -> tuple[int, int]:
+        """Heads and neurons allowed in a model with so many; at least one of each.
+
+        >>> Budget().counts(36, 3072)
+        (7, 153)
+        """
+        return _share(self.heads, n_heads), _share(self.neurons, n_neurons)
+
+
+def allocate(
+    weights: Sequence[float], available: Sequence[int], total: int, minimum: int = 0
+) -> list[int]:
+    """Deal ``total`` places out to layers in proportion to ``weights``.
+
+    Every layer gets ``minimum`` first; the rest goes by largest remainder. A layer never gets
+    more than it has ``available``; what it cannot use is dealt out again, so the sum is ``total``
+    unless fewer are available. Ties go to the earlier layer.
+
+    Raises:
+        CircuitError: a weight is not finite.
+
+    >>> allocate([3.0, 1.0, 0.0], [8, 8, 8], 6)
+    [5, 1, 0]
+    """
+    if not all(map(math.isfinite, weights)):
+        raise CircuitError("a layer's weight is not finite; measure the importance again")
+    given = [min(minimum, most) for most in available]
+    if sum(given) > total:
+        given = [0] * len(available)
+    room = {i: most - given[i] for i, most in enumerate(available) if most > given[i]}
+    left = min(total, sum(available)) - sum(given)
+    while full := [i for i, share in _shares(weights, room, left).items() if share >= room[i]]:
+        for i in full:
+            given[i] += room[i]
+            left -= room.pop(i)
+    shares = _shares(weights, room, left)
+    for i, share in shares.items():
+        given[i] += int(share)
+    rest = left - sum(int(share) for share in shares.values())
+    for i in sorted(shares, key=lambda i: (int(shares[i]) - shares[i], i))[:rest]:
+        given[i] += 1
+    return given
+
+
+def _share(share: float, total: int) -> int:
+    # 0.29 of 100 is 29, although 0.29 * 100 is 28.999999999999996.
+    return max(1, int(share * total + 1e-9))
+
+
+def _shares(weights: Sequence[float], room: Mapping[int, int], left: int) -> dict[int, float]:
+    # Layers without weight share evenly what layers with weight cannot use.
+    mass = {i: max(weights[i], 0.0) for i in room}
+    total = sum(mass.values())
+    if total <= 0:
+        return {i: left / len(room) for i in room}
+    return {i: left * mass[i] / total for i in room}
+
+
+RankBy = Literal["total", "centred", "mean"]
+"""``total``: estimated total effect, over all layers. ``centred``: direct effect relative to the
+other emotions, layer by layer; ``mean``: the same of the emotion alone, as published."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """Everything that circuits are made from."""
+
+    importance: Importance
+    heads: HeadEffects
+    neurons: NeuronEffects
+    direct: DirectEffects
+    totals: TotalEstimates
+
+
+def assemble(
+    measured: Measurements,
+    emotion: str,
+    provenance: Provenance,
+    *,
+    budget: Budget | None = None,
+    rank_by: RankBy = "total",
+    signed: bool = False,
+) -> Circuit:
+    """The circuit of one emotion.
+
+    Args:
+        measured: Importance, effects and direct effects of the same model.
+        emotion: One of the measured emotions.
+        provenance: Where the measurements come from.
+        budget: How many heads and neurons.
+        rank_by: What decides which components are taken; see :data:`RankBy`.
+        signed: Fill every place, with negative effects too where positive ones run out.
+
+    Raises:
+        AxisError: the emotion was not measured.
+        CircuitError: the budget is no share.
+    """
+    e = measured.importance.index("emotion", emotion)
+    share, effect = budget or Budget(), "mean" if rank_by == "mean" else "centred"
+    direct = (getattr(measured.heads, effect)[e], getattr(measured.neurons, effect)[e])
+    counts = share.counts(direct[0].numel(), direct[1].numel())
+    if rank_by == "total":
+        totals = (measured.totals.head_effect[e], measured.totals.neuron_effect[e])
+        chosen = [
+            select(total, count, signed=signed) for total, count in zip(totals, counts, strict=True)
+        ]
+    else:
+        slope = measured.importance.slope[e]
+        chosen = [
+            select_by_layer(own, weights, count, minimum=share.min_per_layer, signed=signed)
+            for own, weights, count in zip(direct, slope, counts, strict=True)
+        ]
+    members = [
+        *(_member(measured, "head", e, place, effect) for place in chosen[0]),
+        *(_member(measured, "neuron", e, place, effect) for place in chosen[1]),
+    ]
+    return _graph(measured, e, emotion, members, provenance)
+
+
+def select(
+    effects: Float[Tensor, "layer component"], count: int, *, signed: bool = False
+) -> list[tuple[int, int]]:
+    """(layer, index) of the ``count`` largest effects of all layers; if not ``signed`` positive.
+
+    Sorted by layer, within a layer by effect; ties go to the earlier component.
+    """
+    width = effects.shape[1]
+    order = effects.flatten().argsort(descending=True, stable=True)[:count].tolist()
+    taken = [divmod(place, width) for place in order if signed or effects.flatten()[place] > 0]
+    return sorted(taken, key=lambda place: place[0])
+
+
+def select_by_layer(
+    effects: Float[Tensor, "layer component"],
+    weights: Float[Tensor, " layer"],
+    count: int,
+    *,
+    minimum: int = 0,
+    signed: bool = False,
+) -> list[tuple[int, int]]:
+    """(layer, index) of ``count`` components: layers by weight, within a layer by effect.
+
+    Only components with a positive effect are taken, unless effects are ``signed``.
+    """
+    available = (effects > (-torch.inf if signed else 0)).sum(1).tolist()
+    places = allocate(weights.tolist(), available, count, minimum)
+    order = effects.argsort(dim=1, descending=True, stable=True)
+    return [(layer, index) for layer, k in enumerate(places) for index in order[layer, :k].tolist()]
+
+
+def _member(
+    measured: Measurements,
+    kind: Literal["head", "neuron"],
+    e: int,
+    place: tuple[int, int],
+    effect: str,
+) -> Node:
+    own = measured.heads if kind == "head" else measured.neurons
+    name = head_name if kind == "head" else neuron_name
+    error = "stderr" if effect == "mean" else f"{effect}_stderr"
+    return Node(
+        name(*place),
+        kind,
+        place[0],
+        effect=float(getattr(own, effect)[e][place]),
+        stderr=_number(getattr(own, error)[e][place]),
+        control=float(own.control[e, place[0]]),
+        direct=float(getattr(measured.direct, f"{kind}_effect")[e][place]),
+        total=float(getattr(measured.totals, f"{kind}_effect")[e][place]),
+    )
+
+
+def _graph(
+    measured: Measurements, e: int, emotion: str, members: Sequence[Node], provenance: Provenance
+) -> Circuit:
+    nodes = [Node("embed", "embed")]
+    edges: list[Edge] = []
+    previous = "embed"
+    for layer in measured.importance.layer:
+        for s, sublayer in enumerate(measured.importance.sublayer):
+            site = _sublayer(measured, e, s, layer, sublayer)
+            kind = "head" if sublayer == "attn" else "neuron"
+            own = [node for node in members if node.layer == layer and node.kind == kind]
+            nodes += [*own, site]
+            edges.append(Edge(previous, site.id, "residual"))
+            edges += [Edge(node.id, site.id, "part", node.effect) for node in own]
+            edges += [Edge(node.id, "readout", "direct", node.direct) for node in own]
+            edges.append(Edge(site.id, "readout", "direct", site.direct))
+            previous = site.id
+    nodes.append(Node("readout", "readout"))
+    return Circuit(emotion, tuple(nodes), tuple(edges), _scores(measured, e, members), provenance)
+
+
+def _sublayer(measured: Measurements, e: int, s: int, layer: int, sublayer: str) -> Node:
+    own = measured.importance
+    return Node(
+        sublayer_name(layer, sublayer),
+        "sublayer",
+        layer,
+        stderr=_number(own.stderr[e, s, layer]),
+        control=float(own.control[e, s, layer]) if own.n_random else None,
+        importance=float(own.slope[e, s, layer]),
+        direct=float(measured.direct.sublayer_effect[e, s, layer]),
+    )
+
+
+def _scores(measured: Measurements, e: int, members: Sequence[Node]) -> dict[str, float]:
+    heads = [node for node in members if node.kind == "head"]
+    neurons = [node for node in members if node.kind == "neuron"]
+    total = float(measured.direct.total[e])
+    direct = sum(node.direct or 0.0 for node in members)
+    return {
+        "n_heads": float(len(heads)),
+        "n_neurons": float(len(neurons)),
+        "heads_fraction": len(heads) / measured.heads.mean[e].numel(),
+        "neurons_fraction": len(neurons) / max(1, measured.neurons.mean[e].numel()),
+        "readout_difference": total,
+        "direct_share": direct / total if total else 0.0,
+    }
+
+
+def _number(value: Tensor) -> float | None:
+    # A standard error over one context is not a number.
+    return float(value) if bool(torch.isfinite(value)) else None
+
+
+def strongest_paths(circuit: Circuit, effects: PathEffects, keep: int) -> list[tuple[str, str]]:
+    """(sender, receiver) of the ``keep`` largest |attributions| among the circuit's own nodes.
+
+    Raises:
+        CircuitError: the attributions are another emotion's.
+    """
+    _check(circuit, effects.emotion)
+    found = list(dict.fromkeys((sender, reader) for sender, reader, _ in _own(circuit, effects)))
+    size = {
+        (sender, reader): abs(effects.at("mean", sender=sender, receiver=reader))
+        for sender, reader in found
+    }
+    return sorted(found, key=lambda path: -size[path])[:keep]
+
+
+def connect(
+    circuit: Circuit, effects: PathEffects, exact: ExactPaths | None = None, *, keep: int = 100
+) -> Circuit:
+    """The circuit with its strongest paths as edges, in place of any paths that it had.
+
+    A path into the keys or values of a key-value group becomes an edge to each head of the group
+    that the circuit holds, since each of them reads the group. Weights of paths from or to a
+    neuron are part of those of its MLP.
+
+    Args:
+        circuit: Its nodes are joined.
+        effects: Attributions, of the same emotion.
+        exact: Patched paths, where they were patched; of the same emotion and mode.
+        keep: How many paths.
+
+    Raises:
+        CircuitError: attributions or patched paths are another emotion's, or of other runs.
+    """
+    chosen = set(strongest_paths(circuit, effects, keep))
+    if exact is not None:
+        _check(circuit, exact.emotion)
+        if (exact.mode, exact.other, exact.readout) != (
+            effects.mode,
+            effects.other,
+            effects.readout,
+        ):
+            raise CircuitError(
+                "attributions and patched paths are of other runs: "
+                f"{effects.mode} against {effects.other or 'plain'} ({effects.readout}), and "
+                f"{exact.mode} against {exact.other or 'plain'} ({exact.readout})"
+            )
+    edges = [
+        _edge(sender, reader, node, effects, exact)
+        for sender, reader, node in _own(circuit, effects)
+        if (sender, reader) in chosen
+    ]
+    others = [edge for edge in circuit.edges if edge.kind != "path"]
+    return replace(circuit, edges=(*others, *edges))
+
+
+def _check(circuit: Circuit, emotion: str) -> None:
+    if emotion != circuit.emotion:
+        raise CircuitError(
+            f"the paths are those of {emotion!r}, the circuit is that of {circuit.emotion!r}"
+        )
+
+
+def _own(circuit: Circuit, effects: PathEffects) -> Iterator[tuple[str, str, Node]]:
+    """Sender, receiver and the receiver's node, for every path between nodes of the circuit."""
+    senders = {name: i for i, name in enumerate(effects.sender)}
+    receivers = {name: i for i, name in enumerate(effects.receiver)}
+    share = _heads_per_group(effects)
+    starts = [node.id for node in circuit.nodes if node.id in senders]
+    for node in circuit.nodes:
+        for reader in _inputs(node, share):
+            if reader not in receivers:
+                continue
+            for sender in starts:
+                if bool(effects.exists[senders[sender], receivers[reader]]):
+                    yield sender, reader, node
+
+
+def _inputs(node: Node, share: int) -> tuple[str, ...]:
+    part = component(node.id)
+    if part.kind == "head" and part.index is not None:
+        group = f"L{part.layer}G{part.index // share}"
+        return f"{node.id}.q", f"{group}.k", f"{group}.v"
+    return () if part.kind == "embed" or node.id.endswith(".attn") else (node.id,)
+
+
+def _heads_per_group(effects: PathEffects) -> int:
+    ends = [receiver(name) for name in effects.receiver]
+    heads, groups = (sum(end.via == via and end.layer == 0 for end in ends) for via in "qk")
+    return heads // groups
+
+
+def _edge(
+    sender: str, reader: str, node: Node, effects: PathEffects, exact: ExactPaths | None
+) -> Edge:
+    def attributed(name: str) -> float:
+        return effects.at(name, sender=sender, receiver=reader)
+
+    via: Via = receiver(reader).via  # type: ignore[assignment]
+    weight, stderr, control = (attributed(name) for name in ("mean", "stderr", "control"))
+    name = edge_name(sender, reader)
+    measured, error = None, None
+    if exact is not None and name in exact.edge:
+        place = exact.edge.index(name)
+        measured, error = float(exact.mean[place]), float(exact.stderr[place])
+    # Exact is what counts; where a path was not patched, attribution is all there is.
+    shown = (weight, stderr) if measured is None or error is None else (measured, error)
+    return Edge(
+        sender,
+        node.id,
+        "path",
+        weight,
+        via,
+        stderr if isfinite(stderr) else None,
+        control,
+        measured,
+        error if error is not None and isfinite(error) else None,
+        _beats(*shown, control),
+    )
+
+
+def _beats(value: float, stderr: float, control: float) -> bool | None:
+    """Does the whole interval lie beyond the control? Not known from one context."""
+    return abs(value) - 1.96 * stderr > control if isfinite(stderr) else None

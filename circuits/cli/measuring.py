@@ -1,0 +1,242 @@
+"""The commands that measure further: patching, paths, class-selective neurons."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+
+from circuits.cli.console import OUT, Bars, cost_table, finishing_batches
+from circuits.cli.options import (
+    Against,
+    Contexts,
+    DryRun,
+    Mode,
+    ReadoutOption,
+    Seed,
+    SomeEmotions,
+    words,
+)
+from circuits.errors import RunError
+from circuits.names import EMOTIONS
+
+if TYPE_CHECKING:
+    from circuits.circuit.circuit import Circuit
+    from circuits.runs.patching import PathStudy
+
+__all__ = [
+    "neurons",
+    "patch",
+    "paths_command",
+]
+
+Sites = Annotated[
+    str,
+    typer.Option(help="resid_pre, attn_out, resid_mid, mlp_out, resid_post, z, q, k, v, pattern."),
+]
+By = Annotated[
+    Literal["role", "position", "all", "last"],
+    typer.Option(help="What is patched at once; position: one at a time."),
+]
+
+
+def patch(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    emotion: SomeEmotions = "",
+    against: Against = "plain",
+    sites: Sites = "resid_pre,attn_out,mlp_out,z",
+    by: By = "role",
+    mode: Mode = "denoising",
+    readout: ReadoutOption = "projection",
+    contexts: Contexts = 8,
+    dry_run: DryRun = False,
+) -> None:
+    """Patch activations between runs of the same test context, and map their effects."""
+    from circuits.runs.folder import Study
+    from circuits.runs.patching import Contrast, patch_run, patch_run_cost
+    from circuits.runs.report import refresh_report
+
+    study, costs = Study(run), {}
+    for name in words(emotion) or study.emotions:
+        contrast = Contrast(study, name, against, contexts)
+        if dry_run:
+            costs[name] = patch_run_cost(contrast, words(sites), by=by, readout=readout)
+            continue
+        done = patch_run(contrast, words(sites), by=by, mode=mode, readout=readout)
+        OUT.print(str(done), soft_wrap=True)
+    if dry_run:
+        OUT.print(cost_table(costs))
+    elif refresh_report(study):
+        OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)
+
+
+def paths_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    emotion: SomeEmotions = "",
+    against: Against = "plain",
+    method: Annotated[
+        Literal["eap", "eap-ig"],
+        typer.Option(help="One gradient, or the mean over inputs between two emotions."),
+    ] = "eap",
+    steps: Annotated[int, typer.Option(help="Inputs of eap-ig.")] = 5,
+    mode: Mode = "noising",
+    contexts: Contexts = 12,
+    split: Annotated[
+        Literal["test", "dev"], typer.Option(help="Held-out contexts: test ones, or dev ones.")
+    ] = "test",
+    keep: Annotated[int, typer.Option(help="Paths patched and written into a circuit.")] = 60,
+    sample: Annotated[int, typer.Option(help="Random paths patched beside them.")] = 60,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure the paths between the parts of a run's circuits and write them into the circuits."""
+    from circuits.runs.patching import PathOptions, PathStudy
+
+    options = PathOptions(
+        other=None if against == "plain" else against,
+        method=method,
+        steps=steps,
+        mode=mode,
+        split=split,
+        contexts=contexts,
+        keep=keep,
+        sample=sample,
+        seed=seed,
+    )
+    study = PathStudy(run, options, Bars())
+    known = ("plain", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
+    if against not in known:
+        raise RunError(f"--against: {against!r} is none of {', '.join(known)}")
+    emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.other)
+    for name in emotions:
+        study.study.circuit_path(name)
+    if dry_run:
+        costs = {name: study.cost(name) for name in emotions}
+        OUT.print(
+            cost_table({f"{e}: {work}": c for e, own in costs.items() for work, c in own.items()})
+        )
+        return
+    _measure(study, emotions)
+
+
+def _measure(study: "PathStudy", emotions: tuple[str, ...]) -> None:
+    found = {}
+    with Bars().task("measure paths", len(emotions)) as done:
+        for name in emotions:
+            circuit, said = study.measure(name)
+            found[name] = circuit, said["agreement"]
+            done(1)
+    OUT.print(_path_table(found))
+    place = (study.study.folder / "paths").resolve()
+    OUT.print(f"\npaths: {place}", soft_wrap=True, markup=False)
+
+
+def _path_table(found: "Mapping[str, tuple[Circuit, Mapping[str, float]]]") -> Table:
+    table = Table(title="Paths between the parts of the circuits")
+    table.add_column("emotion")
+    for name in ("paths", "causal", "rank agreement", "sign agreement"):
+        table.add_column(name, justify="right")
+    table.add_column("strongest causal paths")
+    for emotion, (circuit, agreement) in found.items():
+        causal = [edge for edge in circuit.paths if edge.causal]
+        causal.sort(key=lambda edge: -abs(edge.exact or 0.0))
+        table.add_row(
+            emotion,
+            str(len(circuit.paths)),
+            str(len(causal)),
+            f"{agreement['spearman']:.2f}",
+            f"{agreement['sign']:.0%}",
+            ", ".join(map(str, causal[:3])) or "-",
+        )
+    return table
+
+
+TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the class.")]
+Request = Annotated[
+    str | None, typer.Option(help="The question put to every text; needed for own texts.")
+]
+TextSets = Annotated[
+    str, typer.Option(help="emotion, rhetoric, or folders with train, dev and test files.")
+]
+Share = Annotated[float, typer.Option(help="Of the model's neurons, for each class.")]
+Sign = Annotated[str, typer.Option(help="What must be above zero: gate or product.")]
+Where = Annotated[str, typer.Option(help="Counted tokens: content, all or last.")]
+
+
+def neurons(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a new one with --models.")],
+    models: Annotated[
+        str, typer.Option(help="Models, comma-separated; after the run's own, if it has one.")
+    ] = "",
+    texts: TextSets = "emotion,rhetoric",
+    request: Request = None,
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
+    pair: Annotated[str | None, typer.Option(help="Column that pairs share.")] = None,
+    selector: Annotated[
+        str,
+        typer.Option(help="lape, lap, mad, cas, z, contribution, attribution or random."),
+    ] = "attribution",
+    share: Share = 0.02,
+    mask: Annotated[
+        str, typer.Option(help="zero, mean, resample, gain, attenuate or static.")
+    ] = "zero",
+    sign: Sign = "gate",
+    where: Where = "content",
+    test_texts: Annotated[int, typer.Option(help="Test texts of a class, at most.")] = 200,
+    few_texts: Annotated[int, typer.Option(help="The same for sweeps and comparisons.")] = 40,
+    draws: Annotated[int, typer.Option(help="Random sets for the main result.")] = 40,
+    few_draws: Annotated[int, typer.Option(help="Random sets for everything else.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Find the neurons that are selective for a class of texts, mask and steer them.
+
+    Writes neurons.json, neurons.html and the records under neurons/.
+    """
+    from circuits.files import read_json
+    from circuits.runs.neurons import NeuronPlan, neuron_run
+
+    chosen: dict[str, Any] = {"sign": sign, "where": where}
+    plan = NeuronPlan(
+        sets=words(texts),
+        request=request,
+        text=text,
+        label=label,
+        pair=pair,
+        selector=selector,
+        share=share,
+        mask=mask,
+        test_texts=test_texts,
+        few_texts=few_texts,
+        draws=draws,
+        few_draws=few_draws,
+        seed=seed,
+        **chosen,
+    )
+    with finishing_batches():
+        page = neuron_run(run, plan, models=words(models), reporter=Bars())
+    OUT.print(neuron_table(read_json(run / "neurons.json")))
+    OUT.print(f"page: {page.resolve()}", soft_wrap=True, markup=False)
+
+
+def neuron_table(found: Mapping[str, Any]) -> Table:
+    """Every class with its change, the largest on another class, and p."""
+    title = "Change of recognition, own neurons masked (points, test texts)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("class", no_wrap=True)
+    for name in ("neurons", "change", "95% interval", "other", "p", "supported"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, row in found.items():
+        table.add_row(
+            label,
+            str(row["n_neurons"]),
+            f"{row['own_change']:+.1f}",
+            f"{row['low']:+.1f} to {row['high']:+.1f}",
+            f"{row['largest_other_change']:+.1f}",
+            f"{row['random_p']:.3f}",
+            "yes" if row["supported"] else "no",
+        )
+    return table

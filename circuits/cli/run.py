@@ -1,0 +1,525 @@
+"""The commands that run a plan and show what there is of a run."""
+
+import json
+import webbrowser
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+from typer.core import TyperCommand
+
+from circuits.cli.console import (
+    ERRORS,
+    OUT,
+    Bars,
+    accuracy_table,
+    circuit_table,
+    cost_table,
+    finishing_batches,
+    visible,
+)
+from circuits.cli.options import (
+    Accepted,
+    Batch,
+    BudgetOption,
+    Data,
+    Device,
+    DeviceMap,
+    DevScenarios,
+    Doses,
+    DryRun,
+    Dtype,
+    Emotions,
+    Engine,
+    JudgeOption,
+    KeepCode,
+    Memory,
+    Model,
+    PlanOption,
+    PresetOption,
+    RayAddress,
+    ReadOption,
+    Revision,
+    RunOut,
+    Scenarios,
+    ScoreContexts,
+    Seed,
+    Settings,
+    StableLayers,
+    Stages,
+    Test,
+    TestScenarios,
+    Workers,
+    checked_stages,
+    given_options,
+)
+from circuits.cli.options import settings as read_settings
+from circuits.files import is_file, shipped
+from circuits.names import EMOTIONS
+
+if TYPE_CHECKING:
+    from circuits.circuit.circuit import CircuitScores
+    from circuits.runs.folder import Beside, RunStatus, StageStatus, Study
+    from circuits.runs.plan import Plan
+
+__all__ = [
+    "PLAN_EXAMPLE",
+    "RUN_EXAMPLE",
+    "STATUS_EXAMPLE",
+    "Told",
+    "VIEW_EXAMPLE",
+    "address",
+    "model_card",
+    "plan_command",
+    "run_command",
+    "score",
+    "score_table",
+    "server_of",
+    "show_run",
+    "status_command",
+    "view",
+]
+
+STATUS_EXAMPLE = (
+    "Examples: [bold]emotion-circuits status runs/demo[/] · "
+    "[bold]emotion-circuits status runs/demo --set score_contexts=32[/]"
+)
+_MOST = 3
+
+
+def status_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    plan: PlanOption = None,
+    settings: Settings = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Show which stages of a run are done, which are out of date and why, and what goes on.
+
+    With a plan file or options: what a run with them would do. Nothing is written.
+    """
+    from circuits.runs.folder import Study, run_status
+
+    study = Study(run)
+    found = run_status(study, _asked(study, plan, settings))
+    if as_json:
+        text = json.dumps(found.to_json(), indent=2, ensure_ascii=False)
+        OUT.print(text, soft_wrap=True, markup=False, highlight=False)
+        return
+    OUT.print(_stage_table(found))
+    if found.beside:
+        OUT.print(_beside_table(found))
+    for line in _closing(found, run, plan, settings):
+        OUT.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _asked(study: "Study", plan: Path | None, settings: Sequence[str]) -> "Plan | None":
+    from dataclasses import replace
+
+    from circuits.runs.plan_files import read_plan
+    from circuits.runs.work import plan_of
+
+    options = read_settings(settings)
+    if plan is not None:
+        return read_plan(plan, {**options, "out": study.folder})
+    if "imported" in study.log["plan"] and not options:
+        return None
+    return replace(plan_of(study), **options)
+
+
+def _stage_table(found: "RunStatus") -> Table:
+    table = Table(title="Stages", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("seconds", "passes", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("because")
+    for own in found.stages:
+        table.add_row(
+            own.stage,
+            own.state,
+            "-" if own.seconds is None else f"{own.seconds:.1f}",
+            "-" if own.passes is None else f"{own.passes:,}",
+            _size(own.size),
+            _why(own),
+        )
+    return table
+
+
+def _why(own: "StageStatus | Beside") -> str:
+    said = [f"interrupted: {own.waiting} batches wait"] if own.waiting else []
+    more = len(own.why) - _MOST
+    return "; ".join([*said, *own.why[:_MOST], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _beside_table(found: "RunStatus") -> Table:
+    table = Table(title="Measured beside them", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("result", "state"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("because")
+    for own in found.beside:
+        table.add_row(own.name, own.state, _size(own.size), _why(own))
+    return table
+
+
+def _closing(
+    found: "RunStatus", run: Path, plan: Path | None, settings: Sequence[str]
+) -> list[str]:
+    said = [f"{found.writer} is writing into it"] if found.writer else []
+    if not found.to_do:
+        return [*said, "all is done"]
+    file = plan or run / "plan.toml"
+    options = "".join(f" --set {text}" for text in settings)
+    goes_on = f"emotion-circuits run --plan {file}{options} --out {run}"
+    said.append(f"a run does {', '.join(found.to_do)}: {goes_on}")
+    if any(own.only_code for own in found.stages):
+        said.append("with --keep-code it keeps stages of which only the code changed")
+    return said
+
+
+def _size(count: int) -> str:
+    if not count:
+        return "-"
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
+    score_contexts: Annotated[
+        int | None, typer.Option(help="Test contexts; as many as the run's plan says by default.")
+    ] = None,
+    ablation: Annotated[
+        Literal["resample", "mean", "zero"] | None,
+        typer.Option(help="What stands for the parts outside a circuit."),
+    ] = None,
+    positions: Annotated[
+        Literal["last", "matched"] | None,
+        typer.Option(help="Replace them at the last position, or at all that match."),
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Random circuits.")] = None,
+    engine: Engine = "here",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Score the circuits of a run on held-out contexts, beside random circuits of their size.
+
+    Writes scores.json and the scores in the circuits' files; later stages then count as undone.
+    """
+    from circuits.runs.folder import Study
+    from circuits.runs.stages import run as carry_out
+    from circuits.runs.work import Run, Silent, plan_of, scores_cost
+
+    study = Study(run)
+    asked = {
+        "score_contexts": score_contexts,
+        "ablation": ablation,
+        "positions": positions,
+        "draws": draws,
+    }
+    plan = replace(plan_of(study), **{k: v for k, v in asked.items() if v is not None})
+    if dry_run:
+        OUT.print(cost_table({"all": scores_cost(Run(plan, study, Silent()))}))
+        return
+    with finishing_batches():
+        study = carry_out(
+            plan,
+            stages=["scores"],
+            reporter=Bars(),
+            engine=engine,
+            workers=workers,
+            ray_address=ray_address,
+        )
+    OUT.print(score_table(study.scores))
+
+
+def score_table(scores: "Mapping[str, CircuitScores]") -> Table:
+    """Every score, marked where random circuits do as well; an interval with the first."""
+    # Six intervals do not fit on a line; those of the others are in scores.json.
+    title = "Scores on held-out contexts (*: no better than random circuits)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("emotion", no_wrap=True)
+    names = list(next(iter(scores.values())).scores)
+    for name in names:
+        table.add_column(name.removesuffix("ness"), justify="right", no_wrap=True)
+    for emotion, found in scores.items():
+        cells = [
+            f"{found.scores[name].value:.3f}{'' if found.beats_controls(name) else ' *'}"
+            for name in names
+        ]
+        own = found.scores[names[0]]
+        table.add_row(emotion, f"{cells[0]} ({own.low:.2f}-{own.high:.2f})", *cells[1:])
+    return table
+
+
+def model_card(
+    model: Annotated[
+        Path | None, typer.Argument(help="A model folder; the embedded model by default.")
+    ] = None,
+) -> None:
+    """Show the card of a model: how it was made, what it can do, what it cannot."""
+    from rich.markdown import Markdown
+
+    from circuits.errors import ModelError
+
+    card = (model or shipped("sev-mini")) / "README.md"
+    if not is_file(card):
+        raise ModelError(f"there is no model card {card}; give the folder of a model")
+    OUT.print(Markdown(visible(card.read_text(encoding="utf-8"))))
+
+
+def show_run(folder: Path) -> None:
+    """Tables of what the stages of a run have left, and what each stage cost."""
+    from circuits.runs.folder import Study
+
+    study = Study(folder)
+    done = study.log["stages"]
+    if "circuits" in done:
+        OUT.print(circuit_table(study.circuits))
+    if "scores" in done:
+        OUT.print(score_table(study.scores))
+    if "control" in done:
+        OUT.print(accuracy_table(study.control))
+    took = study.seconds
+    for stage, entry in done.items():
+        cost, seconds = entry.get("receipt", {}), f"{took[stage]:.1f}" if stage in took else "-"
+        passes, steps = (f"{cost[name]:,}" if name in cost else "-" for name in ("passes", "steps"))
+        OUT.print(
+            f"{stage:<11} {seconds:>7} s  {passes:>7} passes  {steps:>9} cached tokens",
+            highlight=False,
+        )
+    if "report" in done:
+        OUT.print(f"\nreport: {(folder / 'report.html').resolve()}", soft_wrap=True, markup=False)
+        OUT.print(
+            f"to explore: emotion-circuits view {folder} --open", soft_wrap=True, markup=False
+        )
+
+
+RUN_EXAMPLE = (
+    "Examples: [bold]emotion-circuits run --model meta-llama/Llama-3.2-3B-Instruct "
+    "--dtype bfloat16 --out runs/llama[/] · [bold]emotion-circuits run --plan plan.toml "
+    "--out runs/mine[/] · [bold]emotion-circuits run --plan runs/llama/plan.toml --seed 1 "
+    "--out runs/again[/]"
+)
+PLAN_EXAMPLE = "Example: [bold]emotion-circuits plan > plan.toml[/]"
+
+_SIX = ",".join(EMOTIONS)
+_OPTIONS = (
+    "model",
+    "out",
+    "data",
+    "test",
+    "accepted",
+    "judge",
+    "emotions",
+    "scenarios",
+    "test_scenarios",
+    "dev_scenarios",
+    "stable_layers",
+    "doses",
+    "read",
+    "score_contexts",
+    "budget",
+    "device",
+    "device_map",
+    "dtype",
+    "revision",
+    "batch_size",
+    "memory",
+    "seed",
+    "preset",
+)
+
+
+class Told(TyperCommand):
+    """A command whose function is given the context that its annotation promises."""
+
+    context_class = typer.Context
+
+
+def run_command(
+    context: typer.Context,
+    plan: PlanOption = None,
+    model: Model = None,
+    out: RunOut = None,
+    data: Data = None,
+    test: Test = None,
+    accepted: Accepted = None,
+    preset: PresetOption = "default",
+    judge: JudgeOption = "lexicon",
+    emotions: Emotions = _SIX,
+    scenarios: Scenarios = None,
+    test_scenarios: TestScenarios = None,
+    dev_scenarios: DevScenarios = 16,
+    stages: Stages = "",
+    stable_layers: StableLayers = "",
+    doses: Doses = "0.1,0.3,0.5,0.7",
+    read: ReadOption = "prompt",
+    score_contexts: ScoreContexts = 16,
+    budget: BudgetOption = "",
+    device: Device = None,
+    device_map: DeviceMap = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
+    batch_size: Batch = 96,
+    memory: Memory = 1.0,
+    seed: Seed = 0,
+    engine: Engine = "here",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    settings: Settings = [],  # noqa: B006
+    keep_code: KeepCode = False,
+) -> None:
+    """Run the whole job on a model: contexts to circuits to control, and a report.
+
+    A stage that was finished in the same folder with the same inputs and code is not run again.
+    """
+    from circuits.runs import run
+    from circuits.runs.plan import trusted
+    from circuits.runs.plan_files import read_plan
+
+    given, wanted = given_options(context, _OPTIONS), checked_stages(stages)
+    chosen = given.pop("preset", None)
+    own = read_plan(plan, {**given, **read_settings(settings)}, chosen)
+    own = replace(own, trust_remote_code=trusted("code"))
+    if keep_code:
+        _say_kept(own)
+    with finishing_batches():
+        done = run(
+            own,
+            stages=wanted,
+            keep_code=keep_code,
+            reporter=Bars(),
+            engine=engine,
+            workers=workers,
+            ray_address=ray_address,
+        )
+    show_run(done.folder)
+
+
+def plan_command(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON Schema of plan files instead.")
+    ] = False,
+) -> None:
+    """Print a plan file: every option with its default and what it means."""
+    from circuits.runs.plan_files import plan_schema, template
+
+    text = json.dumps(plan_schema(), indent=2) if schema else template().rstrip()
+    OUT.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _say_kept(plan: "Plan") -> None:
+    from circuits.runs.folder import Study, run_status
+
+    if not is_file(plan.out / "run.json"):
+        return
+    for own in run_status(Study(plan.out), plan).stages:
+        if own.only_code:
+            ERRORS.print(
+                f"note: {own.stage} is kept although its code changed ({', '.join(own.why)})",
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
+            )
+
+
+VIEW_EXAMPLE = (
+    "Examples: [bold]emotion-circuits view runs/demo --open[/] · "
+    "[bold]emotion-circuits view runs/demo --serve[/]"
+)
+
+
+def view(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page's file; explorer.html in the run folder.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the page on 127.0.0.1 until Ctrl-C.")
+    ] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write the circuits of a run as one page to explore; it opens without a network.
+
+    The first time the run's model is read on a few contexts, for tokens, examples and attention
+    patterns. With --serve nothing is written but those, unless --out names a file.
+    """
+    from circuits.files import write_text
+    from circuits.runs.folder import Study
+    from circuits.runs.report import make_explorer
+
+    with finishing_batches():
+        page = make_explorer(Study(run), Bars())
+    path = out or (None if serve else run / "explorer.html")
+    if path is not None:
+        write_text(path, page)
+        OUT.print(f"explorer: {path.resolve()}", soft_wrap=True, markup=False)
+    if serve:
+        _serve(page, open_it=open_it)
+    elif open_it and path is not None:
+        _open(path.resolve().as_uri())
+
+
+def _serve(page: str, *, open_it: bool) -> None:
+
+    with server_of(page) as server:
+        OUT.print(f"explorer: {address(server)} (Ctrl-C ends it)", soft_wrap=True, markup=False)
+        if open_it:
+            _open(address(server))
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            OUT.print("stopped")
+
+
+def _open(place: str) -> None:
+    if not webbrowser.open(place):
+        ERRORS.print("note: no browser was found; open the page by hand", soft_wrap=True)
+
+
+_HOST = "127.0.0.1"
+
+
+def server_of(page: str) -> ThreadingHTTPServer:
+    """A server of this one page on a free port; only programs of this machine reach it."""
+    content = page.encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(content)
+
+        def do_HEAD(self) -> None:
+            self._answer(b"")
+
+        def _answer(self, body: bytes) -> None:
+            # Another name for this address is how a foreign page would try to read this one.
+            host = self.headers.get("Host", "").rpartition(":")[0]
+            if host not in (_HOST, "localhost"):
+                self.send_error(403)
+            elif self.path.partition("?")[0] not in ("/", "/explorer.html"):
+                self.send_error(404)
+            else:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Cache-Control", "no-store")
+                self.send_header("X-Content-Type-Options", "nosniff")
+                self.send_header("Referrer-Policy", "no-referrer")
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    return ThreadingHTTPServer((_HOST, 0), Handler)
+
+
+def address(server: ThreadingHTTPServer) -> str:
+    """Where the page is."""
+    return f"http://{_HOST}:{server.server_port}/"

@@ -1,0 +1,240 @@
+"""The commands that steer: compare methods, validate components, answer a text."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+
+from circuits.cli.console import OUT, Bars, accuracy_table, cost_table, finishing_batches
+from circuits.cli.options import Contexts, DryRun, Engine, RayAddress, Seed, Workers, words
+from circuits.errors import RunError
+
+__all__ = [
+    "VALIDATE_EXAMPLE",
+    "control",
+    "price_table",
+    "say",
+    "validate_command",
+    "weights",
+]
+
+
+def control(
+    run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="steer, steer_layers, steer_plain, probe, neurons, circuit; comma-separated. "
+            "No change and prompting are always there."
+        ),
+    ] = "",
+    test: Annotated[Path | None, typer.Option(help="Other test scenarios (JSON lines).")] = None,
+    hard: Annotated[Path | None, typer.Option(help="Harder scenarios, compared apart.")] = None,
+    test_scenarios: Annotated[int | None, typer.Option(help="Only so many of them.")] = None,
+    tuning: Annotated[
+        Literal["full", "brief"],
+        typer.Option(help="Try every candidate on dev contexts, or stop at the first good one."),
+    ] = "full",
+    dial_contexts: Annotated[
+        int | None, typer.Option(help="Contexts on which the strength is swept; 0: none.")
+    ] = None,
+    second_judge: Annotated[
+        str | None, typer.Option(help="Hears every reply once more; forms as for --judge.")
+    ] = None,
+) -> None:
+    """Compare all ways to an emotion on the test contexts: what each reaches, and its price.
+
+    Writes control.json, control_replies.jsonl and the report. What is not given stays as the run's
+    plan has it.
+    """
+    from circuits.runs.folder import Study
+    from circuits.runs.stages import run as carry_out
+    from circuits.runs.work import plan_of
+
+    asked = {
+        "test": test,
+        "hard": hard,
+        "test_scenarios": test_scenarios,
+        "tuning": tuning,
+        "dial_contexts": dial_contexts,
+        "second_judge": second_judge,
+        "methods": words(methods) or None,
+    }
+    plan = plan_of(Study(run)).asking({k: v for k, v in asked.items() if v is not None})
+    with finishing_batches():
+        study = carry_out(plan, stages=["control", "report"], reporter=Bars())
+    OUT.print(accuracy_table(study.control))
+    OUT.print(price_table(study.control))
+    OUT.print(f"\nreport: {(study.folder / 'report.html').resolve()}", soft_wrap=True, markup=False)
+
+
+def price_table(found: Mapping[str, Any]) -> Table:
+    """What every method cost, and what the second judge heard."""
+    title = "Expression by both judges (%) and its price"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
+    for name in ("all", "second", "kappa", "opposing", "hard", "ratio", "repet.", "topic"):
+        table.add_column(name, justify="right", no_wrap=True)
+    hard = found.get("hard") or {}
+    for method, own in {**found["methods"], **found["controls"]}.items():
+        table.add_row(
+            method.replace("_", " "),
+            _number(own["overall"]),
+            _number(own["second_judge"]),
+            _number(own["kappa"], 3),
+            _number(own["opposing"]["overall"]),
+            _number(hard.get(method, {}).get("overall")),
+            _number(own["perplexity_ratio"], 2),
+            _number(own["repetition"], 4),
+            _number(own["topic_kept"]),
+        )
+    return table
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+VALIDATE_EXAMPLE = "Example: [bold]emotion-circuits validate runs/demo --contexts 8[/]"
+
+
+def validate_command(
+    run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
+    contexts: Contexts = 16,
+    draws: Annotated[int, typer.Option(help="Random sets beside every set.")] = 30,
+    reply_sizes: Annotated[
+        int, typer.Option(help="Sizes of sets for which replies are judged.")
+    ] = 5,
+    reply_draws: Annotated[int, typer.Option(help="Random sets of each of them.")] = 2,
+    seed: Seed = 0,
+    engine: Engine = "here",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Ablate and enhance the strongest heads and neurons, and ablate the circuits where asked.
+
+    Measured on test contexts beside the weakest components and random ones.
+    """
+    from circuits.runs.folder import Study
+    from circuits.runs.report import refresh_report
+    from circuits.runs.stages import at_work
+    from circuits.runs.steering import ValidationOptions, read_validation, validate, validation_cost
+
+    options = ValidationOptions(contexts, draws, reply_sizes, reply_draws, seed)
+    if dry_run:
+        OUT.print(cost_table(validation_cost(run, options)))
+        return
+    with finishing_batches(), at_work(engine, workers, ray_address):
+        place, study = validate(run, options, Bars()), Study(run)
+    OUT.print(_drop_table(read_validation(study)[2]))
+    OUT.print(f"\nvalidation: {place.resolve()}", soft_wrap=True, markup=False)
+    if refresh_report(study):
+        OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)
+
+
+def _drop_table(found: Mapping[str, Any]) -> Table:
+    table = Table(title="Points of judged expression lost when it is asked for and ablated")
+    table.add_column("emotion")
+    for name in ("circuit", "95% interval", "random sets", "largest of them"):
+        table.add_column(name, justify="right")
+    for emotion, own in {"all": found, **found["by_emotion"]}.items():
+        table.add_row(
+            emotion,
+            f"{own['circuit_drop']:.1f}",
+            f"{own['low']:.1f} to {own['high']:.1f}",
+            f"{own['random_drop']:.1f}",
+            f"{own['random_max']:.1f}",
+        )
+    return table
+
+
+_DEMO = Path("runs/demo")
+
+
+_Circuit = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A circuit's JSON file or a file of hooks (.safetensors), instead of a run; "
+        "several for a mixture."
+    ),
+]
+_AnyRevision = Annotated[
+    bool, typer.Option("--any-revision", help="Take files of other weights of the same sizes.")
+]
+
+
+def say(
+    text: Annotated[str, typer.Argument(help="What the model is told.")],
+    emotion: Annotated[str, typer.Option(help="Which emotion's circuit is written.")],
+    strength: Annotated[
+        float, typer.Option(help="1: the model's own difference; negative suppresses.")
+    ] = 1.0,
+    run: Annotated[
+        Path | None, typer.Option(help="A run folder; runs/demo, which demo makes, by default.")
+    ] = None,
+    circuit: _Circuit = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EMOTION[=STRENGTH]", help="Another emotion's circuit as well."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model of the files; by default the one that they name.")
+    ] = None,
+    any_revision: _AnyRevision = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 100,
+) -> None:
+    """Answer one text, the emotion written into the model and not into the prompt.
+
+    A circuit's file names parts, not what they do: their differences are measured once, on shipped
+    contexts, and kept in the user's cache folder.
+    """
+    from circuits.runs.folder import Study
+    from circuits.runs.steering import say as answer
+    from circuits.runs.steering import voice_of_files, voice_of_run
+
+    if run is not None and circuit:
+        raise RunError("--run and --circuit: give a run's circuits or files, not both")
+    _check_alone(model, any_revision, circuit)
+    wanted = weights(emotion, strength, mix or [])
+    if max_new_tokens < 1:
+        raise RunError(f"--max-new-tokens: {max_new_tokens} is too few; give 1 or more")
+    from_run = Study(run or _DEMO) if not circuit else None
+    voice = (
+        voice_of_run(from_run)
+        if from_run
+        else voice_of_files(circuit or [], model, Bars(), any_revision=any_revision)
+    )
+    reply = answer(voice, text, wanted, max_new_tokens=max_new_tokens)
+    OUT.print(reply, markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_alone(model: str | None, any_revision: bool, circuit: list[Path] | None) -> None:
+    """Options that are for files only; a run has its own model."""
+    given = {"--model": model is not None, "--any-revision": any_revision}
+    for option in (name for name, said in given.items() if said and not circuit):
+        raise RunError(f"{option}: a run has its own model; give {option} with --circuit only")
+
+
+def weights(emotion: str, strength: float, mix: list[str]) -> dict[str, float]:
+    """Emotion -> strength of what is written.
+
+    Raises:
+        RunError: a strength is no number, or an emotion is named twice.
+
+    >>> weights("fear", 0.8, ["sadness=0.5", "anger"])
+    {'fear': 0.8, 'sadness': 0.5, 'anger': 0.8}
+    """
+    found = {emotion: strength}
+    for word in mix:
+        name, mark, value = (part.strip() for part in word.partition("="))
+        if name in found or not name:
+            raise RunError(f"--mix: {word!r} names no further emotion; write sadness=0.5")
+        try:
+            found[name] = float(value) if mark else strength
+        except ValueError as error:
+            raise RunError(f"--mix: {value!r} is no number; write {name}=0.5") from error
+    return found

@@ -1,1 +1,0 @@
-"""Words only: contexts, prompts, replies, judges; no model."""

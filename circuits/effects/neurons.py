@@ -1,0 +1,215 @@
+"""What every neuron adds along the emotion directions, and direct effects on the readout.
+
+What every MLP neuron adds along the emotion direction: exact, without another pass.
+
+An MLP's write is ``post @ W_out`` (plus a bias), so along a direction v it is the sum over
+neurons of ``post[n] * (W_out[n] . v)``. Wang et al. 2025 (arXiv 2510.11328, stage 4.1) rank by
+this quantity. It is not centred: a neuron that is as active for every emotion ranks high if its
+weight is large. ``centred`` takes the mean over the emotions of the same context off, so that
+only what differs between emotions counts; the circuits are made from it by default.
+
+What every component adds to the emotion readout through the residual stream alone.
+
+The last resid_post is the sum of the embedding and of all sublayers' writes, and those are sums
+over heads and neurons. Projected on the reference direction, the difference between an emotion
+and the mean of the emotions therefore splits exactly over components (direct effect, before the
+final norm). The last token is the same for all emotions, so the embedding's share is zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.effects.activations import Differences, Sweep
+from circuits.effects.directions import Directions
+from circuits.effects.heads import QUANTILE, random_directions
+from circuits.models.families import along_heads, along_neurons, needs
+from circuits.models.protocol import Model
+from circuits.provenance import Provenance
+from circuits.records import Record
+
+__all__ = [
+    "DirectEffects",
+    "NeuronEffects",
+    "direct_effects",
+    "neuron_effects",
+    "without_neurons",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronEffects(Record):
+    """Direct effect of every neuron on its layer's emotion direction, at the last prompt position.
+
+    Positive: the neuron pushes towards the emotion. Unit: length in the residual stream.
+    """
+
+    mean: Float[Tensor, "emotion layer neuron"]
+    """Effect in prompts that ask for the emotion, averaged over contexts."""
+    stderr: Float[Tensor, "emotion layer neuron"]
+    """Standard error of ``mean`` over contexts."""
+    centred: Float[Tensor, "emotion layer neuron"]
+    """Effect minus its mean over the emotions of the same context."""
+    centred_stderr: Float[Tensor, "emotion layer neuron"]
+    """Standard error of ``centred`` over contexts."""
+    positive: Float[Tensor, "emotion layer neuron"]
+    """Mean of the effect's positive part."""
+    negative: Float[Tensor, "emotion layer neuron"]
+    """Mean of the effect's negative part, as a positive number."""
+    weight: Float[Tensor, "emotion layer neuron"]
+    """Projection of the neuron's output weights on the direction (beta)."""
+    activation: Float[Tensor, "emotion layer neuron"]
+    """Mean activation (post)."""
+    control: Float[Tensor, "emotion layer"]
+    """99th percentile of |centred effect| of the layer's neurons along random directions."""
+
+    emotion: tuple[str, ...]
+    layer: tuple[int, ...]
+    neuron: tuple[int, ...]
+    n_contexts: tuple[int, ...]
+    """Contexts per emotion behind ``mean``."""
+
+
+def neuron_effects(
+    model: Model, sweep: Sweep, directions: Directions, provenance: Provenance, *, draws: int = 20
+) -> NeuronEffects:
+    """Effects of all neurons from the sums of one sweep.
+
+    The direction is a constant factor, so the mean and the standard error of the effect are
+    those of the activation times its weight, and so for the positive and the negative part.
+
+    Raises:
+        ModelError: the model has no neurons, or they do not add up to what is written.
+    """
+    needs(model, "effects of neurons", "mlp", "neurons")
+    beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
+    above = sweep.post_above_zero.mean
+    below = above - sweep.post.mean
+    return NeuronEffects(
+        provenance=provenance,
+        mean=beta * sweep.post.mean,
+        stderr=beta.abs() * sweep.post.stderr,
+        centred=beta * sweep.post_centred.mean,
+        centred_stderr=beta.abs() * sweep.post_centred.stderr,
+        positive=beta.abs() * torch.where(beta > 0, above, below),
+        negative=beta.abs() * torch.where(beta > 0, below, above),
+        weight=beta,
+        activation=sweep.post.mean,
+        control=_control(model, sweep.post_centred.mean, draws),
+        emotion=directions.emotion,
+        layer=directions.layer,
+        neuron=tuple(range(beta.shape[2])),
+        n_contexts=tuple(sweep.post.count.tolist()),
+    )
+
+
+def without_neurons(sweep: Sweep, directions: Directions, provenance: Provenance) -> NeuronEffects:
+    """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
+    nothing = sweep.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
+    names = (
+        "mean",
+        "stderr",
+        "centred",
+        "centred_stderr",
+        "positive",
+        "negative",
+        "weight",
+        "activation",
+    )
+    return NeuronEffects(
+        provenance=provenance,
+        **dict.fromkeys(names, nothing),
+        control=nothing.sum(-1),
+        emotion=directions.emotion,
+        layer=directions.layer,
+        neuron=(),
+        n_contexts=tuple(sweep.post.count.tolist()),
+    )
+
+
+def _control(
+    model: Model, centred: Float[Tensor, "emotion layer neuron"], draws: int
+) -> Float[Tensor, "emotion layer"]:
+    n_layers = centred.shape[1]
+    random = random_directions(draws, model.cfg.d_model)
+    weights = along_neurons(model, random[:, None].expand(-1, n_layers, -1))
+    found = []
+    for layer in range(n_layers):
+        effects = (weights[:, None, layer] * centred[None, :, layer]).abs()
+        found.append(_quantile(effects.transpose(0, 1).flatten(1)))
+    return torch.stack(found, dim=1)
+
+
+def _quantile(values: Float[Tensor, "emotion draw"]) -> Float[Tensor, " emotion"]:
+    # torch.quantile refuses more than 16 million values; a large model has more neurons x draws.
+    place = max(0, min(values.shape[1] - 1, round(QUANTILE * (values.shape[1] - 1))))
+    return values.kthvalue(place + 1, dim=1).values
+
+
+@dataclass(frozen=True, eq=False)
+class DirectEffects(Record):
+    """Direct effects on the readout, emotion minus mean of the emotions, at the last position.
+
+    Positive: towards the emotion. Unit: length in the residual stream. The effects of all
+    sublayers of an emotion add up to ``total``.
+    """
+
+    sublayer_effect: Float[Tensor, "emotion sublayer layer"]
+    head_effect: Float[Tensor, "emotion layer head"]
+    neuron_effect: Float[Tensor, "emotion layer neuron"]
+    total: Float[Tensor, " emotion"]
+    """Readout of the emotion minus the mean readout, measured on the last resid_post."""
+
+    emotion: tuple[str, ...]
+    sublayer: tuple[str, ...]
+    layer: tuple[int, ...]
+    head: tuple[int, ...]
+    neuron: tuple[int, ...]
+
+
+def direct_effects(
+    model: Model,
+    between: Differences,
+    directions: Directions,
+    reference: Float[Tensor, "emotion d_model"],
+    provenance: Provenance,
+) -> DirectEffects:
+    """Split the readout's difference over components; costs no pass.
+
+    Args:
+        model: Gives the output weights.
+        between: Differences relative to the mean over the emotions.
+        directions: Their last layer gives the total.
+        reference: The directions that the readout projects on.
+        provenance: Of the result.
+
+    Raises:
+        ModelError: heads or neurons do not add up to what is written.
+    """
+    needs(model, "direct effects", "attention", "mlp", "heads")
+    everywhere = reference[:, None].expand(-1, len(directions.layer), -1)
+    heads = (between.z * along_heads(model, everywhere)).sum(-1)
+    streams = torch.einsum(
+        "eslw,ew->esl", directions.vectors * directions.norm[..., None], reference
+    )
+    if between.post.shape[-1]:
+        needs(model, "direct effects", "neurons")
+        neurons = between.post * along_neurons(model, everywhere)
+        mlps = neurons.sum(-1)
+    else:
+        # Experts are no sum over neurons; what they write is what the stream gains.
+        neurons, mlps = between.post, streams[:, 1] - streams[:, 0]
+    return DirectEffects(
+        provenance=provenance,
+        sublayer_effect=torch.stack([heads.sum(-1), mlps], dim=1),
+        head_effect=heads,
+        neuron_effect=neurons,
+        total=streams[:, -1, -1],
+        emotion=directions.emotion,
+        sublayer=directions.sublayer,
+        layer=directions.layer,
+        head=between.head,
+        neuron=between.neuron,
+    )

@@ -1,0 +1,266 @@
+"""A text classifier as judge: any Hugging Face sequence classifier with emotion labels.
+
+From a classifier's own labels to those of a run and ``neutral``.
+
+The finer labels follow the grouping of GoEmotions into Ekman's emotions (Demszky et al. 2020,
+arXiv:2005.00547).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pickle import UnpicklingError
+from typing import Any, Final
+
+from circuits.errors import JudgeError
+from circuits.judges.judge import EMPTY, Verdict, check_questions
+from circuits.names import EMOTIONS, NEUTRAL
+
+__all__ = [
+    "ClassifierJudge",
+    "emotion_of_labels",
+]
+
+_SAME_AS: Final = {
+    "anger": ("angry", "mad", "annoyance", "disapproval", "rage"),
+    "sadness": ("sad", "disappointment", "embarrassment", "grief", "remorse"),
+    "happiness": (
+        *("happy", "joy", "admiration", "amusement", "approval", "caring", "desire"),
+        *("excitement", "gratitude", "love", "optimism", "pride", "relief"),
+    ),
+    "fear": ("afraid", "scared", "fearful", "nervousness"),
+    "surprise": ("surprised", "astonished", "realization", "confusion", "curiosity"),
+    "disgust": ("disgusted",),
+    NEUTRAL: ("no emotion", "none", "no_emotion", "no-emotion", "others", "other"),
+}
+_OTHER: Final = "other"
+_EMOTION: Final = {
+    word: emotion for emotion, others in _SAME_AS.items() for word in (emotion, *others)
+}
+
+
+def emotion_of_labels(
+    labels: list[str],
+    given: Mapping[str, str] | None,
+    model: str,
+    emotions: Sequence[str] = EMOTIONS,
+) -> tuple[str, ...]:
+    """The emotion of each label of ``model``: by ``given``, its own name, or by custom.
+
+    Custom is that of the six emotions. Where a run has labels of its own, labels of the model that
+    are none of them count as ``other``, which no text is asked for.
+
+    Raises:
+        JudgeError: A label is unknown, or ``given`` names a label or an emotion that is not
+            there.
+    """
+    given = {label.strip().lower(): emotion for label, emotion in (given or {}).items()}
+    known = [label.strip().lower() for label in labels]
+    absent = sorted(set(given) - set(known))
+    if absent:
+        raise JudgeError(
+            f"the label map names {', '.join(absent)}; {model!r} has the labels {', '.join(labels)}"
+        )
+    wrong = sorted(set(given.values()) - {*emotions, NEUTRAL})
+    if wrong:
+        raise JudgeError(
+            f"the label map leads to {', '.join(wrong)}; an emotion is one of "
+            f"{', '.join(emotions)} or {NEUTRAL}"
+        )
+    custom = _custom(emotions)
+    found = [given.get(label, custom.get(label)) for label in known]
+    if tuple(emotions) != EMOTIONS and {*found} & {*emotions}:
+        found = [emotion or _OTHER for emotion in found]
+    unknown = [label for label, emotion in zip(labels, found, strict=True) if emotion is None]
+    if unknown:
+        raise JudgeError(
+            f"{model!r} has labels without a known emotion: {', '.join(unknown)}. Pass "
+            f"labels={{...}} from each to one of {', '.join(emotions)} or {NEUTRAL}."
+        )
+    return tuple(emotion for emotion in found if emotion is not None)
+
+
+def _custom(emotions: Sequence[str]) -> Mapping[str, str]:
+    own = {emotion.lower(): emotion for emotion in emotions}
+    if {*emotions} <= {*EMOTIONS}:
+        return {**_EMOTION, **own}
+    return {**dict.fromkeys((NEUTRAL, *_SAME_AS[NEUTRAL]), NEUTRAL), **own}
+
+
+_LONGEST: Final = 512
+"""Tokens of a text that are read, unless the model reads fewer."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A tokenizer, a classifier and what its outputs mean."""
+
+    tokenizer: Any
+    model: Any
+    emotions: tuple[str, ...]
+    """The emotion of each output; several outputs may share one."""
+    labels: tuple[str, ...]
+    longest: int
+
+
+class ClassifierJudge:
+    """Takes the likeliest label; loads the model at the first question."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        known: Sequence[str] = EMOTIONS,
+        batch_size: int = 32,
+        device: str | None = None,
+    ) -> None:
+        """Remember what to load.
+
+        Args:
+            model: Hugging Face id, or a folder with a saved model and tokenizer.
+            labels: From the model's labels to emotions or ``neutral``, where custom does not
+                know them.
+            known: The labels of the run, which those of the model lead to.
+            batch_size: Texts per forward pass.
+            device: Such as ``cuda``; by default a GPU if there is one.
+
+        Raises:
+            JudgeError: ``batch_size`` is below 1.
+        """
+        if batch_size < 1:
+            raise JudgeError(f"a batch of {batch_size} texts cannot be judged; ask for 1 or more")
+        self._model_id = model
+        self._given_labels = None if labels is None else dict(labels)
+        self._known = tuple(known)
+        self._batch_size = batch_size
+        self._device = device
+
+    @property
+    def name(self) -> str:
+        """``classifier``."""
+        return "classifier"
+
+    def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
+        """Judge ``texts[i]`` against the asked ``emotions[i]`` (an emotion or ``neutral``).
+
+        Raises:
+            JudgeError: The model cannot be loaded, its labels are unknown or do not cover an
+                asked emotion, or the questions are malformed.
+        """
+        check_questions(texts, emotions, self._known)
+        self._check_covered(emotions)
+        verdicts = [Verdict(match=False, label=NEUTRAL, reason=EMPTY) for _ in texts]
+        spoken = [index for index, text in enumerate(texts) if text.strip()]
+        for start in range(0, len(spoken), self._batch_size):
+            batch = spoken[start : start + self._batch_size]
+            shares = self._shares([texts[index].strip() for index in batch])
+            for index, share in zip(batch, shares, strict=True):
+                label = max(share, key=lambda emotion: share[emotion])
+                reason = f"{label} with score {share[label]:.2f}"
+                verdicts[index] = Verdict(label == emotions[index], label, reason)
+        return verdicts
+
+    def describe(self) -> Mapping[str, Any]:
+        """Model, its version where the hub tells it, and the meaning of its labels.
+
+        Raises:
+            JudgeError: The model cannot be loaded.
+        """
+        loaded = self._loaded
+        return {
+            "name": self.name,
+            "model": self._model_id,
+            "commit": getattr(loaded.model.config, "_commit_hash", None),
+            "labels": dict(zip(loaded.labels, loaded.emotions, strict=True)),
+        }
+
+    def _check_covered(self, emotions: Sequence[str]) -> None:
+        missing = [emotion for emotion in emotions if emotion not in self._loaded.emotions]
+        if missing:
+            raise JudgeError(
+                f"{missing[0]!r} was asked, but no label of {self._model_id!r} means it; its "
+                f"labels are {', '.join(self._loaded.labels)}. Use another judge."
+            )
+
+    def _shares(self, texts: list[str]) -> list[dict[str, float]]:
+        import torch
+
+        loaded = self._loaded
+        encoded = loaded.tokenizer(
+            texts, padding=True, truncation=True, max_length=loaded.longest, return_tensors="pt"
+        ).to(loaded.model.device)
+        with torch.inference_mode():
+            logits = loaded.model(**encoded).logits.float()
+        several = loaded.model.config.problem_type == "multi_label_classification"
+        scores = torch.sigmoid(logits) if several else torch.softmax(logits, dim=-1)
+        # Probabilities of labels that exclude each other add up; those of a multi-label
+        # classifier do not, so the strongest speaks for its emotion.
+        join = max if several else sum
+        return [
+            {
+                emotion: float(
+                    join(s for s, e in zip(row, loaded.emotions, strict=True) if e == emotion)
+                )
+                for emotion in loaded.emotions
+            }
+            for row in scores.tolist()
+        ]
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        # Loaded here: importing the package must not load the model library.
+        import torch
+
+        tokenizer, model = _load(self._model_id)
+        labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        emotions = emotion_of_labels(labels, self._given_labels, self._model_id, self._known)
+        device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise JudgeError(f"{self._model_id!r} cannot run on {device!r}: {error}") from error
+        config = model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        longest = _longest(positions, config.model_type, tokenizer.model_max_length)
+        return _Loaded(tokenizer, model, emotions, tuple(labels), longest)
+
+
+def _load(model_id: str) -> tuple[Any, Any]:
+    try:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    except ImportError as error:
+        raise JudgeError("a classifier judge needs transformers; install it") from error
+    try:
+        # Unsaid, transformers would ask on a terminal whether to run a model's own code.
+        tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            model_id, output_loading_info=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:
+        if isinstance(error, UnpicklingError) or "trust_remote_code" in str(error):
+            raise JudgeError(
+                f"the classifier {model_id!r} needs code of its own, or its weights are a pickle "
+                "that names more than tensors; a judge runs neither. Use another one."
+            ) from error
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise JudgeError(
+            f"the classifier {model_id!r} cannot be loaded ({first_line[:200]}). Check the name; "
+            "log in with 'hf auth login' if it is gated; or give a local folder that holds the "
+            "model and its tokenizer."
+        ) from error
+    # A base model gets a random classification head; its verdicts would be noise.
+    if info["missing_keys"]:
+        raise JudgeError(
+            f"{model_id!r} is no trained classifier: it lacks {', '.join(info['missing_keys'])}. "
+            "Give a model that was trained for text classification."
+        )
+    return tokenizer, model
+
+
+def _longest(positions: int | None, model_type: str, tokenizer_limit: int) -> int:
+    positions = positions or _LONGEST
+    # RoBERTa and its kin count positions from behind the padding index.
+    if "roberta" in model_type:
+        positions -= 2
+    return min(_LONGEST, positions, tokenizer_limit)

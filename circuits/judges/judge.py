@@ -1,0 +1,102 @@
+"""What a judge is: something that decides whether a text expresses an asked emotion."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from circuits.errors import JudgeError
+from circuits.names import EMOTIONS, NEUTRAL
+
+__all__ = [
+    "EMPTY",
+    "Judge",
+    "OneByOne",
+    "Verdict",
+    "check_questions",
+]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's answer on one text."""
+
+    match: bool
+    """Does the text express the asked emotion?"""
+    label: str | None
+    """The emotion (or ``neutral``) that the judge heard; ``None`` if it only answers yes or no."""
+    reason: str
+    """A short reason, in words."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Decides whether texts express the emotions that were asked for."""
+
+    @property
+    def name(self) -> str:
+        """A short name, such as ``lexicon``; written into every judgement file."""
+        ...
+
+    def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
+        """Judge ``texts[i]`` against the asked ``emotions[i]`` (an emotion or ``neutral``).
+
+        Raises:
+            JudgeError: the judge cannot be reached, or its answers cannot be read.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Everything another person needs to judge in the same way; never a secret."""
+        ...
+
+
+@runtime_checkable
+class OneByOne(Protocol):
+    """A judge whose every answer is dear, and can be kept as soon as it is there."""
+
+    def answers(
+        self, texts: Sequence[str], emotions: Sequence[str]
+    ) -> Iterator[tuple[int, Verdict]]:
+        """Place and verdict of every text, in the order in which they are answered.
+
+        If the work is asked to stop, nothing more is asked, and what is still answered is given.
+
+        Raises:
+            JudgeError: as :meth:`Judge.judge`, after every answer that was still given.
+        """
+        ...
+
+
+EMPTY = "empty text"
+"""The reason with which every judge turns down a text without a word."""
+
+
+def check_questions(
+    texts: Sequence[str], emotions: Sequence[str], known: Sequence[str] | None = EMOTIONS
+) -> None:
+    """Refuse questions that no judge can answer.
+
+    Args:
+        texts: What is to be judged.
+        emotions: What is asked of each.
+        known: What the judge can tell apart, beside ``neutral``; ``None``: anything.
+
+    Raises:
+        JudgeError: The two sequences differ in length, or an emotion does not exist.
+    """
+    if isinstance(texts, str) or isinstance(emotions, str) or len(texts) != len(emotions):
+        found = (
+            "a single string"
+            if isinstance(texts, str) or isinstance(emotions, str)
+            else f"{len(texts)} texts and {len(emotions)} emotions"
+        )
+        raise JudgeError(
+            f"a judge needs one asked emotion per text; found {found}. "
+            "Pass two lists of the same length."
+        )
+    for index, emotion in enumerate(emotions):
+        if known is not None and emotion not in known and emotion != NEUTRAL:
+            raise JudgeError(
+                f"item {index} asks for {emotion!r}; this judge knows {', '.join(known)} "
+                f"and {NEUTRAL}"
+            )

@@ -1,1 +1,0 @@
-"""One quantity per file: its record and the function that makes it."""

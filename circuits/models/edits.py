@@ -1,0 +1,279 @@
+"""Changes to a model as values, and the one interpreter that applies them.
+
+An edit says what is changed: add a vector at a site, replace a slice of it, or scale it. It can
+be printed, stored in a provenance, and tested without a model. :func:`edited` makes hooks of a
+list of edits, out of place, and takes them away again on every path.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.errors import ModelError
+from circuits.models.families import need_neurons
+from circuits.models.protocol import Hook, Model
+from circuits.models.run import phase
+from circuits.names import hook
+
+__all__ = [
+    "Add",
+    "Attenuate",
+    "Edit",
+    "Replace",
+    "Scale",
+    "When",
+    "attenuation",
+    "by_row",
+    "edited",
+    "of_rows",
+]
+
+When = Literal["prompt", "every"]
+"""``prompt``: once, while the prompt is read. ``every``: at every call, decoding too."""
+
+Positions = Literal["last", "all", "variant"]
+"""The last position of a call, all of them, or (see :func:`~circuits.models.run.branch`) every
+copy of the last token with a value of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """Add ``value`` to the activation at ``site`` of ``layer``.
+
+    At ``z`` the value is ``[head d_head]``, at ``post`` ``[neuron]``, elsewhere ``[d_model]``. A
+    leading axis gives every row of the batch (or every variant) a value of its own.
+    """
+
+    site: str
+    layer: int
+    value: Float[Tensor, "..."]
+    positions: Positions = "last"
+    when: When = "every"
+    times_rms: bool = False
+    """Multiply the value by the activation's own root mean square (over its last axis)."""
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation with the value added."""
+        value = self.value.to(activation)
+        if self.positions == "all":
+            return activation + self._sized(_with_position(value, activation), activation)
+        if self.positions == "variant":
+            return activation + self._sized(value, activation)
+        changed = activation.clone()
+        changed[:, -1] = activation[:, -1] + self._sized(value, activation[:, -1])
+        return changed
+
+    def _sized(self, value: Tensor, here: Tensor) -> Tensor:
+        if not self.times_rms:
+            return value
+        # Squares of half-precision numbers overflow.
+        rms = here.float().square().mean(-1, keepdim=True).add(1e-12).sqrt()
+        return value * rms.to(here)
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """Put ``value`` where ``chosen`` is true; shapes as in :class:`Add`.
+
+    Both may have a row and a position axis in front (``[row pos neuron]``). These are aligned at
+    the right end, as left-padded rows are; what lies before their first position is kept.
+    """
+
+    site: str
+    layer: int
+    value: Float[Tensor, "..."]
+    chosen: Bool[Tensor, "..."]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation with the chosen parts replaced."""
+        parts = self.value.to(activation), self.chosen.to(activation.device)
+        spans = [part.shape[1] for part in parts if part.ndim == activation.ndim]
+        here = activation[:, -min([_width(self.positions, activation), *spans]) :]
+        value, chosen = (_with_position(part, here) for part in parts)
+        return _ending(activation, value.where(chosen, here))
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Multiply the activation by ``factor``; shapes as in :class:`Add`.
+
+    A factor of 0 is the zero mask, ``1 + gain`` the gain mask of Lee et al. (Findings of ACL
+    2025); 1 leaves every bit as it is.
+    """
+
+    site: str
+    layer: int
+    factor: Float[Tensor, "..."]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation multiplied."""
+        here = activation[:, -_width(self.positions, activation) :]
+        return _ending(activation, here * _with_position(self.factor.to(activation), here))
+
+
+@dataclass(frozen=True, eq=False)
+class Attenuate:
+    """Scale the chosen neurons down, each token's the more the larger they are.
+
+    The adaptive mask of Zheng et al. (ACL 2026, arXiv 2604.17255), with the share of the largest
+    activation cut to [0, 1], so that no activation grows or changes its sign.
+
+    Raises:
+        ModelError: the strength is not in [0, 1], or a largest activation is negative.
+    """
+
+    site: str
+    layer: int
+    strength: float
+    """Part of an activation that is taken away where it is the largest; in [0, 1]."""
+    largest: Float[Tensor, " neuron"]
+    """Largest absolute activation; where it is 0 the neuron is left alone."""
+    chosen: Bool[Tensor, " neuron"]
+    positions: Positions = "last"
+    when: When = "every"
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that would change signs."""
+        _check_attenuation(self.strength, self.largest)
+
+    def apply(self, activation: Tensor) -> Tensor:
+        """The activation with the chosen neurons scaled down."""
+        here = activation[:, -_width(self.positions, activation) :]
+        scaled = here * attenuation(here, self.strength, self.largest)
+        return _ending(activation, scaled.where(self.chosen.to(activation.device), here))
+
+
+def attenuation(
+    activation: Float[Tensor, "... neuron"], strength: float, largest: Float[Tensor, " neuron"]
+) -> Float[Tensor, "... neuron"]:
+    """What :class:`Attenuate` multiplies an activation by, in [1 - strength, 1].
+
+    With mean activations of a class it is the factor of the static mask (:class:`Scale`).
+
+    Raises:
+        ModelError: the strength is not in [0, 1], or a largest activation is negative.
+    """
+    _check_attenuation(strength, largest)
+    largest = largest.to(activation)
+    share = activation.abs() / largest.where(largest > 0, torch.inf)
+    return 1 - strength * share.clamp(0, 1)
+
+
+Edit = Add | Replace | Scale | Attenuate
+
+
+def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
+    """One list of edits for a batch whose row ``i`` gets those of ``groups[rows[i]]``.
+
+    Groups may touch different places; a row is left alone where its group has no edit.
+    """
+    places: dict[tuple[str, int, Positions, When, bool], dict[int, Tensor]] = {}
+    for number, group in enumerate(groups):
+        for edit in group:
+            place = (edit.site, edit.layer, edit.positions, edit.when, edit.times_rms)
+            own = places.setdefault(place, {})
+            own[number] = own[number] + edit.value if number in own else edit.value
+    merged: list[Edit] = []
+    for place, values in places.items():
+        site, layer, positions, when, times_rms = place
+        nothing = torch.zeros_like(next(iter(values.values())))
+        table = torch.stack([values.get(number, nothing) for number in range(len(groups))])
+        merged.append(Add(site, layer, table[list(rows)], positions, when, times_rms))
+    return merged
+
+
+def of_rows(edit: Edit, rows: Sequence[int]) -> Edit:
+    """The edit for some rows of the batch that it was made for."""
+    # Heads have a width of their own, so their sites have one axis more.
+    own = 2 if edit.site in ("q", "k", "v", "z") else 1
+
+    def some(part: Tensor) -> Tensor:
+        return part[list(rows)] if part.ndim > own and len(part) > 1 else part
+
+    if isinstance(edit, Replace):
+        return replace(edit, value=some(edit.value), chosen=some(edit.chosen))
+    if isinstance(edit, Scale):
+        return replace(edit, factor=some(edit.factor))
+    return replace(edit, value=some(edit.value)) if isinstance(edit, Add) else edit
+
+
+@contextmanager
+def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
+    """The model with ``edits`` inside the block, the untouched model after it.
+
+    Edits at one site are applied in the order given. Left padding keeps the last position at
+    the end of every row, so ``positions="last"`` is the same place for all.
+
+    Raises:
+        ModelError: an edit names a layer that the model does not have, or neurons of a model that
+            has none.
+    """
+    by_place: dict[tuple[str, int], list[Edit]] = {}
+    for edit in edits:
+        if not 0 <= edit.layer < model.cfg.n_layers:
+            raise ModelError(
+                f"an edit names layer {edit.layer}; "
+                f"the model has layers 0 to {model.cfg.n_layers - 1}"
+            )
+        if edit.site == "post":
+            need_neurons(model, "edits of neurons")
+        by_place.setdefault((edit.site, edit.layer), []).append(edit)
+    hooks: list[Hook] = [(hook(*place), _hook(own)) for place, own in by_place.items()]
+    with model.hooks(fwd_hooks=hooks):
+        yield model
+
+
+def _hook(edits: list[Edit]) -> Callable[..., Tensor]:
+    def change(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
+        for edit in edits:
+            if _is_due(edit):
+                activation = edit.apply(activation)
+        return activation
+
+    return change
+
+
+def _is_due(edit: Edit) -> bool:
+    now = phase()
+    if now == "prefix":
+        return edit.positions == "all"
+    return edit.when == "every" or now == "prompt"
+
+
+def _check_attenuation(strength: float, largest: Tensor) -> None:
+    if not 0 <= strength <= 1:
+        raise ModelError(
+            f"an attenuation of strength {strength} is asked for; give one in [0, 1], "
+            "or activations would grow or change their sign"
+        )
+    if bool((largest < 0).any()) or bool(largest.isnan().any()):
+        raise ModelError(
+            "a largest activation is negative or NaN; give the largest absolute activations"
+        )
+
+
+def _width(positions: Positions, activation: Tensor) -> int:
+    return activation.shape[1] if positions == "all" else 1
+
+
+def _ending(activation: Tensor, end: Tensor) -> Tensor:
+    # The activation with other last positions.
+    kept = activation.shape[1] - end.shape[1]
+    return torch.cat([activation[:, :kept], end], dim=1) if kept else end
+
+
+def _with_position(value: Tensor, activation: Tensor) -> Tensor:
+    # A value with a row axis has as many axes as the activation has without its position axis.
+    if value.ndim == activation.ndim - 1:
+        return value.unsqueeze(1)
+    # One with positions too has as many as the activation; it is aligned at the right end.
+    return value[:, -activation.shape[1] :] if value.ndim == activation.ndim else value

@@ -1,0 +1,641 @@
+"""Replies and their likelihood: generated, resumed, scored, and chosen among options.
+
+Which token comes next: the likeliest, or the likeliest after penalties.
+
+By default every method replies greedily and alike. The published scripts penalise repetitions
+differently per method, over prompt and reply together, so that they also penalise the end token,
+which a chat prompt holds (Wang et al. 2025, arXiv 2510.11328, stages 3 and 7). Penalties are those
+of transformers' own processors.
+
+Which of given labels a model replies with: how likely each is, or which it writes.
+
+The choice is restricted: the labels are compared with each other, whatever else the model would
+rather say. Prompts that put one request to many texts begin alike; what they share is read once.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import chain, pairwise
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.errors import ModelError
+from circuits.journal import Call, begin_call, stop_if_asked
+from circuits.judges.replies import Reply
+from circuits.models.edits import Add, Edit, Replace, Scale, edited, of_rows
+from circuits.models.engines import engine
+from circuits.models.memory import Receipt, charge_receipt, counted, halving, name_of_row
+from circuits.models.protocol import Model, device_of
+from circuits.models.run import (
+    Prefix,
+    can_share,
+    check_logits,
+    check_values,
+    during,
+    extend,
+    extend_padded,
+    prefill,
+    prefill_shared,
+)
+from circuits.models.tokens import encode_prompt, encode_text, pad_left, stop_tokens
+from circuits.names import NEUTRAL
+from circuits.prompts.prompt import Prompt, Question
+
+__all__ = [
+    "Choose",
+    "Decoding",
+    "EditsOf",
+    "Progress",
+    "batches",
+    "choice_logs",
+    "chooser",
+    "continuations",
+    "elicit",
+    "label_tokens",
+    "named",
+    "reply_losses",
+    "resumed",
+]
+
+Choose = Callable[
+    [Float[Tensor, "prompt vocab"], Int[Tensor, "prompt pos"]], Int[Tensor, " prompt"]
+]
+"""(logits of the next token, tokens written so far) -> the next token of every row."""
+
+_NEVER = -1
+"""An id that no token has: n-grams with it are never seen again."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Penalties of greedy decoding; none by default."""
+
+    repetition_penalty: float = 1.0
+    """Positive logits of tokens already read or written are divided by it, negative multiplied."""
+    no_repeat_ngram_size: int = 0
+    """No run of so many tokens is written that was read or written before; 0: no such rule."""
+    min_new_tokens: int = 0
+    """The reply does not end before it has so many tokens."""
+
+
+def chooser(
+    decoding: Decoding,
+    prompts: Sequence[Sequence[int]],
+    stops: Sequence[int],
+    device: torch.device,
+) -> Choose:
+    """How the next tokens of replies to these prompts are chosen.
+
+    Args:
+        decoding: The penalties.
+        prompts: Token ids; rows may differ in length, which changes nothing for any of them.
+        stops: Tokens that end a reply.
+        device: That of the logits.
+    """
+    if decoding == Decoding():
+        return lambda logits, written: logits.argmax(-1)
+    rules = _rules(decoding, prompts, stops, device)
+
+    def choose(logits: Tensor, written: Tensor) -> Tensor:
+        scores = logits.float()
+        for read, rule in rules:
+            scores = rule(torch.cat([read, written], dim=1), scores)
+        return scores.argmax(-1)
+
+    return choose
+
+
+def _rules(
+    decoding: Decoding,
+    prompts: Sequence[Sequence[int]],
+    stops: Sequence[int],
+    device: torch.device,
+) -> list[tuple[Tensor, Callable[..., Tensor]]]:
+    # Loaded here: most decoding needs none of them.
+    from transformers import (
+        MinNewTokensLengthLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+    )
+
+    rows = pad_left(prompts, device, pad=_NEVER)
+    rules: list[tuple[Tensor, Callable[..., Tensor]]] = []
+    if decoding.repetition_penalty != 1.0:
+        # A token is penalised once however often it is there: a row's own token is no padding.
+        first = torch.tensor([[row[0]] for row in prompts], device=device)
+        read = rows.ids.where(rows.mask, first)
+        rules.append((read, RepetitionPenaltyLogitsProcessor(decoding.repetition_penalty)))
+    if decoding.no_repeat_ngram_size:
+        rules.append((rows.ids, NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram_size)))
+    if decoding.min_new_tokens:
+        width, least = rows.ids.shape[1], decoding.min_new_tokens
+        ends = MinNewTokensLengthLogitsProcessor(width, least, list(stops), device=str(device))
+        rules.append((rows.ids, ends))
+    return rules
+
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+def resumed(
+    model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
+) -> Iterator[tuple[int, R]]:
+    """``(place, work(model, part))`` of every part, by the engine or from the journal.
+
+    What a part from the journal cost when it was made is charged again, so that receipts do not
+    tell whether the work was interrupted. Without a journal this is the engine's own loop.
+
+    Args:
+        model: What the work is done on; the journal's key stands for it.
+        work: Gives a plain JSON value.
+        parts: Dataclasses of plain values and tensors.
+
+    Raises:
+        RunError: a result cannot be kept.
+        Stopped: the work was asked to stop; the last result is kept.
+    """
+    call = begin_call()
+    if call is None:
+        for found in engine().results(model, work, parts):
+            yield found
+            stop_if_asked()
+    else:
+        yield from _kept(call, model, work, parts)
+
+
+def _kept(
+    call: Call, model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
+) -> Iterator[tuple[int, R]]:
+    known: list[tuple[int, Any]] = []
+    asked: list[tuple[int, str]] = []
+
+    def missing() -> Iterator[P]:
+        for place, part in enumerate(parts):
+            digest = _digest(part)
+            found = call.find(place, digest)
+            if found is None:
+                asked.append((place, digest))
+                yield part
+            else:
+                known.append((place, found))
+
+    results = iter(engine().results(model, work, missing()))
+    while True:
+        with counted() as receipt:
+            made = next(results, None)
+        while known:
+            place, found = known.pop(0)
+            charge_receipt(Receipt(**found["receipt"]))
+            yield place, found["result"]
+        if made is None:
+            return
+        place, digest = asked[made[0]]
+        call.keep(place, digest, {"result": made[1], "receipt": receipt.to_json()})
+        yield place, made[1]
+        stop_if_asked()
+
+
+def _digest(part: object) -> str:
+    total = hashlib.sha256()
+    for piece in _pieces(part):
+        total.update(piece)
+    return total.hexdigest()[:32]
+
+
+def _pieces(value: object) -> Iterator[bytes]:
+    """The value as bytes, from which no other value of its kind could come."""
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous()
+        yield f"{plain.dtype}{tuple(plain.shape)}".encode()
+        yield plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, tuple):
+        yield f"({len(value)}".encode()
+        for item in value:
+            yield from _pieces(item)
+    elif is_dataclass(value):
+        yield type(value).__name__.encode()
+        for own in fields(value):
+            yield from _pieces(getattr(value, own.name))
+    else:
+        yield f"{value!r};".encode()
+
+
+EditsOf = Callable[[Sequence[int]], Sequence[Edit]]
+"""The edits for a batch, given the places of its prompts."""
+
+Progress = Callable[[int], None]
+"""Told how many items have just been finished."""
+
+
+def elicit(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    emotions: Sequence[str] | None = None,
+    edits: EditsOf | None = None,
+    decoding: Decoding | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> list[Reply]:
+    """Greedy replies to ``prompts``, in their order.
+
+    Args:
+        model: The model that replies.
+        prompts: What it replies to.
+        emotions: What each reply should express; by default what its prompt asks for
+            (``neutral`` for a plain one).
+        edits: Changes made to the model while it reads and writes: a function of the places in
+            ``prompts`` that are in the batch, so that rows may be changed differently.
+        decoding: Penalties; none by default.
+        max_new_tokens: Longest reply.
+        batch_size: Prompts at once.
+        progress: Told after every batch how many replies it made.
+
+    Raises:
+        ModelError: a prompt cannot be rendered, or an edit does not fit the model.
+    """
+    wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
+    written = continuations(
+        model,
+        [encode_prompt(model, prompt) for prompt in prompts],
+        edits=edits,
+        decoding=decoding,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [
+        Reply(prompt, text, n_tokens, emotion=emotion)
+        for prompt, (text, n_tokens), emotion in zip(prompts, written, wanted, strict=True)
+    ]
+
+
+def continuations(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    *,
+    edits: EditsOf | None = None,
+    decoding: Decoding | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> list[tuple[str, int]]:
+    """What the model writes after token sequences, with its number of tokens.
+
+    The options are those of :func:`elicit`.
+    """
+    texts: dict[int, tuple[str, int]] = {}
+    together = list(batches(rows, batch_size))
+    asked = (
+        _Asked(
+            tuple(tuple(rows[place]) for place in chosen),
+            tuple(edits(chosen)) if edits else (),
+            decoding or Decoding(),
+            max_new_tokens,
+        )
+        for chosen in together
+    )
+    for batch, written in resumed(model, _written, asked):
+        own = ((text, n_tokens) for text, n_tokens in written)
+        texts |= zip(together[batch], own, strict=True)
+        if progress:
+            progress(len(written))
+    return [texts[place] for place in range(len(rows))]
+
+
+def batches(
+    rows: Sequence[Sequence[int]], size: int, fits: Callable[[int, int], bool] | None = None
+) -> Iterator[list[int]]:
+    """Places of ``rows`` in batches of rows of like length, so that little is padded.
+
+    Args:
+        rows: Token sequences.
+        size: Most rows of a batch.
+        fits: Whether so many rows of such a width may be in a batch; one row always may.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        full = len(batch) == size or (fits and not fits(len(batch) + 1, len(rows[place])))
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A batch to reply to."""
+
+    rows: tuple[tuple[int, ...], ...]
+    edits: tuple[Edit, ...]
+    decoding: Decoding
+    longest: int
+
+
+def _written(model: Model, asked: _Asked) -> list[tuple[str, int]]:
+    def some(places: Sequence[int]) -> list[list[int]]:
+        rows = [asked.rows[place] for place in places]
+        whole = len(rows) == len(asked.rows)
+        edits = asked.edits if whole else [of_rows(edit, places) for edit in asked.edits]
+        choose = chooser(asked.decoding, rows, stop_tokens(model), device_of(model))
+        return _reply(model, rows, edits, choose, asked.longest)
+
+    parts = halving(
+        some, range(len(asked.rows)), lambda place: name_of_row(model, asked.rows[place])
+    )
+    decode, replies = model.tokenizer.decode, chain.from_iterable(parts)
+    return [(decode(reply, skip_special_tokens=True).strip(), len(reply)) for reply in replies]
+
+
+@torch.no_grad()
+def _reply(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    edits: Sequence[Edit],
+    choose: Choose,
+    longest: int,
+) -> list[list[int]]:
+    with edited(model, edits):
+        if edits and all(edit.positions == "last" for edit in edits):
+            # Nothing before the last token is touched: prompts that are equal are read once.
+            last, prefix = prefill_shared(model, rows)
+            with during("prompt"):
+                logits, prefix = extend(model, last, prefix)
+        else:
+            with during("prompt"):
+                logits, prefix = prefill(model, pad_left(rows, device_of(model)))
+        check_logits(model, logits[:, -1], rows)
+        return _decode(model, logits, prefix, choose, longest, rows)
+
+
+def _decode(
+    model: Model,
+    logits: Float[Tensor, "prompt pos vocab"],
+    prefix: Prefix,
+    choose: Choose,
+    longest: int,
+    rows: Sequence[Sequence[int]],
+) -> list[list[int]]:
+    stops = torch.tensor(stop_tokens(model), device=logits.device)
+    nothing: Int[Tensor, "prompt pos"] = stops.new_zeros(len(logits), 0)
+    written = choose(logits[:, -1], nothing)[:, None]
+    ended = torch.isin(written[:, 0], stops)
+    with during("decode"):
+        while written.shape[1] < longest and not bool(ended.all()):
+            logits, prefix = extend(model, written[:, -1:], prefix)
+            check_logits(model, logits[:, -1], rows, written)
+            written = torch.cat([written, choose(logits[:, -1], written)[:, None]], dim=1)
+            ended = ended | torch.isin(written[:, -1], stops)
+    return [list(_until(row, stops.tolist())) for row in written.tolist()]
+
+
+def _until(row: Iterable[int], stops: Sequence[int]) -> Iterator[int]:
+    for token in row:
+        if token in stops:
+            return
+        yield token
+
+
+def reply_losses(
+    model: Model,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    *,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> Float[Tensor, " prompt"]:
+    """Mean negative log-likelihood per token (nats) of each text as the reply to its prompt.
+
+    Replies to the same prompt are best given together: the prompt is then read once. An empty
+    text has no tokens; its loss is NaN.
+    """
+    heads = [encode_prompt(model, prompt) for prompt in prompts]
+    tails = [encode_text(model, text) for text in texts]
+    losses = torch.full((len(prompts),), float("nan"))
+    together = list(batches(heads, batch_size))
+    parts = [[(prompts[i].key, heads[i], tails[i]) for i in chosen] for chosen in together]
+    for place, found in engine().results(model, _losses, parts):
+        losses[together[place]] = found
+        if progress:
+            progress(len(found))
+    return losses
+
+
+def _losses(
+    model: Model, asked: Sequence[tuple[str, list[int], list[int]]]
+) -> Float[Tensor, " prompt"]:
+    """Of prompts with their replies: the prompt's name and tokens, the reply's tokens."""
+
+    def read_replies(some: Sequence[tuple[str, list[int], list[int]]]) -> Tensor:
+        return _of_replies(model, [head for _, head, _ in some], [tail for _, _, tail in some])
+
+    return torch.cat(halving(read_replies, asked, lambda one: one[0]))
+
+
+@torch.no_grad()
+def _of_replies(
+    model: Model, heads: Sequence[list[int]], replies: Sequence[list[int]]
+) -> Float[Tensor, " prompt"]:
+    last, prefix = prefill_shared(model, heads)
+    # What stands after a reply's end is never looked at from before it.
+    padded = torch.zeros(len(heads), max(map(len, replies)), dtype=torch.long)
+    for row, reply in enumerate(replies):
+        padded[row, : len(reply)] = torch.tensor(reply, dtype=torch.long)
+    padded = padded.to(last.device)
+    logits, _ = extend(model, torch.cat([last, padded], dim=1), prefix)
+    check_values(model, logits.amax(-1), "the logits of a reply", heads)
+    logs = logits[:, :-1].float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
+    losses = torch.full((len(heads),), float("nan"))
+    for row, reply in enumerate(replies):
+        if reply:
+            losses[row] = -logs[row, : len(reply)].mean()
+    return losses
+
+
+@torch.no_grad()
+def choice_logs(
+    model: Model,
+    prompts: Sequence[Prompt | Question],
+    labels: Sequence[str],
+    *,
+    edits: Sequence[Edit] | EditsOf = (),
+    normalised: bool = False,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Float[Tensor, "prompt label"]:
+    """Log-probability (nats) of each label as the reply to each prompt.
+
+    The sum over the label's tokens, among all tokens that the model knows.
+
+    Args:
+        model: The model that chooses.
+        prompts: What it replies to.
+        labels: What it chooses from; the order is that of the result.
+        edits: Changes made to the model while it reads prompts and labels. An edit of the last
+            position is made at the prompt's last position and, if it is due at every call, at
+            each token of a label. A function of the places in ``prompts`` that are in the batch
+            gives rows edits of their own; prompts are then read whole.
+        normalised: Mean over the label's tokens instead of the sum.
+        batch_size: Prompts at once.
+        progress: Told after every batch how many prompts it read.
+
+    Raises:
+        ModelError: there is no label, a label is empty, two labels have the same tokens, a prompt
+            cannot be rendered, or an edit does not fit the model.
+    """
+    names = label_tokens(model, labels)
+    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    own = edits if callable(edits) else None
+    common = () if callable(edits) else edits
+    _check_alike(common)
+    longest = max(map(len, rows), default=0) + max(map(len, names))
+    trunk = _shared(rows) if own is None and can_share(model, longest) else 0
+    found = torch.zeros(len(rows), len(names))
+
+    def choose(chosen: Sequence[int]) -> None:
+        with edited(model, own(chosen) if own else ()):
+            logits, prefix = _read_prompts(model, [rows[i][trunk:] for i in chosen], start)
+            check_logits(model, logits[:, -1], [rows[i] for i in chosen])
+            found[chosen] = _label_logs(model, logits, prefix, names).cpu()
+
+    with edited(model, common):
+        start = _read_trunk(model, rows[0][:trunk]) if trunk else None
+        for chosen in batches(rows, batch_size):
+            halving(choose, chosen, lambda place: name_of_row(model, rows[place]))
+            if progress:
+                progress(len(chosen))
+    return found / torch.tensor([len(name) for name in names]) if normalised else found
+
+
+def named(
+    model: Model,
+    prompts: Sequence[Prompt | Question],
+    labels: Sequence[str],
+    *,
+    edits: Sequence[Edit] | EditsOf = (),
+    max_new_tokens: int = 8,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> list[str | None]:
+    """The first label in each greedy reply, as a word or words of it; ``None`` if there is none.
+
+    Upper and lower case are not told apart. Edits are those of :func:`choice_logs`, the other
+    options those of :func:`elicit`.
+
+    Raises:
+        ModelError: there is no label, a label is empty, two labels have the same tokens, a prompt
+            cannot be rendered, or an edit does not fit the model.
+    """
+    label_tokens(model, labels)
+    common = () if callable(edits) else edits
+    _check_alike(common)
+    written = continuations(
+        model,
+        [encode_prompt(model, prompt) for prompt in prompts],
+        edits=edits if callable(edits) else lambda places: common,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [_first(text, labels) for text, _ in written]
+
+
+def label_tokens(model: Model, labels: Sequence[str]) -> list[list[int]]:
+    """Token ids of each label as the beginning of a reply.
+
+    Raises:
+        ModelError: there is no label, a label is empty, or two labels have the same tokens.
+    """
+    if not labels:
+        raise ModelError("a choice needs labels and none is given; name the classes")
+    seen: dict[tuple[int, ...], str] = {}
+    for label in labels:
+        ids = tuple(encode_text(model, label)) if label.strip() else ()
+        if not ids:
+            raise ModelError(f"the label {label!r} has no tokens; give a word for every class")
+        if ids in seen:
+            raise ModelError(
+                f"the labels {seen[ids]!r} and {label!r} are the same tokens to this model; "
+                "give every class a name of its own"
+            )
+        seen[ids] = label
+    return [list(ids) for ids in seen]
+
+
+def _check_alike(edits: Iterable[Edit]) -> None:
+    for edit in edits:
+        # Heads have a width of their own, so their sites have one axis more.
+        own = 2 if edit.site in ("q", "k", "v", "z") else 1
+        if max(part.ndim for part in _values(edit)) > own:
+            raise ModelError(
+                f"an edit of {edit.site} in layer {edit.layer} has values for single rows, and "
+                "rows are put in batches by their length; give a function of the places of a batch"
+            )
+
+
+def _values(edit: Edit) -> tuple[Tensor, ...]:
+    if isinstance(edit, Replace):
+        return edit.value, edit.chosen
+    if isinstance(edit, Scale):
+        return (edit.factor,)
+    return (edit.value,) if isinstance(edit, Add) else (edit.largest, edit.chosen)
+
+
+def _shared(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with; every row keeps one of its own."""
+    if not rows:
+        return 0
+    low, high, room = min(rows), max(rows), min(map(len, rows)) - 1
+    # What the first and the last row in alphabetical order share, all rows share.
+    return next((i for i in range(room) if low[i] != high[i]), room)
+
+
+def _read_trunk(model: Model, row: Sequence[int]) -> Prefix:
+    with during("prefix"):
+        return prefill(model, pad_left([row], device_of(model)))[1]
+
+
+def _read_prompts(
+    model: Model, rows: Sequence[Sequence[int]], start: Prefix | None
+) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
+    tokens = pad_left(rows, device_of(model))
+    with during("prompt"):
+        if start is None:
+            return prefill(model, tokens)
+        return extend_padded(model, tokens, start.select([0] * len(rows)))
+
+
+def _label_logs(
+    model: Model,
+    logits: Float[Tensor, "prompt 1 vocab"],
+    prefix: Prefix,
+    names: Sequence[Sequence[int]],
+) -> Float[Tensor, "prompt label"]:
+    first = logits[:, -1].float().log_softmax(-1)
+    sums = first[:, [name[0] for name in names]]
+    for place, name in enumerate(names):
+        own = prefix.fork() if len(name) > 1 else prefix
+        for token, following in pairwise(name):
+            # Token by token: an edit of the last position is due at each of them.
+            with during("decode"):
+                ids = torch.full((len(first), 1), token, device=first.device)
+                step, own = extend(model, ids, own)
+            sums[:, place] += step[:, -1].float().log_softmax(-1)[:, following]
+    return sums
+
+
+def _first(text: str, labels: Sequence[str]) -> str | None:
+    spelled = {label.lower(): label for label in reversed(labels)}
+    # Of two labels that begin at one place, the longer one is meant.
+    words = "|".join(re.escape(word) for word in sorted(spelled, key=len, reverse=True))
+    found = re.search(rf"(?<!\w)(?:{words})(?!\w)", text.lower())
+    return spelled[found[0]] if found else None

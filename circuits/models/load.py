@@ -1,0 +1,674 @@
+"""Loading a model, from the hub, a folder or an object, and trying that it runs as expected.
+
+Does a model that has just been loaded run as everything else here takes it to?
+
+Results stand on things that the libraries below do without a word: that keys and values are kept
+and read on from, that positions are counted from the mask, that hooks fire and what they return
+is used, that attention looks back only. A release that changes one of them changes every number
+and raises nothing. So each is tried on a few tokens when a model is loaded: seven short passes.
+
+Models by name or folder, and what they are.
+
+A Hugging Face model, the embedded one included, is loaded raw: no weight is folded or centred,
+so the residual stream is the one that the published directions live in.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from circuits.errors import ModelError
+from circuits.files import digest, exists, is_file, is_folder, shipped
+from circuits.models.memory import Receipt, counted
+from circuits.models.protocol import (
+    Hook,
+    Model,
+    blocks_of,
+    device_of,
+    dtype_of,
+    hooked,
+    hooks_of,
+    is_hooked_transformer,
+    shape_of,
+)
+from circuits.models.run import can_share, check_window, extend, keep, prefill, resume, run
+from circuits.models.tokens import DATE, Begin, Tokens, pad_left
+from circuits.names import hook
+
+__all__ = [
+    "DEVICE_MAPS",
+    "DTYPES",
+    "EMBEDDED",
+    "LoadedAs",
+    "TESTED",
+    "check_running",
+    "complete_weights",
+    "count_neurons",
+    "describe_model",
+    "folder_digest",
+    "is_from_disk",
+    "load_model",
+    "loaded_as",
+    "rotary_switch",
+    "set_right",
+    "wrap_model",
+]
+
+_LOGGER = "transformers.modeling_utils"
+_ROW = re.compile(r"^\s*(\S+)\s*\|\s*MISSING", re.MULTILINE)
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+class _Reports(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += _COLOUR.sub("", record.getMessage()) + "\n"
+
+
+@contextmanager
+def complete_weights(name: str) -> Iterator[None]:
+    """Refuse a model that is loaded inside the block, if its files lack some of its weights.
+
+    Raises:
+        ModelError: they do; names the first ones.
+    """
+    # What is missing is said in a report to the log, and nowhere else to somebody who loads by
+    # way of another library.
+    logger, reports = logging.getLogger(_LOGGER), _Reports()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(reports)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(reports)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    missing = _ROW.findall(reports.text)
+    if missing:
+        raise ModelError(
+            f"{name}: the weights {', '.join(missing[:3])} are not in its files, which are damaged "
+            "or another model's; get them again"
+        )
+
+
+def set_right(model: Model) -> None:
+    """Refuse a model that TransformerLens wraps but cannot run; mend what can be mended.
+
+    Raises:
+        ModelError: the architecture has no final norm.
+    """
+    _check_final_norm(model)
+    _name_cache(model)
+    count_neurons(model)
+
+
+def count_neurons(model: Model) -> None:
+    """Set the neurons per layer, the rows of W_out: 0 where a layer has none, as of experts."""
+    # TransformerLens guesses the number where it does not know a configuration's word for it, and
+    # gives one for experts too, none of which has neurons that stand for the whole MLP.
+    model.cfg.d_mlp = _neurons(model)
+
+
+def is_from_disk(tokenizer: Any) -> bool:
+    """Was it loaded by name? TransformerLens loads it once more, and fails for one in memory."""
+    return "name_or_path" in getattr(tokenizer, "init_kwargs", {})
+
+
+def _neurons(model: Model) -> int:
+    try:
+        weights = [block.mlp.W_out for block in blocks_of(model)]
+    except (AttributeError, ValueError, NotImplementedError):
+        return 0
+    whole = all(isinstance(weight, Tensor) and weight.ndim == 2 for weight in weights)
+    return len(weights[0]) if weights and whole else 0
+
+
+def _check_final_norm(model: Any) -> None:
+    norm = getattr(model, "ln_final", None)
+    if norm is None or norm.original_component is None:
+        wrapped = type(model.original_model).__name__
+        raise ModelError(
+            f"{wrapped} has no norm after its last layer (ln_final), which TransformerLens needs "
+            "to run it, as variants with norms after their sublayers do; use one with norms before"
+        )
+
+
+def _name_cache(model: Any) -> None:
+    """Let attention find its cache under the name that TransformerLens looks for."""
+    # From transformers 5.24 on a layer hands it on as `cache`; the bridges of TransformerLens 4.3
+    # that compute attention themselves look for `past_key_values`, find none, and keep no keys.
+    # Those that leave it to the wrapped module hand on what they are given. To be removed with
+    # the first TransformerLens that takes both.
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    def both(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        if kwargs.get("cache") is None or kwargs.get("past_key_values") is not None:
+            return None
+        return args, {**kwargs, "past_key_values": kwargs["cache"]}
+
+    for part in model.modules():
+        computes = type(part).forward is not AttentionBridge.forward
+        if isinstance(part, AttentionBridge) and computes:
+            part.register_forward_pre_hook(both, with_kwargs=True)
+
+
+@dataclass(frozen=True)
+class LoadedAs:
+    """The arguments that :func:`load_model` was given."""
+
+    name: str
+    revision: str | None
+    device: str | None
+    dtype: str
+    begin: Begin
+    date: str
+    device_map: str | None
+    trust_remote_code: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of ``load_model``."""
+        return asdict(self)
+
+
+def loaded_as(model: Model) -> LoadedAs | None:
+    """How ``load_model`` was asked for it; ``None`` for a model that was given in memory."""
+    return getattr(model.cfg, "loaded_as", None)
+
+
+TESTED = "transformer-lens==4.3.0 with transformers==5.23.0 or 5.24.0, torch==2.13.0"
+"""The versions with which every test passes."""
+
+_LONG, _SHORT = 6, 4
+"""Tokens of the two rows that are tried."""
+
+_SITES = ("resid_pre", "attn_out", "mlp_out", "resid_post", "pattern", "z", "post")
+_WRITTEN = ("attn_out", "mlp_out", "z", "post")
+
+_ALLOWED, _ALLOWED_16_BIT = 0.05, 0.3
+"""Largest difference over largest logit (both from their mean) that rounding may make. Of the
+families in the tests, right ones are below 1e-6 in float32; without a cache, or with positions
+that count padding, differences are 0.5 and more."""
+
+
+@torch.no_grad()
+def check_running(model: Model) -> Receipt:
+    """Try a model on a few tokens; what that cost is returned.
+
+    Raises:
+        ModelError: tokens read after kept keys and values, after a residual stream put in at a
+            layer, or behind padding give other logits than the same tokens read at once; a hook
+            does not fire or what it returns is not used; attention looks ahead or at padding.
+            The message names the versions of the libraries, and the tested ones.
+    """
+    with counted() as receipt:
+        rows = _rows(model)
+        if rows is not None:
+            _check(model, pad_left(rows, device_of(model)), rows)
+    return receipt
+
+
+def rotary_switch(config: Any) -> int | None:
+    """Positions above which a rotary scaling changes the angles of all positions, if it does.
+
+    Dynamic scalings (``dynamic``, ``longrope``) choose them by the length of what is read, so that
+    tokens read after a cache cannot equal the same tokens read at once across that length.
+    """
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not isinstance(scaling, dict):
+        return None
+    kinds = [scaling, *(own for own in scaling.values() if isinstance(own, dict))]
+    switches = [
+        own.get("original_max_position_embeddings")
+        or getattr(config, "original_max_position_embeddings", None)
+        or getattr(config, "max_position_embeddings", None)
+        for own in kinds
+        if own.get("rope_type", own.get("type")) in ("dynamic", "longrope")
+    ]
+    return min((int(switch) for switch in switches if switch), default=None)
+
+
+def _rows(model: Model) -> list[list[int]] | None:
+    """A longer and a shorter row, below a window and a rotary switch; none where neither fits."""
+    switch = rotary_switch(getattr(getattr(model, "original_model", None), "config", None))
+    longest = min(_LONG, switch or _LONG)
+    while longest > 2:
+        try:
+            check_window(model, longest)
+        except ModelError:
+            longest -= 1
+        else:
+            break
+    if longest <= 2:
+        return None
+    last = max(2, int(model.cfg.d_vocab) - 1)
+    # Spread over the vocabulary: the first tokens may be special, and untrained.
+    ids = [1 + place * (last - 1) // _LONG for place in range(1, longest + 1)]
+    return [ids, ids[: min(_SHORT, longest - 1)]]
+
+
+def _check(model: Model, tokens: Tokens, rows: list[list[int]]) -> None:
+    last = hook("resid_post", model.cfg.n_layers - 1)
+    places = {hook(site, 0): site for site in _SITES} | {last: "end"}
+    hooked = [place for place in places if place in hooks_of(model)]
+    seen: dict[str, Tensor] = {}
+    with model.hooks(fwd_hooks=[_hold(place, seen) for place in hooked]):
+        whole = run(model, tokens)[:, -1:]
+    if not bool(torch.isfinite(whole).all()):
+        return  # of which reading a prompt says more, the prompt's name among it
+    for place in hooked:
+        # Some attention has no pattern to show; what reads it says so.
+        if place not in seen and place != _at_0("pattern"):
+            raise _broken(f"the hook {place} does not fire")
+    _check_pattern(seen.get(hook("pattern", 0)), tokens)
+    _check_returned(model, rows[0], [place for place in hooked if place in map(_at_0, _WRITTEN)])
+
+    _, prefix = prefill(model, Tokens(tokens.ids[:, :-1], tokens.mask[:, :-1]))
+    step, _ = extend(model, tokens.ids[:, -1:], prefix)
+    _same(step[:, -1:], whole, "tokens read after kept keys and values, instead of at once, change")
+    alone = run(model, pad_left(rows[1:], device_of(model)))[:, -1:]
+    _same(alone, whole[1:], "padding a prompt on the left changes")
+    if last not in seen or not can_share(model, tokens.ids.shape[1]):
+        return
+    kept, middle = keep(model, tokens), model.cfg.n_layers // 2
+    start = tokens.ids.shape[1] - 2
+    resid = kept.sites["resid_pre"][middle][:, start:]
+    ends: dict[str, Tensor] = {}
+    # An error is no silent fault: it comes again, in full, where something asks for such a pass.
+    with suppress(RuntimeError, TypeError):
+        resume(model, kept, range(len(rows)), start, middle, resid, [_hold(last, ends)])
+    if last not in ends:
+        return
+    inside = f"going on from the kept residual stream before layer {middle} changes"
+    _same(ends[last][:, -1:], seen[last][:, -1:], inside, "residual stream")
+
+
+def _hold(place: str, seen: dict[str, Tensor]) -> Hook:
+    def hold(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+        seen[place] = activation.clone()
+
+    return place, hold
+
+
+def _at_0(site: str) -> str:
+    return hook(site, 0)
+
+
+def _check_pattern(pattern: Tensor | None, tokens: Tokens) -> None:
+    """Attention looks neither ahead nor at padding."""
+    if pattern is None:
+        return
+    width = tokens.ids.shape[1]
+    ahead = torch.ones(width, width, dtype=torch.bool, device=pattern.device).triu(1)
+    real = tokens.mask.to(pattern.device)
+    hidden = (ahead | ~real[:, None, :]) & real[:, :, None]
+    weight = float(pattern.masked_fill(~hidden[:, None], 0).abs().max())
+    if pattern.shape[-2:] != (width, width) or weight > 0:
+        raise _broken(f"attention looks ahead or at padding, with a weight of {weight:.3g}")
+
+
+def _check_returned(model: Model, row: list[int], places: list[str]) -> None:
+    """What a hook returns is used: every place is changed in a row of its own."""
+    places = [place for place in places if _writes(model, place)]
+    after = hook("resid_post", 0)
+    if not places or after not in hooks_of(model):
+        return
+
+    def change(number: int) -> Callable[..., Tensor]:
+        def changed(activation: Tensor, hook: object) -> Tensor:
+            new, size = activation.clone(), activation.shape[-1]
+            wave = torch.linspace(-1, 1, size, dtype=new.dtype, device=new.device)
+            new[number] += wave * activation.abs().max().clamp_min(1)
+            return new
+
+        return changed
+
+    hooks = [(place, change(number)) for number, place in enumerate(places)]
+    seen: dict[str, Tensor] = {}
+    # The last row is left as it is.
+    tokens = pad_left([row] * (len(places) + 1), device_of(model))
+    with model.hooks(fwd_hooks=[*hooks, _hold(after, seen)]):
+        run(model, tokens)
+    for number, place in enumerate(places):
+        if torch.equal(seen[after][number], seen[after][-1]):
+            raise _broken(f"what a function at the hook {place} returns is not used")
+
+
+def _writes(model: Model, place: str) -> bool:
+    """Has what stands there weights that write it into the residual stream?"""
+    part, name = {_at_0("z"): ("attn", "W_O"), _at_0("post"): ("mlp", "W_out")}.get(place, ("", ""))
+    if not part:
+        return True
+    try:
+        weight = getattr(getattr(blocks_of(model)[0], part), name)
+    except (AttributeError, ValueError, NotImplementedError):
+        return False
+    return isinstance(weight, Tensor) and bool(weight.any())
+
+
+def _same(
+    found: Float[Tensor, "row 1 width"],
+    right: Float[Tensor, "row 1 width"],
+    what: str,
+    whose: str = "logits",
+) -> None:
+    allowed = _ALLOWED_16_BIT if found.dtype in (torch.float16, torch.bfloat16) else _ALLOWED
+    found, right = found.float(), right.float().to(found.device)
+    centred = right - right.mean(-1, keepdim=True)
+    gap, size = float((found - right).abs().max()), float(centred.abs().max())
+    # Also where one of them is not a number.
+    if not gap <= allowed * size + torch.finfo(torch.float32).eps * float(right.abs().max()):
+        raise _broken(f"{what} the {whose} by up to {gap:.3g}, where they are up to {size:.3g}")
+
+
+def _broken(what: str) -> ModelError:
+    return ModelError(
+        f"the model does not run as it must: {what}. Results would be wrong without a word. "
+        f"Installed are {', '.join(_versions())}; install versions that are tested "
+        f"({TESTED}), or load another architecture"
+    )
+
+
+def _versions() -> list[str]:
+    found = []
+    for name in ("torch", "transformers", "transformer-lens"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return found
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways in which accelerate spreads a model over devices."""
+EMBEDDED = ("sev-mini", "sev-nano")
+"""Names of the models that ship with the package."""
+
+_FULL_DIGEST_BYTES = 1 << 30
+_DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    SafetensorError,
+    UnpicklingError,
+)
+
+
+def load_model(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    begin: Begin = "one",
+    date: str = DATE,
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+) -> Model:
+    """Load a Hugging Face model, by hub name or from a local folder.
+
+    Args:
+        name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, or
+            ``sev-mini`` or ``sev-nano``, the models that ship with the package.
+        revision: Branch, tag or commit on the hub.
+        device: ``cuda`` if there is one, otherwise ``cpu``.
+        dtype: One of :data:`DTYPES`.
+        begin: How prompts begin; ``one`` begin token, or as the ``tokenizer`` has it.
+        date: The date given to chat templates that write one.
+        device_map: Spread the model over several devices instead: ``auto``, ``balanced``,
+            ``balanced_low_0`` or ``sequential``, as of accelerate. Its weights must all be in
+            memory.
+        trust_remote_code: Run code that comes with the model, where it needs any.
+
+    Raises:
+        ModelError: the folder is not a model, its files are damaged or lack weights, a device map
+            comes with a device or leaves weights on disk, or the model is gated, missing or out of
+            reach; the message says how to log in or to give a local folder. Or the model needs
+            code of its own, or its weights are a pickle that names more than tensors; nothing of
+            either was run. Or the architecture has no final norm.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
+    if str(name) in EMBEDDED and not exists(name):
+        name = shipped(str(name))
+    _check_folder(str(name))
+    chosen = _device(device, device_map)
+    from transformer_lens.model_bridge import TransformerBridge
+
+    try:
+        with _quiet(), complete_weights(str(name)):
+            model = TransformerBridge.boot_transformers(
+                str(name),
+                device=chosen,
+                dtype=DTYPES[dtype],
+                revision=revision,
+                device_map=device_map,
+                trust_remote_code=trust_remote_code,
+            )
+    except ModelError:
+        raise
+    except _DAMAGE as error:
+        raise ModelError(_why_not(str(name), error)) from error
+    _check_in_memory(model.parameters())
+    model.eval()
+    model.cfg.source, model.cfg.begin, model.cfg.date = str(name), begin, date
+    model.cfg.loaded_as = LoadedAs(
+        # Another process may stand in another folder, and a branch may move.
+        str(Path(name).resolve()) if is_folder(name) else str(name),
+        _commit(model) or revision,
+        torch.device(chosen).type if chosen else None,
+        dtype,
+        begin,
+        date,
+        device_map,
+        trust_remote_code,
+    )
+    set_right(model)
+    check_running(model)
+    return model
+
+
+def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Model:
+    """Give a model that is already in memory the interface that measurements need.
+
+    Args:
+        hf_model: A Hugging Face model, or a ``HookedTransformer`` of TransformerLens 3. The latter
+            must have been loaded raw (``HookedTransformer.from_pretrained_no_processing``).
+            Folded norms (``fold_ln``) are allowed: they leave the residual stream and what is
+            written into it as they are, but outputs of norms (``ln1_out``, ``ln2_out``, ``final``
+            and what is read there) are those before the norm's gain.
+        tokenizer: Its tokenizer; a HookedTransformer keeps its own if none is given.
+        name: What it is called in provenances.
+
+    Raises:
+        ModelError: TransformerLens does not know the architecture, it has no final norm, or a
+            HookedTransformer's weights were centred, its value biases folded, or its heads given
+            inputs of their own.
+    """
+    if is_hooked_transformer(hf_model):
+        taken = hooked(hf_model)
+        taken.tokenizer = tokenizer or hf_model.tokenizer
+        taken.cfg.source = name
+        count_neurons(taken)
+        check_running(taken)
+        return taken
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    architecture = type(hf_model).__name__
+    try:
+        model = build_bridge_from_module(
+            hf_model.eval(),
+            architecture,
+            hf_config=hf_model.config,
+            tokenizer=tokenizer if is_from_disk(tokenizer) else None,
+            model_name=name,
+        )
+        model.tokenizer = model.tokenizer or tokenizer
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"TransformerLens cannot wrap {architecture}: {error}") from error
+    model.cfg.source = name
+    set_right(model)
+    check_running(model)
+    return model
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Name, revision, sizes and dtype, for a provenance.
+
+    A local model's revision is a digest of its weights (of their headers above 1 GiB).
+    """
+    source = str(getattr(model.cfg, "source", getattr(model.cfg, "model_name", "unnamed")))
+    wrapped = getattr(model, "original_model", None)
+    commit = _commit(model)
+    folder = Path(source)
+    return {
+        "name": folder.name if is_folder(folder) else source,
+        "revision": commit or (folder_digest(folder) if is_folder(folder) else "unknown"),
+        "architecture": str(getattr(model.cfg, "architecture", None) or type(wrapped).__name__),
+        "dtype": str(dtype_of(model)).removeprefix("torch."),
+        "device": device_of(model).type,
+        **shape_of(model),
+        "n_key_value_heads": int(
+            getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
+        ),
+        # Said where it is so: the description of other models is as it was.
+        **({"parallel_attn_mlp": True} if getattr(model.cfg, "parallel_attn_mlp", 0) else {}),
+    }
+
+
+def _commit(model: Model) -> str | None:
+    wrapped = getattr(model, "original_model", None)
+    return getattr(getattr(wrapped, "config", None), "_commit_hash", None)
+
+
+def _device(device: str | None, device_map: str | None) -> str | None:
+    if device_map is None:
+        return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device_map not in DEVICE_MAPS:
+        raise ModelError(f"device map {device_map!r} is not known; choose {', '.join(DEVICE_MAPS)}")
+    if device is not None:
+        raise ModelError(
+            f"device {device!r} and device map {device_map!r} are both given; give one of them"
+        )
+    return None
+
+
+def _check_in_memory(weights: Iterable[Tensor]) -> None:
+    away = sum(weight.numel() for weight in weights if weight.is_meta)
+    if away:
+        raise ModelError(
+            f"{away:,} weights of the model do not fit into the memory of its devices and would "
+            "stay on disk, where they cannot be read; use more or larger GPUs, or --dtype bfloat16"
+        )
+
+
+def _check_folder(name: str) -> None:
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or exists(name)
+    if not looks_local:
+        return
+    folder = Path(name)
+    if not is_file(folder / "config.json"):
+        found = "there is no such folder" if not is_folder(folder) else "it holds no config.json"
+        raise ModelError(
+            f"no model at {name}: {found}; give a folder in Hugging Face's layout "
+            "(config.json, *.safetensors, tokenizer.json) or the name of a model on the hub"
+        )
+
+
+def _why_not(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, UnpicklingError):
+        # What torch says ends in advice to open the file without the check.
+        return (
+            f"the weights of {name} are a pickle that names more than tensors, or a damaged one; "
+            "nothing of it was run. Take the model's safetensors files"
+        )
+    if "trust_remote_code" in text:
+        return (
+            f"{name} needs {_own_code(Path(name))}, which is not run unless it is asked for. Read "
+            "it; then give --trust-remote-code, or trust_remote_code=True in Python"
+        )
+    local = "or give a local folder that holds the model"
+    if "gated" in text or "401" in text or "403" in text:
+        return (
+            f"{name} is gated: accept its licence on its page at the hub, log in with "
+            f"`hf auth login` (or set HF_TOKEN), {local}"
+        )
+    if "connect" in text or "offline" in text or "Max retries" in text:
+        return (
+            f"{name} is not on this machine and the hub is out of reach; connect to the network "
+            f"(and, for a gated model, log in with `hf auth login`), {local}"
+        )
+    if "not a valid model identifier" in text or "404" in text or "Repo id" in text:
+        return (
+            f"the hub has no model called {name} that you may see; check the name, log in with "
+            f"`hf auth login` if it is private, {local}"
+        )
+    return f"{name} cannot be loaded: {text[:300]}"
+
+
+def _own_code(folder: Path) -> str:
+    """The code that the files of a model folder name, as far as it is here."""
+    named: set[str] = set()
+    for name in ("config.json", "tokenizer_config.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map", {})
+            listed = found.values() if isinstance(found, dict) else (found,)
+            for own in listed:
+                named |= {str(part) for part in (own if isinstance(own, list) else [own]) if part}
+    return f"code of its own ({', '.join(sorted(named))})" if named else "code of its own"
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a model's configuration and weights (of their headers above 1 GiB)."""
+    weights = sorted(folder.glob("*.safetensors"))
+    config = folder / "config.json"
+    if sum(path.stat().st_size for path in weights) <= _FULL_DIGEST_BYTES:
+        return digest(config, *weights)
+    heads = [json.dumps([path.name, path.stat().st_size, _head(path)]) for path in weights]
+    return f"{digest(config)} headers {'; '.join(heads)}"
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return file.read(min(size, 1 << 12)).hex()[:64]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # Loading bars and notices of the libraries would tear our own progress display.
+    levels = {name: logging.getLogger(name).level for name in ("transformer_lens", "root")}
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,314 @@
+"""Passes counted, batches cut, and halved where memory runs out.
+
+Work that runs out of memory is done again in halves, down to one item at a time.
+
+What fails leaves nothing behind: neither tensors, nor passes on a receipt. Work must therefore
+return what it finds, or write it to places of its own; sums are added to when it has ended.
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from circuits.errors import ModelError
+from circuits.models.protocol import Model, dtype_of
+
+__all__ = [
+    "Cost",
+    "MemoryShortError",
+    "Receipt",
+    "charge",
+    "charge_backward",
+    "charge_receipt",
+    "counted",
+    "halving",
+    "halving_tables",
+    "name_of_row",
+    "named_rows",
+    "not_finite",
+    "provisional",
+    "spoilt_rows",
+    "uncounted",
+]
+
+
+@dataclass
+class Receipt:
+    """Running totals; filled by every forward pass made inside :func:`counted`."""
+
+    passes: int = 0
+    """Sequences put through the model from their first token (a batch of 8 counts 8)."""
+    steps: int = 0
+    """Sequences continued by cached keys and values (decoding, or a changed last token)."""
+    token_layers: int = 0
+    """Tokens times layers of both, padding included."""
+    backward_passes: int = 0
+    """Sequences whose gradients were computed."""
+    backward_token_layers: int = 0
+    """Tokens times layers of those."""
+
+    def to_json(self) -> dict[str, int]:
+        """The totals as plain JSON values."""
+        return asdict(self)
+
+
+_OPEN: ContextVar[tuple[Receipt, ...]] = ContextVar("open receipts", default=())
+
+
+@contextmanager
+def counted() -> Iterator[Receipt]:
+    """Count what is run inside the block; blocks may nest."""
+    receipt = Receipt()
+    token = _OPEN.set((*_OPEN.get(), receipt))
+    try:
+        yield receipt
+    finally:
+        _OPEN.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes that find out what a model can do, once, and belong to no piece of work."""
+    token = _OPEN.set(())
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
+def charge(rows: int, positions: int, layers: int, *, cached: bool, extra: int = 0) -> None:
+    """Add one batched forward call to every open receipt; ``extra`` counts single token-layers."""
+    for receipt in _OPEN.get():
+        receipt.token_layers += rows * positions * layers + extra
+        if cached:
+            receipt.steps += rows
+        else:
+            receipt.passes += rows
+
+
+def charge_backward(rows: int, positions: int, layers: int) -> None:
+    """Add one batched backward call to every open receipt."""
+    for receipt in _OPEN.get():
+        receipt.backward_passes += rows
+        receipt.backward_token_layers += rows * positions * layers
+
+
+def charge_receipt(receipt: Receipt) -> None:
+    """Add what was counted elsewhere, such as by a worker, to every open receipt."""
+    for own in _OPEN.get():
+        for name in _COUNTS:
+            setattr(own, name, getattr(own, name) + getattr(receipt, name))
+
+
+@contextmanager
+def provisional() -> Iterator[None]:
+    """Passes that count if the block ends, and not at all if it is left by an error."""
+    receipt = Receipt()
+    token = _OPEN.set((receipt,))
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+    charge_receipt(receipt)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work will need, told before it starts; counts are those of :class:`Receipt`.
+
+    Costs add up; memory does not, since one piece of work ends before the next begins.
+    """
+
+    passes: int = 0
+    steps: int = 0
+    token_layers: int = 0
+    backward_passes: int = 0
+    backward_token_layers: int = 0
+    memory: int = 0
+    """Bytes held at once beside the weights, estimated from the sizes of what is kept."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Both pieces of work, one after the other."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        return Cost(**counts, memory=max(self.memory, other.memory))
+
+    def agrees(self, receipt: Receipt) -> bool:
+        """Was exactly this run?"""
+        return all(getattr(self, name) == getattr(receipt, name) for name in _COUNTS)
+
+    def to_json(self) -> dict[str, int]:
+        """The numbers as plain JSON values."""
+        return asdict(self)
+
+
+_COUNTS = ("passes", "steps", "token_layers", "backward_passes", "backward_token_layers")
+
+
+T = TypeVar("T")
+
+_SHOWN = 3
+_LETTERS = 70
+_NAMES: ContextVar[tuple[Callable[[], str], ...]] = ContextVar("names of rows", default=())
+
+
+@contextmanager
+def named_rows(items: Sequence[T], name: Callable[[T], str]) -> Iterator[None]:
+    """Say what the rows are that are run inside the block, in their order."""
+    token = _NAMES.set(tuple(partial(name, item) for item in items))
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
+
+
+def name_of_row(model: Model, ids: Sequence[int]) -> str:
+    """How many tokens a row has, and its beginning and end as text."""
+    tokenizer = model.tokenizer
+    text = tokenizer.decode(list(ids), skip_special_tokens=True) if tokenizer else str(list(ids))
+    words = " ".join(text.split())
+    if len(words) > 2 * _LETTERS:
+        words = f"{words[:_LETTERS]} ... {words[-_LETTERS:]}"
+    return f"a prompt of {len(ids)} tokens, {words!r}"
+
+
+def spoilt_rows(values: Tensor) -> Bool[Tensor, " row"]:
+    """Rows in which a value is NaN or infinite."""
+    return ~torch.isfinite(values).flatten(1).all(1)
+
+
+def not_finite(
+    model: Model, where: str, bad: Bool[Tensor, " row"], rows: Sequence[Sequence[int]] | None
+) -> ModelError:
+    """The error for rows that hold NaN or infinity: where, in which prompts, and what to do.
+
+    Args:
+        model: Its number type decides what is advised.
+        where: Site, layer and hook.
+        bad: Which rows.
+        rows: Their token ids, without padding; for rows that nobody gave a name.
+    """
+    places, names = bad.nonzero()[:, 0].tolist(), _NAMES.get()
+    if len(names) == len(bad):
+        shown = [names[place]() for place in places[:_SHOWN]]
+    else:
+        shown = [name_of_row(model, rows[place]) for place in places[:_SHOWN]] if rows else []
+    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    whose = f" for {'; '.join(shown)}{more}" if shown else ""
+    return ModelError(
+        f"{where} holds NaN or infinity{whose} ({len(places)} of {len(bad)} prompts of the "
+        f"batch); {_advice(model)}"
+    )
+
+
+def _advice(model: Model) -> str:
+    dtype = dtype_of(model)
+    if dtype == torch.float16:
+        return "numbers above 65504 do not fit into float16: load the model in float32 or bfloat16"
+    if dtype == torch.bfloat16:
+        return "load the model in float32"
+    return "the weights or the changes made to the model hold such a number: check them"
+
+
+R = TypeVar("R")
+
+_SAYS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+"""What errors of allocators say; CPU and older CUDA ones have no class of their own."""
+
+
+class MemoryShortError(ModelError):
+    """One item alone does not fit into memory."""
+
+    says = ""
+    """What the allocator said."""
+
+
+class _Done(Generic[R]):
+    def __init__(self, result: R) -> None:
+        self.result = result
+
+
+def halving(
+    work: Callable[[Sequence[T]], R],
+    items: Sequence[T],
+    name: Callable[[T], str],
+    *,
+    rows: bool = True,
+) -> list[R]:
+    """``[work(items)]``, or the results of parts of ``items`` in order, where memory is short.
+
+    Args:
+        work: Done on some of the items; may itself be halved.
+        items: What it is done on.
+        name: What an item is called in errors.
+        rows: Items are the rows of a batch, which errors may name.
+
+    Raises:
+        MemoryShortError: one item alone does not fit.
+    """
+    found: list[R] = []
+    waiting = [items]
+    while waiting:
+        part = waiting.pop()
+        done = _tried(work, part, name if rows else None)
+        if isinstance(done, _Done):
+            found.append(done.result)
+            continue
+        if len(part) < 2:
+            raise _too_large(name(part[0]), done)
+        middle = len(part) // 2
+        waiting += [part[middle:], part[:middle]]
+    return found
+
+
+def halving_tables(
+    work: Callable[[Sequence[T]], Mapping[str, Tensor]],
+    items: Sequence[T],
+    name: Callable[[T], str],
+) -> dict[str, Tensor]:
+    """The tables that ``work`` gives, their rows one under the other; see :func:`halving`."""
+    parts = halving(work, items, name)
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _tried(
+    work: Callable[[Sequence[T]], R], part: Sequence[T], name: Callable[[T], str] | None
+) -> _Done[R] | str:
+    """The result, or what the allocator says."""
+    try:
+        with provisional(), named_rows(part, name) if name else nullcontext():
+            return _Done(work(part))
+    except (RuntimeError, MemoryError, MemoryShortError) as error:
+        if not _is_memory(error):
+            raise
+        # Of work within work, what the allocator said inside.
+        says = getattr(error, "says", str(error))
+    # Here the error is gone, and with its traceback the tensors of the frames that it held.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return says
+
+
+def _is_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | MemoryShortError | torch.OutOfMemoryError):
+        return True
+    return any(says in str(error).lower() for says in _SAYS)
+
+
+def _too_large(name: str, says: str) -> MemoryShortError:
+    error = MemoryShortError(
+        f"{name} alone does not fit into memory ({' '.join(says.split())[:160]}); give a smaller "
+        "--memory or batch size, load the model in bfloat16, or use shorter prompts and replies"
+    )
+    error.says = says
+    return error

@@ -1,0 +1,535 @@
+"""The neurons that are selective for each class, and how the sets of two classes overlap.
+
+Selectors: how selective every neuron is for every class, and which may be chosen at all.
+
+``lape``          minus the entropy of the rates at which a neuron is active, normalised over
+                  classes (Tang et al. 2024, arXiv 2402.16438; for emotions Lee et al., Findings of
+                  ACL 2025, and Zheng et al., ACL 2026, arXiv 2604.17255)
+``lap``           the rate itself
+``mad``           mean activation on the class minus that on the others
+``cas``           mean activation on the class minus the largest mean on another class
+``z``             ``mad`` over the pooled standard deviation within classes
+``contribution``  mean activation at the last prompt position, minus its mean over classes, times
+                  the output weights along the class's direction (after Wang et al. 2025,
+                  arXiv 2510.11328)
+``attribution``   activation times gradient of the own label's margin on the class's texts, minus
+                  its mean positive part on the others' (:mod:`~circuits.neurons.profile`)
+``random``        drawn numbers
+
+The names ``lap``, ``mad`` and ``cas`` are those of Zhao et al. 2026 (arXiv 2601.03115), the
+formulas of the last two a reading of "mean deviation" and "contrast". A neuron that is active on
+fewer than ``least_active`` tokens has a rate that is mostly chance, and an entropy near zero for
+that reason alone: no selector that reads activity may choose it.
+
+Whether a selection is more than chance: the same neurons from other texts, and a null.
+
+Neurons with the lowest entropies exist in any data. Two checks: are those of one half of the texts
+those of the other half, more often than random sets are; and is the entropy of the last neuron
+that is chosen lower than where the labels are permuted over the texts?
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.errors import AxisError, DataError
+from circuits.names import neuron_name
+from circuits.neurons.profile import LabelAttribution, Profile, check_word
+from circuits.records import Record
+
+__all__ = [
+    "Admission",
+    "Association",
+    "EntropyNull",
+    "Evidence",
+    "Rounding",
+    "SELECTORS",
+    "Selection",
+    "Selector",
+    "SplitHalf",
+    "entropy",
+    "entropy_null",
+    "how_many",
+    "lape_scores",
+    "select_neurons",
+    "split_half",
+]
+
+Per = Literal["model", "label"]
+Assign = Literal["argmax", "multi"]
+
+_EPSILON = 1e-6
+"""Added to a standard deviation, which is zero for a neuron that never changes."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Which neurons may be chosen."""
+
+    quantile: float | None = 0.95
+    """``lape``: a class's rate must exceed this quantile of all rates; ``None``: any rate will
+    do."""
+    least_active: int | None = None
+    """Fewest tokens on which a neuron must be active; five per class by default."""
+    normalised: bool = True
+    """``lape``: entropy of rates normalised over classes. Without it never-active and
+    always-active neurons come first, as in the formula that Zheng et al. print."""
+
+    def __post_init__(self) -> None:
+        """Refuse a quantile that is none."""
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise DataError(f"a quantile lies between 0 and 1, found {self.quantile:g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What selectors go by."""
+
+    profile: Profile
+    attribution: LabelAttribution | None = None
+    """Needed by ``attribution`` only."""
+    admission: Admission = Admission()
+    seed: int = 0
+    """Of ``random``."""
+
+
+Scores = Float[Tensor, "label layer neuron"]
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Scores neurons; higher is more selective, minus infinity where one may not be chosen."""
+
+    def __call__(self, evidence: Evidence) -> Scores:
+        """The score of every neuron for every class."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A selector, and how what it scores is chosen from by default."""
+
+    score: Selector
+    per: Per = "label"
+    assign: Assign = "multi"
+
+
+def entropy(
+    rate: Float[Tensor, "label layer neuron"], *, normalised: bool = True
+) -> Float[Tensor, "layer neuron"]:
+    """Entropy over classes, in nats; NaN for a neuron that is never active.
+
+    Normalised, it lies between 0 (active for one class only) and the log of the number of classes
+    (as active for all).
+    """
+    whole = rate.sum(0)
+    share = rate / whole if normalised else rate
+    return torch.where(whole > 0, torch.special.entr(share).sum(0), torch.nan)
+
+
+def lape_scores(
+    active: Int[Tensor, "label layer neuron"], tokens: Int[Tensor, " label"], admission: Admission
+) -> Scores:
+    """Minus the entropy of each neuron, the same for all classes that it may be chosen for."""
+    rate = active.double() / tokens[:, None, None]
+    allowed = _active_enough(active, admission)
+    if admission.quantile is not None:
+        allowed = allowed & (rate > _quantile(rate, admission.quantile))
+    score = -entropy(rate, normalised=admission.normalised).expand_as(rate)
+    return torch.where(allowed, score, -torch.inf)
+
+
+def _active_enough(
+    active: Int[Tensor, "label layer neuron"], admission: Admission
+) -> Bool[Tensor, "label layer neuron"]:
+    least = 5 * len(active) if admission.least_active is None else admission.least_active
+    return (active.sum(0) >= max(1, least)).expand_as(active)
+
+
+def _quantile(rate: Scores, quantile: float) -> float:
+    # torch.quantile refuses more than 16 million values; LAPE counts the place in this way too.
+    place = min(max(1, round(quantile * rate.numel())), rate.numel())
+    return float(rate.flatten().kthvalue(place).values)
+
+
+def _lape(evidence: Evidence) -> Scores:
+    profile = evidence.profile
+    return lape_scores(profile.active.sum(0), profile.tokens.sum(0), evidence.admission)
+
+
+def _of_activity(score: Callable[[Profile], Scores]) -> Selector:
+    def scored(evidence: Evidence) -> Scores:
+        allowed = _active_enough(evidence.profile.active.sum(0), evidence.admission)
+        return torch.where(allowed, score(evidence.profile), -torch.inf)
+
+    return scored
+
+
+def _mad(profile: Profile) -> Scores:
+    total, tokens = profile.total.sum(0), profile.tokens.sum(0)[:, None, None]
+    return profile.mean - (total.sum(0) - total) / (tokens.sum(0) - tokens)
+
+
+def _z(profile: Profile) -> Scores:
+    tokens = profile.tokens.sum(0)[:, None, None]
+    pooled = (profile.variance * tokens).sum(0) / tokens.sum(0)
+    return _mad(profile) / (pooled.sqrt() + _EPSILON)
+
+
+def _cas(profile: Profile) -> Scores:
+    mean = profile.mean
+    first, second = mean.topk(2, dim=0).values
+    # The best of the others is the best of all, or, for the best, the second best.
+    return mean - torch.where(mean == first, second, first)
+
+
+def _contribution(evidence: Evidence) -> Scores:
+    last = evidence.profile.last
+    return (last - last.mean(0)) * evidence.profile.weight
+
+
+def _attribution(evidence: Evidence) -> Scores:
+    found = evidence.attribution
+    if found is None:
+        raise DataError(
+            "selector 'attribution' needs attribution; give what label_attribution returns"
+        )
+    if found.label != evidence.profile.label or found.split != evidence.profile.split:
+        raise AxisError(
+            f"the attribution is of {', '.join(found.label)} (halves {found.split}), the profile "
+            f"of {', '.join(evidence.profile.label)} (halves {evidence.profile.split})"
+        )
+    return found.own - found.others
+
+
+def _random(evidence: Evidence) -> Scores:
+    generator = torch.Generator().manual_seed(evidence.seed)
+    return torch.rand(evidence.profile.rate.shape, generator=generator, dtype=torch.float64)
+
+
+SELECTORS: Final[dict[str, _Choice]] = {
+    "lape": _Choice(_lape, "model", "argmax"),
+    "lap": _Choice(_of_activity(lambda profile: profile.rate)),
+    "mad": _Choice(_of_activity(_mad)),
+    "cas": _Choice(_of_activity(_cas)),
+    "z": _Choice(_of_activity(_z)),
+    "contribution": _Choice(_contribution),
+    "attribution": _Choice(_attribution),
+    "random": _Choice(_random),
+}
+"""Name -> selector."""
+
+
+Rounding = Literal["ceil", "round"]
+
+
+@dataclass(frozen=True, eq=False)
+class Association(Record):
+    """How far the neurons of one class are those of another."""
+
+    jaccard: Float[Tensor, "label other_label"]
+    """Neurons in both sets over neurons in either; NaN if both are empty."""
+    expected: Float[Tensor, "label other_label"]
+    """For random sets of these sizes: their expected intersection over their expected union, which
+    is k / (2 N - k) for sets of k among N neurons."""
+    shared: Int[Tensor, "label other_label"]
+    """Neurons in both sets."""
+
+    label: tuple[str, ...]
+    other_label: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection(Record):
+    """Neurons that are selective for each class."""
+
+    score: Float[Tensor, "label layer neuron"]
+    """Higher is more selective, minus infinity where the neuron may not be chosen; see
+    the module's text for units."""
+    chosen: Bool[Tensor, "label layer neuron"]
+
+    label: tuple[str, ...]
+    layer: tuple[int, ...]
+    neuron: tuple[int, ...]
+    selector: str
+    share: float
+    per: str
+    assign: str
+
+    def neurons_of(self, label: str) -> tuple[str, ...]:
+        """Names of the class's neurons, the most selective first.
+
+        Raises:
+            AxisError: there is no such class.
+        """
+        place = self.index("label", label)
+        where = self.chosen[place].nonzero()
+        order = self.score[place][self.chosen[place]].argsort(descending=True, stable=True)
+        found = where[order].tolist()
+        return tuple(neuron_name(self.layer[i], self.neuron[j]) for i, j in found)
+
+    def jaccard(self, other: "Selection | None" = None) -> Association:
+        """Overlap of every class's neurons with those of every class, or of every class of another.
+
+        Raises:
+            AxisError: the other selection is of a model of another size.
+        """
+        other = self if other is None else other
+        if (self.layer, self.neuron) != (other.layer, other.neuron):
+            raise AxisError("two selections can be compared if they have the same layers, neurons")
+        mine, theirs = (own.chosen.flatten(1).double() for own in (self, other))
+        both = mine @ theirs.T
+        size = mine.sum(1)[:, None] + theirs.sum(1)
+        chance = mine.sum(1)[:, None] * theirs.sum(1) / mine.shape[1]
+        return Association(
+            provenance=self.provenance.child(other=other.provenance.fingerprint()),
+            jaccard=both / (size - both),
+            expected=chance / (size - chance),
+            shared=both.round().long(),
+            label=self.label,
+            other_label=other.label,
+        )
+
+
+def select_neurons(
+    profile: Profile,
+    selector: str = "lape",
+    *,
+    share: float = 0.01,
+    per: Per | None = None,
+    assign: Assign | None = None,
+    rounding: Rounding = "ceil",
+    admission: Admission | None = None,
+    attribution: LabelAttribution | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Choose neurons; ties are broken by the higher rate, then by layer and index.
+
+    Fewer are chosen than asked for if fewer may be.
+
+    Args:
+        profile: Activity on train texts.
+        selector: How; see the module's text.
+        share: Of all neurons of the model, to be chosen.
+        per: ``model``: so many of the model, each then assigned (default of ``lape``); ``label``:
+            so many of every class (default of the others).
+        assign: ``argmax``: a neuron belongs to the class for which it scores highest (default of
+            ``lape``: for which it is most often active). ``multi``: to every class for which it
+            is good enough to be chosen; of ``lape``, whose rate exceeds the quantile.
+        rounding: Of the number of neurons.
+        admission: Which neurons may be chosen.
+        attribution: For the selector ``attribution``.
+        seed: Of the selector ``random``.
+
+    Raises:
+        AxisError: the selector or a way of choosing is unknown.
+        DataError: the share is not above 0 and at most 1, the attribution is missing, or ``lape``
+            without a quantile is to assign a neuron to several classes.
+    """
+    check_word("selector", selector, tuple(SELECTORS))
+    how = SELECTORS[selector]
+    per, assign, admission = per or how.per, assign or how.assign, admission or Admission()
+    for option, found, words in (("per", per, Per), ("assign", assign, Assign)):
+        check_word(option, found, get_args(words))
+    count = how_many(share, len(profile.layer) * len(profile.neuron), rounding)
+    if selector == "lape" and assign == "multi" and admission.quantile is None:
+        raise DataError(
+            "lape assigns a neuron to every class whose rate exceeds the quantile; give a "
+            "quantile, or assign='argmax'"
+        )
+    score = how.score(Evidence(profile, attribution, admission, seed))
+    return Selection(
+        provenance=profile.provenance.child(
+            selector=selector,
+            share=share,
+            per=per,
+            assign=assign,
+            rounding=rounding,
+            quantile=admission.quantile,
+            least_active=admission.least_active,
+            normalised=admission.normalised,
+            seed=seed,
+        ),
+        score=score,
+        chosen=_choose(score, profile.rate, count, per, assign),
+        label=profile.label,
+        layer=profile.layer,
+        neuron=profile.neuron,
+        selector=selector,
+        share=share,
+        per=per,
+        assign=assign,
+    )
+
+
+def how_many(share: float, of: int, rounding: Rounding = "ceil") -> int:
+    """Number of neurons that a share is.
+
+    Raises:
+        AxisError: the rounding is unknown.
+        DataError: the share is not above 0 and at most 1.
+
+    >>> how_many(0.01, 458_752), how_many(0.01, 458_752, "round")
+    (4588, 4588)
+    """
+    if not 0 < share <= 1:
+        raise DataError(f"a share lies above 0 and is at most 1, found {share:g}")
+    check_word("rounding", rounding, get_args(Rounding))
+    # A share such as 3 / 7 times 7 may come out a hair above 3.
+    exact = share * of
+    return max(1, round(exact) if rounding == "round" else math.ceil(exact * (1 - 1e-12)))
+
+
+def _choose(
+    score: Float[Tensor, "label layer neuron"],
+    rate: Float[Tensor, "label layer neuron"],
+    count: int,
+    per: Per,
+    assign: Assign,
+) -> Bool[Tensor, "label layer neuron"]:
+    flat, tie = score.flatten(1), rate.flatten(1)
+    rank = _ranks(flat, tie)
+    best = torch.zeros_like(flat, dtype=torch.bool).scatter_(0, rank.argmin(0)[None], True)
+    if per == "label":
+        allowed = flat if assign == "multi" else flat.where(best, -torch.inf)
+        chosen = (_ranks(allowed, tie, dim=1) < count) & (allowed > -torch.inf)
+        return chosen.reshape(score.shape)
+    top, tie_of_top = (each.gather(0, rank.argmin(0)[None]) for each in (flat, tie))
+    of_model = (_ranks(top, tie_of_top, dim=1) < count) & (top > -torch.inf)
+    if assign == "argmax":
+        return (of_model & best).reshape(score.shape)
+    bar = top[of_model].min() if bool(of_model.any()) else torch.inf
+    return (of_model & (flat >= bar) & (flat > -torch.inf)).reshape(score.shape)
+
+
+def _ranks(score: Tensor, tie: Tensor, dim: int = 0) -> Int[Tensor, "label unit"]:
+    """Place of each entry along ``dim``: by falling score, falling ``tie``, rising index."""
+    first = tie.argsort(dim=dim, descending=True, stable=True)
+    second = score.gather(dim, first).argsort(dim=dim, descending=True, stable=True)
+    return first.gather(dim, second).argsort(dim=dim)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitHalf(Record):
+    """Overlap of the neurons selected on either half of the texts."""
+
+    jaccard: Float[Tensor, " label"]
+    """Neurons selected on both halves over those selected on either; NaN if there are none."""
+    expected: Float[Tensor, " label"]
+    """For random sets of the same sizes; k / (2 N - k) for sets of k among N neurons."""
+    n_neurons: Int[Tensor, "split label"]
+    """Neurons selected on each half."""
+
+    split: tuple[int, ...]
+    label: tuple[str, ...]
+    selector: str
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class EntropyNull(Record):
+    """The k-th lowest entropy of the neurons that may be chosen, against permuted labels."""
+
+    null: Float[Tensor, " draw"]
+    """In nats, for each permutation of the labels over the texts; infinite where fewer than k
+    neurons may be chosen."""
+    draw: tuple[int, ...]
+    observed: float
+    """In nats, with the labels as they are; infinite if no neuron may be chosen."""
+    rank: int
+    """The k of the neuron that is compared: as many as are asked for, or as may be chosen."""
+    share: float
+
+    @property
+    def p(self) -> float:
+        """Share of the permutations with an entropy as low, the labels as they are among them."""
+        # Equal rates of other classes are summed in another order.
+        as_low = int((self.null <= self.observed + 1e-9).sum())
+        return (1 + as_low) / (1 + len(self.draw))
+
+
+def split_half(
+    profile: Profile,
+    selector: str = "lape",
+    *,
+    share: float = 0.01,
+    attribution: LabelAttribution | None = None,
+    admission: Admission | None = None,
+    seed: int = 0,
+    **how: Any,
+) -> SplitHalf:
+    """Select on each half of the texts by itself; options as of :func:`select_neurons`.
+
+    Raises:
+        AxisError: the selector or a way of choosing is unknown.
+        DataError: the profile is that of one half, or see :func:`select_neurons`.
+    """
+    if len(profile.split) != 2:
+        raise DataError(
+            f"a comparison of two halves was asked for, the profile has {len(profile.split)}; "
+            "give the whole profile"
+        )
+    first, second = (
+        select_neurons(
+            profile.sel(split=half),
+            selector,
+            share=share,
+            admission=admission,
+            attribution=None if attribution is None else attribution.sel(split=half),
+            seed=seed + half,
+            **how,
+        )
+        for half in profile.split
+    )
+    between = first.jaccard(second)
+    return SplitHalf(
+        provenance=first.provenance.child(halves=True),
+        jaccard=between.jaccard.diagonal().clone(),
+        expected=between.expected.diagonal().clone(),
+        n_neurons=torch.stack([own.chosen.flatten(1).sum(1) for own in (first, second)]),
+        split=profile.split,
+        label=profile.label,
+        selector=selector,
+        share=share,
+    )
+
+
+def entropy_null(
+    profile: Profile, *, share: float = 0.01, admission: Admission | None = None
+) -> EntropyNull:
+    """Compare the k-th lowest entropy with what the same rule finds under permuted labels.
+
+    Raises:
+        DataError: the labels were never permuted, or the share is not above 0 and at most 1.
+    """
+    admission = admission or Admission()
+    if not profile.draw:
+        raise DataError("the profile has no permuted labels; make it with n_shuffles above 0")
+    observed = _entropies(profile.active.sum(0), profile.tokens.sum(0), admission)
+    count = how_many(share, len(profile.layer) * len(profile.neuron))
+    rank = max(1, min(count, int(observed.isfinite().sum())))
+    shuffled = zip(profile.shuffled_active, profile.shuffled_tokens, strict=True)
+    null = [_entropies(active, tokens, admission)[rank - 1] for active, tokens in shuffled]
+    return EntropyNull(
+        provenance=profile.provenance.child(
+            share=share,
+            quantile=admission.quantile,
+            least_active=admission.least_active,
+            normalised=admission.normalised,
+        ),
+        null=torch.stack(null),
+        draw=profile.draw,
+        observed=float(observed[rank - 1]),
+        rank=rank,
+        share=share,
+    )
+
+
+def _entropies(active: Tensor, tokens: Tensor, admission: Admission) -> Float[Tensor, " unit"]:
+    """Entropies from low to high, infinite where a neuron may not be chosen."""
+    return (-lape_scores(active, tokens, admission).amax(0)).flatten().sort().values

@@ -1,0 +1,434 @@
+"""Circuits as drawings, and their scores.
+
+A circuit as a drawing: the residual stream runs from left to right.
+
+Attention sublayers lie above the stream with their heads stacked above them, MLP sublayers below
+with their neurons stacked below. Size says how large an effect is; a filled marker pushes towards
+the emotion, an open one away from it.
+
+Paths between the components of a circuit, as lines of its drawing.
+
+The width says how large a path's weight is (the patched one where there is one), the colour its
+sign, the dashes the input that it enters. Paths whose effect is not shown are left to the legend.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import plotly.graph_objects as go
+
+from circuits.circuit.circuit import Circuit, CircuitScores, Edge, EdgeKind, Node
+from circuits.names import component
+from circuits.plots.style import (
+    CONTROL,
+    GRID,
+    SIGN_COLOURS,
+    choose,
+    colour,
+    cue,
+    layout,
+    lighter,
+    short,
+    traces,
+    words,
+)
+
+__all__ = [
+    "circuit_graph",
+    "faithfulness_curve",
+    "path_lines",
+    "strongest",
+]
+
+_DASHES: Final = {"q": "solid", "k": "dash", "v": "dot", "mlp": "dashdot", "readout": "longdash"}
+_WIDTHS: Final = (0.75, 1.75, 3.25, 5.0)
+"""One line has one width, so widths come in steps; each holds a quarter of the range."""
+
+_Places = Mapping[str, tuple[float, float]]
+
+
+def path_lines(edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
+    """Lines and hover points of path edges.
+
+    Args:
+        edges: Paths; both ends must have a place.
+        places: Node id -> where it is drawn.
+    """
+    largest = max((abs(_weight(edge)) for edge in edges), default=0.0) or 1.0
+    groups: dict[tuple[str, str, bool], list[Edge]] = {}
+    for edge in edges:
+        sign = "towards" if _weight(edge) >= 0 else "away"
+        groups.setdefault((edge.via or "", sign, edge.causal is not False), []).append(edge)
+    found: list[go.Scatter] = []
+    for (via, sign, shown), own in sorted(groups.items()):
+        name = f"path into {via} ({sign}{'' if shown else ', not shown to be causal'})"
+        look = {"color": SIGN_COLOURS[sign], "dash": _DASHES[via]}
+        common = {"legendgroup": name, "visible": True if shown else "legendonly"}
+        points = _points(own, places, SIGN_COLOURS[sign])
+        points.update(name=name, showlegend=False, **common)
+        steps: dict[int, list[Edge]] = {}
+        for edge in own:
+            step = min(len(_WIDTHS) - 1, int(abs(_weight(edge)) / largest * len(_WIDTHS)))
+            steps.setdefault(step, []).append(edge)
+        for number, (step, some) in enumerate(sorted(steps.items(), reverse=True)):
+            line = _line(some, places, {**look, "width": _WIDTHS[step]})
+            line.update(name=name, showlegend=number == 0, **common)
+            found.append(line)
+        found.append(points)
+    return found
+
+
+def _weight(edge: Edge) -> float:
+    return (edge.weight if edge.exact is None else edge.exact) or 0.0
+
+
+def _line(edges: Sequence[Edge], places: _Places, look: Mapping[str, object]) -> go.Scatter:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for edge in edges:
+        for at, height in (places[edge.source], places[edge.target]):
+            x.append(round(at, 3))
+            y.append(round(height, 3))
+        x.append(None)
+        y.append(None)
+    return go.Scatter(x=x, y=y, mode="lines", line=look, hoverinfo="skip")
+
+
+def _points(edges: Sequence[Edge], places: _Places, shade: str) -> go.Scatter:
+    """A small point in the middle of every path, which says what it carries."""
+    ends = [(places[edge.source], places[edge.target]) for edge in edges]
+    return go.Scatter(
+        x=[round((start[0] + end[0]) / 2, 3) for start, end in ends],
+        y=[round((start[1] + end[1]) / 2, 3) for start, end in ends],
+        mode="markers",
+        marker={"size": 4, "color": shade},
+        customdata=[_hover(edge) for edge in edges],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+
+
+def _hover(edge: Edge) -> str:
+    lines = [f"<b>{edge}</b>", f"attributed {short(edge.weight)} ± {short(edge.stderr)}"]
+    if edge.exact is not None:
+        lines.append(f"patched {short(edge.exact)} ± {short(edge.exact_stderr)}")
+    verdict = {True: ", beaten", False: ", not beaten", None: ""}[edge.causal]
+    if edge.control is not None:
+        lines.append(f"control {short(edge.control)}{verdict}")
+    return "<br>".join(lines)
+
+
+_OFFSET: Final = {"attn": 0.25, "mlp": 0.75}
+"""Where in its layer a sublayer writes."""
+
+_SIDE: Final = {"attn": 1, "mlp": -1}
+_WIDTH: Final = 0.9
+"""Width of a stack, in layers."""
+_KINDS: Final = {
+    "head": ("circle", "heads"),
+    "neuron": ("diamond", "neurons"),
+    "sublayer": ("square", "sublayers"),
+}
+_EDGE_WORDS: Final[Mapping[EdgeKind, str]] = {
+    "residual": "residual stream",
+    "part": "writes through its sublayer",
+    "direct": "direct effect on the readout",
+    "path": "path",
+}
+
+
+def circuit_graph(circuit: Circuit, most: int = 24) -> go.Figure:
+    """The circuit of one emotion.
+
+    Args:
+        circuit: The circuit.
+        most: Neurons drawn per layer, those with the largest |effect|; a label counts the rest.
+    """
+    drawn = _drawn(circuit, most)
+    places = _places(drawn)
+    figure = go.Figure()
+    for kind in ("direct", "part", "residual"):
+        edges = [e for e in circuit.edges if e.kind == kind]
+        figure.add_traces(_edges(kind, [e for e in edges if e.source in places], places))
+    drawn_paths = [e for e in circuit.paths if e.source in places and e.target in places]
+    figure.add_traces(path_lines(drawn_paths, places))
+    for kind in _KINDS:
+        figure.add_traces(_nodes(kind, [n for n in drawn if n.kind == kind], places))
+    figure.add_trace(_ends([n for n in drawn if n.kind in ("embed", "readout")], places))
+    _label_rest(figure, circuit, drawn, places)
+    return _finish(figure, circuit, places)
+
+
+def strongest(nodes: Sequence[Node], count: int) -> list[Node]:
+    """The ``count`` nodes with the largest |score|, largest first; unmeasured ones last."""
+    return sorted(nodes, key=lambda node: -abs(node.score or 0.0))[:count]
+
+
+def _drawn(circuit: Circuit, most: int) -> list[Node]:
+    by_layer: dict[int | None, list[Node]] = {}
+    for node in circuit.of_kind("neuron"):
+        by_layer.setdefault(node.layer, []).append(node)
+    kept = {node.id for own in by_layer.values() for node in strongest(own, most)}
+    return [node for node in circuit.nodes if node.kind != "neuron" or node.id in kept]
+
+
+def _places(nodes: Sequence[Node]) -> dict[str, tuple[float, float]]:
+    places: dict[str, tuple[float, float]] = {}
+    stacks: dict[tuple[int, str], list[Node]] = {}
+    last = max((node.layer for node in nodes if node.layer is not None), default=0)
+    for node in nodes:
+        part = component(node.id)
+        if part.layer is None or part.sublayer is None:
+            places[node.id] = (-0.8 if node.kind == "embed" else last + 1.9, 0.0)
+        elif node.kind == "sublayer":
+            places[node.id] = (part.layer + _OFFSET[part.sublayer], 1.0 * _SIDE[part.sublayer])
+        else:
+            stacks.setdefault((part.layer, part.sublayer), []).append(node)
+    # The more layers, the narrower each is on the page: then neurons take height, not width.
+    columns = 6 if last < 8 else 4 if last < 16 else 3
+    for (layer, sublayer), stack in stacks.items():
+        places |= _stack(layer + _OFFSET[sublayer], _SIDE[sublayer], stack, columns)
+    return places
+
+
+def _stack(x: float, side: int, nodes: Sequence[Node], most: int) -> dict[str, tuple[float, float]]:
+    # A grid with the strongest next to the sublayer.
+    columns = max(1, min(most, math.ceil(math.sqrt(len(nodes) / 2))))
+    places = {}
+    for number, node in enumerate(strongest(nodes, len(nodes))):
+        row, column = divmod(number, columns)
+        left = min(columns, len(nodes) - row * columns)
+        places[node.id] = (x + (column - (left - 1) / 2) * _WIDTH / most, side * (2.2 + row))
+    return places
+
+
+def _edges(kind: EdgeKind, edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
+    stream = {"color": CONTROL, "width": 2.5}
+    if kind == "residual":
+        return [_lines(_EDGE_WORDS[kind], edges, places, stream)] if edges else []
+    groups = {
+        "towards": [e for e in edges if (e.weight or 0.0) >= 0],
+        "away": [e for e in edges if (e.weight or 0.0) < 0],
+    }
+    traces = []
+    for sign, own in groups.items():
+        if own:
+            name = f"{_EDGE_WORDS[kind]} ({sign})"
+            shade = lighter(SIGN_COLOURS[sign], 0.25)
+            dash = "solid" if sign == "towards" else "dot"
+            line = _lines(name, own, places, {"color": shade, "width": 1, "dash": dash})
+            # Every component has a direct edge: hundreds of lines, shown when asked for.
+            line.visible = "legendonly" if kind == "direct" else True
+            traces.append(line)
+    return traces
+
+
+def _lines(
+    name: str, edges: Iterable[Edge], places: _Places, look: Mapping[str, Any]
+) -> go.Scatter:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for edge in edges:
+        start, end = places[edge.source], places[edge.target]
+        # The stream itself is straight: sublayers read from it and write to it.
+        turns = [(start[0], 0.0), (end[0], 0.0)] if edge.kind == "residual" else []
+        for at, height in (start, *turns, end):
+            x.append(_near(at))
+            y.append(_near(height))
+        x.append(None)
+        y.append(None)
+    return go.Scatter(x=x, y=y, name=name, mode="lines", line=look, hoverinfo="skip")
+
+
+def _nodes(kind: str, nodes: Sequence[Node], places: _Places) -> list[go.Scatter]:
+    largest = max((abs(node.score or 0.0) for node in nodes), default=0.0) or 1.0
+    symbol, name = _KINDS[kind]
+    groups = {
+        "towards": [n for n in nodes if (n.score or 0.0) > 0],
+        "away": [n for n in nodes if (n.score or 0.0) < 0],
+        "no effect": [n for n in nodes if not n.score],
+    }
+    smallest, range_ = (5, 9) if kind == "sublayer" else (4, 8)
+    return [
+        go.Scatter(
+            x=[_near(places[n.id][0]) for n in own],
+            y=[_near(places[n.id][1]) for n in own],
+            name=f"{name} ({sign})" if sign != "towards" else name,
+            mode="markers",
+            marker={
+                "symbol": symbol if sign == "towards" else f"{symbol}-open",
+                "color": SIGN_COLOURS.get(sign, CONTROL),
+                "size": [
+                    round(smallest + range_ * math.sqrt(abs(n.score or 0.0) / largest), 1)
+                    for n in own
+                ],
+                "line": {"width": 1, "color": SIGN_COLOURS.get(sign, CONTROL)},
+            },
+            customdata=[_hover_graph(n) for n in own],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+        for sign, own in groups.items()
+        if own
+    ]
+
+
+def _hover_graph(node: Node) -> str:
+    what = "importance" if node.kind == "sublayer" else "effect"
+    lines = [f"<b>{node.id}</b>", f"{what} {short(node.score)}"]
+    if node.interval is not None:
+        lines[1] += f" (95%: {short(node.interval[0])} to {short(node.interval[1])})"
+    if node.control is not None:
+        verdict = {True: ", beaten", False: ", not beaten", None: ""}[node.beats_control]
+        lines.append(f"control {short(node.control)}{verdict}")
+    if node.direct is not None:
+        lines.append(f"direct effect on the readout {short(node.direct)}")
+    return "<br>".join(lines)
+
+
+def _ends(nodes: Sequence[Node], places: _Places) -> go.Scatter:
+    return go.Scatter(
+        x=[places[n.id][0] for n in nodes],
+        y=[places[n.id][1] for n in nodes],
+        text=[n.id for n in nodes],
+        name="embedding and readout",
+        mode="markers+text",
+        textposition="bottom center",
+        cliponaxis=False,
+        marker={"symbol": "hexagon", "size": 15, "color": CONTROL},
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def _label_rest(
+    figure: go.Figure, circuit: Circuit, drawn: Sequence[Node], places: _Places
+) -> None:
+    kept = {node.id for node in drawn}
+    left: dict[int, int] = {}
+    for node in circuit.of_kind("neuron"):
+        if node.id not in kept and node.layer is not None:
+            left[node.layer] = left.get(node.layer, 0) + 1
+    if not left:
+        return
+    lowest = {layer: min(places[n.id][1] for n in drawn if n.layer == layer) for layer in left}
+    figure.add_trace(
+        go.Scatter(
+            x=[layer + _OFFSET["mlp"] for layer in left],
+            y=[lowest[layer] - 1 for layer in left],
+            text=[f"+{count:,}" for count in left.values()],
+            mode="text",
+            textfont={"size": 9},
+            name="neurons not drawn",
+            hovertemplate="%{text} weaker neurons of this layer are not drawn<extra></extra>",
+            showlegend=False,
+        )
+    )
+
+
+def _finish(figure: go.Figure, circuit: Circuit, places: _Places) -> go.Figure:
+    low, high = min(y for _, y in places.values()), max(y for _, y in places.values())
+    layers = sorted({n.layer for n in circuit.nodes if n.layer is not None})
+    step = max(1, math.ceil(len(layers) / 14))
+    figure.update_xaxes(
+        tickvals=[layer + 0.5 for layer in layers[::step]],
+        ticktext=[str(layer) for layer in layers[::step]],
+        range=[-1.6, max(layers, default=0) + 2.7],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        tickvals=[-2.2, -1, 0, 1, 2.2],
+        ticktext=["neurons", "MLP", "stream", "attention", "heads"],
+        gridcolor=GRID,
+        zeroline=False,
+        range=[min(low, -2.2) - 1.8, max(high, 2.2) + 1],
+    )
+    heads, neurons = len(circuit.heads), len(circuit.neurons)
+    # The kinds of paths lengthen the legend, which must not take the drawing's height.
+    named = sum(
+        trace.legendgroup is not None and bool(trace.showlegend) for trace in traces(figure)
+    )
+    return layout(
+        figure,
+        f"Circuit of {words(circuit.emotion)}: {heads:,} heads, {neurons:,} neurons",
+        x="layer (position in the residual stream)",
+        y="sublayers and their parts",
+        height=round(max(460, min(900, 330 + 17 * (high - low)))) + 24 * named,
+    )
+
+
+def _near(value: float) -> float:
+    return round(value, 3)
+
+
+def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
+    """Faithfulness by share of the components, sizes on a log axis; a menu picks the emotion.
+
+    The star is the circuit itself, at its own size.
+    """
+    figure, shown = go.Figure(), dict[str, list[int]]()
+    for emotion, found in scores.items():
+        before = len(traces(figure))
+        _band(figure, found)
+        _curve(figure, emotion, found)
+        shown[words(emotion)] = list(range(before, len(traces(figure))))
+    choose(figure, "Emotion", shown)
+    # Every decade has one name: more would lie on each other on a phone.
+    figure.update_xaxes(
+        type="log", dtick=1, title_text="share of heads and neurons", tickformat=".1%"
+    )
+    return layout(
+        figure,
+        "How much of the emotion a circuit of each size carries",
+        y="faithfulness",
+        height=520,
+    )
+
+
+def _band(figure: go.Figure, found: CircuitScores) -> None:
+    figure.add_trace(
+        go.Scatter(
+            x=[*found.sizes, *reversed(found.sizes)],
+            y=[*found.curve_high, *reversed(found.curve_low)],
+            name="random rankings (control)",
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillcolor=lighter(CONTROL, 0.3),
+            hoverinfo="skip",
+        )
+    )
+
+
+def _curve(figure: go.Figure, emotion: str, found: CircuitScores) -> None:
+    name = words(emotion)
+    figure.add_trace(
+        go.Scatter(
+            x=found.sizes,
+            y=found.curve,
+            name=name,
+            mode="lines+markers",
+            line={"color": colour(emotion), "width": 2, "dash": cue(emotion, "dash")},
+            marker={"symbol": cue(emotion, "symbol"), "size": 7},
+            hovertemplate=f"{name}<br>%{{x:.1%}} of the components: %{{y:.3f}}<extra></extra>",
+        )
+    )
+    own = found.scores["faithfulness"]
+    figure.add_trace(
+        go.Scatter(
+            x=[found.size],
+            y=[own.value],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [own.high - own.value],
+                "arrayminus": [own.value - own.low],
+                "color": colour(emotion),
+            },
+            name=f"the circuit of {name}",
+            mode="markers",
+            marker={"symbol": "star", "size": 13, "color": colour(emotion)},
+            hovertemplate=f"the circuit of {name}<br>%{{x:.1%}} of the components: %{{y:.3f}}"
+            "<extra></extra>",
+        )
+    )

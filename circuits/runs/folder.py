@@ -1,0 +1,551 @@
+"""A run folder: where things are, the records that the stages left, and what is out of date."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from circuits.circuit.circuit import Circuit, CircuitScores, check_same_model
+from circuits.effects.activations import ComponentMeans, PlainMeans
+from circuits.effects.directions import Directions, Generality
+from circuits.effects.heads import HeadEffects
+from circuits.effects.importance import Importance
+from circuits.effects.neurons import DirectEffects, NeuronEffects
+from circuits.errors import RunError
+from circuits.export import file_stem
+from circuits.export.node_link import read_circuit
+from circuits.files import held, holder, is_file, read_json, write_json
+from circuits.journal import forget, journal, stop_if_asked
+from circuits.models.memory import counted
+from circuits.patching.totals import TotalEstimates
+from circuits.records import Record
+from circuits.runs.keys import NEEDS, Kind, changes, dependents, key_of, made_of
+from circuits.runs.plan import STAGES, Plan, Stage
+
+if TYPE_CHECKING:
+    from circuits.judges.replies import Judged
+
+__all__ = [
+    "BESIDE",
+    "Beside",
+    "MADE_FROM",
+    "PLACES",
+    "RunStatus",
+    "StageStatus",
+    "State",
+    "Study",
+    "TIMINGS",
+    "beside",
+    "digest_of",
+    "is_there",
+    "journals",
+    "kept_result",
+    "made_beside",
+    "read_made_from",
+    "run_status",
+]
+
+PLACES: Mapping[Stage, tuple[str, ...]] = {
+    "replies": ("elicitation/generated.jsonl",),
+    "judgements": (
+        "elicitation/accepted.jsonl",
+        "elicitation/rejected.jsonl",
+        "elicitation/accuracy_stats.json",
+    ),
+    "directions": ("directions",),
+    "effects": (
+        "effects/heads",
+        "effects/neurons",
+        "effects/means",
+        "effects/written_means",
+        "generality",
+    ),
+    "importance": ("importance", "effects/plain_means"),
+    "circuits": ("circuits", "effects/direct", "effects/totals", "export"),
+    "scores": ("scores", "scores.json"),
+    "control": ("control.json", "control_replies.jsonl", "control"),
+    "report": ("report.html",),
+}
+"""Stage -> the files and folders that it writes; scores and paths also write into circuits."""
+_MAY_LACK = ("effects/written_means", "control")
+"""Those that a plan may not ask for."""
+
+BESIDE: Mapping[str, str] = {
+    "validation": "validation",
+    "patching": "patching/*",
+    "paths": "paths/*",
+    "neurons": "neurons",
+}
+"""What is measured beside the stages -> its folders."""
+_JOURNALS = {"validation": ".resume/validate.jsonl", "neurons": "neurons/**/.resume/*.jsonl"}
+"""Of these: where they keep what is finished until they are whole."""
+MADE_FROM: Final = "made_from.json"
+"""In each of them, once it is whole: the stages it was made from, and their keys."""
+
+
+def is_there(folder: Path, stage: Stage) -> bool:
+    """Is everything there that the stage always writes?"""
+    return all((folder / place).exists() for place in PLACES[stage] if place not in _MAY_LACK)
+
+
+def beside(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and folder of everything that was measured beside the stages, or begun."""
+    for name, pattern in BESIDE.items():
+        found = [place for place in sorted(folder.glob(pattern)) if place.is_dir()]
+        begun = [folder / pattern] if not found and journals(folder, name) else []
+        yield from ((name, place) for place in [*found, *begun])
+
+
+def journals(folder: Path, name: str) -> list[Path]:
+    """Of something that is measured beside the stages: where its finished batches wait."""
+    return sorted(folder.glob(_JOURNALS[name])) if name in _JOURNALS else []
+
+
+@contextmanager
+def made_beside(study: "Study", place: Path, stages: Sequence[Stage]) -> Iterator[None]:
+    """Write into ``place``, and note from which stages' results, once it is whole.
+
+    Raises:
+        RunError: another process writes into the run folder.
+    """
+    with held(study.folder):
+        (place / MADE_FROM).unlink(missing_ok=True)
+        yield
+        done = study.log["stages"]
+        write_json(
+            place / MADE_FROM, {stage: done[stage]["key"] for stage in stages if stage in done}
+        )
+
+
+def read_made_from(place: Path) -> dict[str, str] | None:
+    """Stages and keys from which a result beside was made; None if it is not whole."""
+    path = place / MADE_FROM
+    return read_json(path) if path.is_file() else None
+
+
+TIMINGS = "timings.json"
+"""Wall-clock seconds: the one file in which two runs of one plan differ."""
+
+_MUCH = 10**18
+"""More than anything in a log counts."""
+
+R = TypeVar("R", bound=Record)
+
+
+class Study:
+    """Read what a run has written; nothing is computed here.
+
+    Raises:
+        RunError: the folder is no run, or the stage that writes what is asked for has not run.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not is_file(self.folder / "run.json"):
+            raise RunError(
+                f"{folder} is no run folder (it holds no run.json); "
+                "make one with `emotion-circuits run`"
+            )
+
+    @property
+    def log(self) -> dict[str, Any]:
+        """The run's plan, and per finished stage its key, what that is made of, and its receipt."""
+        return _read_log(self.folder / "run.json")
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Finished stage -> how long it took; kept apart from all that two runs have in common."""
+        path = self.folder / TIMINGS
+        found = read_json(path) if path.is_file() else {"stages": {}}
+        stages = found.get("stages") if isinstance(found, dict) else None
+        if not isinstance(stages, dict) or not all(map(_is_number, stages.values())):
+            raise RunError(f"{path}: expected seconds of stages; delete the file")
+        return stages
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Finished stage -> its key."""
+        return {stage: entry["key"] for stage, entry in self.log["stages"].items()}
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions of the run."""
+        return tuple(self.log["plan"].get("emotions", ()))
+
+    def begin(self, stage: Stage) -> None:
+        """Note that a stage is about to write: it and all that is made from it count as undone."""
+        undone = (stage, *dependents(stage))
+        for _, place in beside(self.folder):
+            if {*(read_made_from(place) or ())} & {*undone}:
+                (place / MADE_FROM).unlink()
+        log = self.log
+        kept = {name: own for name, own in log["stages"].items() if name not in undone}
+        if kept != log["stages"]:
+            write_json(self.folder / "run.json", {**log, "stages": kept})
+
+    def finish(self, stage: Stage, entry: Mapping[str, Any], seconds: float) -> None:
+        """Note that a stage is done, and how long it took."""
+        log = self.log
+        done = {**log["stages"], stage: dict(entry)}
+        stages = {name: done[name] for name in STAGES if name in done}
+        took = {**self.seconds, stage: round(seconds, 2)}
+        took = {name: took[name] for name in stages if name in took}
+        write_json(self.folder / TIMINGS, {"stages": took})
+        write_json(self.folder / "run.json", {**log, "stages": stages})
+
+    @cached_property
+    def directions(self) -> Directions:
+        """Emotion directions."""
+        return self._load(Directions, "directions", "directions")
+
+    @cached_property
+    def generality(self) -> Generality:
+        """How far the directions hold beyond their contexts."""
+        return self._load(Generality, "generality", "effects")
+
+    @cached_property
+    def heads(self) -> HeadEffects:
+        """Effects of heads."""
+        return self._load(HeadEffects, "effects/heads", "effects")
+
+    @cached_property
+    def neurons(self) -> NeuronEffects:
+        """Effects of neurons."""
+        return self._load(NeuronEffects, "effects/neurons", "effects")
+
+    @cached_property
+    def means(self) -> ComponentMeans:
+        """Mean head outputs and neuron activations of every emotion."""
+        return self._load(ComponentMeans, "effects/means", "effects")
+
+    @cached_property
+    def written_means(self) -> ComponentMeans:
+        """The means from which modulation's differences are made, where they were read apart."""
+        place = "effects/written_means"
+        if not (self.folder / place).is_dir():
+            return self.means
+        return self._load(ComponentMeans, place, "effects")
+
+    @cached_property
+    def plain_means(self) -> PlainMeans:
+        """The same of plain prompts."""
+        return self._load(PlainMeans, "effects/plain_means", "importance")
+
+    @cached_property
+    def importance(self) -> Importance:
+        """Importance of sublayers."""
+        return self._load(Importance, "importance", "importance")
+
+    @cached_property
+    def direct(self) -> DirectEffects:
+        """Direct effects on the readout."""
+        return self._load(DirectEffects, "effects/direct", "circuits")
+
+    @cached_property
+    def totals(self) -> TotalEstimates:
+        """Estimated total effects of heads and neurons."""
+        return self._load(TotalEstimates, "effects/totals", "circuits")
+
+    @cached_property
+    def circuits(self) -> dict[str, Circuit]:
+        """The circuit of every emotion.
+
+        Raises:
+            CircuitError: a file is of another model than the run.
+        """
+        self._need("circuits")
+        found = {e: read_circuit(self.circuit_path(e)) for e in self.emotions}
+        # Imported results name no model of their own beside the circuits.
+        known = found if "directions" in self.keys else {}
+        for emotion, circuit in known.items():
+            check_same_model(
+                str(self.circuit_path(emotion)),
+                circuit.provenance.model,
+                self.directions.provenance.model,
+                otherwise="put the run's own circuit there, which --stages circuits makes again",
+            )
+        return found
+
+    @cached_property
+    def scores(self) -> dict[str, CircuitScores]:
+        """Scores of every circuit on held-out contexts."""
+        self._need("scores")
+        path = self.folder / "scores" / "details.json"
+        found = read_json(path)
+        try:
+            return {e: CircuitScores.from_json(found[e]) for e in self.emotions}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} holds no scores of this run ({error}); score again") from error
+
+    @property
+    def control(self) -> dict[str, Any]:
+        """What the control stage measured."""
+        self._need("control")
+        return read_json(self.folder / "control.json")
+
+    @property
+    def replies_path(self) -> Path:
+        """Where the control stage keeps the replies of all methods on the test contexts."""
+        return self.folder / "control_replies.jsonl"
+
+    def journal_path(self, work: str) -> Path:
+        """Where a stage, or another piece of work, keeps what it has finished until it is done."""
+        return self.folder / ".resume" / f"{work}.jsonl"
+
+    @property
+    def elicitation(self) -> dict[str, Any]:
+        """Accuracy of the prompted replies on the train contexts."""
+        self._need("judgements")
+        return read_json(self.folder / "elicitation" / "accuracy_stats.json")
+
+    @cached_property
+    def accepted(self) -> "list[Judged]":
+        """Replies that were judged to express what was asked."""
+        from circuits.judges.replies import read_judged
+
+        self._need("judgements")
+        return read_judged(self.folder / "elicitation" / "accepted.jsonl")
+
+    def circuit_path(self, emotion: str) -> Path:
+        """Where the circuit of an emotion is.
+
+        Raises:
+            RunError: the run has no such emotion.
+        """
+        if emotion not in self.emotions:
+            raise RunError(
+                f"{self.folder} has no emotion {emotion!r}; it has {', '.join(self.emotions)}"
+            )
+        return self.folder / "circuits" / f"{file_stem(emotion)}.json"
+
+    def _load(self, kind: type[R], place: str, stage: Stage) -> R:
+        self._need(stage)
+        return kind.load(self.folder / place)
+
+    def _need(self, stage: Stage) -> None:
+        if stage not in self.log["stages"]:
+            done = ", ".join(self.log["stages"]) or "none"
+            raise RunError(
+                f"{self.folder}: stage {stage!r} has not run (finished: {done}); "
+                "run `emotion-circuits run` with the same options to go on"
+            )
+
+
+def _read_log(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    plan, stages = (
+        found.get(name) if isinstance(found, dict) else None for name in ("plan", "stages")
+    )
+    emotions = plan.get("emotions", []) if isinstance(plan, dict) else None
+    if not isinstance(emotions, list) or not all(isinstance(own, str) for own in emotions):
+        raise RunError(f"{path}: expected a plan with its emotions; make the run again")
+    entries = stages.values() if isinstance(stages, dict) else (None,)
+    if not all(map(_is_entry, entries)):
+        raise RunError(f"{path}: expected stages, each with its key and counts; make the run again")
+    return found
+
+
+def _is_entry(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
+        return False
+    receipt = value.get("receipt", {})
+    return isinstance(receipt, dict) and all(map(_is_number, receipt.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MUCH
+
+
+State = Literal["done", "not run", "stale"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """What there is of one stage."""
+
+    stage: Stage
+    state: State
+    why: tuple[str, ...]
+    """What changed since; empty unless it is stale."""
+    only_code: bool
+    """Is it stale for nothing but changes of code?"""
+    seconds: float | None
+    passes: int | None
+    size: int
+    """Bytes on disk."""
+    waiting: int
+    """Batches that were done when it was interrupted, and that will not be done again."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A result that was measured beside the stages."""
+
+    name: str
+    """Folder of it, such as ``patching/anger-plain``."""
+    state: Literal["fresh", "stale"]
+    why: tuple[str, ...]
+    size: int
+    waiting: int
+    """Batches that were done when it was interrupted, and that will not be done again."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """All of a run folder."""
+
+    folder: str
+    stages: tuple[StageStatus, ...]
+    beside: tuple[Beside, ...]
+    writer: str | None
+    """The process that writes into it at this moment."""
+
+    @property
+    def to_do(self) -> tuple[Stage, ...]:
+        """Stages that a run will do."""
+        return tuple(own.stage for own in self.stages if own.state != "done")
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {**asdict(self), "to_do": list(self.to_do)}
+
+
+def run_status(study: Study, plan: Plan | None = None) -> RunStatus:
+    """Look at a run folder; nothing is written.
+
+    Args:
+        study: The run.
+        plan: What a run is to be asked for; None for imported results, whose stages are what they
+            are.
+    """
+    standing = _imported(study) if plan is None else _standing(study, plan)
+    stages = tuple(_stage(study, stage, *standing[stage]) for stage in STAGES)
+    results = tuple(_beside(study, name, place) for name, place in beside(study.folder))
+    return RunStatus(str(study.folder), stages, results, holder(study.folder))
+
+
+_Standing = tuple[State, dict[Kind, list[str]]]
+
+
+def _imported(study: Study) -> dict[Stage, _Standing]:
+    done = study.log["stages"]
+    return {stage: ("done" if stage in done else "not run", {}) for stage in STAGES}
+
+
+def _standing(study: Study, plan: Plan) -> dict[Stage, _Standing]:
+    done, found = study.log["stages"], dict[Stage, _Standing]()
+    for stage in STAGES:
+        before = done.get(stage)
+        if before is None:
+            found[stage] = "not run", {}
+            continue
+        made = made_of(plan, stage, study.keys)
+        if not is_there(study.folder, stage):
+            found[stage] = "stale", {"files": ["its files are gone"]}
+        elif before["key"] != key_of(made):
+            found[stage] = "stale", _changed(before.get("made_of"), made)
+        else:
+            again = [f"{need} is to be made again" for need in NEEDS[stage] if _open(found[need])]
+            found[stage] = ("stale", {"needs": again}) if again else ("done", {})
+    return found
+
+
+def _changed(
+    before: Mapping[str, Any] | None, made: Mapping[Kind, Mapping[str, Any]]
+) -> dict[Kind, list[str]]:
+    return {"options": ["made by an earlier version"]} if before is None else changes(before, made)
+
+
+def _open(standing: _Standing) -> bool:
+    return standing[0] != "done"
+
+
+def _stage(study: Study, stage: Stage, state: State, why: Mapping[Kind, list[str]]) -> StageStatus:
+    receipt = study.log["stages"].get(stage, {}).get("receipt", {})
+    return StageStatus(
+        stage=stage,
+        state=state,
+        why=tuple(each for kind in why for each in why[kind]),
+        only_code=state == "stale" and set(why) == {"code"},
+        seconds=study.seconds.get(stage),
+        passes=receipt.get("passes"),
+        size=sum(map(_size, _places(study.folder, stage))),
+        waiting=_waiting(study.journal_path(stage)),
+    )
+
+
+def _places(folder: Path, stage: Stage) -> Iterator[Path]:
+    return (folder / place for place in PLACES[stage])
+
+
+def _beside(study: Study, name: str, place: Path) -> Beside:
+    own, keys = read_made_from(place), study.keys
+    why: tuple[str, ...] = ()
+    if own is None:
+        why = ("not finished, or what it was made from is older than the run",)
+    else:
+        why = tuple(f"{stage} was made again" for stage in own if keys.get(stage) != own[stage])
+    shown = str(place.relative_to(study.folder))
+    waiting = sum(map(_waiting, journals(study.folder, name)))
+    return Beside(shown, "stale" if why else "fresh", why, _size(place), waiting)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(own.stat().st_size for own in path.rglob("*") if own.is_file())
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _waiting(path: Path) -> int:
+    # One line says for which stage it is; a line without an end was being written.
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.is_file() else 0
+
+
+T = TypeVar("T")
+
+
+def kept_result(
+    folder: Path,
+    unfinished: Path,
+    key: str,
+    make: Callable[[], T],
+    *,
+    save: Callable[[T], None],
+    read: Callable[[], T],
+) -> tuple[T, dict[str, int]]:
+    """What is in the folder, or is made now and saved there; and what it cost to make.
+
+    Args:
+        folder: Of the result; ``key.json`` in it tells that it is whole.
+        unfinished: Journal of what is being made.
+        key: Digest of everything that decides the result.
+        make: Makes it.
+        save: Writes it into the folder.
+        read: Reads it from there.
+
+    Raises:
+        Stopped: the work was asked to stop.
+    """
+    note = folder / "key.json"
+    if note.is_file() and read_json(note)["key"] == key:
+        forget(unfinished)
+        return read(), read_json(note)["receipt"]
+    note.unlink(missing_ok=True)
+    with counted() as receipt, journal(unfinished, key):
+        found = make()
+    save(found)
+    # The key is written last: without it the result counts as not made.
+    write_json(note, {"key": key, "receipt": receipt.to_json()})
+    forget(unfinished)
+    stop_if_asked()
+    return found, receipt.to_json()
+
+
+def digest_of(value: object) -> str:
+    """``sha256:`` of plain values."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

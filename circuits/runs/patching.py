@@ -1,0 +1,371 @@
+"""Patching and paths on the model of a finished run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from circuits.circuit.circuit import Circuit
+from circuits.circuit.find import connect, strongest_paths
+from circuits.errors import RunError
+from circuits.export import export_circuit, file_stem
+from circuits.export.node_link import write_circuit
+from circuits.files import digest, write_json
+from circuits.judges.lexicon import emotion_words
+from circuits.judges.replies import Judged, read_methods
+from circuits.models.load import describe_model
+from circuits.models.memory import Cost, counted
+from circuits.models.protocol import Model
+from circuits.models.tokens import encode_text
+from circuits.patching.exact_paths import exact_cost, exact_paths, path_agreement, sample_paths
+from circuits.patching.pairs import (
+    LogitDifference,
+    Mode,
+    Pair,
+    Projection,
+    Readout,
+    ReplyLikelihood,
+    make_pairs,
+)
+from circuits.patching.patch import (
+    HeadPatches,
+    HeadSite,
+    SitePatches,
+    StreamSite,
+    head_patching_cost,
+    patch_heads,
+    patch_sites,
+    site_patching_cost,
+)
+from circuits.patching.paths import PathMethod, path_cost, path_effects
+from circuits.prompts import sev
+from circuits.prompts.sev import Context
+from circuits.provenance import Provenance, versions
+from circuits.runs.folder import Study, made_beside
+from circuits.runs.plan import Stage
+from circuits.runs.work import Reporter, Run, Silent, plan_of
+
+__all__ = [
+    "Contrast",
+    "PLAIN",
+    "PathOptions",
+    "PathStudy",
+    "ReadoutName",
+    "SITES",
+    "patch_run",
+    "patch_run_cost",
+    "read_patches",
+]
+
+PLAIN = "plain"
+"""The contrast's other side when no emotion is asked for."""
+
+ReadoutName = Literal["projection", "logits", "reply"]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An emotion against plain (or another emotion) on contexts the run was not made from."""
+
+    study: Study
+    emotion: str
+    other: str = PLAIN
+    contexts: int = 8
+    """How many test contexts, evenly over themes."""
+
+    def __post_init__(self) -> None:
+        self.study.circuit_path(self.emotion)
+        if self.other != PLAIN:
+            self.study.circuit_path(self.other)
+        if self.other == self.emotion:
+            raise RunError(f"{self.emotion} against itself is no contrast; give another or plain")
+        if self.contexts < 1:
+            raise RunError(f"--contexts: {self.contexts} is too few; give 1 or more")
+
+    @property
+    def name(self) -> str:
+        """``anger-plain``."""
+        return f"{self.emotion}-{self.other}"
+
+    @property
+    def file_stem(self) -> str:
+        """The same as the name of a folder, whatever the emotions are called."""
+        return f"{file_stem(self.emotion)}-{file_stem(self.other)}"
+
+    @cached_property
+    def model(self) -> Model:
+        """The run's model, loaded as the run loaded it.
+
+        Raises:
+            RunError: the folder holds imported results, which name no model.
+        """
+        return Run(plan_of(self.study), self.study, Silent()).model
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Clean and corrupt prompts of the test contexts.
+
+        Raises:
+            RunError: the test file is gone, or has fewer contexts.
+        """
+        other = None if self.other == PLAIN else self.other
+        return make_pairs(self.model, self._contexts(), self.emotion, other)
+
+    def readout(self, name: ReadoutName) -> Readout:
+        """The readout of that name.
+
+        Raises:
+            RunError: reply likelihoods need the replies of the run's control stage.
+        """
+        if name == "projection":
+            importance = self.study.importance
+            place = importance.index("emotion", self.emotion)
+            return Projection(importance.reference[place], site=importance.read_at)
+        if name == "logits":
+            words = emotion_words(self.study.emotions)
+            return LogitDifference.of_words(self.model, words, self.emotion)
+        return self._reply_likelihood()
+
+    def provenance(self, **options: object) -> Provenance:
+        """Provenance of what is measured here."""
+        return self.study.importance.provenance.child(
+            contrast=self.name, contexts=[pair.context.id for pair in self.pairs], **options
+        )
+
+    def _contexts(self) -> Sequence[sev.Context]:
+        scenarios = sev.read(plan_of(self.study).test)
+        # One event per scenario, the valences in turn.
+        spread = sev.spread(scenarios, min(self.contexts, len(scenarios)))
+        every = sev.contexts(spread)
+        return [every[3 * i + i % 3] for i in range(len(spread))]
+
+    def _reply_likelihood(self) -> ReplyLikelihood:
+        path = self.study.replies_path
+        if not path.is_file():
+            raise RunError(
+                "readout 'reply' compares judged replies, which the control stage writes; "
+                f"run `emotion-circuits run` for {self.study.folder} to its end"
+            )
+        methods = read_methods(path)
+        clean = [r for r in methods["prompt"] if r.reply.emotion == self.emotion]
+        corrupt = [r for r in methods["prompt"] if r.reply.emotion == self.other]
+        return ReplyLikelihood(
+            self._tokens([row for row in clean if row.verdict.match]),
+            self._tokens(corrupt if self.other != PLAIN else methods["none"]),
+        )
+
+    def _tokens(self, rows: Sequence[Judged]) -> dict[str, tuple[int, ...]]:
+        return {
+            row.reply.prompt.context.id: tuple(encode_text(self.model, row.reply.text))
+            for row in rows
+            if row.reply.text
+        }
+
+
+SITES: tuple[str, ...] = (*get_args(StreamSite), *get_args(HeadSite))
+"""What can be patched."""
+
+
+def patch_run_cost(
+    contrast: Contrast, sites: Sequence[str], *, by: str, readout: ReadoutName
+) -> Cost:
+    """What :func:`patch_run` will cost.
+
+    Raises:
+        RunError: a site is unknown.
+    """
+    stream, heads = _sorted(sites)
+    measure, total = contrast.readout(readout), Cost()
+    if stream:
+        total += site_patching_cost(contrast.model, contrast.pairs, measure, sites=stream, by=by)
+    for site in heads:
+        total += head_patching_cost(contrast.model, contrast.pairs, measure, site=site, by=by)
+    return total
+
+
+def patch_run(
+    contrast: Contrast, sites: Sequence[str], *, by: str, mode: Mode, readout: ReadoutName
+) -> Path:
+    """Patch these sites; write one record each, and the receipt, into the run folder.
+
+    Raises:
+        RunError: a site is unknown.
+        AxisError: a site has no counterpart in the other run; names it.
+    """
+    stream, heads = _sorted(sites)
+    model, pairs, measure = contrast.model, contrast.pairs, contrast.readout(readout)
+    provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
+    folder = contrast.study.folder / "patching" / contrast.file_stem
+    stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
+    with made_beside(contrast.study, folder, stages), counted() as receipt:
+        if stream:
+            patch_sites(model, pairs, measure, provenance, sites=stream, by=by, mode=mode).save(
+                folder / "stream"
+            )
+        for site in heads:
+            patch_heads(model, pairs, measure, provenance, site=site, by=by, mode=mode).save(
+                folder / site
+            )
+        described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
+        write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
+    return folder
+
+
+def read_patches(study: Study) -> dict[str, list[SitePatches | HeadPatches]]:
+    """Contrast -> what has been patched in it so far."""
+    found: dict[str, list[SitePatches | HeadPatches]] = {}
+    for path in sorted((study.folder / "patching").glob("*/*/record.json")):
+        kind = SitePatches if path.parent.name == "stream" else HeadPatches
+        found.setdefault(path.parents[1].name, []).append(kind.load(path.parent))
+    return found
+
+
+def _sorted(sites: Sequence[str]) -> tuple[list[str], list[str]]:
+    unknown = [site for site in sites if site not in SITES]
+    if unknown or not sites:
+        what = repr(unknown[0]) if unknown else "nothing"
+        raise RunError(f"--sites: found {what}; give one or more of {', '.join(SITES)}")
+    stream = get_args(StreamSite)
+    return [s for s in sites if s in stream], [s for s in sites if s not in stream]
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """How paths are measured.
+
+    Raises:
+        RunError: a number is too small.
+    """
+
+    other: str | None = None
+    """The emotion of the corrupt prompts; plain prompts by default."""
+    method: PathMethod = "eap"
+    steps: int = 5
+    mode: Mode = "noising"
+    split: Literal["test", "dev"] = "test"
+    contexts: int = 12
+    keep: int = 60
+    """Paths written into a circuit; all of them are patched."""
+    sample: int = 60
+    """Paths drawn at random and patched, to say how far attribution can be trusted."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("contexts", 1), ("keep", 1), ("sample", 3)):
+            if getattr(self, name) < least:
+                found = getattr(self, name)
+                raise RunError(f"--{name}: {found} is too few; give {least} or more")
+
+
+class PathStudy:
+    """A finished run, opened again to measure paths.
+
+    Raises:
+        RunError: the folder is no run, is an imported one, or lacks a stage.
+    """
+
+    def __init__(
+        self, folder: Path, options: PathOptions, reporter: Reporter | None = None
+    ) -> None:
+        self.study, self.options = Study(folder), options
+        self._run = Run(plan_of(self.study), self.study, reporter or Silent())
+        self._circuits = self.study.circuits
+
+    def cost(self, emotion: str) -> Mapping[str, Cost]:
+        """What :meth:`measure` will run; of patching the most that it can be."""
+        pairs, own = self._pairs(emotion), self.options
+        edges = [("embed", "L0H0.q")] * (own.keep + own.sample)
+        return {
+            "attribution": path_cost(
+                self.model, pairs, method=own.method, steps=own.steps, mode=own.mode
+            ),
+            "patching (at most)": exact_cost(
+                self.model, pairs, self._readout(emotion), edges, mode=own.mode
+            ),
+        }
+
+    def measure(self, emotion: str) -> tuple[Circuit, Mapping[str, Any]]:
+        """Measure and patch the paths of one emotion; write records, circuit and exports.
+
+        Returns:
+            The circuit with its paths, and what is said of them in ``paths.json``.
+        """
+        own, circuit, pairs = self.options, self._circuit(emotion), self._pairs(emotion)
+        readout = self._readout(emotion)
+        effects = path_effects(
+            self.model,
+            pairs,
+            readout,
+            self._provenance,
+            method=own.method,
+            steps=own.steps,
+            mode=own.mode,
+            neurons=circuit.neurons,
+            positions=True,
+            seed=own.seed,
+        )
+        sample = sample_paths(effects, own.sample, seed=own.seed)
+        edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
+        exact = exact_paths(self.model, pairs, readout, self._provenance, edges, mode=own.mode)
+        connected = connect(circuit, effects, exact, keep=own.keep)
+        said = {
+            "options": asdict(own),
+            "agreement": path_agreement(effects, exact, sample),
+            "gap": effects.gap,
+            "paths": len(connected.paths),
+            "causal": sum(edge.causal is True for edge in connected.paths),
+            "receipts": {"attribution": dict(effects.receipt), "patching": dict(exact.receipt)},
+        }
+        place = self.study.folder / "paths" / file_stem(emotion)
+        with made_beside(self.study, place, ("circuits",)):
+            effects.save(place / "attribution")
+            exact.save(place / "patching")
+            write_json(place / "paths.json", said)
+            write_circuit(connected, self.study.circuit_path(emotion))
+            export_circuit(connected, self.study.folder / "export")
+        return connected, said
+
+    @property
+    def model(self) -> Model:
+        """The run's model."""
+        return self._run.model
+
+    @cached_property
+    def _contexts(self) -> Sequence[Context]:
+        """Contexts that nothing of the circuits was made from, evenly over the split."""
+        plan = self._run.plan
+        if self.options.split == "dev":
+            scenarios = self._run.dev
+        else:
+            scenarios = sev.read(plan.test)
+            if plan.test_scenarios:
+                scenarios = sev.spread(scenarios, plan.test_scenarios)
+        every = sev.contexts(scenarios)
+        if self.options.contexts > len(every):
+            raise RunError(
+                f"--contexts: asked for {self.options.contexts}, the {self.options.split} split of "
+                f"{self.study.folder} has {len(every)}"
+            )
+        count = self.options.contexts
+        return [every[i * len(every) // count] for i in range(count)]
+
+    @property
+    def _provenance(self) -> Provenance:
+        data = digest(self._run.plan.test if self.options.split == "test" else self._run.plan.data)
+        return Provenance(describe_model(self.model), data, asdict(self.options), versions())
+
+    def _circuit(self, emotion: str) -> Circuit:
+        self.study.circuit_path(emotion)  # refuses an emotion that the run lacks
+        return self._circuits[emotion]
+
+    def _pairs(self, emotion: str) -> list[Pair]:
+        self._circuit(emotion)
+        if self.options.other == emotion:
+            raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
+        return make_pairs(self.model, self._contexts, emotion, self.options.other)
+
+    def _readout(self, emotion: str) -> Projection:
+        importance = self.study.importance
+        place = importance.index("emotion", emotion)
+        return Projection(importance.reference[place], site=importance.read_at)

@@ -1,0 +1,706 @@
+"""Steering with the circuits of a run: validated, compared, used on a text, and written as files.
+
+One text answered in an emotion, by a run's circuits or by circuits from files.
+
+A run has the model's own differences. A circuit's file has not: they are measured once on shipped
+contexts, and kept in the user's cache folder.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from circuits.circuit.ablate import ORDERS, PartKind, ablation_cost, sizes_to
+from circuits.circuit.circuit import Circuit, check_same_model, core
+from circuits.effects.activations import Differences, differences
+from circuits.effects.directions import own_differences
+from circuits.errors import CircuitError, DataError, RunError
+from circuits.export import file_stem
+from circuits.export.node_link import read_circuit
+from circuits.files import (
+    Loss,
+    add_losses,
+    digest,
+    is_file,
+    read_json,
+    remove_leftovers,
+    shipped,
+    write_json,
+    write_json_lines,
+)
+from circuits.journal import forget, journal
+from circuits.judges import Judge, LexiconJudge, WordingJudge, error_rate
+from circuits.models.edits import Add, edited
+from circuits.models.generate import elicit
+from circuits.models.load import describe_model, load_model
+from circuits.models.memory import Cost, counted
+from circuits.models.protocol import Model
+from circuits.names import EMOTIONS, VALENCES
+from circuits.patching.pairs import Projection, make_pairs
+from circuits.prompts import sev
+from circuits.prompts.prompt import plain
+from circuits.prompts.sev import Context
+from circuits.provenance import Provenance, versions
+from circuits.runs.folder import Study, digest_of, made_beside
+from circuits.runs.plan import CONTROL_BUDGET, Plan, trusted
+from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
+from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
+from circuits.steering.evaluate import (
+    DIAL,
+    STEERED,
+    Bench,
+    Comparison,
+    compare,
+    compare_cost,
+    dial,
+    mixtures,
+    suppression,
+)
+from circuits.steering.hook_files import hooks_provenance, read_hooks, write_hooks
+from circuits.steering.interventions import (
+    How,
+    Modulation,
+    Steering,
+    Tools,
+    enhance,
+    other_directions,
+    published_steering,
+    residuals,
+    steer,
+    strongest_neurons,
+)
+from circuits.steering.tune import Tuned, settings, starts, tune
+from circuits.steering.validation import (
+    CHANGES,
+    Heard,
+    Known,
+    Validating,
+    Validation,
+    ablation_drop,
+    replies_needed,
+    stand_in,
+    validate_components,
+    validate_replies,
+)
+
+__all__ = [
+    "ValidationOptions",
+    "Voice",
+    "cache_folder",
+    "circuit_tools",
+    "control",
+    "deploy",
+    "drop",
+    "make_tools",
+    "read_validation",
+    "say",
+    "validate",
+    "validation_cost",
+    "voice_of_files",
+    "voice_of_run",
+    "written_how",
+]
+
+KINDS: tuple[PartKind, ...] = ("head", "neuron")
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """How much is measured."""
+
+    contexts: int = 16
+    """Test contexts."""
+    draws: int = 30
+    """Random sets, of every size and beside the circuits."""
+    reply_sizes: int = 5
+    """Sizes of sets for which replies are judged."""
+    reply_draws: int = 2
+    """Random sets of each of them."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"contexts": 2, "draws": 1, "reply_sizes": 2, "reply_draws": 1}
+        for name, few in least.items():
+            if getattr(self, name) < few:
+                option = name.replace("_", "-")
+                raise RunError(f"--{option}: {getattr(self, name)} is too few; give {few} or more")
+
+
+def validate(
+    folder: Path, options: ValidationOptions | None = None, reporter: Reporter | None = None
+) -> Path:
+    """Ablate and enhance the components of every emotion; ablate its circuit in asked prompts.
+
+    Writes ``validation/`` in the run folder: ``head`` and ``neuron`` (effects on the readouts),
+    ``head_replies`` and ``neuron_replies`` (judged replies), ``ablation.json`` and the receipt.
+
+    Raises:
+        RunError: the run has no circuits, or holds imported results.
+        DataError: a test context is one that the circuits were made from.
+    """
+    options = options or ValidationOptions()
+    run = _opened(folder, reporter)
+    contexts = held_out(run, options.contexts)
+    known, bench = _known(run), run.bench(contexts)
+    provenance = run.study.importance.provenance.child(
+        contexts=[context.id for context in contexts], draws=options.draws, seed=options.seed
+    )
+    place = folder / "validation"
+    unfinished = run.study.journal_path("validate")
+    key = digest_of([run.study.keys.get("circuits"), run.plan.to_json(), asdict(options)])
+    with (
+        made_beside(run.study, place, ("circuits",)),
+        counted() as receipt,
+        journal(unfinished, key),
+    ):
+        remove_leftovers(folder)
+        # Without the receipt what is there counts as not made.
+        (place / "receipt.json").unlink(missing_ok=True)
+        for kind in KINDS:
+            _measure(run, known, kind, contexts, options, provenance).save(place / kind)
+            _hear(run, bench, known, kind, options, provenance).save(place / f"{kind}_replies")
+        write_json(place / "ablation.json", drop(run, bench, options.draws, options.seed))
+        write_json(place / "receipt.json", receipt.to_json())
+    forget(unfinished)
+    return place
+
+
+def validation_cost(folder: Path, options: ValidationOptions | None = None) -> dict[str, Cost]:
+    """What the readouts will need at most; how long replies get is not known beforehand."""
+    options = options or ValidationOptions()
+    run = _opened(folder, None)
+    contexts, cfg, costs = held_out(run, options.contexts), run.model.cfg, {}
+    for kind, per_layer in zip(KINDS, (cfg.n_heads, cfg.d_mlp), strict=True):
+        sizes = sizes_to(cfg.n_layers * per_layer)
+        rows = 1 + len(sizes) * (len(ORDERS) + options.draws)
+        cost = Cost()
+        for emotion in run.plan.emotions:
+            pairs = make_pairs(run.model, contexts, emotion)
+            for _ in CHANGES:
+                cost += ablation_cost(run.model, pairs, rows, ablation="zero")
+        costs[f"{kind}s: readouts (at most)"] = cost
+    return costs
+
+
+def read_validation(study: Study) -> tuple[list[Validation], list[Heard], dict[str, Any]]:
+    """What has been validated: effects, judged replies, ablation of the circuits; or nothing."""
+    place = study.folder / "validation"
+    if not (place / "receipt.json").is_file():
+        return [], [], {}
+    return (
+        [Validation.load(place / kind) for kind in KINDS],
+        [Heard.load(place / f"{kind}_replies") for kind in KINDS],
+        read_json(place / "ablation.json"),
+    )
+
+
+def _opened(folder: Path, reporter: Reporter | None) -> Run:
+    study = Study(folder)
+    return Run(plan_of(study), study, reporter or Silent())
+
+
+def _known(run: Run) -> Known:
+    study, plan, importance = run.study, run.plan, run.study.importance
+    readouts = {
+        emotion: Projection(importance.reference[e], site=importance.read_at)
+        for e, emotion in enumerate(importance.emotion)
+    }
+    plain = study.plain_means if plan.relative_to == "plain" else None
+    written = differences(study.written_means, plain, unit=plan.diff_unit)
+    return Known(study.totals, readouts, study.plain_means, study.means, written)
+
+
+def _measure(
+    run: Run,
+    known: Known,
+    kind: PartKind,
+    contexts: tuple[Context, ...],
+    options: ValidationOptions,
+    provenance: Provenance,
+) -> Validation:
+    how = Validating(draws=options.draws, seed=options.seed)
+    with run.reporter.task(f"ablate and enhance {kind}s", len(run.plan.emotions)) as done:
+        return validate_components(
+            run.model, contexts, known, kind, provenance, how=how, progress=done
+        )
+
+
+def _hear(
+    run: Run,
+    bench: Bench,
+    known: Known,
+    kind: PartKind,
+    options: ValidationOptions,
+    provenance: Provenance,
+) -> Heard:
+    count = known.effects(bench.emotions[0], kind).numel()
+    sizes = sizes_to(count, options.reply_sizes)
+    work = replies_needed(bench, sizes, options.reply_draws)
+    with run.reporter.task(f"reply without and with more of the {kind}s", work) as done:
+        return validate_replies(
+            bench,
+            known,
+            kind,
+            sizes,
+            provenance,
+            draws=options.reply_draws,
+            seed=options.seed,
+            progress=done,
+        )
+
+
+def drop(run: Run, bench: Bench, draws: int, seed: int) -> dict[str, Any]:
+    """What is lost without the most needed part of each circuit, as large as what control writes.
+
+    See :func:`~circuits.steering.validation.ablation_drop`; the mean over plain prompts stands
+    for it.
+    """
+    study, plan = run.study, run.plan
+    counts = plan.control_budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
+    needed: dict[str, Circuit] = {
+        emotion: core(circuit, *counts, "total") for emotion, circuit in study.circuits.items()
+    }
+    work = (2 + draws) * len(bench.contexts) * len(bench.emotions)
+    with run.reporter.task("reply without the circuits", work) as done:
+        return ablation_drop(
+            bench,
+            needed,
+            stand_in(bench, "mean", study.plain_means),
+            draws=draws,
+            seed=seed,
+            progress=done,
+        )
+
+
+_PROBE_CONTEXTS = 96
+_GOOD_ENOUGH = 99.0
+
+
+def control(run: Run) -> None:
+    """Compare all methods, sweep the circuit's strength, and say what it cost."""
+    study, plan = run.study, run.plan
+    tools = make_tools(run)
+    tuned = _tuned(run, tools)
+    scenarios = sev.read(plan.test)
+    if plan.test_scenarios:
+        scenarios = sev.spread(scenarios, plan.test_scenarios)
+    found = _compared(run, tools, tuned, sev.contexts(scenarios), "reply by every method")
+    _write_replies(study.replies_path, found)
+    hard = None
+    if plan.hard is not None:
+        contexts = sev.contexts(sev.read(plan.hard))
+        harder = _compared(run, tools, tuned, contexts, "reply in hard contexts")
+        _write_replies(study.folder / "control" / "hard_replies.jsonl", harder)
+        hard = {**harder.methods, **harder.controls}
+    write_json(
+        study.folder / "control.json",
+        {
+            **found.to_json(),
+            "best_steering": tuned.best(STEERED),
+            "hard": hard,
+            **_dialled(run, tools, tuned, scenarios),
+            "judge": _describe(run.judge),
+            "second_judge": run.second_judge and _describe(run.second_judge),
+            "settings": {m: settings(how) for m, how in tuned.hows.items()}
+            | {"tried": list(tuned.tried)},
+        },
+    )
+
+
+def circuit_tools(study: Study, plan: Plan) -> Tools:
+    """Circuits, differences and directions of a run.
+
+    Raises:
+        RunError: a stage that makes them has not run.
+    """
+    n_heads, n_neurons = study.heads.mean[0].numel(), study.neurons.mean[0].numel()
+    counts = plan.control_budget.counts(n_heads, n_neurons)
+    plain = study.plain_means if plan.relative_to == "plain" else None
+    written = differences(study.written_means, plain, unit=plan.diff_unit)
+    return Tools(study.circuits, written, study.directions, counts)
+
+
+def written_how(study: Study) -> Modulation:
+    """How the run's control stage writes circuits; once at the prompt's end before it has run."""
+    if "control" not in study.log["stages"]:
+        return Modulation()
+    chosen = study.control["settings"].get("circuit", {})
+    return Modulation(**{**chosen, "by_emotion": tuple(chosen.get("by_emotion", {}).items())})
+
+
+def make_tools(run: Run) -> Tools:
+    """The tools of all methods that the plan asks for; some need a pass over train contexts."""
+    study, plan = run.study, run.plan
+    tools = circuit_tools(study, plan)
+    if "neurons" in plan.methods and tools.parts is not None:
+        count = tools.parts[1]
+        strongest = {e: strongest_neurons(study.neurons, e, count) for e in plan.emotions}
+        tools = replace(tools, neurons=strongest, means=study.means)
+    if {"steer_plain", "probe"} & {*plan.methods}:
+        contexts = run.part_of_fit(_PROBE_CONTEXTS)
+        work = len(contexts) * (1 + len(plan.emotions))
+        with run.reporter.task("read residual streams", work) as done:
+            streams = residuals(
+                run.model, contexts, plan.emotions, batch_size=plan.batch_size, progress=done
+            )
+        provenance = run.provenance(contexts=len(contexts))
+        tools = replace(tools, others=other_directions(streams, plan.emotions, provenance))
+    return tools
+
+
+def _compared(
+    run: Run, tools: Tools, tuned: Tuned, contexts: Sequence[Context], what: str
+) -> Comparison:
+    work = compare_cost(len(contexts), len(run.plan.emotions), tuned.hows)
+    with run.reporter.task(what, work) as done:
+        return compare(
+            run.bench(contexts),
+            tools,
+            tuned.hows,
+            second=run.second_judge,
+            seed=run.plan.seed,
+            progress=done,
+        )
+
+
+def _tuned(run: Run, tools: Tools) -> Tuned:
+    plan = run.plan
+    like = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
+    candidates = {m: hows for m, hows in starts(tools, like).items() if m in plan.methods}
+    given = _given(run, like, candidates)
+    candidates = {method: hows for method, hows in candidates.items() if method not in given}
+    if not candidates:
+        return Tuned(given, {}, ())
+    # One event per dev scenario, the valences in turn; all events for the last round.
+    every = sev.contexts(run.dev)
+    some = [every[3 * i + i % 3] for i in range(len(run.dev))]
+    brief = plan.tuning == "brief"
+    with run.reporter.task("choose strengths on dev contexts", 0) as done:
+        found = tune(
+            run.bench(some),
+            tools,
+            candidates,
+            finer=None if brief else run.bench(every),
+            good_enough=_GOOD_ENOUGH if brief else None,
+            progress=done,
+        )
+    return replace(found, hows={**given, **found.hows})
+
+
+def _given(run: Run, like: Modulation, candidates: dict[str, list[How]]) -> dict[str, How]:
+    """What is not chosen on dev contexts: what the plan says, and all of it without them."""
+    plan, found = run.plan, run.study.importance
+    given: dict[str, How] = {} if run.dev else {m: hows[0] for m, hows in candidates.items()}
+    if not run.dev and "steer" in candidates:
+        given["steer"] = Steering((found.stable_layers[0],))
+    if plan.steering == "published" and "steer" in candidates:
+        given["steer"] = published_steering(len(found.layer))
+    if "circuit" in candidates and (plan.circuit_strength is not None or not run.dev):
+        own = dict(plan.circuit_strength or ())
+        given["circuit"] = replace(
+            like,
+            strength=own.pop("other", 1.0),
+            when=plan.circuit_when,
+            by_emotion=tuple(own.items()),
+        )
+    return given
+
+
+def _dialled(
+    run: Run, tools: Tools, tuned: Tuned, scenarios: Sequence[sev.Scenario]
+) -> dict[str, Any]:
+    """Asked prompts without the circuits; their strength swept, turned negative, and mixed."""
+    how, count = tuned.hows.get("circuit"), run.plan.dial_contexts
+    if not isinstance(how, Modulation) or not count:
+        return dict.fromkeys(("ablation", "dial", "suppression", "mixtures"))
+    every = sev.contexts(sev.spread(scenarios, min(count, len(scenarios))))
+    contexts = [every[3 * i + i % 3] for i in range(len(every) // 3)]
+    bench, emotions = run.bench(contexts), len(run.plan.emotions)
+    # Replies and losses of the sweep; replies of the others.
+    work = len(contexts) * (1 + emotions * (2 + 2 * len(DIAL) + 3))
+    ablation = drop(run, bench, run.plan.ablation_draws, run.plan.seed)
+    with run.reporter.task("turn the circuit's strength", work) as done:
+        return {
+            "ablation": ablation,
+            "dial": dial(bench, tools, how, progress=done),
+            "suppression": suppression(bench, tools, how, progress=done),
+            "mixtures": mixtures(bench, tools, how, progress=done),
+        }
+
+
+def _write_replies(path: Path, found: Comparison) -> None:
+    rows = []
+    for method, judged in found.replies.items():
+        for place, row in enumerate(judged):
+            values = {"method": method, **row.to_json()}
+            if method in found.second:
+                verdict = found.second[method][place]
+                values["second_judge"] = {"match": int(verdict.match), "label": verdict.label}
+            rows.append(values)
+    write_json_lines(path, rows)
+
+
+def _describe(judge: Judge) -> dict[str, Any]:
+    described = {"name": judge.name, **judge.describe()}
+    # The shipped texts are of the six emotions: they measure no judge of others.
+    if isinstance(judge, LexiconJudge | WordingJudge) and {*judge.labels} == {*EMOTIONS}:
+        found = error_rate(judge, shipped("judge/labelled.jsonl"))
+        described["calibration"] = {
+            "texts": found.n,
+            "accuracy": round(100 * found.accuracy, 1),
+            "low": round(100 * found.interval[0], 1),
+            "high": round(100 * found.interval[1], 1),
+        }
+    return described
+
+
+_CONTEXTS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """A model, and what can be written into it."""
+
+    model: Model
+    edits: Mapping[str, Sequence[Add]]
+    """Emotion -> its edits at strength 1, the model's own difference."""
+
+
+def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens: int = 100) -> str:
+    """What the model replies to a text when circuits are written into it.
+
+    Args:
+        voice: The model and its circuits.
+        text: What the user says; put to the model in two lines, as contexts are.
+        weights: Emotion -> strength; 1 is the model's own difference, negative suppresses.
+        max_new_tokens: Longest reply.
+
+    Raises:
+        DataError: the text is empty.
+        CircuitError: an emotion has no circuit.
+    """
+    if not text.strip():
+        raise DataError("the text is empty; give a sentence to reply to")
+    situation, event = _two_lines(text)
+    prompt = plain(Context("said", "said", VALENCES[1], situation, event))
+    lacking = sorted(set(weights) - set(voice.edits))
+    if lacking:
+        raise CircuitError(
+            f"there is no circuit of {lacking[0]!r}; there are {', '.join(voice.edits) or 'none'}"
+        )
+    edits = [
+        replace(edit, value=weight * edit.value)
+        for emotion, weight in weights.items()
+        for edit in voice.edits[emotion]
+    ]
+    with edited(voice.model, edits):
+        (reply,) = elicit(voice.model, [prompt], max_new_tokens=max_new_tokens)
+    return reply.text
+
+
+def voice_of_run(study: Study) -> Voice:
+    """The model of a finished run with its circuits and differences.
+
+    They are written as the run's control stage chose, or by default once at the prompt's end.
+
+    Raises:
+        RunError: the run has no circuits, or no model.
+    """
+    run = Run(plan_of(study), study, Silent())
+    tools, how = circuit_tools(study, run.plan), written_how(study)
+    return Voice(run.model, _edits(tools.written(how), tools.differences, how))
+
+
+def voice_of_files(
+    paths: Sequence[Path],
+    model: str | None,
+    reporter: Reporter,
+    *,
+    any_revision: bool = False,
+    cache: Path | None = None,
+) -> Voice:
+    """A model with circuits or directions from files, one emotion each.
+
+    Args:
+        paths: Circuits as node-link JSON, or files of hooks (``.safetensors``), which say
+            themselves what is written.
+        model: Name or folder of the model; by default what the first file names.
+        reporter: Told of the passes that measure the differences of circuits.
+        any_revision: Take a file of other weights of the same sizes.
+        cache: Where they are kept; by default :func:`cache_folder`.
+
+    Raises:
+        RunError: no file names its model and none is given, or two files have the same emotion.
+        CircuitError: a file is of another model.
+    """
+    hooks = [path for path in paths if path.suffix == ".safetensors"]
+    circuits = {path: read_circuit(path) for path in paths if path not in hooks}
+    origins = {path: circuit.provenance for path, circuit in circuits.items()}
+    origins |= {path: hooks_provenance(path) for path in hooks}
+    named = model or origins[paths[0]].model.get("name")
+    if not named:
+        raise RunError(f"{paths[0]} does not say which model it is of; give --model")
+    loaded = load_model(str(named), trust_remote_code=trusted("code"))
+    found: list[tuple[Path, str, Sequence[Add]]] = []
+    described = describe_model(loaded)
+    for path in paths:
+        check_same_model(
+            str(path),
+            origins[path].model,
+            described,
+            any_revision=any_revision,
+            otherwise="give that model with --model, or take this one with --any-revision",
+        )
+    if circuits:
+        written = _strongest(circuits.values(), loaded)
+        differences = _kept(loaded, tuple(written), reporter, cache or cache_folder())
+        edits = _edits(written, differences, Modulation())
+        found += [(path, own.emotion, edits[own.emotion]) for path, own in circuits.items()]
+    found += [(path, *read_hooks(path, loaded)) for path in hooks]
+    by_emotion: dict[str, Sequence[Add]] = {}
+    for path, emotion, own in found:
+        if emotion in by_emotion:
+            raise RunError(f"{path}: another circuit of {emotion!r} was given before")
+        by_emotion[emotion] = own
+    return Voice(loaded, by_emotion)
+
+
+def _strongest(circuits: Iterable[Circuit], model: Model) -> dict[str, Circuit]:
+    """The part of each circuit that is written."""
+    cfg = model.cfg
+    counts = CONTROL_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
+    return {circuit.emotion: core(circuit, *counts) for circuit in circuits}
+
+
+def _edits(
+    circuits: Mapping[str, Circuit], differences: Differences, how: Modulation
+) -> dict[str, list[Add]]:
+    alone = replace(how, strength=1.0, by_emotion=())
+    return {emotion: enhance(own, differences, alone) for emotion, own in circuits.items()}
+
+
+def _two_lines(text: str) -> tuple[str, str]:
+    """First sentence and the rest, as contexts have them; a single sentence is both.
+
+    >>> _two_lines("I opened the door. It was dark.")
+    ('I opened the door', 'It was dark.')
+    >>> _two_lines("It rains")
+    ('It rains', 'It rains')
+    """
+    first, *rest = re.split(r"(?<=[.!?])\s+|\n+", text.strip(), maxsplit=1)
+    return first.removesuffix("."), rest[0] if rest else first
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/emotion-circuits``, or ``~/.cache/emotion-circuits``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emotion-circuits"
+
+
+def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: Path) -> Differences:
+    data, described = shipped("sev/train.jsonl"), describe_model(model)
+    key = dumps([described, digest(data), _CONTEXTS, emotions, versions()], sort_keys=True)
+    place = folder / sha256(key.encode()).hexdigest()[:24]
+    if is_file(place / "record.json"):
+        return Differences.load(place)
+    every = sev.contexts(sev.spread(sev.read(data), _CONTEXTS))
+    contexts = [every[3 * i + i % 3] for i in range(_CONTEXTS)]
+    provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
+    with reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done:
+        found = own_differences(model, contexts, emotions, provenance, progress=done)
+    found.save(place)
+    return found
+
+
+def deploy(
+    study: Study, folder: Path, formats: Sequence[str], emotions: Sequence[str] = ()
+) -> dict[Path, tuple[Loss, ...]]:
+    """Write every emotion's direction and circuit in each of ``formats``.
+
+    A circuit is its strongest part, as the run writes it into the model; a direction is added where
+    the run steers. Both at strength 1, the model's own difference.
+
+    Args:
+        study: A run with its circuits.
+        folder: Made if it is not there.
+        formats: Some of :data:`~circuits.steering.APPLIED`.
+        emotions: All by default.
+
+    Returns:
+        The files, and what each does not keep (nothing, in files of hooks); this also stands
+        beside them in a file per emotion.
+
+    Raises:
+        RunError: a stage has not run, or the package ``gguf`` is not installed.
+        ModelError: the run's model cannot be loaded.
+        DataError: the folder cannot be written to.
+    """
+    run = Run(plan_of(study), study, Silent())
+    chosen = [emotion for emotion in study.emotions if not emotions or emotion in emotions]
+    found = [
+        (emotion, kind, edits, provenance)
+        for emotion in chosen
+        for kind, (edits, provenance) in _edits_of_files(run, emotion).items()
+    ]
+    written: dict[Path, tuple[Loss, ...]] = {}
+    if "gguf" in formats:
+        written |= _vectors(run, found, folder)
+    if "hf" in formats:
+        for emotion, kind, edits, provenance in found:
+            path = folder / f"{file_stem(emotion)}.{kind}.safetensors"
+            write_hooks(run.model, edits, emotion, provenance, path)
+            written[path] = ()
+    for emotion in chosen:
+        stem = file_stem(emotion)
+        own = {p.name: lost for p, lost in written.items() if p.name.startswith(f"{stem}.")}
+        add_losses(folder, stem, own)
+    return written
+
+
+_Found = tuple[str, str, list[Add], Provenance]
+"""Emotion, ``direction`` or ``circuit``, its edits, and where they come from."""
+
+
+def _edits_of_files(run: Run, emotion: str) -> dict[str, tuple[list[Add], Provenance]]:
+    study = run.study
+    modulation = replace(written_how(study), strength=1.0, by_emotion=())
+    tools, steering = circuit_tools(study, run.plan), _steering(study)
+    circuit = tools.written(modulation)[emotion]
+    return {
+        "direction": (
+            steer(tools.directions, emotion, steering),
+            tools.directions.provenance.child(layers=list(steering.layers), when=steering.when),
+        ),
+        "circuit": (
+            enhance(circuit, tools.differences, modulation),
+            circuit.provenance.child(
+                heads=len(circuit.heads), neurons=len(circuit.neurons), when=modulation.when
+            ),
+        ),
+    }
+
+
+def _steering(study: Study) -> Steering:
+    """As the control stage steers, at strength 1; at the first stable layer, if it has not run."""
+    plain = Steering((study.importance.stable_layers[0],))
+    if "control" not in study.log["stages"]:
+        return plain
+    chosen = study.control["settings"].get("steer")
+    if chosen is None:
+        return plain
+    return replace(plain, layers=tuple(chosen["layers"]), when=chosen["when"])
+
+
+def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tuple[Loss, ...]]:
+    rms = run.study.directions.sel(sublayer="mlp").rms[0]
+    made: dict[Path, tuple[ControlVector, tuple[Loss, ...]]] = {}
+    for emotion, kind, edits, provenance in found:
+        path = folder / f"{file_stem(emotion)}.{kind}.gguf"
+        made[path] = control_vector(run.model, edits, emotion, provenance, rms=rms)
+    for path, (vector, _) in made.items():
+        write_gguf(vector, path)
+    return {path: lost for path, (_, lost) in made.items()}

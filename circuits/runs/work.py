@@ -1,0 +1,299 @@
+"""A plan at work: what several stages need, made once and only if needed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+from circuits.circuit.circuit import with_scores
+from circuits.circuit.score import Scoring, check_held_out, score_circuits, score_cost
+from circuits.effects.activations import Grid, Sweep, arrange, last_valence, reworded, sweep
+from circuits.errors import RunError
+from circuits.export import export_circuit
+from circuits.export.node_link import write_circuit
+from circuits.files import digest, write_json
+from circuits.judges import Judge
+from circuits.judges.replies import read_replies
+from circuits.models.families import check_identities
+from circuits.models.generate import Decoding, Progress
+from circuits.models.load import describe_model, load_model
+from circuits.models.memory import Cost, uncounted
+from circuits.models.protocol import Model
+from circuits.names import VALENCES
+from circuits.patching.pairs import Projection, make_pairs
+from circuits.prompts import sev
+from circuits.prompts.sev import Context
+from circuits.provenance import Provenance, versions
+from circuits.runs.folder import Study
+from circuits.runs.plan import JUDGES, Plan, circuit_judge_of, judge_of, second_judge_of, trusted
+from circuits.steering.evaluate import CIRCUIT_STAGE, FEW, PUBLISHED_DECODING, Bench, Way
+
+__all__ = [
+    "Reporter",
+    "Run",
+    "Silent",
+    "held_out",
+    "plan_of",
+    "scores",
+    "scores_cost",
+]
+
+_GRADIENT_CONTEXTS = 24
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Shows how far a run is."""
+
+    def task(self, what: str, total: int) -> AbstractContextManager[Progress]:
+        """A piece of work with ``total`` items; the value inside counts finished ones."""
+        ...
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[Progress]:
+        """Do the work without a word."""
+        yield lambda finished: None
+
+
+class Run:
+    """A plan at work: what several stages need, made once and only if needed."""
+
+    def __init__(self, plan: Plan, study: Study, reporter: Reporter) -> None:
+        self.plan, self.study, self.reporter = plan, study, reporter
+        self.notes: dict[str, str] = {}
+        """What the stage at work decided and why, for the run's log."""
+
+    @cached_property
+    def model(self) -> Model:
+        """The model; not loaded if every stage that needs it is done."""
+        return self._load(self.plan.dtype)
+
+    @cached_property
+    def circuit_model(self) -> Model:
+        """The model under circuits: the same, or the same in another number type."""
+        dtype = self.plan.circuit_dtype or self.plan.dtype
+        return self.model if dtype == self.plan.dtype else self._load(dtype)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge."""
+        return judge_of(self.plan)
+
+    @cached_property
+    def second_judge(self) -> Judge | None:
+        """A judge that hears every reply once more, if there is to be one."""
+        return second_judge_of(self.plan)
+
+    @cached_property
+    def circuit_judge(self) -> Judge:
+        """The judge of circuits: the same, or the same asked in another way."""
+        robust = self.plan.judge_profile == "robust"
+        return self.judge if robust else circuit_judge_of(self.plan)
+
+    @cached_property
+    def train(self) -> tuple[sev.Scenario, ...]:
+        """Train scenarios, dev ones included."""
+        scenarios = sev.read(self.plan.data)
+        wanted = self.plan.scenarios
+        return sev.spread(scenarios, wanted) if wanted else scenarios
+
+    @cached_property
+    def dev(self) -> tuple[sev.Scenario, ...]:
+        """Train scenarios that serve only the choice of strengths."""
+        count = min(self.plan.dev_scenarios, len(self.train) // 4)
+        return sev.spread(tuple(reversed(self.train)), count) if count else ()
+
+    @property
+    def fit(self) -> tuple[Context, ...]:
+        """Contexts from which directions, effects and circuits are made."""
+        held = {scenario.id for scenario in self.dev}
+        return sev.contexts([scenario for scenario in self.train if scenario.id not in held])
+
+    @property
+    def spread_fit(self) -> tuple[Context, ...]:
+        """A part of :attr:`fit`: enough for means that are taken with gradients."""
+        return self.part_of_fit(_GRADIENT_CONTEXTS)
+
+    def part_of_fit(self, most: int) -> tuple[Context, ...]:
+        """At most so many contexts of :attr:`fit`, evenly over it."""
+        contexts = self.fit
+        step = max(1, len(contexts) // most)
+        # The valences alternate, so a step that they share would always meet the same one.
+        return contexts[:: step + (step % len(VALENCES) == 0)][:most]
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Replies by context and emotion: those that were accepted, or all."""
+        kept = [row.reply for row in self.study.accepted]
+        if self.plan.samples == "all":
+            kept = read_replies(self.study.folder / "elicitation" / "generated.jsonl")
+        return arrange(kept, self.plan.emotions)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The one pass over the accepted prompts."""
+        # A run that was interrupted after the stage that reads for all makes the pass again.
+        # Receipts say what results cost, and its cost stands in that stage's already.
+        again = "directions" in self.study.log["stages"]
+        with uncounted() if again else nullcontext():
+            found = self._swept()
+        if not again:
+            self.notes["values"] = found.keeping.reason
+        return found
+
+    def _swept(self) -> Sweep:
+        grid, plan = self.grid, self.plan
+        with self.reporter.task("read activations", len(grid.cells)) as done:
+            return sweep(
+                self.model,
+                grid,
+                read=plan.read,
+                last=plan.last,
+                half=plan.half,
+                memory=plan.memory,
+                batch_size=plan.batch_size,
+                seed=plan.seed,
+                progress=done,
+            )
+
+    @cached_property
+    def written_sweep(self) -> Sweep:
+        """The pass from which differences are made; the same one unless it must be another."""
+        if not self.plan.reads_apart:
+            return self.sweep
+        grid = reworded(self.grid, self.plan.diff_prompt)
+        if self.plan.diff_grouping == "scenario":
+            grid = last_valence(grid)
+        with self.reporter.task("read differences", len(grid.cells)) as done:
+            return sweep(
+                self.model,
+                grid,
+                half_parts=self.plan.half,
+                memory=self.plan.memory,
+                batch_size=self.plan.batch_size,
+                progress=done,
+            )
+
+    def provenance(self, **options: object) -> Provenance:
+        """Provenance of a result of this run."""
+        data = digest(self.plan.accepted or self.plan.data)
+        return Provenance(describe_model(self.model), data, options, versions())
+
+    def bench(self, contexts: Sequence[Context]) -> Bench:
+        """Model, judge and decoding, with these contexts."""
+        plan = self.plan
+        return Bench(
+            self.model,
+            self.judge,
+            contexts,
+            plan.emotions,
+            plan.max_new_tokens,
+            plan.batch_size,
+            {method: self._way(method) for method in FEW},
+        )
+
+    def _way(self, method: str) -> Way:
+        plan, of_circuits = self.plan, method in CIRCUIT_STAGE
+        return Way(
+            PUBLISHED_DECODING[method] if plan.decoding == "published" else Decoding(),
+            indented=method == "steer" and plan.steering == "published",
+            model=self.circuit_model if of_circuits else None,
+            judge=self.circuit_judge if of_circuits else None,
+        )
+
+    def _load(self, dtype: str) -> Model:
+        plan = self.plan
+        with self.reporter.task("load the model", 1) as done:
+            model = load_model(
+                plan.model,
+                revision=plan.revision,
+                device=plan.device,
+                dtype=dtype,
+                begin=plan.begin,
+                date=plan.date,
+                device_map=plan.device_map,
+                trust_remote_code=plan.trust_remote_code,
+            )
+            done(1)
+        # Before anything is made that later stages could not use.
+        with uncounted():
+            check_identities(model)
+        return model
+
+
+def plan_of(study: Study) -> Plan:
+    """What a finished run was asked to do.
+
+    Whether code of the model's own may run, and whether its judge may be sent a key, is no matter
+    of the folder, which may be from anybody: :func:`~circuits.runs.plan.trusting` allows it.
+
+    Raises:
+        RunError: the folder holds imported results, which name no model; or the plan is of another
+            version.
+    """
+    values = study.log["plan"]
+    if "imported" in values:
+        raise RunError(
+            f"{study.folder} holds imported results, without a model; this needs a run of its own"
+        )
+    plan = Plan.from_json(values, study.folder)
+    return replace(plan, trust_remote_code=trusted("code"), judges_of_file=JUDGES)
+
+
+def scores(run: Run) -> None:
+    """Score every circuit, and write the scores into its files."""
+    study, plan, importance = run.study, run.plan, run.study.importance
+    contexts = held_out(run, run.plan.score_contexts)
+    readouts = {
+        emotion: Projection(importance.reference[e], site=importance.read_at)
+        for e, emotion in enumerate(importance.emotion)
+    }
+    with run.reporter.task("score the circuits", len(plan.emotions)) as done:
+        found = score_circuits(
+            run.model,
+            study.circuits,
+            contexts,
+            readouts,
+            study.totals,
+            how=_how(plan),
+            means=study.plain_means,
+            progress=done,
+        )
+    folder = study.folder
+    write_json(folder / "scores" / "details.json", {e: own.to_json() for e, own in found.items()})
+    write_json(folder / "scores.json", {e: own.summary() for e, own in found.items()})
+    for emotion, circuit in study.circuits.items():
+        scored = with_scores(circuit, found[emotion])
+        write_circuit(scored, study.circuit_path(emotion))
+        export_circuit(scored, folder / "export")
+
+
+def scores_cost(run: Run) -> Cost:
+    """What the stage will need."""
+    contexts = held_out(run, run.plan.score_contexts)
+    pairs = {emotion: make_pairs(run.model, contexts, emotion) for emotion in run.plan.emotions}
+    return score_cost(run.model, run.study.circuits, pairs, _how(run.plan))
+
+
+def _how(plan: Plan) -> Scoring:
+    return Scoring(plan.ablation, plan.positions, plan.draws, plan.seed)
+
+
+def held_out(run: Run, count: int) -> tuple[Context, ...]:
+    """Test contexts: one event of every scenario, the valences in turn, then the other events.
+
+    Raises:
+        DataError: fewer than two, or one of them is a train context.
+    """
+    scenarios = sev.read(run.plan.test)
+    chosen = sev.spread(scenarios, min(count, len(scenarios)))
+    every = sev.contexts(chosen)
+    order = [3 * i + (i + turn) % 3 for turn in range(3) for i in range(len(chosen))]
+    contexts = tuple(every[place] for place in order[:count])
+    check_held_out(contexts, sev.contexts(run.train))
+    return contexts

@@ -1,0 +1,677 @@
+"""Ways to an emotion side by side: what each reaches, and its side effects.
+
+Where methods reply differently: penalties, wording, number type and judge of each.
+
+By default nothing differs, so that a comparison compares methods. The published runs differ in all
+of these (Wang et al. 2025, arXiv 2510.11328, stages 1, 3 and 7).
+
+What the expression of an emotion costs in text: variety, length, topic; with intervals.
+
+Replies to one context are alike, so contexts are the unit that is resampled. *Distinct-n* is the
+share of different n-grams among all that a method wrote (Li et al. 2016, arXiv 1510.03055); it
+falls with the number of replies, so only methods with as many replies compare.
+
+What a second judge hears in the same replies, and how far the two agree.
+
+A judge's own mistakes are seen by no other judge that shares its words; one that was made from
+other texts in another way does see them.
+
+All ways to an emotion side by side, with what each reaches and what it costs.
+
+All methods answer the same contexts with the same decoding and the same judges, unless they are
+given ways of their own. ``prompt`` gets the prompt that asks, all others the plain one. As controls
+the circuit is replaced by random ones with as many heads and neurons: in the same layers, and
+anywhere in the model.
+
+A circuit's strength as a dial, suppression, and two emotions at once.
+
+The dial runs from 0, where nothing is written, over 1, the model's own difference, to what is more
+than the model ever does. Suppression turns it below zero in prompts that ask for the emotion.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from circuits.judges import agreement, find_emotion_words
+from circuits.judges.judge import Judge, Verdict
+from circuits.judges.replies import (
+    Judged,
+    Reply,
+    accuracy,
+    expression,
+    hear,
+    judge_replies,
+    perplexity_ratio,
+    repetition,
+    wilson,
+)
+from circuits.models.edits import Add, Edit, by_row
+from circuits.models.generate import Decoding, EditsOf, Progress, elicit, reply_losses
+from circuits.models.protocol import Model
+from circuits.prompts.prompt import Prompt, asked, asked_prompts, plain_prompts
+from circuits.prompts.sev import Context
+from circuits.steering.interventions import How, Modulation, Tools
+
+__all__ = [
+    "Bench",
+    "CIRCUIT_STAGE",
+    "CONTROLS",
+    "Comparison",
+    "DIAL",
+    "DecodingBy",
+    "FEW",
+    "METHODS",
+    "Method",
+    "PUBLISHED_DECODING",
+    "STEERED",
+    "Way",
+    "compare",
+    "compare_cost",
+    "dial",
+    "distinct",
+    "heard_by_second",
+    "interval",
+    "keeps_topic",
+    "mixtures",
+    "opposes",
+    "price",
+    "rises",
+    "suppression",
+    "topic_words",
+]
+
+Method = Literal[
+    "none", "prompt", "steer", "steer_layers", "steer_plain", "probe", "neurons", "circuit"
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""In the order in which they are shown."""
+
+FEW: tuple[Method, ...] = ("none", "prompt", "steer", "circuit")
+"""Those that the published comparison has."""
+
+STEERED: tuple[Method, ...] = ("steer", "steer_layers", "steer_plain", "probe")
+"""Those that add a direction to the residual stream."""
+
+CONTROLS = {"random_circuit": True, "random_anywhere": False}
+"""Name -> are random components drawn from the circuit's own layers?"""
+
+
+DecodingBy = Literal["identical", "published"]
+"""The same decoding for all methods, or that of :data:`PUBLISHED_DECODING`."""
+
+CIRCUIT_STAGE = ("none", "circuit")
+"""Methods of the published stage 7, whose baseline is replied to like its circuits."""
+
+PUBLISHED_DECODING: Mapping[str, Decoding] = {
+    "none": Decoding(1.1, 3, 10),
+    "prompt": Decoding(),
+    "steer": Decoding(1.05, 3, 10),
+    "circuit": Decoding(1.1, 3, 10),
+}
+"""Method -> its penalties in the published runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How one method replies and is judged."""
+
+    decoding: Decoding = Decoding()
+    indented: bool = False
+    """Plain prompts in the indented wording."""
+    model: Model | None = None
+    """Another model than that of the bench, such as the same in another number type."""
+    judge: Judge | None = None
+    """Another judge than that of the bench."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Model, contexts, judge and decoding: what all methods have in common."""
+
+    model: Model
+    judge: Judge
+    contexts: Sequence[Context]
+    emotions: tuple[str, ...]
+    max_new_tokens: int = 100
+    batch_size: int = 96
+    ways: Mapping[str, Way] = field(default_factory=dict)
+    """Method -> how it alone replies; random circuits reply like the circuit."""
+
+    def changed(
+        self, method: str, edits: Sequence[Sequence[Add]], progress: Progress | None
+    ) -> list[Judged]:
+        """Plain prompts under edits, one group per emotion; every context with every emotion."""
+        return self.swept(method, [edits], progress)[0]
+
+    def swept(
+        self,
+        method: str,
+        points: Sequence[Sequence[Sequence[Add]]],
+        progress: Progress | None,
+    ) -> list[list[Judged]]:
+        """What :meth:`changed` gives for each of several edits, all written at once."""
+        groups, count = [group for point in points for group in point], len(self.emotions)
+        order = [
+            (p * count + e, c)
+            for p in range(len(points))
+            for c in range(len(self.contexts))
+            for e in range(count)
+        ]
+
+        def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
+            return by_row(groups, [order[i][0] for i in chosen])
+
+        chosen = [self.contexts[c] for _, c in order]
+        prompts = plain_prompts(chosen, indented=self._way(method).indented)
+        wanted = [self.emotions[group % count] for group, _ in order]
+        judged = self._judged(method, self._replies(method, prompts, progress, wanted, of_batch))
+        size = len(self.contexts) * count
+        return [judged[start : start + size] for start in range(0, len(judged), size)]
+
+    def prompted(self, progress: Progress | None) -> list[Judged]:
+        """Replies to prompts that ask for the emotion."""
+        prompts = asked_prompts(self.contexts, self.emotions)
+        return self._judged("prompt", self._replies("prompt", prompts, progress))
+
+    def asked_under(self, edits: EditsOf, progress: Progress | None) -> list[Judged]:
+        """Replies to prompts that ask for the emotion, by the model as ``edits`` change it."""
+        prompts = asked_prompts(self.contexts, self.emotions)
+        return self._judged("prompt", self._replies("prompt", prompts, progress, edits=edits))
+
+    def untouched(self, progress: Progress | None) -> list[Judged]:
+        """Plain replies, each judged against every emotion."""
+        replies = self._replies("none", plain_prompts(self.contexts), progress)
+        return self._judged(
+            "none",
+            [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions],
+        )
+
+    def losses(self, judged: Sequence[Judged], progress: Progress | None) -> list[float]:
+        """Loss of every reply under the untouched model, given the prompt that asks."""
+        asking = [asked(row.reply.prompt.context, row.reply.emotion) for row in judged]
+        texts = [row.reply.text for row in judged]
+        found = reply_losses(
+            self.model, asking, texts, batch_size=self.batch_size, progress=progress
+        )
+        return found.tolist()
+
+    def _replies(
+        self,
+        method: str,
+        prompts: Sequence[Prompt],
+        progress: Progress | None,
+        emotions: Sequence[str] | None = None,
+        edits: EditsOf | None = None,
+    ) -> list[Reply]:
+        way = self._way(method)
+        return elicit(
+            self.model if way.model is None else way.model,
+            prompts,
+            emotions=emotions,
+            edits=edits,
+            decoding=way.decoding,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+
+    def _judged(self, method: str, replies: Sequence[Reply]) -> list[Judged]:
+        return judge_replies(replies, self._way(method).judge or self.judge)
+
+    def _way(self, method: str) -> Way:
+        return self.ways.get("circuit" if method in CONTROLS else method, Way())
+
+
+_OPPOSED: Final[Mapping[str, str]] = {
+    "anger": "positive",
+    "sadness": "positive",
+    "happiness": "negative",
+    "fear": "positive",
+    "disgust": "positive",
+}
+_DRAWS: Final = 1000
+_SHORTEST: Final = 3
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Share of different word n-grams among all of the texts; zero where there are none.
+
+    >>> distinct(["so sad so", "so sad"], 1)
+    0.4
+    """
+    grams = [
+        tuple(words[i : i + n])
+        for words in (text.lower().split() for text in texts)
+        for i in range(len(words) - n + 1)
+    ]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def topic_words(text: str) -> frozenset[str]:
+    """Words that say what a text is about: no function words, none that name an emotion.
+
+    Plurals count as their singulars. Function words are those of scikit-learn's English list.
+
+    >>> sorted(topic_words("I was so happy about the two reports"))
+    ['report']
+    """
+    said = {word for phrase in find_emotion_words(text) for word in phrase.split()}
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    kept = (w for w in words if len(w) >= _SHORTEST and w not in said and w not in _functional())
+    return frozenset(_singular(word) for word in kept)
+
+
+def keeps_topic(reply: str, context: Context) -> bool:
+    """Does the reply share a topic word with its situation or event?"""
+    return not topic_words(reply).isdisjoint(topic_words(f"{context.situation} {context.event}"))
+
+
+def opposes(emotion: str, valence: str) -> bool:
+    """Is the event's mood opposed to the emotion? Surprise has no opposite.
+
+    >>> opposes("fear", "positive"), opposes("happiness", "positive")
+    (True, False)
+    """
+    return _OPPOSED.get(emotion) == valence
+
+
+def price(
+    judged: Sequence[Judged], losses: Sequence[float], prompted_losses: Sequence[float]
+) -> dict[str, Any]:
+    """Variety, length and topic of a method's replies, and intervals over contexts.
+
+    Args:
+        judged: The method's replies.
+        losses: Mean loss (nats per token) of each reply given the asking prompt; NaN if empty.
+        prompted_losses: The same for the replies of the method ``prompt`` to the same contexts and
+            emotions, in the same order.
+    """
+    texts = [row.reply.text for row in judged]
+    contexts = [row.reply.prompt.context for row in judged]
+    kept = [100.0 * keeps_topic(t, c) for t, c in zip(texts, contexts, strict=True)]
+    chance = [100.0 * keeps_topic(t, c) for t, c in zip(texts, _others(contexts), strict=True)]
+    names = [context.id for context in contexts]
+    repeated = [repetition(text) for text in texts]
+    matched = [100.0 * row.verdict.match for row in judged]
+
+    def ratio(own: float, prompted: float) -> float:
+        return math.exp(own - prompted)
+
+    return {
+        "topic_kept": _rounded(_mean(kept), 2),
+        "topic_by_chance": _rounded(_mean(chance), 2),
+        "distinct_1": _rounded(distinct(texts, 1), 4),
+        "distinct_2": _rounded(distinct(texts, 2), 4),
+        "mean_words": _rounded(_mean([float(len(text.split())) for text in texts]), 1),
+        "opposing": _opposing(judged),
+        "ratio_by_emotion": _ratios(judged, losses, prompted_losses, lambda r: r.reply.emotion),
+        "ratio_by_valence": _ratios(
+            judged, losses, prompted_losses, lambda r: r.reply.prompt.context.valence
+        ),
+        "intervals": {
+            "overall": _share(names, matched),
+            "topic_kept": _share(names, kept),
+            "repetition": interval(names, [repeated], _first),
+            "perplexity_ratio": interval(names, [losses, prompted_losses], ratio),
+        },
+    }
+
+
+def interval(
+    units: Sequence[str],
+    columns: Sequence[Sequence[float]],
+    statistic: Callable[..., float],
+    *,
+    seed: int = 0,
+) -> list[float] | None:
+    """95% percentile interval of a statistic of column means, units resampled (Efron 1979).
+
+    Args:
+        units: What each row belongs to; rows of a unit are drawn together.
+        columns: Numbers per row; those that are NaN are left out of their column's mean.
+        statistic: Of the means of the columns.
+        seed: Of the draws.
+
+    Returns:
+        Low and high; ``None`` where a draw has no number.
+    """
+    order = {unit: place for place, unit in enumerate(dict.fromkeys(units))}
+    rows = np.array([order[unit] for unit in units], dtype=int)
+    drawn = np.random.default_rng(seed).integers(len(order), size=(_DRAWS, len(order)))
+    means = []
+    for column in columns:
+        values = np.asarray(column, dtype=float)
+        known = ~np.isnan(values)
+        total = np.bincount(rows[known], values[known], minlength=len(order))
+        count = np.bincount(rows[known], minlength=len(order))
+        if not count[drawn].sum(1).all():
+            return None
+        means.append(total[drawn].sum(1) / count[drawn].sum(1))
+    found = [statistic(*row) for row in zip(*means, strict=True)]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return [_rounded(float(low), 4), _rounded(float(high), 4)]
+
+
+def _ratios(
+    judged: Sequence[Judged],
+    losses: Sequence[float],
+    prompted_losses: Sequence[float],
+    key: Callable[[Judged], str],
+) -> dict[str, float | None]:
+    rows = list(zip(map(key, judged), losses, prompted_losses, strict=True))
+    found = {}
+    for name in dict.fromkeys(name for name, _, _ in rows):
+        own, prompted = zip(*((a, b) for word, a, b in rows if word == name), strict=True)
+        ratio = perplexity_ratio(own, prompted)
+        found[name] = None if ratio is None else round(ratio, 4)
+    return found
+
+
+def _share(units: Sequence[str], percents: Sequence[float]) -> list[float] | None:
+    # Where all rows agree, resampling sees no uncertainty; Wilson's interval of the units does.
+    if len(set(percents)) == 1:
+        count = len(set(units))
+        low, high = wilson(round(percents[0] / 100 * count), count)
+        return [_rounded(low, 2), _rounded(high, 2)]
+    return interval(units, [percents], _first)
+
+
+def _opposing(judged: Sequence[Judged]) -> dict[str, Any]:
+    rows = [row for row in judged if opposes(row.reply.emotion, row.reply.prompt.context.valence)]
+    matches = sum(row.verdict.match for row in rows)
+    low, high = wilson(matches, len(rows))
+    return {
+        "n": len(rows),
+        "overall": _rounded(100 * matches / len(rows), 2) if rows else None,
+        "low": _rounded(low, 2),
+        "high": _rounded(high, 2),
+    }
+
+
+def _others(contexts: Sequence[Context]) -> list[Context]:
+    """For every context one of the next scenario, whose topic it should not speak of."""
+    first = {context.scenario: context for context in reversed(contexts)}
+    names = list(dict.fromkeys(context.scenario for context in contexts))
+    after = dict(zip(names, [*names[1:], *names[:1]], strict=True))
+    return [first[after[context.scenario]] for context in contexts]
+
+
+@cache
+def _functional() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS)
+
+
+def _singular(word: str) -> str:
+    ends = word.endswith("s") and not word.endswith("ss") and len(word) > _SHORTEST
+    return word[:-1] if ends else word
+
+
+def _first(value: float) -> float:
+    return float(value)
+
+
+def _rounded(value: float, digits: int) -> float:
+    return round(value, digits)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def heard_by_second(judged: Sequence[Judged], verdicts: Sequence[Verdict] | None) -> dict[str, Any]:
+    """Accuracy as the second judge hears it, and Cohen's kappa; ``None`` without that judge.
+
+    Kappa is ``None`` too where both judges hear one and the same thing in everything. Its
+    interval is 95%, contexts resampled; ``judges_agree`` is the plain share in percent.
+
+    Args:
+        judged: Replies with what the first judge heard.
+        verdicts: What the second heard in the same replies.
+    """
+    if verdicts is None:
+        return {"second_judge": None, "kappa": None}
+    matches = sum(verdict.match for verdict in verdicts)
+    low, high = wilson(matches, len(verdicts))
+    rows = list(zip(judged, verdicts, strict=True))
+    emotions = dict.fromkeys(row.reply.emotion for row in judged)
+    own = {e: [v.match for row, v in rows if row.reply.emotion == e] for e in emotions}
+    contexts = [row.reply.prompt.context.id for row in judged]
+    agreed = agreement([row.verdict for row in judged], verdicts, groups=contexts)
+    return {
+        "second_judge": round(100 * matches / len(verdicts), 2) if verdicts else None,
+        "second_low": round(low, 2),
+        "second_high": round(high, 2),
+        "second_by_emotion": {e: round(100 * sum(m) / len(m), 2) for e, m in own.items()},
+        "kappa": None if agreed.value is None else round(agreed.value, 4),
+        "kappa_interval": agreed.interval and [round(bound, 4) for bound in agreed.interval],
+        "judges_agree": round(100 * agreed.agreed, 2),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What every method reached, and the replies behind it."""
+
+    methods: Mapping[str, Mapping[str, Any]]
+    """Method -> what it reached and what it cost; see :func:`compare`."""
+    controls: Mapping[str, Mapping[str, Any]]
+    replies: Mapping[str, Sequence[Judged]]
+    second: Mapping[str, Sequence[Verdict]]
+    """Method -> what the second judge heard; empty without one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What was reached, without the replies, in the form that figures take."""
+        return {"methods": dict(self.methods), "controls": dict(self.controls)}
+
+
+def compare(
+    bench: Bench,
+    tools: Tools,
+    hows: Mapping[str, How],
+    *,
+    second: Judge | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run every method on every context and emotion.
+
+    Every entry has ``n``, ``overall``, ``low``, ``high``, ``by_emotion``, ``by_valence``,
+    ``perplexity_ratio`` and what :func:`~circuits.judges.replies.expression`,
+    :func:`price` and :func:`heard_by_second`
+    add to them.
+
+    Args:
+        bench: What all methods have in common.
+        tools: Circuits, differences and directions, made from other contexts than the bench's.
+        hows: Method -> how it writes; ``none`` and ``prompt`` are run beside them.
+        second: A judge that shares nothing with the bench's.
+        seed: Draws the random circuits.
+        progress: Told how many replies were made or scored.
+    """
+    judged = _replies(bench, tools, hows, seed, progress)
+    # Replies of all methods to one context stand together, so that its prompt is read once.
+    together = [row for rows in zip(*judged.values(), strict=True) for row in rows]
+    scored = bench.losses(together, progress)
+    losses = {method: scored[i :: len(judged)] for i, method in enumerate(judged)}
+    verdicts = {} if second is None else {m: _heard(second, rows) for m, rows in judged.items()}
+    found = {
+        method: {
+            **expression(rows, losses[method], losses["prompt"]),
+            **price(rows, losses[method], losses["prompt"]),
+            **heard_by_second(rows, verdicts.get(method)),
+        }
+        for method, rows in judged.items()
+    }
+    return Comparison(
+        methods={method: own for method, own in found.items() if method not in CONTROLS},
+        controls={method: own for method, own in found.items() if method in CONTROLS},
+        replies=judged,
+        second=verdicts,
+    )
+
+
+def compare_cost(n_contexts: int, n_emotions: int, hows: Mapping[str, How]) -> int:
+    """How many replies :func:`compare` makes and scores."""
+    writing = len(hows) + (len(CONTROLS) if "circuit" in hows else 0)
+    per_emotion = 1 + 2 * (writing + 1)  # replies of `none` are made once for all, but scored
+    return n_contexts * (1 + per_emotion * n_emotions)
+
+
+def _replies(
+    bench: Bench, tools: Tools, hows: Mapping[str, How], seed: int, progress: Progress | None
+) -> dict[str, list[Judged]]:
+    judged = {"none": bench.untouched(progress), "prompt": bench.prompted(progress)}
+    for method in METHODS:
+        if method in hows:
+            judged[method] = bench.changed(method, tools.edits(hows[method]), progress)
+    how = hows.get("circuit")
+    if isinstance(how, Modulation):
+        for control, same_layers in CONTROLS.items():
+            drawn = tools.modulate_randomly(how, seed, same_layers=same_layers)
+            judged[control] = bench.changed(control, drawn, progress)
+    return judged
+
+
+def _heard(judge: Judge, rows: Sequence[Judged]) -> list[Verdict]:
+    return hear(judge, [(row.reply.text, row.reply.emotion) for row in rows])
+
+
+DIAL = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Strengths of the sweep."""
+
+
+def dial(
+    bench: Bench,
+    tools: Tools,
+    how: Modulation,
+    *,
+    strengths: Sequence[float] = DIAL,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Expression and price at every strength of the dial, the same for all emotions.
+
+    Returns:
+        ``strength``, ``overall``, ``low``, ``high`` (Wilson), ``perplexity_ratio``,
+        ``repetition`` (lists alike), ``by_emotion`` (emotion -> list), ``n`` replies per strength,
+        ``rises`` (see :func:`rises`, up to strength 1), and ``unchanged_at_zero``: how many of the
+        replies at strength 0 are those of the untouched model, letter by letter.
+    """
+    plain = bench.untouched(progress)
+    prompted = bench.losses(bench.prompted(progress), progress)
+    turned = [tools.edits(replace(how, strength=own, by_emotion=())) for own in strengths]
+    swept = bench.swept("circuit", turned, progress)
+    losses = bench.losses([row for judged in swept for row in judged], progress)
+    size = len(plain)
+    points = [
+        expression(judged, losses[place * size : (place + 1) * size], prompted)
+        for place, judged in enumerate(swept)
+    ]
+    zero = next(
+        (_same(own, plain) for own, at in zip(swept, strengths, strict=True) if at == 0), None
+    )
+    names = ("overall", "low", "high", "perplexity_ratio", "repetition")
+    upto = sum(strength <= 1 for strength in strengths)
+    columns = {name: [point[name] for point in points] for name in names}
+    return {
+        "n": len(plain),
+        "strength": list(strengths),
+        **columns,
+        "by_emotion": {e: [p["by_emotion"][e] for p in points] for e in bench.emotions},
+        "rises": rises(columns["low"][:upto], columns["high"][:upto]),
+        "unchanged_at_zero": zero,
+    }
+
+
+def rises(low: Sequence[float], high: Sequence[float]) -> bool:
+    """Is a curve nowhere below what it was before, as far as its intervals tell?
+
+    >>> rises([0.0, 40.0], [10.0, 60.0]), rises([40.0, 10.0], [60.0, 30.0])
+    (True, False)
+    """
+    return all(
+        high[later] >= low[earlier] for later in range(len(high)) for earlier in range(later)
+    )
+
+
+def suppression(
+    bench: Bench,
+    tools: Tools,
+    how: Modulation,
+    *,
+    strength: float = -1.0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What is left of an emotion that the prompt asks for when its circuit is written negatively.
+
+    Returns:
+        ``strength``, ``n``, ``prompted`` and ``suppressed`` (percent that express the asked
+        emotion), ``by_emotion`` of the latter, and ``heard`` (label -> percent).
+    """
+    turned = replace(how, strength=strength, by_emotion=())
+    before = bench.prompted(progress)
+    edits, count = tools.edits(turned), len(bench.emotions)
+
+    def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
+        return by_row(edits, [place % count for place in chosen])
+
+    after = bench.asked_under(of_batch, progress)
+    return {
+        "strength": strength,
+        "n": len(after),
+        "prompted": round(accuracy(before), 2),
+        "suppressed": round(accuracy(after), 2),
+        "by_emotion": {
+            e: round(accuracy([row for row in after if row.reply.emotion == e]), 2)
+            for e in bench.emotions
+        },
+        "heard": _heard_dial(after),
+    }
+
+
+def mixtures(
+    bench: Bench,
+    tools: Tools,
+    how: Modulation,
+    *,
+    weights: tuple[float, float] = (0.75, 0.75),
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """What is heard when two emotions' circuits are written at once: every emotion and the next.
+
+    Returns:
+        One object per pair: ``emotions``, ``weights``, ``n``, and ``heard`` (label -> percent).
+    """
+    pairs = list(zip(bench.emotions, (*bench.emotions[1:], bench.emotions[0]), strict=True))
+    edits = [tools.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
+    judged = bench.changed("circuit", edits, progress)
+    found = []
+    for pair in pairs:
+        rows = [row for row in judged if row.reply.emotion == pair[0]]
+        found.append(
+            {
+                "emotions": list(pair),
+                "weights": list(weights),
+                "n": len(rows),
+                "heard": _heard_dial(rows),
+            }
+        )
+    return found
+
+
+def _same(one: Sequence[Judged], other: Sequence[Judged]) -> int:
+    pairs = zip(one, other, strict=True)
+    return sum(a.reply.text == b.reply.text for a, b in pairs)
+
+
+def _heard_dial(rows: Sequence[Judged]) -> dict[str, float]:
+    counts = Counter(row.verdict.label or "-" for row in rows)
+    return {label: round(100 * n / len(rows), 2) for label, n in counts.most_common()}
