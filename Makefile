@@ -46,7 +46,7 @@ bench: $(VENV)/.ready
 
 # What each method recovers of twenty planted models, in about two minutes on two cores.
 plants: $(VENV)/.ready
-	OMP_NUM_THREADS=2 $(BIN)/python tests/planted/plant_recovery.py --out docs/recovery.md
+	OMP_NUM_THREADS=2 PYTHONPATH=tests $(BIN)/python -m planted.plant_recovery --out docs/recovery.md
 
 # The tests that stand in the table of trials, and the table.
 trials: $(VENV)/.ready $(TL3)/.ready
