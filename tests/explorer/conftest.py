@@ -67,17 +67,18 @@ def records(samples: ModuleType, nodes: list[str], text: str) -> dict[str, Any]:
         ),
         "totals": TotalEstimates(head_effect=2 * head, neuron_effect=3 * neuron, **axes),
         "lens": TokenLens(
-            samples.provenance(), **_lens(n, len(nodes)), emotion=EMOTIONS, node=tuple(nodes),
+            provenance=samples.provenance(), **_lens(n, len(nodes)), emotion=EMOTIONS, node=tuple(nodes),
             rank=(1, 2, 3), word=(" calm", " rage", text, "\n", " spider"),
         ),
         "examples": NodeExamples(
-            samples.provenance(), torch.randn(6, n, len(parts), generator=random),
+            torch.randn(6, n, len(parts), generator=random),
             tuple(f"work_{i:02d}/neutral" for i in range(6)), EMOTIONS, tuple(parts),
             ("work",) * 6, ("neutral",) * 6, ("A thing is so.",) * 5 + (text,), (text,) * 6,
+            provenance=samples.provenance(),
         ),
         "patterns": HeadPatterns(
-            samples.provenance(), weight, ("work_01/neutral", "work_03/neutral"), EMOTIONS,
-            tuple(heads), ((tokens,) * n, (tokens[:3],) * n),
+            weight, ("work_01/neutral", "work_03/neutral"), EMOTIONS,
+            tuple(heads), ((tokens,) * n, (tokens[:3],) * n), provenance=samples.provenance(),
         ),
     }  # fmt: skip
 
