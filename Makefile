@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TL3 := .venv-tl3
 HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
 
-.PHONY: demo notebooks test test-tl3 trials bench bench-size bench-workers plants docs lint format clean
+.PHONY: demo notebooks test test-tl3 test-newest newest trials bench bench-size bench-workers plants docs lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -29,6 +29,15 @@ test: $(VENV)/.ready
 test-tl3: $(TL3)/.ready
 	$(ON_TL3) tests/tl3
 	$(ON_TL3) --model-kind hooked -m "not slow" $(HOOKED)
+
+# The wheel with the newest versions of all that pip installs beside it, in an environment of its own
+# that is removed again; needs the network. constraints-newest.txt lists what has passed.
+test-newest: $(VENV)/.ready
+	$(BIN)/python tests/newest.py
+
+# The same, and the list written anew if all passes.
+newest: $(VENV)/.ready
+	$(BIN)/python tests/newest.py --write
 
 # Ratios to the published procedures, TransformerLens and nnsight, in about five minutes on two cores.
 bench: $(VENV)/.ready
