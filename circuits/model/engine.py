@@ -11,7 +11,8 @@ __all__ = ["SHARDS", "Engine", "Here", "engine", "in_order", "shards", "working_
 
 SHARDS = 32
 """Parts that a sum over contexts is made of, at most. Neither it nor what is in a part depends on
-the number of workers, so that the sums are the same to the last bit for any number."""
+the number of workers, so that the sums are the same to the last bit for any number, where every
+process has the same kind of processor, as many threads and the same versions of the libraries."""
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -105,7 +105,11 @@ def _kept_alone(bench: Bench, circuit: Circuit) -> tuple[float, ...]:
     last = hook("resid_post", N_LAYERS - 1)
     for pair in make_pairs(bench.model, bench.contexts, circuit.emotion):
         plain_values = bench.plainly(pair.corrupt.ids, names)
-        for case, inside in (("whole", None), ("own", circuit), ("empty", Circuit(circuit.emotion, (), ()))):
+        for case, inside in (
+            ("whole", None),
+            ("own", circuit),
+            ("empty", Circuit(circuit.emotion, (), ())),
+        ):
             hooks = [] if inside is None else _outside(bench, inside, plain_values)
             end = bench.plainly(pair.clean.ids, [last], hooks)[last][-1]
             ends[case].append(end @ bench.readout.vector)

@@ -16,6 +16,7 @@ from circuits.model.weights import neuron_weights
 from circuits.selective.counting import check_word, permuted, read_spans
 from circuits.selective.profile import profile_texts
 
+
 def profiled(model, texts, provenance, **options):
     return profile_texts(model, texts, EMOTION_REQUEST, provenance, **options)
 
