@@ -49,8 +49,9 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import Pick, capture, reading
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import INDENTED, PUBLISHED, emotion_prompt
 from circuits.records import Record
 
 __all__ = [
@@ -455,7 +456,7 @@ def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
     for reply in accepted:
         if reply.emotion not in emotions:
             continue
-        context = reply.prompt.context
+        context = reply.prompt.origin
         key = (context.id, reply.emotion)
         if key in cells:
             raise DataError(
@@ -601,7 +602,7 @@ def _together(
 
 def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
     own = [grid.cells[context.id, e] for e in grid.emotions if (context.id, e) in grid.cells]
-    rows = [encode_prompt(model, reply.prompt) for reply in own]
+    rows = [encode(model, reply.prompt) for reply in own]
     if read == "reply":
         rows = [row + encode_text(model, reply.text) for row, reply in zip(rows, own, strict=True)]
     return max(rows, key=len)
@@ -620,7 +621,7 @@ def _arranged(
 
 def _read(again: Again, replies: Sequence[Reply], sites: Sequence[str]) -> dict[str, Tensor]:
     model, device = again.model, device_of(again.model)
-    heads = [encode_prompt(model, reply.prompt) for reply in replies]
+    heads = [encode(model, reply.prompt) for reply in replies]
     if again.read == "prompt":
         return capture(model, pad_left(heads, device), dict.fromkeys(sites, _last))
     tails = [encode_text(model, reply.text) for reply in replies]
@@ -662,9 +663,9 @@ last complete valence in sorted order."""
 
 def reworded(grid: Grid, wording: DiffPrompt) -> Grid:
     """The same cells with prompts in this wording."""
-    indented = wording == "indented"
+    template = INDENTED if wording == "indented" else PUBLISHED
     cells = {
-        place: replace(reply, prompt=replace(reply.prompt, indented=indented))
+        place: replace(reply, prompt=emotion_prompt(reply.prompt.origin, reply.emotion, template))
         for place, reply in grid.cells.items()
     }
     return replace(grid, cells=cells)

@@ -28,10 +28,10 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
 
 __all__ = [
@@ -324,8 +324,8 @@ def own_differences(
     """
     if not contexts:
         raise DataError("differences need one context or more, found none")
-    prompts = asked_prompts(contexts, emotions) + plain_prompts(contexts)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    prompts = emotion_prompts(contexts, emotions) + neutral_prompts(contexts)
+    rows = [encode(model, prompt) for prompt in prompts]
     cfg, n = model.cfg, len(emotions)
     z = torch.zeros(n + 1, cfg.n_layers, cfg.n_heads, cfg.d_head)
     post = torch.zeros(n + 1, cfg.n_layers, cfg.d_mlp)

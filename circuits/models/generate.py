@@ -42,9 +42,9 @@ from circuits.models.run import (
     prefill,
     prefill_shared,
 )
-from circuits.models.tokens import encode_prompt, encode_text, pad_left, stop_tokens
+from circuits.models.tokens import encode, encode_text, pad_left, stop_tokens
 from circuits.names import NEUTRAL
-from circuits.prompts.prompt import Prompt, Question
+from circuits.prompts.prompt import Prompt
 
 __all__ = [
     "Choose",
@@ -264,7 +264,7 @@ def elicit(
     wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
     written = continuations(
         model,
-        [encode_prompt(model, prompt) for prompt in prompts],
+        [encode(model, prompt) for prompt in prompts],
         edits=edits,
         decoding=decoding,
         max_new_tokens=max_new_tokens,
@@ -418,7 +418,7 @@ def reply_losses(
     Replies to the same prompt are best given together: the prompt is then read once. An empty
     text has no tokens; its loss is NaN.
     """
-    heads = [encode_prompt(model, prompt) for prompt in prompts]
+    heads = [encode(model, prompt) for prompt in prompts]
     tails = [encode_text(model, text) for text in texts]
     losses = torch.full((len(prompts),), float("nan"))
     together = list(batches(heads, batch_size))
@@ -464,7 +464,7 @@ def _of_replies(
 @torch.no_grad()
 def choice_logs(
     model: Model,
-    prompts: Sequence[Prompt | Question],
+    prompts: Sequence[Prompt],
     labels: Sequence[str],
     *,
     edits: Sequence[Edit] | EditsOf = (),
@@ -493,7 +493,7 @@ def choice_logs(
             cannot be rendered, or an edit does not fit the model.
     """
     names = label_tokens(model, labels)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    rows = [encode(model, prompt) for prompt in prompts]
     own = edits if callable(edits) else None
     common = () if callable(edits) else edits
     _check_alike(common)
@@ -518,7 +518,7 @@ def choice_logs(
 
 def named(
     model: Model,
-    prompts: Sequence[Prompt | Question],
+    prompts: Sequence[Prompt],
     labels: Sequence[str],
     *,
     edits: Sequence[Edit] | EditsOf = (),
@@ -540,7 +540,7 @@ def named(
     _check_alike(common)
     written = continuations(
         model,
-        [encode_prompt(model, prompt) for prompt in prompts],
+        [encode(model, prompt) for prompt in prompts],
         edits=edits if callable(edits) else lambda places: common,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,

@@ -35,8 +35,8 @@ from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import Kept, keep, resume
 from circuits.models.tokens import ROLES, Labelled, Tokens, encode_text, label_prompt, pad_left
 from circuits.names import hook
-from circuits.prompts.prompt import asked, plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 
 __all__ = [
     "By",
@@ -219,8 +219,10 @@ def make_pair(model: Model, context: Context, emotion: str, other: str | None = 
         DataError: both prompts are the same, or they end differently.
         ModelError: roles cannot be found.
     """
-    clean = label_prompt(model, asked(context, emotion))
-    corrupt = label_prompt(model, plain(context) if other is None else asked(context, other))
+    clean = label_prompt(model, emotion_prompt(context, emotion))
+    corrupt = label_prompt(
+        model, neutral_prompt(context) if other is None else emotion_prompt(context, other)
+    )
     if clean.ids == corrupt.ids:
         raise DataError(
             f"the clean and the corrupt prompt of context {context.id} are the same "

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from circuits.errors import ExerciseError
 from circuits.models.protocol import Model
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.planted.plant import Plant, plant
-from circuits.prompts.prompt import asked
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt
 
 __all__ = [
     "CONTEXT",
@@ -184,4 +184,4 @@ def writer_of(planted: Plant) -> tuple[int, int]:
 
 def asked_ids(model: Model, emotions: Sequence[str]) -> Int[Tensor, "prompt pos"]:
     """The context asked for each emotion; in a planted model all are of one length."""
-    return torch.tensor([encode_prompt(model, asked(CONTEXT, emotion)) for emotion in emotions])
+    return torch.tensor([encode(model, emotion_prompt(CONTEXT, emotion)) for emotion in emotions])

@@ -14,7 +14,8 @@ from circuits.neurons.profile import Profile
 from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
 from circuits.neurons.select import Selection
 from circuits.planted.plant import SelectivePlant
-from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, asked_prompts, questions
+from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, questions
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
 HOW = Asking(per_label=8, draws=20)
@@ -22,7 +23,7 @@ HOW = Asking(per_label=8, draws=20)
 
 @pytest.fixture(scope="module")
 def neutral(contexts) -> list[Reply]:
-    return [Reply(prompt, "Fine by me.", 3, "neutral") for prompt in asked_prompts(contexts[:2])]
+    return [Reply(prompt, "Fine by me.", 3, "neutral") for prompt in emotion_prompts(contexts[:2])]
 
 
 @pytest.fixture(scope="module")

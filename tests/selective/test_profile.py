@@ -10,9 +10,9 @@ from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.families import neuron_weights
 from circuits.models.memory import counted as receipts
 from circuits.models.run import watch
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.neurons.profile import check_word, permuted, profile_texts, read_spans
-from circuits.prompts.prompt import EMOTION_REQUEST, Question, Texts
+from circuits.prompts.prompt import EMOTION_REQUEST, Texts, question
 
 
 def profiled(model, texts, **options):
@@ -139,7 +139,7 @@ def test_no_text_is_in_both_halves(llama, make_texts, plainly):
 def test_the_counted_tokens_are_those_of_the_text(llama, texts, plainly):
     counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, "content", 0)
     by_prompt = {
-        tuple(encode_prompt(llama, Question(row.text, EMOTION_REQUEST))): row for row in texts.rows
+        tuple(encode(llama, question(row.text, EMOTION_REQUEST))): row for row in texts.rows
     }
     whole = 0
     for text in counted:
@@ -168,7 +168,7 @@ def test_the_two_signs_differ_and_the_gates_is_that_of_what_its_function_gives(
 ):
     product = profiled(llama, texts, provenance, sign="product")
     assert not torch.equal(product.active, profile.active)
-    ids = encode_prompt(llama, Question(texts.rows[0].text, EMOTION_REQUEST))
+    ids = encode(llama, question(texts.rows[0].text, EMOTION_REQUEST))
     gate = plainly.read(llama, ids)["pre"]
     assert torch.equal(gate > 0, silu(gate) > 0)
     assert torch.equal(gate > 0, gelu(gate) > 0)

@@ -20,7 +20,7 @@ from circuits.models.engines import on_ray, working_on
 from circuits.models.generate import elicit
 from circuits.names import EMOTIONS
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 from circuits.runs import Plan, run
 
@@ -41,7 +41,7 @@ class Shuffled:
 
 
 def grid_of(contexts):
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     return arrange([r for i, r in enumerate(replies) if i != 3], EMOTIONS)
 
 
@@ -64,7 +64,7 @@ def measured(model, contexts):
         for name in record.axes
     }
     found["neurons"] = swept.post_centred.mean
-    said = elicit(model, asked_prompts(contexts[:2]), batch_size=4, max_new_tokens=12)
+    said = elicit(model, emotion_prompts(contexts[:2]), batch_size=4, max_new_tokens=12)
     return found, [reply.text for reply in said]
 
 
