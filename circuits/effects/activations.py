@@ -50,6 +50,7 @@ from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import Pick, capture, reading
 from circuits.models.tokens import encode, encode_text, pad_left
+from circuits.prompts.prompt import PromptLike, as_prompts
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import INDENTED, PUBLISHED, emotion_prompt
 from circuits.records import Record
@@ -72,6 +73,7 @@ __all__ = [
     "PlainMeans",
     "PlainRest",
     "Read",
+    "PromptsByEmotion",
     "RelativeTo",
     "Summary",
     "Sweep",
@@ -82,10 +84,12 @@ __all__ = [
     "differences",
     "first_copies",
     "fits_in",
+    "grouped",
     "keeping",
     "last_valence",
     "reworded",
     "sweep",
+    "swept",
 ]
 
 
@@ -470,6 +474,49 @@ def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
     return Grid(tuple(contexts.values()), tuple(emotions), cells)
 
 
+PromptsByEmotion = Mapping[str, Sequence[PromptLike]]
+"""Emotion -> the prompts whose replies are to express it."""
+
+
+def grouped(prompts: PromptsByEmotion) -> Grid:
+    """Prompts of several emotions, grouped by context.
+
+    Prompts made from a context belong to its group; where no prompt has one, the i-th prompts of
+    all emotions form a group. Within a group emotions are contrasted, so its prompts should differ
+    in nothing else. Groups that lack an emotion are left out of what needs all of them.
+
+    >>> grid = grouped({"fear": ["I am afraid"], "calm": ["I am calm"]})
+    >>> grid.emotions, len(grid.contexts)
+    (('fear', 'calm'), 1)
+
+    Raises:
+        DataError: there are fewer than two emotions or no prompts, only some prompts have a
+            context, or a context has two prompts of one emotion.
+    """
+    if not isinstance(prompts, Mapping) or len(prompts) < 2:
+        raise DataError(
+            "emotions are contrasted with each other: give a mapping of two emotions or more, "
+            "each with its prompts"
+        )
+    own = {emotion: as_prompts(given) for emotion, given in prompts.items()}
+    having = {prompt.context is not None for group in own.values() for prompt in group}
+    if len(having) > 1:
+        raise DataError("some prompts were made from a context and some not; give one kind")
+    if having == {False}:
+        lengths = {emotion: len(group) for emotion, group in own.items()}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{n} of {emotion}" for emotion, n in lengths.items())
+            raise DataError(f"the i-th prompts of all emotions form a group; found {found}")
+        for emotion, group in own.items():
+            own[emotion] = [
+                replace(prompt, context=Context(f"group_{i:04d}", "prompts", "neutral", "", ""))
+                for i, prompt in enumerate(group)
+            ]
+    # The groups only name what belongs together: prompts made of texts are read as they are.
+    replies = [Reply(prompt, "", 0, emotion) for emotion, group in own.items() for prompt in group]
+    return arrange(replies, tuple(own))
+
+
 @dataclass(frozen=True, eq=False)
 class Again:
     """Values that are made again, by running the prompts, whenever they are looked at."""
@@ -549,6 +596,11 @@ def sweep(
             progress(count)
     again = Again(model, grid, read, last, tuple(chosen for part in parts for chosen in part))
     return Sweep(grid, grid.present, tuple(kept) if does.kept else again, does, **sums.result())
+
+
+def swept(model: Model, given: "Sweep | PromptsByEmotion") -> "Sweep":
+    """The activations of prompts, read now unless they have been read already."""
+    return given if isinstance(given, Sweep) else sweep(model, grouped(given))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.effects.activations import Batch, Differences, Sweep
+from circuits.effects.activations import (
+    MEMORY,
+    Batch,
+    Differences,
+    PromptsByEmotion,
+    Sweep,
+    grouped,
+    sweep,
+)
 from circuits.errors import AxisError, DataError
 from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving_tables
@@ -41,6 +49,7 @@ __all__ = [
     "GeneralitySums",
     "centred",
     "direction_generality",
+    "directions",
     "emotion_directions",
     "own_differences",
     "reference_direction",
@@ -97,6 +106,33 @@ def emotion_directions(sweep: Sweep, *, read: str = "prompt") -> Directions:
         n_left_out=len(sweep.present) - n,
         read=read,
     )
+
+
+def directions(
+    model: Model,
+    prompts: PromptsByEmotion,
+    *,
+    memory: float = MEMORY,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> Directions:
+    """Emotion directions from any prompts, at their last position.
+
+    Args:
+        model: The model.
+        prompts: Emotion -> prompts whose replies are to express it; they are contrasted within
+            groups, see :func:`~circuits.effects.activations.grouped`.
+        memory: Budget in gigabytes.
+        batch_size: Prompts at once, at most.
+        progress: Told after every batch how many prompts were run.
+
+    Raises:
+        DataError: the prompts form no group with all emotions.
+        ModelError: a prompt cannot be read.
+    """
+    grid = grouped(prompts)
+    found = sweep(model, grid, memory=memory, batch_size=batch_size, progress=progress)
+    return emotion_directions(found)
 
 
 def centred(apart: Float[Tensor, "emotion *rest"], n: int) -> Float[Tensor, "emotion *rest"]:

@@ -44,7 +44,7 @@ from circuits.models.run import (
 )
 from circuits.models.tokens import encode, encode_text, pad_left, stop_tokens
 from circuits.names import NEUTRAL
-from circuits.prompts.prompt import Prompt
+from circuits.prompts.prompt import Prompt, PromptLike, as_prompts, is_one_prompt
 
 __all__ = [
     "Choose",
@@ -56,6 +56,7 @@ __all__ = [
     "chooser",
     "continuations",
     "elicit",
+    "generate",
     "label_tokens",
     "named",
     "reply_losses",
@@ -275,6 +276,46 @@ def elicit(
         Reply(prompt, text, n_tokens, emotion=emotion)
         for prompt, (text, n_tokens), emotion in zip(prompts, written, wanted, strict=True)
     ]
+
+
+def generate(
+    model: Model,
+    prompts: PromptLike | Sequence[PromptLike],
+    *,
+    edits: Sequence[Edit] = (),
+    decoding: Decoding | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+) -> Any:
+    """What the model writes after each prompt, greedily.
+
+    Args:
+        model: The model.
+        prompts: One prompt, or a sequence of them: strings (read as they are, without a chat
+            template), chat messages, token ids or :class:`~circuits.prompts.prompt.Prompt`.
+        edits: Changes made to the model while it reads and writes.
+        decoding: Penalties; none by default.
+        max_new_tokens: Longest text.
+        batch_size: Prompts at once.
+
+    Returns:
+        A text for one prompt, a list of texts for a sequence.
+
+    Raises:
+        DataError: a prompt is empty or of no known kind.
+        ModelError: a prompt cannot be rendered, or an edit does not fit the model.
+    """
+    own = as_prompts(prompts)
+    written = continuations(
+        model,
+        [encode(model, prompt) for prompt in own],
+        edits=(lambda places: edits) if edits else None,
+        decoding=decoding,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    texts = [text for text, _ in written]
+    return texts[0] if is_one_prompt(prompts) else texts
 
 
 def continuations(

@@ -99,10 +99,20 @@ def encode(model: Model, prompt: PromptLike) -> list[int]:
     tokenizer adds to the text (two for the rendered messages of Llama 3.2, as published).
 
     Raises:
-        DataError: the prompt is empty, of no known kind, or has ids outside of the vocabulary.
+        DataError: the prompt is empty, of no known kind, longer than the model's context, or has
+            ids outside of the vocabulary.
         ModelError: the model has no tokenizer or no chat template.
     """
     own = as_prompt(prompt)
+    ids, most = _encoded(model, own), getattr(model.cfg, "n_ctx", None)
+    if most and len(ids) > int(most):
+        raise DataError(
+            f"the prompt {own.key} has {len(ids)} tokens, the model reads {most}; shorten it"
+        )
+    return ids
+
+
+def _encoded(model: Model, own: Prompt) -> list[int]:
     if own.ids is not None:
         size = int(model.cfg.d_vocab)
         wrong = next((i for i in own.ids if not 0 <= i < size), None)
