@@ -34,7 +34,7 @@ from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.patching.totals import total_estimates
 from circuits.prompts import sev
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
 pytest_plugins = ["trials", "kinds"]
@@ -115,7 +115,7 @@ def contexts() -> tuple[sev.Context, ...]:
 @pytest.fixture(scope="session")
 def grid(contexts: tuple[sev.Context, ...]) -> Grid:
     """All contexts with all emotions, two cells missing."""
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     return arrange([r for i, r in enumerate(replies) if i not in (3, 40)], EMOTIONS)
 
 

@@ -29,9 +29,9 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving, halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Prefix, branch, check_values, prefill_prefix, reading, token_rows
-from circuits.models.tokens import Tokens, encode_prompt, pad_left
+from circuits.models.tokens import Tokens, encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.prompt import plain
+from circuits.prompts.templates import neutral_prompt
 from circuits.records import Record
 
 __all__ = [
@@ -164,8 +164,8 @@ def sublayer_importance(
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
-    asked = [plain(context) for context in grid.contexts]
-    prompts = [encode_prompt(model, prompt) for prompt in asked]
+    asked = [neutral_prompt(context) for context in grid.contexts]
+    prompts = [encode(model, prompt) for prompt in asked]
     parts = shards(
         [
             ([(asked[i].key, prompts[i]) for i in chosen], grid.present[chosen])

@@ -25,7 +25,7 @@ from circuits.models.edits import Add, Edit, When
 from circuits.models.protocol import Model, shape_of
 from circuits.models.tokens import DATE
 from circuits.names import head_name, neuron_name
-from circuits.prompts.prompt import BRIEF
+from circuits.prompts.templates import BRIEF
 from circuits.provenance import Provenance, current
 from circuits.records import write_tensors
 
