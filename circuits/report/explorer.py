@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float, Int
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
-from markupsafe import Markup
 from torch import Tensor
 
 from circuits.circuit.circuit import EDGE_KINDS, LOWER_IS_BETTER, Circuit, CircuitScores, Edge, Node
@@ -35,14 +34,13 @@ from circuits.errors import CircuitError
 from circuits.names import SUBLAYERS, Component, component
 from circuits.patching.totals import TotalEstimates
 from circuits.plots.style import SIGN_COLOURS, colour
-from circuits.report.page import allowed, data_text, packaged, script_text, template
+from circuits.report.page import data_text, html_page, packaged
 
 __all__ = [
     "ExplorerContent",
     "FORMAT",
     "MEASURES",
     "MOST",
-    "POLICY",
     "SCRIPTS",
     "Tokens",
     "check_document",
@@ -512,8 +510,6 @@ def _known(value: float | None) -> float | None:
     return None if value is None or not isfinite(value) else rounded(value)
 
 
-_HERE = "circuits.report"
-
 SCRIPTS: Final = (
     "dom",
     "data",
@@ -537,21 +533,10 @@ SCRIPTS: Final = (
 )
 """Names of the files in ``js/``."""
 
-POLICY: Final = (
-    "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data: blob:; "
-    "connect-src 'none'; base-uri 'none'; form-action 'none'"
-)
-
 
 def explorer_page(document: Mapping[str, Any]) -> str:
     """The page that shows a document."""
-    script = script_text("\n".join(packaged(_HERE, f"js/{name}.js") for name in SCRIPTS))
-    style = packaged(_HERE, "explorer.css")
+    script = "\n".join(packaged(f"js/{name}.js") for name in SCRIPTS)
     data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return template(_HERE, "explorer.html.j2").render(
-        title=document["title"],
-        policy=POLICY.format(scripts=allowed([script]), styles=allowed([style])),
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(data_text(data)),
-    )
+    words = {"title": document["title"], "data": data_text(data)}
+    return html_page("explorer.html.j2", packaged("explorer.css"), [script], words)
