@@ -39,7 +39,7 @@ from circuits.models.run import capture
 from circuits.models.tokens import encode, pad_left
 from circuits.names import SUBLAYERS
 from circuits.prompts.sev import Context
-from circuits.prompts.templates import emotion_prompts, neutral_prompts
+from circuits.prompts.templates import Template, emotion_prompts, neutral_prompts
 from circuits.records import Record
 
 __all__ = [
@@ -347,6 +347,7 @@ def own_differences(
     contexts: Sequence[Context],
     emotions: Sequence[str],
     *,
+    template: str | Template = "published",
     batch_size: int = 96,
     progress: Progress | None = None,
 ) -> Differences:
@@ -360,7 +361,7 @@ def own_differences(
     """
     if not contexts:
         raise DataError("differences need one context or more, found none")
-    prompts = emotion_prompts(contexts, emotions) + neutral_prompts(contexts)
+    prompts = emotion_prompts(contexts, emotions, template) + neutral_prompts(contexts, template)
     rows = [encode(model, prompt) for prompt in prompts]
     cfg, n = model.cfg, len(emotions)
     z = torch.zeros(n + 1, cfg.n_layers, cfg.n_heads, cfg.d_head)

@@ -31,7 +31,7 @@ from circuits.models.protocol import Model, device_of
 from circuits.models.run import Prefix, branch, check_values, prefill_prefix, reading, token_rows
 from circuits.models.tokens import Tokens, encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.templates import neutral_prompt
+from circuits.prompts.templates import Template, neutral_prompt
 from circuits.records import Record
 
 __all__ = [
@@ -150,6 +150,7 @@ def sublayer_importance(
     read_at: ReadAt = "resid_post",
     n_random: int = 8,
     seed: int = 0,
+    template: str | Template = "published",
     progress: Progress | None = None,
 ) -> tuple[Importance, PlainMeans]:
     """Response of every emotion's readout to injections at every sublayer.
@@ -164,7 +165,7 @@ def sublayer_importance(
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
-    asked = [neutral_prompt(context) for context in grid.contexts]
+    asked = [neutral_prompt(context, template) for context in grid.contexts]
     prompts = [encode(model, prompt) for prompt in asked]
     parts = shards(
         [

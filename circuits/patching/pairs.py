@@ -45,7 +45,7 @@ from circuits.models.tokens import (
 from circuits.names import hook
 from circuits.prompts.prompt import Prompt, PromptLike, as_prompts
 from circuits.prompts.sev import Context
-from circuits.prompts.templates import emotion_prompt, neutral_prompt
+from circuits.prompts.templates import Template, emotion_prompt, neutral_prompt
 
 __all__ = [
     "By",
@@ -266,22 +266,32 @@ class Pair:
         return found
 
 
-def make_pair(model: Model, context: Context, emotion: str, other: str | None = None) -> Pair:
+def make_pair(
+    model: Model,
+    context: Context,
+    emotion: str,
+    other: str | None = None,
+    template: str | Template = "published",
+) -> Pair:
     """The pair of a context.
 
     Args:
         model: Its tokenizer and chat template.
         context: What both prompts are about.
         emotion: Asked for in the clean prompt.
-        other: Asked for in the corrupt prompt, or ``None`` for the plain prompt.
+        other: Asked for in the corrupt prompt, or ``None`` for the neutral prompt.
+        template: How contexts become prompts.
 
     Raises:
         DataError: both prompts are the same, or they end differently.
         ModelError: roles cannot be found.
     """
-    clean = label_prompt(model, emotion_prompt(context, emotion))
+    clean = label_prompt(model, emotion_prompt(context, emotion, template))
     corrupt = label_prompt(
-        model, neutral_prompt(context) if other is None else emotion_prompt(context, other)
+        model,
+        neutral_prompt(context, template)
+        if other is None
+        else emotion_prompt(context, other, template),
     )
     if clean.ids == corrupt.ids:
         raise DataError(
@@ -304,10 +314,14 @@ def make_pair(model: Model, context: Context, emotion: str, other: str | None = 
 
 
 def make_pairs(
-    model: Model, contexts: Sequence[Context], emotion: str, other: str | None = None
+    model: Model,
+    contexts: Sequence[Context],
+    emotion: str,
+    other: str | None = None,
+    template: str | Template = "published",
 ) -> list[Pair]:
     """One pair per context; see :func:`make_pair`."""
-    return [make_pair(model, context, emotion, other) for context in contexts]
+    return [make_pair(model, context, emotion, other, template) for context in contexts]
 
 
 def pairs_between(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import DataError
-from circuits.files import read_json_lines, shipped
+from circuits.files import read_json_lines, resolved, shipped
 from circuits.names import VALENCES
 
 __all__ = [
@@ -78,7 +78,7 @@ def read(path: Path | str) -> tuple[Scenario, ...]:
             or of the wrong kind, a valence is missing, or an id occurs twice. The message names
             the file, the line and the field.
     """
-    path = Path(path)
+    path = resolved(path)
     first_line: dict[str, int] = {}
     scenarios: list[Scenario] = []
     for number, row in read_json_lines(path):
