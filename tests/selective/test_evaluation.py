@@ -16,6 +16,7 @@ from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
 from circuits.neurons.select import Selection
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, questions
 from circuits.prompts.templates import emotion_prompts
+from circuits.provenance import Provenance
 
 HOW = Asking(per_label=8, draws=20)
 
@@ -56,7 +57,7 @@ def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Answers:
 
 def effects_from(answers: Answers) -> MaskEffects:
     ones = torch.ones(len(answers.label))
-    return effects_of(answers, (ones, ones), Mask("zero"), 0)
+    return effects_of(answers, (ones, ones), Mask("zero"), 0, Provenance())
 
 
 @pytest.fixture(scope="module")
