@@ -298,10 +298,3 @@ def test_a_class_without_texts_another_split_and_foreign_neurons_are_refused(
         mask_effects(planted.model, planted_set, planted_selection, planted_profile, Mask(), [])
     with pytest.raises(DataError, match="^0 texts per class and 40 random sets"):
         Asking(per_label=0)
-
-
-def test_a_saved_matrix_is_read_again(effects: MaskEffects, tmp_path):
-    effects.save(tmp_path)
-    again = MaskEffects.load(tmp_path)
-    assert torch.equal(again.change, effects.change)
-    assert (again.mask, again.label) == ("zero", effects.label)
