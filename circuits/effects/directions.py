@@ -22,17 +22,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.effects.activations import Batch, Differences, Sweep
+from circuits.effects.activations import (
+    MEMORY,
+    Batch,
+    Differences,
+    PromptsByEmotion,
+    Sweep,
+    grouped,
+    sweep,
+)
 from circuits.errors import AxisError, DataError
 from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
+from circuits.prompts.templates import Template, emotion_prompts, neutral_prompts
 from circuits.records import Record
 
 __all__ = [
@@ -42,6 +49,7 @@ __all__ = [
     "GeneralitySums",
     "centred",
     "direction_generality",
+    "directions",
     "emotion_directions",
     "own_differences",
     "reference_direction",
@@ -73,12 +81,11 @@ class Directions(Record):
     """``prompt``: at the last prompt position; ``reply``: averaged over the reply."""
 
 
-def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "prompt") -> Directions:
+def emotion_directions(sweep: Sweep, *, read: str = "prompt") -> Directions:
     """Directions of every emotion after every sublayer, from the sums of one sweep.
 
     Args:
         sweep: One pass over the accepted prompts.
-        provenance: Of the result.
         read: Where the sweep read; kept in the record.
 
     Raises:
@@ -89,7 +96,6 @@ def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "pro
         raise DataError(_why_none(sweep))
     vectors, norm = unit(centred(sums.apart.sum(0), n))
     return Directions(
-        provenance=provenance,
         vectors=vectors,
         norm=norm,
         rms=sums.rms.float(),
@@ -100,6 +106,33 @@ def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "pro
         n_left_out=len(sweep.present) - n,
         read=read,
     )
+
+
+def directions(
+    model: Model,
+    prompts: PromptsByEmotion,
+    *,
+    memory: float = MEMORY,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> Directions:
+    """Emotion directions from any prompts, at their last position.
+
+    Args:
+        model: The model.
+        prompts: Emotion -> prompts whose replies are to express it; they are contrasted within
+            groups, see :func:`~circuits.effects.activations.grouped`.
+        memory: Budget in gigabytes.
+        batch_size: Prompts at once, at most.
+        progress: Told after every batch how many prompts were run.
+
+    Raises:
+        DataError: the prompts form no group with all emotions.
+        ModelError: a prompt cannot be read.
+    """
+    grid = grouped(prompts)
+    found = sweep(model, grid, memory=memory, batch_size=batch_size, progress=progress)
+    return emotion_directions(found)
 
 
 def centred(apart: Float[Tensor, "emotion *rest"], n: int) -> Float[Tensor, "emotion *rest"]:
@@ -180,9 +213,7 @@ class Generality(Record):
     n_splits: int
 
 
-def direction_generality(
-    sweep: Sweep, provenance: Provenance, *, n_splits: int = 50, seed: int = 0
-) -> Generality:
+def direction_generality(sweep: Sweep, *, n_splits: int = 50, seed: int = 0) -> Generality:
     """Measure how far the directions generalise; only complete contexts are used.
 
     Looks at the values of the sweep once.
@@ -193,7 +224,7 @@ def direction_generality(
     look = GeneralityLook(sweep, n_splits=n_splits, seed=seed)
     for batch in sweep.values:
         look.update(batch)
-    return look.result(provenance)
+    return look.result()
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +283,11 @@ class GeneralityLook:
             for split in self._in_first[place]:
                 self.sums.first[split] += apart
 
-    def result(self, provenance: Provenance) -> Generality:
+    def result(self) -> Generality:
         """What was measured."""
         halves = torch.stack([_cosine(first, self._total - first) for first in self.sums.first])
         n_prompts = self._n * len(self._emotions)
         return Generality(
-            provenance=provenance,
             split_half=halves.mean(0),
             split_half_low=halves.quantile(0.025, dim=0),
             without_theme=(self._within * self._without).sum(-1).movedim(0, -1),
@@ -316,8 +346,8 @@ def own_differences(
     model: Model,
     contexts: Sequence[Context],
     emotions: Sequence[str],
-    provenance: Provenance,
     *,
+    template: str | Template = "published",
     batch_size: int = 96,
     progress: Progress | None = None,
 ) -> Differences:
@@ -331,8 +361,8 @@ def own_differences(
     """
     if not contexts:
         raise DataError("differences need one context or more, found none")
-    prompts = asked_prompts(contexts, emotions) + plain_prompts(contexts)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    prompts = emotion_prompts(contexts, emotions, template) + neutral_prompts(contexts, template)
+    rows = [encode(model, prompt) for prompt in prompts]
     cfg, n = model.cfg, len(emotions)
     z = torch.zeros(n + 1, cfg.n_layers, cfg.n_heads, cfg.d_head)
     post = torch.zeros(n + 1, cfg.n_layers, cfg.d_mlp)
@@ -349,7 +379,6 @@ def own_differences(
         if progress:
             progress(len(chosen))
     return Differences(
-        provenance=provenance,
         z=z[:-1] - z[-1],
         post=post[:-1] - post[-1],
         emotion=tuple(emotions),

@@ -29,10 +29,9 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving, halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Prefix, branch, check_values, prefill_prefix, reading, token_rows
-from circuits.models.tokens import Tokens, encode_prompt, pad_left
+from circuits.models.tokens import Tokens, encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.prompt import plain
-from circuits.provenance import Provenance
+from circuits.prompts.templates import Template, neutral_prompt
 from circuits.records import Record
 
 __all__ = [
@@ -145,13 +144,13 @@ def sublayer_importance(
     model: Model,
     grid: Grid,
     directions: Directions,
-    provenance: Provenance,
     *,
     stable: tuple[int, ...],
     doses: Sequence[float] = DOSES,
     read_at: ReadAt = "resid_post",
     n_random: int = 8,
     seed: int = 0,
+    template: str | Template = "published",
     progress: Progress | None = None,
 ) -> tuple[Importance, PlainMeans]:
     """Response of every emotion's readout to injections at every sublayer.
@@ -166,8 +165,8 @@ def sublayer_importance(
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
-    asked = [plain(context) for context in grid.contexts]
-    prompts = [encode_prompt(model, prompt) for prompt in asked]
+    asked = [neutral_prompt(context, template) for context in grid.contexts]
+    prompts = [encode(model, prompt) for prompt in asked]
     parts = shards(
         [
             ([(asked[i].key, prompts[i]) for i in chosen], grid.present[chosen])
@@ -186,13 +185,12 @@ def sublayer_importance(
         sums,
         directions,
         reference,
-        provenance,
         doses=tuple(doses),
         stable=stable,
         read_at=read_at,
         n_random=n_random,
     )
-    return importance, rest.result(provenance)
+    return importance, rest.result()
 
 
 def _towards(
@@ -306,7 +304,6 @@ def _summarise(
     sums: Responses,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
-    provenance: Provenance,
     *,
     doses: tuple[float, ...],
     stable: tuple[int, ...],
@@ -315,7 +312,6 @@ def _summarise(
 ) -> Importance:
     by_dose, slope = sums.by_dose.result(), sums.slope.result()
     return Importance(
-        provenance=provenance,
         slope=slope.mean,
         stderr=slope.stderr,
         response=rearrange(by_dose.mean, "e s l dose -> e dose s l"),

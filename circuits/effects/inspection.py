@@ -42,11 +42,11 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import capture, watch
-from circuits.models.tokens import Tokens, encode_prompt, encode_text, pad_left
+from circuits.models.tokens import Tokens, encode, encode_text, pad_left
 from circuits.names import Component, component, sublayer_name
-from circuits.prompts.prompt import Prompt, asked_prompts, plain_prompts
+from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
 
 __all__ = [
@@ -121,7 +121,6 @@ def token_lens(
     model: Model,
     between: Differences,
     nodes: Sequence[str],
-    provenance: Provenance,
     *,
     most: int = 10,
 ) -> TokenLens:
@@ -131,7 +130,6 @@ def token_lens(
         model: Gives the output weights, the final norm and the unembedding.
         between: Differences relative to the mean over the emotions.
         nodes: Heads, neurons and sublayers.
-        provenance: Of the result.
         most: Tokens at either end.
     """
     # Models may have more rows than their tokenizer has tokens.
@@ -147,7 +145,6 @@ def token_lens(
     )
     ids, places = torch.stack([up_ids, down_ids]).unique(return_inverse=True)
     return TokenLens(
-        provenance=provenance,
         promoted=up,
         promoted_token=places[0],
         suppressed=down,
@@ -219,7 +216,6 @@ def node_examples(
     rows: Sequence[Sequence[Prompt]],
     directions: Directions,
     nodes: Sequence[str],
-    provenance: Provenance,
     *,
     batch_size: int = 96,
     progress: Progress | None = None,
@@ -231,7 +227,6 @@ def node_examples(
         rows: Per context its prompts, one for each of the directions' emotions in their order.
         directions: What effects are read along.
         nodes: Heads and neurons.
-        provenance: Of the result.
         batch_size: Prompts at once, at most; does not change the result.
         progress: Told after every batch how many prompts were run.
 
@@ -248,7 +243,7 @@ def node_examples(
     together = max(1, batch_size // many)
     for start in range(0, len(rows), together):
         prompts = [prompt for own in rows[start : start + together] for prompt in own]
-        tokens = pad_left([encode_prompt(model, prompt) for prompt in prompts], device_of(model))
+        tokens = pad_left([encode(model, prompt) for prompt in prompts], device_of(model))
         read = capture(model, tokens, {"z": _last, "post": _last})
         z = _apart(_chosen(read["z"], heads), many)
         post = _apart(_chosen(read["post"], neurons), many)
@@ -256,9 +251,8 @@ def node_examples(
         if progress:
             progress(len(prompts))
     order = [part.name for part in (*heads, *neurons)]
-    contexts = [own[0].context for own in rows]
+    contexts = [own[0].origin for own in rows]
     return NodeExamples(
-        provenance=provenance,
         effect=torch.cat(found)[..., [order.index(name) for name in nodes]],
         context=tuple(context.id for context in contexts),
         emotion=directions.emotion,
@@ -274,7 +268,7 @@ def _check(rows: Sequence[Sequence[Prompt]], directions: Directions) -> None:
     for own in rows:
         if tuple(prompt.emotion for prompt in own) != directions.emotion:
             raise DataError(
-                f"context {own[0].context.id if own else 'without prompts'!r} is not asked for "
+                f"context {own[0].origin.id if own else 'without prompts'!r} is not asked for "
                 f"{', '.join(directions.emotion)} in this order; give one prompt for each"
             )
     if not rows:
@@ -320,7 +314,6 @@ def head_patterns(
     rows: Sequence[Sequence[Prompt]],
     emotions: Sequence[str],
     nodes: Sequence[str],
-    provenance: Provenance,
 ) -> HeadPatterns:
     """Run the prompts of one context after the other, each context's together.
 
@@ -329,14 +322,13 @@ def head_patterns(
         rows: Per context its prompts, one for each emotion.
         emotions: The emotions that are asked for, in the order of the prompts.
         nodes: Heads.
-        provenance: Of the result.
 
     Raises:
         DataError: there is no context or no head.
     """
     if not rows or not nodes:
         raise DataError("patterns need one context and one head at least")
-    ids = [[encode_prompt(model, prompt) for prompt in own] for own in rows]
+    ids = [[encode(model, prompt) for prompt in own] for own in rows]
     width = max(len(prompt) for own in ids for prompt in own)
     found = torch.zeros(len(rows), len(emotions), len(nodes), width, width, dtype=torch.uint8)
     wanted: dict[int, list[tuple[int, int]]] = {}
@@ -359,9 +351,8 @@ def head_patterns(
         real[:, width - tokens.mask.shape[1] :] = tokens.mask.cpu()
         into *= (real[:, None, :, None] & real[:, None, None, :]).to(torch.uint8)
     return HeadPatterns(
-        provenance=provenance,
         weight=found,
-        context=tuple(own[0].context.id for own in rows),
+        context=tuple(own[0].origin.id for own in rows),
         emotion=tuple(emotions),
         node=tuple(nodes),
         tokens=tuple(tuple(token_texts(model, prompt) for prompt in own) for own in ids),
@@ -430,8 +421,8 @@ def trace_scale(
     if len(contexts) < 2:
         raise DataError(f"a trace's scale needs two contexts or more, found {len(contexts)}")
     vectors, emotions = _vectors(directions, model), directions.emotion
-    plain = _places(model, plain_prompts(contexts), batch_size)
-    asked = _places(model, asked_prompts(contexts, emotions), batch_size)[:, _LAST]
+    plain = _places(model, neutral_prompts(contexts), batch_size)
+    asked = _places(model, emotion_prompts(contexts, emotions), batch_size)[:, _LAST]
     apart = asked.unflatten(0, (len(contexts), len(emotions))) - plain[:, None, _LAST]
     pattern = "context emotion layer d_model, emotion layer d_model -> context emotion layer"
     moved = einsum(apart, vectors.double(), pattern)
@@ -492,7 +483,7 @@ def _ids(model: Model, said: Prompt | Reply | str) -> tuple[list[int], int]:
         ids = [begin, *ids] if ids and begin is not None and ids[0] != begin else ids
         return ids, len(ids)
     prompt = said.prompt if isinstance(said, Reply) else said
-    before = encode_prompt(model, prompt)
+    before = encode(model, prompt)
     after = encode_text(model, said.text) if isinstance(said, Reply) else []
     return before + after, len(before)
 
@@ -501,7 +492,7 @@ def _places(
     model: Model, prompts: Sequence[Prompt], batch_size: int
 ) -> Float[Tensor, "prompt place layer d_model"]:
     """The residual stream after every layer at each of the places."""
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    rows = [encode(model, prompt) for prompt in prompts]
     size = (len(rows), len(_PLACES), int(model.cfg.n_layers), int(model.cfg.d_model))
     found = torch.zeros(size, dtype=torch.float64)
 

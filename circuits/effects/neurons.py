@@ -22,12 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.effects.activations import Differences, Sweep
+from circuits.effects.activations import Differences, PromptsByEmotion, Sweep, swept
 from circuits.effects.directions import Directions
 from circuits.effects.heads import QUANTILE, random_directions
 from circuits.models.families import along_heads, along_neurons, needs
 from circuits.models.protocol import Model
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -73,9 +72,9 @@ class NeuronEffects(Record):
 
 
 def neuron_effects(
-    model: Model, sweep: Sweep, directions: Directions, provenance: Provenance, *, draws: int = 20
+    model: Model, prompts: Sweep | PromptsByEmotion, directions: Directions, *, draws: int = 20
 ) -> NeuronEffects:
-    """Effects of all neurons from the sums of one sweep.
+    """Effects of all neurons on prompts of several emotions, or on their activations.
 
     The direction is a constant factor, so the mean and the standard error of the effect are
     those of the activation times its weight, and so for the positive and the negative part.
@@ -84,11 +83,11 @@ def neuron_effects(
         ModelError: the model has no neurons, or they do not add up to what is written.
     """
     needs(model, "effects of neurons", "mlp", "neurons")
+    sweep = swept(model, prompts)
     beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
     above = sweep.post_above_zero.mean
     below = above - sweep.post.mean
     return NeuronEffects(
-        provenance=provenance,
         mean=beta * sweep.post.mean,
         stderr=beta.abs() * sweep.post.stderr,
         centred=beta * sweep.post_centred.mean,
@@ -105,7 +104,7 @@ def neuron_effects(
     )
 
 
-def without_neurons(sweep: Sweep, directions: Directions, provenance: Provenance) -> NeuronEffects:
+def without_neurons(sweep: Sweep, directions: Directions) -> NeuronEffects:
     """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
     nothing = sweep.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
     names = (
@@ -119,7 +118,6 @@ def without_neurons(sweep: Sweep, directions: Directions, provenance: Provenance
         "activation",
     )
     return NeuronEffects(
-        provenance=provenance,
         **dict.fromkeys(names, nothing),
         control=nothing.sum(-1),
         emotion=directions.emotion,
@@ -174,7 +172,6 @@ def direct_effects(
     between: Differences,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
-    provenance: Provenance,
 ) -> DirectEffects:
     """Split the readout's difference over components; costs no pass.
 
@@ -183,7 +180,6 @@ def direct_effects(
         between: Differences relative to the mean over the emotions.
         directions: Their last layer gives the total.
         reference: The directions that the readout projects on.
-        provenance: Of the result.
 
     Raises:
         ModelError: heads or neurons do not add up to what is written.
@@ -202,7 +198,6 @@ def direct_effects(
         # Experts are no sum over neurons; what they write is what the stream gains.
         neurons, mlps = between.post, streams[:, 1] - streams[:, 0]
     return DirectEffects(
-        provenance=provenance,
         sublayer_effect=torch.stack([heads.sum(-1), mlps], dim=1),
         head_effect=heads,
         neuron_effect=neurons,

@@ -41,9 +41,9 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving, name_of_row
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Take, check_values, trace, watch
-from circuits.models.tokens import encode_prompt, encode_text, pad_left, text_span
-from circuits.prompts.prompt import Question, Texts, questions
-from circuits.provenance import Provenance
+from circuits.models.tokens import encode, encode_text, pad_left, text_span
+from circuits.prompts.prompt import Prompt, Texts, questions
+from circuits.provenance import current
 from circuits.records import Record
 
 __all__ = [
@@ -190,11 +190,11 @@ def halves_of(truth: Sequence[int], seed: int) -> dict[tuple[int, int], list[int
     return groups
 
 
-def _span(model: Model, question: Question, where: Where) -> Span:
+def _span(model: Model, question: Prompt, where: Where) -> Span:
     if where == "content":
         ids, start, stop = text_span(model, question)
         return Span(tuple(ids), start, stop)
-    ids = encode_prompt(model, question)
+    ids = encode(model, question)
     return Span(tuple(ids), len(ids) - 1 if where == "last" else 0, len(ids))
 
 
@@ -484,7 +484,6 @@ def profile_texts(
     model: Model,
     texts: Texts,
     request: str,
-    provenance: Provenance,
     *,
     sign: Sign = "gate",
     where: Where = "content",
@@ -501,7 +500,6 @@ def profile_texts(
         model: The model.
         texts: Of the train split.
         request: The request put to every text.
-        provenance: Of the result.
         sign: When a neuron counts as active.
         where: The tokens that are counted.
         n_shuffles: Permutations of the labels over the texts, for the null of entropies.
@@ -530,7 +528,7 @@ def profile_texts(
         if progress:
             progress(len(chosen))
     return Profile(
-        provenance=provenance,
+        provenance=current(),
         **sums.result(),
         split=HALVES,
         label=texts.label,
@@ -579,7 +577,6 @@ def label_attribution(
     model: Model,
     texts: Texts,
     request: str,
-    provenance: Provenance,
     *,
     seed: int = 0,
     batch_size: int = 32,
@@ -591,7 +588,6 @@ def label_attribution(
         model: The model.
         texts: Of the train split; all of them are read.
         request: The request put to every text.
-        provenance: Of the result.
         seed: Of the halves, which are those of a profile with this seed.
         batch_size: Texts at once, at most.
         progress: Told after every batch how many texts were read.
@@ -604,7 +600,7 @@ def label_attribution(
     need_neurons(model, "attributions of neurons")
     check_texts(texts)
     first = _first_tokens(model, texts.label)
-    ids = [encode_prompt(model, question) for question in questions(texts.rows, request)]
+    ids = [encode(model, question) for question in questions(texts.rows, request)]
     half = {i: key[0] for key, own in halves_of(texts.truth, seed).items() for i in own}
     truth, cfg, n_groups = torch.tensor(texts.truth), model.cfg, len(HALVES) * len(texts.label)
     sums = torch.zeros(2, n_groups, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
@@ -620,7 +616,6 @@ def label_attribution(
             progress(len(chosen))
     total, positive = sums.unflatten(1, (len(HALVES), len(texts.label))).unbind(0)
     return LabelAttribution(
-        provenance=provenance,
         total=total,
         positive=positive,
         texts=count.reshape(len(HALVES), -1),

@@ -514,12 +514,12 @@ def sample_replies(
 ) -> list[Sample]:
     """Contexts spread evenly over the file and over valences, with every method's replies."""
     by_place = {
-        method: {(row.reply.prompt.context.id, row.reply.emotion): row for row in rows}
+        method: {(row.reply.prompt.origin.id, row.reply.emotion): row for row in rows}
         for method, rows in replies.items()
         if method not in without
     }
     contexts = {
-        row.reply.prompt.context.id: row.reply.prompt.context
+        row.reply.prompt.origin.id: row.reply.prompt.origin
         for rows in replies.values()
         for row in rows
     }

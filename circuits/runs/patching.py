@@ -41,7 +41,7 @@ from circuits.patching.patch import (
 from circuits.patching.paths import PathMethod, path_cost, path_effects
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance, versions
+from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, made_beside
 from circuits.runs.plan import Stage
 from circuits.runs.work import Reporter, Run, Silent, plan_of
@@ -157,7 +157,7 @@ class Contrast:
 
     def _tokens(self, rows: Sequence[Judged]) -> dict[str, tuple[int, ...]]:
         return {
-            row.reply.prompt.context.id: tuple(encode_text(self.model, row.reply.text))
+            row.reply.prompt.origin.id: tuple(encode_text(self.model, row.reply.text))
             for row in rows
             if row.reply.text
         }
@@ -198,15 +198,13 @@ def patch_run(
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
     stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
-    with made_beside(contrast.study, folder, stages), counted() as receipt:
+    beside = made_beside(contrast.study, folder, stages)
+    with beside, counted() as receipt, recorded(provenance):
         if stream:
-            patch_sites(model, pairs, measure, provenance, sites=stream, by=by, mode=mode).save(
-                folder / "stream"
-            )
+            found = patch_sites(model, pairs, measure, sites=stream, by=by, mode=mode)
+            found.save(folder / "stream")
         for site in heads:
-            patch_heads(model, pairs, measure, provenance, site=site, by=by, mode=mode).save(
-                folder / site
-            )
+            patch_heads(model, pairs, measure, site=site, by=by, mode=mode).save(folder / site)
         described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
         write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
     return folder
@@ -293,21 +291,22 @@ class PathStudy:
         """
         own, circuit, pairs = self.options, self._circuit(emotion), self._pairs(emotion)
         readout = self._readout(emotion)
-        effects = path_effects(
-            self.model,
-            pairs,
-            readout,
-            self._provenance,
-            method=own.method,
-            steps=own.steps,
-            mode=own.mode,
-            neurons=circuit.neurons,
-            positions=True,
-            seed=own.seed,
-        )
+        with recorded(self._provenance):
+            effects = path_effects(
+                self.model,
+                pairs,
+                readout,
+                method=own.method,
+                steps=own.steps,
+                mode=own.mode,
+                neurons=circuit.neurons,
+                positions=True,
+                seed=own.seed,
+            )
         sample = sample_paths(effects, own.sample, seed=own.seed)
         edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
-        exact = exact_paths(self.model, pairs, readout, self._provenance, edges, mode=own.mode)
+        with recorded(self._provenance):
+            exact = exact_paths(self.model, pairs, readout, edges, mode=own.mode)
         connected = connect(circuit, effects, exact, keep=own.keep)
         said = {
             "options": asdict(own),

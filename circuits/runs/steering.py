@@ -7,7 +7,6 @@ contexts, and kept in the user's cache folder.
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -19,7 +18,7 @@ from circuits.circuit.ablate import ORDERS, PartKind, ablation_cost, sizes_to
 from circuits.circuit.circuit import Circuit, check_same_model, core
 from circuits.effects.activations import Differences, differences
 from circuits.effects.directions import own_differences
-from circuits.errors import CircuitError, DataError, RunError
+from circuits.errors import CircuitError, RunError
 from circuits.export import file_stem
 from circuits.export.node_link import read_circuit
 from circuits.files import (
@@ -40,12 +39,12 @@ from circuits.models.generate import elicit
 from circuits.models.load import describe_model, load_model
 from circuits.models.memory import Cost, counted
 from circuits.models.protocol import Model
-from circuits.names import EMOTIONS, VALENCES
+from circuits.names import EMOTIONS
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.prompts import sev
-from circuits.prompts.prompt import plain
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance, versions
+from circuits.prompts.templates import context_of, neutral_prompt
+from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONTROL_BUDGET, Plan, trusted
 from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
@@ -224,10 +223,11 @@ def _measure(
     provenance: Provenance,
 ) -> Validation:
     how = Validating(draws=options.draws, seed=options.seed)
-    with run.reporter.task(f"ablate and enhance {kind}s", len(run.plan.emotions)) as done:
-        return validate_components(
-            run.model, contexts, known, kind, provenance, how=how, progress=done
-        )
+    with (
+        run.reporter.task(f"ablate and enhance {kind}s", len(run.plan.emotions)) as done,
+        recorded(provenance),
+    ):
+        return validate_components(run.model, contexts, known, kind, how=how, progress=done)
 
 
 def _hear(
@@ -241,13 +241,15 @@ def _hear(
     count = known.effects(bench.emotions[0], kind).numel()
     sizes = sizes_to(count, options.reply_sizes)
     work = replies_needed(bench, sizes, options.reply_draws)
-    with run.reporter.task(f"reply without and with more of the {kind}s", work) as done:
+    with (
+        run.reporter.task(f"reply without and with more of the {kind}s", work) as done,
+        recorded(provenance),
+    ):
         return validate_replies(
             bench,
             known,
             kind,
             sizes,
-            provenance,
             draws=options.reply_draws,
             seed=options.seed,
             progress=done,
@@ -349,7 +351,8 @@ def make_tools(run: Run) -> Tools:
                 run.model, contexts, plan.emotions, batch_size=plan.batch_size, progress=done
             )
         provenance = run.provenance(contexts=len(contexts))
-        tools = replace(tools, others=other_directions(streams, plan.emotions, provenance))
+        with recorded(provenance):
+            tools = replace(tools, others=other_directions(streams, plan.emotions))
     return tools
 
 
@@ -484,10 +487,7 @@ def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens
         DataError: the text is empty.
         CircuitError: an emotion has no circuit.
     """
-    if not text.strip():
-        raise DataError("the text is empty; give a sentence to reply to")
-    situation, event = _two_lines(text)
-    prompt = plain(Context("said", "said", VALENCES[1], situation, event))
+    prompt = neutral_prompt(context_of(text))
     lacking = sorted(set(weights) - set(voice.edits))
     if lacking:
         raise CircuitError(
@@ -584,18 +584,6 @@ def _edits(
     return {emotion: enhance(own, differences, alone) for emotion, own in circuits.items()}
 
 
-def _two_lines(text: str) -> tuple[str, str]:
-    """First sentence and the rest, as contexts have them; a single sentence is both.
-
-    >>> _two_lines("I opened the door. It was dark.")
-    ('I opened the door', 'It was dark.')
-    >>> _two_lines("It rains")
-    ('It rains', 'It rains')
-    """
-    first, *rest = re.split(r"(?<=[.!?])\s+|\n+", text.strip(), maxsplit=1)
-    return first.removesuffix("."), rest[0] if rest else first
-
-
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/emotion-circuits``, or ``~/.cache/emotion-circuits``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emotion-circuits"
@@ -610,8 +598,11 @@ def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: P
     every = sev.contexts(sev.spread(sev.read(data), _CONTEXTS))
     contexts = [every[3 * i + i % 3] for i in range(_CONTEXTS)]
     provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
-    with reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done:
-        found = own_differences(model, contexts, emotions, provenance, progress=done)
+    with (
+        reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done,
+        recorded(provenance),
+    ):
+        found = own_differences(model, contexts, emotions, progress=done)
     found.save(place)
     return found
 
@@ -652,7 +643,8 @@ def deploy(
     if "hf" in formats:
         for emotion, kind, edits, provenance in found:
             path = folder / f"{file_stem(emotion)}.{kind}.safetensors"
-            write_hooks(run.model, edits, emotion, provenance, path)
+            with recorded(provenance):
+                write_hooks(run.model, edits, emotion, path)
             written[path] = ()
     for emotion in chosen:
         stem = file_stem(emotion)
@@ -700,7 +692,8 @@ def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tupl
     made: dict[Path, tuple[ControlVector, tuple[Loss, ...]]] = {}
     for emotion, kind, edits, provenance in found:
         path = folder / f"{file_stem(emotion)}.{kind}.gguf"
-        made[path] = control_vector(run.model, edits, emotion, provenance, rms=rms)
+        with recorded(provenance):
+            made[path] = control_vector(run.model, edits, emotion, rms=rms)
     for path, (vector, _) in made.items():
         write_gguf(vector, path)
     return {path: lost for path, (_, lost) in made.items()}

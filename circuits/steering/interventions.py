@@ -37,11 +37,11 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import head_name, neuron_name
-from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
+from circuits.provenance import current
 
 __all__ = [
     "Along",
@@ -387,8 +387,8 @@ def residuals(
 
     ``judged`` runs over the emotions that the prompts ask for, and last the plain prompt.
     """
-    prompts = asked_prompts(contexts, emotions) + plain_prompts(contexts)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    prompts = emotion_prompts(contexts, emotions) + neutral_prompts(contexts)
+    rows = [encode(model, prompt) for prompt in prompts]
     shape = (len(rows), model.cfg.n_layers, model.cfg.d_model)
     found = torch.zeros(shape)
     together = list(batches(rows, batch_size))
@@ -404,14 +404,12 @@ def residuals(
 def other_directions(
     streams: Float[Tensor, "context judged layer d_model"],
     emotions: tuple[str, ...],
-    provenance: Provenance,
 ) -> dict[Along, Directions]:
     """Directions after every MLP: emotion minus plain, and those of linear probes.
 
     Args:
         streams: As :func:`residuals` reads them, of train contexts.
         emotions: Their emotions.
-        provenance: Of the results.
 
     Raises:
         DataError: fewer than two contexts.
@@ -427,7 +425,7 @@ def other_directions(
     rms = streams.square().mean(-1).sqrt().mean((0, 1))
     return {
         along: Directions(
-            provenance=provenance.child(along=along),
+            provenance=current().child(along=along),
             vectors=own[:, None],
             norm=norm[:, None],
             rms=rms[None],

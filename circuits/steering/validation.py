@@ -48,12 +48,13 @@ from circuits.models.generate import Progress
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
-from circuits.prompts.prompt import Prompt, plain_prompts
+from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
+from circuits.prompts.templates import neutral_prompts
+from circuits.provenance import current
 from circuits.records import Record
 from circuits.steering.evaluate import Bench
 
@@ -242,10 +243,10 @@ def _matches(bench: Bench, judged: Sequence[Judged]) -> Float[Tensor, "context e
 
 def _plain_values(bench: Bench) -> dict[str, Float[Tensor, "context layer ..."]]:
     model: Model = bench.model
-    prompts, picks = plain_prompts(bench.contexts), {"z": _at_end, "post": _at_end}
+    prompts, picks = neutral_prompts(bench.contexts), {"z": _at_end, "post": _at_end}
 
     def read(some: Sequence[Prompt]) -> dict[str, Tensor]:
-        rows = [encode_prompt(model, prompt) for prompt in some]
+        rows = [encode(model, prompt) for prompt in some]
         return capture(model, pad_left(rows, device_of(model)), picks)
 
     together = [prompts[i : i + bench.batch_size] for i in range(0, len(prompts), bench.batch_size)]
@@ -405,7 +406,6 @@ def validate_components(
     contexts: Sequence[Context],
     known: Known,
     kind: PartKind,
-    provenance: Provenance,
     *,
     how: Validating | None = None,
     progress: Progress | None = None,
@@ -417,7 +417,6 @@ def validate_components(
         contexts: Held out from all that is known; two or more.
         known: Ranking, readouts, and what stands for a component.
         kind: Heads or neurons; the others stay as they are.
-        provenance: Of the result.
         how: Sizes, random sets.
         progress: Told after every emotion.
 
@@ -440,7 +439,7 @@ def validate_components(
         if progress:
             progress(1)
     return Validation(
-        provenance=provenance,
+        provenance=current(),
         **{own.name: _stacked(found, own.name) for own in fields(SetEffects)},
         emotion=emotions,
         other_emotion=emotions,
@@ -544,7 +543,6 @@ def validate_replies(
     known: Known,
     kind: PartKind,
     sizes: tuple[int, ...],
-    provenance: Provenance,
     *,
     draws: int = 2,
     seed: int = 0,
@@ -557,7 +555,6 @@ def validate_replies(
         known: Ranking, means and differences.
         kind: Heads or neurons; the others stay as they are.
         sizes: How many components the sets have.
-        provenance: Of the result.
         draws: Random sets of every size.
         seed: Of the draws.
         progress: Told how many replies were made.
@@ -579,7 +576,6 @@ def validate_replies(
     found = torch.stack([100 * counts / totals, *_intervals(counts, totals)])
     judged, low, high = found.movedim(-1, 1)
     return Heard(
-        provenance=provenance,
         judged=judged,
         low=low,
         high=high,

@@ -34,10 +34,8 @@ from circuits.judges.replies import Reply
 from circuits.models.load import load_model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
-from circuits.prompts.prompt import asked_prompts
-from circuits.provenance import Provenance
+from circuits.prompts.templates import emotion_prompts
 
-NOTHING = Provenance()
 PHASES = ("load", "capture", "effects")
 CONFIG = {
     "hidden_size": 3072,
@@ -105,7 +103,7 @@ def prompts(n: int) -> Grid:
     """``n`` prompts: contexts of all themes in turn, every emotion in each but perhaps the last."""
     scenarios = sev.spread(sev.read(shipped("sev/train.jsonl")), 16)
     contexts = sev.contexts(scenarios)[::3]
-    asked = asked_prompts(contexts, EMOTIONS)[:n]
+    asked = emotion_prompts(contexts, EMOTIONS)[:n]
     return arrange([Reply(p, "", 0, p.emotion or "") for p in asked], EMOTIONS)
 
 
@@ -117,9 +115,9 @@ def measure(folder: Path, n: int, memory: float) -> None:
     with watched() as passing:
         swept = sweep(model, prompts(n), memory=memory)
     with watched() as after:
-        directions = emotion_directions(swept, NOTHING)
-        head_effects(model, swept, directions, NOTHING)
-        neuron_effects(model, swept, directions, NOTHING)
+        directions = emotion_directions(swept)
+        head_effects(model, swept, directions)
+        neuron_effects(model, swept, directions)
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
     found = {
         "prompts": n, "weights": weights, "values": swept.keeping.reason,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from families.measuring import close, streams
-from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, NOTHING, Bench
+from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, Bench
 from rounding import rounding
 from torch import Tensor
 
@@ -21,18 +21,12 @@ from circuits.judges.judge import Verdict
 from circuits.judges.replies import Judged, Reply, write_rows
 from circuits.models.edits import Replace
 from circuits.models.generate import choice_logs, elicit
-from circuits.models.tokens import encode_prompt, encode_text
+from circuits.models.tokens import encode, encode_text
 from circuits.names import head_name, hook, neuron_name
 from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.patching.pairs import make_pairs
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Texts,
-    asked_prompts,
-    plain,
-    questions,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, questions
+from circuits.prompts.templates import emotion_prompts, neutral_prompt
 from circuits.runs import Plan
 from circuits.runs import run as run_plan
 from circuits.steering.control_vectors import control_vector
@@ -54,7 +48,7 @@ def circuits(bench: Bench) -> None:
     """The circuit of an emotion has what its totals rank first, and no more than its budget."""
     neurons = bench.neurons if bench.has_neurons else bench.no_neurons
     measured = Measurements(bench.importance, bench.heads, neurons, bench.direct, bench.totals)
-    found = assemble(measured, "anger", NOTHING, budget=Budget(0.5, 0.1))
+    found = assemble(measured, "anger", budget=Budget(0.5, 0.1))
     best = bench.totals.head_effect[0].flatten().argsort(descending=True)[:4].tolist()
     wanted = [i for i in best if bench.totals.head_effect[0].flatten()[i] > 0]
     assert sorted(layer * N_HEADS + head for layer, head in found.heads) == sorted(wanted)
@@ -163,11 +157,11 @@ def _written(bench: Bench, ids: Any, edits: Any, count: int) -> str:
 
 
 def _says(bench: Bench, edits: Any) -> None:
-    prompts = [plain(context) for context in bench.contexts]
+    prompts = [neutral_prompt(context) for context in bench.contexts]
     found = elicit(bench.model, prompts, emotions=["anger"] * 3, edits=lambda places: edits,
                    max_new_tokens=4)  # fmt: skip
     for prompt, reply in list(zip(prompts, found, strict=True))[:2]:
-        assert reply.text == _written(bench, encode_prompt(bench.model, prompt), edits, 4)
+        assert reply.text == _written(bench, encode(bench.model, prompt), edits, 4)
 
 
 def steering(bench: Bench) -> None:
@@ -190,7 +184,7 @@ def choices(bench: Bench) -> None:
 def _named(bench: Bench, asked: Any, hooks: Any = ()) -> Tensor:
     found = []
     for question in asked:
-        ids, row = encode_prompt(bench.model, question), []
+        ids, row = encode(bench.model, question), []
         for label in EMOTIONS:
             tail = encode_text(bench.model, label)
             logs = bench.plainly([*ids, *tail], (), hooks)["logits"].log_softmax(-1)
@@ -201,10 +195,10 @@ def _named(bench: Bench, asked: Any, hooks: Any = ()) -> Tensor:
 
 def profile(bench: Bench) -> None:
     """Mean activation at the last position of prompts that ask about the texts of a class."""
-    found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, NOTHING, n_shuffles=1)
+    found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, n_shuffles=1)
     names = [hook("post", i) for i in LAYERS]
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
-    rows = [bench.plainly(encode_prompt(bench.model, q), names) for q in asked]
+    rows = [bench.plainly(encode(bench.model, q), names) for q in asked]
     values = torch.stack([torch.stack([row[name][-1] for name in names]) for row in rows])
     close(found.last.float(), values.unflatten(0, (2, 2)).mean(0))
 
@@ -212,7 +206,7 @@ def profile(bench: Bench) -> None:
 def label_gradients(bench: Bench) -> None:
     """The gradient of a factor on every neuron, at one, text by text."""
     model = bench.model
-    found = label_attribution(model, TEXTS, EMOTION_REQUEST, NOTHING)
+    found = label_attribution(model, TEXTS, EMOTION_REQUEST)
     first = [encode_text(model, label)[0] for label in EMOTIONS]
     total = torch.zeros(2, N_LAYERS, N_NEURONS)
     for row, question in zip(TEXTS.rows, questions(TEXTS.rows, EMOTION_REQUEST), strict=True):
@@ -220,7 +214,7 @@ def label_gradients(bench: Bench) -> None:
         factor = torch.ones(N_LAYERS, N_NEURONS, requires_grad=True)
         hooks = [(hook("post", i), _times(factor[i])) for i in LAYERS]
         with model.hooks(fwd_hooks=hooks):
-            logits = model(torch.tensor([encode_prompt(model, question)]))[0, -1]
+            logits = model(torch.tensor([encode(model, question)]))[0, -1]
         margin = logits[first[own]] - logits[first[1 - own]]
         total[own] += torch.autograd.grad(margin, factor)[0]
     close(found.total.sum(0).float(), total, to=1e-3)
@@ -251,7 +245,7 @@ def traces(bench: Bench) -> None:
     ids = [*bench.rows()[0], *encode_text(bench.model, said.text)]
     stream = streams(bench, ids)[1]
     zero = torch.stack(
-        [streams(bench, encode_prompt(bench.model, plain(c)))[1][:, -1] for c in bench.contexts]
+        [streams(bench, encode(bench.model, neutral_prompt(c)))[1][:, -1] for c in bench.contexts]
     ).mean(0)
     at = len(bench.rows()[0]) - 1
     along = ((stream[:, at] - zero)[None] * directions.vectors[:, 1]).sum(-1)
@@ -267,7 +261,7 @@ def files(bench: Bench) -> None:
     assert read_circuit(path) == bench.circuit
     assert len(export_circuit(bench.circuit, bench.folder / "export")) >= 6
     edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
-    write_hooks(bench.model, edits, "anger", NOTHING, bench.folder / "anger.safetensors")
+    write_hooks(bench.model, edits, "anger", bench.folder / "anger.safetensors")
     emotion, again = read_hooks(bench.folder / "anger.safetensors", bench.model)
     assert emotion == "anger"
     for one, other in zip(edits, again, strict=True):
@@ -278,7 +272,7 @@ def files(bench: Bench) -> None:
 def control_vectors(bench: Bench) -> None:
     """What a circuit's parts write, through the model itself: with them less without them."""
     edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
-    vector, _ = control_vector(bench.model, edits, "anger", NOTHING)
+    vector, _ = control_vector(bench.model, edits, "anger")
     ids = bench.rows()[0]
     site = hook("resid_post", 1)
     attn = hook("attn_out", 1)
@@ -292,7 +286,7 @@ def control_vectors(bench: Bench) -> None:
     wrote = moved[-1] - bench.plainly(ids, [attn])[attn][-1]
     assert vector.vectors.shape == (N_LAYERS - 1, D_MODEL)
     rest = [edit for edit in edits if edit is not head]
-    without, _ = control_vector(bench.model, rest, "anger", NOTHING)
+    without, _ = control_vector(bench.model, rest, "anger")
     close(vector.vectors[0] - without.vectors[0], wrote, to=1e-3)
 
 
@@ -304,7 +298,7 @@ def run(bench: Bench) -> None:
     accepted = bench.folder / "accepted.jsonl"
     rows = [
         Judged(Reply(p, "Fine, then.", 3, p.emotion or ""), Verdict(True, p.emotion, "given"))
-        for p in asked_prompts(bench.more, EMOTIONS)
+        for p in emotion_prompts(bench.more, EMOTIONS)
     ]
     write_rows(accepted, rows)
     plan = Plan(

@@ -33,20 +33,13 @@ from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.patch import patch_heads, patch_parts, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Texts,
-    asked_prompts,
-    plain_prompts,
-)
-from circuits.provenance import Provenance
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
 from circuits.steering.evaluate import Bench
 from circuits.steering.interventions import residuals
 from circuits.steering.validation import _plain_values  # pyright: ignore[reportPrivateUsage]
 
-NOTHING = Provenance()
 ERRORS = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
@@ -102,15 +95,15 @@ def texts() -> Texts:
 @pytest.fixture(scope="module")
 def given(double, contexts, texts) -> SimpleNamespace:
     """What the pieces of work are about."""
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts[:4])]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts[:4])]
     grid = arrange(replies, EMOTIONS)
     pairs = make_pairs(double, contexts[:3], "anger", "fear")
     cfg, random = double.cfg, torch.Generator().manual_seed(1)
     heads = torch.rand(9, cfg.n_layers, cfg.n_heads, generator=random) < 0.4
     neurons = torch.rand(9, cfg.n_layers, cfg.d_mlp, generator=random) < 0.3
-    directions = emotion_directions(sweep(double, grid), NOTHING)
+    directions = emotion_directions(sweep(double, grid))
     importance, _ = sublayer_importance(
-        double, grid, directions, NOTHING, stable=(1,), doses=(0.1,), n_random=2
+        double, grid, directions, stable=(1,), doses=(0.1,), n_random=2
     )
     return SimpleNamespace(
         model=double,
@@ -134,7 +127,7 @@ def edits_by_row(given, places):
 
 
 def written(given, **options) -> list[str]:
-    prompts = asked_prompts(given.contexts[:6], ("anger",))
+    prompts = emotion_prompts(given.contexts[:6], ("anger",))
     replies = elicit(given.model, prompts, max_new_tokens=5, **options)
     return [reply.text for reply in replies]
 
@@ -156,7 +149,7 @@ def projection(given) -> Any:
 
 
 def losses(given) -> Tensor:
-    prompts = plain_prompts(given.contexts[:6])
+    prompts = neutral_prompts(given.contexts[:6])
     return reply_losses(given.model, prompts, [f"How nice, {i}." for i in range(6)])
 
 
@@ -172,75 +165,66 @@ WORK: dict[str, Callable[[Any], Any]] = {
         lambda given: written(given, edits=lambda places: edits_by_row(given, places))
     ),
     "likelihoods of labels": (
-        lambda given: choice_logs(given.model, plain_prompts(given.contexts[:6]), ["Fine", "Oh no"])
+        lambda given: choice_logs(
+            given.model, neutral_prompts(given.contexts[:6]), ["Fine", "Oh no"]
+        )
     ),
     "likelihoods of replies": (losses),
     "activations of donors": (
-        lambda given: donor_values(given.model, plain_prompts(given.contexts[:6]), CHOSEN)
+        lambda given: donor_values(given.model, neutral_prompts(given.contexts[:6]), CHOSEN)
     ),
     "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
     "activations of plain prompts": (plain_values),
     "a model's own differences": (
-        lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3], NOTHING)
+        lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3])
     ),
-    "the sweep over prompts": (
-        lambda given: emotion_directions(sweep(given.model, given.grid), NOTHING)
-    ),
+    "the sweep over prompts": (lambda given: emotion_directions(sweep(given.model, given.grid))),
     "the sweep over replies": (
-        lambda given: emotion_directions(sweep(given.model, given.grid, read="reply"), NOTHING)
+        lambda given: emotion_directions(sweep(given.model, given.grid, read="reply"))
     ),
     "injections": (
         lambda given: sublayer_importance(
-            given.model, given.grid, given.directions, NOTHING, stable=(1,), doses=(0.1,)
+            given.model, given.grid, given.directions, stable=(1,), doses=(0.1,)
         )
     ),
     "the scale of traces": (
         lambda given: trace_scale(given.model, given.contexts[:2], given.directions)
     ),
-    "attribution": (
-        lambda given: attribute(given.model, given.pairs, given.readout, NOTHING, sample=2)
-    ),
+    "attribution": (lambda given: attribute(given.model, given.pairs, given.readout, sample=2)),
     "integrated gradients": (
         lambda given: attribute(
-            given.model, given.pairs, given.readout, NOTHING, "ig-activations", steps=3, sample=2
+            given.model, given.pairs, given.readout, "ig-activations", steps=3, sample=2
         )
     ),
-    "patched sites": lambda given: patch_sites(given.model, given.pairs, given.readout, NOTHING),
-    "patched heads": (
-        lambda given: patch_heads(given.model, given.pairs, given.readout, NOTHING, by="all")
-    ),
+    "patched sites": lambda given: patch_sites(given.model, given.pairs, given.readout),
+    "patched heads": (lambda given: patch_heads(given.model, given.pairs, given.readout, by="all")),
     "patched queries": (
-        lambda given: patch_heads(given.model, given.pairs, given.readout, NOTHING, site="q")
+        lambda given: patch_heads(given.model, given.pairs, given.readout, site="q")
     ),
     "patched parts": (
         lambda given: patch_parts(
             given.model, given.pairs, given.readout, ["L0H1", "L1H2", "L0.mlp"]
         )
     ),
-    "paths": (lambda given: path_effects(given.model, given.pairs, given.readout, NOTHING)),
+    "paths": (lambda given: path_effects(given.model, given.pairs, given.readout)),
     "exact paths": (
         lambda given: exact_paths(
             given.model,
             given.pairs,
             given.readout,
-            NOTHING,
             [("L0H1", "L1H2.q"), ("L0.mlp", "L1.mlp"), ("L0H3", "readout")],
         )
     ),
     "circuits": (circuits),
     "enhanced sets": (enhanced),
     "total effects": (
-        lambda given: total_estimates(
-            given.model, given.contexts[:3], given.importance, (3, 9), NOTHING
-        )
+        lambda given: total_estimates(given.model, given.contexts[:3], given.importance, (3, 9))
     ),
     "attribution of labels": (
-        lambda given: label_attribution(given.model, given.texts, EMOTION_REQUEST, NOTHING)
+        lambda given: label_attribution(given.model, given.texts, EMOTION_REQUEST)
     ),
     "the profile of texts": (
-        lambda given: profile_texts(
-            given.model, given.texts, EMOTION_REQUEST, NOTHING, n_shuffles=3
-        )
+        lambda given: profile_texts(given.model, given.texts, EMOTION_REQUEST, n_shuffles=3)
     ),
 }
 
@@ -275,7 +259,7 @@ def test_halves_give_what_the_whole_gives(given, trial, what):
 @pytest.mark.trial("faults", "an allocator of {kind} fails")
 @pytest.mark.parametrize("kind", ERRORS)
 def test_what_does_not_fit_is_known_by_every_allocators_words(given, trial, kind):
-    prompts = asked_prompts(given.contexts[:6], ("anger",))
+    prompts = emotion_prompts(given.contexts[:6], ("anger",))
     whole = elicit(given.model, prompts, max_new_tokens=3)
     with room_for(given.model, 200, ERRORS[kind]) as tried:
         assert elicit(given.model, prompts, max_new_tokens=3) == whole
@@ -305,7 +289,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(given):
 
 
 def test_passes_that_failed_are_on_no_receipt(given):
-    prompts = asked_prompts(given.contexts[:4], ("anger",))
+    prompts = emotion_prompts(given.contexts[:4], ("anger",))
     with counted() as plainly:
         elicit(given.model, prompts, max_new_tokens=1)
     with counted() as receipt, room_for(given.model, 200) as tried:

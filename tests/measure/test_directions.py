@@ -16,7 +16,7 @@ from circuits.effects.directions import (
 from circuits.errors import AxisError, DataError
 from circuits.judges.replies import Reply
 from circuits.names import EMOTIONS
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 
 
 def with_streams(swept, values, made):
@@ -47,28 +47,26 @@ def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directio
     torch.testing.assert_close(weighted, torch.zeros_like(weighted), atol=1e-4, rtol=0)
 
 
-def test_a_planted_signal_is_found(swept, values, provenance):
+def test_a_planted_signal_is_found(swept, values):
     torch.manual_seed(1)
     signal = torch.randn(6, 32)
-    found = emotion_directions(planted(swept, values, signal, noise=0.01), provenance)
+    found = emotion_directions(planted(swept, values, signal, noise=0.01))
     expected = signal - signal.mean(0)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     cosine = torch.einsum("eslw,ew->esl", found.vectors, expected)
     assert cosine.min() > 0.999
 
 
-def test_what_a_context_says_in_every_emotion_cancels(swept, values, provenance):
+def test_what_a_context_says_in_every_emotion_cancels(swept, values):
     torch.manual_seed(2)
     made = streams(values, torch.randn(6, 32), noise=0.1)
     shift = torch.randn(made.shape[0], 1, *made.shape[2:]) * 50
-    one, other = (
-        emotion_directions(with_streams(swept, values, x), provenance) for x in (made, made + shift)
-    )
+    one, other = (emotion_directions(with_streams(swept, values, x)) for x in (made, made + shift))
     torch.testing.assert_close(one.vectors, other.vectors, atol=1e-4, rtol=0)
 
 
-def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values, grid, provenance):
-    found = emotion_directions(swept, provenance)
+def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values, grid):
+    found = emotion_directions(swept)
     assert (found.n_contexts, found.n_left_out) == (10, 2)
     whole = grid.complete
     apart = values.resid_post[whole] - values.resid_post[whole].mean(1, keepdim=True)
@@ -76,54 +74,54 @@ def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values,
     torch.testing.assert_close(found.vectors[:, 1] * found.norm[:, 1, :, None], by_hand)
 
 
-def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts, provenance):
-    prompts = asked_prompts(contexts[:2], EMOTIONS[:5])
+def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts):
+    prompts = emotion_prompts(contexts[:2], EMOTIONS[:5])
     grid = arrange([Reply(p, "x", 1, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="2 contexts 2 lack 'disgust'"):
-        emotion_directions(sweep(llama, grid), provenance)
+        emotion_directions(sweep(llama, grid))
 
 
 def test_two_replies_in_one_cell_are_refused(contexts):
-    prompt = asked_prompts(contexts[:1])[0]
+    prompt = emotion_prompts(contexts[:1])[0]
     with pytest.raises(DataError, match="two accepted replies for context"):
         arrange([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
 
 
 def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
     from circuits.models.run import capture
-    from circuits.models.tokens import encode_prompt, pad_left
+    from circuits.models.tokens import encode, pad_left
 
     place, emotion = 5, 3
     reply = grid.cells[grid.contexts[place].id, EMOTIONS[emotion]]
-    tokens = pad_left([encode_prompt(llama, reply.prompt)], torch.device("cpu"))
+    tokens = pad_left([encode(llama, reply.prompt)], torch.device("cpu"))
     alone = capture(llama, tokens, {"resid_post": lambda x: x[:, -1], "z": lambda x: x[:, -1]})
     for site in ("resid_post", "z"):
         found = getattr(values, site)[place, emotion]
         torch.testing.assert_close(found, alone[site][0], atol=1e-4, rtol=1e-4)
 
 
-def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered, provenance):
+def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered):
     from circuits.models.run import capture
-    from circuits.models.tokens import encode_prompt, encode_text, pad_left
+    from circuits.models.tokens import encode, encode_text, pad_left
 
     texts = {e: f"I feel {e} about this." * (1 + i % 2) for i, e in enumerate(EMOTIONS)}
-    prompts = asked_prompts(contexts[:3])
+    prompts = emotion_prompts(contexts[:3])
     grid = arrange(
         [Reply(p, texts[p.emotion or ""], 5, p.emotion or "") for p in prompts], EMOTIONS
     )
     over = sweep(llama, grid, read="reply", batch_size=12)
-    head, tail = encode_prompt(llama, prompts[1]), encode_text(llama, texts["sadness"])
+    head, tail = encode(llama, prompts[1]), encode_text(llama, texts["sadness"])
     tokens = pad_left([head + tail], torch.device("cpu"))
     by_hand = capture(llama, tokens, {"resid_mid": lambda x: x[:, len(head) :].mean(1)})[
         "resid_mid"
     ]
     torch.testing.assert_close(gathered(over).resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
-    assert emotion_directions(over, provenance, read="reply").read == "reply"
+    assert emotion_directions(over, read="reply").read == "reply"
     torch.testing.assert_close(over.z, sweep(llama, grid).z, atol=1e-4, rtol=1e-4)
 
 
 def test_an_empty_reply_cannot_be_averaged_over(llama, contexts):
-    prompts = asked_prompts(contexts[:1])
+    prompts = emotion_prompts(contexts[:1])
     grid = arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="a reply is empty"):
         sweep(llama, grid, read="reply")
@@ -155,18 +153,18 @@ def test_similarity_of_an_emotion_with_itself_is_one(directions):
     torch.testing.assert_close(own, torch.ones(own.shape), atol=1e-5, rtol=0)
 
 
-def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values, provenance):
+def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values):
     torch.manual_seed(3)
     made = planted(swept, values, torch.randn(6, 32), noise=0.05, own_size=0.3)
-    found = direction_generality(made, provenance)
+    found = direction_generality(made)
     assert found.accuracy.min() == 1.0
     assert found.split_half.min() > 0.95
     assert found.without_theme.min() > 0.95
     assert found.control.max() < 0.6
 
 
-def test_without_a_signal_nothing_generalises(swept, values, provenance):
+def test_without_a_signal_nothing_generalises(swept, values):
     made = planted(swept, values, torch.zeros(6, 32), noise=1.0)
-    found = direction_generality(made, provenance)
+    found = direction_generality(made)
     assert found.accuracy.max() < 0.5
     assert found.split_half.abs().mean() < 0.3

@@ -17,13 +17,13 @@ COUNTS = (3, 9)
 
 
 @pytest.fixture(scope="module")
-def importance(llama, grid, directions, provenance):
-    return sublayer_importance(llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,))[0]
+def importance(llama, grid, directions):
+    return sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,))[0]
 
 
 @pytest.fixture(scope="module")
-def totals(llama, contexts, importance, provenance):
-    return total_estimates(llama, contexts[:3], importance, COUNTS, provenance)
+def totals(llama, contexts, importance):
+    return total_estimates(llama, contexts[:3], importance, COUNTS)
 
 
 def plain_gradients(model, tokens, vector, inside, corrupt):
@@ -79,13 +79,13 @@ def test_estimates_are_difference_times_mean_gradient_of_both_runs(
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_the_cost_is_the_receipt(llama, contexts, importance, provenance):
+def test_the_cost_is_the_receipt(llama, contexts, importance):
     pairs = [make_pairs(llama, contexts[:2], emotion) for emotion in importance.emotion]
     with counted() as receipt:
-        total_estimates(llama, contexts[:2], importance, COUNTS, provenance)
+        total_estimates(llama, contexts[:2], importance, COUNTS)
     assert totals_cost(llama, pairs).agrees(receipt)
 
 
-def test_no_context_is_refused(llama, importance, provenance):
+def test_no_context_is_refused(llama, importance):
     with pytest.raises(DataError, match="give one or more"):
-        total_estimates(llama, (), importance, COUNTS, provenance)
+        total_estimates(llama, (), importance, COUNTS)

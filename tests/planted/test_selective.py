@@ -3,10 +3,10 @@ import torch
 from planted.plant import plant_selective, recovery
 
 from circuits.models.run import run
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.neurons.select import entropy, entropy_null, select_neurons, split_half
-from circuits.prompts.prompt import EMOTION_REQUEST, Question
+from circuits.prompts.prompt import EMOTION_REQUEST, question
 
 NEURONS = 3 * 48
 SEEDS = (0, 1, 2, 3)
@@ -18,13 +18,13 @@ def planted(request):
 
 
 @pytest.fixture(scope="module")
-def profile(planted, provenance):
-    return profile_texts(planted.model, planted.texts(12), EMOTION_REQUEST, provenance)
+def profile(planted):
+    return profile_texts(planted.model, planted.texts(12), EMOTION_REQUEST)
 
 
 @pytest.fixture(scope="module")
-def attribution(planted, provenance):
-    return label_attribution(planted.model, planted.texts(12), EMOTION_REQUEST, provenance)
+def attribution(planted):
+    return label_attribution(planted.model, planted.texts(12), EMOTION_REQUEST)
 
 
 def place(name):
@@ -69,17 +69,17 @@ def test_the_same_neurons_are_found_on_either_half(profile):
     assert float(found.expected.max()) < 0.02
 
 
-def test_no_permutation_of_the_labels_gives_entropies_as_low(planted, profile, provenance):
+def test_no_permutation_of_the_labels_gives_entropies_as_low(planted, profile):
     assert entropy_null(profile, share=12 / NEURONS).p == 1 / 21
     blank = planted.texts(12, blank=True)
-    bare = profile_texts(planted.model, blank, EMOTION_REQUEST, provenance)
+    bare = profile_texts(planted.model, blank, EMOTION_REQUEST)
     assert entropy_null(bare, share=12 / NEURONS).p > 1 / 21
 
 
 def test_the_model_names_the_class_of_its_texts(planted):
     texts = planted.texts(4, split="test")
     first = [encode_text(planted.model, label)[0] for label in texts.label]
-    ids = [encode_prompt(planted.model, Question(row.text, EMOTION_REQUEST)) for row in texts.rows]
+    ids = [encode(planted.model, question(row.text, EMOTION_REQUEST)) for row in texts.rows]
     logits = run(planted.model, pad_left(ids, torch.device("cpu")))[:, -1, first]
     assert tuple(logits.argmax(1).tolist()) == texts.truth
 

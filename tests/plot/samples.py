@@ -24,8 +24,8 @@ from circuits.judges import Verdict
 from circuits.judges.replies import Judged, Reply
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
 from circuits.patching.patch import HeadPatches, SitePatches
-from circuits.prompts.prompt import asked, plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 from circuits.steering.validation import CHANGES, REPLY_CHANGES, REPLY_ORDERS, Heard, Validation
 
@@ -261,7 +261,7 @@ def _context(number: int) -> Context:
 
 
 def _judged(context: Context, emotion: str, text: str, method: str) -> Judged:
-    prompt = asked(context, emotion) if method == "prompt" else plain(context)
+    prompt = emotion_prompt(context, emotion) if method == "prompt" else neutral_prompt(context)
     hit = method == "prompt" or (method == "circuit" and emotion != "surprise")
     verdict = Verdict(hit, emotion if hit else "neutral", "made up")
     return Judged(Reply(prompt, f"{text} ({method}, {emotion})", 8, emotion), verdict)
@@ -272,7 +272,7 @@ def stream_patches(places: tuple[str, ...] = ("event", "last")) -> SitePatches:
     shape = (3, 4, len(places))
     effect = torch.randn(shape, generator=_random(21))
     return SitePatches(
-        provenance(), effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
+        effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
         ("resid_pre", "attn_out", "mlp_out"), tuple(range(4)), places, ("clean", "corrupt"),
         "anger", "<plain>", "denoising", "projection", 3,
     )  # fmt: skip
@@ -283,7 +283,7 @@ def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) ->
     effect = torch.randn(4, count, len(places), generator=_random(22))
     effect[2, 1, -1] = 9.0
     return HeadPatches(
-        provenance(), effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
+        effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
         tuple(range(4)), tuple(range(count)), places, ("clean", "corrupt"),
         "z", "anger", "plain", "noising", "projection", 3,
     )  # fmt: skip

@@ -29,12 +29,11 @@ from circuits.models import load as loading
 from circuits.models.protocol import Model
 from circuits.patching.pairs import Pair, Projection, make_pairs
 from circuits.patching.totals import TotalEstimates, total_estimates
-from circuits.prompts.prompt import asked_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
 EMOTIONS = ("anger", "fear")
-NOTHING = Provenance()
 HAS_IT = find_spec("transformer_lens.HookedTransformer") is not None
 
 
@@ -83,7 +82,7 @@ class Study:
 
     @cached_property
     def grid(self) -> Grid:
-        prompts = asked_prompts(self.contexts, EMOTIONS)
+        prompts = emotion_prompts(self.contexts, EMOTIONS)
         return arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
 
     @cached_property
@@ -92,21 +91,21 @@ class Study:
 
     @cached_property
     def directions(self) -> Directions:
-        return emotion_directions(self.swept, NOTHING)
+        return emotion_directions(self.swept)
 
     @cached_property
     def importance(self) -> Importance:
         return sublayer_importance(
-            self.model, self.grid, self.directions, NOTHING, stable=(1, 2), doses=(0.5,)
+            self.model, self.grid, self.directions, stable=(1, 2), doses=(0.5,)
         )[0]
 
     @cached_property
     def differences(self) -> Differences:
-        return differences(component_means(self.swept, NOTHING))
+        return differences(component_means(self.swept))
 
     @cached_property
     def totals(self) -> TotalEstimates:
-        return total_estimates(self.model, self.contexts, self.importance, (4, 9), NOTHING)
+        return total_estimates(self.model, self.contexts, self.importance, (4, 9))
 
     @cached_property
     def pairs(self) -> list[Pair]:

@@ -22,18 +22,10 @@ from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference
 from circuits.patching.patch import patch_heads, patch_sites
 from circuits.patching.paths import path_effects
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Question,
-    Texts,
-    asked_prompts,
-    plain,
-)
-from circuits.provenance import Provenance
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, question
+from circuits.prompts.templates import emotion_prompts, neutral_prompt
 from circuits.steering.interventions import Steering, steer
 
-NOTHING = Provenance()
 LABELS = ("anger", "fear", "deep sadness")
 
 
@@ -62,33 +54,33 @@ def texts() -> Texts:
 
 
 def choices(study: Any, **options: Any) -> Any:
-    prompts = [Question(EMOTION_REQUEST, text.text) for text in texts().rows]
+    prompts = [question(EMOTION_REQUEST, text.text) for text in texts().rows]
     return choice_logs(study.model, prompts, LABELS, **options)
 
 
 def traced(study: Any) -> Any:
-    said = Reply(plain(study.contexts[1]), "It was a dark day.", 5, "anger")
+    said = Reply(neutral_prompt(study.contexts[1]), "It was a dark day.", 5, "anger")
     scale = trace_scale(study.model, study.contexts, study.directions)
     return token_trace(study.model, said, study.directions, scale)
 
 
 def patched(study: Any) -> Any:
     every = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
-    return patch_sites(study.model, study.pairs, study.readout, NOTHING, sites=every)
+    return patch_sites(study.model, study.pairs, study.readout, sites=every)
 
 
 def by_logits(study: Any) -> Any:
     readout = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200, 7]))
-    return patch_heads(study.model, study.pairs, readout, NOTHING, site="v")
+    return patch_heads(study.model, study.pairs, readout, site="v")
 
 
 def paths(study: Any) -> Any:
-    return path_effects(study.model, study.pairs, study.readout, NOTHING, neurons=[(1, 3), (2, 40)])
+    return path_effects(study.model, study.pairs, study.readout, neurons=[(1, 3), (2, 40)])
 
 
 def exact(study: Any) -> Any:
     edges = [("embed", "readout"), ("L0H0", "L1H1.q"), ("L0.mlp", "L2.mlp"), ("L0H1", "L1G0.v")]
-    return exact_paths(study.model, study.pairs, study.readout, NOTHING, edges)
+    return exact_paths(study.model, study.pairs, study.readout, edges)
 
 
 def scored(study: Any) -> Any:
@@ -100,12 +92,12 @@ def scored(study: Any) -> Any:
 
 
 def replies(study: Any) -> Any:
-    prompts = asked_prompts(study.contexts, ("anger", "fear"))
+    prompts = emotion_prompts(study.contexts, ("anger", "fear"))
     return [r.text for r in elicit(study.model, prompts, max_new_tokens=12, batch_size=5)]
 
 
 def edited_replies(study: Any) -> Any:
-    prompts = [plain(context) for context in study.contexts]
+    prompts = [neutral_prompt(context) for context in study.contexts]
     return {
         name: [
             r.text
@@ -119,9 +111,7 @@ def edited_replies(study: Any) -> Any:
 
 def attributed(method: Any) -> Any:
     def scores(study: Any) -> Any:
-        return attribute(
-            study.model, study.pairs, study.readout, NOTHING, method, steps=2, sample=2
-        )
+        return attribute(study.model, study.pairs, study.readout, method, steps=2, sample=2)
 
     return scores
 
@@ -129,16 +119,16 @@ def attributed(method: Any) -> Any:
 MEASUREMENTS: dict[str, Any] = {
     "sweep": lambda s: s.values,
     "directions": lambda s: s.directions,
-    "head effects": lambda s: head_effects(s.model, s.swept, s.directions, NOTHING),
-    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions, NOTHING),
-    "means": lambda s: component_means(s.swept, NOTHING),
+    "head effects": lambda s: head_effects(s.model, s.swept, s.directions),
+    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions),
+    "means": lambda s: component_means(s.swept),
     "importance": lambda s: s.importance,
     "direct effects": lambda s: direct_effects(
-        s.model, s.differences, s.directions, s.importance.reference, NOTHING
+        s.model, s.differences, s.directions, s.importance.reference
     ),
     "total effects by gradients": lambda s: s.totals,
     "patching of the residual stream": patched,
-    "patching of heads": lambda s: patch_heads(s.model, s.pairs, s.readout, NOTHING),
+    "patching of heads": lambda s: patch_heads(s.model, s.pairs, s.readout),
     "patching of values, by logits": by_logits,
     "paths": paths,
     "exact paths": exact,
@@ -146,18 +136,18 @@ MEASUREMENTS: dict[str, Any] = {
     "token trace": traced,
     "likelihood of replies": lambda s: reply_losses(
         s.model,
-        [plain(c) for c in s.contexts],
+        [neutral_prompt(c) for c in s.contexts],
         ["I am so angry.", "Fine.", "Why?", "I am so afraid."],
     ),
     "profile of neurons on texts": lambda s: profile_texts(
-        s.model, texts(), EMOTION_REQUEST, NOTHING, n_shuffles=2
+        s.model, texts(), EMOTION_REQUEST, n_shuffles=2
     ),
     "choices among labels": choices,
     "choices under edits": lambda s: {
         name: choices(s, edits=own) for name, own in edits(s).items()
     },
     "named labels": lambda s: named(
-        s.model, [Question(EMOTION_REQUEST, text.text) for text in texts().rows], LABELS
+        s.model, [question(EMOTION_REQUEST, text.text) for text in texts().rows], LABELS
     ),
     "replies": replies,
     "replies under edits": edited_replies,
