@@ -607,7 +607,7 @@ def plant(
     n_layers: int = 4,
     n_heads: int = 4,
     backup: bool = True,
-    remove: Literal["writer"] | None = None,
+    remove: str | None = None,
 ) -> Plant:
     """A Llama with hand-set weights at drawn places and small random ones elsewhere.
 
