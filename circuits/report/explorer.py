@@ -226,13 +226,14 @@ def _node_scores(
                 return None
             effect = measure == "effect"
             value = own.score if effect else getattr(own, measure)
-            known, rank = ((own.stderr, own.control) if effect else (None, None)), None
+            error, control = (own.stderr, own.control) if effect else (None, None)
+            rank = None
         else:
             index = SUBLAYERS.index(part.sublayer or "") if part.index is None else part.index
             place = (e, part.layer, index)
-            value, *known = (None if x is None else _finite(float(x[place])) for x in table)
+            value, error, control = (None if x is None else _finite(float(x[place])) for x in table)
             rank = int(ranks[part.kind, measure][place])
-        return None if value is None else _numbers(value, *known, rank)
+        return None if value is None else _numbers(value, error, control, rank)
 
     def rows(name: str) -> dict[str, list[Row]]:
         part = component(name)
@@ -300,8 +301,10 @@ def _token_lists(
             lists.append(pairs)
         return places[key]
 
-    found = {}
-    for name in () if lens is None else (name for name in names if name in lens.node):
+    found: dict[str, list[list[int]]] = {}
+    if lens is None:
+        return found, lists
+    for name in (name for name in names if name in lens.node):
         at = lens.index("node", name)
         found[name] = [
             [

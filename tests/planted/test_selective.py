@@ -2,7 +2,6 @@ import pytest
 import torch
 from planted.plant import plant_selective, recovery
 
-from circuits.errors import ModelError
 from circuits.models.run import run
 from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.neurons.profile import label_attribution, profile_texts
@@ -98,19 +97,3 @@ def test_a_plant_of_other_classes():
     assert [len(names) for names in found.selective] == [3, 3]
     everything = frozenset().union(*found.selective, found.uniform, found.dead)
     assert len(everything) == 3 + 3 + 2 + 2
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"labels": ("anger",)},
-        {"labels": ("anger", "anger")},
-        {"labels": tuple("abcdefghi")},
-        {"n_layers": 1},
-        {"per_label": 0},
-        {"per_label": 9},
-    ],
-)
-def test_a_plant_without_room_is_refused(wanted):
-    with pytest.raises(ModelError, match="selective neurons for each of"):
-        plant_selective(0, **wanted)
