@@ -90,20 +90,17 @@ if TYPE_CHECKING:
     )
     from circuits.patching.paths import PathEffects, path_cost, path_effects
     from circuits.patching.totals import total_estimates
-    from circuits.prompts.prompt import (
-        LabelledSet,
-        LabelledText,
-        Prompt,
-        Texts,
-        asked,
-        asked_prompts,
-        plain,
-        plain_prompts,
-    )
+    from circuits.prompts.prompt import LabelledSet, LabelledText, Prompt, Texts
     from circuits.prompts.sev import Context, Scenario
     from circuits.prompts.sev import contexts as contexts
     from circuits.prompts.sev import read as read_scenarios
     from circuits.prompts.sev import spread as spread
+    from circuits.prompts.templates import (
+        emotion_prompt,
+        emotion_prompts,
+        neutral_prompt,
+        neutral_prompts,
+    )
     from circuits.prompts.texts import embedded_set, read_texts
     from circuits.provenance import Provenance
     from circuits.records import Record
@@ -307,10 +304,12 @@ _HOME = {
         "LabelledText",
         "Prompt",
         "Texts",
-        "asked",
-        "asked_prompts",
-        "plain",
-        "plain_prompts",
+    ),
+    "circuits.prompts.templates": (
+        "emotion_prompt",
+        "emotion_prompts",
+        "neutral_prompt",
+        "neutral_prompts",
     ),
     "circuits.prompts.sev": (
         "Context",
@@ -440,8 +439,6 @@ __all__ = [
     "accuracy",
     "adaptive_masking",
     "arrange",
-    "asked",
-    "asked_prompts",
     "assemble",
     "attribute",
     "attribution_cost",
@@ -466,6 +463,8 @@ __all__ = [
     "elicit",
     "embedded_set",
     "emotion_directions",
+    "emotion_prompt",
+    "emotion_prompts",
     "enhance",
     "entropy_null",
     "exact_cost",
@@ -482,6 +481,8 @@ __all__ = [
     "make_pairs",
     "mask_effects",
     "neuron_effects",
+    "neutral_prompt",
+    "neutral_prompts",
     "open_judge",
     "paired_effects",
     "patch_heads",
@@ -489,8 +490,6 @@ __all__ = [
     "patch_sites",
     "path_cost",
     "path_effects",
-    "plain",
-    "plain_prompts",
     "plot",
     "profile_texts",
     "projection",

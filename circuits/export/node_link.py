@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
@@ -22,7 +21,7 @@ from jsonschema.exceptions import best_match
 
 from circuits.circuit.circuit import FORMAT, Circuit, Edge, Node
 from circuits.errors import CircuitError, DataError
-from circuits.files import read_json, shipped, write_json
+from circuits.files import PathLike, read_json, resolved, shipped, write_json
 from circuits.provenance import Provenance
 
 __all__ = [
@@ -200,17 +199,17 @@ def _article(kind: str) -> str:
     return f"an {kind}" if re.match("[aeiou]", kind) else f"a {kind}"
 
 
-def write_circuit(circuit: Circuit, path: Path) -> None:
+def write_circuit(circuit: Circuit, path: PathLike) -> None:
     """Write a circuit as JSON, whole or not at all.
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
         DataError: the folder cannot be written to.
     """
-    write_json(path, circuit_to_json(circuit))
+    write_json(resolved(path), circuit_to_json(circuit))
 
 
-def read_circuit(path: Path) -> Circuit:
+def read_circuit(path: PathLike) -> Circuit:
     """Read a circuit that :func:`write_circuit` wrote.
 
     Raises:
@@ -218,7 +217,7 @@ def read_circuit(path: Path) -> Circuit:
             circuit; names the file and the JSON path.
         CircuitError: the form is right, but it is no valid circuit, such as an edge to nowhere.
     """
-    values = read_json(path)
+    values = read_json(resolved(path))
     try:
         return circuit_from_json(values)
     except (DataError, CircuitError) as error:

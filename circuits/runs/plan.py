@@ -26,7 +26,7 @@ from circuits.effects.activations import MEMORY, DiffGrouping, DiffPrompt, Last,
 from circuits.effects.heads import HeadReadout
 from circuits.effects.importance import DOSES, ReadAt
 from circuits.errors import CircuitsError, JudgeError, RunError
-from circuits.files import exists, is_file, is_folder, shipped
+from circuits.files import exists, is_file, is_folder, resolved, shipped
 from circuits.judges import Judge, open_judge
 from circuits.judges.http import HttpJudge, JudgeProfile
 from circuits.models.edits import When
@@ -444,6 +444,9 @@ class Plan:
     """Options whose judges a plan file or a run folder named, and not who runs it."""
 
     def __post_init__(self) -> None:
+        for name in ("data", "test", "out", "accepted", "hard"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, resolved(getattr(self, name)))
         for name in ("data", "test", "accepted", "hard"):
             path = getattr(self, name)
             if path is not None and not is_file(path):

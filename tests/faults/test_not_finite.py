@@ -15,7 +15,7 @@ from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.generate import choice_logs, elicit, reply_losses
 from circuits.models.load import wrap_model
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.names import EMOTIONS
 from circuits.neurons.mask import donor_values
 from circuits.neurons.profile import label_attribution, profile_texts
@@ -25,13 +25,8 @@ from circuits.patching.pairs import LogitDifference, make_pairs
 from circuits.patching.patch import patch_parts, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Texts,
-    asked_prompts,
-    plain_prompts,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.steering.interventions import residuals
 
 READOUT = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200]))
@@ -52,7 +47,7 @@ def given(tokenizer, contexts) -> SimpleNamespace:
     """What is measured while the model is well, and the model in which one word is not."""
     model = random_model(tokenizer)
     contexts = contexts[::3]
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     grid = arrange(replies, EMOTIONS)
     directions = emotion_directions(sweep(model, grid))
     importance, _ = sublayer_importance(
@@ -62,7 +57,7 @@ def given(tokenizer, contexts) -> SimpleNamespace:
     words = ("They shouted at the door.", "She hid.", "He wept by the river, late.")
     rows = [LabelledText(f"{word} {own}", own) for own in ("anger", "fear") for word in words]
     texts = Texts("train", ("anger", "fear"), tuple(rows))
-    ids = [set(encode_prompt(model, prompt)) for prompt in plain_prompts(contexts)]
+    ids = [set(encode(model, prompt)) for prompt in neutral_prompts(contexts)]
     bad = min(ids[1] - ids[0] - ids[2] - ids[3] - set().union(*_ids(model, texts)))
     river = tokenizer(" river", add_special_tokens=False)["input_ids"]
     weights = model.original_model.get_input_embeddings().weight.data
@@ -79,7 +74,7 @@ def _ids(model: Any, texts: Texts) -> list[list[int]]:
 
 
 def plainly(given: Any) -> list[Any]:
-    return plain_prompts(given.contexts)
+    return neutral_prompts(given.contexts)
 
 
 WORK: dict[str, Callable[[Any], Any]] = {
@@ -145,7 +140,7 @@ def test_a_weight_that_is_not_finite_is_traced_to_its_layer(
     for name, parameter in weights.named_parameters():
         if name.endswith("weight"):
             parameter.data[3, 4] = torch.inf
-    prompts = plain_prompts(contexts[:2])
+    prompts = neutral_prompts(contexts[:2])
     for work in (
         lambda: elicit(model, prompts, max_new_tokens=2),
         lambda: reply_losses(model, prompts, ["Fine."] * 2),
@@ -161,5 +156,5 @@ def test_infinity_in_float16_says_which_number_types_have_room(tokenizer, contex
     for parameter in model.original_model.parameters():
         parameter.data = (parameter.data * 3e3).to(torch.float16)
     with pytest.raises(ModelError, match="load the model in float32 or bfloat16$"):
-        elicit(model, plain_prompts(contexts[:2]), max_new_tokens=2)
+        elicit(model, neutral_prompts(contexts[:2]), max_new_tokens=2)
     trial(outcome="ModelError that names the number types with room")

@@ -4,8 +4,8 @@ import torch
 from circuits.errors import DataError
 from circuits.judges.judge import Verdict
 from circuits.judges.replies import Hearing, Reply, hearing, wilson
-from circuits.prompts.prompt import asked, plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 
 HERE = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")
@@ -28,7 +28,7 @@ class Literal:
 
 
 def reply(text, emotion=None):
-    prompt = plain(HERE) if emotion is None else asked(HERE, emotion)
+    prompt = neutral_prompt(HERE) if emotion is None else emotion_prompt(HERE, emotion)
     return Reply(prompt, text, 3, emotion or "neutral")
 
 

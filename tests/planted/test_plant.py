@@ -13,8 +13,8 @@ from circuits.effects.directions import emotion_directions
 from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.families import check_identities
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import asked, asked_prompts, plain
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompt
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +129,10 @@ def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
     planted = plant(0)
     begin = planted.model.tokenizer.bos_token_id
     for context in contexts:
-        rows = [encode_prompt(planted.model, asked(context, e)) for e in planted.emotions]
+        rows = [encode(planted.model, emotion_prompt(context, e)) for e in planted.emotions]
         assert len({len(row) for row in rows}) == 1
         assert all(row.count(begin) == 1 and row[0] == begin for row in rows)
-        without = encode_prompt(planted.model, plain(context))
+        without = encode(planted.model, neutral_prompt(context))
         words = planted.model.tokenizer.convert_ids_to_tokens(without)
         assert not set(words) & set(planted.emotions)
 
@@ -140,7 +140,7 @@ def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
 def test_padding_changes_nothing(by_hand, contexts):
     planted = plant(2)
     model = planted.model
-    rows = [encode_prompt(model, asked(context, "fear")) for context in contexts[:4]]
+    rows = [encode(model, emotion_prompt(context, "fear")) for context in contexts[:4]]
     assert len({len(row) for row in rows}) > 1
     tokens = pad_left(rows, torch.device("cpu"), model.tokenizer.pad_token_id)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_recovery_counts(found, truth):
 
 def test_the_packages_directions_point_along_the_planted_readouts(contexts):
     planted = plant(3)
-    prompts = asked_prompts(contexts, planted.emotions)
+    prompts = emotion_prompts(contexts, planted.emotions)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions)
     directions = emotion_directions(sweep(planted.model, grid))
     along = directions.vectors[:, -1, -1] @ planted.readout.T
