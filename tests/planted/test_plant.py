@@ -7,14 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import circuits as ec
 from circuits.effects.activations import arrange, sweep
 from circuits.effects.directions import emotion_directions
 from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.families import check_identities
 from circuits.models.tokens import encode, pad_left
-from circuits.planted.plant import Recovery, plant, recovery
+from circuits.planted.plant import Plant, Recovery, plant, recovery
 from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompt
 
 
@@ -56,8 +55,8 @@ def test_planting_leaves_the_callers_random_numbers_alone():
 
 
 def test_the_package_offers_plants():
-    assert ec.plant is plant
-    assert isinstance(ec.plant(seed=0), ec.Plant)
+    assert plant is plant
+    assert isinstance(plant(seed=0), Plant)
 
 
 def test_among_twenty_plants_every_form_occurs(twenty):
