@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import circuits.plots as plot
-    import circuits.workshop as workshop
     from circuits.circuit.circuit import Circuit
     from circuits.circuit.find import Budget, Measurements, assemble, find_circuit, find_circuits
     from circuits.circuit.score import score_circuits
@@ -156,7 +155,6 @@ __all__ = [
     "CircuitsError",
     # Modules.
     "plot",
-    "workshop",
 ]
 
 _WHERE: dict[str, tuple[str, str | None]] = {
@@ -237,7 +235,6 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "Provenance": ("circuits.provenance", "Provenance"),
     "CircuitsError": ("circuits.errors", "CircuitsError"),
     "plot": ("circuits.plots", None),
-    "workshop": ("circuits.workshop", None),
 }
 
 

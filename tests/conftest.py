@@ -1,5 +1,6 @@
 """Models and contexts for the tests: the embedded model, and tiny random ones without network."""
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -43,7 +44,8 @@ pytest_plugins = ["trials", "kinds"]
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
-torch.set_num_threads(1)
+# One, or as many as `make test THREADS=2` says.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

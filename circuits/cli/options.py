@@ -30,7 +30,6 @@ __all__ = [
     "Emotions",
     "Engine",
     "JudgeOption",
-    "KeepCode",
     "Memory",
     "Mode",
     "Model",
@@ -63,6 +62,11 @@ __all__ = [
 
 Model = Annotated[str | None, typer.Option(help="Name on the Hugging Face hub, or a local folder.")]
 RunOut = Annotated[Path | None, typer.Option(help="Folder for the results.")]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option("--plan", help="A plan file (TOML); options that are given as well go before it."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
 PlanOption = Annotated[
     Path | None,
     typer.Option("--plan", help="A plan file (TOML); options that are given as well go before it."),

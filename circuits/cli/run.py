@@ -37,7 +37,6 @@ from circuits.cli.options import (
     Emotions,
     Engine,
     JudgeOption,
-    KeepCode,
     Memory,
     Model,
     PlanOption,
@@ -177,8 +176,6 @@ def _closing(
     options = "".join(f" --set {text}" for text in settings)
     goes_on = f"emotion-circuits run --plan {file}{options} --out {run}"
     said.append(f"a run does {', '.join(found.to_do)}: {goes_on}")
-    if any(own.only_code for own in found.stages):
-        said.append("with --keep-code it keeps stages of which only the code changed")
     return said
 
 
@@ -373,11 +370,11 @@ def run_command(
     workers: Workers = None,
     ray_address: RayAddress = None,
     settings: Settings = [],  # noqa: B006
-    keep_code: KeepCode = False,
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
-    A stage that was finished in the same folder with the same inputs and code is not run again.
+    A stage that was finished in the same folder with the same inputs by the same
+    version is not run again.
     """
     from circuits.runs import run
     from circuits.runs.plan import trusted
@@ -387,13 +384,10 @@ def run_command(
     chosen = given.pop("preset", None)
     own = read_plan(plan, {**given, **read_settings(settings)}, chosen)
     own = replace(own, trust_remote_code=trusted("code"))
-    if keep_code:
-        _say_kept(own)
     with finishing_batches():
         done = run(
             own,
             stages=wanted,
-            keep_code=keep_code,
             reporter=Bars(),
             engine=engine,
             workers=workers,
@@ -412,21 +406,6 @@ def plan_command(
 
     text = json.dumps(plan_schema(), indent=2) if schema else template().rstrip()
     OUT.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-def _say_kept(plan: "Plan") -> None:
-    from circuits.runs.folder import Study, run_status
-
-    if not is_file(plan.out / "run.json"):
-        return
-    for own in run_status(Study(plan.out), plan).stages:
-        if own.only_code:
-            ERRORS.print(
-                f"note: {own.stage} is kept although its code changed ({', '.join(own.why)})",
-                soft_wrap=True,
-                markup=False,
-                highlight=False,
-            )
 
 
 VIEW_EXAMPLE = (

@@ -371,8 +371,6 @@ class StageStatus:
     state: State
     why: tuple[str, ...]
     """What changed since; empty unless it is stale."""
-    only_code: bool
-    """Is it stale for nothing but changes of code?"""
     seconds: float | None
     passes: int | None
     size: int
@@ -470,7 +468,6 @@ def _stage(study: Study, stage: Stage, state: State, why: Mapping[Kind, list[str
         stage=stage,
         state=state,
         why=tuple(each for kind in why for each in why[kind]),
-        only_code=state == "stale" and set(why) == {"code"},
         seconds=study.seconds.get(stage),
         passes=receipt.get("passes"),
         size=sum(map(_size, _places(study.folder, stage))),

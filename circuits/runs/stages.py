@@ -42,7 +42,7 @@ from circuits.patching.totals import total_estimates
 from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import recorded, versions
 from circuits.runs.folder import Study, is_there
-from circuits.runs.keys import Kind, changes, key_of, made_of
+from circuits.runs.keys import Kind, key_of, made_of
 from circuits.runs.plan import STAGES, Plan, Stage, check_judges
 from circuits.runs.plan_files import PLAN_FILE, plan_toml
 from circuits.runs.report import make_report
@@ -226,7 +226,6 @@ def run(
     plan: Plan,
     *,
     stages: Sequence[Stage] = STAGES,
-    keep_code: bool = False,
     reporter: Reporter | None = None,
     engine: EngineName = "here",
     workers: int | None = None,
@@ -234,12 +233,12 @@ def run(
 ) -> Study:
     """Run the stages of a plan that are not done yet.
 
-    A stage is done if it was finished in the same folder with the same inputs, options and code.
+    A stage is done if it was finished in the same folder with the same inputs and options, by the
+    same version of the package.
 
     Args:
         plan: What to do.
         stages: Which stages; a stage needs earlier ones, now or from before.
-        keep_code: Take stages as done of which nothing has changed but the code.
         reporter: Shows progress; silent by default.
         engine: Who does the work; the results are the same.
         workers: How many workers; see :func:`at_work`.
@@ -264,7 +263,7 @@ def run(
         work = Run(plan, study, reporter or Silent())
         for stage in STAGES:
             if stage in wanted:
-                _do_if_needed(work, stage, keep_code=keep_code)
+                _do_if_needed(work, stage)
                 forget(study.journal_path(stage))
     return study
 
@@ -294,14 +293,11 @@ def _open(plan: Plan) -> Study:
     return Study(plan.out)
 
 
-def _do_if_needed(work: Run, stage: Stage, *, keep_code: bool) -> None:
+def _do_if_needed(work: Run, stage: Stage) -> None:
     made = made_of(work.plan, stage, work.study.keys)
     before = work.study.log["stages"].get(stage)
-    if before is not None and is_there(work.study.folder, stage):
-        if before["key"] == key_of(made):
-            return
-        if keep_code and set(changes(before.get("made_of", {}), made)) == {"code"}:
-            return
+    if before and before["key"] == key_of(made) and is_there(work.study.folder, stage):
+        return
     _do(work, stage, made)
 
 

@@ -209,7 +209,9 @@ class Run:
 
     def _load(self, dtype: str) -> Model:
         plan = self.plan
-        with self.reporter.task("load the model", 1) as done:
+        # Receipts say what results cost: a model that is loaded is tried, which is none of it, and
+        # so is what is checked before anything is made that later stages could not use.
+        with self.reporter.task("load the model", 1) as done, uncounted():
             model = load_model(
                 plan.model,
                 revision=plan.revision,
@@ -220,10 +222,8 @@ class Run:
                 device_map=plan.device_map,
                 trust_remote_code=plan.trust_remote_code,
             )
-            done(1)
-        # Before anything is made that later stages could not use.
-        with uncounted():
             check_identities(model)
+            done(1)
         return model
 
 

@@ -178,8 +178,7 @@ def test_fragile_judge(monkeypatch, status, answer, reason):
         body = {"choices": [{"message": {"content": answer}}]}
         return httpx2.Response(status if len(asked) == 1 else 200, json=body if answer else {})
 
-    client = httpx2.Client(transport=httpx2.MockTransport(respond))
-    monkeypatch.setattr("circuits.judges.http_calls.open_client", lambda *_: client)
+    monkeypatch.setattr("httpx2.HTTPTransport.handle_request", lambda _, request: respond(request))
     judge = HttpJudge(base_url="http://judge/v1", profile="released", workers=1)
     (verdict,) = judge.judge(["How dare you!"], ["anger"])
     assert verdict.match == (reason == "x")

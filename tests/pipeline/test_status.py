@@ -10,7 +10,6 @@ from circuits.cli.app import app
 from circuits.files import read_json, write_json, write_text
 from circuits.runs import Study, run
 from circuits.runs.folder import MADE_FROM, run_status
-from circuits.runs.keys import code_of
 from circuits.runs.patching import Contrast, patch_run
 from circuits.runs.plan import STAGES
 
@@ -79,14 +78,11 @@ def test_a_changed_file_is_named(copied, tmp_path):
     assert found.to_do == ("scores", "control", "report")
 
 
-def test_changed_code_is_named(brief, brief_study, monkeypatch):
-    def other(stage):
-        return {**code_of(stage), **({"graph.scoring": "x"} if stage == "scores" else {})}
-
-    monkeypatch.setattr("circuits.runs.keys.code_of", other)
-    found = run_status(brief_study, brief)
-    assert why(found, "scores") == ("code of graph.scoring",)
-    assert [own.stage for own in found.stages if own.only_code] == ["scores"]
+def test_another_version_is_named(brief, brief_study, monkeypatch):
+    monkeypatch.setattr("circuits.runs.keys.versions", lambda: {"emotion-circuits": "9.9"})
+    (found,) = why(run_status(brief_study, brief), "replies")
+    assert found.startswith("emotion-circuits: ")
+    assert found.endswith(" -> 9.9")
 
 
 def test_files_that_are_gone_are_noticed(copied):
@@ -150,7 +146,6 @@ def test_a_run_of_an_earlier_version_is_stale(copied):
     found = run_status(Study(copied.out), copied)
     assert found.to_do == STAGES
     assert why(found, "replies") == ("made by an earlier version",)
-    assert not any(own.only_code for own in found.stages)
 
 
 def test_the_command_shows_the_table_and_what_goes_on(brief_study):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError, ModelError
@@ -13,10 +14,8 @@ from circuits.neurons.mask import Answers, Asking, Mask, ask_masked, edits_of, p
 from circuits.neurons.profile import Profile
 from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
 from circuits.neurons.select import Selection
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, questions
 from circuits.prompts.templates import emotion_prompts
-from circuits.provenance import Provenance
 
 HOW = Asking(per_label=8, draws=20)
 
@@ -57,7 +56,7 @@ def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Answers:
 
 def effects_from(answers: Answers) -> MaskEffects:
     ones = torch.ones(len(answers.label))
-    return effects_of(answers, (ones, ones), Mask("zero"), 0, Provenance())
+    return effects_of(answers, (ones, ones), Mask("zero"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +264,7 @@ def asking_of(texts: Texts) -> tuple[list[Sequence[str]], Answers]:
     chosen = torch.zeros(3, 2, 8, dtype=torch.bool)
     chosen[:2, 0, 0] = True
     selection = Selection(
-        Provenance(), chosen.double(), chosen, texts.label, (0, 1), tuple(range(8)), "mad", 0.1,
+        chosen.double(), chosen, texts.label, (0, 1), tuple(range(8)), "mad", 0.1,
         "label", "multi",
     )  # fmt: skip
     answers = ask_masked(

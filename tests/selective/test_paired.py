@@ -2,14 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import DataError
 from circuits.neurons.mask import Answers, Asking, Mask
 from circuits.neurons.recognition import paired_effects, paired_of, paired_texts
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
-from circuits.provenance import Provenance
 
 LABELS = ("simile", "irony", "literal")
 
@@ -56,7 +55,7 @@ def test_a_pair_counts_half_for_each_of_its_texts_that_is_told_rightly_from_the_
         return torch.randn(*shape, len(texts), 3, generator=random)
 
     answers = Answers(texts, LABELS[:2], logs(), logs(2), logs(5, 2), torch.tensor([1, 1]))
-    found = paired_of(answers, "literal", 0, Provenance())
+    found = paired_of(answers, "literal", 0)
     for d, device in enumerate(LABELS[:2]):
         pairs = [
             (i, j)

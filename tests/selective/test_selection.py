@@ -6,7 +6,6 @@ import torch
 from circuits.errors import AxisError, DataError
 from circuits.neurons.profile import label_attribution
 from circuits.neurons.select import SELECTORS, Admission, Selection, how_many, select_neurons
-from circuits.provenance import Provenance
 
 
 def selection(chosen, labels=None):
@@ -14,9 +13,7 @@ def selection(chosen, labels=None):
     chosen = torch.as_tensor(chosen, dtype=torch.bool)[:, None]
     names = labels or tuple("abcdefg"[: len(chosen)])
     neurons = tuple(range(chosen.shape[2]))
-    return Selection(
-        Provenance(), chosen.double(), chosen, names, (0,), neurons, "mad", 0.1, "label", "multi"
-    )
+    return Selection(chosen.double(), chosen, names, (0,), neurons, "mad", 0.1, "label", "multi")
 
 
 @pytest.fixture(scope="module")
