@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import circuits.workshop as workshop
     from circuits.circuit.circuit import Circuit, CircuitScores, Edge, Node, core, with_scores
     from circuits.circuit.find import Budget, Measurements, assemble, connect, strongest_paths
-    from circuits.circuit.score import Scoring, score_circuits, score_cost
+    from circuits.circuit.score import Scoring, score_circuits
     from circuits.effects.activations import arrange, component_means, differences, sweep
     from circuits.effects.directions import (
         Directions,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from circuits.models.edits import Add, Attenuate, Replace, Scale, edited
     from circuits.models.generate import choice_logs, elicit
     from circuits.models.load import describe_model, load_model, wrap_model
-    from circuits.models.memory import Cost, Receipt, counted
+    from circuits.models.memory import Receipt, counted
     from circuits.names import EMOTIONS, VALENCES
     from circuits.neurons.adaptive import Adaptive, Schedule, adaptive_masking
     from circuits.neurons.mask import Asking, Mask
@@ -67,10 +67,9 @@ if TYPE_CHECKING:
         NodeScores,
         VerifiedScores,
         attribute,
-        attribution_cost,
         budgeted,
     )
-    from circuits.patching.exact_paths import ExactPaths, exact_cost, exact_paths
+    from circuits.patching.exact_paths import ExactPaths, exact_paths
     from circuits.patching.pairs import (
         LogitDifference,
         Pair,
@@ -83,13 +82,11 @@ if TYPE_CHECKING:
     from circuits.patching.patch import (
         HeadPatches,
         SitePatches,
-        head_patching_cost,
         patch_heads,
         patch_parts,
         patch_sites,
-        site_patching_cost,
     )
-    from circuits.patching.paths import PathEffects, path_cost, path_effects
+    from circuits.patching.paths import PathEffects, path_effects
     from circuits.patching.totals import total_estimates
     from circuits.planted.plant import (
         Plant,
@@ -157,7 +154,6 @@ _HOME = {
     "circuits.circuit.score": (
         "Scoring",
         "score_circuits",
-        "score_cost",
     ),
     "circuits.effects.activations": (
         "arrange",
@@ -226,7 +222,6 @@ _HOME = {
         "wrap_model",
     ),
     "circuits.models.memory": (
-        "Cost",
         "Receipt",
         "counted",
     ),
@@ -279,12 +274,10 @@ _HOME = {
         "NodeScores",
         "VerifiedScores",
         "attribute",
-        "attribution_cost",
         "budgeted",
     ),
     "circuits.patching.exact_paths": (
         "ExactPaths",
-        "exact_cost",
         "exact_paths",
     ),
     "circuits.patching.pairs": (
@@ -299,15 +292,12 @@ _HOME = {
     "circuits.patching.patch": (
         "HeadPatches",
         "SitePatches",
-        "head_patching_cost",
         "patch_heads",
         "patch_parts",
         "patch_sites",
-        "site_patching_cost",
     ),
     "circuits.patching.paths": (
         "PathEffects",
-        "path_cost",
         "path_effects",
     ),
     "circuits.patching.totals": ("total_estimates",),
@@ -397,7 +387,6 @@ __all__ = [
     "CircuitsError",
     "Context",
     "ControlVector",
-    "Cost",
     "CrossSignal",
     "Directions",
     "EMOTIONS",
@@ -465,7 +454,6 @@ __all__ = [
     "asked_prompts",
     "assemble",
     "attribute",
-    "attribution_cost",
     "blend",
     "budgeted",
     "choice_logs",
@@ -489,11 +477,9 @@ __all__ = [
     "emotion_directions",
     "enhance",
     "entropy_null",
-    "exact_cost",
     "exact_paths",
     "export_circuit",
     "head_effects",
-    "head_patching_cost",
     "hearing",
     "induce",
     "judge_replies",
@@ -508,7 +494,6 @@ __all__ = [
     "patch_heads",
     "patch_parts",
     "patch_sites",
-    "path_cost",
     "path_effects",
     "plain",
     "plain_prompts",
@@ -527,10 +512,8 @@ __all__ = [
     "recovery",
     "run",
     "score_circuits",
-    "score_cost",
     "select_neurons",
     "shipped",
-    "site_patching_cost",
     "split_half",
     "spread",
     "stable_layers",

@@ -46,7 +46,7 @@ from circuits.cli.run import (
     view,
 )
 from circuits.cli.steering import VALIDATE_EXAMPLE, control, say, validate_command
-from circuits.errors import CircuitsError, Stopped
+from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import shipped
 
 __all__ = [
@@ -145,12 +145,12 @@ def assemble_command(
 
 app.command(
     epilog="Examples: [bold]emotion-circuits patch runs/demo --emotion fear[/] · "
-    "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern --dry-run[/]"
+    "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern[/]"
 )(patch)
 
 app.command(
     name="paths",
-    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger --dry-run[/]",
+    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger[/]",
 )(paths_command)
 
 
@@ -184,6 +184,12 @@ app.command(
 )(say)
 
 
+_GONE = {
+    "--dry-run": "a bar tells the time that is left, from the first batch on",
+    "--keep-code": "a change of the code alone makes no stage stale, another version does",
+}
+
+
 def main() -> None:
     """Entry point: errors of ours in one line, exit code 2; 130 after Ctrl-C."""
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
@@ -192,6 +198,9 @@ def main() -> None:
     given = [word for word in ANYWHERE if word in sys.argv]
     sys.argv = [sys.argv[0], *given, *(word for word in sys.argv[1:] if word not in given)]
     try:
+        for option in _GONE:
+            if option in sys.argv:
+                raise RunError(f"{option}: gone since 0.2.0; leave it out: {_GONE[option]}")
         with allowed(given):
             app()
     except Stopped as error:

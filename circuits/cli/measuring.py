@@ -8,11 +8,10 @@ import typer
 from rich import box
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars, cost_table, finishing_batches
+from circuits.cli.console import OUT, Bars, finishing_batches
 from circuits.cli.options import (
     Against,
     Contexts,
-    DryRun,
     Mode,
     ReadoutOption,
     Seed,
@@ -51,24 +50,18 @@ def patch(
     mode: Mode = "denoising",
     readout: ReadoutOption = "projection",
     contexts: Contexts = 8,
-    dry_run: DryRun = False,
 ) -> None:
     """Patch activations between runs of the same test context, and map their effects."""
     from circuits.runs.folder import Study
-    from circuits.runs.patching import Contrast, patch_run, patch_run_cost
+    from circuits.runs.patching import Contrast, patch_run
     from circuits.runs.report import refresh_report
 
-    study, costs = Study(run), {}
+    study = Study(run)
     for name in words(emotion) or study.emotions:
         contrast = Contrast(study, name, against, contexts)
-        if dry_run:
-            costs[name] = patch_run_cost(contrast, words(sites), by=by, readout=readout)
-            continue
-        done = patch_run(contrast, words(sites), by=by, mode=mode, readout=readout)
+        done = patch_run(contrast, words(sites), by=by, mode=mode, readout=readout, reporter=Bars())
         OUT.print(str(done), soft_wrap=True)
-    if dry_run:
-        OUT.print(cost_table(costs))
-    elif refresh_report(study):
+    if refresh_report(study):
         OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)
 
 
@@ -89,7 +82,6 @@ def paths_command(
     keep: Annotated[int, typer.Option(help="Paths patched and written into a circuit.")] = 60,
     sample: Annotated[int, typer.Option(help="Random paths patched beside them.")] = 60,
     seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.runs.patching import PathOptions, PathStudy
@@ -112,12 +104,6 @@ def paths_command(
     emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.other)
     for name in emotions:
         study.study.circuit_path(name)
-    if dry_run:
-        costs = {name: study.cost(name) for name in emotions}
-        OUT.print(
-            cost_table({f"{e}: {work}": c for e, own in costs.items() for work, c in own.items()})
-        )
-        return
     _measure(study, emotions)
 
 

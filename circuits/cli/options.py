@@ -25,7 +25,6 @@ __all__ = [
     "Device",
     "DeviceMap",
     "Doses",
-    "DryRun",
     "Dtype",
     "Emotions",
     "Engine",
@@ -165,7 +164,6 @@ ReadoutOption = Annotated[
     ),
 ]
 Contexts = Annotated[int, typer.Option(help="How many test contexts.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it will cost.")]
 Batch = Annotated[int, typer.Option(help="Prompts at once, at most.")]
 Memory = Annotated[
     float,

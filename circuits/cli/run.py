@@ -19,7 +19,6 @@ from circuits.cli.console import (
     Bars,
     accuracy_table,
     circuit_table,
-    cost_table,
     finishing_batches,
     visible,
 )
@@ -32,7 +31,6 @@ from circuits.cli.options import (
     DeviceMap,
     DevScenarios,
     Doses,
-    DryRun,
     Dtype,
     Emotions,
     Engine,
@@ -202,7 +200,6 @@ def score(
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,
-    dry_run: DryRun = False,
 ) -> None:
     """Score the circuits of a run on held-out contexts, beside random circuits of their size.
 
@@ -210,7 +207,7 @@ def score(
     """
     from circuits.runs.folder import Study
     from circuits.runs.stages import run as carry_out
-    from circuits.runs.work import Run, Silent, plan_of, scores_cost
+    from circuits.runs.work import plan_of
 
     study = Study(run)
     asked = {
@@ -220,9 +217,6 @@ def score(
         "draws": draws,
     }
     plan = replace(plan_of(study), **{k: v for k, v in asked.items() if v is not None})
-    if dry_run:
-        OUT.print(cost_table({"all": scores_cost(Run(plan, study, Silent()))}))
-        return
     with finishing_batches():
         study = carry_out(
             plan,

@@ -8,8 +8,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars, accuracy_table, cost_table, finishing_batches
-from circuits.cli.options import Contexts, DryRun, Engine, RayAddress, Seed, Workers, words
+from circuits.cli.console import OUT, Bars, accuracy_table, finishing_batches
+from circuits.cli.options import Contexts, Engine, RayAddress, Seed, Workers, words
 from circuits.errors import RunError
 
 __all__ = [
@@ -113,7 +113,6 @@ def validate_command(
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,
-    dry_run: DryRun = False,
 ) -> None:
     """Ablate and enhance the strongest heads and neurons, and ablate the circuits where asked.
 
@@ -122,12 +121,9 @@ def validate_command(
     from circuits.runs.folder import Study
     from circuits.runs.report import refresh_report
     from circuits.runs.stages import at_work
-    from circuits.runs.steering import ValidationOptions, read_validation, validate, validation_cost
+    from circuits.runs.steering import ValidationOptions, read_validation, validate
 
     options = ValidationOptions(contexts, draws, reply_sizes, reply_draws, seed)
-    if dry_run:
-        OUT.print(cost_table(validation_cost(run, options)))
-        return
     with finishing_batches(), at_work(engine, workers, ray_address):
         place, study = validate(run, options, Bars()), Study(run)
     OUT.print(_drop_table(read_validation(study)[2]))

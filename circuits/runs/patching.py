@@ -15,10 +15,10 @@ from circuits.files import digest, write_json
 from circuits.judges.lexicon import emotion_words
 from circuits.judges.replies import Judged, read_methods
 from circuits.models.load import describe_model
-from circuits.models.memory import Cost, counted
+from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.models.tokens import encode_text
-from circuits.patching.exact_paths import exact_cost, exact_paths, path_agreement, sample_paths
+from circuits.patching.exact_paths import exact_paths, path_agreement, sample_paths
 from circuits.patching.pairs import (
     LogitDifference,
     Mode,
@@ -33,12 +33,10 @@ from circuits.patching.patch import (
     HeadSite,
     SitePatches,
     StreamSite,
-    head_patching_cost,
     patch_heads,
     patch_sites,
-    site_patching_cost,
 )
-from circuits.patching.paths import PathMethod, path_cost, path_effects
+from circuits.patching.paths import PathMethod, path_effects
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
@@ -54,7 +52,6 @@ __all__ = [
     "ReadoutName",
     "SITES",
     "patch_run",
-    "patch_run_cost",
     "read_patches",
 ]
 
@@ -167,25 +164,14 @@ SITES: tuple[str, ...] = (*get_args(StreamSite), *get_args(HeadSite))
 """What can be patched."""
 
 
-def patch_run_cost(
-    contrast: Contrast, sites: Sequence[str], *, by: str, readout: ReadoutName
-) -> Cost:
-    """What :func:`patch_run` will cost.
-
-    Raises:
-        RunError: a site is unknown.
-    """
-    stream, heads = _sorted(sites)
-    measure, total = contrast.readout(readout), Cost()
-    if stream:
-        total += site_patching_cost(contrast.model, contrast.pairs, measure, sites=stream, by=by)
-    for site in heads:
-        total += head_patching_cost(contrast.model, contrast.pairs, measure, site=site, by=by)
-    return total
-
-
 def patch_run(
-    contrast: Contrast, sites: Sequence[str], *, by: str, mode: Mode, readout: ReadoutName
+    contrast: Contrast,
+    sites: Sequence[str],
+    *,
+    by: str,
+    mode: Mode,
+    readout: ReadoutName,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Patch these sites; write one record each, and the receipt, into the run folder.
 
@@ -198,15 +184,18 @@ def patch_run(
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
     stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
-    with made_beside(contrast.study, folder, stages), counted() as receipt:
+    work = (reporter or Silent()).task(f"patch {contrast.name}", bool(stream) + len(heads))
+    with made_beside(contrast.study, folder, stages), counted() as receipt, work as done:
         if stream:
             patch_sites(model, pairs, measure, provenance, sites=stream, by=by, mode=mode).save(
                 folder / "stream"
             )
+            done(1)
         for site in heads:
             patch_heads(model, pairs, measure, provenance, site=site, by=by, mode=mode).save(
                 folder / site
             )
+            done(1)
         described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
         write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
     return folder
@@ -271,19 +260,6 @@ class PathStudy:
         self.study, self.options = Study(folder), options
         self._run = Run(plan_of(self.study), self.study, reporter or Silent())
         self._circuits = self.study.circuits
-
-    def cost(self, emotion: str) -> Mapping[str, Cost]:
-        """What :meth:`measure` will run; of patching the most that it can be."""
-        pairs, own = self._pairs(emotion), self.options
-        edges = [("embed", "L0H0.q")] * (own.keep + own.sample)
-        return {
-            "attribution": path_cost(
-                self.model, pairs, method=own.method, steps=own.steps, mode=own.mode
-            ),
-            "patching (at most)": exact_cost(
-                self.model, pairs, self._readout(emotion), edges, mode=own.mode
-            ),
-        }
 
     def measure(self, emotion: str) -> tuple[Circuit, Mapping[str, Any]]:
         """Measure and patch the paths of one emotion; write records, circuit and exports.

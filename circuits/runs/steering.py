@@ -15,7 +15,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from circuits.circuit.ablate import ORDERS, PartKind, ablation_cost, sizes_to
+from circuits.circuit.ablate import PartKind, sizes_to
 from circuits.circuit.circuit import Circuit, check_same_model, core
 from circuits.effects.activations import Differences, differences
 from circuits.effects.directions import own_differences
@@ -38,10 +38,10 @@ from circuits.judges import Judge, LexiconJudge, WordingJudge, error_rate
 from circuits.models.edits import Add, edited
 from circuits.models.generate import elicit
 from circuits.models.load import describe_model, load_model
-from circuits.models.memory import Cost, counted
+from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS, VALENCES
-from circuits.patching.pairs import Projection, make_pairs
+from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.prompt import plain
 from circuits.prompts.sev import Context
@@ -76,7 +76,6 @@ from circuits.steering.interventions import (
 )
 from circuits.steering.tune import Tuned, settings, starts, tune
 from circuits.steering.validation import (
-    CHANGES,
     Heard,
     Known,
     Validating,
@@ -100,7 +99,6 @@ __all__ = [
     "read_validation",
     "say",
     "validate",
-    "validation_cost",
     "voice_of_files",
     "voice_of_run",
     "written_how",
@@ -168,23 +166,6 @@ def validate(
         write_json(place / "receipt.json", receipt.to_json())
     forget(unfinished)
     return place
-
-
-def validation_cost(folder: Path, options: ValidationOptions | None = None) -> dict[str, Cost]:
-    """What the readouts will need at most; how long replies get is not known beforehand."""
-    options = options or ValidationOptions()
-    run = _opened(folder, None)
-    contexts, cfg, costs = held_out(run, options.contexts), run.model.cfg, {}
-    for kind, per_layer in zip(KINDS, (cfg.n_heads, cfg.d_mlp), strict=True):
-        sizes = sizes_to(cfg.n_layers * per_layer)
-        rows = 1 + len(sizes) * (len(ORDERS) + options.draws)
-        cost = Cost()
-        for emotion in run.plan.emotions:
-            pairs = make_pairs(run.model, contexts, emotion)
-            for _ in CHANGES:
-                cost += ablation_cost(run.model, pairs, rows, ablation="zero")
-        costs[f"{kind}s: readouts (at most)"] = cost
-    return costs
 
 
 def read_validation(study: Study) -> tuple[list[Validation], list[Heard], dict[str, Any]]:

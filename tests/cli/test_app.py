@@ -89,6 +89,8 @@ def test_every_command_explains_itself_with_an_example(command, name):
         (("run", "--model", "x", "--out", "{tmp}/r", "--judge", "oracle"), "oracle"),
         (("run", "--out", "{tmp}/r"), "model: not given; give --model"),
         (("run", "--model", "x"), "out: not given; give --out"),
+        (("run", "--keep-code"), "--keep-code: gone since 0.2.0; leave it out"),
+        (("patch", "x", "--dry-run"), "--dry-run: gone since 0.2.0; leave it out"),
         (("run", "--plan", "none.toml", "--out", "{tmp}/r"), "cannot read none.toml"),
         (("status", "no/such/run"), "is no run folder"),
         (("patch", "no/such/run"), "is no run folder"),

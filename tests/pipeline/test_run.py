@@ -15,7 +15,6 @@ from circuits.names import EMOTIONS, VALENCES
 from circuits.runs import Plan, Study, run
 from circuits.runs.keys import stage_key
 from circuits.runs.plan import STAGES
-from circuits.runs.work import Run, Silent, scores_cost
 
 
 def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
@@ -97,12 +96,6 @@ def test_test_contexts_that_served_as_train_contexts_are_not_scored_on(plan, stu
     leaking = replace(plan, test=plan.data, out=tmp_path / "copy")
     with pytest.raises(DataError, match=r"stage 'scores': .* circuits were made from"):
         run(leaking, stages=["scores"])
-
-
-def test_the_cost_of_scoring_is_known_before(study, plan):
-    receipt = study.log["stages"]["scores"]["receipt"]
-    cost = scores_cost(Run(plan, study, Silent())).to_json()
-    assert {name: cost[name] for name in receipt} == receipt
 
 
 def test_a_plan_is_read_back_as_it_was(plan):
