@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TL3 := .venv-tl3
 HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
 
-.PHONY: demo notebooks test test-tl3 trials bench bench-size bench-workers plants docs lint format clean
+.PHONY: demo notebooks test test-tl3 test-newest newest trials bench bench-size bench-workers plants docs lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -30,6 +30,15 @@ test-tl3: $(TL3)/.ready
 	$(ON_TL3) tests/tl3
 	$(ON_TL3) --model-kind hooked -m "not slow" $(HOOKED)
 
+# The wheel with the newest versions of all that pip installs beside it, in an environment of its own
+# that is removed again; needs the network. constraints-newest.txt lists what has passed.
+test-newest: $(VENV)/.ready
+	$(BIN)/python tests/newest.py
+
+# The same, and the list written anew if all passes.
+newest: $(VENV)/.ready
+	$(BIN)/python tests/newest.py --write
+
 # Ratios to the published procedures, TransformerLens and nnsight, in about five minutes on two cores.
 bench: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
@@ -37,7 +46,7 @@ bench: $(VENV)/.ready
 
 # What each method recovers of twenty planted models, in about two minutes on two cores.
 plants: $(VENV)/.ready
-	OMP_NUM_THREADS=2 $(BIN)/python tests/planted/plant_recovery.py --out docs/recovery.md
+	OMP_NUM_THREADS=2 PYTHONPATH=tests $(BIN)/python -m planted.plant_recovery --out docs/recovery.md
 
 # The tests that stand in the table of trials, and the table.
 trials: $(VENV)/.ready $(TL3)/.ready

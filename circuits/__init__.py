@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import circuits.plots as plot
-    import circuits.workshop as workshop
     from circuits.circuit.circuit import Circuit, CircuitScores, Edge, Node, core, with_scores
     from circuits.circuit.find import Budget, Measurements, assemble, connect, strongest_paths
     from circuits.circuit.score import Scoring, score_circuits
@@ -88,14 +87,6 @@ if TYPE_CHECKING:
     )
     from circuits.patching.paths import PathEffects, path_effects
     from circuits.patching.totals import total_estimates
-    from circuits.planted.plant import (
-        Plant,
-        Recovery,
-        SelectivePlant,
-        plant,
-        plant_selective,
-        recovery,
-    )
     from circuits.prompts.prompt import (
         LabelledSet,
         LabelledText,
@@ -301,14 +292,6 @@ _HOME = {
         "path_effects",
     ),
     "circuits.patching.totals": ("total_estimates",),
-    "circuits.planted.plant": (
-        "Plant",
-        "Recovery",
-        "SelectivePlant",
-        "plant",
-        "plant_selective",
-        "recovery",
-    ),
     "circuits.prompts.prompt": (
         "LabelledSet",
         "LabelledText",
@@ -370,7 +353,6 @@ _HOME = {
     ),
 }
 _OTHER = {"read_scenarios": ("circuits.prompts.sev", "read"), "plot": ("circuits.plots", None)}
-_OTHER["workshop"] = ("circuits.workshop", None)
 _WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _OTHER
 
 __all__ = [
@@ -416,7 +398,6 @@ __all__ = [
     "PairedEffects",
     "PathEffects",
     "Plan",
-    "Plant",
     "Profile",
     "Projection",
     "Prompt",
@@ -425,7 +406,6 @@ __all__ = [
     "Ranges",
     "Receipt",
     "Record",
-    "Recovery",
     "Replace",
     "Reply",
     "ReplyLikelihood",
@@ -434,7 +414,6 @@ __all__ = [
     "Schedule",
     "Scoring",
     "Selection",
-    "SelectivePlant",
     "SitePatches",
     "SplitHalf",
     "Steering",
@@ -497,8 +476,6 @@ __all__ = [
     "path_effects",
     "plain",
     "plain_prompts",
-    "plant",
-    "plant_selective",
     "plot",
     "profile_texts",
     "projection",
@@ -509,7 +486,6 @@ __all__ = [
     "read_hooks",
     "read_scenarios",
     "read_texts",
-    "recovery",
     "run",
     "score_circuits",
     "select_neurons",
@@ -528,7 +504,6 @@ __all__ = [
     "tune",
     "validate_components",
     "with_scores",
-    "workshop",
     "wrap_model",
     "write_circuit",
     "write_gguf",

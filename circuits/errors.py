@@ -9,7 +9,6 @@
     ├── JudgeError (RuntimeError)   a judge cannot be reached or its answer cannot be read
     ├── CircuitError (ValueError)   a graph is cyclic, disconnected or names unknown parts
     ├── RunError (ValueError)       a run folder or an option of a run cannot be used
-    ├── ExerciseError (AssertionError)  an answer of a workshop exercise is not right yet
     └── Stopped                     the work was asked to stop, and did so after a finished batch
 
 Messages say what was asked, what was found, and what to do.
@@ -20,7 +19,6 @@ __all__ = [
     "CircuitError",
     "CircuitsError",
     "DataError",
-    "ExerciseError",
     "JudgeError",
     "ModelError",
     "RunError",
@@ -54,14 +52,6 @@ class CircuitError(CircuitsError, ValueError):
 
 class RunError(CircuitsError, ValueError):
     """A run folder or an option of a run cannot be used as asked."""
-
-
-class ExerciseError(CircuitsError, AssertionError):
-    """An answer of a workshop exercise is not right yet; says what is wrong and what to do."""
-
-    def _render_traceback_(self) -> list[str]:
-        # Jupyter shows this in place of a traceback, which would be of the checker.
-        return [str(self)]
 
 
 class Stopped(CircuitsError):  # noqa: N818 - nothing is wrong

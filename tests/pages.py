@@ -11,10 +11,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 MARKS = {
+    "build": "builds the wheel; run by `make test-newest`",
+    "clone": "installs from a clone; run by `make test-newest`",
     "long": "takes minutes: the whole job, an installation",
     "needs_data": "works on files of the reader's",
     "needs_gpu": "works on a GPU",
     "needs_hub": "downloads a model",
+    "wheel": "installs from the wheel, or tries it; run by `make test-newest`",
 }
 """What may stand beside a block's language -> why the block is read but not run."""
 

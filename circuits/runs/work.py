@@ -207,7 +207,8 @@ class Run:
 
     def _load(self, dtype: str) -> Model:
         plan = self.plan
-        # Receipts say what results cost; whichever stage comes first loads the model.
+        # Receipts say what results cost: a model that is loaded is tried, which is none of it, and
+        # so is what is checked before anything is made that later stages could not use.
         with self.reporter.task("load the model", 1) as done, uncounted():
             model = load_model(
                 plan.model,
@@ -219,7 +220,6 @@ class Run:
                 device_map=plan.device_map,
                 trust_remote_code=plan.trust_remote_code,
             )
-            # Before anything is made that later stages could not use.
             check_identities(model)
             done(1)
         return model

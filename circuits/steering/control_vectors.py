@@ -315,7 +315,6 @@ def _gguf() -> Any:
         import gguf
     except ImportError as error:
         raise RunError(
-            "GGUF files need the package gguf; install it with "
-            "`pip install 'emotion-circuits[gguf]'`"
+            "GGUF files need the package gguf; install it with `pip install 'gguf>=0.17'`"
         ) from error
     return gguf

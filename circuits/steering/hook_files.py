@@ -6,7 +6,7 @@ One safetensors file. Its metadata hold, under ``hooks``, a JSON object: per edi
 side, the site, layer and components, ``positions`` (``last`` or ``all`` of a call) and ``calls``
 (``first``: as the prompt is read; ``every``: at each token of the reply too). Edit ``i`` adds
 tensor ``i.value`` at the channels ``i.index`` of that input or output. Values are at strength 1.
-``examples/apply_with_transformers.py`` applies such a file without this package.
+``docs/how-to/apply_with_transformers.py`` applies such a file without this package.
 """
 
 import hashlib

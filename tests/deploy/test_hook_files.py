@@ -23,7 +23,7 @@ from circuits.prompts.prompt import plain
 from circuits.steering.hook_files import FORMAT, module_of, read_hooks, write_hooks
 from circuits.steering.interventions import Modulation, Steering, enhance, steer
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "apply_with_transformers.py"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "how-to" / "apply_with_transformers.py"
 # The example in a process that has neither this package nor TransformerLens.
 ALONE = """
 import json, runpy, sys

@@ -38,7 +38,7 @@ def test_every_command_and_option_exists(block):
             assert name in commands, f"there is no command {name}"
             commands[name].make_context(name, options)
         else:
-            assert program in {"source", "pip", "python", "git", "cd"}
+            assert program in {"source", "pip", "python", "python3", "git", "cd"}
             assert block.mark, f"{program} is not run: mark the block"
 
 

@@ -55,10 +55,19 @@ def test_the_sdist_is_complete(built, trial):
     (path,) = (built / "sdist").glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    for folder in ("circuits", "assets", "docs", "examples", "notebooks", "tests"):
+    for folder in ("circuits", "assets", "docs", "notebooks", "tests"):
         assert {f"{folder}/{name}" for name in texts(folder)} <= names
-    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
-                 "constraints.txt", "pyproject.toml"):  # fmt: skip
+    for name in (
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "constraints.txt",
+        "constraints-newest.txt",
+        "constraints-tl3.txt",
+        "pyproject.toml",
+    ):
         assert name in names
     trial(times=len(names), outcome="every file is there")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from planted.plant import Plant, Recovery, plant, recovery
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,6 @@ from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import Mode, Pair, Projection, make_pairs
 from circuits.patching.patch import patch_parts
 from circuits.patching.paths import path_effects, path_ends
-from circuits.planted.plant import Plant, Recovery, plant, recovery
 from circuits.prompts import sev
 from circuits.provenance import Provenance
 
@@ -209,8 +209,8 @@ def main() -> None:
 
 _ABOUT = """# What each method recovers
 
-{n} planted models (`circuits.plant`), two contexts each. Nodes and edges: one emotion against
-another, noising. Against plain: an emotion against no emotion, denoising.
+{n} planted models (`tests/planted/plant.py`), two contexts each. Nodes and edges: one emotion
+against another, noising. Against plain: an emotion against no emotion, denoising.
 A part or edge counts as found if its |score| is above {floor:.0%} of the method's largest. Edges
 are looked for among the planted parts, the distractors, six unplanted parts, embedding and readout.
 Worst plant: the lowest of precision and recall. Error: the largest distance of a score from the

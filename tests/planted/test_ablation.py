@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from circuits.planted.plant import plant
+from planted.plant import plant
 
 SEEDS = (0, 1, 2, 6)
 

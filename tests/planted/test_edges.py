@@ -1,8 +1,7 @@
 """Every planted edge, and no other among planted parts, carries what it is said to carry."""
 
 import pytest
-
-from circuits.planted.plant import plant
+from planted.plant import plant
 
 THREE = ("anger", "fear", "happiness")
 SEEDS = (0, 1, 2, 6)

@@ -6,15 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from planted.plant import Recovery, plant, recovery
 
-import circuits as ec
 from circuits.effects.activations import arrange, sweep
 from circuits.effects.directions import emotion_directions
 from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.families import check_identities
 from circuits.models.tokens import encode_prompt, pad_left
-from circuits.planted.plant import Recovery, plant, recovery
 from circuits.prompts.prompt import asked, asked_prompts, plain
 
 
@@ -53,11 +52,6 @@ def test_planting_leaves_the_callers_random_numbers_alone():
     torch.manual_seed(3)
     plant(0)
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_the_package_offers_plants():
-    assert ec.plant is plant
-    assert isinstance(ec.plant(seed=0), ec.Plant)
 
 
 def test_among_twenty_plants_every_form_occurs(twenty):

@@ -1,12 +1,12 @@
 import pytest
 import torch
+from planted.plant import plant_selective, recovery
 
 from circuits.errors import ModelError
 from circuits.models.run import run
 from circuits.models.tokens import encode_prompt, encode_text, pad_left
 from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.neurons.select import entropy, entropy_null, select_neurons, split_half
-from circuits.planted.plant import plant_selective, recovery
 from circuits.prompts.prompt import EMOTION_REQUEST, Question
 
 NEURONS = 3 * 48

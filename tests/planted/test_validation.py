@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from planted.plant import plant
 
 from circuits.effects.activations import ComponentMeans, PlainMeans, differences
 from circuits.models.protocol import device_of, shape_of
@@ -9,7 +10,6 @@ from circuits.models.run import capture
 from circuits.models.tokens import encode_prompt, pad_left
 from circuits.patching.pairs import Projection
 from circuits.patching.totals import TotalEstimates
-from circuits.planted.plant import plant
 from circuits.prompts.prompt import asked, plain
 from circuits.provenance import Provenance
 from circuits.steering.validation import CHANGES, Known, Validating, validate_components

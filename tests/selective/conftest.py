@@ -4,13 +4,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from planted.plant import SelectivePlant, plant_selective
 from selective import plain_profile
 
 from circuits.models.protocol import Model
 from circuits.names import component
 from circuits.neurons.profile import Profile, profile_texts
 from circuits.neurons.select import Selection, select_neurons
-from circuits.planted.plant import SelectivePlant, plant_selective
 from circuits.prompts.prompt import EMOTION_REQUEST, SPLITS, LabelledSet, LabelledText, Split, Texts
 from circuits.provenance import Provenance
 

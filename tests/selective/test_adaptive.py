@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError
@@ -18,7 +19,6 @@ from circuits.neurons.adaptive import (
 )
 from circuits.neurons.mask import Asking, asker, core, gaps
 from circuits.neurons.profile import Profile
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
 
 HOW = Asking(per_label=8, draws=4)

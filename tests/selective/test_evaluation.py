@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError, ModelError
@@ -13,7 +14,6 @@ from circuits.neurons.mask import Answers, Asking, Mask, ask_masked, edits_of, p
 from circuits.neurons.profile import Profile
 from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
 from circuits.neurons.select import Selection
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, asked_prompts, questions
 from circuits.provenance import Provenance
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 
 from circuits.models.generate import named
 from circuits.neurons.mask import Asking, Mask, edits_of, naming
 from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import LabelledSet, questions
 
 

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import DataError
 from circuits.neurons.mask import Answers, Asking, Mask
 from circuits.neurons.recognition import paired_effects, paired_of, paired_texts
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
 from circuits.provenance import Provenance
 

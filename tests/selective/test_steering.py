@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError
@@ -18,7 +19,6 @@ from circuits.neurons.steer import (
     signal,
     times,
 )
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import questions
 
 HOW = Asking(per_label=4, draws=3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted.plant import SelectivePlant
 
 from circuits.errors import AxisError, DataError
 from circuits.judges.replies import Reply
@@ -17,7 +18,6 @@ from circuits.neurons.recognition import (
     range_sweep,
 )
 from circuits.neurons.select import Selection, select_neurons
-from circuits.planted.plant import SelectivePlant
 from circuits.prompts.prompt import asked_prompts
 
 quick = settings(deadline=None, max_examples=40)

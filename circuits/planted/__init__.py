@@ -1,1 +1,0 @@
-"""Models whose circuits are known, because their weights are set by hand."""
