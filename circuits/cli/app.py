@@ -30,13 +30,13 @@ from circuits.cli.options import (
     TrustJudge,
     Workers,
     allowed,
+    options_of,
 )
 from circuits.cli.run import (
     PLAN_EXAMPLE,
     RUN_EXAMPLE,
     STATUS_EXAMPLE,
     VIEW_EXAMPLE,
-    Told,
     model_card,
     plan_command,
     run_command,
@@ -100,11 +100,13 @@ def demo(
     show_run(done.folder)
 
 
-app.command(name="run", cls=Told, epilog=RUN_EXAMPLE)(run_command)
+_PLAN = options_of("circuits.runs.plan:Plan")
+
+app.command(name="run", cls=_PLAN, epilog=RUN_EXAMPLE)(run_command)
 
 app.command(name="plan", epilog=PLAN_EXAMPLE)(plan_command)
 
-app.command(name="status", epilog=STATUS_EXAMPLE)(status_command)
+app.command(name="status", cls=_PLAN, epilog=STATUS_EXAMPLE)(status_command)
 
 
 @app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")
@@ -150,29 +152,44 @@ app.command(
 
 app.command(
     name="paths",
+    cls=options_of("circuits.runs.patching:PathOptions"),
     epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger[/]",
 )(paths_command)
 
 
-app.command(epilog="Example: [bold]emotion-circuits neurons runs/demo --models sev-nano[/]")(
-    neurons
-)
+app.command(
+    cls=options_of("circuits.runs.neurons:NeuronPlan"),
+    epilog="Example: [bold]emotion-circuits neurons runs/demo --models sev-nano[/]",
+)(neurons)
 
 
 app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")(model_card)
 
 app.command(
     name="score",
+    cls=options_of("circuits.runs.plan:Plan", "score_contexts", "ablation", "positions", "draws"),
     epilog="Example: [bold]emotion-circuits score runs/demo --positions matched[/]",
 )(score)
 
-app.command(name="validate", epilog=VALIDATE_EXAMPLE)(validate_command)
+_VALIDATION = options_of("circuits.runs.steering:ValidationOptions")
+
+app.command(name="validate", cls=_VALIDATION, epilog=VALIDATE_EXAMPLE)(validate_command)
 
 app.command(name="view", epilog=VIEW_EXAMPLE)(view)
 
 
 app.command(
     name="control",
+    cls=options_of(
+        "circuits.runs.plan:Plan",
+        "methods",
+        "test",
+        "hard",
+        "test_scenarios",
+        "tuning",
+        "dial_contexts",
+        "second_judge",
+    ),
     epilog="Example: [bold]emotion-circuits control runs/demo --methods steer_plain,circuit[/]",
 )(control)
 

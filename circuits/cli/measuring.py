@@ -9,15 +9,7 @@ from rich import box
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, finishing_batches
-from circuits.cli.options import (
-    Against,
-    Contexts,
-    Mode,
-    ReadoutOption,
-    Seed,
-    SomeEmotions,
-    words,
-)
+from circuits.cli.options import SomeEmotions, given, words
 from circuits.errors import RunError
 from circuits.names import EMOTIONS
 
@@ -31,6 +23,18 @@ __all__ = [
     "paths_command",
 ]
 
+Against = Annotated[str, typer.Option(help="plain, or another emotion.")]
+Mode = Annotated[
+    Literal["denoising", "noising"],
+    typer.Option(help="Clean values into the corrupt run, or the other way round."),
+]
+ReadoutOption = Annotated[
+    Literal["projection", "logits", "reply"],
+    typer.Option(
+        "--readout", help="Projection on the direction, emotion words, or judged replies."
+    ),
+]
+Contexts = Annotated[int, typer.Option(help="How many test contexts.")]
 Sites = Annotated[
     str,
     typer.Option(help="resid_pre, attn_out, resid_mid, mlp_out, resid_post, z, q, k, v, pattern."),
@@ -66,42 +70,19 @@ def patch(
 
 
 def paths_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     emotion: SomeEmotions = "",
-    against: Against = "plain",
-    method: Annotated[
-        Literal["eap", "eap-ig"],
-        typer.Option(help="One gradient, or the mean over inputs between two emotions."),
-    ] = "eap",
-    steps: Annotated[int, typer.Option(help="Inputs of eap-ig.")] = 5,
-    mode: Mode = "noising",
-    contexts: Contexts = 12,
-    split: Annotated[
-        Literal["test", "dev"], typer.Option(help="Held-out contexts: test ones, or dev ones.")
-    ] = "test",
-    keep: Annotated[int, typer.Option(help="Paths patched and written into a circuit.")] = 60,
-    sample: Annotated[int, typer.Option(help="Random paths patched beside them.")] = 60,
-    seed: Seed = 0,
 ) -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.runs.patching import PathOptions, PathStudy
 
-    options = PathOptions(
-        other=None if against == "plain" else against,
-        method=method,
-        steps=steps,
-        mode=mode,
-        split=split,
-        contexts=contexts,
-        keep=keep,
-        sample=sample,
-        seed=seed,
-    )
+    options = PathOptions(**given(context))  # type: ignore[arg-type]
     study = PathStudy(run, options, Bars())
     known = ("plain", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
-    if against not in known:
-        raise RunError(f"--against: {against!r} is none of {', '.join(known)}")
-    emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.other)
+    if options.against not in known:
+        raise RunError(f"--against: {options.against!r} is none of {', '.join(known)}")
+    emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.against)
     for name in emotions:
         study.study.circuit_path(name)
     _measure(study, emotions)
@@ -139,44 +120,12 @@ def _path_table(found: "Mapping[str, tuple[Circuit, Mapping[str, float]]]") -> T
     return table
 
 
-TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
-LabelColumn = Annotated[str, typer.Option(help="Column of the class.")]
-Request = Annotated[
-    str | None, typer.Option(help="The question put to every text; needed for own texts.")
-]
-TextSets = Annotated[
-    str, typer.Option(help="emotion, rhetoric, or folders with train, dev and test files.")
-]
-Share = Annotated[float, typer.Option(help="Of the model's neurons, for each class.")]
-Sign = Annotated[str, typer.Option(help="What must be above zero: gate or product.")]
-Where = Annotated[str, typer.Option(help="Counted tokens: content, all or last.")]
-
-
 def neurons(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder, or a new one with --models.")],
     models: Annotated[
         str, typer.Option(help="Models, comma-separated; after the run's own, if it has one.")
     ] = "",
-    texts: TextSets = "emotion,rhetoric",
-    request: Request = None,
-    text: TextColumn = "text",
-    label: LabelColumn = "label",
-    pair: Annotated[str | None, typer.Option(help="Column that pairs share.")] = None,
-    selector: Annotated[
-        str,
-        typer.Option(help="lape, lap, mad, cas, z, contribution, attribution or random."),
-    ] = "attribution",
-    share: Share = 0.02,
-    mask: Annotated[
-        str, typer.Option(help="zero, mean, resample, gain, attenuate or static.")
-    ] = "zero",
-    sign: Sign = "gate",
-    where: Where = "content",
-    test_texts: Annotated[int, typer.Option(help="Test texts of a class, at most.")] = 200,
-    few_texts: Annotated[int, typer.Option(help="The same for sweeps and comparisons.")] = 40,
-    draws: Annotated[int, typer.Option(help="Random sets for the main result.")] = 40,
-    few_draws: Annotated[int, typer.Option(help="Random sets for everything else.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Find the neurons that are selective for a class of texts, mask and steer them.
 
@@ -185,23 +134,7 @@ def neurons(
     from circuits.files import read_json
     from circuits.runs.neurons import NeuronPlan, neuron_run
 
-    chosen: dict[str, Any] = {"sign": sign, "where": where}
-    plan = NeuronPlan(
-        sets=words(texts),
-        request=request,
-        text=text,
-        label=label,
-        pair=pair,
-        selector=selector,
-        share=share,
-        mask=mask,
-        test_texts=test_texts,
-        few_texts=few_texts,
-        draws=draws,
-        few_draws=few_draws,
-        seed=seed,
-        **chosen,
-    )
+    plan = NeuronPlan(**given(context))  # type: ignore[arg-type]
     with finishing_batches():
         page = neuron_run(run, plan, models=words(models), reporter=Bars())
     OUT.print(neuron_table(read_json(run / "neurons.json")))

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as options_dataclass
 
 from circuits.circuit.circuit import Circuit
 from circuits.circuit.find import connect, strongest_paths
@@ -41,7 +44,7 @@ from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
 from circuits.runs.folder import Study, made_beside
-from circuits.runs.plan import Stage
+from circuits.runs.plan import CONFIG, Count, Stage, checked
 from circuits.runs.work import Reporter, Run, Silent, plan_of
 
 __all__ = [
@@ -219,32 +222,33 @@ def _sorted(sites: Sequence[str]) -> tuple[list[str], list[str]]:
     return [s for s in sites if s in stream], [s for s in sites if s not in stream]
 
 
-@dataclass(frozen=True)
+@checked
+@options_dataclass(frozen=True, config=CONFIG)
 class PathOptions:
     """How paths are measured.
 
     Raises:
-        RunError: a number is too small.
+        RunError: an option does not take its value.
     """
 
-    other: str | None = None
+    against: str = PLAIN
     """The emotion of the corrupt prompts; plain prompts by default."""
     method: PathMethod = "eap"
-    steps: int = 5
+    """One gradient (eap), or the mean over inputs between both prompts (eap-ig)."""
+    steps: Count = 5
+    """Inputs of eap-ig."""
     mode: Mode = "noising"
+    """Corrupt values into the clean run (noising), or the other way round (denoising)."""
     split: Literal["test", "dev"] = "test"
-    contexts: int = 12
-    keep: int = 60
+    """Held-out contexts: test ones, or dev ones."""
+    contexts: Count = 12
+    """How many of them."""
+    keep: Count = 60
     """Paths written into a circuit; all of them are patched."""
-    sample: int = 60
+    sample: Annotated[int, Field(ge=3)] = 60
     """Paths drawn at random and patched, to say how far attribution can be trusted."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("contexts", 1), ("keep", 1), ("sample", 3)):
-            if getattr(self, name) < least:
-                found = getattr(self, name)
-                raise RunError(f"--{name}: {found} is too few; give {least} or more")
+    """Of everything random."""
 
 
 class PathStudy:
@@ -337,9 +341,10 @@ class PathStudy:
 
     def _pairs(self, emotion: str) -> list[Pair]:
         self._circuit(emotion)
-        if self.options.other == emotion:
+        if self.options.against == emotion:
             raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
-        return make_pairs(self.model, self._contexts, emotion, self.options.other)
+        other = None if self.options.against == PLAIN else self.options.against
+        return make_pairs(self.model, self._contexts, emotion, other)
 
     def _readout(self, emotion: str) -> Projection:
         importance = self.study.importance

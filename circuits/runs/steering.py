@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as options_dataclass
 
 from circuits.circuit.ablate import PartKind, sizes_to
 from circuits.circuit.circuit import Circuit, check_same_model, core
@@ -47,7 +50,7 @@ from circuits.prompts.prompt import plain
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
 from circuits.runs.folder import Study, digest_of, made_beside
-from circuits.runs.plan import CONTROL_BUDGET, Plan, trusted
+from circuits.runs.plan import CONFIG, CONTROL_BUDGET, Count, Plan, checked, trusted
 from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
 from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
 from circuits.steering.evaluate import (
@@ -107,26 +110,21 @@ __all__ = [
 KINDS: tuple[PartKind, ...] = ("head", "neuron")
 
 
-@dataclass(frozen=True)
+@checked
+@options_dataclass(frozen=True, config=CONFIG)
 class ValidationOptions:
     """How much is measured."""
 
-    contexts: int = 16
+    contexts: Annotated[int, Field(ge=2)] = 16
     """Test contexts."""
-    draws: int = 30
+    draws: Count = 30
     """Random sets, of every size and beside the circuits."""
-    reply_sizes: int = 5
+    reply_sizes: Annotated[int, Field(ge=2)] = 5
     """Sizes of sets for which replies are judged."""
-    reply_draws: int = 2
+    reply_draws: Count = 2
     """Random sets of each of them."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"contexts": 2, "draws": 1, "reply_sizes": 2, "reply_draws": 1}
-        for name, few in least.items():
-            if getattr(self, name) < few:
-                option = name.replace("_", "-")
-                raise RunError(f"--{option}: {getattr(self, name)} is too few; give {few} or more")
+    """Of everything random."""
 
 
 def validate(

@@ -60,17 +60,17 @@ def test_records_say_how_far_attribution_agrees_with_patching(folder, measured):
 
 def test_dev_contexts_and_another_emotion_will_do_too(folder, measured):
     options = dataclasses.replace(
-        OPTIONS, split="dev", other="fear", method="eap-ig", steps=2, mode="denoising"
+        OPTIONS, split="dev", against="fear", method="eap-ig", steps=2, mode="denoising"
     )
     circuit, said = PathStudy(folder, options).measure("anger")
-    assert said["options"]["other"] == "fear"
+    assert said["options"]["against"] == "fear"
     assert circuit.paths
 
 
 @pytest.mark.parametrize(
     ("options", "emotion", "said"),
     [
-        ({"other": "anger"}, "anger", "'anger' is the emotion itself"),
+        ({"against": "anger"}, "anger", "'anger' is the emotion itself"),
         ({"contexts": 13}, "anger", "asked for 13, the test split of .* has 12"),
         ({}, "joy", "has no emotion 'joy'"),
     ],
@@ -81,7 +81,7 @@ def test_what_a_run_lacks_is_refused(folder, options, emotion, said):
 
 
 def test_options_that_make_no_sense_are_refused(folder, tmp_path):
-    with pytest.raises(RunError, match="--sample: 2 is too few; give 3 or more"):
+    with pytest.raises(RunError, match="sample: found 2; give 3 or more"):
         PathOptions(sample=2)
     with pytest.raises(RunError, match="is no run folder"):
         PathStudy(tmp_path, OPTIONS)

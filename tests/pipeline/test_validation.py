@@ -68,9 +68,9 @@ def test_what_was_not_validated_is_empty(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"contexts": 1}, "--contexts: 1 is too few; give 2 or more"),
-        ({"reply_sizes": 1}, "--reply-sizes: 1 is too few; give 2 or more"),
-        ({"draws": 0}, "--draws: 0 is too few; give 1 or more"),
+        ({"contexts": 1}, "contexts: found 1; give 2 or more"),
+        ({"reply_sizes": 1}, "reply_sizes: found 1; give 2 or more"),
+        ({"draws": 0}, "draws: found 0; give 1 or more"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, said):
