@@ -3,7 +3,9 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib import metadata
@@ -13,6 +15,8 @@ from circuits.errors import DataError
 
 __all__ = [
     "Provenance",
+    "current",
+    "recorded",
     "versions",
 ]
 
@@ -65,6 +69,29 @@ class Provenance:
     def child(self, **options: object) -> "Provenance":
         """The provenance of a result made from this one with ``options``."""
         return Provenance(self.model, self.data, options, self.versions, (self.fingerprint(),))
+
+
+_CURRENT: ContextVar[Provenance | None] = ContextVar("provenance", default=None)
+
+
+@contextmanager
+def recorded(provenance: Provenance) -> Iterator[None]:
+    """Give this provenance to every result that is made inside the block.
+
+    >>> with recorded(Provenance(data="sha256:12")):
+    ...     current().data
+    'sha256:12'
+    """
+    token = _CURRENT.set(provenance)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current() -> Provenance:
+    """The provenance of results made here: empty outside of :func:`recorded`."""
+    return _CURRENT.get() or Provenance()
 
 
 @cache

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from circuits.errors import AxisError, DataError
 from circuits.files import digest, read_json, write_atomically, write_json
-from circuits.provenance import Provenance
+from circuits.provenance import Provenance, current
 
 __all__ = [
     "FORMAT",
@@ -45,7 +45,7 @@ Label = str | int | float
 class Record:
     """Base of every result: checked at construction, selectable by label, saved without pickle."""
 
-    provenance: Provenance
+    provenance: Provenance = field(default_factory=current, kw_only=True)
 
     axes: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Field name -> the names of its axes."""

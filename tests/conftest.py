@@ -152,9 +152,9 @@ def provenance() -> Provenance:
 
 
 @pytest.fixture(scope="session")
-def directions(swept: Sweep, provenance: Provenance) -> Directions:
+def directions(swept: Sweep) -> Directions:
     """Directions of the random model."""
-    return emotion_directions(swept, provenance)
+    return emotion_directions(swept)
 
 
 @pytest.fixture(scope="session")
@@ -164,19 +164,16 @@ def measured(
     grid: Grid,
     contexts: tuple[sev.Context, ...],
     directions: Directions,
-    provenance: Provenance,
 ) -> Measurements:
     """All that circuits of the random model are made from."""
-    importance, _ = sublayer_importance(
-        llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,)
-    )
-    between = differences(component_means(swept, provenance))
+    importance, _ = sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,))
+    between = differences(component_means(swept))
     return Measurements(
         importance,
-        head_effects(llama, swept, directions, provenance),
-        neuron_effects(llama, swept, directions, provenance),
-        direct_effects(llama, between, directions, importance.reference, provenance),
-        total_estimates(llama, contexts, importance, (6, 14), provenance),
+        head_effects(llama, swept, directions),
+        neuron_effects(llama, swept, directions),
+        direct_effects(llama, between, directions, importance.reference),
+        total_estimates(llama, contexts, importance, (6, 14)),
     )
 
 

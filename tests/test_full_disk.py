@@ -14,7 +14,6 @@ from torch import Tensor
 from circuits.errors import CircuitsError, DataError, RunError
 from circuits.files import read_json, write_atomically, write_json, write_json_lines
 from circuits.journal import Call, begin_call, journal
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 ROOM = 64 * 1024
@@ -53,7 +52,7 @@ def limit(tmp_path):
 
 
 def write_record(folder: Path, size: int) -> None:
-    Numbers(Provenance(), torch.arange(size).float()).save(folder / "record")
+    Numbers(torch.arange(size).float()).save(folder / "record")
 
 
 def write_array(folder: Path, size: int) -> None:

@@ -133,7 +133,7 @@ def test_an_axis_without_labels_is_refused_and_the_labelled_ones_are_listed(axis
 def test_an_absent_label_is_refused_and_those_that_exist_are_listed():
     with pytest.raises(AxisError, match=r"^Scores: axis 'layer' has no label 5; it has 4, 7, 9$"):
         scores().sel(layer=5)
-    many = Others(Provenance(), mean=torch.zeros(20), layer=tuple(range(20)))
+    many = Others(mean=torch.zeros(20), layer=tuple(range(20)))
     with pytest.raises(AxisError, match=r"it has 0, 1, .*, 11, \.\.\.$"):
         many.at("mean", layer=99)
 
@@ -227,7 +227,7 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path):
 
 def test_numbers_that_are_not_finite_are_kept(tmp_path):
     mean = torch.tensor([float("nan"), float("inf"), -0.0])
-    Others(Provenance(), mean=mean, layer=LAYERS).save(tmp_path)
+    Others(mean=mean, layer=LAYERS).save(tmp_path)
     torch.testing.assert_close(Others.load(tmp_path).mean, mean, equal_nan=True)
 
 

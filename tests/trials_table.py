@@ -16,7 +16,7 @@ _TITLES = {
     "packaging": "Packaging",
 }
 _COLUMNS = "| what was tried | times | outcome | test |\n|---|--:|---|---|"
-_HEAD = """# What was tried, and how it ended
+_HEAD = """# Robustness test matrix
 
 Every row is one or several tests of the suite. `make trials` runs them and writes this page.
 """

@@ -41,7 +41,7 @@ import networkx as nx
 
 from circuits.errors import AxisError, CircuitError, DataError
 from circuits.names import component
-from circuits.provenance import Provenance
+from circuits.provenance import Provenance, current
 
 __all__ = [
     "Circuit",
@@ -193,7 +193,7 @@ class Circuit:
     edges: tuple[Edge, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores of the circuit as a whole."""
-    provenance: Provenance = field(default_factory=Provenance)
+    provenance: Provenance = field(default_factory=current)
 
     def __post_init__(self) -> None:
         places: dict[str, tuple[float, int, int]] = {}

@@ -34,7 +34,6 @@ from circuits.names import component, head_name, neuron_name, receiver, sublayer
 from circuits.patching.exact_paths import ExactPaths, edge_name
 from circuits.patching.paths import PathEffects
 from circuits.patching.totals import TotalEstimates
-from circuits.provenance import Provenance
 
 __all__ = [
     "Budget",
@@ -152,7 +151,6 @@ class Measurements:
 def assemble(
     measured: Measurements,
     emotion: str,
-    provenance: Provenance,
     *,
     budget: Budget | None = None,
     rank_by: RankBy = "total",
@@ -163,7 +161,6 @@ def assemble(
     Args:
         measured: Importance, effects and direct effects of the same model.
         emotion: One of the measured emotions.
-        provenance: Where the measurements come from.
         budget: How many heads and neurons.
         rank_by: What decides which components are taken; see :data:`RankBy`.
         signed: Fill every place, with negative effects too where positive ones run out.
@@ -191,7 +188,7 @@ def assemble(
         *(_member(measured, "head", e, place, effect) for place in chosen[0]),
         *(_member(measured, "neuron", e, place, effect) for place in chosen[1]),
     ]
-    return _graph(measured, e, emotion, members, provenance)
+    return _graph(measured, e, emotion, members)
 
 
 def select(
@@ -247,9 +244,7 @@ def _member(
     )
 
 
-def _graph(
-    measured: Measurements, e: int, emotion: str, members: Sequence[Node], provenance: Provenance
-) -> Circuit:
+def _graph(measured: Measurements, e: int, emotion: str, members: Sequence[Node]) -> Circuit:
     nodes = [Node("embed", "embed")]
     edges: list[Edge] = []
     previous = "embed"
@@ -265,7 +260,7 @@ def _graph(
             edges.append(Edge(site.id, "readout", "direct", site.direct))
             previous = site.id
     nodes.append(Node("readout", "readout"))
-    return Circuit(emotion, tuple(nodes), tuple(edges), _scores(measured, e, members), provenance)
+    return Circuit(emotion, tuple(nodes), tuple(edges), _scores(measured, e, members))
 
 
 def _sublayer(measured: Measurements, e: int, s: int, layer: int, sublayer: str) -> Node:

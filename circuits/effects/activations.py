@@ -51,7 +51,6 @@ from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import Pick, capture, reading
 from circuits.models.tokens import encode_prompt, encode_text, pad_left
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -729,12 +728,11 @@ class Differences(Record):
     relative_to: str
 
 
-def component_means(sweep: Sweep, provenance: Provenance) -> ComponentMeans:
+def component_means(sweep: Sweep) -> ComponentMeans:
     """Means of all heads and neurons from one sweep; incomplete contexts are left out."""
     complete = sweep.grid.complete
     z = sweep.z
     return ComponentMeans(
-        provenance=provenance,
         z=z,
         post=sweep.post_shared.mean + sweep.post_centred.mean,
         emotion=sweep.grid.emotions,
@@ -797,11 +795,10 @@ class PlainRest:
         self._z.merge(other._z)
         self._post.merge(other._post)
 
-    def result(self, provenance: Provenance) -> PlainMeans:
+    def result(self) -> PlainMeans:
         """The means so far."""
         z, post = self._z.result(), self._post.result()
         return PlainMeans(
-            provenance=provenance,
             z=z.mean[0],
             post=post.mean[0],
             layer=tuple(range(z.mean.shape[1])),

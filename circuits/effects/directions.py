@@ -32,7 +32,6 @@ from circuits.models.tokens import encode_prompt, pad_left
 from circuits.names import SUBLAYERS
 from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -73,12 +72,11 @@ class Directions(Record):
     """``prompt``: at the last prompt position; ``reply``: averaged over the reply."""
 
 
-def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "prompt") -> Directions:
+def emotion_directions(sweep: Sweep, *, read: str = "prompt") -> Directions:
     """Directions of every emotion after every sublayer, from the sums of one sweep.
 
     Args:
         sweep: One pass over the accepted prompts.
-        provenance: Of the result.
         read: Where the sweep read; kept in the record.
 
     Raises:
@@ -89,7 +87,6 @@ def emotion_directions(sweep: Sweep, provenance: Provenance, *, read: str = "pro
         raise DataError(_why_none(sweep))
     vectors, norm = unit(centred(sums.apart.sum(0), n))
     return Directions(
-        provenance=provenance,
         vectors=vectors,
         norm=norm,
         rms=sums.rms.float(),
@@ -180,9 +177,7 @@ class Generality(Record):
     n_splits: int
 
 
-def direction_generality(
-    sweep: Sweep, provenance: Provenance, *, n_splits: int = 50, seed: int = 0
-) -> Generality:
+def direction_generality(sweep: Sweep, *, n_splits: int = 50, seed: int = 0) -> Generality:
     """Measure how far the directions generalise; only complete contexts are used.
 
     Looks at the values of the sweep once.
@@ -193,7 +188,7 @@ def direction_generality(
     look = GeneralityLook(sweep, n_splits=n_splits, seed=seed)
     for batch in sweep.values:
         look.update(batch)
-    return look.result(provenance)
+    return look.result()
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +247,11 @@ class GeneralityLook:
             for split in self._in_first[place]:
                 self.sums.first[split] += apart
 
-    def result(self, provenance: Provenance) -> Generality:
+    def result(self) -> Generality:
         """What was measured."""
         halves = torch.stack([_cosine(first, self._total - first) for first in self.sums.first])
         n_prompts = self._n * len(self._emotions)
         return Generality(
-            provenance=provenance,
             split_half=halves.mean(0),
             split_half_low=halves.quantile(0.025, dim=0),
             without_theme=(self._within * self._without).sum(-1).movedim(0, -1),
@@ -316,7 +310,6 @@ def own_differences(
     model: Model,
     contexts: Sequence[Context],
     emotions: Sequence[str],
-    provenance: Provenance,
     *,
     batch_size: int = 96,
     progress: Progress | None = None,
@@ -349,7 +342,6 @@ def own_differences(
         if progress:
             progress(len(chosen))
     return Differences(
-        provenance=provenance,
         z=z[:-1] - z[-1],
         post=post[:-1] - post[-1],
         emotion=tuple(emotions),

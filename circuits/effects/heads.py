@@ -31,7 +31,6 @@ from circuits.models.engines import Here, engine, in_order, shards
 from circuits.models.families import along_heads, head_weights, needs
 from circuits.models.generate import Progress
 from circuits.models.protocol import Model, blocks_of, device_of, dtype_of
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -98,7 +97,6 @@ def head_effects(
     model: Model,
     sweep: Sweep,
     directions: Directions,
-    provenance: Provenance,
     *,
     readout: HeadReadout = "resid_mid",
     draws: int = 100,
@@ -112,7 +110,7 @@ def head_effects(
     look = HeadLook(model, sweep, directions, readout=readout, draws=draws)
     for batch in sweep.values:
         look.update(batch)
-    return look.result(provenance)
+    return look.result()
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +164,10 @@ class HeadLook:
         whole = batch.complete
         self.sums.centred.update(apart[whole].flatten(0, 1), emotions[whole].flatten())
 
-    def result(self, provenance: Provenance) -> HeadEffects:
+    def result(self) -> HeadEffects:
         """What was measured."""
         plain, relative = self.sums.raw.result(), self.sums.centred.result()
         return HeadEffects(
-            provenance=provenance,
             mean=plain.mean,
             stderr=plain.stderr,
             centred=relative.mean,

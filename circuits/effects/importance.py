@@ -32,7 +32,6 @@ from circuits.models.run import Prefix, branch, check_values, prefill_prefix, re
 from circuits.models.tokens import Tokens, encode_prompt, pad_left
 from circuits.names import SUBLAYERS
 from circuits.prompts.prompt import plain
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -145,7 +144,6 @@ def sublayer_importance(
     model: Model,
     grid: Grid,
     directions: Directions,
-    provenance: Provenance,
     *,
     stable: tuple[int, ...],
     doses: Sequence[float] = DOSES,
@@ -186,13 +184,12 @@ def sublayer_importance(
         sums,
         directions,
         reference,
-        provenance,
         doses=tuple(doses),
         stable=stable,
         read_at=read_at,
         n_random=n_random,
     )
-    return importance, rest.result(provenance)
+    return importance, rest.result()
 
 
 def _towards(
@@ -306,7 +303,6 @@ def _summarise(
     sums: Responses,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
-    provenance: Provenance,
     *,
     doses: tuple[float, ...],
     stable: tuple[int, ...],
@@ -315,7 +311,6 @@ def _summarise(
 ) -> Importance:
     by_dose, slope = sums.by_dose.result(), sums.slope.result()
     return Importance(
-        provenance=provenance,
         slope=slope.mean,
         stderr=slope.stderr,
         response=rearrange(by_dose.mean, "e s l dose -> e dose s l"),

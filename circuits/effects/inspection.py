@@ -46,7 +46,6 @@ from circuits.models.tokens import Tokens, encode_prompt, encode_text, pad_left
 from circuits.names import Component, component, sublayer_name
 from circuits.prompts.prompt import Prompt, asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -121,7 +120,6 @@ def token_lens(
     model: Model,
     between: Differences,
     nodes: Sequence[str],
-    provenance: Provenance,
     *,
     most: int = 10,
 ) -> TokenLens:
@@ -131,7 +129,6 @@ def token_lens(
         model: Gives the output weights, the final norm and the unembedding.
         between: Differences relative to the mean over the emotions.
         nodes: Heads, neurons and sublayers.
-        provenance: Of the result.
         most: Tokens at either end.
     """
     # Models may have more rows than their tokenizer has tokens.
@@ -147,7 +144,6 @@ def token_lens(
     )
     ids, places = torch.stack([up_ids, down_ids]).unique(return_inverse=True)
     return TokenLens(
-        provenance=provenance,
         promoted=up,
         promoted_token=places[0],
         suppressed=down,
@@ -219,7 +215,6 @@ def node_examples(
     rows: Sequence[Sequence[Prompt]],
     directions: Directions,
     nodes: Sequence[str],
-    provenance: Provenance,
     *,
     batch_size: int = 96,
     progress: Progress | None = None,
@@ -231,7 +226,6 @@ def node_examples(
         rows: Per context its prompts, one for each of the directions' emotions in their order.
         directions: What effects are read along.
         nodes: Heads and neurons.
-        provenance: Of the result.
         batch_size: Prompts at once, at most; does not change the result.
         progress: Told after every batch how many prompts were run.
 
@@ -258,7 +252,6 @@ def node_examples(
     order = [part.name for part in (*heads, *neurons)]
     contexts = [own[0].context for own in rows]
     return NodeExamples(
-        provenance=provenance,
         effect=torch.cat(found)[..., [order.index(name) for name in nodes]],
         context=tuple(context.id for context in contexts),
         emotion=directions.emotion,
@@ -320,7 +313,6 @@ def head_patterns(
     rows: Sequence[Sequence[Prompt]],
     emotions: Sequence[str],
     nodes: Sequence[str],
-    provenance: Provenance,
 ) -> HeadPatterns:
     """Run the prompts of one context after the other, each context's together.
 
@@ -329,7 +321,6 @@ def head_patterns(
         rows: Per context its prompts, one for each emotion.
         emotions: The emotions that are asked for, in the order of the prompts.
         nodes: Heads.
-        provenance: Of the result.
 
     Raises:
         DataError: there is no context or no head.
@@ -359,7 +350,6 @@ def head_patterns(
         real[:, width - tokens.mask.shape[1] :] = tokens.mask.cpu()
         into *= (real[:, None, :, None] & real[:, None, None, :]).to(torch.uint8)
     return HeadPatterns(
-        provenance=provenance,
         weight=found,
         context=tuple(own[0].context.id for own in rows),
         emotion=tuple(emotions),

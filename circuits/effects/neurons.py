@@ -27,7 +27,6 @@ from circuits.effects.directions import Directions
 from circuits.effects.heads import QUANTILE, random_directions
 from circuits.models.families import along_heads, along_neurons, needs
 from circuits.models.protocol import Model
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -73,7 +72,7 @@ class NeuronEffects(Record):
 
 
 def neuron_effects(
-    model: Model, sweep: Sweep, directions: Directions, provenance: Provenance, *, draws: int = 20
+    model: Model, sweep: Sweep, directions: Directions, *, draws: int = 20
 ) -> NeuronEffects:
     """Effects of all neurons from the sums of one sweep.
 
@@ -88,7 +87,6 @@ def neuron_effects(
     above = sweep.post_above_zero.mean
     below = above - sweep.post.mean
     return NeuronEffects(
-        provenance=provenance,
         mean=beta * sweep.post.mean,
         stderr=beta.abs() * sweep.post.stderr,
         centred=beta * sweep.post_centred.mean,
@@ -105,7 +103,7 @@ def neuron_effects(
     )
 
 
-def without_neurons(sweep: Sweep, directions: Directions, provenance: Provenance) -> NeuronEffects:
+def without_neurons(sweep: Sweep, directions: Directions) -> NeuronEffects:
     """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
     nothing = sweep.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
     names = (
@@ -119,7 +117,6 @@ def without_neurons(sweep: Sweep, directions: Directions, provenance: Provenance
         "activation",
     )
     return NeuronEffects(
-        provenance=provenance,
         **dict.fromkeys(names, nothing),
         control=nothing.sum(-1),
         emotion=directions.emotion,
@@ -174,7 +171,6 @@ def direct_effects(
     between: Differences,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
-    provenance: Provenance,
 ) -> DirectEffects:
     """Split the readout's difference over components; costs no pass.
 
@@ -183,7 +179,6 @@ def direct_effects(
         between: Differences relative to the mean over the emotions.
         directions: Their last layer gives the total.
         reference: The directions that the readout projects on.
-        provenance: Of the result.
 
     Raises:
         ModelError: heads or neurons do not add up to what is written.
@@ -202,7 +197,6 @@ def direct_effects(
         # Experts are no sum over neurons; what they write is what the stream gains.
         neurons, mlps = between.post, streams[:, 1] - streams[:, 0]
     return DirectEffects(
-        provenance=provenance,
         sublayer_effect=torch.stack([heads.sum(-1), mlps], dim=1),
         head_effect=heads,
         neuron_effect=neurons,

@@ -1,20 +1,24 @@
 """Is a file what its format asks for? For files of this package and of other tools.
 
-Is a GraphML or GEXF file one that networkx, Gephi and Cytoscape can read?
-
-Ids are unique, every edge ends in nodes of the file, and every attribute is declared and a scalar
-of its declared type. Files with a document type are refused: their entities can fill any memory.
+JSON is held to its schema. GraphML and GEXF are read with networkx; beyond it, ids are unique,
+every edge ends in nodes of the file, and numbers are finite. Files with a document type are
+refused: their entities can fill any memory.
 """
 
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from io import StringIO
+from functools import partial
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
+
+import networkx as nx
 
 from circuits.circuit.circuit import EDGE_KINDS, NODE_KINDS, VIAS, Edge, Node
 from circuits.errors import CircuitError, DataError
@@ -24,12 +28,7 @@ from circuits.export.node_link import circuit_from_json
 from circuits.files import read_json, read_text
 
 __all__ = [
-    "check_csv",
-    "check_dot",
     "check_file",
-    "check_gexf",
-    "check_graphml",
-    "check_mermaid",
 ]
 
 _RULED_TEXTS: Final = ("emotion", "id", "source", "target", "kind", "via", "causal")
@@ -45,12 +44,8 @@ _ALLOWED: Final = {
 }
 
 
-def check_csv(text: str) -> None:
-    """Check a table of nodes or of edges.
-
-    Raises:
-        DataError: what is wrong, and in which line.
-    """
+def _check_csv(text: str) -> None:
+    """Check a table of nodes or of edges."""
     try:
         rows = list(csv.reader(StringIO(text, newline=""), strict=True))
     except csv.Error as error:
@@ -94,12 +89,8 @@ _DOT: Final = re.compile(
 _PAIRS: Final = {"}": "{", "]": "["}
 
 
-def check_dot(text: str) -> None:
-    """Check that a DOT file is one whole graph: texts and brackets closed, one kind of edge.
-
-    Raises:
-        DataError: what is wrong, and in which line.
-    """
+def _check_dot(text: str) -> None:
+    """Check that a DOT file is one whole graph: texts and brackets closed, one kind of edge."""
     start = re.match(r'\s*(?:strict\s+)?(graph|digraph)\b[^{"]*(?:"[^"]*"\s*)?\{', text, re.I)
     if start is None:
         raise DataError("line 1 begins no graph; DOT begins with graph or digraph")
@@ -132,12 +123,8 @@ _MERMAID_EDGE: Final = re.compile(r"(\w+) (?:-\.->|-->|==>)(?:\|[^|]*\|)? (\w+)"
 _MERMAID_NODE: Final = re.compile(r'(\w+)(?:\[\\|\[/|\[|\(\[|\{\{)"[^"]*"(?:/\]|\\\]|\]|\]\)|\}\})')
 
 
-def check_mermaid(text: str) -> None:
-    """Check a Mermaid flowchart as this package writes it.
-
-    Raises:
-        DataError: what is wrong, and in which line.
-    """
+def _check_mermaid(text: str) -> None:
+    """Check a Mermaid flowchart as this package writes it."""
     lines = text.splitlines()
     first = lines.index("---", 1) + 1 if lines[:1] == ["---"] and "---" in lines[1:] else 0
     if not lines[first:] or not re.fullmatch(r"(flowchart|graph) (TB|TD|BT|LR|RL)", lines[first]):
@@ -172,163 +159,48 @@ def _known(line: int, nodes: set[str], names: Sequence[str]) -> None:
             raise DataError(f"line {line}: {name!r} is no node of the chart")
 
 
-Element = ElementTree.Element
-
-_BOOLEANS: Final = ("true", "false", "1", "0")
-
-
-def check_graphml(text: str) -> None:
-    """Check a GraphML file.
-
-    Raises:
-        DataError: what is wrong, and at which element.
-    """
-    root = _root(text, "graphml")
-    declared: dict[str, dict[str, str]] = {"node": {}, "edge": {}, "graph": {}}
-    for path, key in _children(root, "key"):
-        for part in declared if key.get("for") in (None, "all") else (str(key.get("for")),):
-            declared.setdefault(part, {})[_needed(path, key, "id")] = key.get("attr.type", "string")
-    for path, graph in _found(root, "graph"):
-        _check_graph(path, graph, graph)
-        for part, elements in (
-            ("graph", [(path, graph)]),
-            ("node", list(_children(graph, "node", path))),
-            ("edge", list(_children(graph, "edge", path))),
-        ):
-            for where, element in elements:
-                for at, data in _children(element, "data", where):
-                    name = _needed(at, data, "key")
-                    _check_value(at, name, data.text or "", declared[part])
-
-
-def check_gexf(text: str) -> None:
-    """Check a GEXF file.
-
-    Raises:
-        DataError: what is wrong, and at which element.
-    """
-    root = _root(text, "gexf")
-    for path, graph in _found(root, "graph"):
-        declared: dict[str, dict[str, str]] = {"node": {}, "edge": {}}
-        for where, group in _children(graph, "attributes", path):
-            own = declared.setdefault(str(group.get("class")), {})
-            for at, attribute in _children(group, "attribute", where):
-                own[_needed(at, attribute, "id")] = attribute.get("type", "string")
-        groups = {part: graph.find(f"{{*}}{part}s") for part in ("node", "edge")}
-        if groups["node"] is None:
-            raise DataError(f"{path} has no nodes")
-        _check_graph(path, groups["node"], groups["edge"])
-        for part, group in groups.items():
-            for where, element in _children(group, part, path) if group is not None else ():
-                values = element.find("{*}attvalues")
-                for at, value in _children(values, "attvalue", where) if values is not None else ():
-                    name = _needed(at, value, "for")
-                    _check_value(at, name, value.get("value", ""), declared[part])
-
-
-def _root(text: str, name: str) -> Element:
+def _check_xml(text: str, form: str) -> None:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise DataError("has a document type, which is not read; remove it")
+    read = nx.read_graphml if form == "graphml" else nx.read_gexf
     try:
         root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph: Any = read(BytesIO(text.encode()))
+    except ElementTree.ParseError as error:
         raise DataError(f"not XML ({error})") from error
-    if _tag(root) != name:
-        raise DataError(f"the outermost element is {_tag(root)!r}, not {name!r}")
-    return root
-
-
-def _found(root: Element, name: str) -> list[tuple[str, Element]]:
-    found = list(_children(root, name))
-    if not found:
-        raise DataError(f"holds no {name}")
-    return found
-
-
-def _check_graph(path: str, nodes: Element, edges: Element | None) -> None:
-    ids = _unique(_children(nodes, "node", path), needed=True)
-    inside = list(_children(edges, "edge", path)) if edges is not None else []
-    _unique(iter(inside), needed=False)
-    for where, edge in inside:
+    except (nx.NetworkXException, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"not {form} ({type(error).__name__}: {str(error)[:200]})") from error
+    nodes = Counter(node.get("id") for node in root.iterfind(".//{*}node"))
+    edges = list(root.iterfind(".//{*}edge"))
+    named = Counter(edge.get("id") for edge in edges if edge.get("id") is not None)
+    for kind, names in (("node", nodes), ("edge", named)):
+        for name, times in names.items():
+            if times > 1:
+                raise DataError(f"{times} {kind}s have the id {name!r}; make it unique")
+    for number, edge in enumerate(edges):
         for end in ("source", "target"):
-            name = _needed(where, edge, end)
-            if name not in ids:
-                raise DataError(f"{where}/@{end} is {name!r}, which no node has as id")
-
-
-def _unique(elements: Iterator[tuple[str, Element]], *, needed: bool) -> set[str]:
-    found: set[str] = set()
-    for where, element in elements:
-        name = _needed(where, element, "id") if needed else element.get("id")
-        if name in found:
-            raise DataError(f"{where}/@id is {name!r}, as is that of another; make it unique")
-        if name is not None:
-            found.add(name)
-    return found
-
-
-def _check_value(where: str, name: str, text: str, declared: Mapping[str, str]) -> None:
-    if name not in declared:
-        raise DataError(f"{where} is of the attribute {name!r}, which is not declared")
-    read = _READ.get(declared[name])
-    if read is None:
-        raise DataError(
-            f"{where} is declared as {declared[name]!r}, which is no scalar; write one of "
-            f"{', '.join(_READ)}"
-        )
-    try:
-        read(text)
-    except ValueError as error:
-        raise DataError(f"{where} is {text!r}, not a {declared[name]}") from error
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(text)
-    return float(text)
-
-
-def _boolean(text: str) -> bool:
-    if text.strip().lower() not in _BOOLEANS:
-        raise ValueError(text)
-    return text.strip().lower() in ("true", "1")
-
-
-_READ: Final[Mapping[str, Callable[[str], Any]]] = {
-    "string": str,
-    "int": int,
-    "integer": int,
-    "long": int,
-    "float": _finite,
-    "double": _finite,
-    "boolean": _boolean,
-}
-
-
-def _needed(where: str, element: Element, name: str) -> str:
-    value = element.get(name)
-    if value is None:
-        raise DataError(f"{where} lacks the attribute {name!r}; add it")
-    return value
-
-
-def _children(parent: Element, name: str, above: str = "") -> Iterator[tuple[str, Element]]:
-    base = above or f"/{_tag(parent)}"
-    for number, child in enumerate(parent.iterfind(f"{{*}}{name}")):
-        yield f"{base}/{name}[{number}]", child
-
-
-def _tag(element: Element) -> str:
-    return element.tag.rsplit("}", 1)[-1]
+            if edge.get(end) not in nodes:
+                raise DataError(
+                    f"edge[{number}]/@{end} is {edge.get(end)!r}, which no node has as id"
+                )
+    owners = [("the graph", graph.graph)]
+    owners += [(f"node {name!r}", data) for name, data in graph.nodes(data=True)]
+    owners += [(f"edge {a!r} -> {b!r}", data) for a, b, data in graph.edges(data=True)]
+    for owner, data in owners:
+        for name, value in data.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DataError(f"{owner}: {name} is {value}, not a finite number")
 
 
 _TEXTS: Final[Mapping[str, tuple[str, Callable[[str], None]]]] = {
-    ".graphml": ("graphml", check_graphml),
-    ".gexf": ("gexf", check_gexf),
-    ".dot": ("dot", check_dot),
-    ".gv": ("dot", check_dot),
-    ".mmd": ("mermaid", check_mermaid),
-    ".csv": ("csv", check_csv),
+    ".graphml": ("graphml", partial(_check_xml, form="graphml")),
+    ".gexf": ("gexf", partial(_check_xml, form="gexf")),
+    ".dot": ("dot", _check_dot),
+    ".gv": ("dot", _check_dot),
+    ".mmd": ("mermaid", _check_mermaid),
+    ".csv": ("csv", _check_csv),
 }
 
 

@@ -1,35 +1,48 @@
 """A chat model behind an OpenAI-compatible server as judge.
 
 The model is asked whether a text *sounds* like the target emotion, apart from whether what it
-tells is good or bad; temperature 0 by default. Wang et al. 2025 (arXiv:2510.11328) judge with
-GPT-4o-mini; the wording here is our own, so its verdicts are not theirs.
+tells is good or bad; temperature 0 unless the server refuses it. Wang et al. 2025
+(arXiv:2510.11328) judge with GPT-4o-mini; the wording here is our own, so its verdicts are not
+theirs.
+
+Requests go through the ``openai`` client, which asks again after passing errors. Its HTTP client is
+ours: it follows no redirect, writes every header itself (whatever ``OPENAI_*`` variables say),
+reads an answer of bounded size in bounded time, and for a server on this machine uses no proxy or
+certificate of the environment. So a key goes to the named server and to no other.
 """
 
+import importlib.util
 import json
 import os
-import random
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from threading import Event
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from circuits.errors import JudgeError
-from circuits.journal import stop_if_asked
-from circuits.judges.judge import Verdict, check_questions
+from circuits.journal import stop_if_asked, stopping
+from circuits.judges.judge import EMPTY, Verdict, check_questions
 from circuits.names import EMOTIONS, NEUTRAL
 
 __all__ = [
     "HttpJudge",
     "JudgeProfile",
-    "answer_text",
+    "NOT_JUDGED",
     "messages",
     "read_released",
     "read_verdict",
     "system",
 ]
+
+NOT_JUDGED: Final = "not judged"
+"""Begins the reason of a verdict that the server would not give; it counts as no match."""
 
 _SYSTEM: Final = """\
 You check how short English texts sound. The {all} are {labels}.
@@ -47,11 +60,6 @@ happily and good news angrily.
 
 Answer with a single JSON object and nothing else: {{"match": 1 or 0, "reason": "one short \
 sentence that names the deciding words"}}"""
-
-_LONGEST_ANSWER: Final = 20_000
-"""Characters of an answer, counted from its end, that are searched for JSON."""
-_YES: Final = frozenset({"1", "1.0", "true", "yes"})
-_NO: Final = frozenset({"0", "0.0", "false", "no"})
 
 
 def system(labels: Sequence[str], meanings: Mapping[str, str] | None = None) -> str:
@@ -71,31 +79,46 @@ def messages(text: str, emotion: str, told: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": told}, {"role": "user", "content": question}]
 
 
-def answer_text(body: str) -> str | None:
-    """The assistant's words in the body of a chat completion; ``None`` if it is none."""
-    try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return None
-    return content if isinstance(content, str) else None
+_QUOTE: Final = "[\"'\u201c\u201d\u2018\u2019]"
+_MATCH: Final = re.compile(
+    rf"{_QUOTE}match{_QUOTE}\s*:\s*{_QUOTE}?(1(?:\.0)?|0(?:\.0)?|true|false|yes|no){_QUOTE}?"
+    r"\s*(?=[,}\n])",
+    re.IGNORECASE,
+)
+_REASON: Final = re.compile(rf"{_QUOTE}reason{_QUOTE}\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
+_TAG: Final = "(think|thinking|thought|reasoning)"
+_THOUGHT: Final = re.compile(rf"<{_TAG}>.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_END_OF_THOUGHT: Final = re.compile(rf"</{_TAG}>", re.IGNORECASE)
 
 
 def read_verdict(answer: str) -> Verdict | None:
-    """Read the judge's JSON, bare, fenced or within other text; ``None`` if there is none.
+    """Read the judge's ``"match"``, bare, fenced, within other text or in broken JSON.
 
-    Where a model drafts several objects, the last is its answer.
+    Thoughts are no answer, also where only their end is tagged; an answer that says both 1 and 0
+    is none either.
 
     >>> read_verdict('Sure! {"match": "yes", "reason": "how dare"}').match
     True
+    >>> read_verdict('<think>{"match": 1}?</think> {"match": 0, "reason": "calm"}').match
+    False
+    >>> read_verdict('{"match": 1} or {"match": 0}') is None
+    True
     """
-    verdict = None
-    for found in _objects(answer[-_LONGEST_ANSWER:]):
-        fields = {key.lower(): value for key, value in found.items()}
-        match = _yes_or_no(fields.get("match"))
-        if match is not None:
-            reason = fields.get("reason")
-            verdict = Verdict(match, None, reason.strip() if isinstance(reason, str) else "")
-    return verdict
+    answer = _END_OF_THOUGHT.split(_THOUGHT.sub("", answer))[-1]
+    said = list(_MATCH.finditer(answer))
+    verdicts = {found[1].lower() in ("1", "1.0", "true", "yes") for found in said}
+    if len(verdicts) != 1:
+        return None
+    try:
+        start = max(answer.rfind("{", 0, said[-1].start()), 0)
+        fields, _ = json.JSONDecoder(strict=False).raw_decode(answer, start)
+        reason = next((value for key, value in fields.items() if key.lower() == "reason"), "")
+    except (ValueError, AttributeError, RecursionError):
+        found = _REASON.search(answer, said[-1].end())
+        reason = found[1].strip("\"'`{}\u201c\u201d \n") if found else ""
+    reason = reason.strip() if isinstance(reason, str) else ""
+    # Half a character can be in no file.
+    return Verdict(verdicts.pop(), None, reason.encode("utf-8", "replace").decode("utf-8"))
 
 
 def read_released(answer: str) -> Verdict | None:
@@ -111,26 +134,6 @@ def read_released(answer: str) -> Verdict | None:
         return Verdict(int(found["match"]) == 1, None, str(found.get("reason", "")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _objects(answer: str) -> Iterator[Mapping[str, Any]]:
-    decoder = json.JSONDecoder()
-    at = answer.find("{")
-    while at >= 0:
-        try:
-            found, end = decoder.raw_decode(answer, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield found
-        at = answer.find("{", end)
-
-
-def _yes_or_no(value: object) -> bool | None:
-    said = str(value).strip().lower() if isinstance(value, str | int | float) else ""
-    if said in _YES:
-        return True
-    return False if said in _NO else None
 
 
 JudgeProfile = Literal["robust", "released"]
@@ -158,22 +161,22 @@ class HttpJudge:
     meanings: tuple[tuple[str, str], ...] = ()
     """(label, what it means), told to the model."""
     attempts: int = 5
+    """How often a question is asked while the server fails or its answer is unreadable."""
     workers: int = 4
     profile: JudgeProfile = "robust"
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
-    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
-    jitter: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+    _refused: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Sampling settings that the server has refused, and that are no longer sent."""
 
     def __post_init__(self) -> None:
         """Refuse addresses that cannot work or that carry a secret.
 
         Raises:
-            JudgeError: The base URL is no plain http(s) address, or a number is too small.
+            JudgeError: The base URL is no plain http(s) address, or a number is too small, or the
+                client is not installed.
         """
         try:
             parts = urlsplit(self.base_url)
-            host = parts.hostname
+            host, _ = parts.hostname, parts.port
         except ValueError:
             raise JudgeError("the judge's base URL is malformed; write https://HOST/v1") from None
         # The address is written into every judgement file, so it must not hold a password.
@@ -192,6 +195,11 @@ class HttpJudge:
                 f"a judge needs attempts and workers from 1 and a timeout above 0; found "
                 f"{self.attempts}, {self.workers} and {self.timeout}"
             )
+        if importlib.util.find_spec("openai") is None:
+            raise JudgeError(
+                "a judge behind a server needs the openai client; install it with "
+                "pip install 'emotion-circuits[http]'"
+            )
 
     @property
     def name(self) -> str:
@@ -209,13 +217,16 @@ class HttpJudge:
         return urlsplit(self.base_url).hostname or ""
 
     @property
+    def is_here(self) -> bool:
+        """Does its server stand on this machine?"""
+        with suppress(ValueError):  # a name is no number
+            return ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    @property
     def sends_key_away(self) -> bool:
         """Would a key leave this machine?"""
-        if not os.environ.get(self.key_variable, "").strip():
-            return False
-        with suppress(ValueError):  # a name is no number
-            return not ip_address(self.host).is_loopback
-        return self.host != "localhost"
+        return bool(os.environ.get(self.key_variable, "").strip()) and not self.is_here
 
     @property
     def url(self) -> str:
@@ -240,55 +251,302 @@ class HttpJudge:
     ) -> Iterator[tuple[int, Verdict]]:
         """Place and verdict of every text, in the order in which they are answered.
 
-        If the work is asked to stop, nothing more is asked, and what is still answered is given.
+        A text that the server will not judge (a content filter, or never a readable answer) counts
+        as no match, with a reason that begins with :data:`NOT_JUDGED`: one text, or a tenth of
+        them, but never all. If the work is asked to stop, nothing more is asked, and what is
+        still answered is given.
 
         Raises:
             JudgeError: As :meth:`judge`, after every answer that was still given.
         """
         check_questions(texts, emotions, self.labels)
-        # Loaded here: importing the package must not load the network library.
-        from circuits.judges.http_calls import Caller, Patience, answers, open_client
+        ended, asker = Event(), _Asker(self, self._key())
 
-        patience = Patience(
-            self.timeout,
-            self.attempts,
-            self.first_wait,
-            self.longest_wait,
-            self.sleep,
-            self.jitter,
-        )
-        with open_client(self.timeout, self.workers) as client:
-            caller = Caller(
-                client,
-                self.url,
-                self.model,
-                self._key(),
-                self.key_variable,
-                patience,
-                _SETTINGS[self.profile],
-                self.system,
-                released=self.profile == "released",
+        def ask(index: int) -> Verdict | None:
+            if ended.is_set() or stopping():
+                return None
+            if not texts[index].strip():
+                return Verdict(match=False, label=None, reason=EMPTY)
+            try:
+                return asker.ask(index, texts[index], emotions[index])
+            except JudgeError:
+                # The questions not yet asked would only cost money.
+                ended.set()
+                raise
+
+        failed, unjudged = dict[int, BaseException](), dict[int, Verdict]()
+        with closing(asker.client):
+            pool = ThreadPoolExecutor(self.workers)
+            try:
+                asked = {pool.submit(ask, index): index for index in range(len(texts))}
+                for future in as_completed(asked):
+                    index, error = asked[future], future.exception()
+                    if error is not None:
+                        failed[index] = error
+                    elif (verdict := future.result()) and verdict.reason.startswith(NOT_JUDGED):
+                        unjudged[index] = verdict
+                    elif verdict:
+                        yield index, verdict
+            finally:
+                ended.set()
+                pool.shutdown()
+        if failed:
+            raise failed[min(failed)]
+        if len(unjudged) > min(max(1, len(texts) // 10), len(texts) - 1):
+            first = min(unjudged)
+            raise JudgeError(
+                f"item {first}: no judgement from {self.url}: {unjudged[first].reason}; so it is "
+                f"with {len(unjudged)} of {len(texts)} texts. Use another judge or model."
             )
-            yield from answers(caller, texts, emotions, self.workers)
+        yield from unjudged.items()
 
     def describe(self) -> Mapping[str, Any]:
         """Address, model and wording; no key."""
+        refused = {"refused_settings": sorted(self._refused)} if self._refused else {}
         return {
             "name": self.name,
             "base_url": self.base_url,
             "model": self.model,
-            **_SETTINGS[self.profile],
+            **self._settings,
+            **refused,
             "profile": self.profile,
             "system": self.system,
         }
 
-    def _key(self) -> str | None:
+    @property
+    def _settings(self) -> dict[str, Any]:
+        wanted = _SETTINGS[self.profile]
+        return {name: value for name, value in wanted.items() if name not in self._refused}
+
+    def _key(self) -> str:
         key = os.environ.get(self.key_variable, "").strip()
-        if not key:
-            return None
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise JudgeError(
                 f"the environment variable {self.key_variable} does not hold a key: it has spaces, "
                 "line breaks or letters outside ASCII; set it again"
             )
         return key
+
+
+_LARGEST_BODY: Final = 4_000_000
+"""Bytes after which an answer is cut; a server must not fill the memory."""
+_WINDOW: Final = 8
+"""A text that repeats this many characters of the key in a row is withheld."""
+_SHOWN: Final = 80
+_FILTERED: Final = ("content_filter", "content_policy_violation")
+_LONGEST_WAIT: Final = 120.0
+"""Seconds after which the client does not wait for a server that asks it to."""
+
+
+class _Asker:
+    """Asks one server; lives as long as one call of ``judge``."""
+
+    def __init__(self, judge: HttpJudge, key: str) -> None:
+        # Loaded here: importing the package must not load the network library.
+        import httpx2
+        import openai
+
+        self._judge, self._key, self._robust = judge, key, judge.profile == "robust"
+        transport, trouble = None, ""
+        try:
+            transport = httpx2.Client(
+                timeout=judge.timeout,
+                follow_redirects=False,
+                trust_env=not judge.is_here,
+                limits=httpx2.Limits(max_connections=judge.workers),
+                event_hooks={"request": [self._write_headers], "response": [_bound]},
+            )
+        except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+            trouble = type(error).__name__
+        if transport is None:
+            # The error itself may repeat the address of a proxy, with its password.
+            raise JudgeError(
+                f"proxy or certificate variables of the environment cannot be used ({trouble}); "
+                "correct or unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR"
+            )
+        # What is left unsaid here, the client would take from the environment.
+        self.client = openai.OpenAI(
+            base_url=judge.base_url,
+            api_key=key or "none",
+            admin_api_key="",
+            organization="",
+            project="",
+            webhook_secret="",
+            timeout=judge.timeout,
+            max_retries=judge.attempts - 1 if self._robust else 0,
+            http_client=transport,
+        )
+
+    def ask(self, index: int, text: str, emotion: str) -> Verdict:
+        """Ask about item ``index``, again and again while the trouble may pass.
+
+        Raises:
+            JudgeError: The server refuses, stays away, or never answers with a chat completion.
+        """
+        question = messages(text, emotion, self._judge.system)
+        attempts, unreadable = self._judge.attempts if self._robust else 1, False
+        trouble, tried = "", f" after {attempts} attempts"
+        for _ in range(attempts):
+            body, trouble, passing = self._post(question)
+            if trouble.startswith(NOT_JUDGED) and self._robust:
+                return Verdict(match=False, label=None, reason=trouble)
+            if trouble:
+                tried, unreadable = tried if passing else "", False
+                break
+            answer = _answer(body)
+            unreadable = answer is not None
+            if answer is None:
+                trouble = f"the body is no chat completion: {self._shown(body)}"
+                continue
+            verdict = read_verdict(answer) if self._robust else read_released(answer)
+            if verdict is not None:
+                return Verdict(verdict.match, None, self._clean(verdict.reason))
+            trouble = f"the answer has no JSON with match 0 or 1: {self._shown(answer)}"
+        if not self._robust:
+            return Verdict(match=False, label=None, reason=f"error: {trouble}")
+        if unreadable:
+            return Verdict(match=False, label=None, reason=f"{NOT_JUDGED}{tried}: {trouble}")
+        raise JudgeError(f"item {index}: no judgement from {self._judge.url}{tried}: {trouble}")
+
+    def _post(self, question: list[dict[str, str]]) -> tuple[str, str, bool]:
+        """The body of an answer; or why there is none, and whether asking again may help."""
+        import httpx2
+        import openai
+
+        settings = self._judge._settings
+        try:
+            asked = {"model": self._judge.model, "messages": question, **settings}
+            got = self.client.post("/chat/completions", cast_to=httpx2.Response, body=asked)
+            body = got.content.decode("utf-8", errors="replace")
+            if _finish_reason(body) == "content_filter":
+                return "", f"{NOT_JUDGED}: the server's content filter", False
+            return body, "", True
+        except openai.APIStatusError as error:
+            status, body = error.status_code, error.response.content.decode("utf-8", "replace")
+            wait, code, param = error.response.headers.get("Retry-After"), error.code, error.param
+        except openai.APITimeoutError:
+            return "", f"no answer within {self._judge.timeout:g} s", True
+        except openai.APIConnectionError as error:
+            kind = self._clean(type(error.__cause__ or error).__name__)
+            return "", f"connection failed ({kind}){self._proxy()}", True
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError) as error:
+            return "", f"the question cannot be sent ({type(error).__name__})", False
+        said = _message(body)
+        if status == httpx2.codes.BAD_REQUEST:
+            if code in _FILTERED:
+                return "", f"{NOT_JUDGED}: the server's content filter", False
+            for name in settings:
+                if name == param or f"'{name}'" in said:
+                    self._judge._refused.add(name)
+                    return self._post(question)
+        told = f"; it says: {self._shown(said)}" if said.strip() else ""
+        if status in (408, 409, 429) or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+            if wait and wait.strip().isdecimal() and float(wait) > _LONGEST_WAIT:
+                return "", f"it asks to wait {float(wait):.0f} s, which is too long{told}", False
+            return "", f"status {status}{told}", True
+        model, variable = self._judge.model, self._judge.key_variable
+        need = f"a key is needed; put it into the environment variable {variable}"
+        advice = {
+            400: f"the request for model {model!r} is not accepted",
+            401: f"the key in {variable} is not accepted; check it" if self._key else need,
+            403: f"access denied; does the key in {variable} cover {model!r}?",
+            **dict.fromkeys((301, 302, 303, 307, 308), "it redirects; give the final address"),
+            404: f"nothing there, or no model {model!r}; the base URL often ends in /v1",
+        }.get(status, "the server does not accept this request")
+        return "", f"status {status}, {advice}{told}", False
+
+    def _write_headers(self, request: Any) -> None:
+        """Replace what the client has put together, partly from its environment."""
+        headers = {
+            "Host": request.url.netloc.decode("ascii"),
+            "User-Agent": "emotion-circuits",
+            "Accept": "application/json",
+            # Packed, a small answer could fill the memory.
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(request.content)),
+        }
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request.headers.clear()
+        request.headers.update(headers)
+        request.extensions["deadline"] = time.monotonic() + self._judge.timeout
+
+    def _proxy(self) -> str:
+        scheme = urlsplit(self._judge.base_url).scheme
+        here = self._judge.is_here or proxy_bypass(self._judge.host)
+        used = not here and any(getproxies().get(kind) for kind in (scheme, "all"))
+        return f" through the environment's {scheme.upper()}_PROXY or ALL_PROXY" if used else ""
+
+    def _shown(self, text: str) -> str:
+        # Clean first: a cut through the key would hide it from the check and show a part of it.
+        return repr(" ".join(self._clean(text).split())[:_SHOWN])
+
+    def _clean(self, text: str) -> str:
+        """Withhold a text that repeats the key or a piece of it."""
+        if not self._key:
+            return text
+        size = min(_WINDOW, len(self._key))
+        pieces = (self._key[at : at + size] for at in range(len(self._key) - size + 1))
+        if any(piece in text for piece in pieces):
+            return "(withheld: it repeats the key)"
+        return text
+
+
+def _bound(response: Any) -> None:
+    """Let an answer be read up to its time and size.
+
+    The library's time limit holds between two pieces of an answer; this one for the whole of it.
+    """
+    import httpx2
+
+    stream, deadline = response.stream, response.request.extensions["deadline"]
+
+    class Bounded(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            size = 0
+            for piece in stream:
+                yield piece
+                size += len(piece)
+                if time.monotonic() > deadline:
+                    raise httpx2.ReadTimeout("the answer is too slow", request=response.request)
+                if size > _LARGEST_BODY:
+                    return
+
+        def close(self) -> None:
+            stream.close()
+
+    response.headers.pop("Content-Encoding", None)
+    response.stream = Bounded()
+
+
+def _choice(body: str) -> dict[str, Any] | None:
+    with suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
+        choice = json.loads(body)["choices"][0]
+        if isinstance(choice, dict):
+            return choice
+    return None
+
+
+def _finish_reason(body: str) -> object:
+    return (_choice(body) or {}).get("finish_reason")
+
+
+def _answer(body: str) -> str | None:
+    """The assistant's words in a chat completion, given whole or in parts; ``None`` if none."""
+    message = (_choice(body) or {}).get("message")
+    if not isinstance(message, dict) or "content" not in message:
+        return None
+    content = message["content"]
+    if content is None:  # the model has refused
+        content = message.get("refusal") or ""
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        content = "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else None
+
+
+def _message(body: str) -> str:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(body)["error"]["message"])
+    return body

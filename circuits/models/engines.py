@@ -35,7 +35,8 @@ __all__ = [
 
 SHARDS = 32
 """Parts that a sum over contexts is made of, at most. Neither it nor what is in a part depends on
-the number of workers, so that the sums are the same to the last bit for any number."""
+the number of workers, so that the sums are the same to the last bit for any number, where every
+process has the same kind of processor, as many threads and the same versions of the libraries."""
 
 P = TypeVar("P")
 R = TypeVar("R")

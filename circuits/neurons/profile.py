@@ -43,7 +43,7 @@ from circuits.models.protocol import Model, device_of
 from circuits.models.run import Take, check_values, trace, watch
 from circuits.models.tokens import encode_prompt, encode_text, pad_left, text_span
 from circuits.prompts.prompt import Question, Texts, questions
-from circuits.provenance import Provenance
+from circuits.provenance import current
 from circuits.records import Record
 
 __all__ = [
@@ -484,7 +484,6 @@ def profile_texts(
     model: Model,
     texts: Texts,
     request: str,
-    provenance: Provenance,
     *,
     sign: Sign = "gate",
     where: Where = "content",
@@ -501,7 +500,6 @@ def profile_texts(
         model: The model.
         texts: Of the train split.
         request: The request put to every text.
-        provenance: Of the result.
         sign: When a neuron counts as active.
         where: The tokens that are counted.
         n_shuffles: Permutations of the labels over the texts, for the null of entropies.
@@ -530,7 +528,7 @@ def profile_texts(
         if progress:
             progress(len(chosen))
     return Profile(
-        provenance=provenance,
+        provenance=current(),
         **sums.result(),
         split=HALVES,
         label=texts.label,
@@ -579,7 +577,6 @@ def label_attribution(
     model: Model,
     texts: Texts,
     request: str,
-    provenance: Provenance,
     *,
     seed: int = 0,
     batch_size: int = 32,
@@ -591,7 +588,6 @@ def label_attribution(
         model: The model.
         texts: Of the train split; all of them are read.
         request: The request put to every text.
-        provenance: Of the result.
         seed: Of the halves, which are those of a profile with this seed.
         batch_size: Texts at once, at most.
         progress: Told after every batch how many texts were read.
@@ -620,7 +616,6 @@ def label_attribution(
             progress(len(chosen))
     total, positive = sums.unflatten(1, (len(HALVES), len(texts.label))).unbind(0)
     return LabelAttribution(
-        provenance=provenance,
         total=total,
         positive=positive,
         texts=count.reshape(len(HALVES), -1),

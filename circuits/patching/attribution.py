@@ -59,7 +59,6 @@ from circuits.patching.pairs import (
     find_places,
 )
 from circuits.patching.patch import patch_parts
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -198,7 +197,6 @@ def attribute(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    provenance: Provenance,
     method: Method = "atp",
     *,
     mode: Mode = "denoising",
@@ -213,7 +211,6 @@ def attribute(
         model: The model.
         pairs: Clean and corrupt prompts of one contrast, one pair per context.
         readout: What the runs are judged by: a projection or a logit difference.
-        provenance: Of the result.
         method: See :mod:`~circuits.patching.estimates`.
         mode: Gradients of the corrupt run (denoising) or of the clean one (noising).
         by: Scores by place as well, beside those of all matched positions.
@@ -236,7 +233,6 @@ def attribute(
     exact = patch_parts(model, pairs, readout, names, mode=mode).mean(0)
     forwards, backwards = METHODS[method].passes(model.cfg.n_layers, steps)
     return NodeScores(
-        provenance=provenance,
         **found,
         sampled=chosen,
         exact=exact,
@@ -501,7 +497,6 @@ def budgeted(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    provenance: Provenance,
     method: Method = "atp",
     *,
     exact: int,
@@ -518,7 +513,6 @@ def budgeted(
         model: The model.
         pairs: Clean and corrupt prompts of one contrast.
         readout: What the runs are judged by.
-        provenance: Of the result.
         method: The attribution; its options are those of
             :func:`attribute`.
         exact: How many heads and neurons are confirmed.
@@ -537,7 +531,7 @@ def budgeted(
     order(draws, confidence)
     _check(model, exact)
     scores = attribute(
-        model, pairs, readout, provenance, method, mode=mode, steps=steps, sample=sample, seed=seed
+        model, pairs, readout, method, mode=mode, steps=steps, sample=sample, seed=seed
     )
     names = _ranked(scores)
     chosen, rest = names[:exact], names[exact:]
@@ -548,7 +542,6 @@ def budgeted(
 
     bound = missed(joint, rest, draws=draws, confidence=confidence, seed=seed)
     return VerifiedScores(
-        provenance=provenance,
         **_confirmed(scores, chosen, effects.mean[0]),
         estimate=estimates(scores.heads, scores.neurons, chosen),
         effect=effects.mean[0],

@@ -41,7 +41,6 @@ from circuits.patching.paths import (
     open_runs,
     other_run,
 )
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -167,7 +166,6 @@ def exact_paths(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    provenance: Provenance,
     edges: Sequence[PathEdge],
     *,
     mode: Mode = "noising",
@@ -179,7 +177,6 @@ def exact_paths(
         model: Its sublayers must write straight into the residual stream.
         pairs: Clean and corrupt prompts of one emotion.
         readout: A projection or a logit difference.
-        provenance: Of the result.
         edges: (sender, receiver), named as in :class:`~circuits.patching.paths.PathEffects`.
         mode: Which run is changed.
         batch_size: Patched runs (a path of a pair each) at once; does not change the result.
@@ -205,7 +202,6 @@ def exact_paths(
         for own in _batches(pairs):
             parts += halving(patch, own, lambda pair: pair.name)
     return ExactPaths(
-        provenance=provenance,
         effect=torch.cat(parts),
         context=tuple(pair.context.id for pair in pairs),
         edge=tuple(edge_name(*edge) for edge in edges),

@@ -48,7 +48,6 @@ from circuits.patching.pairs import (
     find_places,
     spans,
 )
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -269,7 +268,6 @@ def patch_sites(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    provenance: Provenance,
     *,
     sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out"),
     by: str = "role",
@@ -281,7 +279,6 @@ def patch_sites(
         model: The model.
         pairs: Clean and corrupt prompts of one contrast, one pair per context.
         readout: What the runs are judged by.
-        provenance: Of the result.
         sites: Which activations: :data:`StreamSite`.
         by: What a place is: :data:`~circuits.patching.pairs.By`. By position, contexts are
             compared counted from the end.
@@ -304,7 +301,6 @@ def patch_sites(
 
     found = _average(model, pairs, readout, mode, places, kept_sites(sites), sweep)
     return SitePatches(
-        provenance=provenance,
         site=tuple(sites),
         layer=tuple(layers),
         **found,
@@ -316,7 +312,6 @@ def patch_heads(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    provenance: Provenance,
     *,
     site: str = "z",
     by: str = "role",
@@ -342,7 +337,6 @@ def patch_heads(
 
     found = _average(model, pairs, readout, mode, places, kept_sites([site]), sweep)
     return HeadPatches(
-        provenance=provenance,
         layer=tuple(layers),
         head=tuple(range(found["effect"].shape[1])),
         site=site,

@@ -68,7 +68,6 @@ from circuits.patching.pairs import (
     clean_tokens,
     corrupt_tokens,
 )
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -634,7 +633,6 @@ def path_effects(
     model: Model,
     pairs: Sequence[Pair],
     readout: Readout,
-    provenance: Provenance,
     *,
     method: PathMethod = "eap",
     steps: int = 5,
@@ -650,7 +648,6 @@ def path_effects(
         model: Its sublayers must write straight into the residual stream.
         pairs: Clean and corrupt prompts, of one emotion against one other (or plain).
         readout: A projection or a logit difference.
-        provenance: Of the result.
         method: ``eap``: gradient of the base run (clean in noising, corrupt in denoising).
             ``eap-ig``: mean gradient over ``steps`` inputs, from the base's towards the other's.
         steps: Of ``eap-ig``; input ``k`` of 0 to ``steps - 1`` has ``k / steps`` of the way.
@@ -687,7 +684,6 @@ def path_effects(
         sums.scores.std(0) / len(pairs) ** 0.5 if len(pairs) > 1 else sums.scores[0] * torch.nan
     )
     return PathEffects(
-        provenance=provenance,
         mean=sums.scores.mean(0),
         stderr=stderr,
         control=sums.control,

@@ -26,7 +26,6 @@ from circuits.models.tokens import Tokens
 from circuits.names import hook
 from circuits.patching.pairs import Pair, Projection, clean_tokens, corrupt_tokens, make_pairs
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
@@ -56,7 +55,6 @@ def total_estimates(
     contexts: Sequence[Context],
     importance: Importance,
     counts: tuple[int, int],
-    provenance: Provenance,
 ) -> TotalEstimates:
     """Attributions of all heads and neurons, asked against plain, averaged over contexts.
 
@@ -65,7 +63,6 @@ def total_estimates(
         contexts: Train contexts; every one is run plainly and once per emotion.
         importance: Gives the readout: its reference directions, and where they are read.
         counts: How many heads and neurons the second run keeps.
-        provenance: Of the result.
 
     Raises:
         DataError: there is no context.
@@ -76,7 +73,6 @@ def total_estimates(
     found = in_order(engine().results(model, work, importance.emotion))
     heads, neurons = (torch.stack(own) for own in zip(*found, strict=True))
     return TotalEstimates(
-        provenance=provenance,
         head_effect=heads,
         neuron_effect=neurons,
         emotion=importance.emotion,

@@ -22,34 +22,36 @@ from circuits.neurons.select import Association
 from circuits.neurons.steer import CrossSignal, Induction
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.patching.paths import PathEffects
-from circuits.plots.circuits import circuit_graph as circuit_graph
-from circuits.plots.circuits import faithfulness_curve as faithfulness_curve
-from circuits.plots.effects import generality_profile as generality_profile
-from circuits.plots.effects import head_map as head_map
-from circuits.plots.effects import importance_profile as importance_profile
-from circuits.plots.effects import neuron_tail as neuron_tail
-from circuits.plots.effects import similarity_map as similarity_map
-from circuits.plots.effects import token_html as token_html
-from circuits.plots.effects import token_map as token_map
-from circuits.plots.neurons import association_map as association_map
-from circuits.plots.neurons import change_matrix as change_matrix
-from circuits.plots.neurons import cross_map as cross_map
-from circuits.plots.neurons import depth_lines as depth_lines
-from circuits.plots.neurons import induction_curves as induction_curves
-from circuits.plots.neurons import loop_lines as loop_lines
-from circuits.plots.neurons import range_map as range_map
-from circuits.plots.patching import patch_map as patch_map
-from circuits.plots.patching import path_agreement as path_agreement
-from circuits.plots.patching import path_map as path_map
-from circuits.plots.steering import METHOD_WORDS as METHOD_WORDS
-from circuits.plots.steering import accuracy_bars as accuracy_bars
-from circuits.plots.steering import dial_curve as dial_curve
-from circuits.plots.steering import heard_curves as heard_curves
-from circuits.plots.steering import hearing_map as hearing_map
-from circuits.plots.steering import price_map as price_map
-from circuits.plots.steering import valence_bars as valence_bars
-from circuits.plots.steering import validation_curves as validation_curves
-from circuits.plots.style import EMOTION_COLOURS as EMOTION_COLOURS
+from circuits.plots.circuits import circuit_graph, faithfulness_curve
+from circuits.plots.effects import (
+    generality_profile,
+    head_map,
+    importance_profile,
+    neuron_tail,
+    similarity_map,
+    token_map,
+)
+from circuits.plots.neurons import (
+    association_map,
+    change_matrix,
+    cross_map,
+    depth_lines,
+    induction_curves,
+    loop_lines,
+    range_map,
+)
+from circuits.plots.patching import patch_map, path_agreement, path_map
+from circuits.plots.steering import (
+    METHOD_WORDS,
+    accuracy_bars,
+    dial_curve,
+    heard_curves,
+    hearing_map,
+    price_map,
+    valence_bars,
+    validation_curves,
+)
+from circuits.plots.style import EMOTION_COLOURS
 from circuits.steering.evaluate import Comparison
 from circuits.steering.validation import Heard, Validation
 
@@ -79,7 +81,6 @@ __all__ = [
     "price_map",
     "range_map",
     "similarity_map",
-    "token_html",
     "token_map",
     "valence_bars",
     "validation_curves",

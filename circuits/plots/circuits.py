@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import plotly.graph_objects as go
+import torch
 
 from circuits.circuit.circuit import Circuit, CircuitScores, Edge, EdgeKind, Node
 from circuits.names import component
@@ -24,13 +25,14 @@ from circuits.plots.style import (
     CONTROL,
     GRID,
     SIGN_COLOURS,
+    band,
+    bars,
     choose,
     colour,
-    cue,
     layout,
     lighter,
+    line,
     short,
-    traces,
     words,
 )
 
@@ -72,27 +74,15 @@ def path_lines(edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
             step = min(len(_WIDTHS) - 1, int(abs(_weight(edge)) / largest * len(_WIDTHS)))
             steps.setdefault(step, []).append(edge)
         for number, (step, some) in enumerate(sorted(steps.items(), reverse=True)):
-            line = _line(some, places, {**look, "width": _WIDTHS[step]})
-            line.update(name=name, showlegend=number == 0, **common)
-            found.append(line)
+            own_look = {**look, "width": _WIDTHS[step]}
+            shown_once = {"name": name, "showlegend": number == 0, **common}
+            found.append(_line(some, places, line=own_look, **shown_once))
         found.append(points)
     return found
 
 
 def _weight(edge: Edge) -> float:
     return (edge.weight if edge.exact is None else edge.exact) or 0.0
-
-
-def _line(edges: Sequence[Edge], places: _Places, look: Mapping[str, object]) -> go.Scatter:
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for edge in edges:
-        for at, height in (places[edge.source], places[edge.target]):
-            x.append(round(at, 3))
-            y.append(round(height, 3))
-        x.append(None)
-        y.append(None)
-    return go.Scatter(x=x, y=y, mode="lines", line=look, hoverinfo="skip")
 
 
 def _points(edges: Sequence[Edge], places: _Places, shade: str) -> go.Scatter:
@@ -205,7 +195,7 @@ def _stack(x: float, side: int, nodes: Sequence[Node], most: int) -> dict[str, t
 def _edges(kind: EdgeKind, edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
     stream = {"color": CONTROL, "width": 2.5}
     if kind == "residual":
-        return [_lines(_EDGE_WORDS[kind], edges, places, stream)] if edges else []
+        return [_line(edges, places, line=stream, name=_EDGE_WORDS[kind])] if edges else []
     groups = {
         "towards": [e for e in edges if (e.weight or 0.0) >= 0],
         "away": [e for e in edges if (e.weight or 0.0) < 0],
@@ -216,16 +206,14 @@ def _edges(kind: EdgeKind, edges: Sequence[Edge], places: _Places) -> list[go.Sc
             name = f"{_EDGE_WORDS[kind]} ({sign})"
             shade = lighter(SIGN_COLOURS[sign], 0.25)
             dash = "solid" if sign == "towards" else "dot"
-            line = _lines(name, own, places, {"color": shade, "width": 1, "dash": dash})
             # Every component has a direct edge: hundreds of lines, shown when asked for.
-            line.visible = "legendonly" if kind == "direct" else True
-            traces.append(line)
+            visible = "legendonly" if kind == "direct" else True
+            look = {"color": shade, "width": 1, "dash": dash}
+            traces.append(_line(own, places, line=look, name=name, visible=visible))
     return traces
 
 
-def _lines(
-    name: str, edges: Iterable[Edge], places: _Places, look: Mapping[str, Any]
-) -> go.Scatter:
+def _line(edges: Iterable[Edge], places: _Places, **look: Any) -> go.Scatter:
     x: list[float | None] = []
     y: list[float | None] = []
     for edge in edges:
@@ -233,11 +221,11 @@ def _lines(
         # The stream itself is straight: sublayers read from it and write to it.
         turns = [(start[0], 0.0), (end[0], 0.0)] if edge.kind == "residual" else []
         for at, height in (start, *turns, end):
-            x.append(_near(at))
-            y.append(_near(height))
+            x.append(round(at, 3))
+            y.append(round(height, 3))
         x.append(None)
         y.append(None)
-    return go.Scatter(x=x, y=y, name=name, mode="lines", line=look, hoverinfo="skip")
+    return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", **look)
 
 
 def _nodes(kind: str, nodes: Sequence[Node], places: _Places) -> list[go.Scatter]:
@@ -251,8 +239,8 @@ def _nodes(kind: str, nodes: Sequence[Node], places: _Places) -> list[go.Scatter
     smallest, range_ = (5, 9) if kind == "sublayer" else (4, 8)
     return [
         go.Scatter(
-            x=[_near(places[n.id][0]) for n in own],
-            y=[_near(places[n.id][1]) for n in own],
+            x=[round(places[n.id][0], 3) for n in own],
+            y=[round(places[n.id][1], 3) for n in own],
             name=f"{name} ({sign})" if sign != "towards" else name,
             mode="markers",
             marker={
@@ -345,9 +333,8 @@ def _finish(figure: go.Figure, circuit: Circuit, places: _Places) -> go.Figure:
     )
     heads, neurons = len(circuit.heads), len(circuit.neurons)
     # The kinds of paths lengthen the legend, which must not take the drawing's height.
-    named = sum(
-        trace.legendgroup is not None and bool(trace.showlegend) for trace in traces(figure)
-    )
+    found: Any = figure
+    named = sum(trace.legendgroup is not None and bool(trace.showlegend) for trace in found.data)
     return layout(
         figure,
         f"Circuit of {words(circuit.emotion)}: {heads:,} heads, {neurons:,} neurons",
@@ -357,22 +344,33 @@ def _finish(figure: go.Figure, circuit: Circuit, places: _Places) -> go.Figure:
     )
 
 
-def _near(value: float) -> float:
-    return round(value, 3)
-
-
 def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
     """Faithfulness by share of the components, sizes on a log axis; a menu picks the emotion.
 
     The star is the circuit itself, at its own size.
     """
-    figure, shown = go.Figure(), dict[str, list[int]]()
-    for emotion, found in scores.items():
-        before = len(traces(figure))
-        _band(figure, found)
-        _curve(figure, emotion, found)
-        shown[words(emotion)] = list(range(before, len(traces(figure))))
-    choose(figure, "Emotion", shown)
+
+    def curve(emotion: str, found: CircuitScores) -> list[go.Scatter]:
+        own, name = found.scores["faithfulness"], words(emotion)
+        low, high = torch.tensor(found.curve_low), torch.tensor(found.curve_high)
+        grey = lighter(CONTROL, 0.3)
+        random = band(found.sizes, low, high, grey, name="random rankings (control)")
+        random.showlegend = True
+        hover = "%{x:.1%} of the components: %{y:.3f}"
+        star = line(
+            emotion,
+            [found.size],
+            [own.value],
+            f"the circuit of {name}<br>{hover}",
+            mode="markers",
+            name=f"the circuit of {name}",
+            marker={"symbol": "star", "size": 13, "color": colour(emotion)},
+            error_y=bars([own.value], [own.low], [own.high], colour(emotion)),
+        )
+        return [random, line(emotion, found.sizes, found.curve, f"{name}<br>{hover}"), star]
+
+    figure = go.Figure()
+    choose(figure, "Emotion", {words(e): curve(e, found) for e, found in scores.items()})
     # Every decade has one name: more would lie on each other on a phone.
     figure.update_xaxes(
         type="log", dtick=1, title_text="share of heads and neurons", tickformat=".1%"
@@ -382,53 +380,4 @@ def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
         "How much of the emotion a circuit of each size carries",
         y="faithfulness",
         height=520,
-    )
-
-
-def _band(figure: go.Figure, found: CircuitScores) -> None:
-    figure.add_trace(
-        go.Scatter(
-            x=[*found.sizes, *reversed(found.sizes)],
-            y=[*found.curve_high, *reversed(found.curve_low)],
-            name="random rankings (control)",
-            mode="lines",
-            line={"width": 0},
-            fill="toself",
-            fillcolor=lighter(CONTROL, 0.3),
-            hoverinfo="skip",
-        )
-    )
-
-
-def _curve(figure: go.Figure, emotion: str, found: CircuitScores) -> None:
-    name = words(emotion)
-    figure.add_trace(
-        go.Scatter(
-            x=found.sizes,
-            y=found.curve,
-            name=name,
-            mode="lines+markers",
-            line={"color": colour(emotion), "width": 2, "dash": cue(emotion, "dash")},
-            marker={"symbol": cue(emotion, "symbol"), "size": 7},
-            hovertemplate=f"{name}<br>%{{x:.1%}} of the components: %{{y:.3f}}<extra></extra>",
-        )
-    )
-    own = found.scores["faithfulness"]
-    figure.add_trace(
-        go.Scatter(
-            x=[found.size],
-            y=[own.value],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [own.high - own.value],
-                "arrayminus": [own.value - own.low],
-                "color": colour(emotion),
-            },
-            name=f"the circuit of {name}",
-            mode="markers",
-            marker={"symbol": "star", "size": 13, "color": colour(emotion)},
-            hovertemplate=f"the circuit of {name}<br>%{{x:.1%}} of the components: %{{y:.3f}}"
-            "<extra></extra>",
-        )
     )

@@ -1,16 +1,16 @@
 """Maps of patching and of paths."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import plotly.graph_objects as go
 import torch
-from torch import Tensor
 
 from circuits.names import head_name
 from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.patching.paths import PathEffects
-from circuits.plots.style import CONTROL, DIVERGING, choose, colour, cue, layout, numbers, words
+from circuits.plots.style import CONTROL, choose, colour, cue, heat, layout, numbers, words
 
 __all__ = [
     "patch_map",
@@ -49,89 +49,63 @@ def patch_map(patches: SitePatches | HeadPatches) -> go.Figure:
     Streams: layer by place, a menu picks the site. Heads by role: layer by head, a menu picks the
     place. Heads by position: the heads with the largest effects by position.
     """
+    figure, limit = go.Figure(), float(patches.effect.abs().max()) or 1.0
+    unit = _UNITS.get(patches.readout, patches.readout)
+
+    def cells(values: Any, errors: Any, where: str) -> go.Heatmap:
+        known = torch.where(errors.isfinite(), errors, torch.nan)
+        hover = f"{where}<br>effect %{{z:.3g}} ± %{{customdata:.2g}}"
+        return heat(values, None, None, unit, hover, limit=limit, customdata=numbers(known))
+
+    def show(what: str, groups: Mapping[str, go.Heatmap]) -> None:
+        if len(groups) > 1:
+            choose(figure, what, {name: [own] for name, own in groups.items()})
+        else:
+            figure.add_traces(list(groups.values()))
+
+    height, x, y = max(420, min(900, 260 + 20 * len(patches.layer))), "position", "layer"
     if isinstance(patches, SitePatches):
-        return _streams(patches)
-    return _heads(patches) if len(patches.place) <= 8 else _heads_by_position(patches)
-
-
-def _streams(patches: SitePatches) -> go.Figure:
-    figure, shown = go.Figure(), {}
-    for s, site in enumerate(patches.site):
-        figure.add_trace(_cells(patches.effect[s], patches.stderr[s], patches, "layer %{y}, %{x}"))
-        shown[_SITE_WORDS[site]] = [s]
-    if len(shown) > 1:
-        choose(figure, "Site", shown)
-    _places(figure, patches.place)
-    figure.update_yaxes(dtick=1, showgrid=False)
-    height = max(420, min(900, 260 + 20 * len(patches.layer)))
-    return layout(figure, _title(patches, None), x="position", y="layer", height=height)
-
-
-def _heads(patches: HeadPatches) -> go.Figure:
-    figure, shown = go.Figure(), {}
-    unit = "group" if patches.site in ("k", "v") else "head"
-    # The place with the largest effects is what is shown first.
-    order = patches.effect.abs().amax((0, 1)).argsort(descending=True, stable=True).tolist()
-    for number, p in enumerate(order):
-        values, errors = patches.effect[:, :, p], patches.stderr[:, :, p]
-        figure.add_trace(_cells(values, errors, patches, f"layer %{{y}}, {unit} %{{x}}"))
-        shown[words(patches.place[p])] = [number]
-    if len(shown) > 1:
-        choose(figure, "Place", shown)
-    figure.update_xaxes(dtick=1, showgrid=False)
-    figure.update_yaxes(dtick=1, showgrid=False)
-    height = max(420, min(900, 260 + 20 * len(patches.layer)))
-    what = "key-value group" if unit == "group" else unit
-    return layout(figure, _title(patches, patches.site), x=what, y="layer", height=height)
-
-
-def _heads_by_position(patches: HeadPatches) -> go.Figure:
-    names = [head_name(i, j) for i in patches.layer for j in patches.head]
-    values, errors = patches.effect.flatten(0, 1), patches.stderr.flatten(0, 1)
-    strongest = values.abs().amax(1).argsort(descending=True)[:_MOST].sort().values
-    cells = _cells(values[strongest], errors[strongest], patches, "%{y} at %{x}")
-    figure = go.Figure(cells)
-    kept = [names[i] for i in strongest.tolist()]
-    figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=kept, showgrid=False)
-    _places(figure, patches.place)
-    height = max(460, 240 + 15 * len(kept))
-    return layout(figure, _title(patches, patches.site), x="position", y="head", height=height)
-
-
-def _cells(values: Tensor, errors: Tensor, patches: Any, where: str) -> go.Heatmap:
-    limit = float(patches.effect.abs().max()) or 1.0
-    shown = torch.where(errors.isfinite(), errors, torch.nan)
-    return go.Heatmap(
-        z=numbers(values),
-        customdata=numbers(shown),
-        zmin=-limit,
-        zmax=limit,
-        colorscale=[list(stop) for stop in DIVERGING],
-        colorbar={"title": {"text": _UNITS.get(patches.readout, patches.readout), "side": "right"}},
-        hovertemplate=f"{where}<br>effect %{{z:.3g}} ± %{{customdata:.2g}}<extra></extra>",
-        xgap=1,
-        ygap=1,
-    )
-
-
-def _places(figure: go.Figure, places: tuple[str, ...]) -> None:
-    # Labels begin with the place, so that a word may occur twice.
-    labels = [words(place) for place in places]
-    figure.update_xaxes(
-        tickvals=list(range(len(labels))), ticktext=labels, tickangle=-90, showgrid=False
-    )
-
-
-def _title(patches: SitePatches | HeadPatches, site: str | None) -> str:
+        groups = {
+            _SITE_WORDS[site]: cells(patches.effect[s], patches.stderr[s], "layer %{y}, %{x}")
+            for s, site in enumerate(patches.site)
+        }
+        show("Site", groups)
+        figure.update_yaxes(dtick=1)
+    elif len(patches.place) <= 8:
+        x = "key-value group" if patches.site in ("k", "v") else "head"
+        where = f"layer %{{y}}, {x.split()[-1]} %{{x}}"
+        # The place with the largest effects is what is shown first.
+        order = patches.effect.abs().amax((0, 1)).argsort(descending=True, stable=True).tolist()
+        groups = {
+            words(patches.place[p]): cells(patches.effect[..., p], patches.stderr[..., p], where)
+            for p in order
+        }
+        show("Place", groups)
+        figure.update_xaxes(dtick=1, showgrid=False)
+        figure.update_yaxes(dtick=1)
+    else:
+        y, names = "head", [head_name(i, j) for i in patches.layer for j in patches.head]
+        values, errors = patches.effect.flatten(0, 1), patches.stderr.flatten(0, 1)
+        strongest = values.abs().amax(1).argsort(descending=True)[:_MOST].sort().values
+        figure.add_trace(cells(values[strongest], errors[strongest], "%{y} at %{x}"))
+        kept = [names[i] for i in strongest.tolist()]
+        figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=kept)
+        height = max(460, 240 + 15 * len(kept))
+    if x == "position":
+        # Labels begin with the place, so that a word may occur twice.
+        labels = [words(place) for place in patches.place]
+        figure.update_xaxes(
+            tickvals=list(range(len(labels))), ticktext=labels, tickangle=-90, showgrid=False
+        )
+    figure.update_yaxes(showgrid=False)
+    site = None if isinstance(patches, SitePatches) else patches.site
     what = f"{_SITE_WORDS[site].capitalize()} patched" if site else "Patching"
     contexts = "context" if patches.n_contexts == 1 else "contexts"
-    return (
+    title = (
         f"{what}: {words(patches.emotion)} against {words(patches.other)}, "
         f"{_MODES[patches.mode]} ({patches.n_contexts} {contexts})"
     )
-
-
-_PATH_UNITS: Final = {"projection": "residual-stream length", "logit difference": "logits"}
+    return layout(figure, title, x=x, y=y, height=height)
 
 
 def path_map(paths: PathEffects, most: int = 18) -> go.Figure:
@@ -143,27 +117,20 @@ def path_map(paths: PathEffects, most: int = 18) -> go.Figure:
         paths: All paths.
         most: Senders, and receivers, drawn.
     """
-    values = torch.where(paths.exists, paths.mean, torch.nan)
-    sizes = paths.mean.abs()
+    values, sizes = torch.where(paths.exists, paths.mean, torch.nan), paths.mean.abs()
     rows = sizes.amax(1).argsort(descending=True)[:most].sort().values.tolist()
     columns = sizes.amax(0).argsort(descending=True)[:most].sort().values.tolist()
-    limit = float(sizes.max()) or 1.0
     details = torch.stack([1.96 * paths.stderr, paths.control], dim=-1)
     figure = go.Figure(
-        go.Heatmap(
-            z=numbers(values[rows][:, columns]),
-            x=[words(paths.receiver[column]) for column in columns],
-            y=[words(paths.sender[row]) for row in rows],
+        heat(
+            values[rows][:, columns],
+            [words(paths.receiver[column]) for column in columns],
+            [words(paths.sender[row]) for row in rows],
+            _UNITS.get(paths.readout, words(paths.readout)),
+            "%{y} to %{x}: %{z:.3g} ± %{customdata[0]:.2g} (95%)<br>control %{customdata[1]:.2g}",
+            limit=float(sizes.max()) or 1.0,
             customdata=numbers(details[rows][:, columns]),
-            zmin=-limit,
-            zmax=limit,
-            colorscale=[list(stop) for stop in DIVERGING],
-            colorbar={"title": {"text": _unit(paths.readout), "side": "right"}, "thickness": 12},
-            hovertemplate="%{y} to %{x}: %{z:.3g} ± %{customdata[0]:.2g} (95%)<br>"
-            "control %{customdata[1]:.2g}<extra></extra>",
             hoverongaps=False,
-            xgap=1,
-            ygap=1,
         )
     )
     figure.update_xaxes(tickangle=-90, dtick=1, tickfont={"size": 9}, showgrid=False)
@@ -208,7 +175,7 @@ def path_agreement(paths: PathEffects, exact: ExactPaths) -> go.Figure:
             hovertemplate="%{customdata}<br>attributed %{x:.3g}, patched %{y:.3g}<extra></extra>",
         )
     )
-    unit = _unit(exact.readout)
+    unit = _UNITS.get(exact.readout, words(exact.readout))
     return layout(
         figure,
         f"Paths of {words(exact.emotion)}: estimated and measured",
@@ -216,7 +183,3 @@ def path_agreement(paths: PathEffects, exact: ExactPaths) -> go.Figure:
         y=f"patched ({unit})",
         height=460,
     )
-
-
-def _unit(readout: str) -> str:
-    return _PATH_UNITS.get(readout, words(readout))

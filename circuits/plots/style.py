@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 from torch import Tensor
 
 __all__ = [
@@ -23,18 +24,22 @@ __all__ = [
     "EMOTION_COLOURS",
     "GRID",
     "INK",
+    "SHARES",
     "SIGN_COLOURS",
     "SUBLAYER_WORDS",
     "band",
+    "bars",
     "choose",
     "colour",
     "cue",
+    "heat",
     "integers",
     "layout",
     "lighter",
+    "line",
     "numbers",
+    "panels",
     "short",
-    "traces",
     "words",
 ]
 
@@ -66,6 +71,9 @@ DIVERGING: Final = (
     (1.0, "#a8430a"),
 )
 """Signed effects: blue below zero, near white at zero, orange above."""
+
+SHARES: Final = ((0.0, "rgba(128,128,128,0.08)"), (1.0, DIVERGING[-1][1]))
+"""From nothing to the most."""
 
 SUBLAYER_WORDS: Final = {"attn": "attention", "mlp": "MLP"}
 
@@ -137,10 +145,95 @@ def short(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
-def traces(figure: go.Figure) -> list[Any]:
-    """The figure's traces; Plotly declares no type for them."""
-    known: Any = figure
-    return list(known.data)
+def bars(value: Any, low: Any, high: Any, shade: str, **options: Any) -> dict[str, Any]:
+    """Error bars of values between two bounds; ``None`` where one of them is missing."""
+    rows = list(zip(numbers(value), numbers(low), numbers(high), strict=True))
+
+    def apart(sign: int, bound: int) -> list[float | None]:
+        return [
+            None if None in (row[0], row[bound]) else max(0.0, sign * (row[bound] - row[0]))
+            for row in rows
+        ]
+
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": numbers(apart(1, 2)),
+        "arrayminus": numbers(apart(-1, 1)),
+        "color": shade,
+        "thickness": 1.2,
+        "width": 2,
+        **options,
+    }
+
+
+def line(
+    label: str,
+    x: Sequence[int] | Sequence[float],
+    y: Tensor | Sequence[Any],
+    hover: str,
+    *,
+    shade: str | None = None,
+    dash: str | None = None,
+    width: int | float = 2,
+    size: int = 7,
+    **options: Any,
+) -> go.Scatter:
+    """A line in an emotion's colour, dash and marker; of size 0 it has no markers."""
+    shade = shade or colour(label)
+    return go.Scatter(
+        **{
+            "x": list(x),
+            "y": numbers(y),
+            "name": words(label),
+            "mode": "lines+markers" if size else "lines",
+            "line": {"color": shade, "width": width, "dash": dash or cue(label, "dash")},
+            "marker": {"symbol": cue(label, "symbol"), "size": size} if size else None,
+            "hovertemplate": f"{hover}<extra></extra>",
+            **options,
+        }
+    )
+
+
+def heat(
+    values: Tensor,
+    columns: Sequence[Any] | None,
+    rows: Sequence[Any] | None,
+    unit: str,
+    hover: str,
+    *,
+    limit: int | float | None = None,
+    signed: bool = True,
+    **options: Any,
+) -> go.Heatmap:
+    """Cells ``[row column]``: blue below zero and orange above it, or shares from zero up.
+
+    Colours end at ``limit``, or at the largest size.
+    """
+    limit = limit or float(values.abs().max()) or 1.0
+    return go.Heatmap(
+        z=numbers(values),
+        x=columns,
+        y=rows,
+        zmin=-limit if signed else 0,
+        zmax=limit,
+        colorscale=[list(stop) for stop in (DIVERGING if signed else SHARES)],
+        hovertemplate=f"{hover}<extra></extra>",
+        xgap=1,
+        ygap=1,
+        **{"colorbar": {"title": {"text": unit, "side": "right"}, "thickness": 12}, **options},
+    )
+
+
+def panels(titles: Sequence[str], spacing: float) -> go.Figure:
+    """Panels below each other that share their x axis."""
+    return make_subplots(
+        rows=len(titles),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=spacing,
+        subplot_titles=titles,
+    )
 
 
 def band(
@@ -162,19 +255,29 @@ def band(
     )
 
 
-def choose(figure: go.Figure, what: str, groups: Mapping[str, Sequence[int]]) -> None:
-    """Show one group of traces at a time, picked from a menu called ``what``."""
-    first = next(iter(groups.values()))
-    found: Any = figure.layout
-    for number, trace in enumerate(traces(figure)):
-        trace.visible = number in first
+def choose(figure: go.Figure, what: str, groups: Mapping[str, Sequence[Any]]) -> None:
+    """Add groups of traces and show one at a time, picked from a menu called ``what``.
+
+    A trace of a figure with panels comes as a pair of trace and row.
+    """
+    found: Any = figure
+    ranges: dict[str, range] = {}
+    for label, group in groups.items():
+        before = len(found.data)
+        for item in group:
+            trace, where = (
+                (item[0], {"row": item[1], "col": 1}) if type(item) is tuple else (item, {})
+            )
+            trace.visible = not ranges
+            found.add_trace(trace, **where)
+        ranges[label] = range(before, len(found.data))
     buttons = [
         {
             "label": label,
             "method": "restyle",
-            "args": [{"visible": [number in shown for number in range(len(traces(figure)))]}],
+            "args": [{"visible": [number in shown for number in range(len(found.data))]}],
         }
-        for label, shown in groups.items()
+        for label, shown in ranges.items()
     ]
     menu = {
         "name": what,
@@ -183,7 +286,7 @@ def choose(figure: go.Figure, what: str, groups: Mapping[str, Sequence[int]]) ->
         "xanchor": "left",
         "y": 1,
         "yanchor": "bottom",
-        "pad": {"b": 26 if len(found.annotations) else 8},
+        "pad": {"b": 26 if len(found.layout.annotations) else 8},
         "bgcolor": "#ffffff",
         "font": {"color": "#333333"},
     }
@@ -263,6 +366,8 @@ def _seed(label: str) -> int:
 
 
 def _number(value: Any) -> Any:
+    if value is None:
+        return None
     if isinstance(value, list | tuple):
         return [_number(item) for item in value]
     return float(f"{value:.6g}") if math.isfinite(value) else None

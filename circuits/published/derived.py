@@ -236,9 +236,11 @@ def _directions(measured: Measured) -> Entries:
     own = measured.directions
     assert own is not None
     for s, sublayer in enumerate(own.sublayer):
-        record = UnitDirections(own.provenance, own.vectors[:, s], own.emotion, own.layer, sublayer)
+        record = UnitDirections(
+            own.vectors[:, s], own.emotion, own.layer, sublayer, provenance=own.provenance
+        )
         yield DIRECTIONS.format(kind=KINDS[sublayer]), record
-    yield SIGMA, Sigma(own.provenance, own.rms.double(), own.sublayer, own.layer)
+    yield SIGMA, Sigma(own.rms.double(), own.sublayer, own.layer, provenance=own.provenance)
 
 
 def _contributions(measured: Measured) -> Entries:
@@ -265,7 +267,9 @@ def _differences(measured: Measured) -> Entries:
             ("attn", own.z[e].flatten(1), "L"),
             ("mlp", own.post[e], "layer"),
         ):
-            record = DifferenceVectors(own.provenance, value, emotion, sublayer, own.layer, stem)
+            record = DifferenceVectors(
+                value, emotion, sublayer, own.layer, stem, provenance=own.provenance
+            )
             yield DIFFERENCES.format(kind=KINDS[sublayer], emotion=emotion), record
 
 
@@ -278,7 +282,7 @@ def _importance(measured: Measured) -> Entries:
         for dose in own.dose:
             table = sublayer_importance(own.sel(emotion=emotion, dose=dose), own.n_contexts[e])
             yield IMPORTANCE.format(emotion=emotion, alpha=f"{dose:g}"), table
-        vector = ReferenceDirection(own.provenance, own.reference[e], emotion)
+        vector = ReferenceDirection(own.reference[e], emotion, provenance=own.provenance)
         yield REFERENCES.format(emotion=emotion), vector
 
 

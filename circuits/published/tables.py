@@ -618,7 +618,7 @@ def read_reference(path: Path, provenance: Provenance, emotion: str) -> Referenc
     """
     vector = _vector(path)
     _check(str(path), vector, vector.shape)
-    return ReferenceDirection(provenance, torch.from_numpy(vector), emotion)
+    return ReferenceDirection(torch.from_numpy(vector), emotion, provenance=provenance)
 
 
 def write_reference(record: ReferenceDirection, path: Path) -> None:
@@ -647,7 +647,8 @@ def read_sigma(path: Path, provenance: Provenance) -> Sigma:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
             raise DataError(f"{path}, field {name!r}: expected a positive number, found {value!r}")
     values = torch.tensor([found[name] for name in names], dtype=torch.float64)
-    return Sigma(provenance, values.reshape(2, layers), SUBLAYERS, tuple(range(layers)))
+    values = values.reshape(2, layers)
+    return Sigma(values, SUBLAYERS, tuple(range(layers)), provenance=provenance)
 
 
 def write_sigma(record: Sigma, path: Path) -> None:

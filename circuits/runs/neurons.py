@@ -54,7 +54,7 @@ from circuits.neurons.steer import CrossSignal, Induction, cross_signal, induce
 from circuits.prompts import sev
 from circuits.prompts.prompt import SPLITS, LabelledSet, Split, plain_prompts
 from circuits.prompts.texts import embedded_set, read_texts
-from circuits.provenance import Provenance, versions
+from circuits.provenance import Provenance, recorded, versions
 from circuits.records import Record
 from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
 from circuits.runs.folder import Study, digest_of, kept_result, made_beside
@@ -221,16 +221,16 @@ class SetStudy:
         train = self.texts.train.first(self.plan.train_texts)
 
         def make(done: Progress) -> Profile:
-            return profile_texts(
-                self.model,
-                train,
-                self.texts.request,
-                self.provenance,
-                sign=self.plan.sign,
-                where=self.plan.where,
-                seed=self.plan.seed,
-                progress=done,
-            )
+            with recorded(self.provenance):
+                return profile_texts(
+                    self.model,
+                    train,
+                    self.texts.request,
+                    sign=self.plan.sign,
+                    where=self.plan.where,
+                    seed=self.plan.seed,
+                    progress=done,
+                )
 
         return self.kept(Profile, "profile", "read train texts", len(train), make)
 
@@ -240,14 +240,14 @@ class SetStudy:
         train = self.texts.train.first(self.plan.train_texts)
 
         def make(done: Progress) -> LabelAttribution:
-            return label_attribution(
-                self.model,
-                train,
-                self.texts.request,
-                self.provenance,
-                seed=self.plan.seed,
-                progress=done,
-            )
+            with recorded(self.provenance):
+                return label_attribution(
+                    self.model,
+                    train,
+                    self.texts.request,
+                    seed=self.plan.seed,
+                    progress=done,
+                )
 
         return self.kept(LabelAttribution, "attribution", "attribute margins", len(train), make)
 

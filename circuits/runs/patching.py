@@ -42,7 +42,7 @@ from circuits.patching.patch import (
 from circuits.patching.paths import PathMethod, path_effects
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance, versions
+from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, made_beside
 from circuits.runs.plan import CONFIG, Count, Stage, checked
 from circuits.runs.work import Reporter, Run, Silent, plan_of
@@ -188,16 +188,14 @@ def patch_run(
     folder = contrast.study.folder / "patching" / contrast.file_stem
     stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
     work = (reporter or Silent()).task(f"patch {contrast.name}", bool(stream) + len(heads))
-    with made_beside(contrast.study, folder, stages), counted() as receipt, work as done:
+    beside = made_beside(contrast.study, folder, stages)
+    with beside, counted() as receipt, recorded(provenance), work as done:
         if stream:
-            patch_sites(model, pairs, measure, provenance, sites=stream, by=by, mode=mode).save(
-                folder / "stream"
-            )
+            found = patch_sites(model, pairs, measure, sites=stream, by=by, mode=mode)
+            found.save(folder / "stream")
             done(1)
         for site in heads:
-            patch_heads(model, pairs, measure, provenance, site=site, by=by, mode=mode).save(
-                folder / site
-            )
+            patch_heads(model, pairs, measure, site=site, by=by, mode=mode).save(folder / site)
             done(1)
         described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
         write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
@@ -273,21 +271,22 @@ class PathStudy:
         """
         own, circuit, pairs = self.options, self._circuit(emotion), self._pairs(emotion)
         readout = self._readout(emotion)
-        effects = path_effects(
-            self.model,
-            pairs,
-            readout,
-            self._provenance,
-            method=own.method,
-            steps=own.steps,
-            mode=own.mode,
-            neurons=circuit.neurons,
-            positions=True,
-            seed=own.seed,
-        )
+        with recorded(self._provenance):
+            effects = path_effects(
+                self.model,
+                pairs,
+                readout,
+                method=own.method,
+                steps=own.steps,
+                mode=own.mode,
+                neurons=circuit.neurons,
+                positions=True,
+                seed=own.seed,
+            )
         sample = sample_paths(effects, own.sample, seed=own.seed)
         edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
-        exact = exact_paths(self.model, pairs, readout, self._provenance, edges, mode=own.mode)
+        with recorded(self._provenance):
+            exact = exact_paths(self.model, pairs, readout, edges, mode=own.mode)
         connected = connect(circuit, effects, exact, keep=own.keep)
         said = {
             "options": asdict(own),

@@ -23,6 +23,7 @@ from circuits.models.families import check_identities
 from circuits.models.memory import counted
 from circuits.names import component
 from circuits.prompts.prompt import Prompt, asked
+from circuits.provenance import recorded
 from circuits.records import Record
 from circuits.report import (
     ExplorerContent,
@@ -183,23 +184,25 @@ def _read_model(
     check_identities(run.model)
     provenance = found.provenance.child(explorer=_FORMAT)
     rows = _prompts(run)
-    made: dict[str, Record] = {
-        "lens": token_lens(run.model, differences(study.means), nodes, provenance)
-    }
+    with recorded(provenance):
+        made: dict[str, Record] = {"lens": token_lens(run.model, differences(study.means), nodes)}
     parts = [name for name in nodes if component(name).kind != "sublayer"]
-    with reporter.task("read examples", len(rows) * len(found.emotion)) as done:
+    with (
+        reporter.task("read examples", len(rows) * len(found.emotion)) as done,
+        recorded(provenance),
+    ):
         made["examples"] = node_examples(
             run.model,
             rows,
             found,
             parts,
-            provenance,
             batch_size=run.plan.batch_size,
             progress=done,
         )
     if heads:
         few = _evenly(rows, PATTERN_CONTEXTS)
-        made["patterns"] = head_patterns(run.model, few, found.emotion, heads, provenance)
+        with recorded(provenance):
+            made["patterns"] = head_patterns(run.model, few, found.emotion, heads)
     return made
 
 

@@ -40,7 +40,7 @@ from circuits.models.generate import elicit
 from circuits.models.memory import counted
 from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import asked_prompts
-from circuits.provenance import versions
+from circuits.provenance import recorded, versions
 from circuits.runs.folder import Study, is_there
 from circuits.runs.keys import Kind, key_of, made_of
 from circuits.runs.plan import PLAN_FILE, STAGES, Plan, Stage, check_judges, plan_toml
@@ -89,7 +89,8 @@ def judgements(run: Run) -> None:
 def directions(run: Run) -> None:
     """Emotion directions."""
     provenance = run.provenance(read=run.plan.read)
-    found = emotion_directions(run.sweep, provenance, read=run.plan.read)
+    with recorded(provenance):
+        found = emotion_directions(run.sweep, read=run.plan.read)
     found.save(run.study.folder / "directions")
 
 
@@ -102,20 +103,23 @@ def effects(run: Run) -> None:
         heads, general = look_again(
             run.model, swept, found, readout=plan.head_readout, seed=plan.seed, progress=done
         )
-    heads.result(provenance).save(folder / "heads")
-    general.result(found.provenance.child(seed=run.plan.seed)).save(run.study.folder / "generality")
-    if run.model.cfg.d_mlp:
-        neurons = neuron_effects(run.model, run.sweep, found, provenance)
-    else:
-        neurons = without_neurons(run.sweep, found, provenance)
-        run.notes["neurons"] = "none: the MLPs of this model are not sums over neurons"
-    neurons.save(folder / "neurons")
-    component_means(run.sweep, provenance).save(folder / "means")
+    with recorded(found.provenance.child(seed=run.plan.seed)):
+        general.result().save(run.study.folder / "generality")
+    with recorded(provenance):
+        heads.result().save(folder / "heads")
+        if run.model.cfg.d_mlp:
+            neurons = neuron_effects(run.model, run.sweep, found)
+        else:
+            neurons = without_neurons(run.sweep, found)
+            run.notes["neurons"] = "none: the MLPs of this model are not sums over neurons"
+        neurons.save(folder / "neurons")
+        component_means(run.sweep).save(folder / "means")
     shutil.rmtree(folder / "written_means", ignore_errors=True)
     if run.plan.reads_apart:
         names = ("diff_prompt", "diff_grouping", "half")
         how = {name: getattr(run.plan, name) for name in names}
-        written = component_means(run.written_sweep, provenance.child(**how))
+        with recorded(provenance.child(**how)):
+            written = component_means(run.written_sweep)
         written.save(folder / "written_means")
 
 
@@ -125,12 +129,11 @@ def importance(run: Run) -> None:
     grid = run.grid
     stable = plan.stable_layers or stable_layers(len(found.layer))
     provenance = found.provenance.child(stable_layers=stable, doses=plan.doses, seed=plan.seed)
-    with run.reporter.task("inject doses", len(grid.contexts)) as done:
+    with run.reporter.task("inject doses", len(grid.contexts)) as done, recorded(provenance):
         measured, plain_means = sublayer_importance(
             run.model,
             grid,
             found,
-            provenance,
             stable=stable,
             doses=plan.doses,
             read_at=plan.read_at,
@@ -148,25 +151,19 @@ def circuits(run: Run) -> None:
     provenance = importance.provenance.child(
         budget=plan.to_json()["budget"], rank_by=plan.rank_by, signed=plan.signed
     )
-    direct = direct_effects(
-        run.model, differences(study.means), found, importance.reference, provenance
-    )
-    direct.save(folder / "effects" / "direct")
     counts = plan.budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
-    totals = total_estimates(run.model, run.spread_fit, importance, counts, provenance)
-    totals.save(folder / "effects" / "totals")
-    measured = Measurements(importance, study.heads, study.neurons, direct, totals)
-    for emotion in plan.emotions:
-        circuit = assemble(
-            measured,
-            emotion,
-            provenance,
-            budget=plan.budget,
-            rank_by=plan.rank_by,
-            signed=plan.signed,
-        )
-        write_circuit(circuit, study.circuit_path(emotion))
-        export_circuit(circuit, study.folder / "export")
+    with recorded(provenance):
+        direct = direct_effects(run.model, differences(study.means), found, importance.reference)
+        direct.save(folder / "effects" / "direct")
+        totals = total_estimates(run.model, run.spread_fit, importance, counts)
+        totals.save(folder / "effects" / "totals")
+        measured = Measurements(importance, study.heads, study.neurons, direct, totals)
+        for emotion in plan.emotions:
+            circuit = assemble(
+                measured, emotion, budget=plan.budget, rank_by=plan.rank_by, signed=plan.signed
+            )
+            write_circuit(circuit, study.circuit_path(emotion))
+            export_circuit(circuit, study.folder / "export")
 
 
 def report(run: Run) -> None:

@@ -48,7 +48,7 @@ from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.prompt import plain
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance, versions
+from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, CONTROL_BUDGET, Count, Plan, checked, trusted
 from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
@@ -203,10 +203,11 @@ def _measure(
     provenance: Provenance,
 ) -> Validation:
     how = Validating(draws=options.draws, seed=options.seed)
-    with run.reporter.task(f"ablate and enhance {kind}s", len(run.plan.emotions)) as done:
-        return validate_components(
-            run.model, contexts, known, kind, provenance, how=how, progress=done
-        )
+    with (
+        run.reporter.task(f"ablate and enhance {kind}s", len(run.plan.emotions)) as done,
+        recorded(provenance),
+    ):
+        return validate_components(run.model, contexts, known, kind, how=how, progress=done)
 
 
 def _hear(
@@ -220,13 +221,15 @@ def _hear(
     count = known.effects(bench.emotions[0], kind).numel()
     sizes = sizes_to(count, options.reply_sizes)
     work = replies_needed(bench, sizes, options.reply_draws)
-    with run.reporter.task(f"reply without and with more of the {kind}s", work) as done:
+    with (
+        run.reporter.task(f"reply without and with more of the {kind}s", work) as done,
+        recorded(provenance),
+    ):
         return validate_replies(
             bench,
             known,
             kind,
             sizes,
-            provenance,
             draws=options.reply_draws,
             seed=options.seed,
             progress=done,
@@ -328,7 +331,8 @@ def make_tools(run: Run) -> Tools:
                 run.model, contexts, plan.emotions, batch_size=plan.batch_size, progress=done
             )
         provenance = run.provenance(contexts=len(contexts))
-        tools = replace(tools, others=other_directions(streams, plan.emotions, provenance))
+        with recorded(provenance):
+            tools = replace(tools, others=other_directions(streams, plan.emotions))
     return tools
 
 
@@ -589,8 +593,11 @@ def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: P
     every = sev.contexts(sev.spread(sev.read(data), _CONTEXTS))
     contexts = [every[3 * i + i % 3] for i in range(_CONTEXTS)]
     provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
-    with reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done:
-        found = own_differences(model, contexts, emotions, provenance, progress=done)
+    with (
+        reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done,
+        recorded(provenance),
+    ):
+        found = own_differences(model, contexts, emotions, progress=done)
     found.save(place)
     return found
 
@@ -631,7 +638,8 @@ def deploy(
     if "hf" in formats:
         for emotion, kind, edits, provenance in found:
             path = folder / f"{file_stem(emotion)}.{kind}.safetensors"
-            write_hooks(run.model, edits, emotion, provenance, path)
+            with recorded(provenance):
+                write_hooks(run.model, edits, emotion, path)
             written[path] = ()
     for emotion in chosen:
         stem = file_stem(emotion)
@@ -679,7 +687,8 @@ def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tupl
     made: dict[Path, tuple[ControlVector, tuple[Loss, ...]]] = {}
     for emotion, kind, edits, provenance in found:
         path = folder / f"{file_stem(emotion)}.{kind}.gguf"
-        made[path] = control_vector(run.model, edits, emotion, provenance, rms=rms)
+        with recorded(provenance):
+            made[path] = control_vector(run.model, edits, emotion, rms=rms)
     for path, (vector, _) in made.items():
         write_gguf(vector, path)
     return {path: lost for path, (_, lost) in made.items()}

@@ -100,7 +100,6 @@ def control_vector(
     model: Model,
     edits: Sequence[Edit],
     emotion: str,
-    provenance: Provenance,
     *,
     rms: Float[Tensor, " layer"] | None = None,
 ) -> tuple[ControlVector, tuple[Loss, ...]]:
@@ -110,7 +109,6 @@ def control_vector(
         model: Its weights say what heads and neurons write.
         edits: Additions to ``z``, ``post``, ``attn_out``, ``mlp_out`` or ``resid_post``.
         emotion: What they express.
-        provenance: Of the edits.
         rms: Root mean square of the residual stream after every layer, to tell how far the
             vector moves positions that the edits leave alone.
 
@@ -129,7 +127,6 @@ def control_vector(
     if not vectors.any():
         raise CircuitError(f"nothing is written for {emotion}, so there is no control vector")
     found = ControlVector(
-        provenance=provenance,
         vectors=vectors[FIRST_LAYER:],
         layer=tuple(range(FIRST_LAYER, n_layers)),
         emotion=emotion,

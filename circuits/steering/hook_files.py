@@ -26,7 +26,7 @@ from circuits.models.protocol import Model, shape_of
 from circuits.models.tokens import DATE
 from circuits.names import head_name, neuron_name
 from circuits.prompts.prompt import BRIEF
-from circuits.provenance import Provenance
+from circuits.provenance import Provenance, current
 from circuits.records import write_tensors
 
 __all__ = [
@@ -81,9 +81,7 @@ _WHEN: Mapping[str, When] = {calls: when for when, calls in _CALLS.items()}
 _DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 
-def write_hooks(
-    model: Model, edits: Sequence[Edit], emotion: str, provenance: Provenance, path: Path
-) -> None:
+def write_hooks(model: Model, edits: Sequence[Edit], emotion: str, path: Path) -> None:
     """Write edits with the names of the Hugging Face modules that they change.
 
     Raises:
@@ -105,7 +103,7 @@ def write_hooks(
         "template": {"date_string": str(getattr(model.cfg, "date", DATE))},
         "shape": shape_of(model),
         "edits": described,
-        "provenance": provenance.to_json(),
+        "provenance": current().to_json(),
     }
     said = json.dumps(values)
     write_tensors(path, tensors, _metadata(said, tensors))

@@ -41,7 +41,7 @@ from circuits.models.tokens import encode_prompt, pad_left
 from circuits.names import head_name, neuron_name
 from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
+from circuits.provenance import current
 
 __all__ = [
     "Along",
@@ -404,14 +404,12 @@ def residuals(
 def other_directions(
     streams: Float[Tensor, "context judged layer d_model"],
     emotions: tuple[str, ...],
-    provenance: Provenance,
 ) -> dict[Along, Directions]:
     """Directions after every MLP: emotion minus plain, and those of linear probes.
 
     Args:
         streams: As :func:`residuals` reads them, of train contexts.
         emotions: Their emotions.
-        provenance: Of the results.
 
     Raises:
         DataError: fewer than two contexts.
@@ -427,7 +425,7 @@ def other_directions(
     rms = streams.square().mean(-1).sqrt().mean((0, 1))
     return {
         along: Directions(
-            provenance=provenance.child(along=along),
+            provenance=current().child(along=along),
             vectors=own[:, None],
             norm=norm[:, None],
             rms=rms[None],

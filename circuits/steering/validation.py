@@ -53,7 +53,7 @@ from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.prompt import Prompt, plain_prompts
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
+from circuits.provenance import current
 from circuits.records import Record
 from circuits.steering.evaluate import Bench
 
@@ -405,7 +405,6 @@ def validate_components(
     contexts: Sequence[Context],
     known: Known,
     kind: PartKind,
-    provenance: Provenance,
     *,
     how: Validating | None = None,
     progress: Progress | None = None,
@@ -417,7 +416,6 @@ def validate_components(
         contexts: Held out from all that is known; two or more.
         known: Ranking, readouts, and what stands for a component.
         kind: Heads or neurons; the others stay as they are.
-        provenance: Of the result.
         how: Sizes, random sets.
         progress: Told after every emotion.
 
@@ -440,7 +438,7 @@ def validate_components(
         if progress:
             progress(1)
     return Validation(
-        provenance=provenance,
+        provenance=current(),
         **{own.name: _stacked(found, own.name) for own in fields(SetEffects)},
         emotion=emotions,
         other_emotion=emotions,
@@ -544,7 +542,6 @@ def validate_replies(
     known: Known,
     kind: PartKind,
     sizes: tuple[int, ...],
-    provenance: Provenance,
     *,
     draws: int = 2,
     seed: int = 0,
@@ -557,7 +554,6 @@ def validate_replies(
         known: Ranking, means and differences.
         kind: Heads or neurons; the others stay as they are.
         sizes: How many components the sets have.
-        provenance: Of the result.
         draws: Random sets of every size.
         seed: Of the draws.
         progress: Told how many replies were made.
@@ -579,7 +575,6 @@ def validate_replies(
     found = torch.stack([100 * counts / totals, *_intervals(counts, totals)])
     judged, low, high = found.movedim(-1, 1)
     return Heard(
-        provenance=provenance,
         judged=judged,
         low=low,
         high=high,

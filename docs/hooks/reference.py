@@ -5,15 +5,17 @@ They are read from the package, so none of them can be out of date.
 
 import re
 from collections.abc import Iterator, Mapping
+from html import unescape
 from inspect import unwrap
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-LAYERS: Final = {
+SUBJECTS: Final = {
     "names": "Names",
     "runs": "Runs",
     "prompts": "Contexts, prompts, texts",
@@ -24,15 +26,20 @@ LAYERS: Final = {
     "circuit": "Circuits",
     "steering": "Steering",
     "neurons": "Class-selective neurons",
-    "planted": "Planted models",
     "export": "Export",
     "plots": "Figures",
     "records": "Records, shipped files, errors",
 }
-"""Part of the package -> its heading, in the order of the page."""
+"""Part of the package -> the heading of its page, in their order."""
 
 _WORDS: Final = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 """Type of an option -> what stands for its value."""
+
+_MATH: Final = re.compile(
+    r'<(span|div) class="arithmatex">\s*'
+    r"(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<display>.*?)\\\])\s*</\1>",
+    re.DOTALL,
+)
 
 _ROLE: Final = re.compile(r":(?:class|func|meth|mod|attr|data):(<code>)~?(?:[\w.]*\.)?(\w+</code>)")
 
@@ -40,41 +47,70 @@ _ROLE: Final = re.compile(r":(?:class|func|meth|mod|attr|data):(<code>)~?(?:[\w.
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
     pages = {"api": names_page(), "commands": commands_page(), "quirks": quirks_page()}
+    pages |= {f"api/{subject}": subject_page(subject) for subject in SUBJECTS}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Show roles of docstrings, such as ``:class:`Record```, as the names that they hold."""
-    return _ROLE.sub(r"\1\2", html)
+    """Show roles of docstrings as the names that they hold, and formulas as MathML.
+
+    Browsers draw MathML by themselves, so nothing is fetched and no script is run.
+    """
+    return _MATH.sub(_mathml, _ROLE.sub(r"\1\2", html))
+
+
+def _mathml(found: re.Match[str]) -> str:
+    display = "block" if found["display"] else "inline"
+    return convert(unescape(found["display"] or found["inline"]), display=display)
 
 
 def names_page() -> str:
-    """Every public name of the package, under the part that it comes from."""
+    """The public names by subject, each with its page."""
     lines = [
-        "# Names in Python",
+        "# API reference",
         "",
         "`import circuits as ec` offers these names; each is loaded when it is first used.",
         'Shapes stand in the annotations: `Float[Tensor, "emotion layer head"]`.',
-        "[Concepts](../concepts.md) explains the words.",
+        "The [glossary](../glossary.md) has the terms with their formulas.",
+        "",
+        "| subject | names |",
+        "| --- | --- |",
     ]
-    for layer, heading in LAYERS.items():
-        lines += ["", f"## {heading}", ""]
-        for place in sorted(public_names()[layer], key=str.casefold):
-            lines += [f"::: {place}", *_options(place), ""]
+    for subject, heading in SUBJECTS.items():
+        names = ", ".join(f"`{_short(place)}`" for place in _places(subject))
+        lines.append(f"| [{heading}](api/{subject}.md) | {names} |")
     return "\n".join(lines)
+
+
+def subject_page(subject: str) -> str:
+    """The public names of one subject."""
+    lines = [f"# {SUBJECTS[subject]}", ""]
+    for place in _places(subject):
+        lines += [f"::: {place}", *_options(place), ""]
+    return "\n".join(lines)
+
+
+def _places(subject: str) -> list[str]:
+    return sorted(public_names()[subject], key=str.casefold)
+
+
+def _short(place: str) -> str:
+    return place.rpartition(".")[2]
 
 
 def public_names() -> dict[str, list[str]]:
     """Part of the package -> where its public names are defined."""
     import circuits
 
-    found: dict[str, list[str]] = {layer: [] for layer in LAYERS}
+    found: dict[str, list[str]] = {subject: [] for subject in SUBJECTS}
     for name in circuits.__all__:
         home, own = circuits._WHERE[name]  # noqa: SLF001
-        layer = home.split(".")[1]
-        found[layer if layer in LAYERS else "records"].append(f"{home}.{own}" if own else home)
+        subject = home.split(".")[1]
+        found[subject if subject in SUBJECTS else "records"].append(
+            f"{home}.{own}" if own else home
+        )
     return found
 
 

@@ -38,9 +38,6 @@ from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
 from circuits.prompts.prompt import asked_prompts
-from circuits.provenance import Provenance
-
-NOTHING = Provenance()
 
 
 @dataclass(frozen=True)
@@ -65,27 +62,32 @@ def setting(n_contexts: int, emotions: Sequence[str] = EMOTIONS, model: Any = No
     contexts = sev.contexts(scenarios)[:n_contexts]
     replies = [Reply(p, "", 0, p.emotion or "") for p in asked_prompts(contexts, emotions)]
     grid = arrange(replies, emotions)
-    directions = emotion_directions(sweep(model, grid), NOTHING)
+    directions = emotion_directions(sweep(model, grid))
     return Setting(model, grid, directions, stable_layers(model.cfg.n_layers))
 
 
 def heads(of: Setting) -> Tensor:
     """Our head importance, the pass over the prompts included."""
     swept = sweep(of.model, of.grid)
-    return head_effects(of.model, swept, of.directions, NOTHING, readout="post_norm").mean
+    return head_effects(of.model, swept, of.directions, readout="post_norm").mean
 
 
 def neurons(of: Setting) -> Tensor:
     """Our neuron contributions, the pass over the prompts included."""
-    return neuron_effects(of.model, sweep(of.model, of.grid), of.directions, NOTHING).mean
+    return neuron_effects(of.model, sweep(of.model, of.grid), of.directions).mean
 
 
 def responses(of: Setting) -> Tensor:
     """Our sublayer importance, at every dose."""
     found, _ = sublayer_importance(
-        of.model, of.grid, of.directions, NOTHING,
-        stable=of.stable, doses=DOSES, read_at="final", n_random=0,
-    )  # fmt: skip
+        of.model,
+        of.grid,
+        of.directions,
+        stable=of.stable,
+        doses=DOSES,
+        read_at="final",
+        n_random=0,
+    )
     return found.response
 
 
@@ -128,8 +130,8 @@ def effects_share(of: Setting) -> Row:
     swept = sweep(of.model, of.grid)
 
     def effects() -> Tensor:
-        head_effects(of.model, swept, of.directions, NOTHING)
-        neuron_effects(of.model, swept, of.directions, NOTHING)
+        head_effects(of.model, swept, of.directions)
+        neuron_effects(of.model, swept, of.directions)
         return torch.zeros(1)
 
     def one_pass() -> Tensor:

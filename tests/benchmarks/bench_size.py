@@ -35,9 +35,7 @@ from circuits.models.load import load_model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
 from circuits.prompts.prompt import asked_prompts
-from circuits.provenance import Provenance
 
-NOTHING = Provenance()
 PHASES = ("load", "capture", "effects")
 CONFIG = {
     "hidden_size": 3072,
@@ -117,9 +115,9 @@ def measure(folder: Path, n: int, memory: float) -> None:
     with watched() as passing:
         swept = sweep(model, prompts(n), memory=memory)
     with watched() as after:
-        directions = emotion_directions(swept, NOTHING)
-        head_effects(model, swept, directions, NOTHING)
-        neuron_effects(model, swept, directions, NOTHING)
+        directions = emotion_directions(swept)
+        head_effects(model, swept, directions)
+        neuron_effects(model, swept, directions)
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
     found = {
         "prompts": n, "weights": weights, "values": swept.keeping.reason,

@@ -13,7 +13,6 @@ from circuits.models.protocol import Model
 from circuits.patching.pairs import LogitDifference, Pair, clean_tokens, corrupt_tokens, make_pairs
 from circuits.patching.patch import patch_heads
 from circuits.prompts import sev
-from circuits.provenance import Provenance
 
 patching: Any = transformer_lens_patching
 
@@ -30,13 +29,13 @@ def one_pair(model: Model) -> Pair:
 
 def by_position(model: Model, pair: Pair) -> Tensor:
     """Ours: every head at every matched position ``[layer pos head]``."""
-    found = patch_heads(model, [pair], READOUT, Provenance(), by="position")
+    found = patch_heads(model, [pair], READOUT, by="position")
     return found.effect.transpose(1, 2)
 
 
 def over_heads(model: Model, pair: Pair) -> Tensor:
     """Ours: every head at all positions ``[layer head]``."""
-    return patch_heads(model, [pair], READOUT, Provenance(), by="all").effect[..., 0]
+    return patch_heads(model, [pair], READOUT, by="all").effect[..., 0]
 
 
 @torch.no_grad()

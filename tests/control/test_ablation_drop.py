@@ -204,9 +204,7 @@ def known(mini, means, contexts):
 def test_replies_are_judged_for_every_set(bench, known):
     count = known.totals.head_effect[0].numel()
     told = []
-    found = validate_replies(
-        bench, known, "head", (1, count), Provenance(), draws=2, progress=told.append
-    )
+    found = validate_replies(bench, known, "head", (1, count), draws=2, progress=told.append)
     assert sum(told) == replies_needed(bench, found.size, 2)
     # All heads at their plain mean leave no emotion; all heads' differences bring it about.
     assert found.judged[:, found.method.index("plain mean"), :, -1].eq(0).all()

@@ -25,8 +25,8 @@ def streams(llama, contexts):
 
 
 @pytest.fixture(scope="module")
-def others(streams, provenance):
-    return other_directions(streams, EMOTIONS, provenance)
+def others(streams):
+    return other_directions(streams, EMOTIONS)
 
 
 def test_streams_are_those_of_one_prompt_at_a_time(llama, contexts, streams):
@@ -49,13 +49,13 @@ def test_at_strength_one_the_plain_direction_moves_the_plain_mean_to_the_asked_m
     torch.testing.assert_close(moved, streams[:, e, 2].mean(0), atol=1e-5, rtol=1e-4)
 
 
-def test_a_probe_finds_the_one_axis_on_which_emotions_differ(provenance):
+def test_a_probe_finds_the_one_axis_on_which_emotions_differ():
     """Streams that differ along an axis per emotion, in noise: the probe points along it."""
     random = torch.Generator().manual_seed(0)
     streams = torch.randn(40, 3, 2, 16, generator=random)
     for e in range(2):
         streams[:, e, 1, e] += 8.0
-    found = other_directions(streams, ("anger", "fear"), provenance)["probe"]
+    found = other_directions(streams, ("anger", "fear"))["probe"]
     for e in range(2):
         assert found.vectors[e, 0, 1].argmax() == e
         assert found.vectors[e, 0, 1, e] > 0.7
@@ -67,9 +67,9 @@ def test_a_probe_is_as_long_as_the_models_own_difference(others):
     assert torch.equal(others["probe"].norm, others["plain"].norm)
 
 
-def test_one_context_is_too_few(streams, provenance):
+def test_one_context_is_too_few(streams):
     with pytest.raises(DataError, match="two or more contexts, found 1"):
-        other_directions(streams[:1], EMOTIONS, provenance)
+        other_directions(streams[:1], EMOTIONS)
 
 
 def test_the_strongest_neurons_are_those_that_tell_the_emotion_from_the_others(measured):
@@ -80,7 +80,7 @@ def test_the_strongest_neurons_are_those_that_tell_the_emotion_from_the_others(m
     assert int((own > least).sum()) == 4
 
 
-def test_what_was_not_made_cannot_be_used(swept, directions, provenance):
-    tools = Tools({}, differences(component_means(swept, provenance)), directions)
+def test_what_was_not_made_cannot_be_used(swept, directions):
+    tools = Tools({}, differences(component_means(swept)), directions)
     with pytest.raises(CircuitError, match="no directions along 'probe'"):
         tools.edits(Steering((0,), along="probe"))

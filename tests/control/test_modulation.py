@@ -14,8 +14,8 @@ from circuits.steering.interventions import Modulation, Steering, enhance, rando
 
 
 @pytest.fixture(scope="module")
-def means(swept, provenance):
-    return differences(component_means(swept, provenance))
+def means(swept):
+    return differences(component_means(swept))
 
 
 def circuit_of(heads, neurons, emotion="fear"):

@@ -27,7 +27,7 @@ HOW = Validating(draws=4, steps=4)
 @pytest.fixture(scope="module")
 def known(llama, swept, directions, measured, provenance):
     emotions = ("anger", "fear", "disgust")
-    means = component_means(swept, provenance)
+    means = component_means(swept)
     random = torch.Generator().manual_seed(2)
     plain_means = PlainMeans(
         provenance=provenance,
@@ -50,8 +50,8 @@ def kind(request):
 
 
 @pytest.fixture(scope="module")
-def found(llama, contexts, known, kind, provenance):
-    return validate_components(llama, contexts[:3], known, kind, provenance, how=HOW)
+def found(llama, contexts, known, kind):
+    return validate_components(llama, contexts[:3], known, kind, how=HOW)
 
 
 def as_it_is(site, layer, part, value):
@@ -126,7 +126,7 @@ def test_effects_are_those_of_one_plain_run_per_set(llama, contexts, known, kind
 
 def test_the_first_alone_is_the_set_of_one_and_sets_of_all_are_the_same(found):
     top, bottom, single = found.effect.unbind(2)
-    torch.testing.assert_close(single[:, :, 0], top[:, :, 0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(single[:, :, 0], top[:, :, 0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(bottom[:, :, -1], top[:, :, -1], atol=1e-4, rtol=1e-4)
     every = found.control[:, :, :, -1]
     torch.testing.assert_close(every, top[:, :, -1][:, :, None].expand_as(every), atol=1e-4, rtol=0)
@@ -173,27 +173,27 @@ def test_nothing_enhanced_is_the_plain_run(llama, contexts, known):
         torch.testing.assert_close(m[:, c], expected, atol=2e-4, rtol=1e-4)
 
 
-def test_prompts_are_read_once_and_sets_cost_a_token_each(llama, contexts, known, provenance):
+def test_prompts_are_read_once_and_sets_cost_a_token_each(llama, contexts, known):
     with counted() as receipt:
-        found = validate_components(llama, contexts[:2], known, "head", provenance, how=HOW)
+        found = validate_components(llama, contexts[:2], known, "head", how=HOW)
     sets = 1 + len(found.size) * (len(ORDERS) + HOW.draws)
     # Three ablations of three emotions, and the plain prompts.
     assert receipt.passes == 2 * (3 * 3 + 1)
     assert receipt.steps == 2 * 3 * len(CHANGES) * sets
 
 
-def test_the_same_seed_draws_the_same_sets(llama, contexts, known, provenance, found, kind):
-    again = validate_components(llama, contexts[:3], known, kind, provenance, how=HOW)
+def test_the_same_seed_draws_the_same_sets(llama, contexts, known, found, kind):
+    again = validate_components(llama, contexts[:3], known, kind, how=HOW)
     assert torch.equal(again.control, found.control)
     other = Validating(draws=4, steps=4, seed=1)
-    drawn = validate_components(llama, contexts[:3], known, kind, provenance, how=other)
+    drawn = validate_components(llama, contexts[:3], known, kind, how=other)
     assert not torch.equal(drawn.control, found.control)
     torch.testing.assert_close(drawn.effect, found.effect)
 
 
-def test_what_cannot_be_measured_is_refused(llama, contexts, known, provenance):
+def test_what_cannot_be_measured_is_refused(llama, contexts, known):
     with pytest.raises(DataError, match="two contexts or more, found 1"):
-        validate_components(llama, contexts[:1], known, "head", provenance)
+        validate_components(llama, contexts[:1], known, "head")
     with pytest.raises(DataError, match="draws: 0 is too few"):
         Validating(draws=0)
     with pytest.raises(DataError, match="steps: 1 is too few"):

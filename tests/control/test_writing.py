@@ -34,8 +34,8 @@ NEURONS = {"anger": [(1, 7)], "fear": [(1, 7), (2, 9)]}
 
 
 @pytest.fixture(scope="module")
-def apart(swept, provenance):
-    return differences(component_means(swept, provenance))
+def apart(swept):
+    return differences(component_means(swept))
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def pair():
 
 
 @pytest.fixture(scope="module")
-def own(mini, contexts, provenance):
+def own(mini, contexts):
     """What the embedded model does differently, and all of it as six circuits."""
-    return own_differences(mini, contexts, EMOTIONS, provenance)
+    return own_differences(mini, contexts, EMOTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,8 @@ def test_an_emotion_without_a_circuit_is_refused(pair, apart):
         blend(pair, apart, {"awe": 1.0}, Modulation())
 
 
-def test_induction_adds_a_multiple_of_the_neurons_own_mean(swept, provenance):
-    means = component_means(swept, provenance)
+def test_induction_adds_a_multiple_of_the_neurons_own_mean(swept):
+    means = component_means(swept)
     (edit,) = drive([(1, 7), (1, 3)], means, "fear", Driving(4.0, "every", "all"))
     e = means.index("emotion", "fear")
     assert (edit.site, edit.layer, edit.when, edit.positions) == ("post", 1, "every", "all")

@@ -1,9 +1,15 @@
+import gzip
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +19,7 @@ from circuits.journal import ask_to_stop, go_on, journal
 from circuits.judges import HttpJudge
 from circuits.judges.replies import hear
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk-test-0123456789abcdef"
 GOOD = '{"match": 1, "reason": "how dare"}'
 
@@ -78,27 +85,16 @@ def serving(*steps):
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
 
 
-@pytest.fixture
-def waits():
-    return []
+def ask(server, texts=("How dare you!",), **options):
+    judge = HttpJudge(base_url=server.url, **options)
+    return judge.judge(list(texts), ["anger"] * len(texts))
 
 
-@pytest.fixture
-def ask(waits):
-    def ask(server, texts=("How dare you!",), **options):
-        judge = HttpJudge(base_url=server.url, sleep=waits.append, jitter=lambda: 0.0, **options)
-        return judge.judge(list(texts), ["anger"] * len(texts))
-
-    return ask
-
-
-def test_the_question_holds_the_text_the_emotion_the_model_and_the_key(ask):
+def test_the_question_holds_the_text_the_emotion_the_model_and_the_key():
     with serving((200, completion(GOOD))) as server:
         (verdict,) = ask(server)
     assert (verdict.match, verdict.label, verdict.reason) == (True, None, "how dare")
@@ -111,7 +107,7 @@ def test_the_question_holds_the_text_the_emotion_the_model_and_the_key(ask):
     assert question == {"target": "anger", "text": "How dare you!"}
 
 
-def test_without_a_key_in_the_environment_none_is_sent(ask, monkeypatch):
+def test_without_a_key_in_the_environment_none_is_sent(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with serving((200, completion(GOOD))) as server:
         ask(server)
@@ -127,7 +123,7 @@ def test_the_key_is_read_from_the_named_variable_at_each_call_and_never_kept(mon
     assert "other-key" not in repr(judge) + str(vars(judge)) + json.dumps(judge.describe())
 
 
-def test_verdicts_keep_the_order_of_the_texts_and_empty_ones_cost_no_call(ask):
+def test_verdicts_keep_the_order_of_the_texts_and_empty_ones_cost_no_call():
     def echo(_, body):
         text = json.loads(body["messages"][1]["content"])["text"]
         time.sleep(0.05 if text == "0" else 0)
@@ -140,7 +136,7 @@ def test_verdicts_keep_the_order_of_the_texts_and_empty_ones_cost_no_call(ask):
     assert len(server.requests) == 7
 
 
-def test_no_more_than_the_allowed_workers_ask_at_once(ask):
+def test_no_more_than_the_allowed_workers_ask_at_once():
     busy, most, lock = [], [], threading.Lock()
 
     def slow(*_):
@@ -157,41 +153,27 @@ def test_no_more_than_the_allowed_workers_ask_at_once(ask):
     assert 1 < max(most) <= 3
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503])
-def test_a_passing_trouble_is_retried_with_doubling_waits(ask, waits, status):
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
+def test_a_passing_trouble_is_asked_through(status):
     with serving((status, "no"), (status, "no"), (200, completion(GOOD))) as server:
         assert ask(server)[0].match
-    assert waits == [1.0, 2.0]
+    assert len(server.requests) == 3
 
 
-def test_the_jitter_spreads_the_waits_and_they_have_a_limit(waits):
-    with serving(*[(500, "")] * 4, (200, completion(GOOD))) as server:
-        judge = HttpJudge(
-            base_url=server.url, sleep=waits.append, jitter=lambda: 0.5, longest_wait=5.0
-        )
-        judge.judge(["x"], ["fear"])
-    assert waits == [1.5, 3.0, 5.0, 5.0]
-
-
-def test_retry_after_is_honoured_in_seconds_and_as_a_date(ask, waits):
-    past = "Wed, 21 Oct 2015 07:28:00 GMT"
-    with serving(
-        (429, "", ("Retry-After", "7")),
-        (503, "", ("Retry-After", past)),
-        (503, "", ("Retry-After", "soon")),
-        (200, completion(GOOD)),
-    ) as server:
+def test_retry_after_is_honoured():
+    with serving((429, "", ("Retry-After", "0.3")), (200, completion(GOOD))) as server:
+        before = time.monotonic()
         assert ask(server)[0].match
-    assert waits == [7.0, 2.0, 4.0]
+    assert time.monotonic() - before > 0.3
 
 
-def test_a_retry_after_beyond_the_limit_ends_the_waiting(ask, waits):
+def test_a_retry_after_beyond_the_limit_ends_the_waiting():
     with (
         serving((429, "", ("Retry-After", "86400"))) as server,
-        pytest.raises(JudgeError, match="item 0: .* asks to wait 86400 s, more than .* 60 s"),
+        pytest.raises(JudgeError, match="item 0: .* asks to wait 86400 s"),
     ):
         ask(server)
-    assert waits == []
+    assert len(server.requests) == 1
 
 
 def silent(*_):
@@ -207,7 +189,7 @@ def trickling(request, _):
 
 
 @pytest.mark.parametrize("step", [silent, trickling])
-def test_a_slow_server_runs_into_the_time_limit(ask, step):
+def test_a_slow_server_runs_into_the_time_limit(step):
     no_answer = r"after 2 attempts: no answer within 0\.1 s"
     with serving(step) as server, pytest.raises(JudgeError, match=no_answer):
         ask(server, timeout=0.1, attempts=2)
@@ -225,17 +207,17 @@ def test_a_slow_server_runs_into_the_time_limit(ask, step):
         (418, "does not accept"),
     ],
 )
-def test_a_refusal_is_final_and_says_what_to_do(ask, waits, status, advice):
+def test_a_refusal_is_final_and_says_what_to_do(status, advice):
     body = json.dumps({"error": {"message": "bad luck"}})
     with (
         serving((status, body)) as server,
         pytest.raises(JudgeError, match=f"item 0: .*status {status}, .*{advice}.*'bad luck'"),
     ):
         ask(server)
-    assert (len(server.requests), waits) == (1, [])
+    assert len(server.requests) == 1
 
 
-def test_a_refusal_without_a_key_names_the_variable_to_set(ask, monkeypatch):
+def test_a_refusal_without_a_key_names_the_variable_to_set(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with (
         serving((401, "")) as server,
@@ -254,32 +236,224 @@ def test_a_refusal_without_a_key_names_the_variable_to_set(ask, monkeypatch):
         (200, "[]"),
     ],
 )
-def test_a_closed_connection_or_a_body_that_is_no_completion_is_retried(ask, step):
+def test_a_closed_connection_or_a_body_that_is_no_completion_is_retried(step):
     with serving(step, (200, completion(GOOD))) as server:
         assert ask(server)[0].match
 
 
-def test_an_unreadable_answer_is_retried_then_named_with_its_first_80_characters(ask, waits):
-    def second_only(_, body):
-        text = json.loads(body["messages"][1]["content"])["text"]
-        return 200, completion(GOOD if text == "fine" else "I would say " + "x" * 99)
-
-    with serving(second_only) as server, pytest.raises(JudgeError) as refused:
-        ask(server, ["fine", "odd"], attempts=2)
+def test_an_unreadable_answer_is_retried_then_named_with_its_first_80_characters():
+    unreadable = (200, completion("I would say " + "x" * 99))
+    with serving(unreadable) as server, pytest.raises(JudgeError) as refused:
+        ask(server, attempts=2)
     message = str(refused.value)
-    assert message.startswith("item 1: ")
+    assert message.startswith("item 0: ")
     assert repr("I would say " + "x" * 68) in message
-    assert waits == [1.0]
+    assert len(server.requests) == 2
 
 
-def test_after_a_failure_the_questions_left_are_not_asked(ask):
+def furious(answer):
+    """A server that will not judge texts with one word."""
+
+    def step(_, body):
+        text = json.loads(body["messages"][1]["content"])["text"]
+        return answer if "furious" in text else (200, completion(GOOD))
+
+    return step
+
+
+FILTERED = {"error": {"message": "no", "code": "content_filter"}}
+NULL = {"choices": [{"finish_reason": "content_filter", "message": {"content": None}}]}
+REFUSAL = {"choices": [{"message": {"content": None, "refusal": "I can't help with that."}}]}
+WILL_NOT = {
+    "filter": (400, json.dumps(FILTERED), 1),
+    "no content": (200, json.dumps(NULL), 1),
+    "refusal": (200, json.dumps(REFUSAL), 2),
+    "excuse": (200, completion("I'm sorry, but I can't help with that."), 2),
+}
+
+
+@pytest.mark.parametrize("kind", WILL_NOT)
+def test_a_text_that_the_server_will_not_judge_does_not_end_the_work(kind):
+    status, body, times = WILL_NOT[kind]
+    texts = ["fine", "I am furious", *["fine"] * 18]
+    with serving(furious((status, body))) as server:
+        verdicts = ask(server, texts, attempts=2)
+    assert [v.match for v in verdicts] == [True, False, *[True] * 18]
+    assert verdicts[1].reason.startswith("not judged")
+    assert len(server.requests) == 19 + times
+
+
+def test_a_server_that_will_not_judge_many_texts_is_an_error_and_names_one(tmp_path):
+    questions = [(f"text {n}", "anger") for n in range(16)]
+    questions += [(f"furious {n}", "anger") for n in range(4)]
+    with serving(furious((400, json.dumps(FILTERED)))) as server:
+        for asked in (20, 4):  # what was answered is kept, what was not is asked again
+            server.requests.clear()
+            refused = pytest.raises(JudgeError, match="content filter; so it is with 4 of")
+            with refused, journal(tmp_path / "j", "key"):
+                hear(HttpJudge(base_url=server.url), questions)
+            assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize("profile", ["robust", "released"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_setting_that_the_server_refuses_is_left_out(profile, named):
+    def picky(_, body):
+        for name in ("temperature", "max_tokens"):
+            if name in body:
+                error = {"message": f"Unsupported: '{name}' is refused"}
+                return 400, json.dumps({"error": {**error, **({"param": name} if named else {})}})
+        return 200, completion(GOOD)
+
+    with serving(picky) as server:
+        judge = HttpJudge(base_url=server.url, profile=profile, workers=1)
+        assert [v.match for v in judge.judge(["a", "b", "c"], ["anger"] * 3)] == [True] * 3
+    refused = ["temperature"] if profile == "robust" else ["max_tokens", "temperature"]
+    assert judge.describe()["refused_settings"] == refused
+    assert "temperature" not in judge.describe()
+    assert len(server.requests) == 3 + len(refused)
+
+
+def test_an_answer_in_parts_is_read():
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": GOOD}]
+    with serving((200, completion(parts))) as server:
+        assert ask(server)[0].match
+
+
+TRAP = "sk-trap-fedcba9876543210"
+TRAPS = {
+    "OPENAI_ADMIN_KEY": TRAP,
+    "OPENAI_ORG_ID": TRAP,
+    "OPENAI_PROJECT_ID": TRAP,
+    "OPENAI_WEBHOOK_SECRET": TRAP,
+    "OPENAI_BASE_URL": "http://127.0.0.1:9/trap",
+    "OPENAI_CUSTOM_HEADERS": f"Authorization: {TRAP}\nHost: {TRAP}\nX-Own: {TRAP}\ncookie: {TRAP}",
+    "OPENAI_LOG": "debug",
+    "OPENAI_API_TYPE": "azure",
+    "OPENAI_API_VERSION": TRAP,
+    "AZURE_OPENAI_ENDPOINT": "http://127.0.0.1:9/trap",
+    "AZURE_OPENAI_API_KEY": TRAP,
+    "AZURE_OPENAI_AD_TOKEN": TRAP,
+    "AWS_BEARER_TOKEN_BEDROCK": TRAP,
+    "AWS_BEDROCK_BASE_URL": "http://127.0.0.1:9/trap",
+    "GOOGLE_CLOUD_PROJECT": TRAP,
+    "DEFER_PYDANTIC_BUILD": "false",
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "NO_PROXY": "",
+    "SSL_CERT_FILE": "/nowhere/cert.pem",
+    "SSL_CERT_DIR": "/nowhere",
+    "SSLKEYLOGFILE": "{folder}/keys.log",
+    "NETRC": "{folder}/netrc",
+}
+CODE = """
+import sys
+from circuits.judges import HttpJudge
+judge = HttpJudge(base_url=sys.argv[1], attempts=1)
+print(judge.judge(["How dare you!"], ["anger"]), judge, judge.describe())
+"""
+
+
+def in_a_process(server, tmp_path, **variables):
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {TRAP}")
+    env = {name: value.format(folder=tmp_path) for name, value in variables.items()}
+    env |= {name.lower(): value for name, value in env.items() if name.endswith("_PROXY")}
+    env |= {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", CODE, server.url]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+
+
+@pytest.mark.parametrize("given", [KEY, None])
+def test_no_variable_that_the_client_reads_has_an_effect_or_is_sent(tmp_path, given):
+    with serving((200, completion(GOOD))) as server:
+        key = {"OPENAI_API_KEY": given} if given else {}
+        trapped = in_a_process(server, tmp_path, **key, **TRAPS)
+    assert "[Verdict(match=True, label=None, reason='how dare')]" in trapped.stdout
+    ((path, headers, _),) = server.requests
+    assert (path, headers["Host"]) == ("/v1/chat/completions", server.url[7:-3])
+    assert headers.get("Authorization") == (given and f"Bearer {given}")
+    names = {"Host", "User-Agent", "Accept", "Accept-Encoding", "Content-Type", "Content-Length"}
+    assert {*headers} == names | ({"Authorization"} if given else set())
+    # Asked for, the client tells of its work, but of no address, key or text.
+    assert [it for it in (KEY, "trap", "How dare") if it in trapped.stdout + trapped.stderr] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["netrc"]
+
+
+def test_each_variable_that_the_client_reads_is_a_trap():
+    import httpcore2
+    import httpx2
+    import openai
+
+    read = set()
+    for package, skipped in ((openai, ("cli", "types")), (httpx2, ()), (httpcore2, ())):
+        folder = Path(package.__file__).parent
+        for path in folder.rglob("*.py"):
+            if path.relative_to(folder).parts[0] not in skipped:
+                code = path.read_text(encoding="utf-8")
+                read |= {*re.findall(r"os\.environ(?:\.get\(|\[)\s*\"(\w+)\"", code)}
+    cloud = {"AWS_REGION", "AWS_DEFAULT_REGION", "GOOGLE_CLOUD_LOCATION"}  # no secrets
+    assert read - cloud - {"OPENAI_API_KEY"} <= {*TRAPS}
+
+
+def test_a_proxy_hears_nothing_of_a_server_on_this_machine(monkeypatch):
+    with serving((200, completion(GOOD))) as server, serving((200, completion(GOOD))) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        judge = HttpJudge(base_url=server.url)
+        assert judge.judge(["x"], ["fear"])[0].match
+        assert (proxy.requests, judge.sends_key_away) == ([], False)
+        # Any other server is asked through it.
+        assert HttpJudge(base_url="http://host.invalid/v1").judge(["x"], ["fear"])[0].match
+    assert proxy.requests[0][1]["Host"] == "host.invalid"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://user:secret@host:1"),
+        ("ALL_PROXY", "socks://host:1"),
+        ("SSL_CERT_FILE", "/nowhere/cert.pem"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_named(monkeypatch, name, value):
+    for other in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(JudgeError, match=name) as refused:
+        HttpJudge(base_url="https://host.invalid/v1").judge(["x"], ["fear"])
+    assert "secret" not in str(refused.value)
+    assert refused.value.__context__ is None
+
+
+def test_a_proxy_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(JudgeError, match=r"connection failed .* through .* HTTP_PROXY"):
+        HttpJudge(base_url="http://host.invalid/v1", attempts=1).judge(["x"], ["fear"])
+
+
+def test_a_packed_answer_is_not_unpacked():
+    def bomb(request, _):
+        data = gzip.compress(completion(GOOD).encode() + b" " * 50_000_000)
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+    with serving(bomb) as server, pytest.raises(JudgeError, match="no chat completion"):
+        ask(server, attempts=1)
+
+
+def test_after_a_failure_the_questions_left_are_not_asked():
     with serving((400, "")) as server, pytest.raises(JudgeError):
         ask(server, ["x"] * 200, workers=1)
     assert len(server.requests) < 20
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
-def test_a_key_that_the_server_repeats_appears_nowhere(ask, caplog, status):
+def test_a_key_that_the_server_repeats_appears_nowhere(caplog, status):
     caplog.set_level(logging.DEBUG)
 
     def echo(request, _):
@@ -295,7 +469,7 @@ def test_a_key_that_the_server_repeats_appears_nowhere(ask, caplog, status):
         assert piece not in str(error) + repr(error) + caplog.text
 
 
-def test_a_key_in_the_answer_itself_appears_nowhere(ask):
+def test_a_key_in_the_answer_itself_appears_nowhere():
     answers = (f"Your key is {KEY}", json.dumps({"match": 0, "reason": f"saw {KEY[:14]}"}))
     with serving(*((200, completion(answer)) for answer in answers)) as server:
         (verdict,) = ask(server)

@@ -77,11 +77,13 @@ def test_a_malformed_key_is_refused_without_repeating_it(monkeypatch, bad):
 
 
 def test_an_absent_server_is_named_after_the_last_attempt(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    waits = []
-    judge = HttpJudge(
-        base_url="http://127.0.0.1:9/v1", attempts=3, sleep=waits.append, jitter=lambda: 0.0
-    )
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    judge = HttpJudge(base_url="http://127.0.0.1:9/v1", attempts=3)
     with pytest.raises(JudgeError, match=r"127\.0\.0\.1.* after 3 attempts: connection failed"):
         judge.judge(["wow"], ["surprise"])
-    assert waits == [1.0, 2.0]
+
+
+def test_without_the_client_its_extra_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(JudgeError, match=r"pip install 'emotion-circuits\[http\]'"):
+        open_judge("http:https://host/v1")

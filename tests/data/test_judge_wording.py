@@ -1,9 +1,11 @@
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.judges import Verdict
 from circuits.judges.http import messages, read_verdict, system
 from circuits.names import EMOTIONS
 
@@ -28,7 +30,16 @@ def test_a_text_with_half_a_character_can_be_sent():
         ('{"Match": 0.0}', False),
         ('```json\n{"match": 1, "reason": "a } b"}\n```', True),
         ('I think {this} is it: {"match": 0, "reason": "x"} Anything else?', False),
-        ('Either {"match": 1} or {"match": 0}. So: {"match": 0}', False),
+        ('<think>Maybe {"match": 1} no.</think>{"match": 0}', False),
+        ('Maybe {"match": 1}, no.\n</think>\n{"match": 0}', False),
+        ('{"match": 1, "reason": "the words "how dare" decide"}', True),
+        ('{"match": 1, "reason": "how\ndare"}', True),
+        ("{'match': 1, 'reason': 'x'}", True),
+        ('{"match": True, "reason": "x"}', True),
+        ('{"match": 0, "reason": "x",}', False),
+        ('{"result": {"match": 0, "reason": "x"}}', False),
+        ("{\u201cmatch\u201d: 1, \u201creason\u201d: \u201cx\u201d}", True),
+        ('{"match": 1,', True),
     ],
 )
 def test_answers_are_read_bare_fenced_and_within_text(answer, match):
@@ -39,7 +50,14 @@ def test_answers_are_read_bare_fenced_and_within_text(answer, match):
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "1", "yes", '{"match": 2}', '{"match": null}', '{"match": [1]}', '{"match": 1', '"match"'],
+    [
+        *("", "1", "yes", '{"match": 2}', '{"match": null}', '{"match": [1]}', '{"match": 1'),
+        *('"match"', '{"match": 1 or 0, "reason": "x"}', '{"match": 0.5}', '{"match": 10}'),
+        'Either {"match": 1} or {"match": 0}. So: {"match": 0}',
+        '<think>Maybe {"match": 1, "reason": "x"} no.</think>\nNo match: the tone is calm.',
+        '<think>Maybe {"match": 1, "reason": "x"} but wait, the tone is calm, so',
+        '{"match": 0, "reason": "calm"}\n\nNote: angry would be {"match": 1, "reason": "x"}',
+    ],
 )
 def test_answers_without_a_clear_match_are_unreadable(answer):
     assert read_verdict(answer) is None
@@ -60,3 +78,20 @@ def test_text_around_the_answer_makes_no_difference(match, reason, before, after
 @given(st.text(max_size=200))
 def test_any_answer_is_read_or_turned_down(answer):
     read_verdict(answer)
+
+
+def test_the_reason_is_read_from_broken_json_too():
+    broken = '{"match": 1, "reason": "the words "how dare" decide"}'
+    assert [
+        read_verdict(text) for text in (broken, broken.replace('"how dare"', "'how dare'"))
+    ] == [
+        Verdict(True, None, 'the words "how dare" decide'),
+        Verdict(True, None, "the words 'how dare' decide"),
+    ]
+
+
+@pytest.mark.parametrize("piece", ["{", '{"match":', "<think>", "</think>", '"match": 1, '])
+def test_a_long_answer_is_read_quickly(piece):
+    begun = time.monotonic()
+    read_verdict(piece * 100_000)
+    assert time.monotonic() - begun < 5

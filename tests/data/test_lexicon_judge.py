@@ -187,7 +187,7 @@ def test_a_thousand_texts_are_judged_in_a_moment():
 def test_importing_the_judges_loads_no_model_and_no_network_library():
     code = (
         "import sys, circuits.judges; "
-        "print({'torch', 'transformers', 'httpx', 'httpx2'} & set(sys.modules))"
+        "print({'torch', 'transformers', 'httpx2', 'openai'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -31,10 +31,10 @@ def mini_sweep(mini, grid):
 
 
 @pytest.fixture(scope="session")
-def mini_directions(mini_sweep, provenance):
-    return emotion_directions(mini_sweep, provenance)
+def mini_directions(mini_sweep):
+    return emotion_directions(mini_sweep)
 
 
 @pytest.fixture(scope="session")
-def mini_differences(mini_sweep, provenance):
-    return differences(component_means(mini_sweep, provenance))
+def mini_differences(mini_sweep):
+    return differences(component_means(mini_sweep))

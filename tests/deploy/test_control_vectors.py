@@ -21,8 +21,8 @@ from circuits.steering.interventions import Steering, steer
 gguf = pytest.importorskip("gguf")
 
 
-def vector_of(model, edits, provenance, **options):
-    return control_vector(model, edits, "fear", provenance, **options)
+def vector_of(model, edits, **options):
+    return control_vector(model, edits, "fear", **options)
 
 
 def as_llama_cpp_does(hf, path, ids):
@@ -55,7 +55,7 @@ def test_llama_cpp_adds_the_vector_where_our_edits_of_resid_post_are(
     mini, mini_directions, contexts, tmp_path
 ):
     edits = steer(mini_directions, "fear", Steering((1, 3, 5)))
-    vector, _ = vector_of(mini, edits, mini_directions.provenance)
+    vector, _ = vector_of(mini, edits)
     write_gguf(vector, tmp_path / "fear.gguf")
     tokens = pad_left([encode_prompt(mini, plain(contexts[0]))], torch.device("cpu"))
     everywhere = [replace(edit, positions="all", when="every") for edit in edits]
@@ -71,7 +71,7 @@ def test_llama_cpp_adds_the_vector_where_our_edits_of_resid_post_are(
 
 
 def test_a_direction_at_strength_one_is_as_long_as_the_models_own_difference(llama, directions):
-    vector, _ = vector_of(llama, steer(directions, "fear", Steering((2,))), directions.provenance)
+    vector, _ = vector_of(llama, steer(directions, "fear", Steering((2,))))
     e = directions.index("emotion", "fear")
     expected = directions.norm[e, 1, 2]
     torch.testing.assert_close(vector.sel(layer=2).vectors.norm(), expected)
@@ -81,22 +81,18 @@ def test_a_direction_at_strength_one_is_as_long_as_the_models_own_difference(lla
 
 
 @pytest.mark.parametrize(("layer", "becomes"), [(0, 1), (1, 1), (2, 2)])
-def test_a_layer_keeps_its_number_and_layer_0_is_added_after_layer_1(
-    llama, provenance, layer, becomes
-):
+def test_a_layer_keeps_its_number_and_layer_0_is_added_after_layer_1(llama, layer, becomes):
     value = torch.randn(llama.cfg.d_model)
     edit = Add("resid_post", layer, value, "all", "every")
-    vector, losses = vector_of(llama, [edit], provenance)
+    vector, losses = vector_of(llama, [edit])
     assert vector.layer == (1, 2)
     assert [found.layer for found in vector.edits()] == [becomes]
     assert torch.equal(vector.edits()[0].value, value)
     assert [loss.what for loss in losses] == (["layer 0"] if layer == 0 else [])
 
 
-def test_a_circuit_becomes_the_sum_per_layer_of_what_its_parts_write(
-    llama, heads_and_neurons, provenance
-):
-    vector, _ = vector_of(llama, heads_and_neurons, provenance)
+def test_a_circuit_becomes_the_sum_per_layer_of_what_its_parts_write(llama, heads_and_neurons):
+    vector, _ = vector_of(llama, heads_and_neurons)
     by_hand = torch.zeros(llama.cfg.n_layers, llama.cfg.d_model)
     W_O, W_out = llama.W_O.detach(), llama.W_out.detach()
     for edit in heads_and_neurons:
@@ -110,11 +106,9 @@ def test_a_circuit_becomes_the_sum_per_layer_of_what_its_parts_write(
     torch.testing.assert_close(vector.vectors, by_hand[1:], atol=1e-6, rtol=1e-5)
 
 
-def test_the_losses_of_a_circuit_are_the_shares_that_are_concerned(
-    llama, heads_and_neurons, provenance
-):
+def test_the_losses_of_a_circuit_are_the_shares_that_are_concerned(llama, heads_and_neurons):
     rms = torch.tensor([1.0, 2.0, 4.0])
-    vector, losses = vector_of(llama, heads_and_neurons, provenance, rms=rms)
+    vector, losses = vector_of(llama, heads_and_neurons, rms=rms)
     lengths = {}
     for edit in heads_and_neurons:
         weight = (llama.W_O if edit.site == "z" else llama.W_out).detach()[edit.layer]
@@ -134,16 +128,16 @@ def test_the_losses_of_a_circuit_are_the_shares_that_are_concerned(
     assert found["positions"] == pytest.approx(float(moved.max()), rel=1e-4)
 
 
-def test_nothing_is_lost_of_what_is_added_after_later_layers_everywhere(llama, provenance):
+def test_nothing_is_lost_of_what_is_added_after_later_layers_everywhere(llama):
     edits = [
         Add("resid_post", 1, torch.randn(llama.cfg.d_model), "all", "every"),
         Add("mlp_out", 2, torch.randn(llama.cfg.d_model), "all", "every"),
     ]
-    assert vector_of(llama, edits, provenance)[1] == ()
+    assert vector_of(llama, edits)[1] == ()
 
 
-def test_every_loss_says_what_it_means_in_plain_json(llama, heads_and_neurons, provenance):
-    _, losses = vector_of(llama, heads_and_neurons, provenance)
+def test_every_loss_says_what_it_means_in_plain_json(llama, heads_and_neurons):
+    _, losses = vector_of(llama, heads_and_neurons)
     meanings: dict[str, str] = {**MEANINGS}
     for loss in losses:
         values = loss.to_json()
@@ -153,12 +147,12 @@ def test_every_loss_says_what_it_means_in_plain_json(llama, heads_and_neurons, p
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-3, 3, width=32))
-def test_a_control_vector_is_linear_in_the_strength(llama, provenance, strength):
+def test_a_control_vector_is_linear_in_the_strength(llama, strength):
     base = torch.linspace(-1, 1, llama.cfg.d_mlp)
-    one, _ = vector_of(llama, [Add("post", 1, base)], provenance)
+    one, _ = vector_of(llama, [Add("post", 1, base)])
     if strength * base.abs().max() == 0:
         return
-    many, _ = vector_of(llama, [Add("post", 1, strength * base)], provenance)
+    many, _ = vector_of(llama, [Add("post", 1, strength * base)])
     torch.testing.assert_close(many.vectors, strength * one.vectors, atol=1e-5, rtol=1e-4)
 
 
@@ -173,24 +167,24 @@ def test_a_control_vector_is_linear_in_the_strength(llama, provenance, strength)
         (Add("post", 1, torch.zeros(48)), "nothing is written for fear"),
     ],
 )
-def test_what_no_control_vector_can_hold_is_refused(llama, provenance, edit, message):
+def test_what_no_control_vector_can_hold_is_refused(llama, edit, message):
     with pytest.raises(CircuitError, match=message):
-        vector_of(llama, [edit], provenance)
+        vector_of(llama, [edit])
 
 
-def test_an_edit_of_another_models_layer_is_refused(llama, provenance):
+def test_an_edit_of_another_models_layer_is_refused(llama):
     with pytest.raises(ModelError, match="layer 7; the model has layers 0 to 2"):
-        vector_of(llama, [Add("resid_post", 7, torch.ones(32))], provenance)
+        vector_of(llama, [Add("resid_post", 7, torch.ones(32))])
 
 
-def test_a_model_of_one_layer_has_no_control_vector(make_llama, tokenizer, provenance):
+def test_a_model_of_one_layer_has_no_control_vector(make_llama, tokenizer):
     model = make_llama(tokenizer, n_layers=1)
     with pytest.raises(ModelError, match="begins after layer 1; this model has layer 0 only"):
-        vector_of(model, [Add("resid_post", 0, torch.ones(32))], provenance)
+        vector_of(model, [Add("resid_post", 0, torch.ones(32))])
 
 
 def test_another_models_vector_is_refused(llama, mini, directions):
-    vector, _ = vector_of(llama, steer(directions, "fear", Steering((2,))), directions.provenance)
+    vector, _ = vector_of(llama, steer(directions, "fear", Steering((2,))))
     check_fits(vector, llama)
     with pytest.raises(ModelError, match=r"width 32 and goes up to layer 2; the model has width"):
         check_fits(vector, mini)

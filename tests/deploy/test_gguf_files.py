@@ -20,7 +20,7 @@ PROVENANCE = Provenance({"name": "tiny", "n_layers": 3}, "sha256:00", {"when": "
 
 def vector(values=None, layers=(1, 2), emotion="fear"):
     rows = torch.randn(len(layers), 32) if values is None else values
-    return ControlVector(PROVENANCE, rows, layers, emotion, "llama")
+    return ControlVector(rows, layers, emotion, "llama", provenance=PROVENANCE)
 
 
 def foreign(path, kind="controlvector", **tensors):

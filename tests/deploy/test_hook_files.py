@@ -57,7 +57,7 @@ def strongest(differences, emotion):
 
 
 def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
-    mini, mini_differences, mini_directions, contexts, tmp_path, provenance
+    mini, mini_differences, mini_directions, contexts, tmp_path
 ):
     every = {
         "circuit": lambda e: enhance(
@@ -76,7 +76,7 @@ def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
         ("often", "surprise"), ("all", "sadness"),
     ):  # fmt: skip
         edits, path = every[name](emotion), tmp_path / f"{emotion}.safetensors"
-        write_hooks(mini, edits, emotion, provenance, path)
+        write_hooks(mini, edits, emotion, path)
         prompts = [plain(context) for context in chosen]
         said = elicit(mini, prompts, edits=lambda rows, edits=edits: edits)
         expected += [*(reply.text for reply in said), "=="]
@@ -92,10 +92,10 @@ def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
 
 
 def test_the_example_takes_the_strength_and_at_zero_changes_nothing(
-    mini, mini_directions, contexts, tmp_path, provenance
+    mini, mini_directions, contexts, tmp_path
 ):
     half, path = steer(mini_directions, "anger", Steering((2,), 1.5)), tmp_path / "x.safetensors"
-    write_hooks(mini, steer(mini_directions, "anger", Steering((2,))), "anger", provenance, path)
+    write_hooks(mini, steer(mini_directions, "anger", Steering((2,))), "anger", path)
     prompt = plain(contexts[0])
     runs = [[str(shipped("sev-mini")), str(path), s, prompt.user] for s in ("0", "1.5")]
     done = subprocess.run(
@@ -106,12 +106,10 @@ def test_the_example_takes_the_strength_and_at_zero_changes_nothing(
     assert done.stdout.splitlines() == [elicit(mini, [prompt])[0].text, "==", changed, "=="]
 
 
-def test_a_file_names_modules_components_and_positions(
-    llama, heads_and_neurons, provenance, tmp_path
-):
+def test_a_file_names_modules_components_and_positions(llama, heads_and_neurons, tmp_path):
     path = tmp_path / "x.safetensors"
     extra = Add("resid_post", 1, torch.ones(32), "all", "every")
-    write_hooks(llama, [*heads_and_neurons, extra], "fear", provenance, path)
+    write_hooks(llama, [*heads_and_neurons, extra], "fear", path)
     found = metadata(path)
     assert (found["format"], found["emotion"]) == (FORMAT, "fear")
     assert found["system"] == "Keep the reply to at most two sentences."
@@ -146,9 +144,9 @@ def additions(draw):
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(additions(), max_size=4))
-def test_what_is_written_is_read_to_the_last_bit(llama, provenance, tmp_path_factory, edits):
+def test_what_is_written_is_read_to_the_last_bit(llama, tmp_path_factory, edits):
     path = tmp_path_factory.mktemp("hooks") / "x.safetensors"
-    write_hooks(llama, edits, "fear", provenance, path)
+    write_hooks(llama, edits, "fear", path)
     emotion, read = read_hooks(path, llama)
     assert emotion == "fear"
     assert len(read) == len(edits)
@@ -167,15 +165,15 @@ def test_what_is_written_is_read_to_the_last_bit(llama, provenance, tmp_path_fac
         Replace("post", 1, torch.ones(48), torch.ones(48).bool()),
     ],
 )
-def test_what_a_constant_cannot_say_is_refused(llama, provenance, tmp_path, edit):
+def test_what_a_constant_cannot_say_is_refused(llama, tmp_path, edit):
     with pytest.raises(CircuitError, match="cannot be written: a file of hooks holds additions"):
-        write_hooks(llama, [edit], "fear", provenance, tmp_path / "x")
+        write_hooks(llama, [edit], "fear", tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_inside_a_module_is_refused(llama, provenance, tmp_path):
+def test_a_place_inside_a_module_is_refused(llama, tmp_path):
     with pytest.raises(AxisError, match="'resid_mid' is no input or output"):
-        write_hooks(llama, [Add("resid_mid", 1, torch.ones(32))], "fear", provenance, tmp_path)
+        write_hooks(llama, [Add("resid_mid", 1, torch.ones(32))], "fear", tmp_path)
 
 
 class WithoutAdapter:
@@ -204,21 +202,21 @@ def test_the_modules_of_every_place_are_those_that_hugging_face_has(mini):
         assert plainly.get_submodule(name)
 
 
-def test_another_models_file_is_refused(llama, mini, heads_and_neurons, provenance, tmp_path):
+def test_another_models_file_is_refused(llama, mini, heads_and_neurons, tmp_path):
     path = tmp_path / "x.safetensors"
-    write_hooks(llama, heads_and_neurons, "fear", provenance, path)
+    write_hooks(llama, heads_and_neurons, "fear", path)
     with pytest.raises(ModelError, match=r"made for a model of .*'n_layers': 3.*another model's"):
         read_hooks(path, mini)
 
 
-def test_what_is_no_file_of_hooks_is_refused(llama, heads_and_neurons, provenance, tmp_path):
+def test_what_is_no_file_of_hooks_is_refused(llama, heads_and_neurons, tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(DataError, match="is no file of hooks"):
         read_hooks(path, llama)
     save_file({"a": torch.ones(2)}, path)
     with pytest.raises(DataError, match=f"holds no hooks of the form {FORMAT}"):
         read_hooks(path, llama)
-    write_hooks(llama, heads_and_neurons, "fear", provenance, path)
+    write_hooks(llama, heads_and_neurons, "fear", path)
     whole, found = path.read_bytes(), metadata(path)
     path.write_bytes(whole[:-9])
     with pytest.raises(DataError, match="or it is damaged"):

@@ -30,13 +30,21 @@ def site(tmp_path_factory):
 
 
 def test_every_public_name_has_its_place(site):
-    page = (site / "reference/api.html").read_text()
+    pages = [*sorted((site / "reference/api").glob("*.html")), site / "reference/api.html"]
+    page = "".join(own.read_text() for own in pages)
     shown = {place.rpartition(".")[2] for place in re.findall(r'id="(circuits\.[\w.]+)"', page)}
-    assert {*circuits.__all__} - {"read_scenarios"} <= shown
-    assert "read" in shown  # read_scenarios by its own name
+    assert {*circuits.__all__} - {"read_scenarios", "plot"} <= shown
+    assert {"read", "plots"} <= shown  # by their own names
     assert "Float[Tensor" in re.sub(r"<[^>]+>", "", page)
     assert ":class:" not in page
     assert ":func:" not in page
+
+
+def test_formulas_are_drawn_by_the_browser_alone(site):
+    page = (site / "glossary.html").read_text()
+    assert page.count("<math") > 20
+    assert "\\frac" not in re.sub(r"<[^>]+>", "", page)
+    assert "arithmatex" not in page
 
 
 def test_every_command_and_option_has_its_place(site):

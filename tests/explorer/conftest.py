@@ -49,9 +49,12 @@ def records(samples: ModuleType, nodes: list[str], text: str) -> dict[str, Any]:
     shape = {"head": (n, LAYERS, HEADS), "neuron": (n, LAYERS, NEURONS)}
     head, neuron = (torch.randn(shape[kind], generator=random) for kind in shape)
     axes = {
-        "provenance": samples.provenance(), "emotion": EMOTIONS, "layer": tuple(range(LAYERS)),
-        "head": tuple(range(HEADS)), "neuron": tuple(range(NEURONS)),
-    }  # fmt: skip
+        "provenance": samples.provenance(),
+        "emotion": EMOTIONS,
+        "layer": tuple(range(LAYERS)),
+        "head": tuple(range(HEADS)),
+        "neuron": tuple(range(NEURONS)),
+    }
     heads = [name for name in nodes if "H" in name][:4]
     parts = [name for name in nodes if "." not in name]
     tokens = ("<s>", " Always", " reply\n", text, "<|end|>")
@@ -62,24 +65,42 @@ def records(samples: ModuleType, nodes: list[str], text: str) -> dict[str, Any]:
         "neurons": samples.neurons(LAYERS, NEURONS, EMOTIONS),
         "importance": samples.importance(LAYERS, EMOTIONS),
         "direct": DirectEffects(
-            sublayer_effect=torch.randn(n, 2, LAYERS, generator=random), head_effect=head,
-            neuron_effect=neuron, total=torch.ones(n), sublayer=SUBLAYERS, **axes,
+            sublayer_effect=torch.randn(n, 2, LAYERS, generator=random),
+            head_effect=head,
+            neuron_effect=neuron,
+            total=torch.ones(n),
+            sublayer=SUBLAYERS,
+            **axes,
         ),
         "totals": TotalEstimates(head_effect=2 * head, neuron_effect=3 * neuron, **axes),
         "lens": TokenLens(
-            samples.provenance(), **_lens(n, len(nodes)), emotion=EMOTIONS, node=tuple(nodes),
-            rank=(1, 2, 3), word=(" calm", " rage", text, "\n", " spider"),
+            provenance=samples.provenance(),
+            **_lens(n, len(nodes)),
+            emotion=EMOTIONS,
+            node=tuple(nodes),
+            rank=(1, 2, 3),
+            word=(" calm", " rage", text, "\n", " spider"),
         ),
         "examples": NodeExamples(
-            samples.provenance(), torch.randn(6, n, len(parts), generator=random),
-            tuple(f"work_{i:02d}/neutral" for i in range(6)), EMOTIONS, tuple(parts),
-            ("work",) * 6, ("neutral",) * 6, ("A thing is so.",) * 5 + (text,), (text,) * 6,
+            torch.randn(6, n, len(parts), generator=random),
+            tuple(f"work_{i:02d}/neutral" for i in range(6)),
+            EMOTIONS,
+            tuple(parts),
+            ("work",) * 6,
+            ("neutral",) * 6,
+            ("A thing is so.",) * 5 + (text,),
+            (text,) * 6,
+            provenance=samples.provenance(),
         ),
         "patterns": HeadPatterns(
-            samples.provenance(), weight, ("work_01/neutral", "work_03/neutral"), EMOTIONS,
-            tuple(heads), ((tokens,) * n, (tokens[:3],) * n),
+            weight,
+            ("work_01/neutral", "work_03/neutral"),
+            EMOTIONS,
+            tuple(heads),
+            ((tokens,) * n, (tokens[:3],) * n),
+            provenance=samples.provenance(),
         ),
-    }  # fmt: skip
+    }
 
 
 def _lens(n: int, count: int) -> dict[str, torch.Tensor]:
@@ -91,8 +112,11 @@ def _lens(n: int, count: int) -> dict[str, torch.Tensor]:
         for end in (0, 1)
     )
     return {
-        "promoted": sizes, "promoted_token": up, "suppressed": -sizes, "suppressed_token": down,
-    }  # fmt: skip
+        "promoted": sizes,
+        "promoted_token": up,
+        "suppressed": -sizes,
+        "suppressed_token": down,
+    }
 
 
 @pytest.fixture(scope="session")

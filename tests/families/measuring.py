@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from families.models import EMOTIONS, N_HEADS, N_LAYERS, NOTHING, Bench, resid_mid
+from families.models import EMOTIONS, N_HEADS, N_LAYERS, Bench, resid_mid
 from torch import Tensor
 
 from circuits.effects.activations import sweep
@@ -109,13 +109,13 @@ def reply_directions(bench: Bench) -> None:
     tail = encode_text(bench.model, "Fine, then.")
     rows = [[*ids, *tail] for ids in bench.rows()]
     means = [torch.stack([s[:, -len(tail) :].mean(1) for s in streams(bench, ids)]) for ids in rows]
-    found = emotion_directions(sweep(bench.model, bench.grid, read="reply"), NOTHING, read="reply")
+    found = emotion_directions(sweep(bench.model, bench.grid, read="reply"), read="reply")
     close(found.vectors, _contrast(_by_context(means)))
 
 
 def final_directions(bench: Bench) -> None:
     """The last residual stream as Hugging Face hands it out, after the final norm."""
-    found = emotion_directions(sweep(bench.model, bench.grid, last="final"), NOTHING)
+    found = emotion_directions(sweep(bench.model, bench.grid, last="final"))
     rows = []
     for ids in bench.rows():
         with torch.no_grad():
@@ -147,9 +147,7 @@ def _along(change: Tensor, vectors: Tensor) -> Tensor:
 
 def heads_after_norm(bench: Bench) -> None:
     """The published readout: the projection of what the norm before the MLP makes of the stream."""
-    found = head_effects(
-        bench.model, bench.swept, bench.directions, NOTHING, readout="post_norm"
-    ).mean
+    found = head_effects(bench.model, bench.swept, bench.directions, readout="post_norm").mean
     for layer, head in ((0, 1), (1, 2)):
         change = _by_zeroing(bench, "z", layer, head, hook("ln2_out", layer))
         wanted = _along(change, bench.directions.vectors[:, 0, layer])

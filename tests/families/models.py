@@ -21,10 +21,8 @@ from circuits.names import hook
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import Prompt, asked_prompts
-from circuits.provenance import Provenance
 
 EMOTIONS: tuple[str, ...] = ("anger", "fear")
-NOTHING = Provenance()
 N_LAYERS, N_HEADS, N_NEURONS, D_MODEL = 2, 4, 48, 32
 
 SMALL: dict[str, Any] = {
@@ -121,29 +119,28 @@ class Bench:
 
     @cached_property
     def directions(self) -> Any:
-        return emotion_directions(self.swept, NOTHING)
+        return emotion_directions(self.swept)
 
     @cached_property
     def heads(self) -> Any:
-        return head_effects(self.model, self.swept, self.directions, NOTHING)
+        return head_effects(self.model, self.swept, self.directions)
 
     @cached_property
     def neurons(self) -> Any:
-        return neuron_effects(self.model, self.swept, self.directions, NOTHING)
+        return neuron_effects(self.model, self.swept, self.directions)
 
     @cached_property
     def no_neurons(self) -> Any:
-        return without_neurons(self.swept, self.directions, NOTHING)
+        return without_neurons(self.swept, self.directions)
 
     @cached_property
     def means(self) -> Any:
-        return component_means(self.swept, NOTHING)
+        return component_means(self.swept)
 
     @cached_property
     def _importance(self) -> Any:
         return sublayer_importance(
-            self.model, self.grid, self.directions, NOTHING,
-            stable=(0, 1), doses=(0.5,), n_random=1,
+            self.model, self.grid, self.directions, stable=(0, 1), doses=(0.5,), n_random=1,
         )  # fmt: skip
 
     @property
@@ -158,12 +155,12 @@ class Bench:
     def direct(self) -> Any:
         between = differences(self.means)
         reference = self.importance.reference
-        return direct_effects(self.model, between, self.directions, reference, NOTHING)
+        return direct_effects(self.model, between, self.directions, reference)
 
     @cached_property
     def totals(self) -> Any:
         counts = (N_LAYERS * N_HEADS, N_LAYERS * N_NEURONS)
-        return total_estimates(self.model, self.contexts, self.importance, counts, NOTHING)
+        return total_estimates(self.model, self.contexts, self.importance, counts)
 
     @cached_property
     def pairs(self) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from families.models import N_HEADS, N_LAYERS, NOTHING, Bench
+from families.models import N_HEADS, N_LAYERS, Bench
 from torch import Tensor
 
 from circuits.models.run import trace
@@ -66,7 +66,7 @@ def _near(found: Tensor, wanted: Tensor, size: Tensor, *, to: float = 2e-4) -> N
 
 def patched_sublayers(bench: Bench) -> None:
     names = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    found = patch_sites(bench.model, bench.pairs, bench.readout, NOTHING, sites=names, by="all")
+    found = patch_sites(bench.model, bench.pairs, bench.readout, sites=names, by="all")
     size = found.effect.abs().max()
     for s, site in enumerate(names):
         for layer in LAYERS:
@@ -75,14 +75,12 @@ def patched_sublayers(bench: Bench) -> None:
 
 def patched_middle(bench: Bench) -> None:
     """The stream between the sublayers of layer 0 holds all that differs, and so the whole gap."""
-    found = patch_sites(
-        bench.model, bench.pairs, bench.readout, NOTHING, sites=("resid_mid",), by="all"
-    )
+    found = patch_sites(bench.model, bench.pairs, bench.readout, sites=("resid_mid",), by="all")
     _near(found.effect[0, 0, 0], found.gap[0] - found.gap[1], found.effect.abs().max())
 
 
 def patched_heads(bench: Bench) -> None:
-    found = patch_heads(bench.model, bench.pairs, bench.readout, NOTHING, by="all").effect
+    found = patch_heads(bench.model, bench.pairs, bench.readout, by="all").effect
     for layer, head in ((0, 0), (1, N_HEADS - 1)):
         _near(found[layer, head, 0], _patched(bench, "z", layer, head), found.abs().max())
 
@@ -90,7 +88,7 @@ def patched_heads(bench: Bench) -> None:
 def patched_inside_heads(bench: Bench) -> None:
     """Queries of heads; keys and values of their groups."""
     for site, layer, unit in (("q", 1, 2), ("k", 1, 0), ("v", 0, 0)):
-        found = patch_heads(bench.model, bench.pairs, bench.readout, NOTHING, site=site, by="all")
+        found = patch_heads(bench.model, bench.pairs, bench.readout, site=site, by="all")
         wanted = _patched(bench, site, layer, unit)
         _near(found.effect[layer, unit, 0], wanted, found.effect.abs().max())
 
@@ -109,13 +107,13 @@ def paths(bench: Bench) -> None:
     """Paths add up to their senders; the direct ones are exact; an MLP's neurons to the MLP."""
     model, edges = bench.model, [("embed", "readout"), ("L0H0", "readout")]
     every = [(1, neuron) for neuron in range(model.cfg.d_mlp)]
-    found = path_effects(model, bench.pairs, bench.readout, NOTHING, neurons=every)
+    found = path_effects(model, bench.pairs, bench.readout, neurons=every)
     assert found.gap < 1e-4
     own = torch.tensor([name.startswith("L1N") for name in found.receiver])
     if bench.has_neurons:
         whole = found.mean[:, found.index("receiver", "L1.mlp")]
         _near(found.mean[:, own].sum(1), whole, found.mean.abs().max())
-    exact = exact_paths(model, bench.pairs, bench.readout, NOTHING, edges)
+    exact = exact_paths(model, bench.pairs, bench.readout, edges)
     straight = [found.at("mean", sender=s, receiver=r) for s, r in edges]
     assert exact.mean.tolist() == pytest.approx(straight, rel=1e-3, abs=1e-4)
 
@@ -123,7 +121,7 @@ def paths(bench: Bench) -> None:
 def exact_paths_through_heads(bench: Bench) -> None:
     """A head's query that sees another embedding; the oracle puts the query of such a stream."""
     edge = ("L0H0", "L1H1.q")
-    found = exact_paths(bench.model, bench.pairs, bench.readout, NOTHING, [edge])
+    found = exact_paths(bench.model, bench.pairs, bench.readout, [edge])
     wanted = [_query_path(bench, pair) for pair in bench.pairs]
     size = torch.stack(wanted).abs().max().clamp_min(1e-2)
     _near(found.effect[:, 0], torch.stack(wanted), size, to=1e-3)
@@ -148,9 +146,7 @@ def _query_path(bench: Bench, pair: Any) -> Tensor:
 
 
 def _scores(bench: Bench, method: Any, steps: int = 4) -> Any:
-    return attribute(
-        bench.model, bench.pairs, bench.readout, NOTHING, method, steps=steps, sample=2
-    )
+    return attribute(bench.model, bench.pairs, bench.readout, method, steps=steps, sample=2)
 
 
 def attribution(bench: Bench) -> None:

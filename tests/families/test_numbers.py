@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from families.models import EMOTIONS, GROUPED, NOTHING, OLD, random_model
+from families.models import EMOTIONS, GROUPED, OLD, random_model
 from families.using import TEXTS
 from selective import plain_profile
 from torch import Tensor
@@ -39,11 +39,11 @@ def measured(model: Any, contexts: Any, directions: Any = None, batch_size: int 
     prompts = asked_prompts(contexts, EMOTIONS)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
     swept = sweep(model, grid, batch_size=batch_size)
-    own = emotion_directions(swept, NOTHING)
+    own = emotion_directions(swept)
     along = directions or own
     found = {
-        "heads": head_effects(model, swept, along, NOTHING).mean,
-        "neurons": neuron_effects(model, swept, along, NOTHING).mean,
+        "heads": head_effects(model, swept, along).mean,
+        "neurons": neuron_effects(model, swept, along).mean,
     }
     found["importance"] = _importance(model, grid, along)
     return own, found, [r.text for r in elicit(model, prompts, max_new_tokens=8)]
@@ -51,9 +51,9 @@ def measured(model: Any, contexts: Any, directions: Any = None, batch_size: int 
 
 def _importance(model: Any, grid: Any, directions: Any) -> Tensor:
     layers = (model.cfg.n_layers - 1,)
-    return sublayer_importance(
-        model, grid, directions, NOTHING, stable=layers, doses=(0.5,), n_random=0
-    )[0].slope
+    return sublayer_importance(model, grid, directions, stable=layers, doses=(0.5,), n_random=0)[
+        0
+    ].slope
 
 
 def apart(found: Tensor, exact: Tensor) -> float:
@@ -162,13 +162,13 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
     prompts = asked_prompts(contexts[:4], EMOTIONS)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
     sweeps = _all_sizes(lambda size: sweep(model, grid, batch_size=size))
-    along = emotion_directions(sweeps[0], NOTHING)
-    found = [emotion_directions(own, NOTHING) for own in sweeps]
+    along = emotion_directions(sweeps[0])
+    found = [emotion_directions(own) for own in sweeps]
     # Before they are made unit length: outside the window nothing differs, and rounding has no
     # direction.
     _alike([own.vectors * own.norm[..., None] for own in found], "directions")
     for effects in (head_effects, neuron_effects):
-        _alike([effects(model, own, along, NOTHING).mean for own in sweeps], effects.__name__)
+        _alike([effects(model, own, along).mean for own in sweeps], effects.__name__)
     if "window" in name:  # its last token cannot be run again
         with pytest.raises(ModelError, match="attention window of 40"):
             _importance(model, grid, along)
@@ -183,7 +183,7 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
     _alike(_all_sizes(lambda n: choice_logs(model, asked, EMOTIONS, batch_size=n)), "choices")
     profiles = _all_sizes(
-        lambda n: profile_texts(model, TEXTS, EMOTION_REQUEST, NOTHING, n_shuffles=1, batch_size=n)
+        lambda n: profile_texts(model, TEXTS, EMOTION_REQUEST, n_shuffles=1, batch_size=n)
     )
     _alike([own.total.float() for own in profiles], "profiles")
     doubtful = plain_profile.doubtful(model, TEXTS, EMOTION_REQUEST)

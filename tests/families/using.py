@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from families.measuring import close, streams
-from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, NOTHING, Bench
+from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, Bench
 from rounding import rounding
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def circuits(bench: Bench) -> None:
     """The circuit of an emotion has what its totals rank first, and no more than its budget."""
     neurons = bench.neurons if bench.has_neurons else bench.no_neurons
     measured = Measurements(bench.importance, bench.heads, neurons, bench.direct, bench.totals)
-    found = assemble(measured, "anger", NOTHING, budget=Budget(0.5, 0.1))
+    found = assemble(measured, "anger", budget=Budget(0.5, 0.1))
     best = bench.totals.head_effect[0].flatten().argsort(descending=True)[:4].tolist()
     wanted = [i for i in best if bench.totals.head_effect[0].flatten()[i] > 0]
     assert sorted(layer * N_HEADS + head for layer, head in found.heads) == sorted(wanted)
@@ -201,7 +201,7 @@ def _named(bench: Bench, asked: Any, hooks: Any = ()) -> Tensor:
 
 def profile(bench: Bench) -> None:
     """Mean activation at the last position of prompts that ask about the texts of a class."""
-    found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, NOTHING, n_shuffles=1)
+    found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, n_shuffles=1)
     names = [hook("post", i) for i in LAYERS]
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
     rows = [bench.plainly(encode_prompt(bench.model, q), names) for q in asked]
@@ -212,7 +212,7 @@ def profile(bench: Bench) -> None:
 def label_gradients(bench: Bench) -> None:
     """The gradient of a factor on every neuron, at one, text by text."""
     model = bench.model
-    found = label_attribution(model, TEXTS, EMOTION_REQUEST, NOTHING)
+    found = label_attribution(model, TEXTS, EMOTION_REQUEST)
     first = [encode_text(model, label)[0] for label in EMOTIONS]
     total = torch.zeros(2, N_LAYERS, N_NEURONS)
     for row, question in zip(TEXTS.rows, questions(TEXTS.rows, EMOTION_REQUEST), strict=True):
@@ -267,7 +267,7 @@ def files(bench: Bench) -> None:
     assert read_circuit(path) == bench.circuit
     assert len(export_circuit(bench.circuit, bench.folder / "export")) >= 6
     edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
-    write_hooks(bench.model, edits, "anger", NOTHING, bench.folder / "anger.safetensors")
+    write_hooks(bench.model, edits, "anger", bench.folder / "anger.safetensors")
     emotion, again = read_hooks(bench.folder / "anger.safetensors", bench.model)
     assert emotion == "anger"
     for one, other in zip(edits, again, strict=True):
@@ -278,7 +278,7 @@ def files(bench: Bench) -> None:
 def control_vectors(bench: Bench) -> None:
     """What a circuit's parts write, through the model itself: with them less without them."""
     edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
-    vector, _ = control_vector(bench.model, edits, "anger", NOTHING)
+    vector, _ = control_vector(bench.model, edits, "anger")
     ids = bench.rows()[0]
     site = hook("resid_post", 1)
     attn = hook("attn_out", 1)
@@ -292,7 +292,7 @@ def control_vectors(bench: Bench) -> None:
     wrote = moved[-1] - bench.plainly(ids, [attn])[attn][-1]
     assert vector.vectors.shape == (N_LAYERS - 1, D_MODEL)
     rest = [edit for edit in edits if edit is not head]
-    without, _ = control_vector(bench.model, rest, "anger", NOTHING)
+    without, _ = control_vector(bench.model, rest, "anger")
     close(vector.vectors[0] - without.vectors[0], wrote, to=1e-3)
 
 

@@ -102,7 +102,7 @@ def test_a_foreign_file_in_a_record_is_refused(record, tmp_path, trial):
 def hooks(llama, folder) -> Path:
     path = folder / "anger.hooks.safetensors"
     edits = [Add("mlp_out", 1, torch.randn(llama.cfg.d_model)), Add("post", 0, torch.ones(48))]
-    write_hooks(llama, edits, "anger", Provenance({"name": "m"}), path)
+    write_hooks(llama, edits, "anger", path)
     return path
 
 

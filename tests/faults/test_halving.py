@@ -40,13 +40,11 @@ from circuits.prompts.prompt import (
     asked_prompts,
     plain_prompts,
 )
-from circuits.provenance import Provenance
 from circuits.records import Record
 from circuits.steering.evaluate import Bench
 from circuits.steering.interventions import residuals
 from circuits.steering.validation import _plain_values  # pyright: ignore[reportPrivateUsage]
 
-NOTHING = Provenance()
 ERRORS = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
@@ -108,9 +106,9 @@ def given(double, contexts, texts) -> SimpleNamespace:
     cfg, random = double.cfg, torch.Generator().manual_seed(1)
     heads = torch.rand(9, cfg.n_layers, cfg.n_heads, generator=random) < 0.4
     neurons = torch.rand(9, cfg.n_layers, cfg.d_mlp, generator=random) < 0.3
-    directions = emotion_directions(sweep(double, grid), NOTHING)
+    directions = emotion_directions(sweep(double, grid))
     importance, _ = sublayer_importance(
-        double, grid, directions, NOTHING, stable=(1,), doses=(0.1,), n_random=2
+        double, grid, directions, stable=(1,), doses=(0.1,), n_random=2
     )
     return SimpleNamespace(
         model=double,
@@ -181,66 +179,55 @@ WORK: dict[str, Callable[[Any], Any]] = {
     "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
     "activations of plain prompts": (plain_values),
     "a model's own differences": (
-        lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3], NOTHING)
+        lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3])
     ),
-    "the sweep over prompts": (
-        lambda given: emotion_directions(sweep(given.model, given.grid), NOTHING)
-    ),
+    "the sweep over prompts": (lambda given: emotion_directions(sweep(given.model, given.grid))),
     "the sweep over replies": (
-        lambda given: emotion_directions(sweep(given.model, given.grid, read="reply"), NOTHING)
+        lambda given: emotion_directions(sweep(given.model, given.grid, read="reply"))
     ),
     "injections": (
         lambda given: sublayer_importance(
-            given.model, given.grid, given.directions, NOTHING, stable=(1,), doses=(0.1,)
+            given.model, given.grid, given.directions, stable=(1,), doses=(0.1,)
         )
     ),
     "the scale of traces": (
         lambda given: trace_scale(given.model, given.contexts[:2], given.directions)
     ),
-    "attribution": (
-        lambda given: attribute(given.model, given.pairs, given.readout, NOTHING, sample=2)
-    ),
+    "attribution": (lambda given: attribute(given.model, given.pairs, given.readout, sample=2)),
     "integrated gradients": (
         lambda given: attribute(
-            given.model, given.pairs, given.readout, NOTHING, "ig-activations", steps=3, sample=2
+            given.model, given.pairs, given.readout, "ig-activations", steps=3, sample=2
         )
     ),
-    "patched sites": lambda given: patch_sites(given.model, given.pairs, given.readout, NOTHING),
-    "patched heads": (
-        lambda given: patch_heads(given.model, given.pairs, given.readout, NOTHING, by="all")
-    ),
+    "patched sites": lambda given: patch_sites(given.model, given.pairs, given.readout),
+    "patched heads": (lambda given: patch_heads(given.model, given.pairs, given.readout, by="all")),
     "patched queries": (
-        lambda given: patch_heads(given.model, given.pairs, given.readout, NOTHING, site="q")
+        lambda given: patch_heads(given.model, given.pairs, given.readout, site="q")
     ),
     "patched parts": (
         lambda given: patch_parts(
             given.model, given.pairs, given.readout, ["L0H1", "L1H2", "L0.mlp"]
         )
     ),
-    "paths": (lambda given: path_effects(given.model, given.pairs, given.readout, NOTHING)),
+    "paths": (lambda given: path_effects(given.model, given.pairs, given.readout)),
     "exact paths": (
         lambda given: exact_paths(
             given.model,
             given.pairs,
             given.readout,
-            NOTHING,
             [("L0H1", "L1H2.q"), ("L0.mlp", "L1.mlp"), ("L0H3", "readout")],
         )
     ),
     "circuits": (circuits),
     "enhanced sets": (enhanced),
     "total effects": (
-        lambda given: total_estimates(
-            given.model, given.contexts[:3], given.importance, (3, 9), NOTHING
-        )
+        lambda given: total_estimates(given.model, given.contexts[:3], given.importance, (3, 9))
     ),
     "attribution of labels": (
-        lambda given: label_attribution(given.model, given.texts, EMOTION_REQUEST, NOTHING)
+        lambda given: label_attribution(given.model, given.texts, EMOTION_REQUEST)
     ),
     "the profile of texts": (
-        lambda given: profile_texts(
-            given.model, given.texts, EMOTION_REQUEST, NOTHING, n_shuffles=3
-        )
+        lambda given: profile_texts(given.model, given.texts, EMOTION_REQUEST, n_shuffles=3)
     ),
 }
 

@@ -107,14 +107,12 @@ def serving(*steps: Step) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
 
 
 def judge(server: Server, **options: Any) -> HttpJudge:
-    fast: dict[str, Any] = {"timeout": 0.3, "attempts": 3, "workers": 1, "first_wait": 0.001}
-    return HttpJudge(base_url=server.url, longest_wait=2.0, **{**fast, **options})
+    return HttpJudge(base_url=server.url, workers=1, **{"timeout": 0.3, "attempts": 3, **options})
 
 
 HTML = "<!doctype html><html><body>Bad gateway</body></html>"

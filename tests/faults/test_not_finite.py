@@ -32,10 +32,8 @@ from circuits.prompts.prompt import (
     asked_prompts,
     plain_prompts,
 )
-from circuits.provenance import Provenance
 from circuits.steering.interventions import residuals
 
-NOTHING = Provenance()
 READOUT = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200]))
 
 
@@ -56,9 +54,9 @@ def given(tokenizer, contexts) -> SimpleNamespace:
     contexts = contexts[::3]
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
     grid = arrange(replies, EMOTIONS)
-    directions = emotion_directions(sweep(model, grid), NOTHING)
+    directions = emotion_directions(sweep(model, grid))
     importance, _ = sublayer_importance(
-        model, grid, directions, NOTHING, stable=(1,), doses=(0.1,), n_random=2
+        model, grid, directions, stable=(1,), doses=(0.1,), n_random=2
     )
     pairs = make_pairs(model, contexts, "anger", "fear")
     words = ("They shouted at the door.", "She hid.", "He wept by the river, late.")
@@ -92,19 +90,17 @@ WORK: dict[str, Callable[[Any], Any]] = {
         g.model, plainly(g), torch.ones(2, 48, dtype=torch.bool)
     ),
     "residual streams": lambda g: residuals(g.model, g.contexts, ("anger",)),
-    "a model's own differences": lambda g: own_differences(
-        g.model, g.contexts, ("anger",), NOTHING
-    ),
+    "a model's own differences": lambda g: own_differences(g.model, g.contexts, ("anger",)),
     "the sweep": lambda g: sweep(g.model, g.grid),
     "injections": lambda g: sublayer_importance(
-        g.model, g.grid, g.directions, NOTHING, stable=(1,), doses=(0.1,)
+        g.model, g.grid, g.directions, stable=(1,), doses=(0.1,)
     ),
-    "attribution": lambda g: attribute(g.model, g.pairs, READOUT, NOTHING, sample=2),
-    "patched sites": lambda g: patch_sites(g.model, g.pairs, READOUT, NOTHING),
+    "attribution": lambda g: attribute(g.model, g.pairs, READOUT, sample=2),
+    "patched sites": lambda g: patch_sites(g.model, g.pairs, READOUT),
     "patched parts": lambda g: patch_parts(g.model, g.pairs, READOUT, ["L0H1"]),
-    "paths": lambda g: path_effects(g.model, g.pairs, READOUT, NOTHING),
-    "exact paths": lambda g: exact_paths(g.model, g.pairs, READOUT, NOTHING, [("L0H1", "readout")]),
-    "total effects": lambda g: total_estimates(g.model, g.contexts, g.importance, (3, 9), NOTHING),
+    "paths": lambda g: path_effects(g.model, g.pairs, READOUT),
+    "exact paths": lambda g: exact_paths(g.model, g.pairs, READOUT, [("L0H1", "readout")]),
+    "total effects": lambda g: total_estimates(g.model, g.contexts, g.importance, (3, 9)),
 }
 
 
@@ -131,7 +127,7 @@ def test_nan_of_one_prompt_is_named_with_place_and_prompt(given, trial, what):
 def test_infinity_of_one_text_is_named_with_place_and_text(given, trial, what):
     work = {"the profile of texts": profile_texts, "attribution of labels": label_attribution}[what]
     with pytest.raises(ModelError, match=r"\(blocks\..*river, late") as caught:
-        work(given.model, given.texts, EMOTION_REQUEST, NOTHING)
+        work(given.model, given.texts, EMOTION_REQUEST)
     assert "She hid" not in str(caught.value)
     trial(outcome="ModelError with layer, hook and the text")
 

@@ -11,8 +11,8 @@ BUDGET = Budget(heads=0.5, neurons=0.1)
 
 
 @pytest.fixture(scope="module")
-def circuit(measured, provenance):
-    return assemble(measured, "fear", provenance, budget=BUDGET)
+def circuit(measured):
+    return assemble(measured, "fear", budget=BUDGET)
 
 
 def test_a_circuit_has_as_many_parts_as_its_budget_allows(circuit):
@@ -35,8 +35,8 @@ def test_the_components_with_the_largest_estimated_total_effect_are_taken(circui
     assert left_out.max() <= weakest
 
 
-def test_by_layer_the_strongest_of_each_are_taken(measured, provenance):
-    circuit = assemble(measured, "fear", provenance, budget=BUDGET, rank_by="centred")
+def test_by_layer_the_strongest_of_each_are_taken(measured):
+    circuit = assemble(measured, "fear", budget=BUDGET, rank_by="centred")
     effects = measured.neurons.centred[measured.neurons.index("emotion", "fear")]
     assert len(circuit.neurons) == 14
     for layer in measured.neurons.layer:
@@ -84,14 +84,14 @@ def test_effects_in_a_circuit_are_those_that_were_measured(circuit, measured):
     )
 
 
-def test_a_measurement_is_ranked_as_published_on_request(measured, provenance):
-    circuit = assemble(measured, "anger", provenance, budget=BUDGET, rank_by="mean")
+def test_a_measurement_is_ranked_as_published_on_request(measured):
+    circuit = assemble(measured, "anger", budget=BUDGET, rank_by="mean")
     layer, head = circuit.heads[0]
     assert circuit.node(f"L{layer}H{head}").effect == pytest.approx(
         measured.heads.at("mean", emotion="anger", layer=layer, head=head)
     )
 
 
-def test_an_emotion_that_was_not_measured_is_refused(measured, provenance):
+def test_an_emotion_that_was_not_measured_is_refused(measured):
     with pytest.raises(AxisError, match="axis 'emotion' has no label 'awe'; it has anger"):
-        assemble(measured, "awe", provenance)
+        assemble(measured, "awe")

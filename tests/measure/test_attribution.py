@@ -20,9 +20,7 @@ from circuits.patching.attribution import (
 from circuits.patching.estimates import METHODS, query_key_fix
 from circuits.patching.pairs import LogitDifference, Projection, ReplyLikelihood, make_pairs
 from circuits.patching.patch import patch_parts
-from circuits.provenance import Provenance
 
-NOTHING = Provenance()
 MODES = ["denoising", "noising"]
 GRADIENTS = ["atp", "relp", "ig-inputs", "ig-activations"]
 
@@ -63,9 +61,7 @@ def test_batches_and_their_padding_do_not_change_the_scores(
     found = []
     for at_once in (1, 3, 5):
         monkeypatch.setattr(sides, "PAIRS_AT_ONCE", at_once)
-        found.append(
-            attribute(llama, pairs, readout, NOTHING, method, mode=mode, steps=2, sample=2)
-        )
+        found.append(attribute(llama, pairs, readout, method, mode=mode, steps=2, sample=2))
     for name in NodeScores.axes:
         one, three, five = (getattr(scores, name) for scores in found)
         size: dict[str, Any] = {
@@ -79,7 +75,7 @@ def test_batches_and_their_padding_do_not_change_the_scores(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_heads_sum_to_their_attention_and_neurons_to_their_mlp(llama, pairs, readout, method, mode):
-    found = attribute(llama, pairs, readout, NOTHING, method, mode=mode, steps=2, sample=2)
+    found = attribute(llama, pairs, readout, method, mode=mode, steps=2, sample=2)
     size: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(found.heads.sum(-1), found.sublayers[..., 0], **size)
     torch.testing.assert_close(found.neurons.sum(-1), found.sublayers[..., 1], **size)
@@ -90,7 +86,7 @@ def test_heads_sum_to_their_attention_and_neurons_to_their_mlp(llama, pairs, rea
 def test_places_of_different_roles_sum_to_all_matched_positions(llama, from_plain, readout, method):
     if method == "ig-inputs":
         from_plain = make_pairs(llama, [pair.context for pair in from_plain], "anger", "fear")
-    found = attribute(llama, from_plain, readout, NOTHING, method, by="role", steps=2, sample=2)
+    found = attribute(llama, from_plain, readout, method, by="role", steps=2, sample=2)
     assert found.place[0] == "all"
     assert "last" in found.place
     for name in ("heads", "neurons", "sublayers"):
@@ -104,9 +100,7 @@ def test_integrated_inputs_account_for_the_whole_gap(mini, contexts, mode):
     pairs = make_pairs(mini, contexts[:3], "anger", "fear")
     assert all(len(pair.clean.ids) == len(pair.corrupt.ids) for pair in pairs)
     vector = torch.randn(mini.cfg.d_model, generator=torch.Generator().manual_seed(0))
-    found = attribute(
-        mini, pairs, Projection(vector), NOTHING, "ig-inputs", mode=mode, steps=24, sample=2
-    )
+    found = attribute(mini, pairs, Projection(vector), "ig-inputs", mode=mode, steps=24, sample=2)
     gap = float(found.gap[0] - found.gap[1])
     assert abs(gap) > 0.1
     assert float(found.inputs[0]) == pytest.approx(gap, rel=1e-3)
@@ -120,7 +114,7 @@ def test_passes_are_those_that_the_record_tells(llama, pairs, readout, method, k
     judged = readout if kind == "projection" else logits
     options: dict[str, Any] = {"mode": mode, "steps": 3, "sample": 5}
     with counted() as receipt:
-        found = attribute(llama, pairs, judged, NOTHING, method, **options)
+        found = attribute(llama, pairs, judged, method, **options)
     with counted() as exact:
         patch_parts(llama, pairs, judged, found.component)
     assert receipt.passes - exact.passes == len(pairs) * found.forwards
@@ -137,7 +131,7 @@ def test_passes_of_each_method_with_six_layers_and_five_steps(method, passes):
 
 
 def test_the_record_holds_exact_effects_of_its_sample_and_their_agreement(llama, pairs, readout):
-    found = attribute(llama, pairs, readout, NOTHING, sample=8, seed=4)
+    found = attribute(llama, pairs, readout, sample=8, seed=4)
     exact = patch_parts(llama, pairs, readout, found.component).mean(0)
     torch.testing.assert_close(found.exact, exact)
     for name, score in zip(found.component, found.sampled, strict=True):
@@ -153,7 +147,7 @@ def test_the_record_holds_exact_effects_of_its_sample_and_their_agreement(llama,
 
 
 def test_a_saved_record_is_read_as_it_was(llama, pairs, readout, tmp_path):
-    found = attribute(llama, pairs, readout, NOTHING, "relp", by="role", sample=4)
+    found = attribute(llama, pairs, readout, "relp", by="role", sample=4)
     found.save(tmp_path)
     again = NodeScores.load(tmp_path)
     assert again.agreement == found.agreement
@@ -163,7 +157,7 @@ def test_a_saved_record_is_read_as_it_was(llama, pairs, readout, tmp_path):
 
 
 def test_a_single_context_has_no_standard_error(llama, pairs, readout):
-    found = attribute(llama, pairs[:1], readout, NOTHING, sample=2)
+    found = attribute(llama, pairs[:1], readout, sample=2)
     assert bool(found.heads_stderr.isnan().all())
     assert not bool(found.heads.isnan().any())
 
@@ -198,22 +192,22 @@ def test_what_a_method_cannot_do_is_refused_by_name(
     replies = ReplyLikelihood({}, {})
     for method in METHODS:
         with pytest.raises(AxisError, match=f"method {method!r}".replace("*", r"\*")):
-            attribute(llama, pairs, replies, NOTHING, asked(method))
+            attribute(llama, pairs, replies, asked(method))
     with pytest.raises(AxisError, match="'eap'; methods are atp, atp"):
-        unwrap(attribute)(llama, pairs, readout, NOTHING, asked("eap"))
+        unwrap(attribute)(llama, pairs, readout, asked("eap"))
     for method in ("ig-inputs", "ig-activations"):
         with pytest.raises(DataError, match=f"'{method}' needs one step or more, found 0"):
-            attribute(llama, pairs, readout, NOTHING, asked(method), steps=0)
+            attribute(llama, pairs, readout, asked(method), steps=0)
     with pytest.raises(DataError, match=r"anger against plain\) are the same in both prompts"):
-        attribute(llama, from_plain, readout, NOTHING, "ig-inputs")
+        attribute(llama, from_plain, readout, "ig-inputs")
     with pytest.raises(DataError, match="two sampled components or more, found 1"):
-        attribute(llama, pairs, readout, NOTHING, sample=1)
+        attribute(llama, pairs, readout, sample=1)
     with pytest.raises(DataError, match="no pair"):
-        attribute(llama, [], readout, NOTHING)
+        attribute(llama, [], readout)
     with pytest.raises(DataError, match="different emotions"):
-        attribute(llama, [*pairs, *from_plain], readout, NOTHING)
+        attribute(llama, [*pairs, *from_plain], readout)
     with pytest.raises(ModelError, match=r"'atp\*' drops layers"):
-        attribute(make_llama(tokenizer, n_layers=1), pairs, readout, NOTHING, "atp*")
+        attribute(make_llama(tokenizer, n_layers=1), pairs, readout, "atp*")
 
 
 def test_patterns_that_are_no_softmax_are_refused(llama, pairs, readout, monkeypatch):
@@ -226,4 +220,4 @@ def test_patterns_that_are_no_softmax_are_refused(llama, pairs, readout, monkeyp
 
     monkeypatch.setattr(attribution_methods, "query_key_fix", doubled)
     with pytest.raises(ModelError, match="layer 0 are not the softmax of their scores"):
-        attribute(llama, pairs, readout, NOTHING, "atp*")
+        attribute(llama, pairs, readout, "atp*")

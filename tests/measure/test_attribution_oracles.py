@@ -22,9 +22,7 @@ from circuits.patching.pairs import (
     make_pairs,
 )
 from circuits.patching.patch import patch_parts
-from circuits.provenance import Provenance
 
-NOTHING = Provenance()
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
 
@@ -48,9 +46,7 @@ class Setting:
         pair = make_pair(model, context, "anger", other)
         self.plain = plainly.PlainPair(model, pair, readout, mode)
         self.unit = plainly.unit
-        self.scores: NodeScores = attribute(
-            model, [pair], readout, NOTHING, mode=mode, sample=2, **options
-        )
+        self.scores: NodeScores = attribute(model, [pair], readout, mode=mode, sample=2, **options)
 
     def slope(self, place, index=None, hooks=()):
         change = self.plain.change(place)
@@ -257,7 +253,7 @@ def test_atp_agrees_with_exact_patching_to_second_order(plainly, double, context
     for size in (0.02, 0.01):
         with torch.no_grad():
             weight[other] = weight[own] + size * direction
-        scores = attribute(double, [pair], readout, NOTHING, sample=2).heads[0].flatten()
+        scores = attribute(double, [pair], readout, sample=2).heads[0].flatten()
         exact = patch_parts(double, [pair], readout, names)[0]
         errors.append(float((scores - exact).norm()))
         sizes.append(float(exact.norm()))
@@ -284,7 +280,7 @@ def test_atp_equals_the_scores_of_transformer_lens(plainly, tokenizer, contexts)
             return readout.score(logits[:, -1]).sum()
 
         found = attribution_patch(model, clean, corrupt, metric).node_scores
-        scores = attribute(model, pairs, readout, NOTHING, sample=2)
+        scores = attribute(model, pairs, readout, sample=2)
     heads, mlps, embed = torch.zeros(2, 4), torch.zeros(2), 0.0
     for node, score in found.items():
         if node.kind == "attn_head_out":

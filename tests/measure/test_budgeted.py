@@ -9,9 +9,6 @@ from circuits.names import component, head_name, neuron_name
 from circuits.patching.attribution import VerifiedScores, attribute, budgeted, halves
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.patch import patch_parts
-from circuits.provenance import Provenance
-
-NOTHING = Provenance()
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +19,12 @@ def setting(llama, contexts):
 
 @pytest.fixture(scope="module")
 def found(llama, setting):
-    return budgeted(llama, setting[0], setting[1], NOTHING, exact=9, sample=4, seed=2)
+    return budgeted(llama, setting[0], setting[1], exact=9, sample=4, seed=2)
 
 
 def test_the_largest_scores_are_replaced_by_exact_effects(llama, setting, found):
     pairs, readout = setting
-    scores = attribute(llama, pairs, readout, NOTHING, sample=4, seed=2)
+    scores = attribute(llama, pairs, readout, sample=4, seed=2)
     sizes = {head_name(i, h): abs(float(scores.heads[0, i, h])) for i in range(3) for h in range(4)}
     sizes |= {
         neuron_name(i, n): abs(float(scores.neurons[0, i, n])) for i in range(3) for n in range(48)
@@ -75,10 +72,10 @@ def test_a_saved_record_is_read_as_it_was(found, tmp_path):
 @pytest.mark.parametrize("exact", [0, 155])
 def test_a_budget_that_confirms_nothing_or_leaves_nothing_is_refused(llama, setting, exact):
     with pytest.raises(DataError, match=f"can confirm 1 to 154 of the model's 156.*found {exact}"):
-        budgeted(llama, setting[0], setting[1], NOTHING, exact=exact)
+        budgeted(llama, setting[0], setting[1], exact=exact)
 
 
 def test_too_few_halves_are_refused_before_any_pass(llama, setting):
     with counted() as receipt, pytest.raises(DataError, match="3 random halves are too few"):
-        budgeted(llama, setting[0], setting[1], NOTHING, exact=5, draws=3)
+        budgeted(llama, setting[0], setting[1], exact=5, draws=3)
     assert receipt.passes == 0

@@ -47,28 +47,26 @@ def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directio
     torch.testing.assert_close(weighted, torch.zeros_like(weighted), atol=1e-4, rtol=0)
 
 
-def test_a_planted_signal_is_found(swept, values, provenance):
+def test_a_planted_signal_is_found(swept, values):
     torch.manual_seed(1)
     signal = torch.randn(6, 32)
-    found = emotion_directions(planted(swept, values, signal, noise=0.01), provenance)
+    found = emotion_directions(planted(swept, values, signal, noise=0.01))
     expected = signal - signal.mean(0)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     cosine = torch.einsum("eslw,ew->esl", found.vectors, expected)
     assert cosine.min() > 0.999
 
 
-def test_what_a_context_says_in_every_emotion_cancels(swept, values, provenance):
+def test_what_a_context_says_in_every_emotion_cancels(swept, values):
     torch.manual_seed(2)
     made = streams(values, torch.randn(6, 32), noise=0.1)
     shift = torch.randn(made.shape[0], 1, *made.shape[2:]) * 50
-    one, other = (
-        emotion_directions(with_streams(swept, values, x), provenance) for x in (made, made + shift)
-    )
+    one, other = (emotion_directions(with_streams(swept, values, x)) for x in (made, made + shift))
     torch.testing.assert_close(one.vectors, other.vectors, atol=1e-4, rtol=0)
 
 
-def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values, grid, provenance):
-    found = emotion_directions(swept, provenance)
+def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values, grid):
+    found = emotion_directions(swept)
     assert (found.n_contexts, found.n_left_out) == (10, 2)
     whole = grid.complete
     apart = values.resid_post[whole] - values.resid_post[whole].mean(1, keepdim=True)
@@ -76,11 +74,11 @@ def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values,
     torch.testing.assert_close(found.vectors[:, 1] * found.norm[:, 1, :, None], by_hand)
 
 
-def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts, provenance):
+def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts):
     prompts = asked_prompts(contexts[:2], EMOTIONS[:5])
     grid = arrange([Reply(p, "x", 1, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="2 contexts 2 lack 'disgust'"):
-        emotion_directions(sweep(llama, grid), provenance)
+        emotion_directions(sweep(llama, grid))
 
 
 def test_two_replies_in_one_cell_are_refused(contexts):
@@ -102,7 +100,7 @@ def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
         torch.testing.assert_close(found, alone[site][0], atol=1e-4, rtol=1e-4)
 
 
-def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered, provenance):
+def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered):
     from circuits.models.run import capture
     from circuits.models.tokens import encode_prompt, encode_text, pad_left
 
@@ -118,7 +116,7 @@ def test_directions_over_the_reply_average_its_positions(llama, contexts, gather
         "resid_mid"
     ]
     torch.testing.assert_close(gathered(over).resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
-    assert emotion_directions(over, provenance, read="reply").read == "reply"
+    assert emotion_directions(over, read="reply").read == "reply"
     torch.testing.assert_close(over.z, sweep(llama, grid).z, atol=1e-4, rtol=1e-4)
 
 
@@ -155,18 +153,18 @@ def test_similarity_of_an_emotion_with_itself_is_one(directions):
     torch.testing.assert_close(own, torch.ones(own.shape), atol=1e-5, rtol=0)
 
 
-def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values, provenance):
+def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values):
     torch.manual_seed(3)
     made = planted(swept, values, torch.randn(6, 32), noise=0.05, own_size=0.3)
-    found = direction_generality(made, provenance)
+    found = direction_generality(made)
     assert found.accuracy.min() == 1.0
     assert found.split_half.min() > 0.95
     assert found.without_theme.min() > 0.95
     assert found.control.max() < 0.6
 
 
-def test_without_a_signal_nothing_generalises(swept, values, provenance):
+def test_without_a_signal_nothing_generalises(swept, values):
     made = planted(swept, values, torch.zeros(6, 32), noise=1.0)
-    found = direction_generality(made, provenance)
+    found = direction_generality(made)
     assert found.accuracy.max() < 0.5
     assert found.split_half.abs().mean() < 0.3

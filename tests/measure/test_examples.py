@@ -26,25 +26,23 @@ def rows(whole):
 
 
 @pytest.fixture(scope="module")
-def examples(llama, rows, directions, provenance):
-    return node_examples(llama, rows, directions, NODES, provenance, batch_size=14)
+def examples(llama, rows, directions):
+    return node_examples(llama, rows, directions, NODES, batch_size=14)
 
 
-def test_the_mean_over_contexts_is_the_centred_effect(
-    llama, whole, directions, provenance, examples
-):
+def test_the_mean_over_contexts_is_the_centred_effect(llama, whole, directions, examples):
     swept = sweep(llama, whole)
-    heads = head_effects(llama, swept, directions, provenance).centred
-    neurons = neuron_effects(llama, swept, directions, provenance).centred
+    heads = head_effects(llama, swept, directions).centred
+    neurons = neuron_effects(llama, swept, directions).centred
     expected = [neurons[:, 2, 3], heads[:, 0, 1], neurons[:, 1, 47], heads[:, 2, 3],
                 neurons[:, 0, 0]]  # fmt: skip
     found = examples.effect.mean(0)
     assert torch.allclose(found, torch.stack(expected, dim=1), rtol=1e-3, atol=1e-5)
 
 
-def test_batches_do_not_change_the_result(llama, rows, directions, provenance, examples):
+def test_batches_do_not_change_the_result(llama, rows, directions, examples):
     with counted() as receipt:
-        again = node_examples(llama, rows, directions, NODES, provenance, batch_size=1)
+        again = node_examples(llama, rows, directions, NODES, batch_size=1)
     assert torch.allclose(again.effect, examples.effect, rtol=1e-3, atol=1e-5)
     assert receipt.to_json()["passes"] == 6 * len(rows)
 
@@ -55,15 +53,15 @@ def test_contexts_are_named_with_their_words(examples, whole):
     assert examples.valence == tuple(c.valence for c in whole.contexts)
 
 
-def test_heads_or_neurons_alone_are_enough(llama, rows, directions, provenance, examples):
+def test_heads_or_neurons_alone_are_enough(llama, rows, directions, examples):
     for names in (("L0H1",), ("L2N3",)):
-        found = node_examples(llama, rows[:2], directions, names, provenance)
+        found = node_examples(llama, rows[:2], directions, names)
         own = examples.sel(node=names).effect[:2]
         assert torch.allclose(found.effect, own, rtol=1e-3, atol=1e-5)
 
 
-def test_a_context_without_an_emotion_is_refused(llama, rows, directions, provenance):
+def test_a_context_without_an_emotion_is_refused(llama, rows, directions):
     with pytest.raises(DataError, match="is not asked for anger, sadness"):
-        node_examples(llama, [rows[0][1:]], directions, NODES, provenance)
+        node_examples(llama, [rows[0][1:]], directions, NODES)
     with pytest.raises(DataError, match="^no context to read examples from"):
-        node_examples(llama, [], directions, NODES, provenance)
+        node_examples(llama, [], directions, NODES)

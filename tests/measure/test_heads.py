@@ -57,30 +57,28 @@ def read(model, tokens, readout):
 
 
 @pytest.mark.parametrize("readout", ["resid_mid", "post_norm"])
-def test_head_effects_equal_real_zero_ablation_re_runs(
-    llama, swept, grid, directions, provenance, readout
-):
-    effects = head_effects(llama, swept, directions, provenance, readout=readout)
+def test_head_effects_equal_real_zero_ablation_re_runs(llama, swept, grid, directions, readout):
+    effects = head_effects(llama, swept, directions, readout=readout)
     oracle = by_real_ablation(llama, grid, directions, readout)
     torch.testing.assert_close(effects.mean, oracle, atol=1e-5, rtol=0)
     assert effects.mean.abs().max() > 0.05
 
 
 @pytest.mark.parametrize("readout", ["resid_mid", "post_norm"])
-def test_on_the_embedded_model_head_effects_equal_re_runs(mini, contexts, provenance, readout):
+def test_on_the_embedded_model_head_effects_equal_re_runs(mini, contexts, readout):
     prompts = asked_prompts(contexts[:2], ["anger", "fear"])
     replies = [Reply(prompt, "Fine.", 2, prompt.emotion or "") for prompt in prompts]
     grid = arrange(replies, ["anger", "fear"])
     found = sweep(mini, grid)
-    directions = emotion_directions(found, provenance)
-    effects = head_effects(mini, found, directions, provenance, readout=readout)
+    directions = emotion_directions(found)
+    effects = head_effects(mini, found, directions, readout=readout)
     oracle = by_real_ablation(mini, grid, directions, readout)
     torch.testing.assert_close(effects.mean, oracle, atol=1e-5, rtol=0)
     assert effects.mean.abs().max() > 1
 
 
-def test_head_effects_add_up_to_the_attention_write(llama, swept, grid, directions, provenance):
-    effects = head_effects(llama, swept, directions, provenance)
+def test_head_effects_add_up_to_the_attention_write(llama, swept, grid, directions):
+    effects = head_effects(llama, swept, directions)
     for e, emotion in enumerate(grid.emotions):
         tokens = tokens_of(llama, grid, emotion)
         write = capture(llama, tokens, {"attn_out": lambda x: x[:, -1]})["attn_out"]
@@ -89,8 +87,8 @@ def test_head_effects_add_up_to_the_attention_write(llama, swept, grid, directio
         torch.testing.assert_close(effects.mean[e].sum(-1), along, atol=1e-5, rtol=1e-4)
 
 
-def test_neuron_effects_add_up_to_the_mlp_write(llama, swept, grid, directions, provenance):
-    effects = neuron_effects(llama, swept, directions, provenance)
+def test_neuron_effects_add_up_to_the_mlp_write(llama, swept, grid, directions):
+    effects = neuron_effects(llama, swept, directions)
     for e, emotion in enumerate(grid.emotions):
         tokens = tokens_of(llama, grid, emotion)
         write = capture(llama, tokens, {"mlp_out": lambda x: x[:, -1]})["mlp_out"]
@@ -99,20 +97,18 @@ def test_neuron_effects_add_up_to_the_mlp_write(llama, swept, grid, directions, 
         torch.testing.assert_close(effects.mean[e].sum(-1), along, atol=1e-5, rtol=1e-4)
 
 
-def test_neuron_effects_split_into_a_positive_and_a_negative_part(
-    llama, swept, directions, provenance
-):
-    effects = neuron_effects(llama, swept, directions, provenance)
+def test_neuron_effects_split_into_a_positive_and_a_negative_part(llama, swept, directions):
+    effects = neuron_effects(llama, swept, directions)
     torch.testing.assert_close(effects.positive - effects.negative, effects.mean)
     assert effects.positive.min() >= -1e-7
     assert effects.negative.min() >= -1e-7
 
 
 def test_centred_effects_say_how_an_emotion_differs_from_the_others(
-    llama, swept, values, grid, directions, provenance
+    llama, swept, values, grid, directions
 ):
     whole = grid.complete
-    effects = head_effects(llama, swept, directions, provenance)
+    effects = head_effects(llama, swept, directions)
     W_O, e, layer, head = llama.W_O.detach(), 2, 1, 3
     v = directions.at  # the same by hand, for one head
     vector = directions.vectors[e, 0, layer]
@@ -122,8 +118,8 @@ def test_centred_effects_say_how_an_emotion_differs_from_the_others(
     assert float(effects.centred[e, layer, head]) == pytest.approx(float(by_hand), abs=1e-6)
 
 
-def test_standard_errors_are_over_contexts(llama, swept, values, directions, provenance):
-    effects = head_effects(llama, swept, directions, provenance)
+def test_standard_errors_are_over_contexts(llama, swept, values, directions):
+    effects = head_effects(llama, swept, directions)
     e, layer, head = 1, 2, 0
     present = swept.present[:, e]
     vector = directions.vectors[e, 0, layer]
@@ -133,12 +129,12 @@ def test_standard_errors_are_over_contexts(llama, swept, values, directions, pro
     assert effects.n_contexts[e] == int(present.sum())
 
 
-def test_a_head_that_is_silenced_has_no_effect(llama, grid, provenance):
+def test_a_head_that_is_silenced_has_no_effect(llama, grid):
     chosen = torch.zeros(4, 8, dtype=torch.bool)
     chosen[2] = True
     with edited(llama, [Replace("z", 1, torch.zeros(4, 8), chosen, positions="all")]):
         silenced = sweep(llama, grid)
-    directions = emotion_directions(silenced, provenance)
-    effects = head_effects(llama, silenced, directions, provenance)
+    directions = emotion_directions(silenced)
+    effects = head_effects(llama, silenced, directions)
     assert bool((effects.mean[:, 1, 2] == 0).all())
     assert bool((effects.mean[:, 1, 1] != 0).all())

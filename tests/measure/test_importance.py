@@ -17,10 +17,9 @@ DOSES = (0.05, 0.4)
 
 
 @pytest.fixture(scope="module", params=["resid_post", "final"])
-def measured(request, llama, grid, directions, provenance):
+def measured(request, llama, grid, directions):
     found, _ = sublayer_importance(
-        llama, grid, directions, provenance,
-        stable=(1, 2), doses=DOSES, read_at=request.param, n_random=2,
+        llama, grid, directions, stable=(1, 2), doses=DOSES, read_at=request.param, n_random=2,
     )  # fmt: skip
     return found
 
@@ -72,13 +71,9 @@ def test_the_last_mlps_importance_is_the_cosine_with_the_reference(measured, dir
     torch.testing.assert_close(measured.slope[:, 1, -1], cosine, atol=1e-3, rtol=0)
 
 
-def test_importance_costs_one_pass_per_context_and_one_token_per_variant(
-    llama, grid, directions, provenance
-):
+def test_importance_costs_one_pass_per_context_and_one_token_per_variant(llama, grid, directions):
     with counted() as receipt:
-        sublayer_importance(
-            llama, grid, directions, provenance, stable=(1, 2), doses=DOSES, n_random=3
-        )
+        sublayer_importance(llama, grid, directions, stable=(1, 2), doses=DOSES, n_random=3)
     variants = (6 * len(DOSES) + 3) * 2 * llama.cfg.n_layers + 1  # and the prompt as it is
     assert receipt.passes == len(grid.contexts)
     assert receipt.steps == len(grid.contexts) * variants
@@ -86,21 +81,18 @@ def test_importance_costs_one_pass_per_context_and_one_token_per_variant(
 
 @pytest.mark.parametrize("at_once", [1, 30, 10_000])
 def test_batching_does_not_change_importance(
-    llama, grid, directions, provenance, measured, monkeypatch, at_once
+    llama, grid, directions, measured, monkeypatch, at_once
 ):
     monkeypatch.setattr("circuits.effects.importance._VARIANTS_AT_ONCE", at_once)
     monkeypatch.setattr("circuits.effects.importance._PROMPTS_AT_ONCE", 5)
     found, _ = sublayer_importance(
-        llama, grid, directions, provenance,
-        stable=(1, 2), doses=DOSES, read_at=measured.read_at, n_random=2,
+        llama, grid, directions, stable=(1, 2), doses=DOSES, read_at=measured.read_at, n_random=2,
     )  # fmt: skip
     torch.testing.assert_close(found.slope, measured.slope, atol=2e-3, rtol=2e-3)
 
 
-def test_the_untouched_prompts_give_the_means_of_plain_prompts(llama, grid, directions, provenance):
-    _, means = sublayer_importance(
-        llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,), n_random=0
-    )
+def test_the_untouched_prompts_give_the_means_of_plain_prompts(llama, grid, directions):
+    _, means = sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,), n_random=0)
     tokens = pad_left([encode_prompt(llama, plain(c)) for c in grid.contexts], CPU)
     found = capture(llama, tokens, {"z": lambda x: x[:, -1], "post": lambda x: x[:, -1]})
     torch.testing.assert_close(means.z, found["z"].mean(0), atol=1e-5, rtol=1e-4)
@@ -108,24 +100,24 @@ def test_the_untouched_prompts_give_the_means_of_plain_prompts(llama, grid, dire
 
 
 def test_direct_effects_of_all_sublayers_add_up_to_the_readouts_difference(
-    llama, swept, directions, provenance, measured
+    llama, swept, directions, measured
 ):
-    between = differences(component_means(swept, provenance))
-    found = direct_effects(llama, between, directions, measured.reference, provenance)
+    between = differences(component_means(swept))
+    found = direct_effects(llama, between, directions, measured.reference)
     total = found.sublayer_effect.sum(dim=(1, 2))
     torch.testing.assert_close(total, found.total, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.head_effect.sum(-1), found.sublayer_effect[:, 0])
     torch.testing.assert_close(found.neuron_effect.sum(-1), found.sublayer_effect[:, 1])
 
 
-def test_difference_vectors_sum_to_zero_over_emotions(swept, provenance):
-    between = differences(component_means(swept, provenance))
+def test_difference_vectors_sum_to_zero_over_emotions(swept):
+    between = differences(component_means(swept))
     for values in (between.z, between.post):
         torch.testing.assert_close(values.sum(0), torch.zeros_like(values[0]), atol=1e-4, rtol=0)
 
 
-def test_difference_vectors_are_the_contrast_of_complete_contexts(swept, values, grid, provenance):
+def test_difference_vectors_are_the_contrast_of_complete_contexts(swept, values, grid):
     z = values.z[grid.complete]
     by_hand = (z - z.mean(1, keepdim=True)).mean(0)
-    between = differences(component_means(swept, provenance))
+    between = differences(component_means(swept))
     torch.testing.assert_close(between.z, by_hand, atol=1e-5, rtol=1e-4)

@@ -6,8 +6,8 @@ from circuits.effects.inspection import output_logits, token_lens, token_texts
 
 
 @pytest.fixture(scope="module")
-def between(swept, provenance):
-    return differences(component_means(swept, provenance))
+def between(swept):
+    return differences(component_means(swept))
 
 
 def by_hand(model, write):
@@ -30,9 +30,9 @@ def writes(model, between, emotion):
     }
 
 
-def test_tokens_are_the_ends_of_the_logits_of_what_a_part_writes(llama, between, provenance):
+def test_tokens_are_the_ends_of_the_logits_of_what_a_part_writes(llama, between):
     names = ("L1N7", "L1.attn", "L1H2", "L1.mlp")
-    found = token_lens(llama, between, names, provenance, most=4)
+    found = token_lens(llama, between, names, most=4)
     for e in range(len(found.emotion)):
         for name, write in writes(llama, between, e).items():
             logits, at = by_hand(llama, write), names.index(name)
@@ -55,8 +55,8 @@ def test_a_part_that_writes_nothing_promotes_nothing(llama):
     assert output_logits(llama, torch.zeros(2, llama.cfg.d_model)).abs().max() == 0
 
 
-def test_a_result_survives_saving(llama, between, provenance, tmp_path):
-    found = token_lens(llama, between, ("L0H0",), provenance)
+def test_a_result_survives_saving(llama, between, tmp_path):
+    found = token_lens(llama, between, ("L0H0",))
     found.save(tmp_path)
     loaded = type(found).load(tmp_path)
     assert loaded.word == found.word

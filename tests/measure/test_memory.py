@@ -35,13 +35,13 @@ def grid_of(contexts):
     return arrange(replies, EMOTIONS)
 
 
-def results(model, swept, provenance):
-    directions = emotion_directions(swept, provenance)
+def results(model, swept):
+    directions = emotion_directions(swept)
     return [
         directions,
-        direction_generality(swept, provenance, n_splits=5),
-        head_effects(model, swept, directions, provenance),
-        component_means(swept, provenance),
+        direction_generality(swept, n_splits=5),
+        head_effects(model, swept, directions),
+        component_means(swept),
     ]
 
 
@@ -58,21 +58,21 @@ def test_values_made_again_give_the_numbers_of_kept_ones(llama, grid, provenance
 
 
 @pytest.mark.parametrize("post_norm", [False, True])
-def test_batches_do_not_change_head_effects(llama, swept, grid, directions, provenance, post_norm):
+def test_batches_do_not_change_head_effects(llama, swept, grid, directions, post_norm):
     readout = "post_norm" if post_norm else "resid_mid"
     alone = sweep(llama, grid, batch_size=1)
-    one = head_effects(llama, alone, directions, provenance, readout=readout)
-    other = head_effects(llama, swept, directions, provenance, readout=readout)
+    one = head_effects(llama, alone, directions, readout=readout)
+    other = head_effects(llama, swept, directions, readout=readout)
     for name in ("mean", "stderr", "centred", "centred_stderr", "baseline", "control"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-5, rtol=1e-4)
 
 
-def test_kept_values_cost_no_pass_and_others_one_pass_per_look(llama, grid, directions, provenance):
+def test_kept_values_cost_no_pass_and_others_one_pass_per_look(llama, grid, directions):
     for memory, times in ((1.0, 0), (TINY, 1)):
         with counted() as first:
             swept = sweep(llama, grid, memory=memory)
         with counted() as second:
-            head_effects(llama, swept, directions, provenance)
+            head_effects(llama, swept, directions)
         assert first.passes == len(grid.cells)
         assert second.passes == times * len(grid.cells)
 
@@ -142,9 +142,7 @@ def test_what_a_sweep_holds_does_not_grow_with_the_number_of_prompts(llama, few_
     assert kept[1] - kept[0] > more * len(EMOTIONS) * BYTES_KEPT
 
 
-def test_what_effects_and_generality_hold_does_not_grow_either(
-    llama, few_and_many, directions, provenance
-):
+def test_what_effects_and_generality_hold_does_not_grow_either(llama, few_and_many, directions):
     def more(grid):
         swept = sweep(llama, grid, memory=TINY, batch_size=6)
         watch = Watch(len(grid.contexts))
@@ -153,7 +151,7 @@ def test_what_effects_and_generality_hold_does_not_grow_either(
             for look in looks:
                 look.update(batch)
             watch(len(batch.places))
-        assert all(look.result(provenance) for look in looks)
+        assert all(look.result() for look in looks)
         return watch.more
 
     few, many = map(more, few_and_many)
@@ -219,12 +217,12 @@ def test_batches_hold_every_row_once_and_no_more_tokens_than_fit(lengths, size, 
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= most
 
 
-def test_importance_holds_sums_only(llama, directions, provenance, few_and_many):
+def test_importance_holds_sums_only(llama, directions, few_and_many):
     found = []
     for grid in few_and_many:
         watch = Watch(len(grid.contexts))
         sublayer_importance(
-            llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,), n_random=2,
+            llama, grid, directions, stable=(1, 2), doses=(0.1,), n_random=2,
             progress=watch,
         )  # fmt: skip
         found.append(watch.more)

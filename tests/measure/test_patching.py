@@ -35,7 +35,6 @@ from circuits.patching.patch import (
     patch_sites,
 )
 from circuits.prompts.sev import Context
-from circuits.provenance import Provenance
 
 CLEAN, CORRUPT = (17, 23, 40), (9, 31)
 
@@ -153,7 +152,6 @@ def _score(
 def test_head_patches_equal_one_patch_per_run(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: dict[str, Readout],
     near: dict[str, float],
     name: str,
@@ -161,7 +159,7 @@ def test_head_patches_equal_one_patch_per_run(
     other: str | None,
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger", other)
-    found = patch_heads(llama, pairs, readouts[name], provenance, mode=mode)
+    found = patch_heads(llama, pairs, readouts[name], mode=mode)
     for layer, head, role in [(0, 1, "event"), (1, 3, "last"), (2, 0, "brief"), (2, 2, "last")]:
         expected = [
             plainly(llama, p, readouts[name], mode, "z", layer, p.places(role), head) for p in pairs
@@ -175,16 +173,13 @@ def test_head_patches_equal_one_patch_per_run(
 def test_queries_keys_values_and_patterns_equal_one_patch_per_run(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: dict[str, Readout],
     near: dict[str, float],
     site: HeadSite,
     mode: Mode,
 ) -> None:
     pairs = make_pairs(llama, contexts[:1], "anger", "fear")
-    found = patch_heads(
-        llama, pairs, readouts["projection"], provenance, site=site, by="position", mode=mode
-    )
+    found = patch_heads(llama, pairs, readouts["projection"], site=site, by="position", mode=mode)
     assert len(found.head) == (2 if site in ("k", "v") else 4)
     effects = found.effect.flatten().abs().topk(3).indices.tolist()
     for place in [*effects, 7]:
@@ -203,7 +198,6 @@ def test_queries_keys_values_and_patterns_equal_one_patch_per_run(
 def test_patches_of_the_stream_equal_one_patch_per_run(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: dict[str, Readout],
     near: dict[str, float],
     site: StreamSite,
@@ -211,7 +205,7 @@ def test_patches_of_the_stream_equal_one_patch_per_run(
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger")
     for name in ("projection", "logits"):
-        found = patch_sites(llama, pairs, readouts[name], provenance, sites=[site], mode=mode)
+        found = patch_sites(llama, pairs, readouts[name], sites=[site], mode=mode)
         for layer, role in [(0, "scenario"), (1, "event"), (2, "last")]:
             expected = [
                 plainly(llama, p, readouts[name], mode, site, layer, p.places(role)) for p in pairs
@@ -223,7 +217,6 @@ def test_patches_of_the_stream_equal_one_patch_per_run(
 def test_patching_everything_turns_one_run_into_the_other(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: dict[str, Readout],
     near: dict[str, float],
 ) -> None:
@@ -231,9 +224,7 @@ def test_patching_everything_turns_one_run_into_the_other(
     pairs = make_pairs(llama, contexts[:3], "anger", "fear")
     for name, readout in readouts.items():
         for mode in ("denoising", "noising"):
-            found = patch_sites(
-                llama, pairs, readout, provenance, sites=["resid_pre"], by="all", mode=mode
-            )
+            found = patch_sites(llama, pairs, readout, sites=["resid_pre"], by="all", mode=mode)
             whole = float(found.gap[0] - found.gap[1])
             effect = found.effect[0, 0, 0].item()
             assert effect == pytest.approx(whole, rel=0, abs=near[name]), name
@@ -241,14 +232,14 @@ def test_patching_everything_turns_one_run_into_the_other(
 
 
 def test_what_is_behind_the_last_layer_of_a_place_is_not_run_and_has_no_effect_at_all(
-    llama: Model, contexts: tuple[Context, ...], provenance: Provenance, readouts: Any
+    llama: Model, contexts: tuple[Context, ...], readouts: Any
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger")
     for readout in readouts.values():
-        found = patch_heads(llama, pairs, readout, provenance, by="position").effect
+        found = patch_heads(llama, pairs, readout, by="position").effect
         assert float(found[-1, :, :-1].abs().max()) == 0.0
         assert float(found[-1, :, -1].abs().min()) > 0.0
-    found = patch_sites(llama, pairs, readouts["logits"], provenance, by="role").effect
+    found = patch_sites(llama, pairs, readouts["logits"], by="role").effect
     behind = [role for role in find_places(pairs, "role").names if role != "last"]
     assert behind
     assert float(found[1:, -1, : len(behind)].abs().max()) == 0.0
@@ -258,17 +249,16 @@ def test_what_is_behind_the_last_layer_of_a_place_is_not_run_and_has_no_effect_a
 def test_the_batch_does_not_change_the_effects(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: dict[str, Readout],
     near: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pairs = make_pairs(llama, contexts[:5], "sadness")
-    whole = patch_heads(llama, pairs, readouts["logits"], provenance)
+    whole = patch_heads(llama, pairs, readouts["logits"])
     for pairs_at_once, tokens in [(1, 4096), (3, 64), (5, 700)]:
         monkeypatch.setattr("circuits.patching.patch.PAIRS_AT_ONCE", pairs_at_once)
         monkeypatch.setattr("circuits.patching.patch.TOKENS_AT_ONCE", tokens)
-        again = patch_heads(llama, pairs, readouts["logits"], provenance)
+        again = patch_heads(llama, pairs, readouts["logits"])
         torch.testing.assert_close(again.effect, whole.effect, rtol=0, atol=near["logits"])
         torch.testing.assert_close(again.stderr, whole.stderr, rtol=0, atol=near["logits"])
 
@@ -276,13 +266,12 @@ def test_the_batch_does_not_change_the_effects(
 def test_named_parts_equal_the_sweep_and_groups_equal_hooks_on_all_their_members(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: Any,
     near: dict[str, float],
 ) -> None:
     pairs = make_pairs(llama, contexts[:3], "happiness")
     readout = readouts["logits"]
-    swept = patch_heads(llama, pairs, readout, provenance, by="all", mode="noising").effect
+    swept = patch_heads(llama, pairs, readout, by="all", mode="noising").effect
     names = [f"L{i}H{j}" for i in range(3) for j in range(4)]
     found = patch_parts(llama, pairs, readout, names, mode="noising")
     torch.testing.assert_close(found.mean(0), swept.flatten(), rtol=0, atol=near["logits"])
@@ -321,7 +310,6 @@ def _jointly(model: Model, pair: Pair, readout: Readout, places: list[Any]) -> f
 def test_any_head_at_any_place_of_any_context(
     llama: Model,
     contexts: tuple[Context, ...],
-    provenance: Provenance,
     readouts: dict[str, Readout],
     near: dict[str, float],
     data: st.DataObject,
@@ -329,7 +317,7 @@ def test_any_head_at_any_place_of_any_context(
     context = data.draw(st.sampled_from(contexts))
     other = data.draw(st.sampled_from([None, "surprise", "sadness"]))
     pair = make_pairs(llama, [context], "disgust", other)[0]
-    found = patch_heads(llama, [pair], readouts["projection"], provenance, by="position")
+    found = patch_heads(llama, [pair], readouts["projection"], by="position")
     layer, head = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 3))
     position = data.draw(st.integers(-pair.matched, -1))
     expected = plainly(
@@ -350,22 +338,22 @@ def test_one_context_has_its_tokens_as_labels_and_several_count_from_the_end(
 
 
 def test_what_cannot_be_patched_is_refused_by_name(
-    llama: Model, contexts: tuple[Context, ...], provenance: Provenance, readouts: Any
+    llama: Model, contexts: tuple[Context, ...], readouts: Any
 ) -> None:
     pairs, readout = make_pairs(llama, contexts[:2], "anger"), readouts["projection"]
     with pytest.raises(AxisError, match=r"attention patterns of context .* the asking line"):
-        patch_heads(llama, pairs, readout, provenance, site="pattern")
+        patch_heads(llama, pairs, readout, site="pattern")
     with pytest.raises(AxisError, match="no place of the residual stream"):
-        patch_sites(llama, pairs, readout, provenance, sites=["z"])
+        patch_sites(llama, pairs, readout, sites=["z"])
     with pytest.raises(AxisError, match="give z, q, k, v, pattern"):
-        patch_heads(llama, pairs, readout, provenance, site="mlp")
+        patch_heads(llama, pairs, readout, site="mlp")
     with pytest.raises(AxisError, match="position, role, all or last"):
-        patch_heads(llama, pairs, readout, provenance, by="token")
+        patch_heads(llama, pairs, readout, by="token")
     with pytest.raises(DataError, match="no pair"):
-        patch_heads(llama, [], readout, provenance)
+        patch_heads(llama, [], readout)
     mixed = [pairs[0], *make_pairs(llama, contexts[:1], "fear")]
     with pytest.raises(DataError, match="different emotions"):
-        patch_heads(llama, mixed, readout, provenance)
+        patch_heads(llama, mixed, readout)
     with pytest.raises(DataError, match="are the same"):
         make_pairs(llama, contexts[:1], "anger", "anger")
     with pytest.raises(AxisError, match="'emotion' .* has no counterpart"):
@@ -377,7 +365,7 @@ def test_what_cannot_be_patched_is_refused_by_name(
     with pytest.raises(AxisError, match="group 1 .* is empty"):
         patch_parts(llama, pairs, readout, ["L0H0", []])
     with pytest.raises(DataError, match="no corrupt reply"):
-        patch_heads(llama, pairs, ReplyLikelihood({contexts[0].id: (1,)}, {}), provenance)
+        patch_heads(llama, pairs, ReplyLikelihood({contexts[0].id: (1,)}, {}))
 
 
 def test_matched_tokens_stand_under_each_other(llama: Model, contexts: tuple[Context, ...]) -> None:

@@ -17,8 +17,8 @@ def rows(contexts):
 
 
 @pytest.fixture(scope="module")
-def patterns(llama, rows, provenance):
-    return head_patterns(llama, rows, EMOTIONS, HEADS, provenance)
+def patterns(llama, rows):
+    return head_patterns(llama, rows, EMOTIONS, HEADS)
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def test_tokens_spell_the_prompt(llama, rows, patterns):
     assert any("happ" in token for token in patterns.tokens[0][2])
 
 
-def test_no_head_or_no_context_is_refused(llama, rows, provenance):
+def test_no_head_or_no_context_is_refused(llama, rows):
     for chosen, heads in (([], HEADS), (rows, ())):
         with pytest.raises(DataError, match="^patterns need one context and one head"):
-            head_patterns(llama, chosen, EMOTIONS, heads, provenance)
+            head_patterns(llama, chosen, EMOTIONS, heads)

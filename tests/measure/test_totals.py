@@ -16,13 +16,13 @@ COUNTS = (3, 9)
 
 
 @pytest.fixture(scope="module")
-def importance(llama, grid, directions, provenance):
-    return sublayer_importance(llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,))[0]
+def importance(llama, grid, directions):
+    return sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,))[0]
 
 
 @pytest.fixture(scope="module")
-def totals(llama, contexts, importance, provenance):
-    return total_estimates(llama, contexts[:3], importance, COUNTS, provenance)
+def totals(llama, contexts, importance):
+    return total_estimates(llama, contexts[:3], importance, COUNTS)
 
 
 def plain_gradients(model, tokens, vector, inside, corrupt):
@@ -78,6 +78,6 @@ def test_estimates_are_difference_times_mean_gradient_of_both_runs(
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_no_context_is_refused(llama, importance, provenance):
+def test_no_context_is_refused(llama, importance):
     with pytest.raises(DataError, match="give one or more"):
-        total_estimates(llama, (), importance, COUNTS, provenance)
+        total_estimates(llama, (), importance, COUNTS)

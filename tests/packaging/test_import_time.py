@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 LIMIT, TRIES = 0.3, 5
 HEAVY = {
     "torch", "transformers", "transformer_lens", "plotly", "pandas", "numpy", "scipy", "sklearn",
-    "networkx", "jaxtyping", "httpx2", "ray", "gguf",
+    "networkx", "jaxtyping", "httpx2", "openai", "ray", "gguf",
 }  # fmt: skip
 
 TIMED = "import time; t = time.perf_counter(); {what}; print(time.perf_counter() - t)"

@@ -68,7 +68,12 @@ def test_neuron_contributions_agree(golden, study, emotion):
     names = {"mean": "C_mean", "positive": "C_pos", "weight": "beta", "activation": "H_mean"}
     for own, published in names.items():
         largest = theirs[published].abs().max()
-        assert (ours[own] - ours[published]).abs().max() <= 1e-4 * largest
+        apart = (ours[own] - ours[published]).abs()
+        assert apart[ours.layer > 0].max() <= 1e-4 * largest
+        # Directions of the first layer are small differences of values rounded to float16, some
+        # of which another order of summing rounds the other way.
+        first = torch.finfo(torch.float16).eps if own == "weight" else 1e-4
+        assert apart[ours.layer == 0].max() <= first * largest
     # Negative parts are small here, and directions of the first layer rest on rounded dumps.
     assert (ours.negative - ours.C_neg).abs().max() <= 1e-4 * theirs.C_pos.abs().max()
 

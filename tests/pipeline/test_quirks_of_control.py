@@ -37,8 +37,8 @@ CIRCUIT = Circuit("fear", (Node("L0H1", "head", 0), Node("L1N7", "neuron", 1)), 
 
 
 @pytest.fixture(scope="module")
-def apart(swept, provenance):
-    return differences(component_means(swept, provenance))
+def apart(swept):
+    return differences(component_means(swept))
 
 
 @pytest.fixture
@@ -178,8 +178,7 @@ def test_fragile_judge(monkeypatch, status, answer, reason):
         body = {"choices": [{"message": {"content": answer}}]}
         return httpx2.Response(status if len(asked) == 1 else 200, json=body if answer else {})
 
-    client = httpx2.Client(transport=httpx2.MockTransport(respond))
-    monkeypatch.setattr("circuits.judges.http_calls.open_client", lambda *_: client)
+    monkeypatch.setattr("httpx2.HTTPTransport.handle_request", lambda _, request: respond(request))
     judge = HttpJudge(base_url="http://judge/v1", profile="released", workers=1)
     (verdict,) = judge.judge(["How dare you!"], ["anger"])
     assert verdict.match == (reason == "x")
@@ -224,8 +223,8 @@ def test_hooks_leak(llama, contexts, tmp_path):
     assert len(read_judged(tmp_path / "accepted.jsonl")) == 1
 
 
-def test_relative_to_the_emotions(swept, provenance, apart):
-    means = component_means(swept, provenance)
+def test_relative_to_the_emotions(swept, apart):
+    means = component_means(swept)
     torch.testing.assert_close(apart.z, means.z - means.z.mean(0))
     assert apart.z.mean(0).abs().max() < 1e-5 < means.z.mean(0).abs().max()
 

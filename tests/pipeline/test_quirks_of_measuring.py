@@ -80,15 +80,15 @@ def test_moving_date(mini, contexts, monkeypatch):
     assert stage_key(pinned, "replies") != stage_key(moving, "replies")
 
 
-def test_final_norm_as_last_layer(llama, grid, values, gathered, directions, provenance):
+def test_final_norm_as_last_layer(llama, grid, values, gathered, directions):
     found = gathered(sweep(llama, grid, last="final"))
     normed = llama.ln_final(values.resid_post[..., -1, :]).detach()
     torch.testing.assert_close(found.resid_post[..., -1, :][grid.present], normed[grid.present])
     assert torch.equal(found.resid_post[..., :-1, :], values.resid_post[..., :-1, :])
     plain_last, normed_last = (
-        sublayer_importance(
-            llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,), read_at=read_at
-        )[0]
+        sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,), read_at=read_at)[
+            0
+        ]
         for read_at in ("resid_post", "final")
     )
     assert not torch.allclose(plain_last.baseline, normed_last.baseline, rtol=0.01)
@@ -110,11 +110,11 @@ def test_half_dumps(llama, few, gathered):
     torch.testing.assert_close(rounded.contrasts.rms.double(), sizes)
 
 
-def test_heads_after_the_norm(llama, few, directions, provenance, gathered):
+def test_heads_after_the_norm(llama, few, directions, gathered):
     swept = sweep(llama, few)
     own = gathered(swept)
     before, after = (
-        head_effects(llama, swept, directions, provenance, readout=readout)
+        head_effects(llama, swept, directions, readout=readout)
         for readout in ("resid_mid", "post_norm")
     )
     e, layer, head = 3, 1, 2
@@ -128,7 +128,7 @@ def test_heads_after_the_norm(llama, few, directions, provenance, gathered):
     assert before.mean[e, layer, head] == pytest.approx(float(write @ vector), abs=1e-5)
 
 
-def test_signed_ranking(measured, provenance):
+def test_signed_ranking(measured):
     effects = torch.tensor([[0.2, -0.1], [-0.3, 0.5]])
     assert select(effects, 3) == [(0, 0), (1, 1)]
     assert select(effects, 3, signed=True) == [(0, 0), (0, 1), (1, 1)]
@@ -138,21 +138,21 @@ def test_signed_ranking(measured, provenance):
     all_of_it = Budget(heads=1.0, neurons=1.0)
     for rank_by in ("total", "mean"):
         ours, theirs = (
-            assemble(measured, "fear", provenance, budget=all_of_it, rank_by=rank_by, signed=signed)
+            assemble(measured, "fear", budget=all_of_it, rank_by=rank_by, signed=signed)
             for signed in (False, True)
         )
         assert len(ours.heads) < len(theirs.heads) == measured.heads.mean[0].numel()
         assert any((node.effect or 0) < 0 for node in theirs.of_kind("head"))
 
 
-def test_uncentred_contributions(measured, provenance):
+def test_uncentred_contributions(measured):
     """A head that pushes alike towards every emotion is taken only by its own mean."""
     mean, centred = measured.heads.mean.clone(), measured.heads.centred.clone()
     mean[:, 1, 2], centred[:, 1, 2] = 100.0, 0.0
     changed = replace(measured, heads=replace(measured.heads, mean=mean, centred=centred))
     budget = Budget(heads=0.5, neurons=0.1)
     taken = {
-        rank_by: assemble(changed, "fear", provenance, budget=budget, rank_by=rank_by).heads
+        rank_by: assemble(changed, "fear", budget=budget, rank_by=rank_by).heads
         for rank_by in ("mean", "centred")
     }
     assert [(1, 2) in heads for heads in taken.values()] == [True, False]
@@ -180,8 +180,8 @@ def test_valences_overwrite_each_other(grid):
     assert bool(kept.complete.all())
 
 
-def test_unit_attention_differences(swept, provenance):
-    means = component_means(swept, provenance)
+def test_unit_attention_differences(swept):
+    means = component_means(swept)
     own, unit = differences(means), differences(means, unit=True)
     lengths = unit.z.flatten(2).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths))

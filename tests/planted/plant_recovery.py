@@ -24,13 +24,11 @@ from circuits.patching.pairs import Mode, Pair, Projection, make_pairs
 from circuits.patching.patch import patch_parts
 from circuits.patching.paths import path_effects, path_ends
 from circuits.prompts import sev
-from circuits.provenance import Provenance
 
 FLOOR = 0.02
 EMOTIONS = ("anger", "fear", "sadness")
 NODE_METHODS = ("patching", "atp", "atp*", "relp", "ig-inputs", "ig-activations")
 EDGE_METHODS = ("path patching", "eap", "eap-ig")
-NOTHING = Provenance()
 
 Edge = tuple[str, str]
 
@@ -89,7 +87,7 @@ def node_scores(of: Case, method: str) -> dict[str, float]:
         found = patch_parts(model, of.pairs, of.readout, of.parts, mode=of.mode).mean(0)
         return dict(zip(of.parts, found.tolist(), strict=True))
     scores = attribute(
-        model, of.pairs, of.readout, NOTHING, method, mode=of.mode, sample=2  # type: ignore[arg-type]
+        model, of.pairs, of.readout, method, mode=of.mode, sample=2  # type: ignore[arg-type]
     )  # fmt: skip
     values = torch.cat([scores.heads[0].flatten(), scores.neurons[0].flatten()])
     return dict(zip(of.parts, values.tolist(), strict=True))
@@ -101,10 +99,10 @@ def edge_scores(of: Case, method: str, nodes: Sequence[str]) -> dict[Edge, float
     neurons = [(p.layer or 0, p.index or 0) for p in map(component, nodes) if p.kind == "neuron"]
     edges = list(_candidates(of, nodes, neurons))
     if method == "path patching":
-        exact = exact_paths(model, of.pairs, of.readout, NOTHING, edges)
+        exact = exact_paths(model, of.pairs, of.readout, edges)
         return dict(zip(edges, exact.mean.tolist(), strict=True))
     scores = path_effects(
-        model, of.pairs, of.readout, NOTHING, method=method, neurons=neurons  # type: ignore[arg-type]
+        model, of.pairs, of.readout, method=method, neurons=neurons  # type: ignore[arg-type]
     )  # fmt: skip
     return {(s, r): scores.at("mean", sender=s, receiver=r) for s, r in edges}
 

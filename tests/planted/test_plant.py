@@ -181,11 +181,11 @@ def test_recovery_counts(found, truth):
     assert recovery(truth, truth) == Recovery(1.0, 1.0)
 
 
-def test_the_packages_directions_point_along_the_planted_readouts(contexts, provenance):
+def test_the_packages_directions_point_along_the_planted_readouts(contexts):
     planted = plant(3)
     prompts = asked_prompts(contexts, planted.emotions)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions)
-    directions = emotion_directions(sweep(planted.model, grid), provenance)
+    directions = emotion_directions(sweep(planted.model, grid))
     along = directions.vectors[:, -1, -1] @ planted.readout.T
     assert along.argmax(dim=1).tolist() == list(range(len(planted.emotions)))
     assert float(along.diagonal().min()) > 0.1

@@ -19,13 +19,13 @@ def planted(request):
 
 
 @pytest.fixture(scope="module")
-def profile(planted, provenance):
-    return profile_texts(planted.model, planted.texts(12), EMOTION_REQUEST, provenance)
+def profile(planted):
+    return profile_texts(planted.model, planted.texts(12), EMOTION_REQUEST)
 
 
 @pytest.fixture(scope="module")
-def attribution(planted, provenance):
-    return label_attribution(planted.model, planted.texts(12), EMOTION_REQUEST, provenance)
+def attribution(planted):
+    return label_attribution(planted.model, planted.texts(12), EMOTION_REQUEST)
 
 
 def place(name):
@@ -70,10 +70,10 @@ def test_the_same_neurons_are_found_on_either_half(profile):
     assert float(found.expected.max()) < 0.02
 
 
-def test_no_permutation_of_the_labels_gives_entropies_as_low(planted, profile, provenance):
+def test_no_permutation_of_the_labels_gives_entropies_as_low(planted, profile):
     assert entropy_null(profile, share=12 / NEURONS).p == 1 / 21
     blank = planted.texts(12, blank=True)
-    bare = profile_texts(planted.model, blank, EMOTION_REQUEST, provenance)
+    bare = profile_texts(planted.model, blank, EMOTION_REQUEST)
     assert entropy_null(bare, share=12 / NEURONS).p > 1 / 21
 
 

@@ -272,7 +272,7 @@ def stream_patches(places: tuple[str, ...] = ("event", "last")) -> SitePatches:
     shape = (3, 4, len(places))
     effect = torch.randn(shape, generator=_random(21))
     return SitePatches(
-        provenance(), effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
+        effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
         ("resid_pre", "attn_out", "mlp_out"), tuple(range(4)), places, ("clean", "corrupt"),
         "anger", "<plain>", "denoising", "projection", 3,
     )  # fmt: skip
@@ -283,7 +283,7 @@ def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) ->
     effect = torch.randn(4, count, len(places), generator=_random(22))
     effect[2, 1, -1] = 9.0
     return HeadPatches(
-        provenance(), effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
+        effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
         tuple(range(4)), tuple(range(count)), places, ("clean", "corrupt"),
         "z", "anger", "plain", "noising", "projection", 3,
     )  # fmt: skip

@@ -110,8 +110,9 @@ def test_a_label_cannot_become_markup():
 
 
 def test_a_menu_shows_one_group_at_a_time():
-    figure: Any = go.Figure([go.Scatter(y=[1]), go.Scatter(y=[2]), go.Scatter(y=[3])])
-    choose(figure, "Emotion", {"one": [0, 1], "two": [2]})
+    figure: Any = go.Figure()
+    first, second, third = (go.Scatter(y=[number]) for number in range(3))
+    choose(figure, "Emotion", {"one": [first, second], "two": [third]})
     assert [trace.visible for trace in figure.data] == [True, True, False]
     buttons = figure.layout.updatemenus[0].buttons
     assert [button.label for button in buttons] == ["one", "two"]

@@ -66,18 +66,16 @@ def test_every_command_explains_itself_with_an_example(name):
 
 
 @pytest.fixture
-def run_of_ours(llama, grid, swept, directions, provenance, tmp_path):
+def run_of_ours(llama, grid, swept, directions, tmp_path):
     """A run folder in which the first stages have run."""
     folder = tmp_path / "ours"
     directions.save(folder / "directions")
-    head_effects(llama, swept, directions, provenance, draws=2).save(folder / "effects" / "heads")
-    neuron_effects(llama, swept, directions, provenance, draws=2).save(
-        folder / "effects" / "neurons"
+    head_effects(llama, swept, directions, draws=2).save(folder / "effects" / "heads")
+    neuron_effects(llama, swept, directions, draws=2).save(folder / "effects" / "neurons")
+    component_means(swept).save(folder / "effects" / "means")
+    sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,), n_random=0)[0].save(
+        folder / "importance"
     )
-    component_means(swept, provenance).save(folder / "effects" / "means")
-    sublayer_importance(
-        llama, grid, directions, provenance, stable=(1, 2), doses=(0.1,), n_random=0
-    )[0].save(folder / "importance")
     receipt = {"passes": 0, "steps": 0, "token_layers": 0}
     done = {"key": "", "seconds": 0.0, "receipt": receipt}
     stages = dict.fromkeys(("directions", "effects", "importance"), done)

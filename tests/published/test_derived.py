@@ -22,18 +22,18 @@ from circuits.published.tables import UnitDirections
 
 
 @pytest.fixture(scope="module")
-def measured(llama, grid, contexts, swept, directions, provenance):
-    heads = head_effects(llama, swept, directions, provenance, draws=2)
-    neurons = neuron_effects(llama, swept, directions, provenance, draws=2)
+def measured(llama, grid, contexts, swept, directions):
+    heads = head_effects(llama, swept, directions, draws=2)
+    neurons = neuron_effects(llama, swept, directions, draws=2)
     importance, _ = sublayer_importance(
-        llama, grid, directions, provenance, stable=(1, 2), doses=(0.1, 0.5), n_random=1
+        llama, grid, directions, stable=(1, 2), doses=(0.1, 0.5), n_random=1
     )
-    means = component_means(swept, provenance)
+    means = component_means(swept)
     between = differences(means)
-    direct = direct_effects(llama, between, directions, importance.reference, provenance)
-    totals = total_estimates(llama, contexts, importance, (2, 7), provenance)
+    direct = direct_effects(llama, between, directions, importance.reference)
+    totals = total_estimates(llama, contexts, importance, (2, 7))
     parts = Measurements(importance, heads, neurons, direct, totals)
-    circuits = {e: assemble(parts, e, provenance) for e in EMOTIONS}
+    circuits = {e: assemble(parts, e) for e in EMOTIONS}
     return Measured("org/Random-Llama.1", directions, heads, neurons, importance, between, circuits)
 
 

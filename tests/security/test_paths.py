@@ -13,7 +13,6 @@ from circuits.circuit.circuit import Circuit, Node
 from circuits.errors import DataError
 from circuits.export import export_circuit, file_stem
 from circuits.prompts.sev import read
-from circuits.provenance import Provenance
 from circuits.published.derived import short_model
 from circuits.published.tables import DifferenceVectors, write_differences
 from circuits.runs.folder import Study
@@ -79,7 +78,7 @@ def test_an_id_that_is_a_path_is_refused(tmp_path, name, trial):
 @pytest.mark.trial("security", "a received run holds vectors whose files are named like paths")
 @pytest.mark.parametrize("stem", ["../../outside/L", "/outside/L", "x"])
 def test_vectors_of_a_received_run_stay_in_their_folder(tmp_path, stem, trial):
-    record = DifferenceVectors(Provenance(), torch.ones(1, 2), "anger", "attn", (0,), stem)
+    record = DifferenceVectors(torch.ones(1, 2), "anger", "attn", (0,), stem)
     record.save(tmp_path / "record")
     received = DifferenceVectors.load(tmp_path / "record")
     with pytest.raises(DataError, match="is no file of a layer"):

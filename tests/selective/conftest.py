@@ -12,7 +12,6 @@ from circuits.names import component
 from circuits.neurons.profile import Profile, profile_texts
 from circuits.neurons.select import Selection, select_neurons
 from circuits.prompts.prompt import EMOTION_REQUEST, SPLITS, LabelledSet, LabelledText, Split, Texts
-from circuits.provenance import Provenance
 
 WORDS = ("door", "river", "cat", "late", "train", "letter", "storm", "bread", "they", "ran")
 CUES = {"anger": ("furious", "shouted"), "fear": ("afraid", "hid"), "sadness": ("wept", "lonely")}
@@ -50,7 +49,7 @@ def make_texts():
 @pytest.fixture(scope="session")
 def profile(llama: Model, texts: Texts) -> Profile:
     """Of the random model."""
-    return profile_texts(llama, texts, EMOTION_REQUEST, Provenance(), n_shuffles=3)
+    return profile_texts(llama, texts, EMOTION_REQUEST, n_shuffles=3)
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +69,7 @@ def planted_set(planted: SelectivePlant) -> LabelledSet:
 
 @pytest.fixture(scope="session")
 def planted_profile(planted: SelectivePlant, planted_set: LabelledSet) -> Profile:
-    return profile_texts(
-        planted.model, planted_set.train, EMOTION_REQUEST, Provenance(), n_shuffles=1
-    )
+    return profile_texts(planted.model, planted_set.train, EMOTION_REQUEST, n_shuffles=1)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from circuits.prompts.prompt import EMOTION_REQUEST, Texts, questions
 
 
 @pytest.fixture(scope="module")
-def found(llama, texts, provenance):
-    return label_attribution(llama, texts, EMOTION_REQUEST, provenance, batch_size=5)
+def found(llama, texts):
+    return label_attribution(llama, texts, EMOTION_REQUEST, batch_size=5)
 
 
 def scaled(model, ids, own, others):
@@ -54,13 +54,13 @@ def test_others_are_the_classes_left_counted_alike(found):
     assert bool((found.others >= 0).all())
 
 
-def test_one_forward_and_one_backward_pass_per_text(llama, texts, provenance):
+def test_one_forward_and_one_backward_pass_per_text(llama, texts):
     with counted() as receipt:
-        label_attribution(llama, texts, EMOTION_REQUEST, provenance)
+        label_attribution(llama, texts, EMOTION_REQUEST)
     assert (receipt.passes, receipt.backward_passes) == (16, 16)
 
 
-def test_labels_that_begin_alike_are_refused(llama, texts, provenance):
+def test_labels_that_begin_alike_are_refused(llama, texts):
     rows = texts.rows
     clash = Texts(
         "train",
@@ -71,10 +71,10 @@ def test_labels_that_begin_alike_are_refused(llama, texts, provenance):
         ),
     )
     with pytest.raises(DataError, match="'anger' and 'anger anger' begin with the same token"):
-        label_attribution(llama, clash, EMOTION_REQUEST, provenance)
+        label_attribution(llama, clash, EMOTION_REQUEST)
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
-def test_texts_of_another_split_are_refused(llama, make_texts, provenance, split):
+def test_texts_of_another_split_are_refused(llama, make_texts, split):
     with pytest.raises(DataError, match="^train texts are wanted here"):
-        label_attribution(llama, make_texts(split=split), EMOTION_REQUEST, provenance)
+        label_attribution(llama, make_texts(split=split), EMOTION_REQUEST)

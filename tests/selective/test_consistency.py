@@ -14,8 +14,8 @@ LOW = Admission(0.8)
 
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
-def test_halves_are_compared_as_two_selections_are(profile, llama, texts, provenance, name):
-    attribution = label_attribution(llama, texts, EMOTION_REQUEST, provenance)
+def test_halves_are_compared_as_two_selections_are(profile, llama, texts, name):
+    attribution = label_attribution(llama, texts, EMOTION_REQUEST)
     found = split_half(profile, name, share=0.1, attribution=attribution, admission=LOW)
     halves = [
         select_neurons(
@@ -64,15 +64,13 @@ def test_p_is_never_zero_and_one_if_nothing_may_be_chosen(profile):
     assert (nothing.p, nothing.rank, nothing.observed) == (1.0, 1, float("inf"))
 
 
-def test_a_null_needs_permutations(llama, texts, provenance):
-    bare = profile_texts(llama, texts, EMOTION_REQUEST, provenance, n_shuffles=0)
+def test_a_null_needs_permutations(llama, texts):
+    bare = profile_texts(llama, texts, EMOTION_REQUEST, n_shuffles=0)
     with pytest.raises(DataError, match="make it with n_shuffles above 0"):
         entropy_null(bare)
 
 
-def test_labels_that_say_nothing_give_p_values_that_are_uniform(
-    llama, make_texts, provenance, monkeypatch
-):
+def test_labels_that_say_nothing_give_p_values_that_are_uniform(llama, make_texts, monkeypatch):
     rng, found = random.Random(5), []
     texts = make_texts((6, 6, 6), seed=4)
     names = [row.label for row in texts.rows]
@@ -83,8 +81,7 @@ def test_labels_that_say_nothing_give_p_values_that_are_uniform(
         rng.shuffle(names)
         rows = [replace(row, label=name) for row, name in zip(texts.rows, names, strict=True)]
         profile = profile_texts(
-            llama, replace(texts, rows=tuple(rows)), EMOTION_REQUEST, provenance,
-            seed=seed, n_shuffles=19,
+            llama, replace(texts, rows=tuple(rows)), EMOTION_REQUEST, seed=seed, n_shuffles=19,
         )  # fmt: skip
         null = entropy_null(profile, share=0.05, admission=LOW)
         # Ties are broken by chance: only then is the p-value of a discrete statistic uniform.

@@ -20,7 +20,6 @@ from circuits.prompts.prompt import (
     Texts,
     plain_prompts,
 )
-from circuits.provenance import Provenance
 
 HOW = Asking(per_label=2, draws=2)
 SAID = {
@@ -48,7 +47,7 @@ def texts() -> LabelledSet:
 
 @pytest.fixture(scope="module")
 def profile(mini: Model, texts: LabelledSet) -> Profile:
-    return profile_texts(mini, texts.train, EMOTION_REQUEST, Provenance(), n_shuffles=1)
+    return profile_texts(mini, texts.train, EMOTION_REQUEST, n_shuffles=1)
 
 
 @pytest.fixture(scope="module")

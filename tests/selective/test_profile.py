@@ -15,8 +15,8 @@ from circuits.neurons.profile import check_word, permuted, profile_texts, read_s
 from circuits.prompts.prompt import EMOTION_REQUEST, Question, Texts
 
 
-def profiled(model, texts, provenance, **options):
-    return profile_texts(model, texts, EMOTION_REQUEST, provenance, **options)
+def profiled(model, texts, **options):
+    return profile_texts(model, texts, EMOTION_REQUEST, **options)
 
 
 @pytest.fixture(scope="module")

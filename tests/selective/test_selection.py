@@ -20,8 +20,8 @@ def selection(chosen, labels=None):
 
 
 @pytest.fixture(scope="module")
-def attribution(llama, texts, provenance):
-    return label_attribution(llama, texts, "Name it.", provenance)
+def attribution(llama, texts):
+    return label_attribution(llama, texts, "Name it.")
 
 
 @pytest.mark.parametrize(("share", "of", "rounding", "count"), [

@@ -160,12 +160,12 @@ def test_random_scores_depend_on_the_seed_only(profile):
     assert not torch.equal(one, other)
 
 
-def test_attribution_must_be_given_and_be_of_the_same_classes(profile, llama, texts, provenance):
+def test_attribution_must_be_given_and_be_of_the_same_classes(profile, llama, texts):
     from circuits.neurons.profile import label_attribution
 
     with pytest.raises(DataError, match="needs attribution; give what label_attribution returns"):
         score("attribution", profile)
-    found = label_attribution(llama, texts, "Name it.", provenance)
+    found = label_attribution(llama, texts, "Name it.")
     expected = found.own - found.others
     assert torch.equal(score("attribution", profile, attribution=found), expected)
     with pytest.raises(AxisError, match="the attribution is of anger, fear"):

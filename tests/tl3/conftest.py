@@ -34,7 +34,6 @@ from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
 
 EMOTIONS = ("anger", "fear")
-NOTHING = Provenance()
 HAS_IT = find_spec("transformer_lens.HookedTransformer") is not None
 
 
@@ -92,21 +91,21 @@ class Study:
 
     @cached_property
     def directions(self) -> Directions:
-        return emotion_directions(self.swept, NOTHING)
+        return emotion_directions(self.swept)
 
     @cached_property
     def importance(self) -> Importance:
         return sublayer_importance(
-            self.model, self.grid, self.directions, NOTHING, stable=(1, 2), doses=(0.5,)
+            self.model, self.grid, self.directions, stable=(1, 2), doses=(0.5,)
         )[0]
 
     @cached_property
     def differences(self) -> Differences:
-        return differences(component_means(self.swept, NOTHING))
+        return differences(component_means(self.swept))
 
     @cached_property
     def totals(self) -> TotalEstimates:
-        return total_estimates(self.model, self.contexts, self.importance, (4, 9), NOTHING)
+        return total_estimates(self.model, self.contexts, self.importance, (4, 9))
 
     @cached_property
     def pairs(self) -> list[Pair]:

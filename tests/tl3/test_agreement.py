@@ -30,10 +30,8 @@ from circuits.prompts.prompt import (
     asked_prompts,
     plain,
 )
-from circuits.provenance import Provenance
 from circuits.steering.interventions import Steering, steer
 
-NOTHING = Provenance()
 LABELS = ("anger", "fear", "deep sadness")
 
 
@@ -74,21 +72,21 @@ def traced(study: Any) -> Any:
 
 def patched(study: Any) -> Any:
     every = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
-    return patch_sites(study.model, study.pairs, study.readout, NOTHING, sites=every)
+    return patch_sites(study.model, study.pairs, study.readout, sites=every)
 
 
 def by_logits(study: Any) -> Any:
     readout = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200, 7]))
-    return patch_heads(study.model, study.pairs, readout, NOTHING, site="v")
+    return patch_heads(study.model, study.pairs, readout, site="v")
 
 
 def paths(study: Any) -> Any:
-    return path_effects(study.model, study.pairs, study.readout, NOTHING, neurons=[(1, 3), (2, 40)])
+    return path_effects(study.model, study.pairs, study.readout, neurons=[(1, 3), (2, 40)])
 
 
 def exact(study: Any) -> Any:
     edges = [("embed", "readout"), ("L0H0", "L1H1.q"), ("L0.mlp", "L2.mlp"), ("L0H1", "L1G0.v")]
-    return exact_paths(study.model, study.pairs, study.readout, NOTHING, edges)
+    return exact_paths(study.model, study.pairs, study.readout, edges)
 
 
 def scored(study: Any) -> Any:
@@ -119,9 +117,7 @@ def edited_replies(study: Any) -> Any:
 
 def attributed(method: Any) -> Any:
     def scores(study: Any) -> Any:
-        return attribute(
-            study.model, study.pairs, study.readout, NOTHING, method, steps=2, sample=2
-        )
+        return attribute(study.model, study.pairs, study.readout, method, steps=2, sample=2)
 
     return scores
 
@@ -129,16 +125,16 @@ def attributed(method: Any) -> Any:
 MEASUREMENTS: dict[str, Any] = {
     "sweep": lambda s: s.values,
     "directions": lambda s: s.directions,
-    "head effects": lambda s: head_effects(s.model, s.swept, s.directions, NOTHING),
-    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions, NOTHING),
-    "means": lambda s: component_means(s.swept, NOTHING),
+    "head effects": lambda s: head_effects(s.model, s.swept, s.directions),
+    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions),
+    "means": lambda s: component_means(s.swept),
     "importance": lambda s: s.importance,
     "direct effects": lambda s: direct_effects(
-        s.model, s.differences, s.directions, s.importance.reference, NOTHING
+        s.model, s.differences, s.directions, s.importance.reference
     ),
     "total effects by gradients": lambda s: s.totals,
     "patching of the residual stream": patched,
-    "patching of heads": lambda s: patch_heads(s.model, s.pairs, s.readout, NOTHING),
+    "patching of heads": lambda s: patch_heads(s.model, s.pairs, s.readout),
     "patching of values, by logits": by_logits,
     "paths": paths,
     "exact paths": exact,
@@ -150,7 +146,7 @@ MEASUREMENTS: dict[str, Any] = {
         ["I am so angry.", "Fine.", "Why?", "I am so afraid."],
     ),
     "profile of neurons on texts": lambda s: profile_texts(
-        s.model, texts(), EMOTION_REQUEST, NOTHING, n_shuffles=2
+        s.model, texts(), EMOTION_REQUEST, n_shuffles=2
     ),
     "choices among labels": choices,
     "choices under edits": lambda s: {

@@ -16,10 +16,7 @@ from circuits.models.load import describe_model, wrap_model
 from circuits.models.run import branch, prefill_prefix, run
 from circuits.models.tokens import encode_prompt, pad_left
 from circuits.prompts.prompt import plain
-from circuits.provenance import Provenance
 from circuits.steering.hook_files import module_of
-
-NOTHING = Provenance()
 
 
 @pytest.fixture
@@ -110,7 +107,7 @@ def test_switches_that_change_no_write_change_no_effect(
         other.set_ungroup_grouped_query_attention(True)
     switched = study_of(wrap_model(other, tokenizer), contexts[:3])
     for measure in (head_effects, neuron_effects):
-        found = [measure(s.model, s.swept, s.directions, NOTHING) for s in (plainly, switched)]
+        found = [measure(s.model, s.swept, s.directions) for s in (plainly, switched)]
         assert apart(*found) < 1e-5
     assert apart(plainly.importance, switched.importance) < 5e-5
     check_identities(switched.model)

@@ -12,7 +12,6 @@ from circuits.models.protocol import shape_of
 from circuits.models.tokens import encode_prompt
 from circuits.names import EMOTIONS
 from circuits.prompts.prompt import asked_prompts, plain_prompts
-from circuits.provenance import Provenance
 
 
 def test_the_page_is_what_the_script_computes():
@@ -39,7 +38,7 @@ def test_the_counts_of_the_page_are_those_of_receipts(mini, contexts, one_contex
     with counted() as read:
         swept = sweep(mini, one_context)
     assert read.token_layers == expected["read activations"]
-    directions = emotion_directions(swept, Provenance())
+    directions = emotion_directions(swept)
     with counted() as injected:
-        sublayer_importance(mini, one_context, directions, Provenance(), stable=(1,))
+        sublayer_importance(mini, one_context, directions, stable=(1,))
     assert injected.token_layers == expected["inject doses"]
