@@ -71,7 +71,7 @@ def small_neurons(out: Path) -> object:
         rows = [{"text": f"{t} {split}", "label": e} for e, own in said.items() for t in own]
         write_json_lines(texts / f"{split}.jsonl", rows)
     plan = NeuronPlan(
-        sets=(str(texts),), request="Which emotion is it?", train_texts=2, dev_texts=2,
+        texts=(str(texts),), request="Which emotion is it?", train_texts=2, dev_texts=2,
         test_texts=2, few_texts=2, draws=2, few_draws=2, shares=(0.02,), doses=(0.0, 1.0),
         loop_steps=1, neutral=3,
     )  # fmt: skip

@@ -81,11 +81,11 @@ def test_every_result_has_a_figure(measured):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"selector": "gini"}, "--selector: 'gini' is not known"),
-        ({"mask": "noise"}, "--mask: 'noise' is not known"),
-        ({"share": 0.0}, "--share: 0; give a share above 0"),
-        ({"sets": ()}, "--texts: nothing"),
-        ({"draws": 1}, "--draws: 1; give 2 or more"),
+        ({"selector": "gini"}, "selector: found 'gini'; give lape"),
+        ({"mask": "noise"}, "mask: found 'noise'; give zero"),
+        ({"share": 0.0}, "share: found 0.0; give more than 0"),
+        ({"texts": ()}, "texts: found .*; give 1 or more"),
+        ({"draws": 1}, "draws: found 1; give 2 or more"),
     ],
 )
 def test_a_plan_that_cannot_be_measured_is_refused(change, message):
@@ -108,7 +108,7 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 def test_sets_with_a_class_in_common_are_refused(tmp_path):
     with pytest.raises(DataError, match="'anger' is in the sets 'emotion' and 'emotion'"):
-        neuron_run(tmp_path / "new", NeuronPlan(sets=("emotion", "emotion")), models=("sev-nano",))
+        neuron_run(tmp_path / "new", NeuronPlan(texts=("emotion", "emotion")), models=("sev-nano",))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def own_texts(tmp_path) -> Path:
 
 def test_classes_of_ones_own_are_measured_from_a_folder_of_files(tmp_path, own_texts):
     plan = NeuronPlan(
-        sets=(str(own_texts),), request="Is the text polite or rude?", text="said", label="tone",
+        texts=(str(own_texts),), request="Is the text polite or rude?", text="said", label="tone",
         pair=None, train_texts=4, dev_texts=2, test_texts=2, few_texts=2, draws=2, few_draws=2,
         neutral=2, shares=(0.02,), doses=(0.0, 2.0), loop_steps=1,
     )  # fmt: skip
@@ -136,11 +136,11 @@ def test_classes_of_ones_own_are_measured_from_a_folder_of_files(tmp_path, own_t
 
 
 def test_texts_of_ones_own_need_a_request_and_every_split(own_texts):
-    plan = NeuronPlan(sets=(str(own_texts),), text="said", label="tone", pair=None)
+    plan = NeuronPlan(texts=(str(own_texts),), text="said", label="tone", pair=None)
     with pytest.raises(RunError, match="give --request"):
         open_set(str(own_texts), plan)
     (own_texts / "dev.csv").unlink()
-    asked = NeuronPlan(sets=(str(own_texts),), request="Which?", text="said", label="tone")
+    asked = NeuronPlan(texts=(str(own_texts),), request="Which?", text="said", label="tone")
     with pytest.raises(RunError, match="one file for the dev split"):
         open_set(str(own_texts), asked)
 

@@ -11,7 +11,7 @@ from circuits.cli.app import app
 from circuits.errors import JudgeError, RunError
 from circuits.runs import Study, run
 from circuits.runs.keys import made_of
-from circuits.runs.plan_files import read_plan
+from circuits.runs.plan import read_plan
 
 LABELS = ("gratitude", "quiet pride")
 PLAN = """

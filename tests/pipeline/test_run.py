@@ -15,7 +15,6 @@ from circuits.names import EMOTIONS, VALENCES
 from circuits.runs import Plan, Study, run
 from circuits.runs.keys import stage_key
 from circuits.runs.plan import STAGES
-from circuits.runs.work import Run, Silent, scores_cost
 
 
 def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
@@ -99,15 +98,9 @@ def test_test_contexts_that_served_as_train_contexts_are_not_scored_on(plan, stu
         run(leaking, stages=["scores"])
 
 
-def test_the_cost_of_scoring_is_known_before(study, plan):
-    receipt = study.log["stages"]["scores"]["receipt"]
-    cost = scores_cost(Run(plan, study, Silent())).to_json()
-    assert {name: cost[name] for name in receipt} == receipt
-
-
 def test_a_plan_is_read_back_as_it_was(plan):
     assert Plan.from_json(plan.to_json(), plan.out) == plan
-    with pytest.raises(RunError, match="'imported', which this version does not know"):
+    with pytest.raises(RunError, match="no option is called 'imported'"):
         Plan.from_json({"imported": "x"}, plan.out)
 
 
@@ -212,15 +205,15 @@ def test_a_folder_that_is_no_run_cannot_be_opened(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scenarios": 0}, "--scenarios: 0 is too few"),
-        ({"emotions": ("anger",)}, "--emotions: found anger; give two or more"),
-        ({"score_contexts": 1}, "--score-contexts: 1 is too few for an interval"),
-        ({"dial_contexts": -1}, "--dial-contexts: -1 is too few"),
+        ({"scenarios": 0}, "scenarios: found 0; give 1 or more"),
+        ({"emotions": ("anger",)}, "emotions: found .*; give 2 or more"),
+        ({"score_contexts": 1}, "score_contexts: found 1; give 2 or more"),
+        ({"dial_contexts": -1}, "dial_contexts: found -1; give 0 or more"),
         ({"methods": ("pray",)}, "methods: 'pray' is not known; methods are none, prompt, steer"),
-        ({"draws": 0}, "--draws: 0 is too few"),
-        ({"memory": 0.0}, "--memory: 0.0 GB holds nothing; give more than 0"),
-        ({"doses": ()}, "--doses: give one or more positive numbers"),
-        ({"doses": (-0.1,)}, "--doses: give one or more positive numbers"),
+        ({"draws": 0}, "draws: found 0; give 1 or more"),
+        ({"memory": 0.0}, "memory: found 0.0; give more than 0"),
+        ({"doses": ()}, "doses: found .*; give 1 or more of them"),
+        ({"doses": (-0.1,)}, "doses: found -0.1; give more than 0"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_before_anything_is_loaded(plan, changes, message):
