@@ -20,19 +20,20 @@ def built(tmp_path_factory) -> Path:
         pytest.skip("needs hatchling; install the extra dev")
     out = tmp_path_factory.mktemp("dist")
     source = out / "source"
-    everywhere = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis")
-    above = {".git", ".venv", "runs", "dist"}
-
-    def leave(folder: str, names: list[str]) -> set[str]:
-        return everywhere(folder, names) | (above if Path(folder) == ROOT else set())
-
-    shutil.copytree(ROOT, source, ignore=leave)  # a build must not write into the checkout
+    shutil.copytree(ROOT, source, ignore=left_out)  # a build must not write into the checkout
     made("--sdist", "--outdir", out / "sdist", source)
     (archive,) = (out / "sdist").glob("*.tar.gz")
     shutil.unpack_archive(archive, out / "unpacked", filter="data")
     made("--wheel", "--outdir", out / "wheel", next((out / "unpacked").iterdir()))
     made("--wheel", "--outdir", out / "direct", source)
     return out
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What is made and no source; ``runs`` is a package elsewhere than at the top."""
+    of_tools = {"__pycache__", ".pytest_cache", ".hypothesis"} & {*names}
+    at_top = {".git", ".venv", ".venv-tl3", "runs", "dist", "site"} & {*names}
+    return of_tools | at_top if Path(folder) == ROOT else of_tools
 
 
 def made(*words: object) -> None:

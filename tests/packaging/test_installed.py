@@ -51,7 +51,7 @@ from pathlib import Path
 reveal_type(load_model("sev-mini"))
 reveal_type(read_circuit(Path("anger.json")))
 reveal_type(EMOTIONS)
-load_model(3.5)
+read_circuit(3.5)
 read_circuit(Path("anger.json")).emotions
 """
 
