@@ -114,21 +114,21 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def is_file(path: str | Path) -> bool:
     """Is there such a file? Not where the system will not look: a name too long, a shut folder."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         return Path(path).is_file()
     return False
 
 
 def is_folder(path: str | Path) -> bool:
     """Is there such a folder? As :func:`is_file`."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         return Path(path).is_dir()
     return False
 
 
 def exists(path: str | Path) -> bool:
     """Is there such a file or folder? As :func:`is_file`."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         return Path(path).exists()
     return False
 

@@ -38,7 +38,7 @@ from circuits.prompts import sev
 from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
-pytest_plugins = ["trials", "kinds"]
+pytest_plugins = ["trials", "kinds", "sharing"]
 
 # The same examples each time; `--hypothesis-profile=default` draws others.
 settings.register_profile("fixed", derandomize=True)

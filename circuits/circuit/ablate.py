@@ -31,7 +31,7 @@ from circuits.circuit.circuit import Circuit
 from circuits.effects.activations import PlainMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.edits import Add, edited
-from circuits.models.memory import Cost, halving
+from circuits.models.memory import halving
 from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import Kept, Prefix, branch, capture, keep, prefill_prefix, reading, resume
 from circuits.models.tokens import encode, pad_left
@@ -48,7 +48,6 @@ __all__ = [
     "PartKind",
     "Positions",
     "Stand",
-    "ablation_cost",
     "begin_plain",
     "random_masks",
     "ranked_sets",
@@ -263,29 +262,6 @@ def run_circuits(
 
 def _circuit(row: int) -> str:
     return f"the run of circuit {row} in all contexts"
-
-
-def ablation_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    n_circuits: int,
-    *,
-    ablation: Ablation = "resample",
-    positions: Positions = "last",
-) -> Cost:
-    """What :func:`stand` and :func:`run_circuits` need for so many circuits."""
-    layers, count, wide = model.cfg.n_layers, len(pairs), _wide(pairs, positions)
-    whole = max(len(pair.clean.ids) for pair in pairs) - (wide == 1)
-    passes = 2 if ablation == "resample" else 1
-    if passes == 2:
-        whole += max(len(pair.corrupt.ids) for pair in pairs)
-    sizes = model.cfg.n_heads * model.cfg.d_head + model.cfg.d_mlp + model.cfg.d_model
-    return Cost(
-        passes=passes * count,
-        steps=n_circuits * count,
-        token_layers=layers * count * (whole + n_circuits * wide),
-        memory=4 * sizes * count * (layers * whole + min(n_circuits, _COPIES) * wide),
-    )
 
 
 def _wide(pairs: Sequence[Pair], positions: Positions) -> int:

@@ -22,7 +22,6 @@ from circuits.circuit.ablate import (
     Ablation,
     Masks,
     Positions,
-    ablation_cost,
     random_masks,
     run_circuits,
     shuffled,
@@ -33,9 +32,8 @@ from circuits.effects.activations import PlainMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.engines import engine, in_order
 from circuits.models.generate import Progress
-from circuits.models.memory import Cost
 from circuits.models.protocol import Model
-from circuits.patching.pairs import LogitDifference, Pair, Projection, make_pairs
+from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template
@@ -58,7 +56,6 @@ __all__ = [
     "relative_gaps",
     "rows_of",
     "score_circuits",
-    "score_cost",
     "scores_of",
     "size_at",
 ]
@@ -507,20 +504,3 @@ def _score(
     gaps = relative_gaps(relative(m.mean(1), rows.at), rows.at, "node")
     greedy = run_circuits(on, greedy_rows(masks[[e]], gaps), readout)[..., 0]
     return scores_of(circuits[emotion], masks[[e]], rows, m.double(), greedy.double(), how)
-
-
-def score_cost(
-    model: Model,
-    circuits: Mapping[str, Circuit],
-    pairs: Mapping[str, Sequence[Pair]],
-    how: Scoring | None = None,
-) -> Cost:
-    """What :func:`score_circuits` will need, given the pairs of every emotion."""
-    how, cost = how or Scoring(), Cost()
-    for emotion, circuit in circuits.items():
-        nodes = len(set(circuit.heads)) + len(set(circuit.neurons))
-        count = count_rows(nodes, len(circuits) - 1, how.draws)
-        cost += ablation_cost(
-            model, pairs[emotion], count, ablation=how.ablation, positions=how.positions
-        )
-    return cost

@@ -30,13 +30,13 @@ from circuits.cli.options import (
     TrustJudge,
     Workers,
     allowed,
+    options_of,
 )
 from circuits.cli.run import (
     PLAN_EXAMPLE,
     RUN_EXAMPLE,
     STATUS_EXAMPLE,
     VIEW_EXAMPLE,
-    Told,
     model_card,
     plan_command,
     run_command,
@@ -46,7 +46,7 @@ from circuits.cli.run import (
     view,
 )
 from circuits.cli.steering import VALIDATE_EXAMPLE, control, say, validate_command
-from circuits.errors import CircuitsError, Stopped
+from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import shipped
 
 __all__ = [
@@ -100,11 +100,13 @@ def demo(
     show_run(done.folder)
 
 
-app.command(name="run", cls=Told, epilog=RUN_EXAMPLE)(run_command)
+_PLAN = options_of("circuits.runs.plan:Plan")
+
+app.command(name="run", cls=_PLAN, epilog=RUN_EXAMPLE)(run_command)
 
 app.command(name="plan", epilog=PLAN_EXAMPLE)(plan_command)
 
-app.command(name="status", epilog=STATUS_EXAMPLE)(status_command)
+app.command(name="status", cls=_PLAN, epilog=STATUS_EXAMPLE)(status_command)
 
 
 @app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")
@@ -145,34 +147,49 @@ def assemble_command(
 
 app.command(
     epilog="Examples: [bold]emotion-circuits patch runs/demo --emotion fear[/] · "
-    "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern --dry-run[/]"
+    "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern[/]"
 )(patch)
 
 app.command(
     name="paths",
-    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger --dry-run[/]",
+    cls=options_of("circuits.runs.patching:PathOptions"),
+    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger[/]",
 )(paths_command)
 
 
-app.command(epilog="Example: [bold]emotion-circuits neurons runs/demo --models sev-nano[/]")(
-    neurons
-)
+app.command(
+    cls=options_of("circuits.runs.neurons:NeuronPlan"),
+    epilog="Example: [bold]emotion-circuits neurons runs/demo --models sev-nano[/]",
+)(neurons)
 
 
 app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")(model_card)
 
 app.command(
     name="score",
+    cls=options_of("circuits.runs.plan:Plan", "score_contexts", "ablation", "positions", "draws"),
     epilog="Example: [bold]emotion-circuits score runs/demo --positions matched[/]",
 )(score)
 
-app.command(name="validate", epilog=VALIDATE_EXAMPLE)(validate_command)
+_VALIDATION = options_of("circuits.runs.steering:ValidationOptions")
+
+app.command(name="validate", cls=_VALIDATION, epilog=VALIDATE_EXAMPLE)(validate_command)
 
 app.command(name="view", epilog=VIEW_EXAMPLE)(view)
 
 
 app.command(
     name="control",
+    cls=options_of(
+        "circuits.runs.plan:Plan",
+        "methods",
+        "test",
+        "hard",
+        "test_scenarios",
+        "tuning",
+        "dial_contexts",
+        "second_judge",
+    ),
     epilog="Example: [bold]emotion-circuits control runs/demo --methods steer_plain,circuit[/]",
 )(control)
 
@@ -184,6 +201,12 @@ app.command(
 )(say)
 
 
+_GONE = {
+    "--dry-run": "a bar tells the time that is left, from the first batch on",
+    "--keep-code": "a change of the code alone makes no stage stale, another version does",
+}
+
+
 def main() -> None:
     """Entry point: errors of ours in one line, exit code 2; 130 after Ctrl-C."""
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
@@ -192,6 +215,9 @@ def main() -> None:
     given = [word for word in ANYWHERE if word in sys.argv]
     sys.argv = [sys.argv[0], *given, *(word for word in sys.argv[1:] if word not in given)]
     try:
+        for option in _GONE:
+            if option in sys.argv:
+                raise RunError(f"{option}: gone since 0.2.0; leave it out: {_GONE[option]}")
         with allowed(given):
             app()
     except Stopped as error:

@@ -29,7 +29,6 @@ from circuits.journal import ask_to_stop, go_on, stop_if_asked, stopping
 
 if TYPE_CHECKING:
     from circuits.models.generate import Progress as Finished
-    from circuits.models.memory import Cost
 
 __all__ = [
     "Bars",
@@ -38,7 +37,6 @@ __all__ = [
     "accuracy_table",
     "circuit_table",
     "command_again",
-    "cost_table",
     "finishing_batches",
     "visible",
 ]
@@ -144,19 +142,6 @@ def circuit_table(circuits: Mapping[str, Any]) -> Table:
             _strongest(circuit, "head"),
             _strongest(circuit, "neuron"),
         )
-    return table
-
-
-def cost_table(costs: "Mapping[str, Cost]") -> Table:
-    """What pieces of work will need."""
-    table = Table(title="What it will cost")
-    table.add_column("work")
-    names = ("passes", "steps", "token_layers", "backward_passes", "backward_token_layers")
-    for name in (*names, "memory (MiB)"):
-        table.add_column(name.replace("_", " "), justify="right")
-    for work, cost in costs.items():
-        counts = (f"{getattr(cost, name):,}" for name in names)
-        table.add_row(work, *counts, f"{cost.memory / 2**20:,.0f}")
     return table
 
 

@@ -8,17 +8,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars, cost_table, finishing_batches
-from circuits.cli.options import (
-    Against,
-    Contexts,
-    DryRun,
-    Mode,
-    ReadoutOption,
-    Seed,
-    SomeEmotions,
-    words,
-)
+from circuits.cli.console import OUT, Bars, finishing_batches
+from circuits.cli.options import SomeEmotions, given, words
 from circuits.errors import RunError
 from circuits.names import EMOTIONS
 
@@ -32,6 +23,18 @@ __all__ = [
     "paths_command",
 ]
 
+Against = Annotated[str, typer.Option(help="plain, or another emotion.")]
+Mode = Annotated[
+    Literal["denoising", "noising"],
+    typer.Option(help="Clean values into the corrupt run, or the other way round."),
+]
+ReadoutOption = Annotated[
+    Literal["projection", "logits", "reply"],
+    typer.Option(
+        "--readout", help="Projection on the direction, emotion words, or judged replies."
+    ),
+]
+Contexts = Annotated[int, typer.Option(help="How many test contexts.")]
 Sites = Annotated[
     str,
     typer.Option(help="resid_pre, attn_out, resid_mid, mlp_out, resid_post, z, q, k, v, pattern."),
@@ -51,73 +54,37 @@ def patch(
     mode: Mode = "denoising",
     readout: ReadoutOption = "projection",
     contexts: Contexts = 8,
-    dry_run: DryRun = False,
 ) -> None:
     """Patch activations between runs of the same test context, and map their effects."""
     from circuits.runs.folder import Study
-    from circuits.runs.patching import Contrast, patch_run, patch_run_cost
+    from circuits.runs.patching import Contrast, patch_run
     from circuits.runs.report import refresh_report
 
-    study, costs = Study(run), {}
+    study = Study(run)
     for name in words(emotion) or study.emotions:
         contrast = Contrast(study, name, against, contexts)
-        if dry_run:
-            costs[name] = patch_run_cost(contrast, words(sites), by=by, readout=readout)
-            continue
-        done = patch_run(contrast, words(sites), by=by, mode=mode, readout=readout)
+        done = patch_run(contrast, words(sites), by=by, mode=mode, readout=readout, reporter=Bars())
         OUT.print(str(done), soft_wrap=True)
-    if dry_run:
-        OUT.print(cost_table(costs))
-    elif refresh_report(study):
+    if refresh_report(study):
         OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)
 
 
 def paths_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     emotion: SomeEmotions = "",
-    against: Against = "plain",
-    method: Annotated[
-        Literal["eap", "eap-ig"],
-        typer.Option(help="One gradient, or the mean over inputs between two emotions."),
-    ] = "eap",
-    steps: Annotated[int, typer.Option(help="Inputs of eap-ig.")] = 5,
-    mode: Mode = "noising",
-    contexts: Contexts = 12,
-    split: Annotated[
-        Literal["test", "dev"], typer.Option(help="Held-out contexts: test ones, or dev ones.")
-    ] = "test",
-    keep: Annotated[int, typer.Option(help="Paths patched and written into a circuit.")] = 60,
-    sample: Annotated[int, typer.Option(help="Random paths patched beside them.")] = 60,
-    seed: Seed = 0,
-    dry_run: DryRun = False,
 ) -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.runs.patching import PathOptions, PathStudy
 
-    options = PathOptions(
-        other=None if against == "plain" else against,
-        method=method,
-        steps=steps,
-        mode=mode,
-        split=split,
-        contexts=contexts,
-        keep=keep,
-        sample=sample,
-        seed=seed,
-    )
+    options = PathOptions(**given(context))  # type: ignore[arg-type]
     study = PathStudy(run, options, Bars())
     known = ("plain", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
-    if against not in known:
-        raise RunError(f"--against: {against!r} is none of {', '.join(known)}")
-    emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.other)
+    if options.against not in known:
+        raise RunError(f"--against: {options.against!r} is none of {', '.join(known)}")
+    emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.against)
     for name in emotions:
         study.study.circuit_path(name)
-    if dry_run:
-        costs = {name: study.cost(name) for name in emotions}
-        OUT.print(
-            cost_table({f"{e}: {work}": c for e, own in costs.items() for work, c in own.items()})
-        )
-        return
     _measure(study, emotions)
 
 
@@ -153,44 +120,12 @@ def _path_table(found: "Mapping[str, tuple[Circuit, Mapping[str, float]]]") -> T
     return table
 
 
-TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
-LabelColumn = Annotated[str, typer.Option(help="Column of the class.")]
-Request = Annotated[
-    str | None, typer.Option(help="The question put to every text; needed for own texts.")
-]
-TextSets = Annotated[
-    str, typer.Option(help="emotion, rhetoric, or folders with train, dev and test files.")
-]
-Share = Annotated[float, typer.Option(help="Of the model's neurons, for each class.")]
-Sign = Annotated[str, typer.Option(help="What must be above zero: gate or product.")]
-Where = Annotated[str, typer.Option(help="Counted tokens: content, all or last.")]
-
-
 def neurons(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder, or a new one with --models.")],
     models: Annotated[
         str, typer.Option(help="Models, comma-separated; after the run's own, if it has one.")
     ] = "",
-    texts: TextSets = "emotion,rhetoric",
-    request: Request = None,
-    text: TextColumn = "text",
-    label: LabelColumn = "label",
-    pair: Annotated[str | None, typer.Option(help="Column that pairs share.")] = None,
-    selector: Annotated[
-        str,
-        typer.Option(help="lape, lap, mad, cas, z, contribution, attribution or random."),
-    ] = "attribution",
-    share: Share = 0.02,
-    mask: Annotated[
-        str, typer.Option(help="zero, mean, resample, gain, attenuate or static.")
-    ] = "zero",
-    sign: Sign = "gate",
-    where: Where = "content",
-    test_texts: Annotated[int, typer.Option(help="Test texts of a class, at most.")] = 200,
-    few_texts: Annotated[int, typer.Option(help="The same for sweeps and comparisons.")] = 40,
-    draws: Annotated[int, typer.Option(help="Random sets for the main result.")] = 40,
-    few_draws: Annotated[int, typer.Option(help="Random sets for everything else.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Find the neurons that are selective for a class of texts, mask and steer them.
 
@@ -199,23 +134,7 @@ def neurons(
     from circuits.files import read_json
     from circuits.runs.neurons import NeuronPlan, neuron_run
 
-    chosen: dict[str, Any] = {"sign": sign, "where": where}
-    plan = NeuronPlan(
-        sets=words(texts),
-        request=request,
-        text=text,
-        label=label,
-        pair=pair,
-        selector=selector,
-        share=share,
-        mask=mask,
-        test_texts=test_texts,
-        few_texts=few_texts,
-        draws=draws,
-        few_draws=few_draws,
-        seed=seed,
-        **chosen,
-    )
+    plan = NeuronPlan(**given(context))  # type: ignore[arg-type]
     with finishing_batches():
         page = neuron_run(run, plan, models=words(models), reporter=Bars())
     OUT.print(neuron_table(read_json(run / "neurons.json")))

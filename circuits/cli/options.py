@@ -1,12 +1,17 @@
-"""Options that commands share, and what their texts mean."""
+"""Options that commands share, and options that are made from the fields of a plan."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
+from rich import box
+from rich.table import Table
+from typer.core import TyperCommand
 
+from circuits.cli.console import OUT
 from circuits.errors import RunError
 
 if TYPE_CHECKING:
@@ -14,123 +19,35 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANYWHERE",
-    "Accepted",
-    "Against",
-    "Batch",
-    "BudgetOption",
-    "Contexts",
-    "Data",
     "Debug",
-    "DevScenarios",
-    "Device",
-    "DeviceMap",
-    "Doses",
-    "DryRun",
-    "Dtype",
-    "Emotions",
     "Engine",
-    "JudgeOption",
-    "Memory",
-    "Mode",
-    "Model",
     "Out",
     "PlanOption",
-    "PresetOption",
     "RayAddress",
-    "ReadOption",
-    "ReadoutOption",
-    "Revision",
-    "RunOut",
-    "Scenarios",
-    "ScoreContexts",
-    "Seed",
     "Settings",
     "SomeEmotions",
-    "StableLayers",
-    "Stages",
-    "Test",
-    "TestScenarios",
     "TrustCode",
     "TrustJudge",
     "Workers",
     "allowed",
     "checked_stages",
-    "given_options",
+    "given",
+    "options_of",
     "settings",
     "words",
 ]
 
-Model = Annotated[str | None, typer.Option(help="Name on the Hugging Face hub, or a local folder.")]
-RunOut = Annotated[Path | None, typer.Option(help="Folder for the results.")]
 PlanOption = Annotated[
     Path | None,
     typer.Option("--plan", help="A plan file (TOML); options that are given as well go before it."),
-]
-Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
-PlanOption = Annotated[
-    Path | None,
-    typer.Option("--plan", help="A plan file (TOML); options that are given as well go before it."),
-]
-KeepCode = Annotated[
-    bool,
-    typer.Option(
-        "--keep-code", help="Take stages as done of which nothing has changed but the code."
-    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-Data = Annotated[
-    Path | None, typer.Option(help="Train scenarios (JSON lines); the shipped ones by default.")
-]
-Test = Annotated[
-    Path | None, typer.Option(help="Test scenarios (JSON lines); the shipped ones by default.")
-]
-JudgeOption = Annotated[
-    str, typer.Option(help="lexicon, wording, classifier:MODEL, or http:BASE_URL#MODEL.")
-]
-Emotions = Annotated[str, typer.Option(help="Comma-separated.")]
-Scenarios = Annotated[int | None, typer.Option(help="Use only so many train scenarios.")]
-TestScenarios = Annotated[int | None, typer.Option(help="Use only so many test scenarios.")]
-ScoreContexts = Annotated[
-    int, typer.Option(help="Test contexts on which circuits are scored; 2 or more.")
-]
-Accepted = Annotated[
-    Path | None,
-    typer.Option(help="Judged replies to start from, instead of the model's own (JSON lines)."),
-]
-PresetOption = Annotated[
-    Literal["default", "published", "as-released"],
-    typer.Option(
-        "--preset", help="Our defaults, the published method, or its scripts as they are."
-    ),
-]
 Settings = Annotated[
     list[str],
     typer.Option(
         "--set",
         metavar="OPTION=VALUE",
-        help="Any other option, such as diff_prompt=indented; "
-        "goes before the preset's value. May be given several times.",
-    ),
-]
-DevScenarios = Annotated[
-    int, typer.Option(help="Train scenarios kept for the choice of strengths; 0: no choice.")
-]
-Stages = Annotated[str, typer.Option(help="Comma-separated; all by default.")]
-StableLayers = Annotated[
-    str, typer.Option(help="Layers of the reference direction, e.g. 21,22,23.")
-]
-Doses = Annotated[str, typer.Option(help="Injected lengths in units of rms.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-BudgetOption = Annotated[
-    str, typer.Option(help="Share of heads and of neurons in a circuit; 0.20,0.05.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda if there is one.")]
-DeviceMap = Annotated[
-    str | None,
-    typer.Option(
-        help="Spread one model over the GPUs of a machine: auto, balanced or sequential, as of "
-        "accelerate; instead of --device."
+        help="The same as --OPTION VALUE. May be given several times.",
     ),
 ]
 Engine = Annotated[
@@ -145,35 +62,80 @@ RayAddress = Annotated[
     str | None,
     typer.Option(help="A Ray cluster to join, such as auto; by default one is started here."),
 ]
-Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"], typer.Option(help="Number type of the weights.")
-]
-ReadOption = Annotated[
-    Literal["prompt", "reply"],
-    typer.Option("--read", help="Read directions at the last prompt position or over the reply."),
-]
 SomeEmotions = Annotated[str, typer.Option(help="Emotions, comma-separated; all by default.")]
-Against = Annotated[str, typer.Option(help="plain, or another emotion.")]
-Mode = Annotated[
-    Literal["denoising", "noising"],
-    typer.Option(help="Clean values into the corrupt run, or the other way round."),
-]
-ReadoutOption = Annotated[
-    Literal["projection", "logits", "reply"],
-    typer.Option(
-        "--readout", help="Projection on the direction, emotion words, or judged replies."
-    ),
-]
-Contexts = Annotated[int, typer.Option(help="How many test contexts.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it will cost.")]
-Batch = Annotated[int, typer.Option(help="Prompts at once, at most.")]
-Memory = Annotated[
-    float,
-    typer.Option(
-        help="Gigabytes beside the weights for values kept for a second look and for one pass; "
-        "what does not fit is made again."
-    ),
-]
+
+
+def options_of(model: str, *only: str) -> type[TyperCommand]:
+    """A command with an option for each field of a model, for those that it does not have itself.
+
+    The model is loaded when the command is at work or explains itself: it is heavy, and the help
+    of all commands is to be quick.
+
+    Args:
+        model: Module and name of a dataclass of pydantic.
+        only: Some of its fields; all by default.
+    """
+
+    class Command(TyperCommand):
+        context_class = typer.Context
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if "--help" in args:
+                return super().parse_args(ctx, args)
+            ctx.meta["given"], rest = self._split(args)
+            return super().parse_args(ctx, rest)
+
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            super().format_help(ctx, formatter)
+            said = Table(title="Options of the plan", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            said.add_column("option", no_wrap=True)
+            said.add_column("what it means")
+            for name, text in self._options().items():
+                said.add_row(f"--{name.replace('_', '-')}", text)
+            OUT.print(said)
+
+        def _options(self) -> dict[str, str]:
+            from circuits.runs.plan import meanings
+
+            module, _, name = model.partition(":")
+            found = meanings(getattr(import_module(module), name))
+            own = {opt[2:].replace("-", "_") for param in self.params for opt in param.opts}
+            left_out = own | {"trust_remote_code", "judges_of_file"}
+            return {n: said for n, said in found.items() if n in (only or {*found} - left_out)}
+
+        def _split(self, args: list[str]) -> tuple[dict[str, str], list[str]]:
+            from circuits.runs.plan import no_option
+
+            options, found, rest, place = self._options(), dict[str, str](), list[str](), 0
+            own = [opt for param in self.params for opt in param.opts]
+            while place < len(args):
+                option, mark, value = args[place].partition("=")
+                name, place = option[2:].replace("-", "_"), place + 1
+                if not option.startswith("--") or option in own or option == "--":
+                    rest.append(args[place - 1])
+                    if option in own and not mark and not self._is_flag(option):
+                        rest += args[place : place + 1]
+                        place += 1
+                    continue
+                if name not in options:
+                    known = [*options, *(opt[2:] for opt in own)]
+                    raise RunError(f"{option}: {no_option(name, known)}")
+                if not mark:
+                    if place == len(args) or args[place].startswith("--"):
+                        raise RunError(f"{option}: no value; give {option} VALUE: {options[name]}")
+                    value, place = args[place], place + 1
+                found[name] = value
+            return found, rest
+
+        def _is_flag(self, option: str) -> bool:
+            return any(option in p.opts and getattr(p, "is_flag", False) for p in self.params)
+
+    return Command
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """Field -> text, of the options that :func:`options_of` made and that were typed."""
+    return context.meta["given"]
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -198,6 +160,19 @@ def checked_stages(text: str) -> "tuple[Stage, ...]":
         if word not in STAGES:
             raise RunError(f"--stages: {word!r} is not known; stages are {', '.join(STAGES)}")
     return tuple(stage for stage in STAGES if stage in wanted)
+
+
+def settings(texts: Sequence[str]) -> dict[str, str]:
+    """Options of a plan from texts such as ``diff_prompt=indented``.
+
+    Raises:
+        RunError: a text sets nothing.
+    """
+    pairs = [[part.strip() for part in text.partition("=")] for text in texts]
+    for text, (_, mark, _) in zip(texts, pairs, strict=True):
+        if not mark:
+            raise RunError(f"--set: {text!r} sets nothing; write option=value")
+    return {name.replace("-", "_"): value for name, _, value in pairs}
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -227,51 +202,3 @@ def allowed(given: Sequence[str]) -> AbstractContextManager[None]:
     code = ("code",) if "--trust-remote-code" in given else ()
     judge = ("judge",) if "--trust-judge" in given else ()
     return trusting(*code, *judge)
-
-
-_TEXTS = ("emotions", "doses", "stable_layers", "budget")
-
-
-def settings(texts: Sequence[str]) -> dict[str, Any]:
-    """Options of a plan from texts such as ``diff_prompt=indented``.
-
-    Raises:
-        RunError: no option has the name, or the value is none of those that it takes.
-    """
-    from circuits.runs.plan_files import option_of_text
-
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, mark, value = (part.strip() for part in text.partition("="))
-        name = name.replace("-", "_")
-        if not mark:
-            raise RunError(f"--set: {text!r} sets nothing; write option=value")
-        try:
-            found[name] = option_of_text(name, value)
-        except RunError as error:
-            before = " " if str(error).startswith(f"{name}:") else ": "
-            raise RunError(f"--set{before}{error}") from error
-    return found
-
-
-def given_options(context: "typer.Context", names: Sequence[str]) -> dict[str, Any]:
-    """Those of the named options that were typed, not left at their defaults.
-
-    Raises:
-        RunError: a list or a budget cannot be read.
-    """
-    from circuits.runs.plan_files import option_of_text
-
-    found: dict[str, Any] = {}
-    for name in names:
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE":
-            continue
-        value = context.params[name]
-        if name in _TEXTS:
-            try:
-                value = option_of_text(name, value)
-            except RunError as error:
-                raise RunError(f"--{str(error).replace('_', '-', 1)}") from error
-        found[name] = value
-    return found

@@ -1,8 +1,9 @@
 """The commands that run a plan and show what there is of a run."""
 
 import json
+import shlex
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich import box
 from rich.table import Table
-from typer.core import TyperCommand
 
 from circuits.cli.console import (
     ERRORS,
@@ -19,47 +19,20 @@ from circuits.cli.console import (
     Bars,
     accuracy_table,
     circuit_table,
-    cost_table,
     finishing_batches,
     visible,
 )
 from circuits.cli.options import (
-    Accepted,
-    Batch,
-    BudgetOption,
-    Data,
-    Device,
-    DeviceMap,
-    DevScenarios,
-    Doses,
-    DryRun,
-    Dtype,
-    Emotions,
     Engine,
-    JudgeOption,
-    Memory,
-    Model,
     PlanOption,
-    PresetOption,
     RayAddress,
-    ReadOption,
-    Revision,
-    RunOut,
-    Scenarios,
-    ScoreContexts,
-    Seed,
     Settings,
-    StableLayers,
-    Stages,
-    Test,
-    TestScenarios,
     Workers,
     checked_stages,
-    given_options,
+    given,
 )
 from circuits.cli.options import settings as read_settings
 from circuits.files import is_file, shipped
-from circuits.names import EMOTIONS
 
 if TYPE_CHECKING:
     from circuits.circuit.circuit import CircuitScores
@@ -70,7 +43,6 @@ __all__ = [
     "PLAN_EXAMPLE",
     "RUN_EXAMPLE",
     "STATUS_EXAMPLE",
-    "Told",
     "VIEW_EXAMPLE",
     "address",
     "model_card",
@@ -92,6 +64,7 @@ _MOST = 3
 
 
 def status_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     plan: PlanOption = None,
     settings: Settings = [],  # noqa: B006
@@ -104,7 +77,8 @@ def status_command(
     from circuits.runs.folder import Study, run_status
 
     study = Study(run)
-    found = run_status(study, _asked(study, plan, settings))
+    options = {**given(context), **read_settings(settings)}
+    found = run_status(study, _asked(study, plan, options))
     if as_json:
         text = json.dumps(found.to_json(), indent=2, ensure_ascii=False)
         OUT.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -112,22 +86,19 @@ def status_command(
     OUT.print(_stage_table(found))
     if found.beside:
         OUT.print(_beside_table(found))
-    for line in _closing(found, run, plan, settings):
+    for line in _closing(found, run, plan, options):
         OUT.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _asked(study: "Study", plan: Path | None, settings: Sequence[str]) -> "Plan | None":
-    from dataclasses import replace
-
-    from circuits.runs.plan_files import read_plan
+def _asked(study: "Study", plan: Path | None, options: Mapping[str, str]) -> "Plan | None":
+    from circuits.runs.plan import read_plan
     from circuits.runs.work import plan_of
 
-    options = read_settings(settings)
     if plan is not None:
         return read_plan(plan, {**options, "out": study.folder})
     if "imported" in study.log["plan"] and not options:
         return None
-    return replace(plan_of(study), **options)
+    return plan_of(study).asking(options)
 
 
 def _stage_table(found: "RunStatus") -> Table:
@@ -167,14 +138,14 @@ def _beside_table(found: "RunStatus") -> Table:
 
 
 def _closing(
-    found: "RunStatus", run: Path, plan: Path | None, settings: Sequence[str]
+    found: "RunStatus", run: Path, plan: Path | None, options: Mapping[str, str]
 ) -> list[str]:
     said = [f"{found.writer} is writing into it"] if found.writer else []
     if not found.to_do:
         return [*said, "all is done"]
     file = plan or run / "plan.toml"
-    options = "".join(f" --set {text}" for text in settings)
-    goes_on = f"emotion-circuits run --plan {file}{options} --out {run}"
+    typed = "".join(f" --{n.replace('_', '-')} {shlex.quote(v)}" for n, v in options.items())
+    goes_on = f"emotion-circuits run --plan {file}{typed} --out {run}"
     said.append(f"a run does {', '.join(found.to_do)}: {goes_on}")
     return said
 
@@ -186,23 +157,11 @@ def _size(count: int) -> str:
 
 
 def score(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
-    score_contexts: Annotated[
-        int | None, typer.Option(help="Test contexts; as many as the run's plan says by default.")
-    ] = None,
-    ablation: Annotated[
-        Literal["resample", "mean", "zero"] | None,
-        typer.Option(help="What stands for the parts outside a circuit."),
-    ] = None,
-    positions: Annotated[
-        Literal["last", "matched"] | None,
-        typer.Option(help="Replace them at the last position, or at all that match."),
-    ] = None,
-    draws: Annotated[int | None, typer.Option(help="Random circuits.")] = None,
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,
-    dry_run: DryRun = False,
 ) -> None:
     """Score the circuits of a run on held-out contexts, beside random circuits of their size.
 
@@ -210,19 +169,9 @@ def score(
     """
     from circuits.runs.folder import Study
     from circuits.runs.stages import run as carry_out
-    from circuits.runs.work import Run, Silent, plan_of, scores_cost
+    from circuits.runs.work import plan_of
 
-    study = Study(run)
-    asked = {
-        "score_contexts": score_contexts,
-        "ablation": ablation,
-        "positions": positions,
-        "draws": draws,
-    }
-    plan = replace(plan_of(study), **{k: v for k, v in asked.items() if v is not None})
-    if dry_run:
-        OUT.print(cost_table({"all": scores_cost(Run(plan, study, Silent()))}))
-        return
+    plan = plan_of(Study(run)).asking(given(context))
     with finishing_batches():
         study = carry_out(
             plan,
@@ -305,71 +254,19 @@ RUN_EXAMPLE = (
 )
 PLAN_EXAMPLE = "Example: [bold]emotion-circuits plan > plan.toml[/]"
 
-_SIX = ",".join(EMOTIONS)
-_OPTIONS = (
-    "model",
-    "out",
-    "data",
-    "test",
-    "accepted",
-    "judge",
-    "emotions",
-    "scenarios",
-    "test_scenarios",
-    "dev_scenarios",
-    "stable_layers",
-    "doses",
-    "read",
-    "score_contexts",
-    "budget",
-    "device",
-    "device_map",
-    "dtype",
-    "revision",
-    "batch_size",
-    "memory",
-    "seed",
-    "preset",
-)
-
-
-class Told(TyperCommand):
-    """A command whose function is given the context that its annotation promises."""
-
-    context_class = typer.Context
-
 
 def run_command(
     context: typer.Context,
     plan: PlanOption = None,
-    model: Model = None,
-    out: RunOut = None,
-    data: Data = None,
-    test: Test = None,
-    accepted: Accepted = None,
-    preset: PresetOption = "default",
-    judge: JudgeOption = "lexicon",
-    emotions: Emotions = _SIX,
-    scenarios: Scenarios = None,
-    test_scenarios: TestScenarios = None,
-    dev_scenarios: DevScenarios = 16,
-    stages: Stages = "",
-    stable_layers: StableLayers = "",
-    doses: Doses = "0.1,0.3,0.5,0.7",
-    read: ReadOption = "prompt",
-    score_contexts: ScoreContexts = 16,
-    budget: BudgetOption = "",
-    device: Device = None,
-    device_map: DeviceMap = None,
-    dtype: Dtype = "float32",
-    revision: Revision = None,
-    batch_size: Batch = 96,
-    memory: Memory = 1.0,
-    seed: Seed = 0,
+    preset: Annotated[
+        Literal["default", "published", "as-released"] | None,
+        typer.Option(help="Our defaults, the published method, or its scripts as they are."),
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    stages: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,
-    settings: Settings = [],  # noqa: B006
 ) -> None:
     """Run the whole job on a model: contexts to circuits to control, and a report.
 
@@ -377,12 +274,10 @@ def run_command(
     version is not run again.
     """
     from circuits.runs import run
-    from circuits.runs.plan import trusted
-    from circuits.runs.plan_files import read_plan
+    from circuits.runs.plan import read_plan, trusted
 
-    given, wanted = given_options(context, _OPTIONS), checked_stages(stages)
-    chosen = given.pop("preset", None)
-    own = read_plan(plan, {**given, **read_settings(settings)}, chosen)
+    wanted = checked_stages(stages)
+    own = read_plan(plan, {**given(context), **read_settings(settings)}, preset)
     own = replace(own, trust_remote_code=trusted("code"))
     with finishing_batches():
         done = run(
@@ -402,7 +297,7 @@ def plan_command(
     ] = False,
 ) -> None:
     """Print a plan file: every option with its default and what it means."""
-    from circuits.runs.plan_files import plan_schema, template
+    from circuits.runs.plan import plan_schema, template
 
     text = json.dumps(plan_schema(), indent=2) if schema else template().rstrip()
     OUT.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars, accuracy_table, cost_table, finishing_batches
-from circuits.cli.options import Contexts, DryRun, Engine, RayAddress, Seed, Workers, words
+from circuits.cli.console import OUT, Bars, accuracy_table, finishing_batches
+from circuits.cli.options import Engine, RayAddress, Workers, given
 from circuits.errors import RunError
 
 __all__ = [
@@ -23,27 +23,8 @@ __all__ = [
 
 
 def control(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="steer, steer_layers, steer_plain, probe, neurons, circuit; comma-separated. "
-            "No change and prompting are always there."
-        ),
-    ] = "",
-    test: Annotated[Path | None, typer.Option(help="Other test scenarios (JSON lines).")] = None,
-    hard: Annotated[Path | None, typer.Option(help="Harder scenarios, compared apart.")] = None,
-    test_scenarios: Annotated[int | None, typer.Option(help="Only so many of them.")] = None,
-    tuning: Annotated[
-        Literal["full", "brief"],
-        typer.Option(help="Try every candidate on dev contexts, or stop at the first good one."),
-    ] = "full",
-    dial_contexts: Annotated[
-        int | None, typer.Option(help="Contexts on which the strength is swept; 0: none.")
-    ] = None,
-    second_judge: Annotated[
-        str | None, typer.Option(help="Hears every reply once more; forms as for --judge.")
-    ] = None,
 ) -> None:
     """Compare all ways to an emotion on the test contexts: what each reaches, and its price.
 
@@ -54,16 +35,7 @@ def control(
     from circuits.runs.stages import run as carry_out
     from circuits.runs.work import plan_of
 
-    asked = {
-        "test": test,
-        "hard": hard,
-        "test_scenarios": test_scenarios,
-        "tuning": tuning,
-        "dial_contexts": dial_contexts,
-        "second_judge": second_judge,
-        "methods": words(methods) or None,
-    }
-    plan = plan_of(Study(run)).asking({k: v for k, v in asked.items() if v is not None})
+    plan = plan_of(Study(run)).asking(given(context))
     with finishing_batches():
         study = carry_out(plan, stages=["control", "report"], reporter=Bars())
     OUT.print(accuracy_table(study.control))
@@ -102,18 +74,11 @@ VALIDATE_EXAMPLE = "Example: [bold]emotion-circuits validate runs/demo --context
 
 
 def validate_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
-    contexts: Contexts = 16,
-    draws: Annotated[int, typer.Option(help="Random sets beside every set.")] = 30,
-    reply_sizes: Annotated[
-        int, typer.Option(help="Sizes of sets for which replies are judged.")
-    ] = 5,
-    reply_draws: Annotated[int, typer.Option(help="Random sets of each of them.")] = 2,
-    seed: Seed = 0,
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,
-    dry_run: DryRun = False,
 ) -> None:
     """Ablate and enhance the strongest heads and neurons, and ablate the circuits where asked.
 
@@ -122,12 +87,9 @@ def validate_command(
     from circuits.runs.folder import Study
     from circuits.runs.report import refresh_report
     from circuits.runs.stages import at_work
-    from circuits.runs.steering import ValidationOptions, read_validation, validate, validation_cost
+    from circuits.runs.steering import ValidationOptions, read_validation, validate
 
-    options = ValidationOptions(contexts, draws, reply_sizes, reply_draws, seed)
-    if dry_run:
-        OUT.print(cost_table(validation_cost(run, options)))
-        return
+    options = ValidationOptions(**given(context))  # type: ignore[arg-type]
     with finishing_batches(), at_work(engine, workers, ray_address):
         place, study = validate(run, options, Bars()), Study(run)
     OUT.print(_drop_table(read_validation(study)[2]))

@@ -22,7 +22,6 @@ from circuits.errors import ModelError
 from circuits.models.protocol import Model, dtype_of
 
 __all__ = [
-    "Cost",
     "MemoryShortError",
     "Receipt",
     "charge",
@@ -118,35 +117,6 @@ def provisional() -> Iterator[None]:
     finally:
         _OPEN.reset(token)
     charge_receipt(receipt)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a piece of work will need, told before it starts; counts are those of :class:`Receipt`.
-
-    Costs add up; memory does not, since one piece of work ends before the next begins.
-    """
-
-    passes: int = 0
-    steps: int = 0
-    token_layers: int = 0
-    backward_passes: int = 0
-    backward_token_layers: int = 0
-    memory: int = 0
-    """Bytes held at once beside the weights, estimated from the sizes of what is kept."""
-
-    def __add__(self, other: "Cost") -> "Cost":
-        """Both pieces of work, one after the other."""
-        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
-        return Cost(**counts, memory=max(self.memory, other.memory))
-
-    def agrees(self, receipt: Receipt) -> bool:
-        """Was exactly this run?"""
-        return all(getattr(self, name) == getattr(receipt, name) for name in _COUNTS)
-
-    def to_json(self) -> dict[str, int]:
-        """The numbers as plain JSON values."""
-        return asdict(self)
 
 
 _COUNTS = ("passes", "steps", "token_layers", "backward_passes", "backward_token_layers")

@@ -33,8 +33,8 @@ from torch import Tensor
 
 from circuits.effects.activations import Moments, Summary
 from circuits.errors import AxisError, DataError, ModelError
-from circuits.models.memory import Cost, halving_tables
-from circuits.models.protocol import Model, dtype_of
+from circuits.models.memory import halving_tables
+from circuits.models.protocol import Model
 from circuits.models.run import check_values
 from circuits.names import SUBLAYERS, component, head_name, neuron_name
 from circuits.patching.estimates import (
@@ -43,7 +43,6 @@ from circuits.patching.estimates import (
     SITES,
     Method,
     Terms,
-    chunks,
     pair_terms,
     picked,
     refuse_equal_inputs,
@@ -59,7 +58,7 @@ from circuits.patching.pairs import (
     Readout,
     find_places,
 )
-from circuits.patching.patch import parts_cost, patch_parts
+from circuits.patching.patch import patch_parts
 from circuits.records import Record
 
 __all__ = [
@@ -70,9 +69,7 @@ __all__ = [
     "VerifiedScores",
     "agreement",
     "attribute",
-    "attribution_cost",
     "budgeted",
-    "budgeted_cost",
     "check_request",
     "estimates",
     "halves",
@@ -364,55 +361,6 @@ def _complete(model: Model, found: Terms) -> Terms:
     return whole
 
 
-def attribution_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    method: Method = "atp",
-    *,
-    mode: Mode = "denoising",
-    steps: int = 10,
-    sample: int = 24,
-    seed: int = 0,
-) -> Cost:
-    """Cost of :func:`attribute` with the same arguments.
-
-    Raises:
-        As :func:`attribute` does.
-    """
-    check_request(model, pairs, readout, method, steps, sample)
-    layers = model.cfg.n_layers
-    forwards, backwards = METHODS[method].passes(layers, steps)
-    total = Cost()
-    find_places(pairs, "all")
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[first : first + PAIRS_AT_ONCE]
-        widths = [max(len(ids) for ids in own) for own in _runs(some)]
-        other, base = widths if mode == "denoising" else widths[::-1]
-        rows = len(some)
-        together = len(next(chunks(rows, base, steps))) if METHODS[method].stepwise else 1
-        total += Cost(
-            passes=rows * forwards,
-            token_layers=rows * (other + (forwards - 1) * base) * layers,
-            backward_passes=rows * backwards,
-            backward_token_layers=rows * backwards * base * layers,
-            memory=_memory(model, rows * together, base),
-        )
-    return total + parts_cost(model, pairs, readout, sampled_parts(model, sample, seed))
-
-
-def _runs(pairs: Sequence[Pair]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    return [pair.clean.ids for pair in pairs], [pair.corrupt.ids for pair in pairs]
-
-
-def _memory(model: Model, rows: int, width: int) -> int:
-    """What a graph keeps of every token and layer, and its values and gradients read beside it."""
-    cfg = model.cfg
-    heads = 8 * cfg.n_heads * cfg.d_head + 4 * cfg.n_heads * width
-    per_token = heads + 14 * cfg.d_model + 8 * cfg.d_mlp
-    return rows * width * cfg.n_layers * per_token * dtype_of(model).itemsize
-
-
 Groups = Sequence[Sequence[str]]
 
 
@@ -617,36 +565,6 @@ _SHARED = (
     "readout",
     "n_contexts",
 )
-
-
-def budgeted_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    method: Method = "atp",
-    *,
-    exact: int,
-    mode: Mode = "denoising",
-    steps: int = 10,
-    sample: int = 24,
-    draws: int = 20,
-    seed: int = 0,
-) -> Cost:
-    """The most that :func:`budgeted` costs with the same arguments.
-
-    Passes and steps are exact; token-layers are counted as if all chosen components were in
-    layer 0, since which they are is not known before.
-
-    Raises:
-        As :func:`budgeted` does.
-    """
-    _check(model, exact)
-    lowest = head_name(0, 0)
-    cost = attribution_cost(
-        model, pairs, readout, method, mode=mode, steps=steps, sample=sample, seed=seed
-    )
-    cost += parts_cost(model, pairs, readout, [lowest] * exact)
-    return cost + parts_cost(model, pairs, readout, [lowest] * (2 * draws))
 
 
 def _check(model: Model, exact: int) -> None:

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from circuits.errors import DataError
 from circuits.models.families import input_weights, needs, neuron_inputs, normed
-from circuits.models.memory import Cost, counted, halving
-from circuits.models.protocol import Hook, Model, dtype_of
+from circuits.models.memory import counted, halving
+from circuits.models.protocol import Hook, Model
 from circuits.models.run import Kept, check_values, keep, layers_run, resume
 from circuits.names import component, hook, receiver
 from circuits.patching.pairs import Mode, Pair, Readout
@@ -47,7 +47,6 @@ __all__ = [
     "ExactPaths",
     "Rows",
     "edge_name",
-    "exact_cost",
     "exact_paths",
     "input_hooks",
     "path_agreement",
@@ -212,38 +211,6 @@ def exact_paths(
         mode=mode,
         receipt=receipt.to_json(),
     )
-
-
-def exact_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    edges: Sequence[PathEdge],
-    *,
-    mode: Mode = "noising",
-    batch_size: int = 96,
-) -> Cost:
-    """What :func:`exact_paths` will run: two passes per pair, and a continued one per path."""
-    cfg, cost = model.cfg, Cost()
-    number = 8 if dtype_of(model) == torch.float64 else 4
-    for own in _batches(pairs):
-        clean = max(len(pair.clean.ids) for pair in own)
-        corrupt = max(len(pair.corrupt.ids) for pair in own)
-        window = max(pair.matched for pair in own)
-        kept = len(own) * (clean + corrupt) * cfg.n_layers
-        wide = batch_size * max(clean, corrupt) * (cfg.d_mlp * 2 + cfg.d_model * 8)
-        cost += Cost(
-            passes=2 * len(own),
-            token_layers=kept,
-            memory=number * (kept * (3 * cfg.d_model + cfg.n_heads * cfg.d_head) + wide),
-        )
-        for (layer, _), group in _groups(edges).items():
-            if layer is None and readout.site == "resid_post":
-                continue
-            rows, wide = len(own) * len(group), 1 if layer is None else window
-            run = layers_run(model, cfg.n_layers if layer is None else layer)
-            cost += Cost(steps=rows, token_layers=rows * wide * run)
-    return cost
 
 
 def _batches(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:

@@ -34,9 +34,9 @@ from torch.nn.functional import pad
 from circuits.effects.activations import Moments
 from circuits.errors import AxisError
 from circuits.models.families import adds_up, needs, output_weights
-from circuits.models.memory import Cost, halving, halving_tables
-from circuits.models.protocol import Hook, Model, dtype_of
-from circuits.models.run import after_mlp, can_run_mlp, check_values, hook_name, layers_run
+from circuits.models.memory import halving, halving_tables
+from circuits.models.protocol import Hook, Model
+from circuits.models.run import after_mlp, can_run_mlp, check_values, hook_name
 from circuits.names import component
 from circuits.patching.pairs import (
     Case,
@@ -45,7 +45,6 @@ from circuits.patching.pairs import (
     Pair,
     Places,
     Readout,
-    ReplyLikelihood,
     cases,
     find_places,
     pairs_between,
@@ -61,16 +60,13 @@ __all__ = [
     "SitePatches",
     "StreamSite",
     "goes_around",
-    "head_patching_cost",
     "kept_sites",
-    "parts_cost",
     "patch",
     "patch_heads",
     "patch_parts",
     "patch_sites",
     "patched_heads",
     "patched_stream",
-    "site_patching_cost",
 ]
 
 StreamSite = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
@@ -618,183 +614,3 @@ def _check_parts(model: Model, name: str, layer: int, unit: int, units: int) -> 
             f"{name} is no part of the model, which has {model.cfg.n_layers} layers of "
             f"{model.cfg.n_heads} heads and {model.cfg.d_mlp} neurons"
         )
-
-
-def parts_cost(model: Model, pairs: Sequence[Pair], readout: Readout, parts: Parts) -> Cost:
-    """Cost of :func:`patch_parts` with the same arguments.
-
-    Raises:
-        AxisError: a name is no component.
-        DataError: a reply is missing.
-    """
-    firsts = [_first(part) for part in parts]
-    total = Cost()
-    for begin in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[begin : begin + PAIRS_AT_ONCE]
-        if not isinstance(readout, ReplyLikelihood):
-            total += _batch(model, some, 0, firsts, readout.site == "resid_post")
-            continue
-        for pair in some:
-            for tail in readout.tails(pair.context.id):
-                total += _batch(model, [pair], len(tail), firsts, False)
-    return total
-
-
-def _first(part: str | Sequence[str]) -> int:
-    names = [part] if isinstance(part, str) else part
-    return min(component(name).layer or 0 for name in names)
-
-
-def _batch(
-    model: Model, pairs: Sequence[Pair], tail: int, firsts: Sequence[int], stream: bool
-) -> Cost:
-    n, layers = len(pairs), model.cfg.n_layers
-    runs = ([pair.clean.ids for pair in pairs], [pair.corrupt.ids for pair in pairs])
-    tokens = sum(n * (max(map(len, ids)) + tail) for ids in runs)
-    width = max(pair.matched for pair in pairs) + tail
-    again = sum(n * width * layers_run(model, first) for first in firsts)
-    baseline = 0 if stream else n * (tail + 1) * layers_run(model, layers)
-    per_token = model.cfg.n_heads * model.cfg.d_head + model.cfg.d_mlp + 5 * model.cfg.d_model
-    return Cost(
-        passes=2 * n,
-        steps=n * len(firsts) + (0 if stream else n),
-        token_layers=tokens * layers + again + baseline,
-        memory=tokens * layers * per_token * dtype_of(model).itemsize,
-    )
-
-
-_THROUGH_MLP = ("attn_out", "resid_mid", "z")
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Pairs that are run together, as :class:`~circuits.patching.pairs.Case` has them."""
-
-    model: Model
-    pairs: Sequence[Pair]
-    masks: Bool[Tensor, "pair place pos"]
-    tail: int
-    reads_stream: bool
-
-    @property
-    def width(self) -> int:
-        return max(pair.matched for pair in self.pairs) + self.tail
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the clean and of the corrupt batch, padding included."""
-        runs = ([p.clean.ids for p in self.pairs], [p.corrupt.ids for p in self.pairs])
-        return sum(len(self.pairs) * (max(map(len, ids)) + self.tail) for ids in runs)
-
-
-def site_patching_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    *,
-    sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out"),
-    by: str = "role",
-) -> Cost:
-    """Cost of :func:`patch_sites` with the same arguments.
-
-    Raises:
-        AxisError: ``by`` is unknown.
-        DataError: there are no pairs, or a reply is missing.
-    """
-    total = Cost()
-    for batch in _batches(model, pairs, readout, by):
-        total += _unpatched(batch, kept_sites(sites))
-        for site in sites:
-            for layer in range(model.cfg.n_layers):
-                if site in ("attn_out", "resid_mid") and not can_run_mlp(model):
-                    total += _inside_cost(batch, layer, 1)
-                    continue
-                following = layer if site == "resid_pre" else layer + 1
-                middle = len(batch.pairs) * batch.width if site in _THROUGH_MLP else 0
-                total += Cost(token_layers=middle) + _reads(batch, following, 1)
-    return total
-
-
-def head_patching_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    *,
-    site: str = "z",
-    by: str = "role",
-) -> Cost:
-    """Cost of :func:`patch_heads` with the same arguments.
-
-    Raises:
-        AxisError: ``by`` is unknown.
-        DataError: there are no pairs, or a reply is missing.
-    """
-    groups = int(getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads)
-    units, total = groups if site in ("k", "v") else model.cfg.n_heads, Cost()
-    for batch in _batches(model, pairs, readout, by):
-        total += _unpatched(batch, kept_sites([site]))
-        for layer in range(model.cfg.n_layers):
-            if site == "z" and goes_around(model):
-                middle = len(batch.pairs) * units * batch.width
-                total += Cost(token_layers=middle) + _reads(batch, layer + 1, units)
-            else:
-                total += _inside_cost(batch, layer, units)
-    return total
-
-
-def _batches(model: Model, pairs: Sequence[Pair], readout: Readout, by: str) -> Iterator[_Batch]:
-    masks, stream = find_places(pairs, by).masks, readout.site == "resid_post"
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[first : first + PAIRS_AT_ONCE]
-        own = masks[first : first + PAIRS_AT_ONCE]
-        if not isinstance(readout, ReplyLikelihood):
-            yield _batch_cost(model, some, own, 0, stream)
-            continue
-        for row, pair in enumerate(some):
-            for tail in readout.tails(pair.context.id):
-                yield _batch_cost(model, [pair], own[row : row + 1], len(tail), stream)
-
-
-def _batch_cost(
-    model: Model, pairs: Sequence[Pair], masks: Tensor, tail: int, stream: bool
-) -> _Batch:
-    width = max(pair.matched for pair in pairs)
-    return _Batch(model, pairs, pad(masks[..., -width:], (0, tail)), tail, stream)
-
-
-def _unpatched(batch: _Batch, sites: Sequence[str]) -> Cost:
-    """Clean and corrupt runs and their readouts."""
-    cfg, n_pairs = batch.model.cfg, len(batch.pairs)
-    readouts = Cost() if batch.reads_stream else _run(batch, 2 * n_pairs, 1, cfg.n_layers)
-    widths = {"z": cfg.n_heads * cfg.d_head, "q": cfg.n_heads * cfg.d_head}
-    per_token = sum(widths.get(site, cfg.d_model) for site in {*sites, "resid_pre"})
-    size = dtype_of(batch.model).itemsize
-    memory = batch.tokens * cfg.n_layers * (per_token + 2 * cfg.d_model) * size
-    memory += 8 * TOKENS_AT_ONCE * max(cfg.d_mlp, 4 * cfg.d_model) * size
-    return readouts + Cost(
-        passes=2 * n_pairs, token_layers=batch.tokens * cfg.n_layers, memory=memory
-    )
-
-
-def _reads(batch: _Batch, layer: int, variants: int) -> Cost:
-    at_end, total = layer == batch.model.cfg.n_layers, Cost()
-    if at_end and batch.reads_stream:
-        return total
-    first = batch.width - batch.tail - 1 if at_end else 0
-    for span in spans(batch.masks[..., first:], len(batch.pairs) * variants, TOKENS_AT_ONCE):
-        rows = len(batch.pairs) * len(span.places) * variants
-        total += _run(batch, rows, batch.width - first - span.start, layer)
-    return total
-
-
-def _inside_cost(batch: _Batch, layer: int, units: int) -> Cost:
-    total = Cost()
-    for span in spans(batch.masks, len(batch.pairs) * units, TOKENS_AT_ONCE):
-        rows = len(batch.pairs) * len(span.places) * units
-        total += _run(batch, rows, batch.width - span.start, layer)
-    return total
-
-
-def _run(batch: _Batch, rows: int, positions: int, layer: int) -> Cost:
-    positions = positions if layer < batch.model.cfg.n_layers else batch.tail + 1
-    return Cost(steps=rows, token_layers=rows * positions * layers_run(batch.model, layer))

@@ -54,7 +54,7 @@ from circuits.models.families import (
     norm_pullback,
     output_weights,
 )
-from circuits.models.memory import Cost, counted, halving
+from circuits.models.memory import counted, halving
 from circuits.models.protocol import Hook, Model, device_of, dtype_of
 from circuits.models.run import Trace, check_values, read, reading, trace
 from circuits.models.tokens import ROLES, Tokens
@@ -86,7 +86,6 @@ __all__ = [
     "minus",
     "open_runs",
     "other_run",
-    "path_cost",
     "path_effects",
     "path_ends",
     "path_sums",
@@ -705,37 +704,6 @@ def path_effects(
         gap=gap,
         receipt=receipt.to_json(),
     )
-
-
-def path_cost(
-    model: Model,
-    pairs: Sequence[Pair],
-    *,
-    method: PathMethod = "eap",
-    steps: int = 5,
-    mode: Mode = "noising",
-    batch_size: int = 16,
-) -> Cost:
-    """What :func:`path_effects` will run: per pair one pass, and ``steps`` there and back."""
-    cfg, count, cost = model.cfg, _count(method, steps), Cost()
-    width = 4 * cfg.d_model + 4 * cfg.n_heads * cfg.d_head + cfg.d_mlp
-    number = 8 if dtype_of(model) == torch.float64 else 4
-    for start in range(0, len(pairs), batch_size):
-        own = pairs[start : start + batch_size]
-        lengths = [
-            max(len(side.ids) for side in sides)
-            for sides in ([p.clean for p in own], [p.corrupt for p in own])
-        ]
-        base, other = lengths if mode == "noising" else reversed(lengths)
-        rows, tokens = len(own), len(own) * base * cfg.n_layers
-        cost += Cost(
-            passes=rows * (1 + count),
-            token_layers=count * tokens + rows * other * cfg.n_layers,
-            backward_passes=rows * count,
-            backward_token_layers=count * tokens,
-            memory=3 * tokens * width * number,
-        )
-    return cost
 
 
 def _count(method: str, steps: int) -> int:

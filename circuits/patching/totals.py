@@ -19,7 +19,7 @@ from torch import Tensor
 from circuits.effects.importance import Importance
 from circuits.errors import DataError
 from circuits.models.engines import engine, in_order
-from circuits.models.memory import Cost, halving
+from circuits.models.memory import halving
 from circuits.models.protocol import Hook, Model
 from circuits.models.run import Prefix, Trace, capture, check_values, prefill_prefix, trace
 from circuits.models.tokens import Tokens
@@ -33,7 +33,6 @@ __all__ = [
     "TotalEstimates",
     "ranked_first",
     "total_estimates",
-    "totals_cost",
 ]
 
 _SITES = ("z", "post")
@@ -87,27 +86,6 @@ def total_estimates(
         head=tuple(range(heads.shape[2])),
         neuron=tuple(range(neurons.shape[2])),
     )
-
-
-def totals_cost(model: Model, pairs: Sequence[Sequence[Pair]]) -> Cost:
-    """What :func:`total_estimates` needs for these pairs, one sequence per emotion."""
-    layers, cost = model.cfg.n_layers, Cost()
-    for own in pairs:
-        clean, corrupt = (
-            max(len(labelled.ids) for labelled in side)
-            for side in ([p.clean for p in own], [p.corrupt for p in own])
-        )
-        rows = len(own)
-        sizes = model.cfg.n_heads * model.cfg.d_head + model.cfg.d_mlp + 2 * model.cfg.d_model
-        cost += Cost(
-            passes=2 * rows,
-            steps=2 * rows,
-            token_layers=layers * rows * (clean - 1 + corrupt + 2),
-            backward_passes=2 * rows,
-            backward_token_layers=2 * layers * rows,
-            memory=4 * layers * rows * sizes * clean,
-        )
-    return cost
 
 
 def ranked_first(

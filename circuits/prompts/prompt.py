@@ -12,7 +12,7 @@ by name with :meth:`Texts.only`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from circuits.errors import DataError
 from circuits.prompts.sev import Context
@@ -222,8 +222,17 @@ class Prompt:
         return self.context
 
 
-PromptLike = Prompt | str | Sequence[Any]
-"""A prompt, a string, a list of chat messages, or a sequence of token ids."""
+@runtime_checkable
+class Array(Protocol):
+    """A tensor or array of token ids."""
+
+    def tolist(self) -> Any:
+        """The ids as a list."""
+        ...
+
+
+PromptLike = Prompt | str | Sequence[Any] | Array
+"""A prompt, a string, a list of chat messages, or a sequence or tensor of token ids."""
 
 
 def as_prompt(given: PromptLike) -> Prompt:
@@ -239,7 +248,7 @@ def as_prompt(given: PromptLike) -> Prompt:
         return given
     if isinstance(given, str):
         return Prompt(text=given)
-    items = given.tolist() if hasattr(given, "tolist") else given
+    items = given.tolist() if isinstance(given, Array) else given
     if not isinstance(items, Sequence) or not items:
         raise DataError(f"a prompt is a text, messages or token ids; found {_short(given)}")
     if all(isinstance(item, Mapping | Message) for item in items):
@@ -252,8 +261,10 @@ def as_prompt(given: PromptLike) -> Prompt:
 
 def is_one_prompt(given: PromptLike | Sequence[PromptLike]) -> bool:
     """Is it one prompt, and not a sequence of prompts?"""
-    if isinstance(given, Prompt | str) or not isinstance(given, Sequence):
-        return not hasattr(given, "ndim") or getattr(given, "ndim", 1) == 1
+    if isinstance(given, Prompt | str):
+        return True
+    if isinstance(given, Array):
+        return getattr(given, "ndim", 1) == 1
     return bool(given) and all(isinstance(item, Mapping | Message | int) for item in given)
 
 
@@ -268,9 +279,10 @@ def as_prompts(given: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
     """
     if is_one_prompt(given):
         return [as_prompt(given)]
-    if not len(given):
+    items = given.tolist() if isinstance(given, Array) else given
+    if isinstance(items, Prompt) or not items:
         raise DataError("no prompt is given; give a text, or a list of texts")
-    return [as_prompt(item) for item in given]
+    return [as_prompt(item) for item in items]
 
 
 def _message(item: Mapping[str, Any] | Message) -> Message:

@@ -296,7 +296,7 @@ def read_table(
         return np.array([_number(cell) for cell in frame[column]])
 
     def labels(axis: str, column: str) -> pd.Series:
-        cells = frame[column]
+        cells: Any = frame[column]
         if axis == "emotion":
             for line, found in cells.drop_duplicates().items():
                 known_emotion(str(found), f"{path}, line {int(str(line)) + 2}, column 'emotion'")
@@ -350,7 +350,7 @@ def _rows(path: Path, found: pd.MultiIndex, named: Mapping[str, tuple[Any, ...]]
     if math.prod(map(len, named.values())) > 100 * len(found):
         sizes = " x ".join(f"{len(own)} {axis}s" for axis, own in named.items())
         raise DataError(f"{path}: {len(found)} rows are too few for {sizes}")
-    whole = pd.MultiIndex.from_product(named.values())
+    whole = pd.MultiIndex.from_product(list(named.values()))
     for odd, why in (
         (found[found.duplicated()], "is on lines"),
         (whole.difference(found), "lacks"),
@@ -360,7 +360,7 @@ def _rows(path: Path, found: pd.MultiIndex, named: Mapping[str, tuple[Any, ...]]
             cell = ", ".join(f"{axis} {label}" for axis, label in zip(named, odd[0], strict=True))
             said = f"the row of {cell} {why} {lines}".strip()
             raise DataError(f"{path}: {said}; every one must be there once")
-    return pd.Series(np.arange(len(found)), index=found)[whole].to_numpy(copy=True)
+    return pd.Series(np.arange(len(found)), index=found).reindex(whole).to_numpy(copy=True)
 
 
 def _number(cell: str) -> float:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
 
 from circuits.circuit.circuit import Circuit, CircuitScores, check_same_model
 from circuits.effects.activations import ComponentMeans, PlainMeans
@@ -130,8 +132,47 @@ def read_made_from(place: Path) -> dict[str, str] | None:
 TIMINGS = "timings.json"
 """Wall-clock seconds: the one file in which two runs of one plan differ."""
 
-_MUCH = 10**18
-"""More than anything in a log counts."""
+_Amount = Annotated[float, Field(strict=True, ge=0, lt=10**18)]
+
+
+class _Plan(BaseModel):
+    emotions: list[str] = []
+
+
+class _Entry(BaseModel):
+    key: str
+    made_of: dict[str, dict[str, Any]] | None = None
+    receipt: dict[str, _Amount] = {}
+
+
+class _Log(BaseModel):
+    """``run.json``; a plan says more, which whoever needs it reads with :class:`Plan`."""
+
+    plan: _Plan
+    stages: dict[str, _Entry]
+
+
+class _Timings(BaseModel):
+    """``timings.json``."""
+
+    stages: dict[str, _Amount]
+
+
+def _read_as(kind: type[BaseModel], path: Path, otherwise: str) -> dict[str, Any]:
+    """What a JSON file holds, if it is what the model says.
+
+    Raises:
+        RunError: it is not; names the file and the place.
+    """
+    found = read_json(path)
+    try:
+        kind.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise RunError(f"{path}: {place}: {first['msg']}; {otherwise}") from error
+    return found
+
 
 R = TypeVar("R", bound=Record)
 
@@ -154,17 +195,15 @@ class Study:
     @property
     def log(self) -> dict[str, Any]:
         """The run's plan, and per finished stage its key, what that is made of, and its receipt."""
-        return _read_log(self.folder / "run.json")
+        return _read_as(_Log, self.folder / "run.json", "make the run again")
 
     @property
     def seconds(self) -> dict[str, float]:
         """Finished stage -> how long it took; kept apart from all that two runs have in common."""
         path = self.folder / TIMINGS
-        found = read_json(path) if path.is_file() else {"stages": {}}
-        stages = found.get("stages") if isinstance(found, dict) else None
-        if not isinstance(stages, dict) or not all(map(_is_number, stages.values())):
-            raise RunError(f"{path}: expected seconds of stages; delete the file")
-        return stages
+        if not path.is_file():
+            return {}
+        return _read_as(_Timings, path, "delete the file")["stages"]
 
     @property
     def keys(self) -> dict[str, str]:
@@ -333,31 +372,6 @@ class Study:
                 f"{self.folder}: stage {stage!r} has not run (finished: {done}); "
                 "run `emotion-circuits run` with the same options to go on"
             )
-
-
-def _read_log(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    plan, stages = (
-        found.get(name) if isinstance(found, dict) else None for name in ("plan", "stages")
-    )
-    emotions = plan.get("emotions", []) if isinstance(plan, dict) else None
-    if not isinstance(emotions, list) or not all(isinstance(own, str) for own in emotions):
-        raise RunError(f"{path}: expected a plan with its emotions; make the run again")
-    entries = stages.values() if isinstance(stages, dict) else (None,)
-    if not all(map(_is_entry, entries)):
-        raise RunError(f"{path}: expected stages, each with its key and counts; make the run again")
-    return found
-
-
-def _is_entry(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
-        return False
-    receipt = value.get("receipt", {})
-    return isinstance(receipt, dict) and all(map(_is_number, receipt.values()))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MUCH
 
 
 State = Literal["done", "not run", "stale"]

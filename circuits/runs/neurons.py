@@ -5,7 +5,10 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass as options_dataclass
 
 from circuits.circuit.circuit import Circuit
 from circuits.errors import DataError, RunError
@@ -56,7 +59,7 @@ from circuits.provenance import Provenance, recorded, versions
 from circuits.records import Record
 from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
 from circuits.runs.folder import Study, digest_of, kept_result, made_beside
-from circuits.runs.plan import trusted
+from circuits.runs.plan import CONFIG, Count, checked, listed, trusted
 from circuits.runs.work import Reporter, Run, Silent, plan_of
 
 __all__ = [
@@ -73,34 +76,47 @@ EMBEDDED = ("emotion", "rhetoric")
 _SUFFIXES = (".jsonl", ".tsv", ".csv")
 
 
-@dataclass(frozen=True)
+AtLeastTwo = Annotated[int, Field(ge=2)]
+
+
+@checked
+@options_dataclass(frozen=True, config=CONFIG)
 class NeuronPlan:
     """Texts, selector, mask, and how much is asked."""
 
-    sets: tuple[str, ...] = EMBEDDED
-    """Shipped sets, or folders that hold a file per split (``train.jsonl``, ``dev.tsv``, ...)."""
+    texts: Annotated[tuple[str, ...], Field(min_length=1)] = EMBEDDED
+    """Shipped sets (emotion, rhetoric), or folders that hold a file per split (``train.jsonl``,
+    ``dev.tsv``, ...)."""
     text: str = "text"
+    """Column of the text."""
     label: str = "label"
+    """Column of the class."""
     pair: str | None = None
-    """Columns of the files; texts without a ``pair`` have no paraphrases."""
+    """Column that pairs share; texts without one have no paraphrases."""
     request: str | None = None
     """How the model is asked for the class of a text; the set's own wording by default."""
     selector: str = "attribution"
-    share: float = 0.02
+    """lape, lap, mad, cas, z, contribution, attribution or random."""
+    share: Annotated[float, Field(gt=0, le=1 / 3)] = 0.02
     """Of the model's neurons, selected for each class."""
     mask: str = "zero"
-    """The main mask; the others are measured beside it."""
+    """The main mask: zero, mean, resample, gain, attenuate or static; others are measured beside
+    it."""
     sign: Sign = "gate"
+    """What must be above zero: gate or product."""
     where: Where = "content"
-    train_texts: int = 200
-    dev_texts: int = 40
-    test_texts: int = 200
-    """Texts of every class, at most."""
-    few_texts: int = 40
+    """Counted tokens: content, all or last."""
+    train_texts: AtLeastTwo = 200
+    """Train texts of every class, at most."""
+    dev_texts: AtLeastTwo = 40
+    """Dev texts of every class, at most."""
+    test_texts: AtLeastTwo = 200
+    """Test texts of every class, at most."""
+    few_texts: AtLeastTwo = 40
     """The same for sweeps, the other masks and selectors, and steering."""
-    draws: int = 40
+    draws: AtLeastTwo = 40
     """Random sets for the main result."""
-    few_draws: int = 10
+    few_draws: AtLeastTwo = 10
     """Random sets or pools for everything else."""
     shares: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05)
     """Of the model's neurons, masked in every range of layers."""
@@ -108,34 +124,29 @@ class NeuronPlan:
     """Multiples of a class's mean activation that are added to its neurons."""
     loop_steps: int = 10
     """Trials of the adaptive loop, at most."""
-    neutral: int = 24
+    neutral: AtLeastTwo = 24
     """Plain contexts whose replies tell whether a masked model is broken."""
-    batch_size: int = 256
+    batch_size: Count = 256
+    """Prompts at once, at most."""
     seed: int = 0
+    """Of everything random."""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured, before a model is loaded."""
-        for name, value, known in (
-            ("selector", self.selector, tuple(SELECTORS)),
-            ("mask", self.mask, KINDS),
-            ("sign", self.sign, get_args(Sign)),
-            ("where", self.where, get_args(Where)),
-        ):
-            if value not in known:
-                raise RunError(f"--{name}: {value!r} is not known; give {', '.join(known)}")
-        if not 0 < self.share <= 1 / 3:
-            raise RunError(f"--share: {self.share:g}; give a share above 0 and at most 1/3")
-        if not self.sets:
-            raise RunError("--texts: nothing; give emotion, rhetoric or folders of labelled texts")
-        counts = ("train_texts", "dev_texts", "test_texts", "few_texts", "draws", "few_draws")
-        for name in (*counts, "neutral"):
-            if getattr(self, name) < 2:
-                option = "--" + name.replace("_", "-")
-                raise RunError(f"{option}: {getattr(self, name)}; give 2 or more")
+    @field_validator("texts", "shares", "doses", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return listed(value)
+
+    @field_validator("selector", "mask")
+    @classmethod
+    def _known(cls, value: str, info: Any) -> str:
+        known = tuple(SELECTORS) if info.field_name == "selector" else KINDS
+        if value not in known:
+            raise RunError(f"{info.field_name}: found {value!r}; give {', '.join(known)}")
+        return value
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
-        return {**asdict(self), "sets": list(self.sets)}
+        return {**asdict(self), "texts": list(self.texts)}
 
 
 def open_set(name: str, plan: NeuronPlan) -> LabelledSet:
@@ -512,7 +523,7 @@ def neuron_run(
         ModelError: a model cannot be loaded, or lacks a hook point.
     """
     reporter = reporter or Silent()
-    sets = [open_set(name, plan) for name in plan.sets]
+    sets = [open_set(name, plan) for name in plan.texts]
     _check_labels(sets)
     run = Study(folder) if is_file(folder / "run.json") else None
     own = None if run is None else Run(plan_of(run), run, reporter)

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as options_dataclass
 
 from circuits.circuit.circuit import Circuit
 from circuits.circuit.find import connect, strongest_paths
@@ -15,10 +18,10 @@ from circuits.files import digest, write_json
 from circuits.judges.lexicon import emotion_words
 from circuits.judges.replies import Judged, read_methods
 from circuits.models.load import describe_model
-from circuits.models.memory import Cost, counted
+from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.models.tokens import encode_text
-from circuits.patching.exact_paths import exact_cost, exact_paths, path_agreement, sample_paths
+from circuits.patching.exact_paths import exact_paths, path_agreement, sample_paths
 from circuits.patching.pairs import (
     LogitDifference,
     Mode,
@@ -33,17 +36,15 @@ from circuits.patching.patch import (
     HeadSite,
     SitePatches,
     StreamSite,
-    head_patching_cost,
     patch_heads,
     patch_sites,
-    site_patching_cost,
 )
-from circuits.patching.paths import PathMethod, path_cost, path_effects
+from circuits.patching.paths import PathMethod, path_effects
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, made_beside
-from circuits.runs.plan import Stage
+from circuits.runs.plan import CONFIG, Count, Stage, checked
 from circuits.runs.work import Reporter, Run, Silent, plan_of
 
 __all__ = [
@@ -54,7 +55,6 @@ __all__ = [
     "ReadoutName",
     "SITES",
     "patch_run",
-    "patch_run_cost",
     "read_patches",
 ]
 
@@ -167,25 +167,14 @@ SITES: tuple[str, ...] = (*get_args(StreamSite), *get_args(HeadSite))
 """What can be patched."""
 
 
-def patch_run_cost(
-    contrast: Contrast, sites: Sequence[str], *, by: str, readout: ReadoutName
-) -> Cost:
-    """What :func:`patch_run` will cost.
-
-    Raises:
-        RunError: a site is unknown.
-    """
-    stream, heads = _sorted(sites)
-    measure, total = contrast.readout(readout), Cost()
-    if stream:
-        total += site_patching_cost(contrast.model, contrast.pairs, measure, sites=stream, by=by)
-    for site in heads:
-        total += head_patching_cost(contrast.model, contrast.pairs, measure, site=site, by=by)
-    return total
-
-
 def patch_run(
-    contrast: Contrast, sites: Sequence[str], *, by: str, mode: Mode, readout: ReadoutName
+    contrast: Contrast,
+    sites: Sequence[str],
+    *,
+    by: str,
+    mode: Mode,
+    readout: ReadoutName,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Patch these sites; write one record each, and the receipt, into the run folder.
 
@@ -198,13 +187,16 @@ def patch_run(
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
     stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
+    work = (reporter or Silent()).task(f"patch {contrast.name}", bool(stream) + len(heads))
     beside = made_beside(contrast.study, folder, stages)
-    with beside, counted() as receipt, recorded(provenance):
+    with beside, counted() as receipt, recorded(provenance), work as done:
         if stream:
             found = patch_sites(model, pairs, measure, sites=stream, by=by, mode=mode)
             found.save(folder / "stream")
+            done(1)
         for site in heads:
             patch_heads(model, pairs, measure, site=site, by=by, mode=mode).save(folder / site)
+            done(1)
         described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
         write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
     return folder
@@ -228,32 +220,33 @@ def _sorted(sites: Sequence[str]) -> tuple[list[str], list[str]]:
     return [s for s in sites if s in stream], [s for s in sites if s not in stream]
 
 
-@dataclass(frozen=True)
+@checked
+@options_dataclass(frozen=True, config=CONFIG)
 class PathOptions:
     """How paths are measured.
 
     Raises:
-        RunError: a number is too small.
+        RunError: an option does not take its value.
     """
 
-    other: str | None = None
+    against: str = PLAIN
     """The emotion of the corrupt prompts; plain prompts by default."""
     method: PathMethod = "eap"
-    steps: int = 5
+    """One gradient (eap), or the mean over inputs between both prompts (eap-ig)."""
+    steps: Count = 5
+    """Inputs of eap-ig."""
     mode: Mode = "noising"
+    """Corrupt values into the clean run (noising), or the other way round (denoising)."""
     split: Literal["test", "dev"] = "test"
-    contexts: int = 12
-    keep: int = 60
+    """Held-out contexts: test ones, or dev ones."""
+    contexts: Count = 12
+    """How many of them."""
+    keep: Count = 60
     """Paths written into a circuit; all of them are patched."""
-    sample: int = 60
+    sample: Annotated[int, Field(ge=3)] = 60
     """Paths drawn at random and patched, to say how far attribution can be trusted."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("contexts", 1), ("keep", 1), ("sample", 3)):
-            if getattr(self, name) < least:
-                found = getattr(self, name)
-                raise RunError(f"--{name}: {found} is too few; give {least} or more")
+    """Of everything random."""
 
 
 class PathStudy:
@@ -269,19 +262,6 @@ class PathStudy:
         self.study, self.options = Study(folder), options
         self._run = Run(plan_of(self.study), self.study, reporter or Silent())
         self._circuits = self.study.circuits
-
-    def cost(self, emotion: str) -> Mapping[str, Cost]:
-        """What :meth:`measure` will run; of patching the most that it can be."""
-        pairs, own = self._pairs(emotion), self.options
-        edges = [("embed", "L0H0.q")] * (own.keep + own.sample)
-        return {
-            "attribution": path_cost(
-                self.model, pairs, method=own.method, steps=own.steps, mode=own.mode
-            ),
-            "patching (at most)": exact_cost(
-                self.model, pairs, self._readout(emotion), edges, mode=own.mode
-            ),
-        }
 
     def measure(self, emotion: str) -> tuple[Circuit, Mapping[str, Any]]:
         """Measure and patch the paths of one emotion; write records, circuit and exports.
@@ -360,9 +340,10 @@ class PathStudy:
 
     def _pairs(self, emotion: str) -> list[Pair]:
         self._circuit(emotion)
-        if self.options.other == emotion:
+        if self.options.against == emotion:
             raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
-        return make_pairs(self.model, self._contexts, emotion, self.options.other)
+        other = None if self.options.against == PLAIN else self.options.against
+        return make_pairs(self.model, self._contexts, emotion, other)
 
     def _readout(self, emotion: str) -> Projection:
         importance = self.study.importance

@@ -1,24 +1,34 @@
-"""What a run is asked to do, as a value.
+"""What a run is asked to do: a plan of options, read from files and from texts, and checked.
 
 What a file may not decide: running code of a model's own, and sending a key to a judge's server.
 
 A run folder, a plan, a circuit or a file of hooks may come from anybody, and each may name a model
 or a judge. So what stands in it does not decide either; who opens it does.
-
-Values of a plan's options: out of texts and plain values of a file, checked, and back.
-
-The kind of an option is the type of its field; there is no other list of what options take.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+import difflib
+import json
+import re
+import textwrap
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from datetime import datetime
+from functools import cache, wraps
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from circuits.circuit.ablate import Ablation, Positions
 from circuits.circuit.find import Budget, RankBy
@@ -26,39 +36,46 @@ from circuits.effects.activations import MEMORY, DiffGrouping, DiffPrompt, Last,
 from circuits.effects.heads import HeadReadout
 from circuits.effects.importance import DOSES, ReadAt
 from circuits.errors import CircuitsError, JudgeError, RunError
-from circuits.files import exists, is_file, is_folder, resolved, shipped
+from circuits.files import exists, is_file, is_folder, read_text, resolved, shipped
 from circuits.judges import Judge, open_judge
 from circuits.judges.http import HttpJudge, JudgeProfile
 from circuits.models.edits import When
 from circuits.models.load import EMBEDDED as MODELS
 from circuits.models.tokens import DATE, Begin, today
 from circuits.names import EMOTIONS
+from circuits.published.quirks import PRESETS
 from circuits.steering.evaluate import METHODS, DecodingBy
 from circuits.steering.interventions import Where
 
 __all__ = [
+    "CONFIG",
     "CONTROL_BUDGET",
+    "Count",
     "NONE",
+    "OPTIONS",
+    "PLAN_FILE",
     "Plan",
-    "Problem",
+    "RENAMED",
     "SHIPPED",
     "STAGES",
     "Stage",
     "Trust",
     "check_judges",
+    "checked",
     "circuit_judge_of",
-    "default_of",
     "judge_file",
+    "listed",
     "judge_of",
-    "of_text",
-    "plain",
-    "problems",
-    "schema",
+    "make_plan",
+    "meanings",
+    "no_option",
+    "plan_schema",
+    "plan_toml",
+    "read_plan",
     "second_judge_of",
+    "template",
     "trusted",
     "trusting",
-    "typed",
-    "wanted",
 ]
 
 Trust = Literal["code", "judge"]
@@ -93,213 +110,8 @@ SHIPPED: Mapping[str, str] = {
 """Files that come with the package; ``shipped`` stands for them."""
 JUDGES = ("judge", "second_judge")
 """Options that name a judge."""
-
-_FLAGS = {"true": True, "false": False}
-_PAIRS = tuple[tuple[str, float], ...]
-_TEXTS = tuple[tuple[str, str], ...]
-_NUMBERS = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
-_NAMES = {
-    bool: "true or false",
-    int: "whole number",
-    float: "number",
-    str: "word",
-    Path: "path of a file",
-    Budget: "two shares, of heads and of neurons, as in 0.10,0.02",
-}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A value that an option does not take."""
-
-    option: str
-    inner: str
-    """The key inside a table such as ``budget``; empty for the option itself."""
-    found: Any
-    give: str
-
-
-def typed(name: str, kind: Any, value: Any, base: Path | None = None) -> Any:
-    """The option's value for a plain one that :func:`problems` finds nothing wrong with.
-
-    Args:
-        name: The option.
-        kind: Its type.
-        value: What a file or :func:`of_text` gave.
-        base: Folder to which relative paths belong; by default the current one.
-
-    Raises:
-        CircuitError: a budget is none.
-        RunError: a number is too large to be one.
-    """
-    try:
-        return _typed(name, kind, value, base)
-    except OverflowError as error:
-        raise RunError(f"{name}: found a number that is too large; give {wanted(kind)}") from error
-
-
-def _typed(name: str, kind: Any, value: Any, base: Path | None) -> Any:
-    own, optional = _without_none(kind)
-    if value is None or (optional and value == NONE):
-        return None
-    if name in JUDGES:
-        return _judge_at(value, base)
-    if name == "model":
-        near = (base or Path()) / value
-        # What looks like a path is one; other words may be names on the hub.
-        return str(near) if base and (is_folder(near) or value.startswith(".")) else value
-    if own is Path:
-        if value == "shipped" and name in SHIPPED:
-            return shipped(SHIPPED[name])
-        return (base or Path()) / value
-    if own is Budget:
-        # To a schema 1 is a number and 1.0 an integer.
-        kinds: dict[str, Any] = {"min_per_layer": int}
-        return Budget(**{key: kinds.get(key, float)(found) for key, found in value.items()})
-    if own == _PAIRS:
-        pairs = value.items() if isinstance(value, Mapping) else [("other", value)]
-        return tuple((emotion, float(strength)) for emotion, strength in pairs)
-    if own == _TEXTS:
-        return tuple(value.items())
-    if get_origin(own) is tuple:
-        return tuple(get_args(own)[0](item) for item in value)
-    return own(value) if own in (int, float) else value
-
-
-def _judge_at(spec: str, base: Path | None) -> str:
-    """The judge, with the path of its file where it has one beside the plan file."""
-    kind, mark, rest = spec.partition(":")
-    near = (base or Path()) / rest
-    return f"{kind}{mark}{near}" if base and kind != "http" and rest and exists(near) else spec
-
-
-def plain(name: str, kind: Any, value: Any) -> Any:
-    """The value as JSON and TOML have it; :func:`typed` gives it back. Paths become absolute."""
-    if name == "model":
-        if is_folder(value):
-            own = [own for own in MODELS if shipped(own) == Path(value)]
-            return own[0] if own else str(Path(value).absolute())
-        return value
-    if isinstance(value, Path):
-        if name in SHIPPED and value == shipped(SHIPPED[name]):
-            return "shipped"
-        return str(value.absolute())
-    if isinstance(value, Budget):
-        return asdict(value)
-    if value is not None and _without_none(kind)[0] in (_PAIRS, _TEXTS):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def of_text(kind: Any, text: str) -> Any:
-    """The plain value that a text stands for; the text itself where it stands for none."""
-    own, optional = _without_none(kind)
-    if optional and text == NONE:
-        return NONE
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    try:
-        if own is Budget:
-            return dict(zip(("heads", "neurons"), map(float, words), strict=True))
-        if own == _PAIRS:
-            return _strengths(words)
-        if own == _TEXTS:
-            return dict(_pair(word) for word in words)
-        if get_origin(own) is tuple:
-            return [get_args(own)[0](word) for word in words]
-        if own is bool:
-            return _FLAGS[text]
-        return own(text) if own in (int, float) else text
-    except (ValueError, KeyError):
-        return text
-
-
-def _strengths(words: list[str]) -> float | dict[str, float]:
-    pairs = [word.partition("=") for word in words]
-    if len(pairs) == 1 and not pairs[0][1]:
-        return float(pairs[0][0])
-    return {name.strip(): float(number) for name, _, number in pairs}
-
-
-def _pair(word: str) -> tuple[str, str]:
-    name, mark, text = word.partition("=")
-    if not mark:
-        raise ValueError(word)
-    return name.strip(), text.strip()
-
-
-def schema(kind: Any) -> dict[str, Any]:
-    """What an option of that type takes, as JSON Schema."""
-    own, optional = _without_none(kind)
-    if optional:
-        return {"anyOf": [schema(own), {"const": NONE}]}
-    if get_origin(own) is Literal:
-        return {"enum": list(get_args(own))}
-    if own == _PAIRS:
-        number = {"type": "number"}
-        return {"anyOf": [number, {"type": "object", "additionalProperties": number}]}
-    if own == _TEXTS:
-        return {"type": "object", "additionalProperties": {"type": "string"}}
-    if get_origin(own) is tuple:
-        return {"type": "array", "items": schema(get_args(own)[0])}
-    if own is Budget:
-        inner = {field.name: schema(field.type) for field in fields(Budget)}
-        return {"type": "object", "properties": inner, "additionalProperties": False}
-    return {"type": _NUMBERS[own]}
-
-
-def problems(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> list[Problem]:
-    """Values that their options do not take; all names must be options."""
-    from jsonschema import Draft202012Validator
-
-    found = []
-    for name, value in values.items():
-        if value is None and _without_none(kinds[name])[1]:
-            continue
-        for error in Draft202012Validator(schema(kinds[name])).iter_errors(value):
-            inner = ".".join(str(part) for part in error.absolute_path if isinstance(part, str))
-            give = wanted(kinds[name])
-            if error.validator == "additionalProperties":
-                give = f"{', '.join(error.schema['properties'])} in it"
-            elif inner:
-                give = wanted(_inner_kind(kinds[name], inner))
-            found.append(Problem(name, inner, error.instance, give))
-    return found
-
-
-def wanted(kind: Any) -> str:
-    """What an option takes, in words."""
-    own, optional = _without_none(kind)
-    ending = f" or {NONE}" if optional else ""
-    if get_origin(own) is Literal:
-        return ", ".join(get_args(own)) + ending
-    if own == _PAIRS:
-        return f"a strength, or one for each emotion as in anger=0.8,other=1{ending}"
-    if own == _TEXTS:
-        return f"a text for each as in envy=wanting what others have{ending}"
-    if get_origin(own) is tuple:
-        return f"{_NAMES[get_args(own)[0]]}s with commas between{ending}"
-    return _NAMES[own] + ending
-
-
-def default_of(field: "Field[Any]") -> Any:
-    """The default of a field; MISSING if it has none."""
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def _inner_kind(kind: Any, inner: str) -> Any:
-    own, _ = _without_none(kind)
-    kinds = {field.name: field.type for field in fields(Budget)} if own is Budget else {}
-    return kinds.get(inner, str if own == _TEXTS else float)
-
-
-def _without_none(kind: Any) -> tuple[Any, bool]:
-    if get_origin(kind) not in (Union, UnionType):
-        return kind, False
-    (own,) = [part for part in get_args(kind) if part is not type(None)]
-    return own, True
-
+RENAMED: dict[str, str] = {}
+"""Options of earlier versions -> their names now."""
 
 CONTROL_BUDGET = Budget(0.10, 0.02)
 """Share of heads and of neurons that is written into the model."""
@@ -318,10 +130,133 @@ Stage = Literal[
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """In the order in which they run; a stage needs only earlier ones."""
 
-_NO_OPTIONS = ("out", "judges_of_file")
+T = TypeVar("T")
+
+_WANTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le:.2g} or less",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "path_type": "a path",
+    "string_type": "a text",
+    "too_short": "{min_length} or more of them",
+    "tuple_type": "several with commas between",
+    "unexpected_keyword_argument": "heads, neurons or min_per_layer",
+}
+"""Kind of pydantic's error -> what to give instead; others say it themselves."""
+_FORMS = {
+    "budget": "two shares, of heads and of neurons, as in 0.10,0.02",
+    "control_budget": "two shares, of heads and of neurons, as in 0.10,0.02",
+    "circuit_strength": "a strength, or one for each emotion as in anger=0.8,other=1",
+    "meanings": "a text for each as in envy=wanting what others have",
+}
 
 
-@dataclass(frozen=True)
+def checked(cls: type[T]) -> type[T]:
+    """Options that refuse a value with an error of ours, in one line.
+
+    Args:
+        cls: A dataclass of pydantic.
+    """
+    make = cls.__init__
+
+    @wraps(make)
+    def checking(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            make(self, *args, **values)
+        except ValidationError as error:
+            raise _refusal(cls, error) from error
+        except UnicodeEncodeError as error:
+            halves = [name for name, value in values.items() if "\\ud" in ascii(value)]
+            raise RunError(
+                f"{halves[0] if halves else cls.__name__}: found half a character; "
+                "give a text of whole ones"
+            ) from error
+
+    cls.__init__ = checking
+    return cls
+
+
+def _refusal(cls: Any, error: ValidationError) -> CircuitsError:
+    first = error.errors(include_url=False)[0]
+    context, place = first.get("ctx", {}), [part for part in first["loc"] if isinstance(part, str)]
+    name, fields = place[0] if place else "", cls.__pydantic_fields__
+    own = context.get("error")
+    if isinstance(own, CircuitsError):
+        return own if str(own).lstrip("-").startswith(name) else type(own)(f"{name}: {own}")
+    if name not in fields:
+        return RunError(no_option(name, [*fields]))
+    if first["type"] == "missing":
+        return RunError(f"{name}: not given; give --{name}: {meanings(cls)[name]}")
+    found = repr(first["input"])
+    give = _WANTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    give = _FORMS.get(name, give) if len(place) == 1 else give
+    if type(None) in get_args(fields[name].annotation):
+        give += f" or {NONE}"
+    found = found if len(found) <= 80 else f"{found[:77]}..."
+    return RunError(f"{'.'.join(place)}: found {found}; give {give.format(**context)}")
+
+
+def no_option(name: str, known: Collection[str]) -> str:
+    """What is said of an option that there is not."""
+    if name in RENAMED:
+        return f"the option {name!r} is now called {RENAMED[name]!r}; write that"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no option is called {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+@cache
+def meanings(cls: Any) -> Mapping[str, str]:
+    """Option -> what it means, in a line: the text below its field."""
+    said = {name: own.description or "" for name, own in cls.__pydantic_fields__.items()}
+    return {name: " ".join(text.replace("``", "").split()) for name, text in said.items()}
+
+
+def listed(value: Any) -> Any:
+    """Words of a text with commas between; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def _of_text(name: str, kind: Any, text: str) -> Any:
+    """What pydantic takes for a text that it would not; else the text itself."""
+    words = listed(text)
+    pairs = [word.partition("=") for word in words]
+    if kind is Budget and len(words) == 2:
+        return dict(zip(("heads", "neurons"), words, strict=True))
+    if name in ("circuit_strength", "meanings") and pairs and all(mark for _, mark, _ in pairs):
+        return tuple((own.strip(), value.strip()) for own, _, value in pairs)
+    if name == "circuit_strength" and len(words) == 1:
+        return (("other", text),)
+    if get_origin(kind) is tuple and name not in ("circuit_strength", "meanings"):
+        return words
+    return text
+
+
+CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+"""Of a dataclass whose fields are options: no others, each explained by the text below it."""
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+_WORDS = {"type": "object", "additionalProperties": {"type": "string"}}
+Strengths = Annotated[
+    tuple[tuple[str, _Finite], ...], WithJsonSchema({"anyOf": [{"type": "number"}, _NUMBERS]})
+]
+Meanings = Annotated[tuple[tuple[str, str], ...], WithJsonSchema(_WORDS)]
+
+
+@checked
+@dataclass(frozen=True, config=CONFIG)
 class Plan:
     """A run: model, contexts, judge, options, and the folder that it writes."""
 
@@ -343,18 +278,18 @@ class Plan:
     """Number type of the weights."""
     trust_remote_code: bool = False
     """Run code that comes with the model, where it needs any."""
-    emotions: tuple[str, ...] = EMOTIONS
+    emotions: Annotated[tuple[str, ...], Field(min_length=2)] = EMOTIONS
     """Two or more; what is asked for and told apart."""
     judge: str = "lexicon"
     """``lexicon``, ``wording``, ``classifier:MODEL``, or ``http:BASE_URL#MODEL``; of labels of your
     own ``lexicon:FILE`` (words of each) or ``wording:FILE`` (labelled texts)."""
-    meanings: tuple[tuple[str, str], ...] = ()
+    meanings: Meanings = ()
     """What emotions mean, as a chat model that judges is told; nothing by default."""
-    scenarios: int | None = None
+    scenarios: Count | None = None
     """Train scenarios, evenly over themes; all by default."""
-    dev_scenarios: int = 16
+    dev_scenarios: CountOrZero = 16
     """Train scenarios kept from everything but the choice of strengths."""
-    test_scenarios: int | None = None
+    test_scenarios: Count | None = None
     """Test scenarios, evenly over themes; all by default."""
     accepted: Path | None = None
     """Judged replies to start from, instead of replies of the model's own."""
@@ -372,23 +307,23 @@ class Plan:
     """Round activations to float16 before directions are made, as the published dumps do."""
     head_readout: HeadReadout = "resid_mid"
     """Where the readout of heads is read."""
-    doses: tuple[float, ...] = DOSES
+    doses: Annotated[tuple[Positive, ...], Field(min_length=1)] = DOSES
     """Injected lengths, in units of rms."""
     stable_layers: tuple[int, ...] | None = None
     """Layers of the reference direction; by default scaled from the published ones."""
     read_at: ReadAt = "resid_post"
     """Where injections are read."""
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = Budget()
     """What a circuit may have."""
     rank_by: RankBy = "total"
     """By which effect a circuit's parts are ranked."""
-    score_contexts: int = 16
+    score_contexts: Annotated[int, Field(ge=2)] = 16
     """Test contexts on which circuits are scored, each of another scenario if there are enough."""
     ablation: Ablation = "resample"
     """What stands for the parts outside a circuit."""
     positions: Positions = "last"
     """Replace them at the last position, or at all that match."""
-    draws: int = 100
+    draws: Count = 100
     """Random circuits beside which every score is held."""
     control_budget: Budget = CONTROL_BUDGET
     """What of a circuit is written into the model: its strongest part."""
@@ -406,7 +341,7 @@ class Plan:
     """Positions of every call at which a circuit's heads are written."""
     neuron_positions: Where = "last"
     """The same of its neurons."""
-    circuit_strength: tuple[tuple[str, float], ...] | None = None
+    circuit_strength: Strengths | None = None
     """(emotion or ``other``, strength) of circuits; by default chosen on dev contexts."""
     circuit_when: When = "prompt"
     """When circuits are written whose strength is not chosen on dev contexts."""
@@ -423,19 +358,19 @@ class Plan:
     """Try every candidate on the dev contexts, or end a method's search at the first good one."""
     second_judge: str | None = "wording"
     """Hears every reply of the comparison once more."""
-    dial_contexts: int = 24
+    dial_contexts: CountOrZero = 24
     """Test contexts on which strengths are swept, emotions mixed and circuits ablated; 0: none."""
-    ablation_draws: int = 30
+    ablation_draws: Count = 30
     """Random sets that are ablated in asked prompts beside the circuits."""
     hard: Path | None = None
     """Further test scenarios, on which all methods are compared once more."""
     judge_profile: JudgeProfile = "robust"
     """How a chat model judges circuits, and the replies that nothing changes."""
-    max_new_tokens: int = 100
+    max_new_tokens: Count = 100
     """Longest reply."""
-    batch_size: int = 96
+    batch_size: Count = 96
     """Prompts at once, at most."""
-    memory: float = MEMORY
+    memory: Positive = MEMORY
     """Gigabytes for values kept for a second look and for the activations of one pass; not for
     the weights, nor for sums, whose size does not depend on the number of prompts."""
     seed: int = 0
@@ -443,46 +378,85 @@ class Plan:
     judges_of_file: tuple[str, ...] = field(default=(), compare=False)
     """Options whose judges a plan file or a run folder named, and not who runs it."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: Any) -> Any:
+        """What files and texts say otherwise than pydantic has it."""
+        kinds = cls.__pydantic_fields__[info.field_name].annotation  # type: ignore[attr-defined]
+        own = [kind for kind in get_args(kinds) if kind is not type(None)]
+        optional = type(None) in get_args(kinds)
+        if isinstance(value, str):
+            if optional and value == NONE:
+                return None
+            if value == "shipped" and info.field_name in SHIPPED:
+                return shipped(SHIPPED[info.field_name])
+            return _of_text(info.field_name, own[0] if optional else kinds, value)
+        if info.field_name == "circuit_strength" and isinstance(value, int | float):
+            return (("other", value),)
+        if info.field_name in ("circuit_strength", "meanings") and isinstance(value, Mapping):
+            return tuple(value.items())
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str) -> str:
+        if not model.strip():
+            raise RunError(f"model: {model!r} is no name; give a model's name or folder")
+        return model
+
+    @field_validator("data", "test", "accepted", "hard")
+    @classmethod
+    def _there(cls, path: Path | None, info: Any) -> Path | None:
+        if path is not None and not is_file(path):
+            what = "scenarios" if info.field_name != "accepted" else "judged replies"
+            raise RunError(f"--{info.field_name}: there is no file {path}; give a file of {what}")
+        return path
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        strange = [method for method in methods if method not in METHODS]
+        if strange:
+            known = ", ".join(METHODS)
+            raise RunError(f"methods: {strange[0]!r} is not known; methods are {known}")
+        return methods
+
+    @field_validator("data", "test", "out", "accepted", "hard", mode="before")
+    @classmethod
+    def _path(cls, path: Any) -> Any:
+        return resolved(path) if isinstance(path, str | Path) else path
+
+    @field_validator("out")
+    @classmethod
+    def _folder(cls, out: Path) -> Path:
+        if exists(out) and not is_folder(out):
+            raise RunError(f"--out: {out} is a file; give a folder")
+        return out
+
+    @field_validator("date")
+    @classmethod
+    def _day(cls, date: str) -> str:
+        date = today() if date == "today" else date
+        try:
+            datetime.strptime(date, "%d %b %Y")
+        except ValueError as error:
+            raise RunError(f"date: {date!r} is no date such as {DATE}, nor today") from error
+        return date
+
     def __post_init__(self) -> None:
-        for name in ("data", "test", "out", "accepted", "hard"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, resolved(getattr(self, name)))
-        for name in ("data", "test", "accepted", "hard"):
-            path = getattr(self, name)
-            if path is not None and not is_file(path):
-                what = "scenarios" if name != "accepted" else "judged replies"
-                raise RunError(f"--{name}: there is no file {path}; give a file of {what}")
-        for name in ("scenarios", "test_scenarios", "max_new_tokens", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RunError(f"--{name.replace('_', '-')}: {value} is too few; give 1 or more")
-        if self.score_contexts < 2:
-            raise RunError(
-                f"--score-contexts: {self.score_contexts} is too few for an interval; "
-                "give 2 or more"
-            )
-        for name, wanted in (("draws", 100), ("ablation_draws", 30)):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise RunError(
-                    f"--{option}: {getattr(self, name)} is too few; give {wanted} or more"
-                )
-        if self.dial_contexts < 0:
-            raise RunError(f"--dial-contexts: {self.dial_contexts} is too few; give 0 or more")
+        """Refuse what does not go together."""
         if self.device and self.device_map:
             raise RunError("--device-map: goes without --device; give one of the two")
-        if not 0 < self.memory < math.inf:
-            raise RunError(f"--memory: {self.memory} GB holds nothing; give more than 0")
-        if len(self.emotions) < 2 or len(set(self.emotions)) < len(self.emotions):
-            raise RunError(
-                f"--emotions: found {', '.join(self.emotions) or 'none'}; "
-                "give two or more different ones"
-            )
-        if not self.doses or not all(0 < dose < math.inf for dose in self.doses):
-            raise RunError("--doses: give one or more positive numbers")
-        self._check_values()
-        if exists(self.out) and not is_folder(self.out):
-            raise RunError(f"--out: {self.out} is a file; give a folder")
+        if len(set(self.emotions)) < len(self.emotions):
+            found = ", ".join(self.emotions)
+            raise RunError(f"emotions: found {found}; give two or more different ones")
+        of_the_run = f"is no emotion of the run; give {', '.join(self.emotions)}"
+        for label, _ in self.meanings:
+            if label not in self.emotions:
+                raise RunError(f"meanings: {label!r} {of_the_run}")
+        for label, _ in self.circuit_strength or ():
+            if label not in (*EMOTIONS, *self.emotions, "other"):
+                raise RunError(f"circuit_strength: {label!r} {of_the_run} or other")
 
     @property
     def reads_apart(self) -> bool:
@@ -496,7 +470,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, without the folder that it writes."""
-        return {name: plain(name, kind, getattr(self, name)) for name, kind in self.kinds().items()}
+        return {name: _as_json(name, getattr(self, name)) for name in OPTIONS}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], out: Path) -> "Plan":
@@ -505,73 +479,195 @@ class Plan:
         Raises:
             RunError: it is no plan of this version, such as that of imported results.
         """
-        kinds = cls.kinds()
-        strange = [name for name in values if name not in kinds]
-        if strange:
-            raise RunError(
-                f"the run's plan has {strange[0]!r}, which this version does not know; "
-                "make the run again"
-            )
-        needed = [own.name for own in fields(cls) if default_of(own) is MISSING]
-        missing = [name for name in needed if name in kinds and name not in values]
-        if missing:
-            raise RunError(f"the run's plan: {missing[0]}: not there; make the run again")
-        wrong = problems(kinds, values)
-        if wrong:
-            found, give = wrong[0].found, wrong[0].give
-            raise RunError(f"the run's plan: {wrong[0].option}: found {found!r}; give {give}")
-        made = {name: typed(name, kinds[name], value) for name, value in values.items()}
-        return cls(**made, out=out)
-
-    @classmethod
-    def kinds(cls) -> dict[str, Any]:
-        """Option -> its type; without the folder that a run writes, which decides nothing."""
-        return {own.name: own.type for own in fields(cls) if own.name not in _NO_OPTIONS}
-
-    def _check_values(self) -> None:
-        if not self.model.strip():
-            raise RunError(f"model: {self.model!r} is no name; give a model's name or folder")
-        for own in fields(self):
-            allowed, value = _choices(own.type), getattr(self, own.name)
-            if allowed and value not in allowed:
-                words = ", ".join(str(choice) for choice in allowed if choice is not None)
-                raise RunError(f"{own.name}: {value!r} is not known; choose {words}")
-        if self.date == "today":
-            object.__setattr__(self, "date", today())
         try:
-            datetime.strptime(self.date, "%d %b %Y")
-        except ValueError as error:
-            raise RunError(f"date: {self.date!r} is no date such as {DATE}, nor today") from error
-        strange = [method for method in self.methods if method not in METHODS]
-        if strange:
-            raise RunError(
-                f"methods: {strange[0]!r} is not known; methods are {', '.join(METHODS)}"
-            )
-        strange = [label for label, _ in self.meanings if label not in self.emotions]
-        if strange:
-            raise RunError(
-                f"meanings: {strange[0]!r} is no emotion of the run; "
-                f"give {', '.join(self.emotions)}"
-            )
-        endless = [each for each in self.circuit_strength or () if not math.isfinite(each[1])]
-        if endless:
-            raise RunError(f"circuit_strength: {endless[0][1]} is no strength; give a number")
-        named = {emotion for emotion, _ in self.circuit_strength or ()}
-        unknown = sorted(named - {*EMOTIONS, *self.emotions, "other"})
-        if unknown:
-            raise RunError(
-                f"circuit_strength: {unknown[0]!r} is no emotion of the run; "
-                f"give {', '.join(self.emotions)} or other"
-            )
+            return cls(**{**values, "out": out})
+        except CircuitsError as error:
+            raise RunError(f"the run's plan: {error}; make the run again") from error
 
 
-def _choices(kind: Any) -> tuple[Any, ...]:
-    # The words of a Literal, or of one that may be None; nothing for other types.
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
-    words = tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
-    return (*words, None) if words else ()
+OPTIONS: tuple[str, ...] = tuple(
+    own.name for own in fields(Plan) if own.name not in ("out", "judges_of_file")
+)
+"""Everything that a plan says but the folder that it writes."""
+
+
+def _as_json(name: str, value: Any) -> Any:
+    """The value as JSON and TOML have it; paths become absolute."""
+    if name == "model":
+        if not is_folder(value):
+            return value
+        own = [own for own in MODELS if shipped(own) == Path(value)]
+        return own[0] if own else str(Path(value).absolute())
+    if isinstance(value, Path):
+        known = name in SHIPPED and value == shipped(SHIPPED[name])
+        return "shipped" if known else str(value.absolute())
+    if isinstance(value, Budget):
+        return asdict(value)
+    if name in ("circuit_strength", "meanings") and value is not None:
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+PLAN_FILE: Final = "plan.toml"
+"""In every run folder: the plan that makes the same run again."""
+
+
+def plan_toml(plan: Plan) -> str:
+    """The whole plan, commented; `run --plan FILE --out NEW` makes the same run again."""
+    return _toml(plan.to_json())
+
+
+def template() -> str:
+    """A plan file with every option at its default, commented; of the embedded model."""
+    head = "# A run: `emotion-circuits run --plan FILE --out FOLDER`.\n"
+    head += "# Relative paths belong to this file's folder. What is left out has its default.\n"
+    return f"{head}\n{_toml({'model': 'sev-mini', **_defaults()})}"
+
+
+def _defaults() -> dict[str, Any]:
+    found = {own.name: own.default for own in fields(Plan) if own.name in OPTIONS}
+    del found["model"]
+    return {n: "shipped" if n in SHIPPED else _as_json(n, own) for n, own in found.items()}
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    said, choices = meanings(Plan), plan_schema()["properties"]
+    parts = []
+    for name, value in values.items():
+        words = choices[name].get("enum")
+        text = said[name] + (f" Takes {', '.join(words)}." if words else "")
+        comment = textwrap.indent(textwrap.fill(text, 96, break_long_words=False), "# ")
+        parts.append(f"{comment}\n{name} = {_value(value)}\n")
+    return "\n".join(parts)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return f'"{NONE}"'
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_text(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, int | float) else _text(value)
+
+
+def _text(words: str) -> str:
+    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@cache
+def plan_schema() -> dict[str, Any]:
+    """JSON Schema of plan files, made from the fields of :class:`Plan`."""
+    found = TypeAdapter(Plan).json_schema()
+    text = json.dumps(found).replace('{"type": "null"}', json.dumps({"const": NONE}))
+    found, defaults = json.loads(text), _defaults()
+    options = {name: found["properties"][name] for name in (*OPTIONS, "out")}
+    for name, value in defaults.items():
+        options[name]["default"] = NONE if value is None else value
+    for name, said in meanings(Plan).items():
+        if name in options:
+            options[name] = {**options[name], "description": said}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Plan of a run of emotion-circuits",
+        "type": "object",
+        "properties": {"preset": {"enum": list(PRESETS), "default": "default"}, **options},
+        "additionalProperties": False,
+        "$defs": found["$defs"],
+    }
+
+
+def read_plan(
+    path: Path | None, given: Mapping[str, Any] | None = None, preset: str | None = None
+) -> Plan:
+    """The plan that a file and the options beside it describe.
+
+    Args:
+        path: A plan file; options alone without one. Relative paths in it belong to its folder.
+        given: Options that go before those of the file.
+        preset: Goes before the file's; what the file says itself goes before a preset.
+
+    Raises:
+        DataError: the file cannot be read.
+        RunError: it is no TOML, or an option is unknown, missing, or does not take its value;
+            names the file, the line, the option, what was found and what it takes.
+    """
+    given = given or {}
+    if path is None:
+        return make_plan({**PRESETS[preset or "default"], **given})
+    text = read_text(path)
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: no TOML: {error}") from error
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    with _naming_line(path, text, given):
+        own = values.pop("preset", "default")
+        if own not in PRESETS:
+            raise RunError(f"preset: found {own!r}; give {', '.join(PRESETS)}")
+        values = _beside(values, path.absolute().parent)
+        plan = make_plan({**PRESETS[preset or own], **values, **given})
+        named = tuple(name for name in JUDGES if name in values and name not in given)
+        return replace(plan, judges_of_file=named)
+
+
+def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values of a file, with paths beside it made whole."""
+    found = dict(values)
+    for name, value in values.items():
+        if not isinstance(value, str) or value in (NONE, "shipped"):
+            continue
+        if name in (*SHIPPED, "accepted", "out"):
+            found[name] = folder / value
+        elif name == "model" and (is_folder(folder / value) or value.startswith(".")):
+            # What looks like a path is one; other words may be names on the hub.
+            found[name] = str(folder / value)
+        elif name in JUDGES:
+            kind, mark, rest = value.partition(":")
+            if kind != "http" and rest and exists(folder / rest):
+                found[name] = f"{kind}{mark}{folder / rest}"
+    return found
+
+
+@contextmanager
+def _naming_line(path: Path, text: str, given: Collection[str]) -> Iterator[None]:
+    """Put the file, and the line if an option of it is to blame, before an error.
+
+    Errors of options that were ``given`` beside the file stay as they are.
+    """
+    try:
+        yield
+    except CircuitsError as error:
+        named = re.match(r"(?:--)?([\w-]+)[.:]|.*? '(\w+)'", str(error))
+        option = next(filter(None, named.groups()), "").replace("-", "_") if named else ""
+        if option in given:
+            raise
+        key = re.escape(option).replace("_", "[-_]")
+        lines = [rf"\s*\[?\s*[\"']?{key}\b" if option else "$^"]
+        inner = re.match(r"\w+\.(\w+):", str(error))
+        if inner:
+            lines.insert(0, rf"\s*[\"']?{inner[1]}[\"']?\s*=")
+        found = [n for own in lines for n, line in enumerate(text.split("\n"), 1)
+                 if re.match(own, line)]  # fmt: skip
+        line = f", line {found[0]}" if found else ""
+        raise type(error)(f"{path}{line}: {error}") from error
+
+
+def make_plan(values: Mapping[str, Any]) -> Plan:
+    """A plan of these options; scenarios that are not given are the shipped ones.
+
+    Raises:
+        RunError: there is no model or no folder, or a value makes no sense.
+        JudgeError: there is no such judge.
+    """
+    own = dict(values)
+    if "test" not in own:
+        own.setdefault("hard", "shipped")  # own ones come without harder ones
+    plan = Plan(**{"data": "shipped", "test": "shipped", **own})
+    check_judges(plan)
+    return plan
 
 
 def judge_of(plan: Plan) -> Judge:

@@ -43,8 +43,7 @@ from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import recorded, versions
 from circuits.runs.folder import Study, is_there
 from circuits.runs.keys import Kind, key_of, made_of
-from circuits.runs.plan import STAGES, Plan, Stage, check_judges
-from circuits.runs.plan_files import PLAN_FILE, plan_toml
+from circuits.runs.plan import PLAN_FILE, STAGES, Plan, Stage, check_judges, plan_toml
 from circuits.runs.report import make_report
 from circuits.runs.steering import control
 from circuits.runs.work import Reporter, Run, Silent, scores

@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from circuits.circuit.ablate import ORDERS, PartKind, ablation_cost, sizes_to
+from pydantic import Field
+from pydantic.dataclasses import dataclass as options_dataclass
+
+from circuits.circuit.ablate import PartKind, sizes_to
 from circuits.circuit.circuit import Circuit, check_same_model, core
 from circuits.effects.activations import Differences, differences
 from circuits.effects.directions import own_differences
@@ -37,16 +40,16 @@ from circuits.judges import Judge, LexiconJudge, WordingJudge, error_rate
 from circuits.models.edits import Add, edited
 from circuits.models.generate import elicit
 from circuits.models.load import describe_model, load_model
-from circuits.models.memory import Cost, counted
+from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
-from circuits.patching.pairs import Projection, make_pairs
+from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import context_of, neutral_prompt
 from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, digest_of, made_beside
-from circuits.runs.plan import CONTROL_BUDGET, Plan, trusted
+from circuits.runs.plan import CONFIG, CONTROL_BUDGET, Count, Plan, checked, trusted
 from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
 from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
 from circuits.steering.evaluate import (
@@ -75,7 +78,6 @@ from circuits.steering.interventions import (
 )
 from circuits.steering.tune import Tuned, settings, starts, tune
 from circuits.steering.validation import (
-    CHANGES,
     Heard,
     Known,
     Validating,
@@ -99,7 +101,6 @@ __all__ = [
     "read_validation",
     "say",
     "validate",
-    "validation_cost",
     "voice_of_files",
     "voice_of_run",
     "written_how",
@@ -108,26 +109,21 @@ __all__ = [
 KINDS: tuple[PartKind, ...] = ("head", "neuron")
 
 
-@dataclass(frozen=True)
+@checked
+@options_dataclass(frozen=True, config=CONFIG)
 class ValidationOptions:
     """How much is measured."""
 
-    contexts: int = 16
+    contexts: Annotated[int, Field(ge=2)] = 16
     """Test contexts."""
-    draws: int = 30
+    draws: Count = 30
     """Random sets, of every size and beside the circuits."""
-    reply_sizes: int = 5
+    reply_sizes: Annotated[int, Field(ge=2)] = 5
     """Sizes of sets for which replies are judged."""
-    reply_draws: int = 2
+    reply_draws: Count = 2
     """Random sets of each of them."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"contexts": 2, "draws": 1, "reply_sizes": 2, "reply_draws": 1}
-        for name, few in least.items():
-            if getattr(self, name) < few:
-                option = name.replace("_", "-")
-                raise RunError(f"--{option}: {getattr(self, name)} is too few; give {few} or more")
+    """Of everything random."""
 
 
 def validate(
@@ -167,23 +163,6 @@ def validate(
         write_json(place / "receipt.json", receipt.to_json())
     forget(unfinished)
     return place
-
-
-def validation_cost(folder: Path, options: ValidationOptions | None = None) -> dict[str, Cost]:
-    """What the readouts will need at most; how long replies get is not known beforehand."""
-    options = options or ValidationOptions()
-    run = _opened(folder, None)
-    contexts, cfg, costs = held_out(run, options.contexts), run.model.cfg, {}
-    for kind, per_layer in zip(KINDS, (cfg.n_heads, cfg.d_mlp), strict=True):
-        sizes = sizes_to(cfg.n_layers * per_layer)
-        rows = 1 + len(sizes) * (len(ORDERS) + options.draws)
-        cost = Cost()
-        for emotion in run.plan.emotions:
-            pairs = make_pairs(run.model, contexts, emotion)
-            for _ in CHANGES:
-                cost += ablation_cost(run.model, pairs, rows, ablation="zero")
-        costs[f"{kind}s: readouts (at most)"] = cost
-    return costs
 
 
 def read_validation(study: Study) -> tuple[list[Validation], list[Heard], dict[str, Any]]:

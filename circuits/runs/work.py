@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from circuits.circuit.circuit import with_scores
-from circuits.circuit.score import Scoring, check_held_out, score_circuits, score_cost
+from circuits.circuit.score import Scoring, check_held_out, score_circuits
 from circuits.effects.activations import Grid, Sweep, arrange, last_valence, reworded, sweep
 from circuits.errors import RunError
 from circuits.export import export_circuit
@@ -18,10 +18,10 @@ from circuits.judges.replies import read_replies
 from circuits.models.families import check_identities
 from circuits.models.generate import Decoding, Progress
 from circuits.models.load import describe_model, load_model
-from circuits.models.memory import Cost, uncounted
+from circuits.models.memory import uncounted
 from circuits.models.protocol import Model
 from circuits.names import VALENCES
-from circuits.patching.pairs import Projection, make_pairs
+from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
@@ -36,7 +36,6 @@ __all__ = [
     "held_out",
     "plan_of",
     "scores",
-    "scores_cost",
 ]
 
 _GRADIENT_CONTEXTS = 24
@@ -272,13 +271,6 @@ def scores(run: Run) -> None:
         scored = with_scores(circuit, found[emotion])
         write_circuit(scored, study.circuit_path(emotion))
         export_circuit(scored, folder / "export")
-
-
-def scores_cost(run: Run) -> Cost:
-    """What the stage will need."""
-    contexts = held_out(run, run.plan.score_contexts)
-    pairs = {emotion: make_pairs(run.model, contexts, emotion) for emotion in run.plan.emotions}
-    return score_cost(run.model, run.study.circuits, pairs, _how(run.plan))
 
 
 def _how(plan: Plan) -> Scoring:

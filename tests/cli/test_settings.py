@@ -1,42 +1,50 @@
-"""``--set option=value`` reads any option of a plan, or says in one line what it may be."""
+"""Options of a plan as texts: ``--option value`` and ``--set option=value`` read alike."""
 
 import pytest
+from typer.testing import CliRunner
 
 from circuits.circuit.find import Budget
+from circuits.cli.app import app
 from circuits.cli.options import settings
-from circuits.errors import RunError
-from circuits.runs import PRESETS, Plan
+from circuits.errors import CircuitsError, RunError
+from circuits.models.tokens import today
+from circuits.runs import PRESETS
+from circuits.runs.plan import OPTIONS, RENAMED, meanings, read_plan
+
+
+def plan_of(*texts):
+    return read_plan(None, {"model": "sev-mini", "out": "run", **settings(texts)})
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("diff_prompt=indented", {"diff_prompt": "indented"}),
-        ("diff-unit = true", {"diff_unit": True}),
-        ("signed=false", {"signed": False}),
-        ("dev_scenarios=0", {"dev_scenarios": 0}),
-        ("scenarios=none", {"scenarios": None}),
-        ("memory=0.5", {"memory": 0.5}),
-        ("date=15 Sep 2025", {"date": "15 Sep 2025"}),
-        ("circuit_dtype=float16", {"circuit_dtype": "float16"}),
-        ("circuit_dtype=none", {"circuit_dtype": None}),
-        ("doses=0.1,0.3", {"doses": (0.1, 0.3)}),
-        ("stable_layers=2,3", {"stable_layers": (2, 3)}),
-        ("emotions=anger,fear", {"emotions": ("anger", "fear")}),
-        ("circuit_strength=1.5", {"circuit_strength": (("other", 1.5),)}),
-        (
-            "circuit_strength=anger=0.8,other=1",
-            {"circuit_strength": (("anger", 0.8), ("other", 1.0))},
-        ),
-        ("circuit_strength=none", {"circuit_strength": None}),
+        ("diff_prompt=indented", "indented"),
+        ("diff-unit = true", True),
+        ("signed=false", False),
+        ("dev_scenarios=0", 0),
+        ("scenarios=none", None),
+        ("memory=0.5", 0.5),
+        ("date=15 Sep 2025", "15 Sep 2025"),
+        ("circuit_dtype=float16", "float16"),
+        ("circuit_dtype=none", None),
+        ("doses=0.1,0.3", (0.1, 0.3)),
+        ("stable_layers=2,3", (2, 3)),
+        ("emotions=anger,fear", ("anger", "fear")),
+        ("circuit_strength=1.5", (("other", 1.5),)),
+        ("circuit_strength=anger=0.8,other=1", (("anger", 0.8), ("other", 1.0))),
+        ("circuit_strength=none", None),
+        ("budget=0.3,0.1", Budget(0.3, 0.1)),
     ],
 )
 def test_a_setting_is_read_by_the_kind_of_its_option(text, expected):
-    assert settings([text]) == expected
+    name = text.partition("=")[0].strip().replace("-", "_")
+    assert getattr(plan_of(text), name) == expected
 
 
 def test_several_settings_are_read_together_and_the_last_counts():
-    assert settings(["half=true", "seed=3", "seed=4"]) == {"half": True, "seed": 4}
+    plan = plan_of("half=true", "seed=3", "seed=4")
+    assert (plan.half, plan.seed) == (True, 4)
 
 
 @pytest.mark.parametrize("name", ["published", "as-released"])
@@ -47,37 +55,58 @@ def test_every_option_of_a_preset_can_be_set(name):
             text = "anger=0.8,other=1.0"
         if isinstance(value, Budget):
             text = f"{value.heads},{value.neurons}"
-        assert settings([f"{option}={text}"]) == {option: value}
+        expected = today() if value == "today" else value
+        assert getattr(plan_of(f"{option}={text}"), option) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("half", "--set: 'half' sets nothing; write option=value"),
-        (
-            "halve=true",
-            r"--set: no option is called 'halve' \(did you mean 'half'\?\); options are ablation, ",
-        ),
-        ("half=maybe", "--set half: found 'maybe'; give true or false"),
-        ("half=", "--set half: found ''; give true or false"),
-        ("seed=one", "--set seed: found 'one'; give whole number"),
-        ("memory=much", "--set memory: found 'much'; give number"),
-        ("scenarios=few", "--set scenarios: found 'few'; give whole number or none"),
-        ("decoding=loud", "--set decoding: found 'loud'; give identical, published"),
-        ("circuit_dtype=int8", "found 'int8'; give float32, bfloat16, float16 or none"),
-        ("doses=a,b", "--set doses: found 'a,b'; give numbers with commas between"),
-        ("stable_layers=1.5", "give whole numbers with commas between or none"),
-        ("circuit_strength=anger", "--set circuit_strength: found 'anger'; give a strength, or"),
-        ("budget=1,2", "--set budget: found '1,2'; give two shares, of heads and of neurons"),
+        ("halve=true", r"no option is called 'halve' \(did you mean 'half'\?\)"),
+        ("half=maybe", "half: found 'maybe'; give true or false"),
+        ("half=", "half: found ''; give true or false"),
+        ("seed=one", "seed: found 'one'; give a whole number"),
+        ("memory=much", "memory: found 'much'; give a number"),
+        ("memory=nan", "memory: found 'nan'; give"),
+        ("scenarios=few", "scenarios: found 'few'; give a whole number or none"),
+        ("scenarios=0", "scenarios: found '0'; give 1 or more or none"),
+        ("decoding=loud", "decoding: found 'loud'; give 'identical' or 'published'"),
+        ("circuit_dtype=int8", "found 'int8'; give 'float32', 'bfloat16' or 'float16' or none"),
+        ("doses=a,b", "doses: found 'a'; give a number"),
+        ("stable_layers=1.5", "give a whole number or none"),
+        ("circuit_strength=anger", "circuit_strength: found 'anger'; give a strength, or"),
+        ("budget=1,2", "budget: neurons is a share and must lie above 0 and at most 1"),
+        ("budget=1", "budget: found '1'; give two shares, of heads and of neurons"),
+        ("methods=shout", "methods: 'shout' is not known; methods are none, prompt, "),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line(text, message):
-    with pytest.raises(RunError, match=message):
-        settings([text])
+    with pytest.raises(CircuitsError, match=message) as refused:
+        plan_of(text)
+    assert "\n" not in str(refused.value)
 
 
-def test_every_option_but_the_folder_can_be_set():
-    with pytest.raises(RunError) as refused:
-        settings(["x=1"])
-    listed = str(refused.value).split("options are ")[1].split(", ")
-    assert {*listed} == {*Plan.kinds()}
+def test_every_option_explains_itself_in_the_help():
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
+    assert all(f"--{name.replace('_', '-')} " in shown for name in {*OPTIONS, "out"} - _FLAG)
+
+
+_FLAG = {"trust_remote_code"}
+
+
+def test_the_neurons_plan_is_read_in_the_same_way():
+    from circuits.runs.neurons import NeuronPlan
+
+    plan = NeuronPlan(texts="emotion", share="0.1", doses="0,2")
+    assert (plan.texts, plan.share, plan.doses) == (("emotion",), 0.1, (0.0, 2.0))
+    assert all(meanings(NeuronPlan).values())
+    for name, value in (("mask", "black"), ("share", 0), ("draws", 1), ("texts", ""), ("sign", 3)):
+        with pytest.raises(RunError, match=f"^{name}: found {value!r}|^{name}: found \\[\\]"):
+            NeuronPlan(**{name: value})
+
+
+def test_an_option_that_was_renamed_is_refused_with_its_new_name(monkeypatch):
+    monkeypatch.setitem(RENAMED, "scenery", "scenarios")
+    with pytest.raises(RunError, match="'scenery' is now called 'scenarios'"):
+        plan_of("scenery=3")

@@ -200,10 +200,3 @@ def test_what_cannot_be_measured_is_refused(llama, contexts, known):
         Validating(draws=0)
     with pytest.raises(DataError, match="steps: 1 is too few"):
         Validating(steps=1)
-
-
-def test_it_can_be_saved_and_opened(found, tmp_path):
-    found.save(tmp_path)
-    again = type(found).load(tmp_path)
-    assert torch.equal(again.effect, found.effect)
-    assert (again.size, again.order, again.kind) == (found.size, found.order, found.kind)

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.files import shipped
-from circuits.runs.plan import Plan
-from circuits.runs.plan_files import read_plan
+from circuits.runs.plan import Plan, read_plan
 
 LINES = [
     'model = "sev-mini"',

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from circuits.effects.activations import arrange, sweep
 from circuits.effects.directions import emotion_directions, own_differences
@@ -14,7 +13,6 @@ from circuits.effects.importance import sublayer_importance
 from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.generate import choice_logs, elicit, reply_losses
-from circuits.models.load import wrap_model
 from circuits.models.tokens import encode
 from circuits.names import EMOTIONS
 from circuits.neurons.mask import donor_values
@@ -32,20 +30,10 @@ from circuits.steering.interventions import residuals
 READOUT = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200]))
 
 
-def random_model(tokenizer: Any) -> Any:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
-        initializer_range=0.3, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    return wrap_model(LlamaForCausalLM(config), tokenizer, name="random-llama")
-
-
 @pytest.fixture(scope="module")
-def given(tokenizer, contexts) -> SimpleNamespace:
+def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
     """What is measured while the model is well, and the model in which one word is not."""
-    model = random_model(tokenizer)
+    model = make_llama(tokenizer, n_layers=2)
     contexts = contexts[::3]
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     grid = arrange(replies, EMOTIONS)
@@ -131,9 +119,9 @@ def test_infinity_of_one_text_is_named_with_place_and_text(given, trial, what):
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("part", ["attention", "MLP"])
 def test_a_weight_that_is_not_finite_is_traced_to_its_layer(
-    tokenizer, contexts, trial, part, layer
+    make_llama, tokenizer, contexts, trial, part, layer
 ):
-    model = random_model(tokenizer)
+    model = make_llama(tokenizer, n_layers=2)
     own = model.original_model.model.layers[layer]
     weights = own.self_attn.o_proj if part == "attention" else own.mlp.down_proj
     place = "attn_out" if part == "attention" else "mlp_out"
@@ -151,8 +139,10 @@ def test_a_weight_that_is_not_finite_is_traced_to_its_layer(
 
 
 @pytest.mark.trial("numbers", "float16 overflows")
-def test_infinity_in_float16_says_which_number_types_have_room(tokenizer, contexts, trial):
-    model = random_model(tokenizer)
+def test_infinity_in_float16_says_which_number_types_have_room(
+    make_llama, tokenizer, contexts, trial
+):
+    model = make_llama(tokenizer, n_layers=2)
     for parameter in model.original_model.parameters():
         parameter.data = (parameter.data * 3e3).to(torch.float16)
     with pytest.raises(ModelError, match="load the model in float32 or bfloat16$"):

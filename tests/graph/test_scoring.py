@@ -18,12 +18,10 @@ from circuits.circuit.score import (
     judge,
     rows_of,
     score_circuits,
-    score_cost,
     scores_of,
 )
 from circuits.errors import CircuitError, DataError
 from circuits.export.node_link import circuit_from_json, circuit_to_json
-from circuits.models.memory import counted
 from circuits.names import head_name, neuron_name
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
@@ -106,15 +104,6 @@ def test_every_score_has_an_interval_controls_and_a_p_value(scored):
         assert len(found.loses) == found.heads_fraction * 12 + found.neurons_fraction * 144
         assert set(found.loses) == {n.id for n in CIRCUITS[found.emotion].nodes}
         assert found.curve[-1] == 1.0
-
-
-def test_the_cost_is_the_receipt(llama, contexts):
-    readouts = dict.fromkeys(EMOTIONS, READOUT)
-    how = Scoring(draws=5)
-    pairs = {e: make_pairs(llama, contexts[:2], e) for e in EMOTIONS}
-    with counted() as receipt:
-        score_circuits(llama, CIRCUITS, contexts[:2], readouts, ranking(), how=how)
-    assert score_cost(llama, CIRCUITS, pairs, how).agrees(receipt)
 
 
 def masks_of(flat):

@@ -87,39 +87,6 @@ def test_two_replies_in_one_cell_are_refused(contexts):
         arrange([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
 
 
-def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
-    from circuits.models.run import capture
-    from circuits.models.tokens import encode, pad_left
-
-    place, emotion = 5, 3
-    reply = grid.cells[grid.contexts[place].id, EMOTIONS[emotion]]
-    tokens = pad_left([encode(llama, reply.prompt)], torch.device("cpu"))
-    alone = capture(llama, tokens, {"resid_post": lambda x: x[:, -1], "z": lambda x: x[:, -1]})
-    for site in ("resid_post", "z"):
-        found = getattr(values, site)[place, emotion]
-        torch.testing.assert_close(found, alone[site][0], atol=1e-4, rtol=1e-4)
-
-
-def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered):
-    from circuits.models.run import capture
-    from circuits.models.tokens import encode, encode_text, pad_left
-
-    texts = {e: f"I feel {e} about this." * (1 + i % 2) for i, e in enumerate(EMOTIONS)}
-    prompts = emotion_prompts(contexts[:3])
-    grid = arrange(
-        [Reply(p, texts[p.emotion or ""], 5, p.emotion or "") for p in prompts], EMOTIONS
-    )
-    over = sweep(llama, grid, read="reply", batch_size=12)
-    head, tail = encode(llama, prompts[1]), encode_text(llama, texts["sadness"])
-    tokens = pad_left([head + tail], torch.device("cpu"))
-    by_hand = capture(llama, tokens, {"resid_mid": lambda x: x[:, len(head) :].mean(1)})[
-        "resid_mid"
-    ]
-    torch.testing.assert_close(gathered(over).resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
-    assert emotion_directions(over, read="reply").read == "reply"
-    torch.testing.assert_close(over.z, sweep(llama, grid).z, atol=1e-4, rtol=1e-4)
-
-
 def test_an_empty_reply_cannot_be_averaged_over(llama, contexts):
     prompts = emotion_prompts(contexts[:1])
     grid = arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)

@@ -11,13 +11,11 @@ from rounding import rounding
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError
-from circuits.models.memory import counted
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import run
 from circuits.models.tokens import Tokens, pad_left
 from circuits.names import hook
 from circuits.patching.pairs import (
-    By,
     LogitDifference,
     Mode,
     Pair,
@@ -32,11 +30,9 @@ from circuits.patching.pairs import (
 from circuits.patching.patch import (
     HeadSite,
     StreamSite,
-    head_patching_cost,
     patch_heads,
     patch_parts,
     patch_sites,
-    site_patching_cost,
 )
 from circuits.prompts.sev import Context
 
@@ -265,30 +261,6 @@ def test_the_batch_does_not_change_the_effects(
         again = patch_heads(llama, pairs, readouts["logits"])
         torch.testing.assert_close(again.effect, whole.effect, rtol=0, atol=near["logits"])
         torch.testing.assert_close(again.stderr, whole.stderr, rtol=0, atol=near["logits"])
-
-
-@pytest.mark.parametrize(
-    ("by", "name"),
-    [("role", "projection"), ("position", "projection"), ("all", "logits"), ("last", "reply")],
-)
-def test_the_cost_told_before_is_the_receipt_afterwards(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    by: By,
-    name: str,
-) -> None:
-    pairs, readout = make_pairs(llama, contexts[:2], "anger", "disgust"), readouts[name]
-    told = site_patching_cost(llama, pairs, readout, by=by)
-    with counted() as receipt:
-        patch_sites(llama, pairs, readout, by=by)
-    assert told.agrees(receipt)
-    assert told.memory > 0
-    for site in ("z", "k") if by == "role" else ("z",):
-        told = head_patching_cost(llama, pairs, readout, site=site, by=by)
-        with counted() as receipt:
-            patch_heads(llama, pairs, readout, site=site, by=by)
-        assert told.agrees(receipt)
 
 
 def test_named_parts_equal_the_sweep_and_groups_equal_hooks_on_all_their_members(

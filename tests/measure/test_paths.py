@@ -16,10 +16,9 @@ from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.load import wrap_model
 from circuits.models.memory import counted
 from circuits.patching import paths as paths_module
-from circuits.patching.exact_paths import edge_name, exact_cost, exact_paths
+from circuits.patching.exact_paths import edge_name, exact_paths
 from circuits.patching.pairs import LogitDifference, Projection, ReplyLikelihood, make_pairs
-from circuits.patching.paths import minus, open_runs, path_cost, path_effects, path_ends, sees
-from circuits.records import Record
+from circuits.patching.paths import minus, open_runs, path_effects, path_ends, sees
 
 NEURONS = ((0, 3), (1, 40), (1, 7), (2, 0))
 
@@ -374,29 +373,6 @@ def their_receiver(node):
     return f"L{node.layer}{'H' if node.kind[0] == 'q' else 'G'}{node.head}.{node.kind[0]}"
 
 
-@pytest.mark.parametrize("mode", ["noising", "denoising"])
-@pytest.mark.parametrize(("method", "other"), [("eap", None), ("eap-ig", "surprise")])
-def test_the_cost_told_before_is_the_receipt_after(double, contexts, readouts, mode, method, other):
-    pairs = make_pairs(double, contexts[:5], "anger", other)
-    options = {"method": method, "steps": 3, "mode": mode, "batch_size": 2}
-    told = path_cost(double, pairs, **options)
-    with counted() as receipt:
-        found = path_effects(double, pairs, readouts["logits"], **options)
-    assert told.passes == found.receipt["passes"] == receipt.passes
-    assert {k: v for k, v in told.to_json().items() if k != "memory"} == found.receipt
-    assert told.memory > 0
-
-
-@pytest.mark.parametrize("kind", ["projection", "logits"])
-def test_the_cost_of_exact_paths_is_told_too(double, contexts, readouts, kind):
-    pairs = make_pairs(double, contexts[:3], "anger")
-    edges = all_edges(path_ends(double))[::5] + [("L0H0", "readout")]
-    told = exact_cost(double, pairs, readouts[kind], edges)
-    found = exact_paths(double, pairs, readouts[kind], edges)
-    assert {k: v for k, v in told.to_json().items() if k != "memory"} == found.receipt
-    assert told.memory > 0
-
-
 def test_attribution_agrees_with_patching_on_the_embedded_model(mini, contexts):
     vector = torch.randn(192, generator=torch.Generator().manual_seed(0))
     readout, pairs = Projection(vector / vector.norm()), make_pairs(mini, contexts[:2], "anger")
@@ -408,21 +384,6 @@ def test_attribution_agrees_with_patching_on_the_embedded_model(mini, contexts):
     exact = exact_paths(mini, pairs, readout, edges)
     estimate = torch.tensor([found.at("mean", sender=s, receiver=r) for s, r in edges])
     assert (estimate * exact.mean > 0).all()
-
-
-def test_records_of_paths_come_back_from_disk(double, contexts, readouts, tmp_path):
-    pairs = make_pairs(double, contexts[:2], "anger")
-    found = path_effects(double, pairs, readouts["logits"], positions=True)
-    exact = exact_paths(double, pairs, readouts["logits"], [("embed", "L1H0.q")])
-    for number, record in enumerate((found, exact)):
-        record.save(tmp_path / str(number))
-        again = type(record).load(tmp_path / str(number))
-        assert isinstance(again, Record)
-        for name in record.axes:
-            assert torch.equal(getattr(again, name), getattr(record, name))
-        assert again.receipt == record.receipt
-    low, high = found.interval("embed", "L1H0.q")
-    assert low <= found.at("mean", sender="embed", receiver="L1H0.q") <= high
 
 
 def test_a_model_in_which_paths_do_not_add_up_is_refused(double, contexts, readouts, monkeypatch):
@@ -447,7 +408,7 @@ def test_what_cannot_be_measured_is_refused(double, contexts, readouts):
     with pytest.raises(DataError, match="method is 'atp'"):
         unwrap(path_effects)(double, pairs, projection, method="atp")
     with pytest.raises(DataError, match="steps is 0"):
-        path_cost(double, pairs, method="eap-ig", steps=0)
+        path_effects(double, pairs, projection, method="eap-ig", steps=0)
     with pytest.raises(DataError, match="mode is 'both'"):
         unwrap(open_runs)(double, pairs, "both")
     with pytest.raises(AxisError, match="no neuron L0N48"):

@@ -8,10 +8,9 @@ import torch
 
 from circuits.effects.importance import sublayer_importance
 from circuits.errors import DataError
-from circuits.models.memory import counted
 from circuits.names import hook
 from circuits.patching.pairs import clean_tokens, corrupt_tokens, make_pairs
-from circuits.patching.totals import ranked_first, total_estimates, totals_cost
+from circuits.patching.totals import ranked_first, total_estimates
 
 COUNTS = (3, 9)
 
@@ -77,13 +76,6 @@ def test_estimates_are_difference_times_mean_gradient_of_both_runs(
     for site, found in (("z", totals.head_effect[e]), ("post", totals.neuron_effect[e])):
         expected = (alone[site] + together[site]) / 2
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-
-
-def test_the_cost_is_the_receipt(llama, contexts, importance):
-    pairs = [make_pairs(llama, contexts[:2], emotion) for emotion in importance.emotion]
-    with counted() as receipt:
-        total_estimates(llama, contexts[:2], importance, COUNTS)
-    assert totals_cost(llama, pairs).agrees(receipt)
 
 
 def test_no_context_is_refused(llama, importance):

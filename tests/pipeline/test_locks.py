@@ -84,7 +84,7 @@ def test_every_writer_of_a_run_folder_is_refused_while_another_writes(hold, copi
     with pytest.raises(RunError, match=message):
         refresh_report(Study(copied.out))
     with pytest.raises(RunError, match=message):
-        neuron_run(copied.out, NeuronPlan(sets=("emotion",)))
+        neuron_run(copied.out, NeuronPlan(texts=("emotion",)))
 
 
 @pytest.mark.trial("faults", "a run folder is read while another process writes into it")

@@ -16,7 +16,7 @@ from circuits.cli.options import settings as read_settings
 from circuits.errors import CircuitsError
 from circuits.files import shipped
 from circuits.runs import PRESETS, Plan
-from circuits.runs.plan_files import meanings, plan_schema, plan_toml, read_plan, template
+from circuits.runs.plan import OPTIONS, meanings, plan_schema, plan_toml, read_plan, template
 
 GOOD = """\
 # mine
@@ -51,17 +51,17 @@ def test_the_template_is_the_plan_of_all_defaults(file, tmp_path):
 
 def test_every_option_is_in_the_template_and_says_what_it_means():
     found = tomllib.loads(template())
-    assert {*found, "out"} == {*Plan.kinds(), "out"} == {*meanings()}
-    assert all(meanings().values())
+    assert {*found} == {*OPTIONS}
+    assert all(meanings(Plan)[name] for name in (*OPTIONS, "out"))
 
 
 def test_the_schema_is_one_and_the_template_meets_it():
     schema = plan_schema()
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(tomllib.loads(template()))
-    assert {*schema["properties"]} == {*Plan.kinds(), "out", "preset"}
+    assert {*schema["properties"]} == {*OPTIONS, "out", "preset"}
     assert schema["properties"]["judge_profile"]["enum"]
-    assert "min_per_layer" in schema["properties"]["budget"]["properties"]
+    assert "min_per_layer" in schema["$defs"]["Budget"]["properties"]
     with pytest.raises(Exception, match="'resampled'"):
         Draft202012Validator(schema).validate({"ablation": "resampled"})
     json.dumps(schema, allow_nan=False)
@@ -144,24 +144,24 @@ REFUSED = [
      r"'score_context' \(did you mean 'score_contexts'\?\)"),
     ("an unknown table", "[budgets]\nheads = 1", r"line 1: no option .* mean 'budget'"),
     ("an unknown key in a table", "[budget]\nheads = 0.1\nhead = 0.2",
-     "line 1: budget: found .*; give heads, neurons, min_per_layer in it"),
-    ("a word for a number", "\n\nseed = 'one'", "line 3: seed: found 'one'; give whole number"),
-    ("a number for a word", "judge = 3", "line 1: judge: found 3; give word"),
-    ("a fraction of a context", "score_contexts = 2.5", "found 2.5; give whole number"),
+     "line 3: budget.head: found .*; give heads, neurons or min_per_layer"),
+    ("a word for a number", "\n\nseed = 'one'", "line 3: seed: found 'one'; give a whole number"),
+    ("a number for a word", "judge = 3", "line 1: judge: found 3; give a text"),
+    ("a fraction of a context", "score_contexts = 2.5", "found 2.5; give a whole number"),
     ("a word that is no choice", "seed = 1\nablation = 'resampled'",
-     "line 2: ablation: found 'resampled'; give resample, mean, zero"),
-    ("a flag in quotes", "half = 'true'", "line 1: half: found 'true'; give true or false"),
-    ("a list of the wrong kind", "doses = ['a']", "line 1: doses: found 'a'; give numbers"),
-    ("a date without quotes", "date = 2024-07-26", "line 1: date: found .*; give word"),
+     "line 2: ablation: found 'resampled'; give 'resample', 'mean' or 'zero'"),
+    ("a flag that is none", "half = 'maybe'", "line 1: half: found 'maybe'; give true or false"),
+    ("a list of the wrong kind", "doses = ['a']", "line 1: doses: found 'a'; give a number"),
+    ("a date without quotes", "date = 2024-07-26", "line 1: date: found .*; give a text"),
     ("a wrong key of a budget", "[budget]\n\nheads = 'many'",
-     "line 3: budget.heads: found 'many'; give number"),
+     "line 3: budget.heads: found 'many'; give a number"),
     ("a budget that is no share", "draws = 4\nbudget = { heads = 2.0 }", "line 2: budget: heads"),
-    ("a number that is too small", "seed = 1\ndraws = 0", "line 2: --draws: 0 is too few"),
+    ("a number that is too small", "seed = 1\ndraws = 0", "line 2: draws: found 0; give 1 or more"),
     ("a file that is not there", "data = 'none.jsonl'", "line 1: --data: there is no file .*none"),
     ("a judge that is none", "seed = 1\njudge = 'oracle'", "line 2: judge: no judge has the form"),
     ("an unknown preset", "preset = 'best'", "line 1: preset: found 'best'; give default, publ"),
     ("an emotion that is none of the run's", "circuit_strength = { joy = 1.0 }", "line 1: circuit"),
-    ("a number that is none", "memory = nan", "line 1: --memory: nan GB holds nothing"),
+    ("a number that is none", "memory = nan", "line 1: memory: found nan; give a finite number"),
     ("a day that is none", "date = 'soon'", "line 1: date: 'soon' is no date"),
 ]  # fmt: skip
 

@@ -151,9 +151,9 @@ def test_a_run_of_an_earlier_version_is_stale(copied):
 def test_the_command_shows_the_table_and_what_goes_on(brief_study):
     folder = brief_study.folder
     assert "all is done" in shown("status", folder)
-    text = " ".join(shown("status", folder, "--set", "score_contexts=3").split())
+    text = " ".join(shown("status", folder, "--score-contexts", "3").split())
     assert "score_contexts: 2 -> 3" in text
-    assert f"run --plan {folder}/plan.toml --set score_contexts=3 --out {folder}" in text
+    assert f"run --plan {folder}/plan.toml --score-contexts 3 --out {folder}" in text
 
 
 def test_the_command_gives_json_and_takes_a_plan(brief, brief_study, tmp_path):

@@ -9,8 +9,7 @@ from circuits.errors import JudgeError
 from circuits.files import shipped
 from circuits.runs import Plan, run
 from circuits.runs.folder import Study
-from circuits.runs.plan import check_judges, trusted, trusting
-from circuits.runs.plan_files import read_plan
+from circuits.runs.plan import check_judges, read_plan, trusted, trusting
 from circuits.runs.work import plan_of
 
 AWAY = "http:https://judge.invalid/v1#any"

@@ -16,6 +16,7 @@ from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
 from circuits.neurons.select import Selection
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, questions
 from circuits.prompts.templates import emotion_prompts
+from circuits.provenance import Provenance
 
 HOW = Asking(per_label=8, draws=20)
 
@@ -56,7 +57,7 @@ def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Answers:
 
 def effects_from(answers: Answers) -> MaskEffects:
     ones = torch.ones(len(answers.label))
-    return effects_of(answers, (ones, ones), Mask("zero"), 0)
+    return effects_of(answers, (ones, ones), Mask("zero"), 0, Provenance())
 
 
 @pytest.fixture(scope="module")
@@ -297,10 +298,3 @@ def test_a_class_without_texts_another_split_and_foreign_neurons_are_refused(
         mask_effects(planted.model, planted_set, planted_selection, planted_profile, Mask(), [])
     with pytest.raises(DataError, match="^0 texts per class and 40 random sets"):
         Asking(per_label=0)
-
-
-def test_a_saved_matrix_is_read_again(effects: MaskEffects, tmp_path):
-    effects.save(tmp_path)
-    again = MaskEffects.load(tmp_path)
-    assert torch.equal(again.change, effects.change)
-    assert (again.mask, again.label) == ("zero", effects.label)

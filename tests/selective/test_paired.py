@@ -9,6 +9,7 @@ from circuits.errors import DataError
 from circuits.neurons.mask import Answers, Asking, Mask
 from circuits.neurons.recognition import paired_effects, paired_of, paired_texts
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
+from circuits.provenance import Provenance
 
 LABELS = ("simile", "irony", "literal")
 
@@ -55,7 +56,7 @@ def test_a_pair_counts_half_for_each_of_its_texts_that_is_told_rightly_from_the_
         return torch.randn(*shape, len(texts), 3, generator=random)
 
     answers = Answers(texts, LABELS[:2], logs(), logs(2), logs(5, 2), torch.tensor([1, 1]))
-    found = paired_of(answers, "literal", 0)
+    found = paired_of(answers, "literal", 0, Provenance())
     for d, device in enumerate(LABELS[:2]):
         pairs = [
             (i, j)

@@ -200,13 +200,6 @@ def test_one_half_is_a_profile_by_itself(profile):
     assert torch.allclose(halves[0].mean / 2 + halves[1].mean / 2, profile.mean)
 
 
-def test_a_profile_is_saved_and_opened_again(profile, tmp_path):
-    profile.save(tmp_path)
-    again = type(profile).load(tmp_path)
-    assert torch.equal(again.active, profile.active)
-    assert (again.label, again.sign, again.where) == (profile.label, "gate", "content")
-
-
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_texts_of_another_split_are_refused(llama, make_texts, split):
     with pytest.raises(DataError, match=f"^train texts are wanted here, found {split} texts"):

@@ -138,15 +138,6 @@ def test_neurons_are_named_from_the_most_selective_on(profile):
         found.neurons_of("joy")
 
 
-def test_a_selection_is_saved_and_opened_again(profile, tmp_path):
-    found = select_neurons(profile)
-    found.save(tmp_path)
-    again = Selection.load(tmp_path)
-    assert torch.equal(again.score, found.score)
-    assert torch.equal(again.chosen, found.chosen)
-    assert (again.selector, again.share) == ("lape", 0.01)
-
-
 def test_overlap_is_symmetric_and_whole_with_itself():
     generator = torch.Generator().manual_seed(0)
     found = selection(torch.rand(4, 60, generator=generator) < 0.3)
