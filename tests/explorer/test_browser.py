@@ -84,8 +84,13 @@ def test_a_click_on_a_node_shows_what_was_measured_of_it(opened, content):
     panel = opened.locator("#panel")
     panel.get_by_role("heading", name="L2H1").wait_for()
     assert panel.locator("h3").all_inner_texts() == [
-        "Effects", "Edges", "Attention pattern", "Tokens", "Top contexts", "Place in the tables",
-    ]  # fmt: skip
+        "Effects",
+        "Edges",
+        "Attention pattern",
+        "Tokens",
+        "Top contexts",
+        "Place in the tables",
+    ]
     rows = panel.locator("table").first.locator("tbody tr")
     assert rows.count() == len(content.circuits)
     value = float(rows.nth(0).locator("td").nth(1).inner_text().replace("−", "-"))
@@ -384,9 +389,12 @@ def test_colours_follow_the_system_and_the_switch(opened, scheme):
 def test_a_narrow_page_has_no_overflow(opened):
     opened.set_viewport_size({"width": 390, "height": 844})
     for act in (
-        "null", "Panel.choose(Data.places.get('L0H0'))", "State.set({ other: 1 })",
-        "document.getElementById('filters').open = true", "State.set({ selected: null })",
-    ):  # fmt: skip
+        "null",
+        "Panel.choose(Data.places.get('L0H0'))",
+        "State.set({ other: 1 })",
+        "document.getElementById('filters').open = true",
+        "State.set({ selected: null })",
+    ):
         opened.evaluate(act)
         settled(opened)
         assert opened.evaluate("document.documentElement.scrollWidth") <= 390, act

@@ -66,11 +66,12 @@ def large() -> Circuit:
 @pytest.fixture(scope="module")
 def opened(browser, make_content, tmp_path_factory):
     content = make_content(
-        circuits={"anger": large()}, scores={},
+        circuits={"anger": large()},
+        scores={},
         **dict.fromkeys(
             ("heads", "neurons", "importance", "direct", "totals", "lens", "examples", "patterns")
         ),
-    )  # fmt: skip
+    )
     path = tmp_path_factory.mktemp("large") / "explorer.html"
     path.write_text(explorer_page(explorer_document(content)), encoding="utf-8")
     page = browser.new_page(viewport={"width": 1280, "height": 800})

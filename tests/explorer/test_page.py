@@ -69,9 +69,18 @@ def test_one_emotion_is_enough(make_content, samples):
     page = explorer_page(
         explorer_document(
             make_content(
-                circuits=own, heads=None, neurons=None, importance=None, direct=None, totals=None,
-                lens=None, examples=None, patterns=None, scores={}, notes=(),
+                circuits=own,
+                heads=None,
+                neurons=None,
+                importance=None,
+                direct=None,
+                totals=None,
+                lens=None,
+                examples=None,
+                patterns=None,
+                scores={},
+                notes=(),
             )
         )
-    )  # fmt: skip
+    )
     assert '"emotions":[{"name":"anger"' in page

@@ -16,8 +16,16 @@ def circuit(neurons: int) -> Circuit:
 def test_heads_and_ends_of_paths_stay_and_then_the_largest_effects():
     found = trimmed(circuit(20), 6)
     assert [node.id for node in found.nodes] == [
-        "embed", "L0H0", "L0H1", "L0H2", "L0N0", "L0N18", "L0N19", "L0.mlp", "readout",
-    ]  # fmt: skip
+        "embed",
+        "L0H0",
+        "L0H1",
+        "L0H2",
+        "L0N0",
+        "L0N18",
+        "L0N19",
+        "L0.mlp",
+        "readout",
+    ]
     assert {edge.source for edge in found.edges} == {"L0N0", "L0N18", "L0N19"}
 
 

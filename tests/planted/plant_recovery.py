@@ -87,8 +87,13 @@ def node_scores(of: Case, method: str) -> dict[str, float]:
         found = patch_parts(model, of.pairs, of.readout, of.parts, mode=of.mode).mean(0)
         return dict(zip(of.parts, found.tolist(), strict=True))
     scores = attribute(
-        model, of.pairs, of.readout, method, mode=of.mode, sample=2  # type: ignore[arg-type]
-    )  # fmt: skip
+        model,
+        of.pairs,
+        of.readout,
+        method,
+        mode=of.mode,
+        sample=2,  # type: ignore[arg-type]
+    )
     values = torch.cat([scores.heads[0].flatten(), scores.neurons[0].flatten()])
     return dict(zip(of.parts, values.tolist(), strict=True))
 
@@ -102,8 +107,12 @@ def edge_scores(of: Case, method: str, nodes: Sequence[str]) -> dict[Edge, float
         exact = exact_paths(model, of.pairs, of.readout, edges)
         return dict(zip(edges, exact.mean.tolist(), strict=True))
     scores = path_effects(
-        model, of.pairs, of.readout, method=method, neurons=neurons  # type: ignore[arg-type]
-    )  # fmt: skip
+        model,
+        of.pairs,
+        of.readout,
+        method=method,
+        neurons=neurons,  # type: ignore[arg-type]
+    )
     return {(s, r): scores.at("mean", sender=s, receiver=r) for s, r in edges}
 
 

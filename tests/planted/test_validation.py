@@ -37,9 +37,13 @@ def totals_of(planted):
                 table[e, node.layer, node.index] = node.strength
     axes = {"layer": tuple(range(shape["n_layers"])), "head": tuple(range(shape["n_heads"]))}
     return TotalEstimates(
-        provenance=Provenance(), head_effect=heads, neuron_effect=neurons,
-        emotion=planted.emotions, neuron=tuple(range(shape["d_mlp"])), **axes,
-    )  # fmt: skip
+        provenance=Provenance(),
+        head_effect=heads,
+        neuron_effect=neurons,
+        emotion=planted.emotions,
+        neuron=tuple(range(shape["d_mlp"])),
+        **axes,
+    )
 
 
 def known_of(planted, contexts):
@@ -48,14 +52,20 @@ def known_of(planted, contexts):
     each = [at_end(planted, [emotion_prompt(c, e) for c in contexts]) for e in planted.emotions]
     none = at_end(planted, [neutral_prompt(c) for c in contexts])
     means = ComponentMeans(
-        provenance=Provenance(), emotion=planted.emotions, n_contexts=len(contexts), **axes,
+        provenance=Provenance(),
+        emotion=planted.emotions,
+        n_contexts=len(contexts),
+        **axes,
         z=torch.stack([own["z"].mean(0) for own in each]),
         post=torch.stack([own["post"].mean(0) for own in each]),
-    )  # fmt: skip
+    )
     plain_means = PlainMeans(
-        provenance=Provenance(), z=none["z"].mean(0), post=none["post"].mean(0),
-        n_contexts=len(contexts), **axes,
-    )  # fmt: skip
+        provenance=Provenance(),
+        z=none["z"].mean(0),
+        post=none["post"].mean(0),
+        n_contexts=len(contexts),
+        **axes,
+    )
     readouts = {e: Projection(planted.readout[i]) for i, e in enumerate(planted.emotions)}
     return Known(totals, readouts, plain_means, means, differences(means, plain_means))
 
@@ -96,9 +106,10 @@ def test_neurons_ranked_last_are_the_inhibitors_if_there_are_any(planted, neuron
     m = CHANGES.index(method)
     for e, emotion in enumerate(THREE):
         pushing = [
-            node.strength for node in planted.nodes
+            node.strength
+            for node in planted.nodes
             if node.role == "inhibitor" and node.emotion == emotion and node.kind == "neuron"
-        ]  # fmt: skip
+        ]
         expected = pushing[0] if pushing else 0.0
         assert float(neurons.effect[e, m, 1, 0, e]) == pytest.approx(expected, abs=0.05)
 
@@ -107,9 +118,10 @@ def test_a_random_neuron_does_nothing_unless_it_was_planted_too(planted, neurons
     m = CHANGES.index("plain mean")
     for e, emotion in enumerate(THREE):
         planted_too = [0.0] + [
-            node.strength for node in planted.nodes
+            node.strength
+            for node in planted.nodes
             if node.kind == "neuron" and node.when == "asked" and node.emotion == emotion
-        ]  # fmt: skip
+        ]
         for effect in neurons.control[e, m, :, 0, e].tolist():
             assert min(abs(effect - strength) for strength in planted_too) < 0.05
         assert float(neurons.control[e, m, :, 0, e].median()) == pytest.approx(0, abs=0.05)

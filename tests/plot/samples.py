@@ -48,10 +48,16 @@ METHODS = ("none", "prompt", "steer", "circuit")
 
 def provenance(layers: int = 4, heads: int = 3, neurons: int = 40) -> Provenance:
     model = {
-        "name": "tiny-emotional-llama", "revision": "sha256:0123456789abcdef",
-        "architecture": "LlamaForCausalLM", "dtype": "float32", "n_layers": layers,
-        "n_heads": heads, "d_model": 24, "d_head": 8, "d_mlp": neurons,
-    }  # fmt: skip
+        "name": "tiny-emotional-llama",
+        "revision": "sha256:0123456789abcdef",
+        "architecture": "LlamaForCausalLM",
+        "dtype": "float32",
+        "n_layers": layers,
+        "n_heads": heads,
+        "d_model": 24,
+        "d_head": 8,
+        "d_mlp": neurons,
+    }
     return Provenance(model, "sha256:feed", {"seed": 0, "read": "prompt"}, {"python": "3.11"})
 
 
@@ -64,10 +70,17 @@ def directions(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Directi
     vectors = vectors - vectors.mean(0)
     norm = vectors.norm(dim=-1)
     return Directions(
-        provenance=provenance(layers), vectors=vectors / norm[..., None], norm=norm,
-        rms=torch.ones(2, layers), emotion=emotions, sublayer=SUBLAYERS,
-        layer=tuple(range(layers)), n_contexts=12, n_left_out=2, read="prompt",
-    )  # fmt: skip
+        provenance=provenance(layers),
+        vectors=vectors / norm[..., None],
+        norm=norm,
+        rms=torch.ones(2, layers),
+        emotion=emotions,
+        sublayer=SUBLAYERS,
+        layer=tuple(range(layers)),
+        n_contexts=12,
+        n_left_out=2,
+        read="prompt",
+    )
 
 
 def generality(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Generality:
@@ -75,12 +88,18 @@ def generality(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> General
     halves = 0.6 + 0.35 * torch.rand(n, 2, layers, generator=_random(1))
     rising = torch.linspace(0.3, 0.95, layers).expand(2, layers)
     return Generality(
-        provenance=provenance(layers), split_half=halves, split_half_low=halves - 0.2,
+        provenance=provenance(layers),
+        split_half=halves,
+        split_half_low=halves - 0.2,
         without_theme=0.4 + 0.5 * torch.rand(n, 2, layers, 5, generator=_random(2)),
-        accuracy=rising, control=torch.full((2, layers), 1 / n), emotion=emotions,
-        sublayer=SUBLAYERS, layer=tuple(range(layers)),
-        theme=("work", "family", "school", "travel", "health"), n_splits=50,
-    )  # fmt: skip
+        accuracy=rising,
+        control=torch.full((2, layers), 1 / n),
+        emotion=emotions,
+        sublayer=SUBLAYERS,
+        layer=tuple(range(layers)),
+        theme=("work", "family", "school", "travel", "health"),
+        n_splits=50,
+    )
 
 
 def heads(layers: int = 4, count: int = 3, emotions: tuple[str, ...] = EMOTIONS) -> HeadEffects:
@@ -88,13 +107,19 @@ def heads(layers: int = 4, count: int = 3, emotions: tuple[str, ...] = EMOTIONS)
     depth = torch.linspace(0.2, 1.0, layers)[None, :, None]
     centred = torch.randn(n, layers, count, generator=_random(3)) ** 3 * 0.05 * depth
     return HeadEffects(
-        provenance=provenance(layers, count), mean=centred + 0.01,
-        stderr=torch.full_like(centred, 0.004), centred=centred,
-        centred_stderr=torch.full_like(centred, 0.003), baseline=torch.ones(n, layers),
-        control=0.03 * depth[..., 0].expand(n, layers).clone(), emotion=emotions,
-        layer=tuple(range(layers)), head=tuple(range(count)), readout="resid_mid",
+        provenance=provenance(layers, count),
+        mean=centred + 0.01,
+        stderr=torch.full_like(centred, 0.004),
+        centred=centred,
+        centred_stderr=torch.full_like(centred, 0.003),
+        baseline=torch.ones(n, layers),
+        control=0.03 * depth[..., 0].expand(n, layers).clone(),
+        emotion=emotions,
+        layer=tuple(range(layers)),
+        head=tuple(range(count)),
+        readout="resid_mid",
         n_contexts=(12,) * n,
-    )  # fmt: skip
+    )
 
 
 def neurons(
@@ -104,25 +129,44 @@ def neurons(
     shape = (n, layers, count)
     centred = torch.randn(shape, generator=_random(4)) ** 5 * 1e-3
     return NeuronEffects(
-        provenance=provenance(layers, 3, count), mean=centred, stderr=torch.full(shape, 1e-4),
-        centred=centred, centred_stderr=torch.full(shape, 1e-4), positive=centred.clamp_min(0),
-        negative=(-centred).clamp_min(0), weight=torch.ones(shape), activation=centred,
-        control=torch.full((n, layers), 4e-3), emotion=emotions, layer=tuple(range(layers)),
-        neuron=tuple(range(count)), n_contexts=(12,) * n,
-    )  # fmt: skip
+        provenance=provenance(layers, 3, count),
+        mean=centred,
+        stderr=torch.full(shape, 1e-4),
+        centred=centred,
+        centred_stderr=torch.full(shape, 1e-4),
+        positive=centred.clamp_min(0),
+        negative=(-centred).clamp_min(0),
+        weight=torch.ones(shape),
+        activation=centred,
+        control=torch.full((n, layers), 4e-3),
+        emotion=emotions,
+        layer=tuple(range(layers)),
+        neuron=tuple(range(count)),
+        n_contexts=(12,) * n,
+    )
 
 
 def importance(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Importance:
     n = len(emotions)
     slope = torch.linspace(0.1, 1.2, layers) + 0.1 * torch.randn(n, 2, layers, generator=_random(5))
     return Importance(
-        provenance=provenance(layers), slope=slope, stderr=torch.full_like(slope, 0.04),
+        provenance=provenance(layers),
+        slope=slope,
+        stderr=torch.full_like(slope, 0.04),
         response=slope[:, None].expand(n, 2, 2, layers).clone(),
-        control=torch.full_like(slope, 0.15), baseline=torch.zeros(n),
-        rms=torch.ones(2, layers), reference=torch.eye(24)[:n], emotion=emotions,
-        dose=(0.1, 0.5), sublayer=SUBLAYERS, layer=tuple(range(layers)), read_at="resid_post",
-        stable_layers=(layers - 1,), n_contexts=(12,) * n, n_random=8,
-    )  # fmt: skip
+        control=torch.full_like(slope, 0.15),
+        baseline=torch.zeros(n),
+        rms=torch.ones(2, layers),
+        reference=torch.eye(24)[:n],
+        emotion=emotions,
+        dose=(0.1, 0.5),
+        sublayer=SUBLAYERS,
+        layer=tuple(range(layers)),
+        read_at="resid_post",
+        stable_layers=(layers - 1,),
+        n_contexts=(12,) * n,
+        n_random=8,
+    )
 
 
 def circuit(
@@ -135,9 +179,14 @@ def circuit(
             own = _members(layer, n_heads if sublayer == "attn" else n_neurons, sublayer)
             name = sublayer_name(layer, sublayer)
             whole = Node(
-                name, "sublayer", layer, stderr=0.02, control=0.15,
-                importance=0.1 + 0.2 * layer, direct=0.3,
-            )  # fmt: skip
+                name,
+                "sublayer",
+                layer,
+                stderr=0.02,
+                control=0.15,
+                importance=0.1 + 0.2 * layer,
+                direct=0.3,
+            )
             nodes += [*own, whole]
             edges.append(Edge(previous, name, "residual"))
             edges += [Edge(node.id, name, "part", node.effect) for node in own]
@@ -152,10 +201,11 @@ def _members(layer: int, count: int, sublayer: str) -> list[Node]:
     name, kind = (head_name, "head") if sublayer == "attn" else (neuron_name, "neuron")
     effects = [(layer + 1) * 0.1 / (i + 1) * (-1 if i % 4 == 3 else 1) for i in range(count)]
     return [
-        Node(name(layer, i), kind, layer, effect=effect, stderr=0.01, control=0.05,
-             direct=effect / 2)
+        Node(
+            name(layer, i), kind, layer, effect=effect, stderr=0.01, control=0.05, direct=effect / 2
+        )
         for i, effect in enumerate(effects)
-    ]  # fmt: skip
+    ]
 
 
 def scores(emotions: Sequence[str] = EMOTIONS) -> dict[str, CircuitScores]:
@@ -173,13 +223,23 @@ def scores(emotions: Sequence[str] = EMOTIONS) -> dict[str, CircuitScores]:
                 name: score(name, good=(emotion, name) != (emotions[-1], "completeness"))
                 for name in SCORES
             },
-            heads_fraction=0.2, neurons_fraction=0.05, size=0.06, needed_share=0.9,
-            worst_gap=0.2, log_area=0.7, size_at_80=0.1, sizes=SIZES, curve=curve,
-            curve_low=tuple(v - 0.3 for v in curve), curve_high=tuple(v - 0.1 for v in curve),
-            loses={"L0H0": 0.1}, n_contexts=12, n_controls=100,
+            heads_fraction=0.2,
+            neurons_fraction=0.05,
+            size=0.06,
+            needed_share=0.9,
+            worst_gap=0.2,
+            log_area=0.7,
+            size_at_80=0.1,
+            sizes=SIZES,
+            curve=curve,
+            curve_low=tuple(v - 0.3 for v in curve),
+            curve_high=tuple(v - 0.1 for v in curve),
+            loses={"L0H0": 0.1},
+            n_contexts=12,
+            n_controls=100,
         )
         for emotion in emotions
-    }  # fmt: skip
+    }
 
 
 def accuracy(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
@@ -203,28 +263,44 @@ def dial(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
     """Expression that rises with the strength."""
     shares = [0.0, 5.0, 50.0, 95.0, 100.0]
     return {
-        "n": 24 * len(emotions), "strength": [0.0, 0.25, 0.5, 0.75, 1.0], "overall": shares,
-        "low": [max(0.0, s - 4) for s in shares], "high": [min(100.0, s + 4) for s in shares],
-        "perplexity_ratio": [1.6, 1.5, 1.2, 1.0, None], "repetition": [0.0] * 5,
+        "n": 24 * len(emotions),
+        "strength": [0.0, 0.25, 0.5, 0.75, 1.0],
+        "overall": shares,
+        "low": [max(0.0, s - 4) for s in shares],
+        "high": [min(100.0, s + 4) for s in shares],
+        "perplexity_ratio": [1.6, 1.5, 1.2, 1.0, None],
+        "repetition": [0.0] * 5,
         "by_emotion": {e: [max(0.0, s - i) for s in shares] for i, e in enumerate(emotions)},
-        "rises": True, "unchanged_at_zero": 24 * len(emotions),
-    }  # fmt: skip
+        "rises": True,
+        "unchanged_at_zero": 24 * len(emotions),
+    }
 
 
 def _stats(level: float, emotions: Sequence[str]) -> dict[str, Any]:
     return {
-        "n": 60 * len(emotions), "overall": level, "low": level - 4, "high": level + 4,
+        "n": 60 * len(emotions),
+        "overall": level,
+        "low": level - 4,
+        "high": level + 4,
         "by_emotion": {e: max(0.0, level - 8 + 3 * i) for i, e in enumerate(emotions)},
         "by_valence": {v: level - 2 + 2 * i for i, v in enumerate(VALENCES)},
-        "perplexity_ratio": 1.25, "repetition": 0.021, "mean_tokens": 24.0, "empty": 0,
-        "second_judge": level - 1, "kappa": 0.9, "topic_kept": 97.0, "opposing": {"overall": 50.0},
+        "perplexity_ratio": 1.25,
+        "repetition": 0.021,
+        "mean_tokens": 24.0,
+        "empty": 0,
+        "second_judge": level - 1,
+        "kappa": 0.9,
+        "topic_kept": 97.0,
+        "opposing": {"overall": 50.0},
         "ratio_by_emotion": {e: 1.2 + 0.1 * i for i, e in enumerate(emotions)},
         "ratio_by_valence": dict.fromkeys(VALENCES, 1.3),
         "intervals": {
-            "overall": [level - 5, level + 5], "perplexity_ratio": [1.2, 1.3],
-            "repetition": [0.01, 0.03], "topic_kept": [95.0, 99.0],
+            "overall": [level - 5, level + 5],
+            "perplexity_ratio": [1.2, 1.3],
+            "repetition": [0.01, 0.03],
+            "topic_kept": [95.0, 99.0],
         },
-    }  # fmt: skip
+    }
 
 
 def elicitation(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
@@ -255,9 +331,12 @@ def judged(
 
 def _context(number: int) -> Context:
     return Context(
-        f"work_{number:02d}", "work", VALENCES[number % 3],
-        f"You have worked on report {number} for a week.", f"Your manager reads report {number}.",
-    )  # fmt: skip
+        f"work_{number:02d}",
+        "work",
+        VALENCES[number % 3],
+        f"You have worked on report {number} for a week.",
+        f"Your manager reads report {number}.",
+    )
 
 
 def _judged(context: Context, emotion: str, text: str, method: str) -> Judged:
@@ -272,10 +351,19 @@ def stream_patches(places: tuple[str, ...] = ("event", "last")) -> SitePatches:
     shape = (3, 4, len(places))
     effect = torch.randn(shape, generator=_random(21))
     return SitePatches(
-        effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
-        ("resid_pre", "attn_out", "mlp_out"), tuple(range(4)), places, ("clean", "corrupt"),
-        "anger", "<plain>", "denoising", "projection", 3,
-    )  # fmt: skip
+        effect,
+        effect.abs() / 10,
+        torch.tensor([2.0, -1.0]),
+        ("resid_pre", "attn_out", "mlp_out"),
+        tuple(range(4)),
+        places,
+        ("clean", "corrupt"),
+        "anger",
+        "<plain>",
+        "denoising",
+        "projection",
+        3,
+    )
 
 
 def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) -> HeadPatches:
@@ -283,10 +371,20 @@ def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) ->
     effect = torch.randn(4, count, len(places), generator=_random(22))
     effect[2, 1, -1] = 9.0
     return HeadPatches(
-        effect, effect.abs() / 10, torch.tensor([2.0, -1.0]),
-        tuple(range(4)), tuple(range(count)), places, ("clean", "corrupt"),
-        "z", "anger", "plain", "noising", "projection", 3,
-    )  # fmt: skip
+        effect,
+        effect.abs() / 10,
+        torch.tensor([2.0, -1.0]),
+        tuple(range(4)),
+        tuple(range(count)),
+        places,
+        ("clean", "corrupt"),
+        "z",
+        "anger",
+        "plain",
+        "noising",
+        "projection",
+        3,
+    )
 
 
 def validation(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Validation:
@@ -295,11 +393,23 @@ def validation(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Vali
     effect = torch.randn(count, 4, 3, 4, count, generator=_random(31))
     control = torch.randn(count, 4, draws, 4, count, generator=_random(32)) / 4
     return Validation(
-        provenance=provenance(), effect=effect, low=effect - 0.5, high=effect + 0.25,
-        control=control, control_low=control.amin(2), control_high=control.amax(2),
-        asked=torch.eye(count), emotion=emotions, other_emotion=emotions, method=CHANGES,
-        order=ORDERS, size=sizes, draw=tuple(range(draws)), kind=kind, n_contexts=6,
-    )  # fmt: skip
+        provenance=provenance(),
+        effect=effect,
+        low=effect - 0.5,
+        high=effect + 0.25,
+        control=control,
+        control_low=control.amin(2),
+        control_high=control.amax(2),
+        asked=torch.eye(count),
+        emotion=emotions,
+        other_emotion=emotions,
+        method=CHANGES,
+        order=ORDERS,
+        size=sizes,
+        draw=tuple(range(draws)),
+        kind=kind,
+        n_contexts=6,
+    )
 
 
 def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Heard:
@@ -307,18 +417,34 @@ def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Heard:
     sizes = (1, 6, 40)
     judged = 100 * torch.rand(len(emotions), 2, 3, len(sizes), generator=_random(33))
     return Heard(
-        provenance=provenance(), judged=judged, low=judged * 0.8, high=10 + 0.9 * judged,
-        emotion=emotions, method=REPLY_CHANGES, order=REPLY_ORDERS, size=sizes, kind=kind,
-        n_contexts=6, n_draws=2,
-    )  # fmt: skip
+        provenance=provenance(),
+        judged=judged,
+        low=judged * 0.8,
+        high=10 + 0.9 * judged,
+        emotion=emotions,
+        method=REPLY_CHANGES,
+        order=REPLY_ORDERS,
+        size=sizes,
+        kind=kind,
+        n_contexts=6,
+        n_draws=2,
+    )
 
 
 def ablation(emotions: tuple[str, ...] = EMOTIONS) -> dict[str, Any]:
     """What is lost without the circuits."""
     own = {
-        "circuit_drop": 87.5, "low": 81.25, "high": 93.75, "random_drop": 1.25, "random_max": 2.5,
-    }  # fmt: skip
+        "circuit_drop": 87.5,
+        "low": 81.25,
+        "high": 93.75,
+        "random_drop": 1.25,
+        "random_max": 2.5,
+    }
     return {
-        **own, "by_emotion": dict.fromkeys(emotions, own), "n": 36, "draws": 5,
-        "heads_share": 0.083, "neurons_share": 0.02,
-    }  # fmt: skip
+        **own,
+        "by_emotion": dict.fromkeys(emotions, own),
+        "n": 36,
+        "draws": 5,
+        "heads_share": 0.083,
+        "neurons_share": 0.02,
+    }

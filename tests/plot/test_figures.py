@@ -20,8 +20,14 @@ OWN = ("joy", "<i>awe</i>")
 
 @pytest.fixture(scope="module")
 def figures(samples):
-    records = (samples.directions(), samples.generality(), samples.heads(), samples.neurons(),
-               samples.importance(), samples.circuit())  # fmt: skip
+    records = (
+        samples.directions(),
+        samples.generality(),
+        samples.heads(),
+        samples.neurons(),
+        samples.importance(),
+        samples.circuit(),
+    )
     drawn = {type(record).__name__: draw(record) for record in records}
     drawn["accuracy"] = plot.accuracy_bars(samples.accuracy())
     drawn["valence"] = plot.valence_bars(samples.accuracy())
@@ -287,8 +293,9 @@ def test_expression_stands_against_its_price_with_intervals(samples, figures):
     assert (circuit.x[0], circuit.y[0]) == (stats["perplexity_ratio"], stats["overall"])
     low, high = stats["intervals"]["overall"]
     assert (circuit.error_y.arrayminus[0], circuit.error_y.array[0]) == (
-        stats["overall"] - low, high - stats["overall"],
-    )  # fmt: skip
+        stats["overall"] - low,
+        high - stats["overall"],
+    )
     labels = [button.label for button in figures["price"].layout.updatemenus[0].buttons]
     assert labels[0] == "all replies"
     assert len(labels) == 1 + len(EMOTION_COLOURS) + 3

@@ -18,9 +18,13 @@ def drawn(record) -> Any:
 def test_the_map_shows_every_share_and_calls_plain_prompts_by_what_they_ask_for():
     share = torch.tensor([[90.0, 5.0], [0.0, 10.0], [2.0, 3.0]])
     found = Hearing(
-        share, share - 1, share + 1, torch.tensor([20, 10, 5]),
-        ("fear", "<i>awe</i>", "neutral"), ("fear", "<i>awe</i>"),
-    )  # fmt: skip
+        share,
+        share - 1,
+        share + 1,
+        torch.tensor([20, 10, 5]),
+        ("fear", "<i>awe</i>", "neutral"),
+        ("fear", "<i>awe</i>"),
+    )
     figure = drawn(found)
     (cells,) = figure.data
     assert [list(row) for row in cells.z] == share.tolist()

@@ -20,21 +20,43 @@ EXISTS = torch.tensor([[True] * 4, [False, True, True, True], [False, False, Tru
 def paths():
     mean = torch.arange(12.0).reshape(3, 4) * EXISTS - 6.0 * EXISTS
     return PathEffects(
-        provenance=Provenance(), mean=mean, stderr=mean.abs() / 10, control=torch.ones(3, 4),
-        exists=EXISTS, node=mean.sum(1), by_role=torch.zeros(3, 4, 0), sender=SENDERS,
-        receiver=RECEIVERS, role=(), emotion="fear", other="<b>", readout="projection",
-        mode="noising", method="eap", steps=1, n_contexts=3, draws=5, gap=0.0, receipt={},
-    )  # fmt: skip
+        provenance=Provenance(),
+        mean=mean,
+        stderr=mean.abs() / 10,
+        control=torch.ones(3, 4),
+        exists=EXISTS,
+        node=mean.sum(1),
+        by_role=torch.zeros(3, 4, 0),
+        sender=SENDERS,
+        receiver=RECEIVERS,
+        role=(),
+        emotion="fear",
+        other="<b>",
+        readout="projection",
+        mode="noising",
+        method="eap",
+        steps=1,
+        n_contexts=3,
+        draws=5,
+        gap=0.0,
+        receipt={},
+    )
 
 
 @pytest.fixture
 def exact():
     effect = torch.tensor([[-6.0, 4.0], [-4.0, 8.0]])
     return ExactPaths(
-        provenance=Provenance(), effect=effect, context=("a", "b"),
-        edge=("embed->L0H0.q", "L0.mlp->readout"), emotion="fear", other=None,
-        readout="projection", mode="noising", receipt={},
-    )  # fmt: skip
+        provenance=Provenance(),
+        effect=effect,
+        context=("a", "b"),
+        edge=("embed->L0H0.q", "L0.mlp->readout"),
+        emotion="fear",
+        other=None,
+        readout="projection",
+        mode="noising",
+        receipt={},
+    )
 
 
 def drawn(figure: Any) -> Any:

@@ -15,10 +15,13 @@ WORDS = ("<s>", "I", " am", " <script>alert(1)</script>", "\n", '" onmouseover="
 def trace(tokens=WORDS, emotions=EMOTIONS, layers=3, n_prompt=3):
     values = torch.linspace(-1.5, 1.5, len(emotions) * layers * len(tokens))
     return TokenTrace(
-        provenance=Provenance(), value=values.reshape(len(emotions), layers, len(tokens)),
-        emotion=emotions, layer=tuple(range(layers)), n_prompt=n_prompt,
+        provenance=Provenance(),
+        value=values.reshape(len(emotions), layers, len(tokens)),
+        emotion=emotions,
+        layer=tuple(range(layers)),
+        n_prompt=n_prompt,
         pos=tuple(f"{i} {token}" for i, token in enumerate(tokens)),
-    )  # fmt: skip
+    )
 
 
 def draw(record) -> Any:

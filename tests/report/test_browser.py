@@ -35,11 +35,23 @@ def opened(samples, tmp_path_factory):
     write_report(made, folder / "report.html")
     assert BROWSER is not None
     return subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         "--enable-logging=stderr", "--window-size=1280,12000", "--virtual-time-budget=20000",
-         f"--user-data-dir={folder / 'profile'}", (folder / "report.html").as_uri()],
-        capture_output=True, text=True, timeout=240, check=True,
-    )  # fmt: skip
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--dump-dom",
+            "--enable-logging=stderr",
+            "--window-size=1280,12000",
+            "--virtual-time-budget=20000",
+            f"--user-data-dir={folder / 'profile'}",
+            (folder / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
 
 
 def test_the_console_stays_silent(opened):

@@ -72,8 +72,18 @@ def page(written):
 
 def test_the_page_has_every_section_and_every_emotion(page):
     text = " ".join(page.words)
-    for heading in ("Summary", "Sample replies", "Elicitation", "Directions", "Attention heads",
-                    "MLP neurons", "Sublayers", "Circuits", "Cost", "Provenance"):  # fmt: skip
+    for heading in (
+        "Summary",
+        "Sample replies",
+        "Elicitation",
+        "Directions",
+        "Attention heads",
+        "MLP neurons",
+        "Sublayers",
+        "Circuits",
+        "Cost",
+        "Provenance",
+    ):
         assert heading in text
     for emotion in EMOTIONS:
         assert emotion in text

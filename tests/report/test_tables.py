@@ -25,29 +25,40 @@ def test_what_was_not_measured_is_a_dash():
 
 def test_settings_are_flattened_with_dotted_names():
     assert list(flat({"a": {"b": 1.5, "c": None}, "d": (), "e": True})) == [
-        ("a.b", "1.5"), ("a.c", "–"), ("d", "–"), ("e", "True"),
-    ]  # fmt: skip
+        ("a.b", "1.5"),
+        ("a.c", "–"),
+        ("d", "–"),
+        ("e", "True"),
+    ]
 
 
 def test_samples_show_the_same_context_in_every_emotion_by_every_method(samples):
     shown = sample_replies(samples.judged(), samples.EMOTIONS, without=tuple(CONTROLS))
     assert [sample.context.id for sample in shown] == [
-        "work_00/positive", "work_01/neutral", "work_02/negative", "work_03/positive",
-    ]  # fmt: skip
+        "work_00/positive",
+        "work_01/neutral",
+        "work_02/negative",
+        "work_03/positive",
+    ]
     first = shown[0]
     assert list(first.methods) == ["no change", "prompting", "steering", "circuit"]
     assert [emotion for emotion, _ in first.rows] == list(samples.EMOTIONS)
     emotion, answers = first.rows[4]
     assert emotion == "surprise"
     assert [answer is not None and answer.match for answer in answers] == [
-        False, True, False, False,
-    ]  # fmt: skip
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_reply_that_never_changes_is_shown_once(samples):
     replies = samples.judged(contexts=1)
-    same = [dataclasses.replace(row, reply=dataclasses.replace(row.reply, text="Hm."))
-            for row in replies["none"]]  # fmt: skip
+    same = [
+        dataclasses.replace(row, reply=dataclasses.replace(row.reply, text="Hm."))
+        for row in replies["none"]
+    ]
     sample = sample_replies({**replies, "none": same}, samples.EMOTIONS)[0]
     assert [(answer.method, answer.text, answer.verdict) for answer in sample.alike] == [
         ("no change", "Hm.", "heard neutral")
