@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TL3 := .venv-tl3
 HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
 
-.PHONY: demo notebooks test test-tl3 test-newest newest trials bench bench-size bench-workers plants docs lint format clean
+.PHONY: demo notebooks test test-kernels test-tl3 test-newest newest trials bench bench-size bench-workers plants docs lint format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/emotion-circuits demo --out runs/demo
@@ -17,12 +17,19 @@ notebooks: $(VENV)/.ready
 
 # A worker per core, four at most: each loads torch and the models anew.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 2))')
-TESTED := -m pytest -n $(WORKERS) --jaxtyping-packages=circuits,beartype.beartype
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python $(TESTED)
-ON_TL3 := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(TL3)/bin/python $(TESTED)
+TESTED := -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --jaxtyping-packages=circuits,beartype.beartype
+THREADS ?= 1
+PYTEST := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE $(BIN)/python $(TESTED)
+ON_TL3 := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE $(TL3)/bin/python $(TESTED)
 
 test: $(VENV)/.ready
 	$(PYTEST)
+
+# What computes, once more with the plain kernels of torch, which add in another order than those of
+# a processor with vectors. The whole suite runs so with `ATEN_CPU_CAPABILITY=default make test`.
+NUMERIC := tests/measure tests/model tests/graph tests/selective tests/families tests/control tests/published
+test-kernels: $(VENV)/.ready
+	ATEN_CPU_CAPABILITY=default $(PYTEST) -m "not slow" $(NUMERIC)
 
 # The same on TransformerLens 3.9: its HookedTransformer beside its bridge, then the model-facing
 # tests on HookedTransformers, in under three minutes on two cores.

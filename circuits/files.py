@@ -46,11 +46,13 @@ __all__ = [
     "is_folder",
     "is_leftover",
     "losses_path",
+    "PathLike",
     "parse_json",
     "read_json",
     "read_json_lines",
     "read_text",
     "refusal",
+    "resolved",
     "remove_leftovers",
     "shipped",
     "sync_folder",
@@ -64,6 +66,19 @@ __all__ = [
 _PARTIAL = ".partial"
 _LEFTOVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_PARTIAL)}(\.[^.]*)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+PathLike = str | os.PathLike[str]
+"""A path as text or as an object; ``~`` is the home folder."""
+
+
+def resolved(path: PathLike) -> Path:
+    """The path with ``~`` replaced; public functions call it once.
+
+    >>> resolved("fear.json")
+    PosixPath('fear.json')
+    """
+    return Path(path).expanduser()
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

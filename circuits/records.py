@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from circuits.errors import AxisError, DataError
-from circuits.files import digest, read_json, write_atomically, write_json
+from circuits.files import PathLike, digest, read_json, resolved, write_atomically, write_json
 from circuits.provenance import Provenance, current
 
 __all__ = [
@@ -159,8 +159,9 @@ class Record:
         columns = {name: getattr(self, name).detach().cpu().flatten().numpy() for name in names}
         return pd.DataFrame(columns, index=index).reset_index()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: PathLike) -> None:
         """Write ``record.safetensors`` and ``record.json`` into ``folder``."""
+        folder = resolved(folder)
         # Clones, since fields may be views of one tensor, which safetensors refuses.
         layout = torch.contiguous_format
         tensors = {
@@ -184,12 +185,13 @@ class Record:
         return {name: getattr(self, name) for name in names if name != "provenance"}
 
     @classmethod
-    def load(cls: type[R], folder: Path) -> R:
+    def load(cls: type[R], folder: PathLike) -> R:
         """Read a record that :meth:`save` wrote.
 
         Raises:
             DataError: a file is missing or damaged, or holds another kind of record.
         """
+        folder = resolved(folder)
         described, path = read_json(folder / "record.json"), folder / "record.safetensors"
         found = described.get("kind") if isinstance(described, dict) else None
         if found != cls.__name__ or described.get("format") != FORMAT:

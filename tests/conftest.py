@@ -1,5 +1,6 @@
 """Models and contexts for the tests: the embedded model, and tiny random ones without network."""
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -34,16 +35,17 @@ from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.patching.totals import total_estimates
 from circuits.prompts import sev
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
-pytest_plugins = ["trials", "kinds"]
+pytest_plugins = ["trials", "kinds", "sharing"]
 
 # The same examples each time; `--hypothesis-profile=default` draws others.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
-torch.set_num_threads(1)
+# One, or as many as `make test THREADS=2` says.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +117,7 @@ def contexts() -> tuple[sev.Context, ...]:
 @pytest.fixture(scope="session")
 def grid(contexts: tuple[sev.Context, ...]) -> Grid:
     """All contexts with all emotions, two cells missing."""
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     return arrange([r for i, r in enumerate(replies) if i not in (3, 40)], EMOTIONS)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -61,9 +62,13 @@ def test_a_notebook_uses_public_names_only(path):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
             assert node.module is not None
-            assert not node.module.startswith("circuits"), "import circuits as ec, nothing else"
+            found.add(
+                node.module.split(".")[0] if node.module.startswith("circuits") else node.module
+            )
+            if node.module.startswith("circuits"):
+                public = import_module(node.module).__all__
+                assert {name.name for name in node.names} <= {*public}, "a name that is not public"
         elif isinstance(node, ast.Attribute) and node.attr.startswith("_"):
             private.add(node.attr)
     assert found <= ALLOWED

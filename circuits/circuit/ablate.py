@@ -34,11 +34,11 @@ from circuits.models.edits import Add, edited
 from circuits.models.memory import halving
 from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import Kept, Prefix, branch, capture, keep, prefill_prefix, reading, resume
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import hook
 from circuits.patching.pairs import LogitDifference, Pair, Projection, clean_tokens, corrupt_tokens
-from circuits.prompts.prompt import plain_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import neutral_prompts
 
 __all__ = [
     "Ablation",
@@ -349,7 +349,7 @@ Begun = tuple[Int[Tensor, "context 1"], Prefix]
 @torch.no_grad()
 def begin_plain(model: Model, contexts: Sequence[Context]) -> Begun:
     """Read the plain prompts of some contexts up to their last token."""
-    rows = [encode_prompt(model, prompt) for prompt in plain_prompts(contexts)]
+    rows = [encode(model, prompt) for prompt in neutral_prompts(contexts)]
     return prefill_prefix(model, pad_left(rows, device_of(model)))
 
 

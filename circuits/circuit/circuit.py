@@ -33,13 +33,16 @@ ablation at the last position it equals the corrupt run):
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from importlib import import_module
 from typing import Any, Final, Literal, TypeVar, get_args
 
 import networkx as nx
 
 from circuits.errors import AxisError, CircuitError, DataError
+from circuits.files import PathLike
 from circuits.names import component
 from circuits.provenance import Provenance, current
 
@@ -59,6 +62,7 @@ __all__ = [
     "SCORES",
     "SHAPE",
     "Score",
+    "Scores",
     "VIAS",
     "Via",
     "check_same_model",
@@ -178,7 +182,58 @@ class Edge:
         return f"{self.source} -> {self.target}{entry}"
 
 
+SCORES = ("faithfulness", "completeness", "minimality", "specificity", "cpr", "cmd")
+LOWER_IS_BETTER = frozenset({"completeness", "cmd"})
+
+
 @dataclass(frozen=True)
+class Score:
+    """A score, its 95% interval over contexts, and what random circuits reach."""
+
+    value: float
+    low: float
+    high: float
+    control_p99: float
+    """What 99% of the random circuits do not better: their 99th percentile, or the 1st where
+    lower is better."""
+    p: float
+    """(1 + random circuits that are at least as good) / (1 + random circuits)."""
+
+
+class Scores(Mapping[str, float]):
+    """Scores by name, and as attributes with their interval and what random circuits reach.
+
+    >>> scores = Scores({"cpr": 0.8, "cpr_low": 0.7, "cpr_high": 0.9})
+    >>> scores["cpr"], scores.cpr.high
+    (0.8, 0.9)
+    """
+
+    def __init__(self, values: Mapping[str, float] | None = None) -> None:
+        self._values = dict(values or {})
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Score:
+        values = self.__dict__.get("_values", {})
+        if name.startswith("_") or name not in values:
+            known = ", ".join(values) or "none; score the circuit first"
+            raise AttributeError(f"the circuit has no score {name!r}; it has {known}")
+        others = ("low", "high", "control_p99", "p")
+        return Score(values[name], *(values.get(f"{name}_{own}", math.nan) for own in others))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {self._values[name]:.3g}" for name in SCORES if name in self)
+        return f"Scores({shown or dict(self._values)})"
+
+
+@dataclass(frozen=True, repr=False)
 class Circuit:
     """The circuit of one emotion.
 
@@ -191,11 +246,12 @@ class Circuit:
     emotion: str
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """Scores of the circuit as a whole."""
+    scores: Mapping[str, float] = field(default_factory=Scores)
+    """Scores of the circuit as a whole: :class:`Scores`."""
     provenance: Provenance = field(default_factory=current)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", Scores(self.scores))
         places: dict[str, tuple[float, int, int]] = {}
         for node in self.nodes:
             if node.id in places:
@@ -298,6 +354,45 @@ class Circuit:
         return tuple(
             (p.layer, p.index) for p in parts if p.layer is not None and p.index is not None
         )
+
+    @property
+    def evidence(self) -> Mapping[str, Any]:
+        """What the circuit was made from: template, judge, contexts, accepted and all replies."""
+        return self.provenance.options.get("evidence", {})
+
+    def __repr__(self) -> str:
+        """One line."""
+        model = self.provenance.model.get("name")
+        faithful = self.scores.get("faithfulness")
+        parts = [
+            f"{self.emotion!r}",
+            f"{len(self.heads)} heads",
+            f"{len(self.neurons)} neurons",
+            *([f"{len(self.paths)} paths"] if self.paths else []),
+            *([f"faithfulness {faithful:.2f}"] if faithful is not None else []),
+            *([f"of {model}"] if model else []),
+        ]
+        return f"Circuit({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        # Looked up by name: plots stand above circuits, and opening a circuit does not need them.
+        plots = import_module("circuits.plots.circuits")
+        return plots.circuit_graph(self).to_html(full_html=False, include_plotlyjs="cdn")
+
+    def to_frame(self) -> Any:
+        """The nodes as a pandas table, one row a node."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(node) for node in self.nodes])
+
+    def save(self, path: PathLike) -> None:
+        """Write the circuit as JSON; :func:`circuits.read_circuit` reads it.
+
+        Raises:
+            CircuitError: a value cannot be written, such as NaN; names the node.
+            DataError: the folder cannot be written to.
+        """
+        import_module("circuits.export.node_link").write_circuit(self, path)
 
     @property
     def paths(self) -> tuple[Edge, ...]:
@@ -568,24 +663,6 @@ def _differ(origin: Mapping[str, Any], model: Mapping[str, Any], name: str) -> b
         # A hub's name and the folder of a copy of it.
         return str(origin[name]).rsplit("/", 1)[-1] != str(model[name]).rsplit("/", 1)[-1]
     return bool(origin[name] != model[name])
-
-
-SCORES = ("faithfulness", "completeness", "minimality", "specificity", "cpr", "cmd")
-LOWER_IS_BETTER = frozenset({"completeness", "cmd"})
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score, its 95% interval over contexts, and what random circuits reach."""
-
-    value: float
-    low: float
-    high: float
-    control_p99: float
-    """What 99% of the random circuits do not better: their 99th percentile, or the 1st where
-    lower is better."""
-    p: float
-    """(1 + random circuits that are at least as good) / (1 + random circuits)."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ is kept and marked as not causal.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from math import isfinite
 from typing import Literal
 
@@ -25,15 +26,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.circuit.circuit import Circuit, Edge, Node, Via
-from circuits.effects.heads import HeadEffects
-from circuits.effects.importance import Importance
-from circuits.effects.neurons import DirectEffects, NeuronEffects
-from circuits.errors import CircuitError
-from circuits.names import component, head_name, neuron_name, receiver, sublayer_name
+from circuits.circuit.circuit import Circuit, Edge, Node, Via, with_scores
+from circuits.circuit.score import Scoring, check_held_out, score_circuits
+from circuits.effects.activations import Sweep, arrange, component_means, differences, sweep
+from circuits.effects.directions import Directions, emotion_directions, stable_layers
+from circuits.effects.heads import HeadEffects, head_effects
+from circuits.effects.importance import Importance, sublayer_importance
+from circuits.effects.neurons import (
+    DirectEffects,
+    NeuronEffects,
+    direct_effects,
+    neuron_effects,
+    without_neurons,
+)
+from circuits.errors import CircuitError, DataError
+from circuits.judges.judge import Judge
+from circuits.judges.lexicon import LexiconJudge
+from circuits.judges.replies import Judged, judge_replies
+from circuits.models.generate import elicit
+from circuits.models.load import describe_model
+from circuits.models.protocol import Model
+from circuits.names import (
+    EMOTIONS,
+    VALENCES,
+    component,
+    head_name,
+    neuron_name,
+    receiver,
+    sublayer_name,
+)
 from circuits.patching.exact_paths import ExactPaths, edge_name
+from circuits.patching.pairs import Projection
 from circuits.patching.paths import PathEffects
-from circuits.patching.totals import TotalEstimates
+from circuits.patching.totals import TotalEstimates, total_estimates
+from circuits.prompts.sev import Context, sev
+from circuits.prompts.templates import Template, emotion_prompts, template_of
+from circuits.provenance import Provenance, recorded, versions
 
 __all__ = [
     "Budget",
@@ -42,6 +70,8 @@ __all__ = [
     "allocate",
     "assemble",
     "connect",
+    "find_circuit",
+    "find_circuits",
     "select",
     "select_by_layer",
     "strongest_paths",
@@ -419,3 +449,183 @@ def _edge(
 def _beats(value: float, stderr: float, control: float) -> bool | None:
     """Does the whole interval lie beyond the control? Not known from one context."""
     return abs(value) - 1.96 * stderr > control if isfinite(stderr) else None
+
+
+_GRADIENT_CONTEXTS = 24
+
+
+def find_circuit(
+    model: Model,
+    emotion: str,
+    *,
+    contexts: Sequence[Context],
+    held_out: Sequence[Context] | None = None,
+    template: str | Template = "published",
+    emotions: Sequence[str] = EMOTIONS,
+    judge: Judge | None = None,
+    budget: Budget | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+    seed: int = 0,
+) -> Circuit:
+    """The circuit of one emotion; see :func:`find_circuits`, which takes as long for all of them.
+
+    Raises:
+        DataError: the emotion is none of ``emotions``.
+    """
+    if emotion not in emotions:
+        raise DataError(
+            f"{emotion!r} is none of the emotions that are contrasted, {', '.join(emotions)}; "
+            "give emotions=(...), two or more"
+        )
+    found = find_circuits(
+        model,
+        contexts=contexts,
+        held_out=held_out,
+        template=template,
+        emotions=emotions,
+        judge=judge,
+        budget=budget,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return found[emotion]
+
+
+def find_circuits(
+    model: Model,
+    *,
+    contexts: Sequence[Context],
+    held_out: Sequence[Context] | None = None,
+    template: str | Template = "published",
+    emotions: Sequence[str] = EMOTIONS,
+    judge: Judge | None = None,
+    budget: Budget | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+    seed: int = 0,
+) -> dict[str, Circuit]:
+    """The circuits of several emotions, found, measured and scored.
+
+    The model replies to every context with every emotion; replies that the judge hears the emotion
+    in are kept, and from their prompts come directions, effects, importances and total effects, as
+    in a run with default options. Circuits are then scored on held-out contexts beside random
+    circuits of their size. How many replies were accepted stands in a circuit's ``evidence``.
+
+    Args:
+        model: The model.
+        contexts: What circuits are made from, such as ``sev("train", 24)``.
+        held_out: What they are scored on; 12 test contexts of SEV by default, none if empty.
+        template: How contexts become prompts.
+        emotions: The emotions that are contrasted, two or more.
+        judge: Decides which replies express their emotion; the lexicon by default.
+        budget: How many heads and neurons.
+        max_new_tokens: Longest reply.
+        batch_size: Prompts at once.
+        seed: Of all draws.
+
+    Raises:
+        CircuitError: in no context was every emotion elicited; says how often each was, shows a
+            reply and what to do.
+        DataError: there are no contexts, or fewer than two emotions, or held-out contexts are among
+            them.
+    """
+    wording, budget = template_of(template), budget or Budget()
+    judge = LexiconJudge() if judge is None else judge
+    held_out = sev("test", 12) if held_out is None else held_out
+    if not contexts or len(emotions) < 2:
+        raise DataError(
+            f"a circuit needs contexts and two or more emotions to contrast; found "
+            f"{len(contexts)} contexts and {len(emotions)} emotions"
+        )
+    if held_out:
+        check_held_out(held_out, contexts)
+    prompts = emotion_prompts(contexts, emotions, wording)
+    replies = elicit(model, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    judged = judge_replies(replies, judge)
+    accepted = [row.reply for row in judged if row.verdict.match]
+    if not accepted or not bool(arrange(accepted, emotions).complete.any()):
+        raise CircuitError(_why_nothing(judged, emotions, judge))
+    grid = arrange(accepted, emotions)
+    evidence = {
+        "template": wording.name,
+        "judge": judge.name,
+        "contexts": len(contexts),
+        "complete_contexts": int(grid.complete.sum()),
+        "elicited": _counts(judged, emotions),
+    }
+    made = Provenance(
+        describe_model(model), _digest(contexts), {"evidence": evidence, "seed": seed}, versions()
+    )
+    with recorded(made):
+        activations = sweep(model, grid, batch_size=batch_size, seed=seed)
+        found = emotion_directions(activations)
+        heads = head_effects(model, activations, found)
+        has_neurons = bool(model.cfg.d_mlp)
+        of_neurons = neuron_effects if has_neurons else _no_neurons
+        neurons = of_neurons(model, activations, found)
+        stable = stable_layers(len(found.layer))
+        importance, plain_means = sublayer_importance(
+            model, grid, found, stable=stable, seed=seed, template=wording
+        )
+        between = differences(component_means(activations))
+        direct = direct_effects(model, between, found, importance.reference)
+        counts = budget.counts(heads.mean[0].numel(), neurons.mean[0].numel())
+        part = _evenly(contexts, _GRADIENT_CONTEXTS)
+        totals = total_estimates(model, part, importance, counts, template=wording)
+        measured = Measurements(importance, heads, neurons, direct, totals)
+        circuits = {e: assemble(measured, e, budget=budget) for e in emotions}
+    if not held_out:
+        return circuits
+    readouts = {
+        emotion: Projection(importance.reference[e], site=importance.read_at)
+        for e, emotion in enumerate(importance.emotion)
+    }
+    scores = score_circuits(
+        model,
+        circuits,
+        held_out,
+        readouts,
+        totals,
+        how=Scoring(seed=seed),
+        means=plain_means,
+        template=wording,
+    )
+    return {emotion: with_scores(own, scores[emotion]) for emotion, own in circuits.items()}
+
+
+def _no_neurons(model: Model, activations: Sweep, found: Directions) -> NeuronEffects:
+    return without_neurons(activations, found)
+
+
+def _evenly(contexts: Sequence[Context], most: int) -> Sequence[Context]:
+    """At most so many contexts, evenly over them; the valences alternate and are all met."""
+    step = max(1, len(contexts) // most)
+    return contexts[:: step + (step % len(VALENCES) == 0)][:most]
+
+
+def _counts(judged: Sequence[Judged], emotions: Sequence[str]) -> dict[str, list[int]]:
+    """Emotion -> accepted replies, and all replies."""
+    found = {emotion: [0, 0] for emotion in emotions}
+    for row in judged:
+        found[row.reply.emotion][0] += row.verdict.match
+        found[row.reply.emotion][1] += 1
+    return found
+
+
+def _why_nothing(judged: Sequence[Judged], emotions: Sequence[str], judge: Judge) -> str:
+    counts = _counts(judged, emotions)
+    worst = min(emotions, key=lambda emotion: counts[emotion][0])
+    sample = next(row.reply.text for row in judged if row.reply.emotion == worst)
+    said = ", ".join(f"{emotion} {own} of {of}" for emotion, (own, of) in counts.items())
+    return (
+        f"no context has an accepted reply in every emotion, so there is no circuit to find. "
+        f"Accepted by {judge.name}: {said}. A reply that should express {worst}: {sample[:120]!r}. "
+        "Use a chat-tuned or larger model, more contexts, another judge, or fewer emotions"
+    )
+
+
+def _digest(contexts: Sequence[Context]) -> str:
+    text = "\n".join(f"{own.id}\t{own.situation}\t{own.event}" for own in contexts)
+    return f"sha256:{sha256(text.encode()).hexdigest()}"

@@ -36,6 +36,7 @@ from circuits.models.protocol import Model
 from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import Template
 
 __all__ = [
     "Rows",
@@ -425,6 +426,7 @@ def score_circuits(
     *,
     how: Scoring | None = None,
     means: PlainMeans | None = None,
+    template: str | Template = "published",
     progress: Progress | None = None,
 ) -> dict[str, CircuitScores]:
     """Score the circuit of every emotion.
@@ -437,6 +439,7 @@ def score_circuits(
         ranking: Estimated total effects, by which circuits of all sizes are made.
         how: Ablation, positions, number of controls.
         means: For mean ablation.
+        template: How contexts become prompts.
         progress: Told after every emotion.
 
     Raises:
@@ -457,6 +460,7 @@ def score_circuits(
         ranking=ranking,
         how=how,
         means=means,
+        template=template,
     )
     found = {}
     done = in_order(engine().results(model, work, tuple(circuits)))
@@ -477,6 +481,7 @@ def _score(
     ranking: TotalEstimates,
     how: Scoring,
     means: PlainMeans | None,
+    template: str | Template,
 ) -> CircuitScores:
     """Score one circuit; the others are among its controls."""
     masks, e = Masks.of(model, list(circuits.values())), list(circuits).index(emotion)
@@ -489,7 +494,7 @@ def _score(
     rows = rows_of(masks[[e]], others, effects, how.draws, random)
     on = stand(
         model,
-        make_pairs(model, contexts, emotion),
+        make_pairs(model, contexts, emotion, template=template),
         ablation=how.ablation,
         positions=how.positions,
         means=means,

@@ -49,8 +49,10 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import Pick, capture, reading
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.models.tokens import encode, encode_text, pad_left
+from circuits.prompts.prompt import PromptLike, as_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import INDENTED, PUBLISHED, emotion_prompt
 from circuits.records import Record
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "PlainMeans",
     "PlainRest",
     "Read",
+    "PromptsByEmotion",
     "RelativeTo",
     "Summary",
     "Sweep",
@@ -81,10 +84,12 @@ __all__ = [
     "differences",
     "first_copies",
     "fits_in",
+    "grouped",
     "keeping",
     "last_valence",
     "reworded",
     "sweep",
+    "swept",
 ]
 
 
@@ -455,7 +460,7 @@ def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
     for reply in accepted:
         if reply.emotion not in emotions:
             continue
-        context = reply.prompt.context
+        context = reply.prompt.origin
         key = (context.id, reply.emotion)
         if key in cells:
             raise DataError(
@@ -467,6 +472,49 @@ def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
     if not cells:
         raise DataError(f"no accepted reply in any of {', '.join(emotions)}")
     return Grid(tuple(contexts.values()), tuple(emotions), cells)
+
+
+PromptsByEmotion = Mapping[str, Sequence[PromptLike]]
+"""Emotion -> the prompts whose replies are to express it."""
+
+
+def grouped(prompts: PromptsByEmotion) -> Grid:
+    """Prompts of several emotions, grouped by context.
+
+    Prompts made from a context belong to its group; where no prompt has one, the i-th prompts of
+    all emotions form a group. Within a group emotions are contrasted, so its prompts should differ
+    in nothing else. Groups that lack an emotion are left out of what needs all of them.
+
+    >>> grid = grouped({"fear": ["I am afraid"], "calm": ["I am calm"]})
+    >>> grid.emotions, len(grid.contexts)
+    (('fear', 'calm'), 1)
+
+    Raises:
+        DataError: there are fewer than two emotions or no prompts, only some prompts have a
+            context, or a context has two prompts of one emotion.
+    """
+    if not isinstance(prompts, Mapping) or len(prompts) < 2:
+        raise DataError(
+            "emotions are contrasted with each other: give a mapping of two emotions or more, "
+            "each with its prompts"
+        )
+    own = {emotion: as_prompts(given) for emotion, given in prompts.items()}
+    having = {prompt.context is not None for group in own.values() for prompt in group}
+    if len(having) > 1:
+        raise DataError("some prompts were made from a context and some not; give one kind")
+    if having == {False}:
+        lengths = {emotion: len(group) for emotion, group in own.items()}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{n} of {emotion}" for emotion, n in lengths.items())
+            raise DataError(f"the i-th prompts of all emotions form a group; found {found}")
+        for emotion, group in own.items():
+            own[emotion] = [
+                replace(prompt, context=Context(f"group_{i:04d}", "prompts", "neutral", "", ""))
+                for i, prompt in enumerate(group)
+            ]
+    # The groups only name what belongs together: prompts made of texts are read as they are.
+    replies = [Reply(prompt, "", 0, emotion) for emotion, group in own.items() for prompt in group]
+    return arrange(replies, tuple(own))
 
 
 @dataclass(frozen=True, eq=False)
@@ -550,6 +598,11 @@ def sweep(
     return Sweep(grid, grid.present, tuple(kept) if does.kept else again, does, **sums.result())
 
 
+def swept(model: Model, given: "Sweep | PromptsByEmotion") -> "Sweep":
+    """The activations of prompts, read now unless they have been read already."""
+    return given if isinstance(given, Sweep) else sweep(model, grouped(given))
+
+
 @dataclass(frozen=True, eq=False)
 class _How:
     """What workers need to know of a sweep."""
@@ -601,7 +654,7 @@ def _together(
 
 def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
     own = [grid.cells[context.id, e] for e in grid.emotions if (context.id, e) in grid.cells]
-    rows = [encode_prompt(model, reply.prompt) for reply in own]
+    rows = [encode(model, reply.prompt) for reply in own]
     if read == "reply":
         rows = [row + encode_text(model, reply.text) for row, reply in zip(rows, own, strict=True)]
     return max(rows, key=len)
@@ -620,7 +673,7 @@ def _arranged(
 
 def _read(again: Again, replies: Sequence[Reply], sites: Sequence[str]) -> dict[str, Tensor]:
     model, device = again.model, device_of(again.model)
-    heads = [encode_prompt(model, reply.prompt) for reply in replies]
+    heads = [encode(model, reply.prompt) for reply in replies]
     if again.read == "prompt":
         return capture(model, pad_left(heads, device), dict.fromkeys(sites, _last))
     tails = [encode_text(model, reply.text) for reply in replies]
@@ -662,9 +715,9 @@ last complete valence in sorted order."""
 
 def reworded(grid: Grid, wording: DiffPrompt) -> Grid:
     """The same cells with prompts in this wording."""
-    indented = wording == "indented"
+    template = INDENTED if wording == "indented" else PUBLISHED
     cells = {
-        place: replace(reply, prompt=replace(reply.prompt, indented=indented))
+        place: replace(reply, prompt=emotion_prompt(reply.prompt.origin, reply.emotion, template))
         for place, reply in grid.cells.items()
     }
     return replace(grid, cells=cells)

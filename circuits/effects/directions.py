@@ -22,16 +22,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.effects.activations import Batch, Differences, Sweep
+from circuits.effects.activations import (
+    MEMORY,
+    Batch,
+    Differences,
+    PromptsByEmotion,
+    Sweep,
+    grouped,
+    sweep,
+)
 from circuits.errors import AxisError, DataError
 from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import Template, emotion_prompts, neutral_prompts
 from circuits.records import Record
 
 __all__ = [
@@ -41,6 +49,7 @@ __all__ = [
     "GeneralitySums",
     "centred",
     "direction_generality",
+    "directions",
     "emotion_directions",
     "own_differences",
     "reference_direction",
@@ -97,6 +106,33 @@ def emotion_directions(sweep: Sweep, *, read: str = "prompt") -> Directions:
         n_left_out=len(sweep.present) - n,
         read=read,
     )
+
+
+def directions(
+    model: Model,
+    prompts: PromptsByEmotion,
+    *,
+    memory: float = MEMORY,
+    batch_size: int = 96,
+    progress: Progress | None = None,
+) -> Directions:
+    """Emotion directions from any prompts, at their last position.
+
+    Args:
+        model: The model.
+        prompts: Emotion -> prompts whose replies are to express it; they are contrasted within
+            groups, see :func:`~circuits.effects.activations.grouped`.
+        memory: Budget in gigabytes.
+        batch_size: Prompts at once, at most.
+        progress: Told after every batch how many prompts were run.
+
+    Raises:
+        DataError: the prompts form no group with all emotions.
+        ModelError: a prompt cannot be read.
+    """
+    grid = grouped(prompts)
+    found = sweep(model, grid, memory=memory, batch_size=batch_size, progress=progress)
+    return emotion_directions(found)
 
 
 def centred(apart: Float[Tensor, "emotion *rest"], n: int) -> Float[Tensor, "emotion *rest"]:
@@ -311,6 +347,7 @@ def own_differences(
     contexts: Sequence[Context],
     emotions: Sequence[str],
     *,
+    template: str | Template = "published",
     batch_size: int = 96,
     progress: Progress | None = None,
 ) -> Differences:
@@ -324,8 +361,8 @@ def own_differences(
     """
     if not contexts:
         raise DataError("differences need one context or more, found none")
-    prompts = asked_prompts(contexts, emotions) + plain_prompts(contexts)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    prompts = emotion_prompts(contexts, emotions, template) + neutral_prompts(contexts, template)
+    rows = [encode(model, prompt) for prompt in prompts]
     cfg, n = model.cfg, len(emotions)
     z = torch.zeros(n + 1, cfg.n_layers, cfg.n_heads, cfg.d_head)
     post = torch.zeros(n + 1, cfg.n_layers, cfg.d_mlp)

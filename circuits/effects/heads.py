@@ -24,7 +24,16 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.effects.activations import Again, Batch, Last, Moments, Read, Sweep
+from circuits.effects.activations import (
+    Again,
+    Batch,
+    Last,
+    Moments,
+    PromptsByEmotion,
+    Read,
+    Sweep,
+    swept,
+)
 from circuits.effects.directions import Directions, GeneralityLook, GeneralitySums
 from circuits.errors import ModelError
 from circuits.models.engines import Here, engine, in_order, shards
@@ -95,20 +104,28 @@ class HeadEffects(Record):
 
 def head_effects(
     model: Model,
-    sweep: Sweep,
+    prompts: Sweep | PromptsByEmotion,
     directions: Directions,
     *,
     readout: HeadReadout = "resid_mid",
     draws: int = 100,
 ) -> HeadEffects:
-    """Effects of all heads; looks at the values of the sweep once.
+    """Effects of all heads on prompts of several emotions.
+
+    Args:
+        model: The model.
+        prompts: Emotion -> prompts, in the order of the directions' emotions; or their activations.
+        directions: What effects are read along.
+        readout: What is projected.
+        draws: Random directions of the control.
 
     Raises:
         ModelError: heads do not add up to what is written, or ``post_norm`` is asked of a model
             whose norm before the MLP is no RMSNorm.
     """
-    look = HeadLook(model, sweep, directions, readout=readout, draws=draws)
-    for batch in sweep.values:
+    found = swept(model, prompts)
+    look = HeadLook(model, found, directions, readout=readout, draws=draws)
+    for batch in found.values:
         look.update(batch)
     return look.result()
 

@@ -29,9 +29,9 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving, halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Prefix, branch, check_values, prefill_prefix, reading, token_rows
-from circuits.models.tokens import Tokens, encode_prompt, pad_left
+from circuits.models.tokens import Tokens, encode, pad_left
 from circuits.names import SUBLAYERS
-from circuits.prompts.prompt import plain
+from circuits.prompts.templates import Template, neutral_prompt
 from circuits.records import Record
 
 __all__ = [
@@ -150,6 +150,7 @@ def sublayer_importance(
     read_at: ReadAt = "resid_post",
     n_random: int = 8,
     seed: int = 0,
+    template: str | Template = "published",
     progress: Progress | None = None,
 ) -> tuple[Importance, PlainMeans]:
     """Response of every emotion's readout to injections at every sublayer.
@@ -164,8 +165,8 @@ def sublayer_importance(
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
-    asked = [plain(context) for context in grid.contexts]
-    prompts = [encode_prompt(model, prompt) for prompt in asked]
+    asked = [neutral_prompt(context, template) for context in grid.contexts]
+    prompts = [encode(model, prompt) for prompt in asked]
     parts = shards(
         [
             ([(asked[i].key, prompts[i]) for i in chosen], grid.present[chosen])

@@ -42,10 +42,11 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import capture, watch
-from circuits.models.tokens import Tokens, encode_prompt, encode_text, pad_left
+from circuits.models.tokens import Tokens, encode, encode_text, pad_left
 from circuits.names import Component, component, sublayer_name
-from circuits.prompts.prompt import Prompt, asked_prompts, plain_prompts
+from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
 
 __all__ = [
@@ -242,7 +243,7 @@ def node_examples(
     together = max(1, batch_size // many)
     for start in range(0, len(rows), together):
         prompts = [prompt for own in rows[start : start + together] for prompt in own]
-        tokens = pad_left([encode_prompt(model, prompt) for prompt in prompts], device_of(model))
+        tokens = pad_left([encode(model, prompt) for prompt in prompts], device_of(model))
         read = capture(model, tokens, {"z": _last, "post": _last})
         z = _apart(_chosen(read["z"], heads), many)
         post = _apart(_chosen(read["post"], neurons), many)
@@ -250,7 +251,7 @@ def node_examples(
         if progress:
             progress(len(prompts))
     order = [part.name for part in (*heads, *neurons)]
-    contexts = [own[0].context for own in rows]
+    contexts = [own[0].origin for own in rows]
     return NodeExamples(
         effect=torch.cat(found)[..., [order.index(name) for name in nodes]],
         context=tuple(context.id for context in contexts),
@@ -267,7 +268,7 @@ def _check(rows: Sequence[Sequence[Prompt]], directions: Directions) -> None:
     for own in rows:
         if tuple(prompt.emotion for prompt in own) != directions.emotion:
             raise DataError(
-                f"context {own[0].context.id if own else 'without prompts'!r} is not asked for "
+                f"context {own[0].origin.id if own else 'without prompts'!r} is not asked for "
                 f"{', '.join(directions.emotion)} in this order; give one prompt for each"
             )
     if not rows:
@@ -327,7 +328,7 @@ def head_patterns(
     """
     if not rows or not nodes:
         raise DataError("patterns need one context and one head at least")
-    ids = [[encode_prompt(model, prompt) for prompt in own] for own in rows]
+    ids = [[encode(model, prompt) for prompt in own] for own in rows]
     width = max(len(prompt) for own in ids for prompt in own)
     found = torch.zeros(len(rows), len(emotions), len(nodes), width, width, dtype=torch.uint8)
     wanted: dict[int, list[tuple[int, int]]] = {}
@@ -351,7 +352,7 @@ def head_patterns(
         into *= (real[:, None, :, None] & real[:, None, None, :]).to(torch.uint8)
     return HeadPatterns(
         weight=found,
-        context=tuple(own[0].context.id for own in rows),
+        context=tuple(own[0].origin.id for own in rows),
         emotion=tuple(emotions),
         node=tuple(nodes),
         tokens=tuple(tuple(token_texts(model, prompt) for prompt in own) for own in ids),
@@ -420,8 +421,8 @@ def trace_scale(
     if len(contexts) < 2:
         raise DataError(f"a trace's scale needs two contexts or more, found {len(contexts)}")
     vectors, emotions = _vectors(directions, model), directions.emotion
-    plain = _places(model, plain_prompts(contexts), batch_size)
-    asked = _places(model, asked_prompts(contexts, emotions), batch_size)[:, _LAST]
+    plain = _places(model, neutral_prompts(contexts), batch_size)
+    asked = _places(model, emotion_prompts(contexts, emotions), batch_size)[:, _LAST]
     apart = asked.unflatten(0, (len(contexts), len(emotions))) - plain[:, None, _LAST]
     pattern = "context emotion layer d_model, emotion layer d_model -> context emotion layer"
     moved = einsum(apart, vectors.double(), pattern)
@@ -482,7 +483,7 @@ def _ids(model: Model, said: Prompt | Reply | str) -> tuple[list[int], int]:
         ids = [begin, *ids] if ids and begin is not None and ids[0] != begin else ids
         return ids, len(ids)
     prompt = said.prompt if isinstance(said, Reply) else said
-    before = encode_prompt(model, prompt)
+    before = encode(model, prompt)
     after = encode_text(model, said.text) if isinstance(said, Reply) else []
     return before + after, len(before)
 
@@ -491,7 +492,7 @@ def _places(
     model: Model, prompts: Sequence[Prompt], batch_size: int
 ) -> Float[Tensor, "prompt place layer d_model"]:
     """The residual stream after every layer at each of the places."""
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    rows = [encode(model, prompt) for prompt in prompts]
     size = (len(rows), len(_PLACES), int(model.cfg.n_layers), int(model.cfg.d_model))
     found = torch.zeros(size, dtype=torch.float64)
 

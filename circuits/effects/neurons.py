@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.effects.activations import Differences, Sweep
+from circuits.effects.activations import Differences, PromptsByEmotion, Sweep, swept
 from circuits.effects.directions import Directions
 from circuits.effects.heads import QUANTILE, random_directions
 from circuits.models.families import along_heads, along_neurons, needs
@@ -72,9 +72,9 @@ class NeuronEffects(Record):
 
 
 def neuron_effects(
-    model: Model, sweep: Sweep, directions: Directions, *, draws: int = 20
+    model: Model, prompts: Sweep | PromptsByEmotion, directions: Directions, *, draws: int = 20
 ) -> NeuronEffects:
-    """Effects of all neurons from the sums of one sweep.
+    """Effects of all neurons on prompts of several emotions, or on their activations.
 
     The direction is a constant factor, so the mean and the standard error of the effect are
     those of the activation times its weight, and so for the positive and the negative part.
@@ -83,6 +83,7 @@ def neuron_effects(
         ModelError: the model has no neurons, or they do not add up to what is written.
     """
     needs(model, "effects of neurons", "mlp", "neurons")
+    sweep = swept(model, prompts)
     beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
     above = sweep.post_above_zero.mean
     below = above - sweep.post.mean

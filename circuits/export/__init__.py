@@ -22,7 +22,7 @@ from circuits.export.node_link import (
     write_circuit,
 )
 from circuits.export.tables import edges_csv, gexf, graphml, nodes_csv, table_losses
-from circuits.files import Loss, add_losses, write_text
+from circuits.files import Loss, PathLike, add_losses, resolved, write_text
 
 __all__ = [
     "ANY_CIRCUIT",
@@ -60,7 +60,7 @@ _RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)\d")
 
 
 def export_circuit(
-    circuit: Circuit, folder: Path, formats: Iterable[str] = ANY_CIRCUIT
+    circuit: Circuit, folder: PathLike, formats: Iterable[str] = ANY_CIRCUIT
 ) -> dict[Path, tuple[Loss, ...]]:
     """Write a circuit into ``folder`` in each of ``formats``.
 
@@ -77,7 +77,7 @@ def export_circuit(
         CircuitError: a format is unknown, or cannot hold the circuit; then nothing is written.
         DataError: the folder cannot be written to.
     """
-    return write_prepared(folder, [prepared(circuit, formats)])
+    return write_prepared(resolved(folder), [prepared(circuit, formats)])
 
 
 @dataclass(frozen=True)

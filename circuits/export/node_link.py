@@ -1,25 +1,19 @@
-"""Does JSON have the form of a saved circuit? And if not: where, what was found, what to do.
+"""A circuit as node-link JSON, which ``networkx.node_link_graph`` and d3 read as it is.
 
-The form is the JSON Schema that ships with the package. What a schema cannot say, such as that
-every edge ends in a node, :class:`~circuits.circuit.circuit.Circuit` checks.
-
-A circuit as node-link JSON, which ``networkx.node_link_graph`` and d3 read as it is.
-
-The form is described field by field in the JSON Schema ``circuit.schema.json`` that ships with
-the package. What was not measured is left out, the order of nodes and edges is the circuit's,
-and no number is NaN or infinite. This is the one form from which a circuit is read back; the
-other formats are views of it.
+The form is described field by field in the JSON Schema ``circuit.schema.json`` that ships with the
+package. What a schema cannot say, such as that every edge ends in a node,
+:class:`~circuits.circuit.circuit.Circuit` checks. What was not measured is left out, the order of
+nodes and edges is the circuit's, and no number is NaN or infinite. This is the one form from which
+a circuit is read back; the other formats are views of it.
 """
 
 import json
 import math
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
@@ -27,7 +21,7 @@ from jsonschema.exceptions import best_match
 
 from circuits.circuit.circuit import FORMAT, Circuit, Edge, Node
 from circuits.errors import CircuitError, DataError
-from circuits.files import read_json, shipped, write_json
+from circuits.files import PathLike, read_json, resolved, shipped, write_json
 from circuits.provenance import Provenance
 
 __all__ = [
@@ -205,17 +199,17 @@ def _article(kind: str) -> str:
     return f"an {kind}" if re.match("[aeiou]", kind) else f"a {kind}"
 
 
-def write_circuit(circuit: Circuit, path: Path) -> None:
+def write_circuit(circuit: Circuit, path: PathLike) -> None:
     """Write a circuit as JSON, whole or not at all.
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
         DataError: the folder cannot be written to.
     """
-    write_json(path, circuit_to_json(circuit))
+    write_json(resolved(path), circuit_to_json(circuit))
 
 
-def read_circuit(path: Path) -> Circuit:
+def read_circuit(path: PathLike) -> Circuit:
     """Read a circuit that :func:`write_circuit` wrote.
 
     Raises:
@@ -223,7 +217,7 @@ def read_circuit(path: Path) -> Circuit:
             circuit; names the file and the JSON path.
         CircuitError: the form is right, but it is no valid circuit, such as an edge to nowhere.
     """
-    values = read_json(path)
+    values = read_json(resolved(path))
     try:
         return circuit_from_json(values)
     except (DataError, CircuitError) as error:
@@ -295,7 +289,7 @@ def circuit_from_json(values: Any) -> Circuit:
 
     Raises:
         DataError: another version, or not the form of a circuit; names the JSON path.
-        CircuitError: the form is right, but it is no valid circuit; names the JSON path.
+        CircuitError: the form is right, but it is no valid circuit; names the node or edge.
     """
     check_form(values)
     for name, kept in (("model", values["provenance"]["model"]), ("scores", values["scores"])):
@@ -310,8 +304,7 @@ def circuit_from_json(values: Any) -> Circuit:
     try:
         return Circuit(values["graph"]["emotion"], nodes, edges, scores, provenance)
     except CircuitError as error:
-        where = _culprit(nodes, edges, provenance)
-        raise CircuitError(f"{where}: {error}; correct it or export the circuit again") from error
+        raise CircuitError(f"{error}; correct it or export the circuit again") from error
 
 
 def _plain(value: Any) -> Any:
@@ -375,21 +368,3 @@ def _check_keys(values: Any, edges: tuple[Edge, ...]) -> None:
                 + (f"write {wanted!r}" if wanted else "remove it")
                 + ". With paths, every edge's key is its via, or else its kind"
             )
-
-
-def _culprit(nodes: tuple[Node, ...], edges: tuple[Edge, ...], provenance: Provenance) -> str:
-    """JSON path of the first node, or else edge, with which the circuit stops being valid."""
-
-    def fails(n_nodes: int, n_edges: int) -> bool:
-        try:
-            Circuit("", nodes[:n_nodes], edges[:n_edges], provenance=provenance)
-        except CircuitError:
-            return True
-        return False
-
-    # A circuit that fails goes on failing when more is added, so halving finds the first.
-    valid_nodes = bisect_left(range(len(nodes)), True, key=lambda i: fails(i + 1, 0))
-    if valid_nodes < len(nodes):
-        return f"nodes[{valid_nodes}]"
-    valid_edges = bisect_left(range(len(edges)), True, key=lambda i: fails(len(nodes), i + 1))
-    return f"edges[{valid_edges}]"

@@ -1,9 +1,7 @@
 """A text classifier as judge: any Hugging Face sequence classifier with emotion labels.
 
-From a classifier's own labels to those of a run and ``neutral``.
-
-The finer labels follow the grouping of GoEmotions into Ekman's emotions (Demszky et al. 2020,
-arXiv:2005.00547).
+Its labels are mapped to those of a run and ``neutral``. The finer ones follow the grouping of
+GoEmotions into Ekman's emotions (Demszky et al. 2020, arXiv:2005.00547).
 """
 
 from collections.abc import Mapping, Sequence
@@ -220,10 +218,7 @@ class ClassifierJudge:
             model.to(device).eval()
         except (RuntimeError, AssertionError) as error:
             raise JudgeError(f"{self._model_id!r} cannot run on {device!r}: {error}") from error
-        config = model.config
-        positions = getattr(config, "max_position_embeddings", None)
-        longest = _longest(positions, config.model_type, tokenizer.model_max_length)
-        return _Loaded(tokenizer, model, emotions, tuple(labels), longest)
+        return _Loaded(tokenizer, model, emotions, tuple(labels), _longest(model, tokenizer))
 
 
 def _load(model_id: str) -> tuple[Any, Any]:
@@ -255,12 +250,29 @@ def _load(model_id: str) -> tuple[Any, Any]:
             f"{model_id!r} is no trained classifier: it lacks {', '.join(info['missing_keys'])}. "
             "Give a model that was trained for text classification."
         )
+    _make_padding_work(tokenizer, model)
     return tokenizer, model
 
 
-def _longest(positions: int | None, model_type: str, tokenizer_limit: int) -> int:
-    positions = positions or _LONGEST
-    # RoBERTa and its kin count positions from behind the padding index.
-    if "roberta" in model_type:
-        positions -= 2
-    return min(_LONGEST, positions, tokenizer_limit)
+def _make_padding_work(tokenizer: Any, model: Any) -> None:
+    """Let texts of different lengths share a batch without changing their scores."""
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise JudgeError(
+                f"the tokenizer of {tokenizer.name_or_path!r} has neither a padding nor an end "
+                "token, so texts cannot share a batch; set its pad_token and save it again"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _longest(model: Any, tokenizer: Any) -> int:
+    """Tokens that the model reads: by its positions, where it counts them (XLNet says -1)."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = positions if positions and positions > 0 else _LONGEST
+    for name, part in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding index.
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            positions -= part.padding_idx + 1
+    return max(1, min(_LONGEST, positions, tokenizer.model_max_length))

@@ -9,20 +9,17 @@ Negation ("not afraid", "no fear") removes what follows within three words of on
 where it only strengthens ("never been happier", "not only"). What stands after the last "but"
 counts more (as in VADER, Hutto and Gilbert 2014).
 
-The word lists of the lexicon judge, read from ``lexicon.json`` and indexed for speed.
-
-A pattern is a row of words: ``shak*`` stands for any ending, ``{my}`` for a possessive or an
-article, ``..`` for up to three words of the same clause.
+The word lists stand in ``lexicon.json``. A pattern is a row of words: ``shak*`` stands for any
+ending, ``{my}`` for a possessive or an article, ``..`` for up to three words of the same clause.
 """
 
-import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +40,7 @@ __all__ = [
     "read_lexicon",
 ]
 
-_GAP: Final = 3
-"""How many words ``..`` may stand for."""
-_REMEMBERED: Final = 50_000
-"""Words whose entries are kept at hand; a long corpus must not fill the memory."""
+_SHIPPED: Final = Path(__file__).with_name("lexicon.json")
 _TIERS: Final = ("words", "expressions", "hints")
 _EXAMPLE: Final = '{"gratitude": ["thank*", "grateful"], "envy": ["envious", "jealous of"]}'
 
@@ -60,108 +54,63 @@ class Entry:
     weight: float
     strong: bool
     """Names or describes the emotion itself."""
-    possessives: frozenset[str] = field(repr=False)
-
-    def end(self, tokens: list[str], start: int) -> int:
-        """Return where the pattern ends whose first word stands at ``start``, or -1."""
-        return self._ends(tokens, start + 1, 1)
-
-    def _ends(self, tokens: list[str], at: int, part: int) -> int:
-        if part == len(self.pattern):
-            return at
-        if at >= len(tokens):
-            return -1
-        wanted = self.pattern[part]
-        if wanted == "..":
-            return self._ends_after_gap(tokens, at, part + 1)
-        return self._ends(tokens, at + 1, part + 1) if self._fits(wanted, tokens[at]) else -1
-
-    def _ends_after_gap(self, tokens: list[str], at: int, part: int) -> int:
-        for here in range(at, min(at + _GAP + 1, len(tokens))):
-            end = self._ends(tokens, here, part)
-            if end >= 0:
-                return end
-            if not tokens[here][0].isalnum():
-                return -1
-        return -1
-
-    def _fits(self, wanted: str, token: str) -> bool:
-        if wanted == "{my}":
-            return token in self.possessives
-        if wanted.endswith("*"):
-            return token.startswith(wanted[:-1])
-        return token == wanted
+    expression: re.Pattern[str]
+    """Of the pattern, in words with a space after each."""
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All entries, found by the first word of a text's position."""
+    """All entries, and the rules by which they count."""
 
     entries: tuple[Entry, ...]
     threshold: float
-    intensified: float
-    after_but: float
-    intensifiers: frozenset[str]
-    negators: frozenset[str]
-    lifters: frozenset[str]
-    question_pronouns: frozenset[str]
-    lifted_after_never: frozenset[str]
+    """Weight below which an emotion is not heard."""
+    rules: Mapping[str, Any]
+    """Factors, negators, intensifiers and so on, as in ``lexicon.json``."""
     sha256: str
-    _exact: Mapping[str, tuple[Entry, ...]] = field(repr=False)
-    _stems: Mapping[str, tuple[Entry, ...]] = field(repr=False)
-    _found: dict[str, tuple[Entry, ...]] = field(repr=False, default_factory=dict)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """What the entries speak for, in their order."""
         return tuple(dict.fromkeys(entry.emotion for entry in self.entries))
 
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Number of patterns per emotion."""
-        sizes: dict[str, int] = defaultdict(int)
+    @cached_property
+    def _by_first(self) -> Mapping[str, list[Entry]]:
+        found: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries:
-            sizes[entry.emotion] += 1
-        return sizes
+            found[entry.pattern[0].removesuffix("*")].append(entry)
+        return dict(found)
 
-    def starting_with(self, token: str) -> tuple[Entry, ...]:
-        """The entries whose first word fits ``token``."""
-        if token not in self._found:
-            stems = (token[:length] for length in range(1, len(token) + 1))
-            by_stem = [entry for stem in stems for entry in self._stems.get(stem, ())]
-            if len(self._found) > _REMEMBERED:
-                self._found.clear()
-            self._found[token] = (*self._exact.get(token, ()), *by_stem)
-        return self._found[token]
+    def starting_with(self, token: str) -> list[Entry]:
+        """The entries whose first word may be ``token``."""
+        beginnings = (token[: length + 1] for length in range(len(token)))
+        return [entry for own in beginnings for entry in self._by_first.get(own, ())]
+
+
+def _entry(
+    emotion: str, phrase: str, weight: float, strong: bool, rules: Mapping[str, Any]
+) -> Entry:
+    pattern = tuple(phrase.split())
+    parts = {"{my}": f"(?:{'|'.join(map(re.escape, rules['possessives']))}) "}
+    parts[".."] = r"(?:\w[^ ]* ){0,3}?"
+    expression = "".join(
+        parts.get(part) or re.escape(part.removesuffix("*")) + "[^ ]*" * part.endswith("*") + " "
+        for part in pattern
+    )
+    return Entry(emotion, pattern, weight, strong, re.compile(expression))
 
 
 @cache
 def lexicon() -> Lexicon:
     """Read the lists once."""
-    raw = files("circuits.judges").joinpath("lexicon.json").read_bytes()
-    data = json.loads(raw)
-    possessives = frozenset(data["possessives"])
+    rules = json.loads(_SHIPPED.read_text(encoding="utf-8"))
     entries = tuple(
-        Entry(emotion, tuple(phrase.split()), data["weights"][tier], tier == "words", possessives)
-        for emotion, tiers in data["emotions"].items()
+        _entry(emotion, phrase, rules["weights"][tier], tier == "words", rules)
+        for emotion, tiers in rules.pop("emotions").items()
         for tier in _TIERS
         for phrase in tiers[tier]
     )
-    exact, stems = _index(entries)
-    return Lexicon(
-        entries=entries,
-        threshold=data["threshold"],
-        intensified=data["intensified"],
-        after_but=data["after_but"],
-        intensifiers=frozenset(data["intensifiers"]),
-        negators=frozenset(data["negators"]),
-        lifters=frozenset(data["negation_lifted_by"]),
-        question_pronouns=frozenset(data["question_pronouns"]),
-        lifted_after_never=frozenset(data["lifted_after_never"]),
-        sha256=hashlib.sha256(raw).hexdigest(),
-        _exact=exact,
-        _stems=stems,
-    )
+    return Lexicon(entries, rules["threshold"], rules, digest(_SHIPPED).removeprefix("sha256:"))
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -174,43 +123,19 @@ def read_lexicon(path: Path) -> Lexicon:
         DataError: the file is missing or no JSON.
         JudgeError: it holds no such lists; names the label.
     """
-    found, shipped = read_json(path), lexicon()
+    found, rules = read_json(path), lexicon().rules
     if not isinstance(found, dict) or not found:
         raise JudgeError(f"{path}: expected an object such as {_EXAMPLE}")
-    entries: list[Entry] = []
     for label, phrases in found.items():
         good = isinstance(phrases, list) and phrases
         if not good or not all(isinstance(p, str) and p.split() for p in phrases):
             raise JudgeError(f"{path}: {label!r}: expected a list of words, as in {_EXAMPLE}")
-        like = shipped.entries[0]
-        entries += [
-            replace(like, emotion=label, pattern=tuple(p.lower().split()), weight=1.0, strong=True)
-            for p in phrases
-        ]
-    exact, stems = _index(tuple(entries))
-    return replace(
-        shipped,
-        entries=tuple(entries),
-        threshold=1.0,
-        sha256=digest(path).removeprefix("sha256:"),
-        _exact=exact,
-        _stems=stems,
-        _found={},
+    entries = tuple(
+        _entry(label, phrase.lower(), 1.0, True, rules)
+        for label, phrases in found.items()
+        for phrase in phrases
     )
-
-
-def _index(
-    entries: tuple[Entry, ...],
-) -> tuple[dict[str, tuple[Entry, ...]], dict[str, tuple[Entry, ...]]]:
-    exact: dict[str, list[Entry]] = defaultdict(list)
-    stems: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        first = entry.pattern[0]
-        if first.endswith("*"):
-            stems[first[:-1]].append(entry)
-        else:
-            exact[first].append(entry)
-    return {k: tuple(v) for k, v in exact.items()}, {k: tuple(v) for k, v in stems.items()}
+    return Lexicon(entries, 1.0, rules, digest(path).removeprefix("sha256:"))
 
 
 _TOKENS: Final = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|\d+|[.,;:!?()\u2014\u2013\n]|--")
@@ -276,7 +201,7 @@ class LexiconJudge:
         return {
             "name": self.name,
             "lexicon_sha256": words.sha256,
-            "entries": dict(words.sizes),
+            "entries": dict(Counter(entry.emotion for entry in words.entries)),
             "threshold": words.threshold,
         }
 
@@ -294,9 +219,10 @@ def find_hits(text: str, words: Lexicon | None = None) -> list[Hit]:
     for start, end, entries in _matches(tokens, words):
         if _negated(tokens, start, words):
             continue
-        factor = words.intensified if start and tokens[start - 1] in words.intensifiers else 1.0
+        intensified = start > 0 and tokens[start - 1] in words.rules["intensifiers"]
+        factor = words.rules["intensified"] if intensified else 1.0
         if start > but:
-            factor *= words.after_but
+            factor *= words.rules["after_but"]
         phrase = " ".join(tokens[start:end])
         hits += [Hit(e.emotion, phrase, e.weight * factor, start, e.strong) for e in entries]
     return hits
@@ -327,6 +253,9 @@ def _matches(
     tokens: list[str], words: Lexicon, *, strong_only: bool = False
 ) -> list[tuple[int, int, list[Entry]]]:
     """The longest entries from left to right, none overlapping another."""
+    text = "".join(f"{token} " for token in tokens)
+    starts = [0, *accumulate(len(token) + 1 for token in tokens)]
+    place = {start: index for index, start in enumerate(starts)}
     found: list[tuple[int, int, list[Entry]]] = []
     index = 0
     while index < len(tokens):
@@ -334,7 +263,8 @@ def _matches(
         for entry in words.starting_with(tokens[index]):
             if strong_only and not entry.strong:
                 continue
-            stop = entry.end(tokens, index)
+            match = entry.expression.match(text, starts[index])
+            stop = place[match.end()] if match else -1
             if stop > end:
                 best, end = [entry], stop
             elif stop == end:
@@ -350,18 +280,15 @@ def _negated(tokens: list[str], start: int, words: Lexicon) -> bool:
         token = tokens[back]
         if not token[0].isalnum() or token in ("but", "and"):
             return False
-        if token in words.negators:
-            return not _lifted(token, tokens[back + 1 : start + 1], words)
+        if token in words.rules["negators"]:
+            # Unless it strengthens or asks ("never so happy", "isn't it lovely").
+            after, rules = tokens[back + 1 : start + 1], words.rules
+            lifters = {*rules["negation_lifted_by"]}
+            if token == "never":
+                lifters |= {*rules["lifted_after_never"]}
+            asks = "'" in token and after[0] in rules["question_pronouns"]
+            return not asks and lifters.isdisjoint(after)
     return False
-
-
-def _lifted(negator: str, after: list[str], words: Lexicon) -> bool:
-    """Whether a negation strengthens or asks ("never so happy", "isn't it lovely")."""
-    if not words.lifters.isdisjoint(after):
-        return True
-    if negator == "never" and not words.lifted_after_never.isdisjoint(after):
-        return True
-    return "'" in negator and after[0] in words.question_pronouns
 
 
 def _verdict(text: str, asked: str, words: Lexicon) -> Verdict:

@@ -30,6 +30,7 @@ from circuits.judges.judge import Judge, OneByOne, Verdict
 from circuits.names import NEUTRAL, VALENCES
 from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 from circuits.records import Record
 
@@ -137,7 +138,7 @@ class Reply:
 
     def to_json(self) -> dict[str, Any]:
         """The reply with the published field names."""
-        context = self.prompt.context
+        context = self.prompt.origin
         return {
             "key": f"{context.scenario}__{context.valence}__{self.emotion}",
             "skeleton_id": context.scenario,
@@ -255,8 +256,9 @@ def _reply(row: Mapping[str, Any], where: str) -> Reply:
     tokens = meta.get("n_tokens", len(row["gen_text"].split()))
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 2**31:
         raise DataError(f"{where}: field 'meta.n_tokens': expected a count, found {tokens!r}")
+    emotion = row["emotion"]
     return Reply(
-        prompt=Prompt(context, row["emotion"] if was_asked else None),
+        prompt=emotion_prompt(context, emotion) if was_asked else neutral_prompt(context),
         text=row["gen_text"],
         n_tokens=tokens,
         emotion=row["emotion"],
@@ -333,7 +335,7 @@ def accuracy_stats(judged: Sequence[Judged], dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "overall": _counts(judged, "total_samples"),
         "by_emotion": _grouped(judged, lambda row: row.reply.emotion, _counts),
-        "by_valence": _grouped(judged, lambda row: row.reply.prompt.context.valence, _counts),
+        "by_valence": _grouped(judged, lambda row: row.reply.prompt.origin.valence, _counts),
     }
 
 
@@ -356,7 +358,7 @@ def expression(
         "low": round(low, 2),
         "high": round(high, 2),
         "by_emotion": _grouped(judged, lambda row: row.reply.emotion, _rounded),
-        "by_valence": _grouped(judged, lambda row: row.reply.prompt.context.valence, _rounded),
+        "by_valence": _grouped(judged, lambda row: row.reply.prompt.origin.valence, _rounded),
         "perplexity_ratio": None if ratio is None else round(ratio, 4),
         "repetition": round(_mean([repetition(row.reply.text) for row in judged]), 4),
         "mean_tokens": round(_mean([float(row.reply.n_tokens) for row in judged]), 1),

@@ -42,9 +42,9 @@ from circuits.models.run import (
     prefill,
     prefill_shared,
 )
-from circuits.models.tokens import encode_prompt, encode_text, pad_left, stop_tokens
+from circuits.models.tokens import encode, encode_text, pad_left, stop_tokens
 from circuits.names import NEUTRAL
-from circuits.prompts.prompt import Prompt, Question
+from circuits.prompts.prompt import Prompt, PromptLike, as_prompts, is_one_prompt
 
 __all__ = [
     "Choose",
@@ -56,6 +56,7 @@ __all__ = [
     "chooser",
     "continuations",
     "elicit",
+    "generate",
     "label_tokens",
     "named",
     "reply_losses",
@@ -264,7 +265,7 @@ def elicit(
     wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
     written = continuations(
         model,
-        [encode_prompt(model, prompt) for prompt in prompts],
+        [encode(model, prompt) for prompt in prompts],
         edits=edits,
         decoding=decoding,
         max_new_tokens=max_new_tokens,
@@ -275,6 +276,46 @@ def elicit(
         Reply(prompt, text, n_tokens, emotion=emotion)
         for prompt, (text, n_tokens), emotion in zip(prompts, written, wanted, strict=True)
     ]
+
+
+def generate(
+    model: Model,
+    prompts: PromptLike | Sequence[PromptLike],
+    *,
+    edits: Sequence[Edit] = (),
+    decoding: Decoding | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 96,
+) -> Any:
+    """What the model writes after each prompt, greedily.
+
+    Args:
+        model: The model.
+        prompts: One prompt, or a sequence of them: strings (read as they are, without a chat
+            template), chat messages, token ids or :class:`~circuits.prompts.prompt.Prompt`.
+        edits: Changes made to the model while it reads and writes.
+        decoding: Penalties; none by default.
+        max_new_tokens: Longest text.
+        batch_size: Prompts at once.
+
+    Returns:
+        A text for one prompt, a list of texts for a sequence.
+
+    Raises:
+        DataError: a prompt is empty or of no known kind.
+        ModelError: a prompt cannot be rendered, or an edit does not fit the model.
+    """
+    own = as_prompts(prompts)
+    written = continuations(
+        model,
+        [encode(model, prompt) for prompt in own],
+        edits=(lambda places: edits) if edits else None,
+        decoding=decoding,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    texts = [text for text, _ in written]
+    return texts[0] if is_one_prompt(prompts) else texts
 
 
 def continuations(
@@ -418,7 +459,7 @@ def reply_losses(
     Replies to the same prompt are best given together: the prompt is then read once. An empty
     text has no tokens; its loss is NaN.
     """
-    heads = [encode_prompt(model, prompt) for prompt in prompts]
+    heads = [encode(model, prompt) for prompt in prompts]
     tails = [encode_text(model, text) for text in texts]
     losses = torch.full((len(prompts),), float("nan"))
     together = list(batches(heads, batch_size))
@@ -464,7 +505,7 @@ def _of_replies(
 @torch.no_grad()
 def choice_logs(
     model: Model,
-    prompts: Sequence[Prompt | Question],
+    prompts: Sequence[Prompt],
     labels: Sequence[str],
     *,
     edits: Sequence[Edit] | EditsOf = (),
@@ -493,7 +534,7 @@ def choice_logs(
             cannot be rendered, or an edit does not fit the model.
     """
     names = label_tokens(model, labels)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    rows = [encode(model, prompt) for prompt in prompts]
     own = edits if callable(edits) else None
     common = () if callable(edits) else edits
     _check_alike(common)
@@ -518,7 +559,7 @@ def choice_logs(
 
 def named(
     model: Model,
-    prompts: Sequence[Prompt | Question],
+    prompts: Sequence[Prompt],
     labels: Sequence[str],
     *,
     edits: Sequence[Edit] | EditsOf = (),
@@ -540,7 +581,7 @@ def named(
     _check_alike(common)
     written = continuations(
         model,
-        [encode_prompt(model, prompt) for prompt in prompts],
+        [encode(model, prompt) for prompt in prompts],
         edits=edits if callable(edits) else lambda places: common,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,

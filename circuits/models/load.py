@@ -43,7 +43,9 @@ from circuits.models.protocol import (
     dtype_of,
     hooked,
     hooks_of,
+    is_bridge,
     is_hooked_transformer,
+    refuse_unwrapped,
     shape_of,
 )
 from circuits.models.run import can_share, check_window, extend, keep, prefill, resume, run
@@ -415,7 +417,7 @@ _DAMAGE = (
 
 
 def load_model(
-    name: str | Path,
+    name: Any,
     *,
     revision: str | None = None,
     device: str | None = None,
@@ -425,10 +427,11 @@ def load_model(
     device_map: str | None = None,
     trust_remote_code: bool = False,
 ) -> Model:
-    """Load a Hugging Face model, by hub name or from a local folder.
+    """Load a Hugging Face model, by hub name or from a local folder, or take a loaded one.
 
     Args:
-        name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, or
+        name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, a model
+            that is already in memory (see :func:`wrap_model`), or
             ``sev-mini`` or ``sev-nano``, the models that ship with the package.
         revision: Branch, tag or commit on the hub.
         device: ``cuda`` if there is one, otherwise ``cpu``.
@@ -447,6 +450,9 @@ def load_model(
             code of its own, or its weights are a pickle that names more than tensors; nothing of
             either was run. Or the architecture has no final norm.
     """
+    if not isinstance(name, str | Path):
+        return wrap_model(name)
+    name = str(Path(name).expanduser()) if str(name).startswith("~") else name
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose {', '.join(DTYPES)}")
     if str(name) in EMBEDDED and not exists(name):
@@ -492,7 +498,8 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
     """Give a model that is already in memory the interface that measurements need.
 
     Args:
-        hf_model: A Hugging Face model, or a ``HookedTransformer`` of TransformerLens 3. The latter
+        hf_model: A Hugging Face model, a ``TransformerBridge``, which is taken as it is, or a
+            ``HookedTransformer`` of TransformerLens 3. The latter
             must have been loaded raw (``HookedTransformer.from_pretrained_no_processing``).
             Folded norms (``fold_ln``) are allowed: they leave the residual stream and what is
             written into it as they are, but outputs of norms (``ln1_out``, ``ln2_out``, ``final``
@@ -503,8 +510,16 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
     Raises:
         ModelError: TransformerLens does not know the architecture, it has no final norm, or a
             HookedTransformer's weights were centred, its value biases folded, or its heads given
-            inputs of their own.
+            inputs of their own; or a bridge's weights were folded (``enable_compatibility_mode``).
     """
+    if is_bridge(hf_model):
+        refuse_unwrapped(hf_model)
+        hf_model.tokenizer = tokenizer or hf_model.tokenizer
+        if not hasattr(hf_model.cfg, "source"):
+            hf_model.cfg.source = getattr(hf_model.cfg, "model_name", None) or name
+        set_right(hf_model)
+        check_running(hf_model)
+        return hf_model
     if is_hooked_transformer(hf_model):
         taken = hooked(hf_model)
         taken.tokenizer = tokenizer or hf_model.tokenizer

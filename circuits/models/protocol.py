@@ -33,6 +33,7 @@ __all__ = [
     "has_hooks",
     "hooked",
     "hooks_of",
+    "is_bridge",
     "is_hooked_transformer",
     "refuse_unwrapped",
     "shape_of",
@@ -321,12 +322,23 @@ def hooked(model: Any) -> Hooked:
     return Hooked(model.eval())
 
 
+def is_bridge(model: Any) -> bool:
+    """Is it a ``TransformerBridge``?"""
+    return any(kind.__name__ == "TransformerBridge" for kind in type(model).__mro__)
+
+
 def refuse_unwrapped(model: Any) -> None:
     """Refuse a HookedTransformer as it is.
 
     Raises:
         ModelError: says how it is taken.
     """
+    if getattr(model, "_weights_processed", False):
+        raise ModelError(
+            "the bridge's weights were folded and centred (enable_compatibility_mode), so its "
+            "residual stream is another one; give a bridge without it, or call it with "
+            "no_processing=True"
+        )
     if is_hooked_transformer(model):
         raise ModelError(
             "a HookedTransformer is given as it is; give circuits.wrap_model(model), which checks "

@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuits.errors import ModelError
+from circuits.errors import DataError, ModelError
 from circuits.models.protocol import Model, refuse_unwrapped
-from circuits.prompts.prompt import Prompt, Question
+from circuits.prompts.prompt import Message, Prompt, PromptLike, as_prompt
+from circuits.prompts.sev import Context
 
 __all__ = [
     "Begin",
@@ -32,7 +33,7 @@ __all__ = [
     "Labelled",
     "ROLES",
     "Tokens",
-    "encode_prompt",
+    "encode",
     "encode_text",
     "label_prompt",
     "pad_left",
@@ -62,45 +63,75 @@ class Tokens:
     """False where padded."""
 
 
-def render(model: Model, prompt: Prompt | Question) -> str:
-    """The prompt as the model's chat template writes it, ready for the reply.
+def render(model: Model, prompt: Prompt) -> str:
+    """The prompt's messages as the model's chat template writes them, ready for the reply.
 
     A template without a system turn gets the instruction at the head of the user turn.
 
     Raises:
         ModelError: the model has no tokenizer, or its tokenizer no chat template.
     """
-    tokenizer = _tokenizer(model)
+    tokenizer, messages = _tokenizer(model), prompt.messages or ()
     if getattr(tokenizer, "chat_template", None) is None:
         raise ModelError(
-            "the model's tokenizer has no chat template, so prompts cannot be built; "
-            "use a chat-tuned model"
+            "the model's tokenizer has no chat template, so messages cannot be read; "
+            "use a chat-tuned model, or give the prompts as texts"
         )
-    merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
-    date = str(getattr(model.cfg, "date", DATE))
-    text = _template(tokenizer, prompt.messages, date)
-    if text is None or prompt.system.strip().split("\n")[0] not in text:
-        text = _template(tokenizer, merged, date)
+    date, system = str(getattr(model.cfg, "date", DATE)), prompt.system
+    text = _template(tokenizer, messages, date)
+    if text is None or system.strip().split("\n")[0] not in text:
+        turns = [message for message in messages if message.role != "system"]
+        first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
+        if first is not None:
+            turns[first] = Message("user", f"{system}\n\n{turns[first].content}")
+        text = _template(tokenizer, turns, date)
     if text is None:
         raise ModelError("the model's chat template accepts neither a system turn nor a user turn")
     return text
 
 
-def encode_prompt(model: Model, prompt: Prompt | Question) -> list[int]:
-    """Token ids of the rendered prompt.
+def encode(model: Model, prompt: PromptLike) -> list[int]:
+    """Token ids of a prompt: a string, chat messages, token ids, or a :class:`Prompt`.
 
-    With exactly one begin token if the model has one; a model loaded with ``begin="tokenizer"``
-    gets as many as its tokenizer adds to the rendered text (two for Llama 3.2, as published).
+    A string is read as it is, after the begin token, as ``model("...")`` of TransformerLens reads
+    it; messages go through the chat template; token ids stay as they are. There is exactly one
+    begin token if the model has one; a model loaded with ``begin="tokenizer"`` gets as many as its
+    tokenizer adds to the text (two for the rendered messages of Llama 3.2, as published).
+
+    Raises:
+        DataError: the prompt is empty, of no known kind, longer than the model's context, or has
+            ids outside of the vocabulary.
+        ModelError: the model has no tokenizer or no chat template.
     """
-    tokenizer = _tokenizer(model)
+    own = as_prompt(prompt)
+    ids, most = _encoded(model, own), getattr(model.cfg, "n_ctx", None)
+    if most and len(ids) > int(most):
+        raise DataError(
+            f"the prompt {own.key} has {len(ids)} tokens, the model reads {most}; shorten it"
+        )
+    return ids
+
+
+def _encoded(model: Model, own: Prompt) -> list[int]:
+    if own.ids is not None:
+        size = int(model.cfg.d_vocab)
+        wrong = next((i for i in own.ids if not 0 <= i < size), None)
+        if wrong is not None:
+            raise DataError(
+                f"token id {wrong} is not in the model's vocabulary, whose ids are 0 to {size - 1}"
+            )
+        return list(own.ids)
+    tokenizer, text = _tokenizer(model), own.text if own.text is not None else render(model, own)
     if getattr(model.cfg, "begin", "one") == "tokenizer":
         trusted = bool(getattr(model.cfg, "trust_remote_code", False))
         saved = _as_saved(str(model.cfg.source), trusted)
-        return list(saved(render(model, prompt))["input_ids"])
-    ids = list(tokenizer(render(model, prompt), add_special_tokens=False)["input_ids"])
+        return list(saved(text)["input_ids"])
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     begin = tokenizer.bos_token_id
     if begin is None:
         return ids
+    if own.text is not None and ids[:1] != [begin]:
+        return [begin, *ids]
     while ids[:2] == [begin, begin]:
         ids = ids[1:]
     return ids
@@ -151,32 +182,34 @@ def _tokenizer(model: Model) -> Any:
     return model.tokenizer
 
 
-def _template(tokenizer: Any, messages: list[dict[str, str]], date: str) -> str | None:
+def _template(tokenizer: Any, messages: Sequence[Message], date: str) -> str | None:
     # Templates refuse a role by raising; jinja2 is imported here because transformers brings it.
     from jinja2.exceptions import TemplateError
 
     try:
         return tokenizer.apply_chat_template(
-            messages,
+            [message._asdict() for message in messages],
             # A macro hides the function of the same name that would give today's date.
             chat_template=_DATED.format(date) + tokenizer.get_chat_template(),
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=messages[-1].role != "assistant",
+            continue_final_message=messages[-1].role == "assistant",
             date_string=date,
         )
     except TemplateError:
         return None
 
 
-def token_spans(
-    model: Model, prompt: Prompt | Question
-) -> tuple[str, list[int], list[tuple[int, int]]]:
+def token_spans(model: Model, prompt: Prompt) -> tuple[str, list[int], list[tuple[int, int]]]:
     """The rendered prompt, its token ids, and the characters ``[start, end)`` of every token.
 
     Raises:
         ModelError: the tokenizer cannot say which characters a token covers.
     """
-    text, ids = render(model, prompt), encode_prompt(model, prompt)
+    if prompt.ids is not None:
+        raise DataError("which characters a token covers is not known of prompts given as ids")
+    text = prompt.text if prompt.text is not None else render(model, prompt)
+    ids = encode(model, prompt)
     tokenizer = model.tokenizer
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
@@ -192,7 +225,7 @@ def token_spans(
     return text, ids, spans
 
 
-def text_span(model: Model, prompt: Question) -> tuple[list[int], int, int]:
+def text_span(model: Model, prompt: Prompt) -> tuple[list[int], int, int]:
     """Token ids of the prompt, and the places ``[start, stop)`` of the text that is asked about.
 
     A token that covers a character of the text belongs to it, even if it covers others too.
@@ -202,11 +235,11 @@ def text_span(model: Model, prompt: Question) -> tuple[list[int], int, int]:
             characters a token covers.
     """
     rendered, ids, spans = token_spans(model, prompt)
-    words = prompt.text.strip()
+    words = prompt.user.strip()
     start = rendered.rfind(words) if words else -1
     if start < 0:
         raise ModelError(
-            f"the text {prompt.text[:60]!r} is not in the rendered prompt: it is empty, or the "
+            f"the text {prompt.user[:60]!r} is not in the rendered prompt: it is empty, or the "
             "chat template rewrites it; its tokens cannot be told from the others"
         )
     end = start + len(words)
@@ -237,7 +270,7 @@ def label_prompt(model: Model, prompt: Prompt) -> Labelled:
             rewrites the prompt's text.
     """
     text, ids, spans = token_spans(model, prompt)
-    parts = _parts(text, prompt)
+    parts = [] if prompt.context is None else _parts(text, prompt, prompt.context)
     roles = [_role(span, parts) for span in spans]
     roles[-1] = "last"
     pieces = model.tokenizer.convert_ids_to_tokens(ids)
@@ -248,11 +281,11 @@ def label_prompt(model: Model, prompt: Prompt) -> Labelled:
     return Labelled(tuple(ids), tokens, tuple(roles))
 
 
-def _parts(text: str, prompt: Prompt) -> list[tuple[int, int, str]]:
+def _parts(text: str, prompt: Prompt, context: Context) -> list[tuple[int, int, str]]:
     """(start, end, role) of the prompt's own words, the inner ones first."""
     wanted = [
-        (prompt.context.event, "event"),
-        (prompt.context.situation, "scenario"),
+        (context.event, "event"),
+        (context.situation, "scenario"),
         (prompt.system.split("\n")[-1].strip(), "brief"),
     ]
     if prompt.emotion is not None:

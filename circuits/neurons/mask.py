@@ -28,11 +28,11 @@ from circuits.models.generate import EditsOf, Progress, batches, choice_logs, na
 from circuits.models.memory import halving, name_of_row
 from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import check_values, read
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import hook as hook_name
 from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet, Prompt, Question, Split, Texts, questions
+from circuits.prompts.prompt import LabelledSet, Prompt, Split, Texts, questions
 from circuits.records import Record
 
 __all__ = [
@@ -75,14 +75,14 @@ __all__ = [
 @torch.no_grad()
 def donor_values(
     model: Model,
-    prompts: Sequence[Prompt | Question],
+    prompts: Sequence[Prompt],
     chosen: Bool[Tensor, "layer neuron"],
     *,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> list[Float[Tensor, "_ chosen"]]:
     """Activations of the chosen neurons (layer by layer) at every position of each prompt."""
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    rows = [encode(model, prompt) for prompt in prompts]
     layers = chosen.any(1).nonzero()[:, 0].tolist()
     found: dict[int, Tensor] = {}
     kept: dict[int, Tensor] = {}

@@ -41,8 +41,8 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving, name_of_row
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Take, check_values, trace, watch
-from circuits.models.tokens import encode_prompt, encode_text, pad_left, text_span
-from circuits.prompts.prompt import Question, Texts, questions
+from circuits.models.tokens import encode, encode_text, pad_left, text_span
+from circuits.prompts.prompt import Prompt, Texts, questions
 from circuits.provenance import current
 from circuits.records import Record
 
@@ -190,11 +190,11 @@ def halves_of(truth: Sequence[int], seed: int) -> dict[tuple[int, int], list[int
     return groups
 
 
-def _span(model: Model, question: Question, where: Where) -> Span:
+def _span(model: Model, question: Prompt, where: Where) -> Span:
     if where == "content":
         ids, start, stop = text_span(model, question)
         return Span(tuple(ids), start, stop)
-    ids = encode_prompt(model, question)
+    ids = encode(model, question)
     return Span(tuple(ids), len(ids) - 1 if where == "last" else 0, len(ids))
 
 
@@ -600,7 +600,7 @@ def label_attribution(
     need_neurons(model, "attributions of neurons")
     check_texts(texts)
     first = _first_tokens(model, texts.label)
-    ids = [encode_prompt(model, question) for question in questions(texts.rows, request)]
+    ids = [encode(model, question) for question in questions(texts.rows, request)]
     half = {i: key[0] for key, own in halves_of(texts.truth, seed).items() for i in own}
     truth, cfg, n_groups = torch.tensor(texts.truth), model.cfg, len(HALVES) * len(texts.label)
     sums = torch.zeros(2, n_groups, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)

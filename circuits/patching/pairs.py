@@ -33,15 +33,25 @@ from circuits.effects.directions import Directions, reference_direction
 from circuits.errors import AxisError, DataError
 from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import Kept, keep, resume
-from circuits.models.tokens import ROLES, Labelled, Tokens, encode_text, label_prompt, pad_left
+from circuits.models.tokens import (
+    ROLES,
+    Labelled,
+    Tokens,
+    encode,
+    encode_text,
+    label_prompt,
+    pad_left,
+)
 from circuits.names import hook
-from circuits.prompts.prompt import asked, plain
+from circuits.prompts.prompt import Prompt, PromptLike, as_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import Template, emotion_prompt, neutral_prompt
 
 __all__ = [
     "By",
     "Case",
     "LogitDifference",
+    "LogitWords",
     "Mode",
     "Pair",
     "Places",
@@ -53,8 +63,10 @@ __all__ = [
     "clean_tokens",
     "corrupt_tokens",
     "find_places",
+    "logit_difference",
     "make_pair",
     "make_pairs",
+    "pairs_between",
     "projection",
     "spans",
 ]
@@ -115,6 +127,54 @@ class LogitDifference:
                 "give words that begin differently"
             )
         return cls(torch.tensor(sorted(own)), torch.tensor(sorted(others)))
+
+
+@dataclass(frozen=True)
+class LogitWords:
+    """A logit difference of words, which becomes one of tokens when the model is known."""
+
+    own: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def of(self, model: Model) -> LogitDifference:
+        """The same with the model's tokens.
+
+        Raises:
+            DataError: a word is several tokens for the model.
+        """
+        own, others = (
+            torch.tensor([_single_token(model, word) for word in words])
+            for words in (self.own, self.others)
+        )
+        return LogitDifference(own, others)
+
+
+def logit_difference(own: str | Sequence[str], others: str | Sequence[str]) -> LogitWords:
+    """Logit of one word minus that of another (means, if several are given) as the next token.
+
+    Words are taken as they are, so most begin with a space.
+
+    >>> logit_difference(" afraid", [" calm", " glad"]).others
+    (' calm', ' glad')
+
+    Raises:
+        DataError: a word is empty.
+    """
+    found = [(words,) if isinstance(words, str) else tuple(words) for words in (own, others)]
+    if not all(found) or not all(word for words in found for word in words):
+        raise DataError("a logit difference is between words; one of them is empty")
+    return LogitWords(*found)
+
+
+def _single_token(model: Model, word: str) -> int:
+    ids = encode_text(model, word)
+    if len(ids) != 1:
+        pieces = model.tokenizer.convert_ids_to_tokens(ids)
+        raise DataError(
+            f"{word!r} is {len(ids)} tokens for this model ({', '.join(map(repr, pieces))}); "
+            "give a word that is a single one, often with a space before it"
+        )
+    return ids[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,21 +266,33 @@ class Pair:
         return found
 
 
-def make_pair(model: Model, context: Context, emotion: str, other: str | None = None) -> Pair:
+def make_pair(
+    model: Model,
+    context: Context,
+    emotion: str,
+    other: str | None = None,
+    template: str | Template = "published",
+) -> Pair:
     """The pair of a context.
 
     Args:
         model: Its tokenizer and chat template.
         context: What both prompts are about.
         emotion: Asked for in the clean prompt.
-        other: Asked for in the corrupt prompt, or ``None`` for the plain prompt.
+        other: Asked for in the corrupt prompt, or ``None`` for the neutral prompt.
+        template: How contexts become prompts.
 
     Raises:
         DataError: both prompts are the same, or they end differently.
         ModelError: roles cannot be found.
     """
-    clean = label_prompt(model, asked(context, emotion))
-    corrupt = label_prompt(model, plain(context) if other is None else asked(context, other))
+    clean = label_prompt(model, emotion_prompt(context, emotion, template))
+    corrupt = label_prompt(
+        model,
+        neutral_prompt(context, template)
+        if other is None
+        else emotion_prompt(context, other, template),
+    )
     if clean.ids == corrupt.ids:
         raise DataError(
             f"the clean and the corrupt prompt of context {context.id} are the same "
@@ -242,10 +314,63 @@ def make_pair(model: Model, context: Context, emotion: str, other: str | None = 
 
 
 def make_pairs(
-    model: Model, contexts: Sequence[Context], emotion: str, other: str | None = None
+    model: Model,
+    contexts: Sequence[Context],
+    emotion: str,
+    other: str | None = None,
+    template: str | Template = "published",
 ) -> list[Pair]:
     """One pair per context; see :func:`make_pair`."""
-    return [make_pair(model, context, emotion, other) for context in contexts]
+    return [make_pair(model, context, emotion, other, template) for context in contexts]
+
+
+def pairs_between(
+    model: Model,
+    clean: PromptLike | Sequence[PromptLike],
+    corrupt: PromptLike | Sequence[PromptLike],
+) -> list[Pair]:
+    """Pairs of any two prompts, or of two sequences of prompts, one by one.
+
+    Prompts of as many tokens are matched position by position. Otherwise they are matched from the
+    end, as far back as their tokens are the same.
+
+    Raises:
+        DataError: the numbers differ, two prompts are the same, or prompts of different length end
+            differently.
+    """
+    sides = as_prompts(clean), as_prompts(corrupt)
+    if len(sides[0]) != len(sides[1]):
+        raise DataError(
+            f"{len(sides[0])} clean and {len(sides[1])} corrupt prompts are given; each clean "
+            "prompt needs one corrupt prompt"
+        )
+    return [_between(model, i, *both) for i, both in enumerate(zip(*sides, strict=True))]
+
+
+def _between(model: Model, place: int, clean: Prompt, corrupt: Prompt) -> Pair:
+    left, right = (_labelled(model, prompt) for prompt in (clean, corrupt))
+    if left.ids == right.ids:
+        raise DataError(f"the clean and the corrupt prompt {clean.key} are the same")
+    matched = len(left.ids) if len(left.ids) == len(right.ids) else 0
+    if not matched:
+        for a, b in zip(reversed(left.ids), reversed(right.ids), strict=False):
+            if a != b:
+                break
+            matched += 1
+    if not matched:
+        raise DataError(
+            f"the clean prompt has {len(left.ids)} tokens, the corrupt one {len(right.ids)}, and "
+            "they end differently, so no position can be matched; give prompts of equal length or "
+            "with the same ending"
+        )
+    context = clean.context or Context(f"pair_{place:04d}", "prompts", "neutral", "", "")
+    return Pair(context, "clean", "corrupt", left, right, matched)
+
+
+def _labelled(model: Model, prompt: Prompt) -> Labelled:
+    ids = encode(model, prompt)
+    tokens = model.tokenizer.convert_ids_to_tokens(ids) if model.tokenizer else map(str, ids)
+    return Labelled(tuple(ids), tuple(tokens), ("frame",) * (len(ids) - 1) + ("last",))
 
 
 def clean_tokens(model: Model, pairs: Sequence[Pair]) -> Tokens:

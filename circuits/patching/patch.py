@@ -40,14 +40,17 @@ from circuits.models.run import after_mlp, can_run_mlp, check_values, hook_name
 from circuits.names import component
 from circuits.patching.pairs import (
     Case,
+    LogitWords,
     Mode,
     Pair,
     Places,
     Readout,
     cases,
     find_places,
+    pairs_between,
     spans,
 )
+from circuits.prompts.prompt import PromptLike
 from circuits.records import Record
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "StreamSite",
     "goes_around",
     "kept_sites",
+    "patch",
     "patch_heads",
     "patch_parts",
     "patch_sites",
@@ -262,6 +266,50 @@ class HeadPatches(Record):
     mode: str
     readout: str
     n_contexts: int
+
+
+def patch(
+    model: Model,
+    clean: PromptLike | Sequence[PromptLike],
+    corrupt: PromptLike | Sequence[PromptLike],
+    *,
+    sites: str | Sequence[str] = "heads",
+    readout: Readout | LogitWords,
+    by: str | None = None,
+    mode: Mode = "denoising",
+) -> SitePatches | HeadPatches:
+    """Activation patching between any two prompts, or two sequences of prompts.
+
+    Args:
+        model: The model.
+        clean: Strings, chat messages, token ids or prompts.
+        corrupt: One for each clean prompt. Those of as many tokens are matched position by
+            position, others from their common end.
+        sites: ``heads`` (the output of every head), ``q``, ``k``, ``v`` or ``pattern``; or places
+            of the residual stream: :data:`StreamSite`.
+        readout: What the runs are judged by, such as
+            :func:`~circuits.patching.pairs.logit_difference`.
+        by: ``position``, ``all`` matched positions at once, or ``last``; by default all for heads
+            and position for the residual stream.
+        mode: ``denoising`` puts clean values into the corrupt run, ``noising`` the other way round.
+
+    Returns:
+        Effects: readout with the clean value minus readout with the corrupt one.
+
+    Raises:
+        AxisError: a site is unknown.
+        DataError: the prompts cannot be matched, or a word of the readout is no single token.
+    """
+    pairs = pairs_between(model, clean, corrupt)
+    measure = readout.of(model) if isinstance(readout, LogitWords) else readout
+    names = [sites] if isinstance(sites, str) else list(sites)
+    of_heads = {"heads": "z", **{site: site for site in get_args(HeadSite)}}
+    if len(names) == 1 and names[0] in of_heads:
+        site = of_heads[names[0]]
+        return patch_heads(model, pairs, measure, site=site, by=by or "all", mode=mode)
+    for name in names:
+        _check(name, (*of_heads, *get_args(StreamSite)), "site")
+    return patch_sites(model, pairs, measure, sites=names, by=by or "position", mode=mode)
 
 
 def patch_sites(

@@ -26,6 +26,7 @@ from circuits.models.tokens import Tokens
 from circuits.names import hook
 from circuits.patching.pairs import Pair, Projection, clean_tokens, corrupt_tokens, make_pairs
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import Template
 from circuits.records import Record
 
 __all__ = [
@@ -55,6 +56,8 @@ def total_estimates(
     contexts: Sequence[Context],
     importance: Importance,
     counts: tuple[int, int],
+    *,
+    template: str | Template = "published",
 ) -> TotalEstimates:
     """Attributions of all heads and neurons, asked against plain, averaged over contexts.
 
@@ -63,13 +66,16 @@ def total_estimates(
         contexts: Train contexts; every one is run plainly and once per emotion.
         importance: Gives the readout: its reference directions, and where they are read.
         counts: How many heads and neurons the second run keeps.
+        template: How contexts become prompts.
 
     Raises:
         DataError: there is no context.
     """
     if not contexts:
         raise DataError("no context to estimate total effects on; give one or more")
-    work = partial(_of_emotion, contexts=contexts, importance=importance, counts=counts)
+    work = partial(
+        _of_emotion, contexts=contexts, importance=importance, counts=counts, template=template
+    )
     found = in_order(engine().results(model, work, importance.emotion))
     heads, neurons = (torch.stack(own) for own in zip(*found, strict=True))
     return TotalEstimates(
@@ -138,8 +144,9 @@ def _of_emotion(
     contexts: Sequence[Context],
     importance: Importance,
     counts: tuple[int, int],
+    template: str | Template,
 ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer neuron"]]:
-    pairs = make_pairs(model, contexts, emotion)
+    pairs = make_pairs(model, contexts, emotion, template=template)
     reference = importance.reference[importance.index("emotion", emotion)]
     readout = Projection(reference, site=importance.read_at)
 

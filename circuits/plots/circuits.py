@@ -1,15 +1,12 @@
 """Circuits as drawings, and their scores.
 
-A circuit as a drawing: the residual stream runs from left to right.
+The residual stream runs from left to right. Attention sublayers lie above it with their heads
+stacked above them, MLP sublayers below with their neurons stacked below. Size says how large an
+effect is; a filled marker pushes towards the emotion, an open one away from it.
 
-Attention sublayers lie above the stream with their heads stacked above them, MLP sublayers below
-with their neurons stacked below. Size says how large an effect is; a filled marker pushes towards
-the emotion, an open one away from it.
-
-Paths between the components of a circuit, as lines of its drawing.
-
-The width says how large a path's weight is (the patched one where there is one), the colour its
-sign, the dashes the input that it enters. Paths whose effect is not shown are left to the legend.
+Paths between components are lines. The width says how large a path's weight is (the patched one
+where there is one), the colour its sign, the dashes the input that it enters. Paths whose effect
+is not shown are left to the legend.
 """
 
 import math
@@ -39,7 +36,6 @@ from circuits.plots.style import (
 __all__ = [
     "circuit_graph",
     "faithfulness_curve",
-    "path_lines",
     "strongest",
 ]
 
@@ -50,13 +46,8 @@ _WIDTHS: Final = (0.75, 1.75, 3.25, 5.0)
 _Places = Mapping[str, tuple[float, float]]
 
 
-def path_lines(edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
-    """Lines and hover points of path edges.
-
-    Args:
-        edges: Paths; both ends must have a place.
-        places: Node id -> where it is drawn.
-    """
+def _path_lines(edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
+    """Lines and hover points of paths, both of whose ends have a place."""
     largest = max((abs(_weight(edge)) for edge in edges), default=0.0) or 1.0
     groups: dict[tuple[str, str, bool], list[Edge]] = {}
     for edge in edges:
@@ -141,7 +132,7 @@ def circuit_graph(circuit: Circuit, most: int = 24) -> go.Figure:
         edges = [e for e in circuit.edges if e.kind == kind]
         figure.add_traces(_edges(kind, [e for e in edges if e.source in places], places))
     drawn_paths = [e for e in circuit.paths if e.source in places and e.target in places]
-    figure.add_traces(path_lines(drawn_paths, places))
+    figure.add_traces(_path_lines(drawn_paths, places))
     for kind in _KINDS:
         figure.add_traces(_nodes(kind, [n for n in drawn if n.kind == kind], places))
     figure.add_trace(_ends([n for n in drawn if n.kind in ("embed", "readout")], places))

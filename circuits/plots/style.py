@@ -130,7 +130,7 @@ def words(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def numbers(values: Tensor | Sequence[float]) -> list[Any]:
+def numbers(values: Tensor | Sequence[Any]) -> list[Any]:
     """Nested lists with six digits; what is not a number becomes ``None``, which draws a gap."""
     plain = values.detach().cpu().tolist() if isinstance(values, Tensor) else values
     return [_number(value) for value in plain]

@@ -1,40 +1,37 @@
-"""Labelled texts, and prompts: the only place where an instruction is worded.
+"""Prompts as values, and labelled texts.
 
-Labelled texts: what is to be recognised, in splits that never mix.
+A prompt is one of three things: chat messages, a text, or token ids. It may say which emotion the
+reply is to express, and which context it was made from. Whatever runs a model takes prompts, and
+plain strings, lists of messages and sequences of token ids in their place.
 
-A set has a train split, from which neurons are identified, a dev split, on which strengths are
-chosen, and a test split, which is only reported on. A function that may see one split only takes
-:class:`Texts` and asks for it by name with :meth:`Texts.only`.
-
-Prompts: the only place where an instruction is worded.
-
-The wording is that of Wang et al. 2025 (arXiv 2510.11328): the emotion is asked for in the
-system turn, the context is the user turn. A prompt without the asking line is *plain*.
+Labelled texts: what is to be recognised, in splits that never mix. A set has a train split, from
+which neurons are identified, a dev split, on which strengths are chosen, and a test split, which
+is only reported on. A function that may see one split only takes :class:`Texts` and asks for it
+by name with :meth:`Texts.only`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from circuits.errors import DataError
-from circuits.names import EMOTIONS
 from circuits.prompts.sev import Context
 
 __all__ = [
-    "BRIEF",
     "DEVICE_REQUEST",
     "EMOTION_REQUEST",
     "LabelledSet",
     "LabelledText",
+    "Message",
     "Prompt",
-    "Question",
+    "PromptLike",
     "SPLITS",
     "Split",
     "Texts",
-    "asked",
-    "asked_prompts",
-    "plain",
-    "plain_prompts",
+    "as_prompt",
+    "as_prompts",
+    "is_one_prompt",
+    "question",
     "questions",
 ]
 
@@ -151,101 +148,160 @@ def _keys(rows: Sequence[LabelledText]) -> set[str]:
 EMOTION_REQUEST = "Name the emotion of the text in one word."
 DEVICE_REQUEST = "Name the rhetorical device of the text in one word."
 
-BRIEF = "Keep the reply to at most two sentences."
-"""The system turn of a plain prompt."""
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    content: str
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A context with an instruction: an emotion is asked for, or (plain) none."""
+    """What a model reads: chat messages, a text, or token ids.
 
-    context: Context
-    emotion: str | None
-    """The asked emotion; ``None`` in a plain prompt."""
-    indented: bool = False
-    """System turn with line breaks around it and four spaces before every line, as the published
-    scripts have it where they read differences and where they steer."""
+    Messages go through the chat template. A text is read as it is, after the begin token, as
+    TransformerLens reads a string. Token ids are read as they are.
+
+    >>> Prompt(text="The sky is").key
+    "text 'The sky is'"
+
+    Raises:
+        DataError: not exactly one of the three is given, or it is empty.
+    """
+
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    ids: tuple[int, ...] | None = None
+    emotion: str | None = None
+    """The target emotion of an emotion prompt; ``None`` in a neutral prompt."""
+    context: Context | None = None
+    """The context that the prompt was made from; prompts of one context are contrasted."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("messages", "text", "ids") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise DataError(
+                f"a prompt is either messages, a text or token ids; found {given or 'none'}"
+            )
+        if not getattr(self, given[0]):
+            raise DataError("the prompt is empty; give a text, messages or token ids")
+        if self.messages is not None and not any(m.content.strip() for m in self.messages):
+            raise DataError("the messages of the prompt are all empty; give one a content")
 
     @property
     def key(self) -> str:
-        """``work_00__positive__anger``, as in the published files; plain ones end in ``plain``."""
-        asked = self.emotion or "plain"
-        return f"{self.context.scenario}__{self.context.valence}__{asked}"
+        """A name: ``work_00__positive__anger``, as in the published files, or how it begins."""
+        if self.context is not None:
+            target = self.emotion or "plain"
+            return f"{self.context.scenario}__{self.context.valence}__{target}"
+        if self.ids is not None:
+            return f"ids {list(self.ids[:8])}"
+        return f"text {(self.text if self.text is not None else self.user)[:40]!r}"
 
     @property
     def system(self) -> str:
-        """The system turn."""
-        asking = [] if self.emotion is None else [f"Always reply in {self.emotion}."]
-        if self.indented:
-            return "".join(f"\n    {line}" for line in (*asking, BRIEF, ""))
-        return "\n".join((*asking, BRIEF))
+        """The system turn; empty if there is none."""
+        return next((m.content for m in self.messages or () if m.role == "system"), "")
 
     @property
     def user(self) -> str:
-        """The user turn."""
-        return f"{self.context.situation}\n{self.context.event}"
+        """The last user turn; empty if there is none."""
+        return next((m.content for m in reversed(self.messages or ()) if m.role == "user"), "")
 
     @property
-    def messages(self) -> list[dict[str, str]]:
-        """The turns as a chat template takes them."""
-        return [
-            {"role": "system", "content": self.system},
-            {"role": "user", "content": self.user},
-        ]
+    def origin(self) -> Context:
+        """The context.
+
+        Raises:
+            DataError: the prompt was made from none.
+        """
+        if self.context is None:
+            raise DataError(f"the prompt {self.key} was made from no context, which this needs")
+        return self.context
 
 
-@dataclass(frozen=True)
-class Question:
-    """A text with a request to name its class."""
+@runtime_checkable
+class Array(Protocol):
+    """A tensor or array of token ids."""
 
-    text: str
-    request: str
-
-    @property
-    def system(self) -> str:
-        """The system turn."""
-        return self.request
-
-    @property
-    def user(self) -> str:
-        """The user turn."""
-        return self.text
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """The turns as a chat template takes them."""
-        return [
-            {"role": "system", "content": self.system},
-            {"role": "user", "content": self.user},
-        ]
+    def tolist(self) -> Any:
+        """The ids as a list."""
+        ...
 
 
-def asked(context: Context, emotion: str) -> Prompt:
-    """The context with a request for ``emotion``.
+PromptLike = Prompt | str | Sequence[Any] | Array
+"""A prompt, a string, a list of chat messages, or a sequence or tensor of token ids."""
+
+
+def as_prompt(given: PromptLike) -> Prompt:
+    """The prompt that a string, chat messages or token ids are.
+
+    >>> as_prompt([{"role": "user", "content": "Hello."}]).user
+    'Hello.'
 
     Raises:
-        DataError: the emotion is not a word or a few words on one line.
+        DataError: it is empty, or neither of them, or a mixture.
     """
-    if emotion.strip().splitlines() != [emotion]:
-        raise DataError(f"{emotion!r} cannot be asked for; give a word such as {EMOTIONS[0]}")
-    return Prompt(context, emotion)
+    if isinstance(given, Prompt):
+        return given
+    if isinstance(given, str):
+        return Prompt(text=given)
+    items = given.tolist() if isinstance(given, Array) else given
+    if not isinstance(items, Sequence) or not items:
+        raise DataError(f"a prompt is a text, messages or token ids; found {_short(given)}")
+    if all(isinstance(item, Mapping | Message) for item in items):
+        return Prompt(messages=tuple(map(_message, items)))
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        return Prompt(ids=tuple(items))
+    kinds = ", ".join(sorted({type(item).__name__ for item in items}))
+    raise DataError(f"a prompt is a text, messages or token ids; found a list of {kinds}")
 
 
-def plain(context: Context, *, indented: bool = False) -> Prompt:
-    """The context with no emotion asked for."""
-    return Prompt(context, None, indented)
+def is_one_prompt(given: PromptLike | Sequence[PromptLike]) -> bool:
+    """Is it one prompt, and not a sequence of prompts?"""
+    if isinstance(given, Prompt | str):
+        return True
+    if isinstance(given, Array):
+        return getattr(given, "ndim", 1) == 1
+    return bool(given) and all(isinstance(item, Mapping | Message | int) for item in given)
 
 
-def asked_prompts(contexts: Sequence[Context], emotions: Sequence[str] = EMOTIONS) -> list[Prompt]:
-    """Every context with every emotion; a context's prompts stand together."""
-    return [asked(context, emotion) for context in contexts for emotion in emotions]
+def as_prompts(given: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
+    """The prompts of a sequence, or the one that is given.
+
+    >>> len(as_prompts("one")), len(as_prompts(["one", "two"])), len(as_prompts([1, 2, 3]))
+    (1, 2, 1)
+
+    Raises:
+        DataError: there is none, or one of them is empty or of no known kind.
+    """
+    if is_one_prompt(given):
+        return [as_prompt(given)]
+    items = given.tolist() if isinstance(given, Array) else given
+    if isinstance(items, Prompt) or not items:
+        raise DataError("no prompt is given; give a text, or a list of texts")
+    return [as_prompt(item) for item in items]
 
 
-def plain_prompts(contexts: Sequence[Context], *, indented: bool = False) -> list[Prompt]:
-    """Every context, with no emotion asked for."""
-    return [plain(context, indented=indented) for context in contexts]
+def _message(item: Mapping[str, Any] | Message) -> Message:
+    values = item._asdict() if isinstance(item, Message) else item
+    if set(values) != {"role", "content"} or not all(isinstance(v, str) for v in values.values()):
+        raise DataError(f"a message has a role and a content, both texts; found {_short(values)}")
+    return Message(values["role"], values["content"])
 
 
-def questions(texts: Sequence[LabelledText], request: str) -> list[Question]:
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def question(text: str, request: str) -> Prompt:
+    """The request, as the system turn, put to a text, which is the user turn."""
+    return Prompt(messages=(Message("system", request), Message("user", text)))
+
+
+def questions(texts: Sequence[LabelledText], request: str) -> list[Prompt]:
     """The request put to every text; the label is not in the prompt."""
-    return [Question(row.text, request) for row in texts]
+    return [question(row.text, request) for row in texts]

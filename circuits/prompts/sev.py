@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import DataError
-from circuits.files import read_json_lines
+from circuits.files import read_json_lines, resolved, shipped
 from circuits.names import VALENCES
 
 __all__ = [
@@ -21,8 +21,12 @@ __all__ = [
     "Scenario",
     "contexts",
     "read",
+    "sev",
     "spread",
 ]
+
+SPLITS = ("train", "test", "hard")
+"""The parts of SEV that ship with the package."""
 
 _FIELDS = ("theme", "scenario", "skeleton_id")
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -74,7 +78,7 @@ def read(path: Path | str) -> tuple[Scenario, ...]:
             or of the wrong kind, a valence is missing, or an id occurs twice. The message names
             the file, the line and the field.
     """
-    path = Path(path)
+    path = resolved(path)
     first_line: dict[str, int] = {}
     scenarios: list[Scenario] = []
     for number, row in read_json_lines(path):
@@ -116,6 +120,33 @@ def spread(scenarios: Sequence[Scenario], count: int) -> tuple[Scenario, ...]:
     turns = [own[turn] for turn in range(longest) for own in by_theme.values() if turn < len(own)]
     chosen = {scenario.id for scenario in turns[:count]}
     return tuple(scenario for scenario in scenarios if scenario.id in chosen)
+
+
+def sev(split: str = "train", count: int | None = None) -> tuple[Context, ...]:
+    """Contexts that ship with the package, the valences in turn, spread over the themes.
+
+    >>> len(sev("train", 24)), len(sev("test", 7))
+    (24, 7)
+
+    Args:
+        split: ``train``, from which circuits are made; ``test``, on which they are scored; or
+            ``hard``.
+        count: How many; all by default.
+
+    Raises:
+        DataError: there is no such split, or it has fewer contexts.
+    """
+    if split not in SPLITS:
+        raise DataError(f"SEV has no split {split!r}; it has {', '.join(SPLITS)}")
+    scenarios = read(shipped(f"sev/{split}.jsonl"))
+    most = len(scenarios) * len(VALENCES)
+    count = most if count is None else count
+    if not 0 < count <= most:
+        raise DataError(
+            f"asked for {count} contexts of {split!r}, which has {most}; give 1 or more"
+        )
+    chosen = spread(scenarios, -(-count // len(VALENCES)))
+    return contexts(chosen)[:count]
 
 
 def _scenario(row: Mapping[str, Any], where: str) -> Scenario:

@@ -17,6 +17,7 @@ from circuits.files import (
     guarded,
     read_json_lines,
     read_text,
+    resolved,
     shipped,
     unguarded,
     write_json_lines,
@@ -70,7 +71,7 @@ def read_texts(
             text, a label not in ``labels``, or a text that has another label elsewhere. The message
             names the file, the line and the column.
     """
-    path = Path(path)
+    path = resolved(path)
     if split not in SPLITS:
         raise DataError(f"no split is called {split!r}; splits are {', '.join(SPLITS)}")
     rows: list[LabelledText] = []
@@ -104,7 +105,7 @@ def write_texts(path: Path | str, texts: Texts) -> None:
         DataError: the suffix is none of ``.jsonl``, ``.tsv``, ``.csv``, or the file cannot be
             written.
     """
-    path = Path(path)
+    path = resolved(path)
     paired = any(row.pair is not None for row in texts.rows)
     rows = [
         {"text": row.text, "label": row.label} | ({"pair": row.pair} if paired else {})

@@ -1,7 +1,7 @@
 """A published folder as a value: read and written file by file, labels checked."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from circuits.errors import DataError
 from circuits.files import digest, read_json_lines
-from circuits.judges.replies import accuracy_stats, read_judged
-from circuits.names import EMOTIONS, VALENCES
+from circuits.judges.replies import read_judged
+from circuits.names import EMOTIONS
 from circuits.provenance import Provenance, versions
 from circuits.published.layout import (
     CIRCUITS,
@@ -59,8 +59,6 @@ __all__ = [
     "check_labels",
     "check_lines",
     "read_folder",
-    "recounted",
-    "steered_stats",
     "write_folder",
 ]
 
@@ -186,57 +184,6 @@ def check_lines(path: Path) -> None:
     """
     for _ in read_json_lines(path):
         pass
-
-
-def recounted(folder: Path, dataset: str) -> dict[str, Any]:
-    """``accuracy_stats.json`` of stage 1, from ``accepted.jsonl`` and ``rejected.jsonl``.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    judged = [row for name in ("accepted", "rejected") for row in read_judged(_jsonl(folder, name))]
-    return accuracy_stats(judged, dataset)
-
-
-def steered_stats(path: Path, dataset: str) -> dict[str, Any]:
-    """``accuracy_stats.json`` of stage 3, from ``labeled_results.jsonl``.
-
-    Raises:
-        DataError: a line lacks ``valence_labels`` in their published form.
-    """
-    found = [cell for number, row in read_json_lines(path) for cell in _cells(path, number, row)]
-    return {
-        "dataset": dataset,
-        "overall": _counts(found, "total_pairs"),
-        "by_emotion": {
-            name: _counts([cell for cell in found if cell[1] == name], "total") for name in EMOTIONS
-        },
-        "by_valence": {
-            name: _counts([cell for cell in found if cell[0] == name], "total") for name in VALENCES
-        },
-    }
-
-
-def _jsonl(folder: Path, name: str) -> Path:
-    return folder / f"{name}.jsonl"
-
-
-def _cells(path: Path, number: int, row: Mapping[str, Any]) -> Iterable[tuple[str, str, int]]:
-    try:
-        for valence, labels in row["valence_labels"].items():
-            for emotion, label in labels.items():
-                yield valence, known_emotion(emotion, f"{path}, line {number}"), label["match"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}, line {number}, field 'valence_labels': expected "
-            "{valence: {emotion: {match, reason}}}"
-        ) from error
-
-
-def _counts(cells: Sequence[tuple[str, str, int]], total: str) -> dict[str, Any]:
-    matches = sum(match for _, _, match in cells)
-    accuracy = round(100 * matches / len(cells), 2) if cells else 0.0
-    return {total: len(cells), "matches": matches, "accuracy": accuracy}
 
 
 Named = Mapping[str, str | None]

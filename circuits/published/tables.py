@@ -219,77 +219,45 @@ class Table:
 
 
 _SUBLAYERS = {"emotion": "emotion", "sublayer": "kind", "layer": "layer"}
+_RESPONSES = {
+    **{"sigma": "sigma", "length": "dose", "base_final": "s_base_final", "final": "s_final"},
+    **{"change_final": "ds_final", "response_final": "I_final"},
+    **{"base_anchor": "s_base_anchor", "anchor": "s_anchor"},
+    **{"change_anchor": "ds_anchor", "response_anchor": "I_anchor", "samples": "n_samples"},
+}
+_PLACES = {
+    **{"weight": "w", "share": "w_norm", "base": "k_base", "added": "k_add"},
+    **{"assigned": "k_assigned", "available": "available", "cap": "cap", "used": "k_used"},
+}
 
 TABLES: Final[Mapping[type[Record], Table]] = {
     HeadImportance: Table(
-        {"emotion": "emotion", "layer": "layer", "head": "head"},
+        {name: name for name in ("emotion", "layer", "head")},
         {
-            "mean": "mean_importance",
-            "std": "std_importance",
-            "samples": "samples",
-            "baseline": "baseline_mean",
+            **{"mean": "mean_importance", "std": "std_importance"},
+            **{"samples": "samples", "baseline": "baseline_mean"},
         },
         whole=frozenset({"samples"}),
         optional=frozenset({"emotion"}),
     ),
     Contributions: Table(
-        {"emotion": "emotion", "layer": "layer", "neuron": "neuron"},
+        {name: name for name in ("emotion", "layer", "neuron")},
         {
-            "mean": "C_mean",
-            "positive": "C_pos",
-            "negative": "C_neg",
-            "weight": "beta",
-            "activation": "H_mean",
+            **{"mean": "C_mean", "positive": "C_pos", "negative": "C_neg"},
+            **{"weight": "beta", "activation": "H_mean"},
         },
     ),
     SublayerImportance: Table(
         {"emotion": "emotion", "dose": "alpha", "sublayer": "kind", "layer": "layer"},
-        {
-            "sigma": "sigma",
-            "length": "dose",
-            "base_final": "s_base_final",
-            "final": "s_final",
-            "change_final": "ds_final",
-            "response_final": "I_final",
-            "base_anchor": "s_base_anchor",
-            "anchor": "s_anchor",
-            "change_anchor": "ds_anchor",
-            "response_anchor": "I_anchor",
-            "samples": "n_samples",
-        },
+        _RESPONSES,
         whole=frozenset({"n_samples"}),
         blank=frozenset({"s_base_anchor", "s_anchor", "ds_anchor", "I_anchor"}),
-        order=(
-            "emotion",
-            "kind",
-            "layer",
-            "alpha",
-            "sigma",
-            "dose",
-            "s_base_final",
-            "s_final",
-            "ds_final",
-            "I_final",
-            "s_base_anchor",
-            "s_anchor",
-            "ds_anchor",
-            "I_anchor",
-            "n_samples",
-        ),
+        order=("emotion", "kind", "layer", "alpha", *_RESPONSES.values()),
     ),
     MeanImportance: Table(_SUBLAYERS, {"response": "I_final", "share": "I_final_normalized"}),
     AllocationLog: Table(
         _SUBLAYERS,
-        {
-            "weight": "w",
-            "share": "w_norm",
-            "base": "k_base",
-            "added": "k_add",
-            "assigned": "k_assigned",
-            "available": "available",
-            "cap": "cap",
-            "used": "k_used",
-        },
+        _PLACES,
         whole=frozenset({"k_base", "k_add", "k_assigned", "available", "cap", "k_used"}),
         blank=frozenset({"available", "cap"}),
     ),
@@ -310,17 +278,62 @@ def read_table(
             emotion is unknown; names file, line and column.
     """
     table = TABLES[kind]
-    frame = _cells(path, table)
+    frame = _read(path, table)
     columns = tuple(frame.columns)
     if "emotion" not in frame:
         frame["emotion"] = emotion
-    places = {axis: _labels(path, frame, axis, own) for axis, own in table.axes.items()}
-    _check_emotions(path, places["emotion"], frame, emotion)
-    values = {name: _numbers(path, frame, own, table) for name, own in table.numbers.items()}
-    labels = {axis: _order(path, axis, own) for axis, own in places.items()}
-    cell, shape = _cell_of_row(path, places, labels)
-    row = np.empty(len(frame), dtype=np.int64)
-    row[cell] = np.arange(len(frame))
+
+    def refuse(column: str, wrong: np.ndarray, wanted: str) -> None:
+        if wrong.any():
+            line = int(wrong.argmax())
+            found = str(frame[column].iloc[line])[:40]
+            raise DataError(
+                f"{path}, line {line + 2}, column {column!r}: found {found!r}, expected {wanted}"
+            )
+
+    def numbers(column: str) -> np.ndarray:
+        # Python's own reading of a number is exact; pandas' may be off by one place.
+        return np.array([_number(cell) for cell in frame[column]])
+
+    def labels(axis: str, column: str) -> pd.Series:
+        cells: Any = frame[column]
+        if axis == "emotion":
+            for line, found in cells.drop_duplicates().items():
+                known_emotion(str(found), f"{path}, line {int(str(line)) + 2}, column 'emotion'")
+            if emotion is not None:
+                refuse(column, (cells != emotion).to_numpy(), f"{emotion!r}, as in the file's name")
+            return cells
+        if axis == "sublayer":
+            words = {word: own for own, word in KINDS.items()}
+            refuse(column, ~cells.isin(list(words)).to_numpy(), " or ".join(words))
+            return cells.map(words)
+        found = numbers(column)
+        wrong = ~np.isfinite(found) | (found < 0)
+        if axis not in _COUNTED:
+            refuse(column, wrong, "a positive number")
+            return pd.Series(found)
+        refuse(column, wrong | (np.nan_to_num(found) % 1 != 0), "a whole number from 0")
+        return pd.Series(found.astype(np.int64))
+
+    places = {axis: labels(axis, column) for axis, column in table.axes.items()}
+    values = {}
+    for name, column in table.numbers.items():
+        values[name] = numbers(column)
+        blank = (frame[column] == "").to_numpy() & (column in table.blank)
+        wrong = ~np.isfinite(values[name]) & ~blank
+        if column in table.whole:
+            wrong |= np.nan_to_num(values[name]) % 1 != 0
+        refuse(column, wrong, "a finite number")
+    named: dict[str, tuple[Any, ...]] = {}
+    for axis, cells in places.items():
+        named[axis] = tuple(cells.drop_duplicates().tolist())
+        if axis in _COUNTED:
+            most = max(named[axis])
+            if len(named[axis]) <= most:
+                raise DataError(f"{path}: column {axis!r} counts to {most} but not every {axis}")
+            named[axis] = tuple(range(most + 1))
+    shape = tuple(len(own) for own in named.values())
+    row = _rows(path, pd.MultiIndex.from_arrays(list(places.values())), named)
     tensors = {name: torch.from_numpy(value[row].reshape(shape)) for name, value in values.items()}
     make: Any = kind  # every table has these fields beside those of a record
     return make(
@@ -328,31 +341,36 @@ def read_table(
         row=torch.from_numpy(row.reshape(shape)),
         columns=columns,
         **tensors,
-        **labels,
+        **named,
     )
 
 
-def write_table(record: Record, path: Path) -> None:
-    """Write a table with the published columns, in the order of its rows."""
-    table, made = TABLES[type(record)], {}
-    shape = record.axes[next(iter(table.numbers))]
-    labels = [record.labels(axis) for axis in shape]
-    grid = np.indices([len(own) for own in labels])
-    for axis, own, index in zip(shape, labels, grid, strict=True):
-        words = [KINDS.get(str(label), label) for label in own] if axis == "sublayer" else own
-        made[table.axes[axis]] = np.asarray(words, dtype=object)[index.reshape(-1)]
-    for name, column in table.numbers.items():
-        numbers = getattr(record, name).flatten().numpy()
-        # Nullable integers: a blank cell stays blank and 24 does not become 24.0.
-        whole = column in table.whole
-        made[column] = pd.array(numbers, dtype="Float64").astype("Int64") if whole else numbers
-    wanted: Any = getattr(record, "columns")  # noqa: B009
-    frame = pd.DataFrame(made)[list(wanted)]
-    order = getattr(record, "row").flatten().numpy().argsort()  # noqa: B009
-    write_text(path, frame.iloc[order].to_csv(index=False, lineterminator="\n"))
+def _rows(path: Path, found: pd.MultiIndex, named: Mapping[str, tuple[Any, ...]]) -> np.ndarray:
+    """Row of every cell of the table that the labels span."""
+    if math.prod(map(len, named.values())) > 100 * len(found):
+        sizes = " x ".join(f"{len(own)} {axis}s" for axis, own in named.items())
+        raise DataError(f"{path}: {len(found)} rows are too few for {sizes}")
+    whole = pd.MultiIndex.from_product(list(named.values()))
+    for odd, why in (
+        (found[found.duplicated()], "is on lines"),
+        (whole.difference(found), "lacks"),
+    ):
+        if len(odd):
+            lines = " and ".join(str(line + 2) for line in np.flatnonzero(found == odd[0])[:2])
+            cell = ", ".join(f"{axis} {label}" for axis, label in zip(named, odd[0], strict=True))
+            said = f"the row of {cell} {why} {lines}".strip()
+            raise DataError(f"{path}: {said}; every one must be there once")
+    return pd.Series(np.arange(len(found)), index=found).reindex(whole).to_numpy(copy=True)
 
 
-def _cells(path: Path, table: Table) -> pd.DataFrame:
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _read(path: Path, table: Table) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -373,101 +391,24 @@ def _cells(path: Path, table: Table) -> pd.DataFrame:
     return frame
 
 
-def _numbers(path: Path, frame: pd.DataFrame, column: str, table: Table) -> np.ndarray:
-    cells = frame[column].to_numpy(dtype=object)
-    if column in table.blank:
-        cells = np.where(cells == "", "nan", cells)
-    try:
-        # Python's own reading of a number is exact; pandas' may be off by one place.
-        numbers = cells.astype(np.float64)
-    except ValueError:
-        numbers = np.array([_number(cell) for cell in cells])
-    empty = frame[column].to_numpy(dtype=object) == ""
-    wrong = ~np.isfinite(numbers) & ~(empty & (column in table.blank))
-    if column in table.whole:
-        wrong |= ~wrong & ~empty & (np.nan_to_num(numbers) % 1 != 0)
-    if wrong.any():
-        _refuse(path, frame, column, int(wrong.argmax()), "a finite number")
-    return numbers
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
-
-
-def _labels(path: Path, frame: pd.DataFrame, axis: str, column: str) -> np.ndarray:
-    cells = frame[column].to_numpy(dtype=object)
-    if axis == "emotion":
-        return cells
-    if axis == "sublayer":
-        words = {word: own for own, word in KINDS.items()}
-        wrong = np.array([cell not in words for cell in cells])
-        if wrong.any():
-            _refuse(path, frame, column, int(wrong.argmax()), " or ".join(words))
-        return np.array([words[cell] for cell in cells], dtype=object)
-    numbers = np.array([_number(cell) for cell in cells])
-    wrong = ~np.isfinite(numbers) | (numbers < 0)
-    if axis in _COUNTED:
-        wrong |= np.nan_to_num(numbers) % 1 != 0
-    if wrong.any():
-        what = "a whole number from 0" if axis in _COUNTED else "a positive number"
-        _refuse(path, frame, column, int(wrong.argmax()), what)
-    return numbers.astype(np.int64) if axis in _COUNTED else numbers
-
-
-def _check_emotions(
-    path: Path, cells: np.ndarray, frame: pd.DataFrame, emotion: str | None
-) -> None:
-    for found in dict.fromkeys(cells.tolist()):
-        line = int((cells == found).argmax())
-        known_emotion(str(found), f"{path}, line {line + 2}, column 'emotion'")
-        if emotion is not None and found != emotion:
-            _refuse(path, frame, "emotion", line, f"{emotion!r}, as in the file's name")
-
-
-def _order(path: Path, axis: str, cells: np.ndarray) -> tuple[Any, ...]:
-    labels = tuple(dict.fromkeys(cells.tolist()))
-    if axis not in _COUNTED:
-        return labels
-    lacking = set(range(max(labels) + 1)) - set(labels) if max(labels) < len(cells) else {0}
-    if lacking:
-        raise DataError(f"{path}: column {axis!r} counts to {max(labels)} but not every {axis}")
-    return tuple(sorted(labels))
-
-
-def _cell_of_row(
-    path: Path, places: Mapping[str, np.ndarray], labels: Mapping[str, tuple[Any, ...]]
-) -> tuple[np.ndarray, tuple[int, ...]]:
-    shape = tuple(len(own) for own in labels.values())
-    index = [
-        np.searchsorted(labels[axis], cells)
-        if axis in _COUNTED
-        else np.array([labels[axis].index(cell) for cell in cells.tolist()])
-        for axis, cells in places.items()
-    ]
-    cell = np.ravel_multi_index(index, shape)
-    if math.prod(shape) > 100 * len(cell):
-        sizes = " x ".join(f"{len(own)} {axis}s" for axis, own in labels.items())
-        raise DataError(f"{path}: {len(cell)} rows are too few for {sizes}")
-    counts = np.bincount(cell, minlength=math.prod(shape))
-    if (counts == 1).all():
-        return np.asarray(cell), shape
-    first = int((counts != 1).argmax())
-    where = np.unravel_index(first, shape)
-    named = ", ".join(f"{a} {labels[a][i]}" for a, i in zip(labels, where, strict=True))
-    lines = [str(line + 2) for line in np.flatnonzero(cell == first)[:2]]
-    said = f"is on lines {' and '.join(lines)}" if lines else "lacks"
-    raise DataError(f"{path}: the row of {named} {said}; every one must be there once")
-
-
-def _refuse(path: Path, frame: pd.DataFrame, column: str, line: int, wanted: str) -> None:
-    found = str(frame[column].iloc[line])
-    raise DataError(
-        f"{path}, line {line + 2}, column {column!r}: found {found[:40]!r}, expected {wanted}"
-    )
+def write_table(record: Record, path: Path) -> None:
+    """Write a table with the published columns, in the order of its rows."""
+    table, made = TABLES[type(record)], {}
+    shape = record.axes[next(iter(table.numbers))]
+    labels = [record.labels(axis) for axis in shape]
+    grid = np.indices([len(own) for own in labels])
+    for axis, own, index in zip(shape, labels, grid, strict=True):
+        words = [KINDS.get(str(label), label) for label in own] if axis == "sublayer" else own
+        made[table.axes[axis]] = np.asarray(words, dtype=object)[index.reshape(-1)]
+    for name, column in table.numbers.items():
+        numbers = getattr(record, name).flatten().numpy()
+        # Nullable integers: a blank cell stays blank and 24 does not become 24.0.
+        whole = column in table.whole
+        made[column] = pd.array(numbers, dtype="Float64").astype("Int64") if whole else numbers
+    wanted: Any = getattr(record, "columns")  # noqa: B009
+    frame = pd.DataFrame(made)[list(wanted)]
+    order = getattr(record, "row").flatten().numpy().argsort()  # noqa: B009
+    write_text(path, frame.iloc[order].to_csv(index=False, lineterminator="\n"))
 
 
 ALLOWED: Final[tuple[Any, ...]] = (
@@ -653,15 +594,12 @@ def read_sigma(path: Path, provenance: Provenance) -> Sigma:
 
 def write_sigma(record: Sigma, path: Path) -> None:
     """Write root mean squares under their published names."""
-    write_text(path, dumped(_sigma_values(record)))
-
-
-def _sigma_values(record: Sigma) -> Mapping[str, float]:
-    return {
+    values = {
         f"{KINDS[own]}_{layer}": record.at("rms", sublayer=own, layer=layer)
         for own in record.sublayer
         for layer in record.layer
     }
+    write_text(path, dumped(values))
 
 
 def _vector(path: Path) -> np.ndarray:

@@ -1,29 +1,20 @@
 """The explorer of a run: its data as one JSON document, and the page that reads it.
 
-A run's results as the one JSON document that the explorer's page reads.
-
-Its form is the JSON Schema ``explorer.schema.json`` beside this file.
-
-The explorer's page: one file that asks nobody for anything.
-
-Its scripts are plain files that share one scope, in the order of :data:`SCRIPTS`; each holds one
-idea and names what it offers.
+The form of the document is the JSON Schema ``explorer.schema.json`` beside this file. The page's
+scripts are plain files that share one scope, in the order of :data:`SCRIPTS`; each holds one idea
+and names what it offers.
 """
 
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from math import isfinite
 from typing import Any, Final, Literal
 
 import torch
-from jaxtyping import Float, Int
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
-from markupsafe import Markup
 from torch import Tensor
 
 from circuits.circuit.circuit import EDGE_KINDS, LOWER_IS_BETTER, Circuit, CircuitScores, Edge, Node
@@ -35,24 +26,17 @@ from circuits.errors import CircuitError
 from circuits.names import SUBLAYERS, Component, component
 from circuits.patching.totals import TotalEstimates
 from circuits.plots.style import SIGN_COLOURS, colour
-from circuits.report.page import allowed, data_text, packaged, script_text, template
+from circuits.report.page import data_text, html_page, packaged
 
 __all__ = [
     "ExplorerContent",
     "FORMAT",
     "MEASURES",
     "MOST",
-    "POLICY",
     "SCRIPTS",
-    "Tokens",
     "check_document",
-    "context_rows",
     "explorer_document",
     "explorer_page",
-    "node_scores",
-    "pattern_rows",
-    "rounded",
-    "top_contexts",
     "trimmed",
 ]
 
@@ -121,227 +105,6 @@ MEASURES: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Measure -> its name and meaning."""
 
-Row = list[Any] | None
-"""Value, low, high, control, does the interval lie beyond the control, rank; ``None`` in places of
-what was not measured, and altogether if nothing was."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    value: Float[Tensor, "emotion layer part"]
-    stderr: Float[Tensor, "emotion layer part"] | None = None
-    control: Float[Tensor, "emotion layer part"] | None = None
-
-    @property
-    def count(self) -> int:
-        """Components that are ranked."""
-        return self.value[0].numel()
-
-    def ranks(self) -> Int[Tensor, "emotion layer part"]:
-        """Place by size, from 1; of equals the earlier comes first."""
-        sizes = self.value.flatten(1).abs()
-        order = sizes.argsort(dim=1, descending=True, stable=True)
-        return (order.argsort(dim=1) + 1).reshape(self.value.shape)
-
-
-def node_scores(
-    content: ExplorerContent,
-) -> tuple[Callable[[str], dict[str, list[Row]]], dict[str, dict[str, int]]]:
-    """From a node's name to measure -> a row per emotion, and kind -> measure -> how many ranked.
-
-    Without records, rows are what the circuits say, without ranks.
-    """
-    tables = _tables(content)
-    ranks = {place: table.ranks() for place, table in tables.items()}
-    counts: dict[str, dict[str, int]] = {}
-    for (kind, measure), table in tables.items():
-        counts.setdefault(kind, {})[measure] = table.count
-    emotions = range(len(content.circuits))
-    in_circuits = [{node.id: node for node in c.nodes} for c in content.circuits.values()]
-
-    def rows(name: str) -> dict[str, list[Row]]:
-        part, found = component(name), {}
-        for measure in MEASURES:
-            table = tables.get((part.kind, measure))
-            if table is None:
-                found[measure] = [_of_circuit(own.get(name), measure) for own in in_circuits]
-                continue
-            rank = ranks[part.kind, measure]
-            found[measure] = [_row(table, rank, part, e) for e in emotions]
-        return {measure: own for measure, own in found.items() if any(own)}
-
-    return rows, counts
-
-
-def rounded(value: float) -> float:
-    """Four significant digits: enough to be read, and a quarter of the page."""
-    return float(f"{value:.4g}")
-
-
-def _tables(content: ExplorerContent) -> dict[tuple[str, str], _Measured]:
-    found: dict[tuple[str, str], _Measured] = {}
-    for kind, own in (("head", content.heads), ("neuron", content.neurons)):
-        if own is not None:
-            value = getattr(own, content.effect)
-            error = "stderr" if content.effect == "mean" else "centred_stderr"
-            control = own.control[..., None].expand_as(value)
-            found[kind, "effect"] = _Measured(value, getattr(own, error), control)
-    if content.importance is not None:
-        own = content.importance
-        by_layer = (x.transpose(1, 2) for x in (own.slope, own.stderr, own.control))
-        slope, stderr, control = by_layer
-        found["sublayer", "effect"] = _Measured(slope, stderr, control if own.n_random else None)
-    if content.direct is not None:
-        own = content.direct
-        found["head", "direct"] = _Measured(own.head_effect)
-        found["neuron", "direct"] = _Measured(own.neuron_effect)
-        found["sublayer", "direct"] = _Measured(own.sublayer_effect.transpose(1, 2))
-    if content.totals is not None:
-        found["head", "total"] = _Measured(content.totals.head_effect)
-        found["neuron", "total"] = _Measured(content.totals.neuron_effect)
-    return found
-
-
-def _row(
-    table: _Measured, ranks: Int[Tensor, "emotion layer part"], part: Component, e: int
-) -> Row:
-    index = SUBLAYERS.index(part.sublayer or "") if part.index is None else part.index
-    place = (e, part.layer, index)
-    stderr = None if table.stderr is None else _finite(table.stderr[place])
-    control = None if table.control is None else _finite(table.control[place])
-    value = _finite(table.value[place])
-    return None if value is None else _numbers(value, stderr, control, int(ranks[place]))
-
-
-def _of_circuit(node: Node | None, measure: str) -> Row:
-    if node is None:
-        return None
-    value = node.score if measure == "effect" else getattr(node, measure)
-    own = (node.stderr, node.control) if measure == "effect" else (None, None)
-    return None if value is None else _numbers(value, *own, None)
-
-
-def _numbers(
-    value: float, stderr: float | None, control: float | None, rank: int | None
-) -> list[Any]:
-    # The rules for intervals and controls are those of a circuit's node.
-    node = Node("", "head", effect=value, stderr=stderr, control=control)
-    low, high = node.interval or (None, None)
-    shown = [None if x is None else rounded(x) for x in (value, low, high, control)]
-    found = [*shown, node.beats_control, rank]
-    while found[-1] is None:
-        found.pop()
-    return found
-
-
-def _finite(value: Tensor) -> float | None:
-    return float(value) if bool(torch.isfinite(value)) else None
-
-
-_HIGHEST, _LOWEST = 3, 1
-
-
-class Tokens:
-    """Lists of tokens with their logits, each kept once however many nodes have it.
-
-    A neuron writes along one line, so its lists are the same for all emotions, or change sides.
-    """
-
-    def __init__(self, lens: TokenLens | None) -> None:
-        self._lens = lens
-        self._places: dict[tuple[float | int, ...], int] = {}
-        self.lists: list[list[list[float | int]]] = []
-        """Pairs of a token's place and the size of its logit."""
-
-    @property
-    def words(self) -> list[str]:
-        """The texts of the tokens."""
-        return [] if self._lens is None else list(self._lens.word)
-
-    def of(self, name: str) -> list[list[int]] | None:
-        """Per emotion the places of the lists that the node promotes and suppresses."""
-        lens = self._lens
-        if lens is None or name not in lens.node:
-            return None
-        at = lens.index("node", name)
-        return [
-            [
-                self._place(lens.promoted_token[e, at].tolist(), lens.promoted[e, at].tolist()),
-                self._place(lens.suppressed_token[e, at].tolist(), lens.suppressed[e, at].tolist()),
-            ]
-            for e in range(len(lens.emotion))
-        ]
-
-    def _place(self, words: Sequence[int], logits: Sequence[float]) -> int:
-        pairs = [[word, rounded(abs(size))] for word, size in zip(words, logits, strict=True)]
-        key = tuple(value for pair in pairs for value in pair)
-        if key not in self._places:
-            self._places[key] = len(self.lists)
-            self.lists.append(pairs)
-        return self._places[key]
-
-
-def context_rows(examples: NodeExamples | None, patterns: HeadPatterns | None) -> list[Any]:
-    """Every context that a node or a pattern names: id, theme, valence and text."""
-    if examples is None:
-        return [] if patterns is None else [{"id": name} for name in patterns.context]
-    own = zip(
-        examples.context,
-        examples.theme,
-        examples.valence,
-        examples.situation,
-        examples.event,
-        strict=True,
-    )
-    return [
-        {"id": name, "theme": theme, "valence": valence, "text": f"{situation}\n{event}"}
-        for name, theme, valence, situation, event in own
-    ]
-
-
-def top_contexts(examples: NodeExamples | None, name: str) -> list[list[list[float | int]]] | None:
-    """Per emotion, place and effect of the contexts with the highest effects, then the lowest."""
-    if examples is None or name not in examples.node:
-        return None
-    effects = examples.effect[:, :, examples.index("node", name)].T
-    found = []
-    for own in effects:
-        order = own.argsort(descending=True, stable=True).tolist()
-        # Of few contexts none is named twice.
-        chosen = dict.fromkeys([*order[:_HIGHEST], *order[-_LOWEST:]])
-        found.append([[place, rounded(float(own[place]))] for place in chosen])
-    return found
-
-
-def pattern_rows(
-    patterns: HeadPatterns | None, contexts: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Prompts with their tokens, and patterns as lower triangles in base 64.
-
-    Args:
-        patterns: Of some heads.
-        contexts: What the places of contexts refer to.
-        wanted: Head -> the emotions whose prompts are shown; others would fill the page.
-    """
-    if patterns is None:
-        return [], []
-    places = {row["id"]: place for place, row in enumerate(contexts)}
-    prompts, found = [], []
-    for c, context in enumerate(patterns.context):
-        for e in range(len(patterns.emotion)):
-            tokens = patterns.tokens[c][e]
-            prompts.append({"context": places[context], "emotion": e, "tokens": list(tokens)})
-            lower = torch.ones(len(tokens), len(tokens)).tril().bool()
-            for n, name in enumerate(patterns.node):
-                if e not in wanted.get(name, ()):
-                    continue
-                own = patterns.weight[c, e, n, -len(tokens) :, -len(tokens) :][lower]
-                text = base64.b64encode(bytes(own.tolist())).decode()
-                prompt = len(prompts) - 1
-                found.append({"node": name, "prompt": prompt, "weights": text})
-    return prompts, found
-
-
 FORMAT = "emotion-explorer/1"
 
 
@@ -354,25 +117,49 @@ def explorer_document(content: ExplorerContent) -> dict[str, Any]:
     """
     if not content.circuits:
         raise CircuitError("there is no circuit to explore; run the stage 'circuits' first")
-    _check_emotions(content)
+    wanted = tuple(content.circuits)
+    for name in (
+        "heads",
+        "neurons",
+        "importance",
+        "direct",
+        "totals",
+        "lens",
+        "examples",
+        "patterns",
+    ):
+        record = getattr(content, name)
+        if record is not None and record.emotion != wanted:
+            raise CircuitError(
+                f"{name} are of {', '.join(record.emotion)}, the circuits of {', '.join(wanted)}; "
+                "give records of the same run"
+            )
     shown = {emotion: trimmed(circuit) for emotion, circuit in content.circuits.items()}
     names = _in_order(shown)
-    rows, ranked = node_scores(content)
-    tokens = Tokens(content.lens)
-    nodes = [
-        {
-            **_described(name),
-            "scores": rows(name),
-            "tokens": tokens.of(name),
-            "contexts": top_contexts(content.examples, name),
-        }
-        for name in names
-    ]
+    rows, ranked = _node_scores(content)
+    tokens, token_lists = _token_lists(content.lens, names)
+    contexts = _context_rows(content.examples, content.patterns)
+    prompts, patterns = _pattern_rows(content, contexts)
+    nodes = []
+    for name in names:
+        part = component(name)
+        known = {"layer": part.layer, "index": part.index, "sublayer": part.sublayer}
+        nodes.append(
+            {
+                "id": name,
+                "kind": part.kind,
+                **{key: value for key, value in known.items() if value is not None},
+                "scores": rows(name),
+                "tokens": tokens.get(name),
+                "contexts": _top_contexts(content.examples, name),
+            }
+        )
     places = {name: place for place, name in enumerate(names)}
+    model = content.model.items()
     document = {
         "format": FORMAT,
         "title": content.title,
-        "model": {name: value for name, value in content.model.items() if _plain(value)},
+        "model": {name: value for name, value in model if isinstance(value, str | int | float)},
         "emotions": [{"name": e, "colour": colour(e)} for e in content.circuits],
         "ranked": ranked,
         "nodes": nodes,
@@ -380,10 +167,17 @@ def explorer_document(content: ExplorerContent) -> dict[str, Any]:
             _circuit(circuit, shown[emotion], places, content.scores.get(emotion))
             for emotion, circuit in content.circuits.items()
         ],
-        "words": tokens.words,
-        "token_lists": tokens.lists,
-        **_seen(content),
-        **_vocabulary(),
+        "words": [] if content.lens is None else list(content.lens.word),
+        "token_lists": token_lists,
+        "contexts": contexts,
+        "prompts": prompts,
+        "patterns": patterns,
+        "signs": dict(SIGN_COLOURS),
+        "measures": [
+            {"id": name, "name": words, "meaning": meaning}
+            for name, (words, meaning) in MEASURES.items()
+        ],
+        "edge_kinds": dict(EDGE_KINDS),
         "notes": list(content.notes),
     }
     check_document(document)
@@ -396,51 +190,184 @@ def check_document(document: Any) -> None:
     Raises:
         CircuitError: the first thing that is wrong, with its JSON path.
     """
-    error = best_match(_validator().iter_errors(document))
+    schema = json.loads(packaged("explorer.schema.json"))
+    error = best_match(Draft202012Validator(schema).iter_errors(document))
     if error is not None:
         raise CircuitError(f"the explorer cannot show {error.json_path}: {error.message[:200]}")
 
 
-def _check_emotions(content: ExplorerContent) -> None:
-    names = ("heads", "neurons", "importance", "direct", "totals", "lens", "examples", "patterns")
-    wanted = tuple(content.circuits)
-    for name in names:
-        record = getattr(content, name)
-        if record is not None and record.emotion != wanted:
-            raise CircuitError(
-                f"{name} are of {', '.join(record.emotion)}, the circuits of {', '.join(wanted)}; "
-                "give records of the same run"
-            )
+# --- what is known of a node --------------------------------------------------------------------
+
+Row = list[Any] | None
+"""Value, low, high, control, does the interval lie beyond the control, rank; ``None`` in places of
+what was not measured, and altogether if nothing was."""
 
 
-def _seen(content: ExplorerContent) -> dict[str, Any]:
-    """Contexts, prompts and patterns."""
-    contexts = context_rows(content.examples, content.patterns)
-    members = _members(content.circuits)
-    prompts, patterns = pattern_rows(content.patterns, contexts, members)
-    return {"contexts": contexts, "prompts": prompts, "patterns": patterns}
+def _node_scores(
+    content: ExplorerContent,
+) -> tuple[Callable[[str], dict[str, list[Row]]], dict[str, dict[str, int]]]:
+    """From a node's name to measure -> a row per emotion, and kind -> measure -> how many ranked.
+
+    Without records, rows are what the circuits say, without ranks.
+    """
+    tables = _tables(content)
+    ranks, counts = {}, dict[str, dict[str, int]]()
+    for (kind, measure), (value, _, _) in tables.items():
+        # Place by size, from 1; of equals the earlier comes first.
+        order = value.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
+        ranks[kind, measure] = (order.argsort(dim=1) + 1).reshape(value.shape)
+        counts.setdefault(kind, {})[measure] = value[0].numel()
+    in_circuits = [{node.id: node for node in c.nodes} for c in content.circuits.values()]
+
+    def row(part: Component, measure: str, e: int, own: Node | None) -> Row:
+        table = tables.get((part.kind, measure))
+        if table is None:
+            if own is None:
+                return None
+            effect = measure == "effect"
+            value = own.score if effect else getattr(own, measure)
+            error, control = (own.stderr, own.control) if effect else (None, None)
+            rank = None
+        else:
+            index = SUBLAYERS.index(part.sublayer or "") if part.index is None else part.index
+            place = (e, part.layer, index)
+            value, error, control = (None if x is None else _finite(float(x[place])) for x in table)
+            rank = int(ranks[part.kind, measure][place])
+        return None if value is None else _numbers(value, error, control, rank)
+
+    def rows(name: str) -> dict[str, list[Row]]:
+        part = component(name)
+        found = {
+            measure: [row(part, measure, e, own.get(name)) for e, own in enumerate(in_circuits)]
+            for measure in MEASURES
+        }
+        return {measure: own for measure, own in found.items() if any(own)}
+
+    return rows, counts
 
 
-def _vocabulary() -> dict[str, Any]:
-    """What is the same for every run."""
-    return {
-        "signs": dict(SIGN_COLOURS),
-        "measures": [
-            {"id": name, "name": words, "meaning": meaning}
-            for name, (words, meaning) in MEASURES.items()
-        ],
-        "edge_kinds": dict(EDGE_KINDS),
-    }
+def _tables(
+    content: ExplorerContent,
+) -> dict[tuple[str, str], tuple[Tensor, Tensor | None, Tensor | None]]:
+    """Kind and measure -> value, standard error and control, all ``[emotion layer part]``."""
+    found: dict[tuple[str, str], tuple[Tensor, Tensor | None, Tensor | None]] = {}
+    for kind, own in (("head", content.heads), ("neuron", content.neurons)):
+        if own is not None:
+            value = getattr(own, content.effect)
+            error = own.stderr if content.effect == "mean" else own.centred_stderr
+            found[kind, "effect"] = value, error, own.control[..., None].expand_as(value)
+    if content.importance is not None:
+        own = content.importance
+        slope, error, control = (x.transpose(1, 2) for x in (own.slope, own.stderr, own.control))
+        found["sublayer", "effect"] = slope, error, control if own.n_random else None
+    if content.direct is not None:
+        own = content.direct
+        found["head", "direct"] = own.head_effect, None, None
+        found["neuron", "direct"] = own.neuron_effect, None, None
+        found["sublayer", "direct"] = own.sublayer_effect.transpose(1, 2), None, None
+    if content.totals is not None:
+        found["head", "total"] = content.totals.head_effect, None, None
+        found["neuron", "total"] = content.totals.neuron_effect, None, None
+    return found
 
 
-@cache
-def _validator() -> Draft202012Validator:
-    text = resources.files("circuits.report").joinpath("explorer.schema.json").read_text("utf-8")
-    return Draft202012Validator(json.loads(text))
+def _numbers(
+    value: float, stderr: float | None, control: float | None, rank: int | None
+) -> list[Any]:
+    # The rules for intervals and controls are those of a circuit's node.
+    node = Node("", "head", effect=value, stderr=stderr, control=control)
+    shown = [_known(x) for x in (value, *(node.interval or (None, None)), control)]
+    return _shortened([*shown, node.beats_control, rank])
 
 
-def _plain(value: object) -> bool:
-    return isinstance(value, str | int | float)
+def _token_lists(
+    lens: TokenLens | None, names: Sequence[str]
+) -> tuple[dict[str, list[list[int]]], list[list[list[float | int]]]]:
+    """Node -> per emotion the places of the lists that it promotes and suppresses, and the lists.
+
+    A list has pairs of a token's place and the size of its logit. Each is kept once however many
+    nodes have it: a neuron writes along one line, so its lists are the same for all emotions, or
+    change sides.
+    """
+    places: dict[str, int] = {}
+    lists: list[list[list[float | int]]] = []
+
+    def place(words: Tensor, logits: Tensor) -> int:
+        sizes = zip(words.tolist(), logits.tolist(), strict=True)
+        pairs = [[word, _rounded(abs(size))] for word, size in sizes]
+        key = json.dumps(pairs)
+        if key not in places:
+            places[key] = len(lists)
+            lists.append(pairs)
+        return places[key]
+
+    found: dict[str, list[list[int]]] = {}
+    if lens is None:
+        return found, lists
+    for name in (name for name in names if name in lens.node):
+        at = lens.index("node", name)
+        found[name] = [
+            [
+                place(lens.promoted_token[e, at], lens.promoted[e, at]),
+                place(lens.suppressed_token[e, at], lens.suppressed[e, at]),
+            ]
+            for e in range(len(lens.emotion))
+        ]
+    return found, lists
+
+
+def _context_rows(examples: NodeExamples | None, patterns: HeadPatterns | None) -> list[Any]:
+    """Every context that a node or a pattern names: id, theme, valence and text."""
+    if examples is None:
+        return [] if patterns is None else [{"id": name} for name in patterns.context]
+    columns = ("context", "theme", "valence", "situation", "event")
+    own = zip(*(getattr(examples, column) for column in columns), strict=True)
+    return [
+        {"id": name, "theme": theme, "valence": valence, "text": f"{situation}\n{event}"}
+        for name, theme, valence, situation, event in own
+    ]
+
+
+def _top_contexts(examples: NodeExamples | None, name: str) -> list[list[list[float | int]]] | None:
+    """Per emotion, place and effect of the three highest contexts, then of the lowest."""
+    if examples is None or name not in examples.node:
+        return None
+    found = []
+    for own in examples.effect[:, :, examples.index("node", name)].T:
+        order = own.argsort(descending=True, stable=True).tolist()
+        # Of few contexts none is named twice.
+        chosen = dict.fromkeys([*order[:3], order[-1]])
+        found.append([[place, _rounded(float(own[place]))] for place in chosen])
+    return found
+
+
+def _pattern_rows(
+    content: ExplorerContent, contexts: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Prompts with their tokens, and patterns as lower triangles in base 64.
+
+    A head has patterns for the emotions whose circuit it is in; others would fill the page.
+    """
+    patterns = content.patterns
+    if patterns is None:
+        return [], []
+    members = [{node.id for node in circuit.nodes} for circuit in content.circuits.values()]
+    places = {row["id"]: place for place, row in enumerate(contexts)}
+    prompts, found = [], []
+    for c, context in enumerate(patterns.context):
+        for e in range(len(patterns.emotion)):
+            tokens = patterns.tokens[c][e]
+            prompts.append({"context": places[context], "emotion": e, "tokens": list(tokens)})
+            lower = torch.ones(len(tokens), len(tokens)).tril().bool()
+            for n, name in enumerate(patterns.node):
+                if name in members[e]:
+                    own = patterns.weight[c, e, n, -len(tokens) :, -len(tokens) :][lower]
+                    text = base64.b64encode(bytes(own.tolist())).decode()
+                    found.append({"node": name, "prompt": len(prompts) - 1, "weights": text})
+    return prompts, found
+
+
+# --- circuits -----------------------------------------------------------------------------------
 
 
 def _in_order(circuits: Mapping[str, Circuit]) -> list[str]:
@@ -457,20 +384,6 @@ def _in_order(circuits: Mapping[str, Circuit]) -> list[str]:
     return sorted(names, key=place)
 
 
-def _members(circuits: Mapping[str, Circuit]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for e, circuit in enumerate(circuits.values()):
-        for node in circuit.nodes:
-            found.setdefault(node.id, []).append(e)
-    return found
-
-
-def _described(name: str) -> dict[str, Any]:
-    part = component(name)
-    known = {"layer": part.layer, "index": part.index, "sublayer": part.sublayer}
-    return {"id": name, "kind": part.kind, **{k: v for k, v in known.items() if v is not None}}
-
-
 def _circuit(
     circuit: Circuit, shown: Circuit, places: Mapping[str, int], scores: CircuitScores | None
 ) -> dict[str, Any]:
@@ -482,7 +395,7 @@ def _circuit(
         "scores": [],
     }
     if "direct_share" in circuit.scores:
-        found["direct_share"] = rounded(circuit.scores["direct_share"])
+        found["direct_share"] = _rounded(circuit.scores["direct_share"])
     if scores is not None:
         found["scores"] = [
             {
@@ -498,21 +411,33 @@ def _circuit(
     return found
 
 
-def _edge(edge: Edge, places: Mapping[str, int]) -> Sequence[Any]:
+def _edge(edge: Edge, places: Mapping[str, int]) -> list[Any]:
     numbers = (edge.weight, edge.stderr, edge.control, edge.exact, edge.exact_stderr)
-    found: list[Any] = [places[edge.source], places[edge.target], edge.kind]
-    found += map(_known, numbers)
-    found += [edge.causal, edge.via]
-    while found[-1] is None:
-        found.pop()
-    return found
+    ends = [places[edge.source], places[edge.target], edge.kind]
+    return _shortened([*ends, *map(_known, numbers), edge.causal, edge.via])
+
+
+def _shortened(row: list[Any]) -> list[Any]:
+    """Without what is ``None`` at the end."""
+    while row[-1] is None:
+        row.pop()
+    return row
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits: enough to be read, and a quarter of the page."""
+    return float(f"{value:.4g}")
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _known(value: float | None) -> float | None:
-    return None if value is None or not isfinite(value) else rounded(value)
+    return None if value is None or not isfinite(value) else _rounded(value)
 
 
-_HERE = "circuits.report"
+# --- the page -----------------------------------------------------------------------------------
 
 SCRIPTS: Final = (
     "dom",
@@ -537,21 +462,10 @@ SCRIPTS: Final = (
 )
 """Names of the files in ``js/``."""
 
-POLICY: Final = (
-    "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data: blob:; "
-    "connect-src 'none'; base-uri 'none'; form-action 'none'"
-)
-
 
 def explorer_page(document: Mapping[str, Any]) -> str:
     """The page that shows a document."""
-    script = script_text("\n".join(packaged(_HERE, f"js/{name}.js") for name in SCRIPTS))
-    style = packaged(_HERE, "explorer.css")
+    script = "\n".join(packaged(f"js/{name}.js") for name in SCRIPTS)
     data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return template(_HERE, "explorer.html.j2").render(
-        title=document["title"],
-        policy=POLICY.format(scripts=allowed([script]), styles=allowed([style])),
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(data_text(data)),
-    )
+    words = {"title": document["title"], "data": data_text(data)}
+    return html_page("explorer.html.j2", packaged("explorer.css"), [script], words)

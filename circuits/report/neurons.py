@@ -1,11 +1,9 @@
 """What was measured of class-selective neurons on one set of labelled texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import plotly.graph_objects as go
 
 from circuits import plots as plot
 from circuits.files import write_text
@@ -16,24 +14,11 @@ from circuits.neurons.select import Association, EntropyNull, SplitHalf
 from circuits.neurons.steer import CrossSignal, Induction
 from circuits.plots.style import short
 from circuits.provenance import Provenance
-from circuits.report.page import Table, flat, render
+from circuits.report.page import Table, cost_table, drawn_page, flat, provenance_rows
 
 __all__ = [
     "NeuronPage",
     "SetResults",
-    "cost_table",
-    "halves_table",
-    "histogram",
-    "loop_table",
-    "main_table",
-    "mask_table",
-    "model_table",
-    "naming_table",
-    "null_sentence",
-    "overlap_table",
-    "paired_table",
-    "selector_table",
-    "verdicts",
     "write_neuron_page",
 ]
 
@@ -64,269 +49,6 @@ class SetResults:
         return next(iter(self.masks.values()))
 
 
-def main_table(own: SetResults) -> Table:
-    """Every class with its change, interval, random sets and p."""
-    effects = own.effects
-    rows = [
-        [
-            label,
-            str(int(effects.n_neurons[i])),
-            _points(effects.own[i]),
-            _interval(effects, label),
-            _points(effects.largest_other[i]),
-            _points(effects.random_change[:, i].min()) if len(effects.random_change) else "–",
-            short(float(effects.random_p[i])),
-            short(float(effects.corrected_p[i])),
-            short(float(effects.log_change[i, effects.index("other_label", label)])),
-            short(float(effects.perplexity_ratio[i])),
-            "yes" if effects.supported[i] else "no",
-        ]
-        for i, label in enumerate(effects.label)
-    ]
-    columns = (
-        "masked class",
-        "neurons",
-        "own change",
-        "95% interval",
-        "largest other change",
-        "lowest random change",
-        "p",
-        "corrected p",
-        "log-probability",
-        "perplexity ratio",
-        "supported",
-    )
-    n = int(effects.n_texts.min())
-    caption = (
-        f"Change of accuracy on test texts ({n} per class), percentage points; "
-        f"{len(effects.random_change)} random sets of the same layers"
-    )
-    return Table(caption, columns, rows)
-
-
-def verdicts(own: SetResults) -> list[str]:
-    """What holds for how many classes, and one sentence for each class it does not hold for."""
-    effects = own.effects
-    held = [label for label in own.claimed if effects.supported[effects.index("label", label)]]
-    sentences = [
-        f"For {len(held)} of {len(own.claimed)} classes masking lowers recognition of the class "
-        "itself more than 95% of random sets of the same layers do, and more than that of any "
-        "other class."
-    ]
-    for label in own.claimed:
-        if label in held:
-            continue
-        i = effects.index("label", label)
-        sentences.append(
-            f"{label}: not supported. Its own change is {_points(effects.own[i])}, the lowest on "
-            f"another class {_points(effects.largest_other[i])}, p = "
-            f"{short(float(effects.random_p[i]))}."
-        )
-    return sentences
-
-
-def mask_table(own: SetResults) -> Table:
-    """The same neurons under every kind of mask."""
-    rows = [
-        [
-            f"{label}: {kind}",
-            _points(effects.own[i]),
-            _interval(effects, label),
-            _points(effects.largest_other[i]),
-            short(float(effects.random_p[i])),
-            "yes" if effects.supported[i] else "no",
-        ]
-        for i, label in enumerate(own.effects.label)
-        for kind, effects in own.masks.items()
-    ]
-    columns = (
-        "class: mask",
-        "own change",
-        "95% interval",
-        "largest other change",
-        "p",
-        "supported",
-    )
-    return Table("Kinds of masks on the same neurons, percentage points", columns, rows)
-
-
-def selector_table(own: SetResults) -> Table:
-    """Every selector's neurons under the same mask."""
-    rows = [
-        [
-            selector,
-            *(
-                f"{_points(effects.own[i])} ({_points(effects.largest_other[i])})"
-                f"{' ★' if effects.supported[i] else ''}"
-                for i in range(len(effects.label))
-            ),
-        ]
-        for selector, effects in own.selectors.items()
-    ]
-    caption = (
-        "Selectors beside each other: own change, in brackets the lowest on another class; "
-        "★ supported"
-    )
-    return Table(caption, ("selector", *own.effects.label), rows)
-
-
-def histogram(own: SetResults) -> Table:
-    """How often each class is named, without and with a mask."""
-    effects = own.effects
-    rows = [
-        ["none: " + true, *(str(n) for n in effects.base_predicted[t].tolist())]
-        for t, true in enumerate(effects.other_label)
-    ]
-    rows += [
-        [f"{label}: {true}", *(str(n) for n in effects.predicted[i, t].tolist())]
-        for i, label in enumerate(effects.label)
-        for t, true in enumerate(effects.other_label)
-        if true == label
-    ]
-    caption = "What is named: without a mask for every class, and for a class under its own mask"
-    return Table(caption, ("mask: true class", *effects.judged), rows)
-
-
-def halves_table(own: SetResults) -> Table:
-    """Overlap of the neurons from either half of the train texts."""
-    found = own.halves
-    rows = [
-        [label, short(float(found.jaccard[i])), short(float(found.expected[i]))]
-        for i, label in enumerate(found.label)
-    ]
-    caption = "Neurons selected on two halves of the train texts: Jaccard overlap"
-    return Table(caption, ("class", "overlap", "expected of random sets"), rows)
-
-
-def null_sentence(null: EntropyNull) -> str:
-    """Entropies against permuted labels."""
-    return (
-        f"Entropies: that of neuron {null.rank} from below is {short(null.observed)} nats; where "
-        f"labels are permuted over texts it is {short(float(null.null.median()))} (median of "
-        f"{len(null.draw)}), p = {short(null.p)}."
-    )
-
-
-def loop_table(own: SetResults) -> Table:
-    """The end of every adaptive loop, beside random pools."""
-    found = own.adaptive
-    rows = [
-        [
-            label,
-            "yes" if found.success[i] else "no",
-            f"{100 * float(found.success_rate[i]):.0f}%",
-            short(float(found.alpha[i])),
-            f"{int(found.n_core[i])}",
-            _points(found.own[i]),
-            _points(found.beyond_random[i]),
-            short(float(found.p[i])),
-            short(float(found.corrected_p[i])),
-        ]
-        for i, label in enumerate(found.label)
-    ]
-    columns = (
-        "class",
-        "fell on dev",
-        "random pools that fell",
-        "strength",
-        "neurons",
-        "change on test",
-        "beyond random",
-        "p",
-        "corrected p",
-    )
-    return Table("Adaptive masking, and the same loop on random pools", columns, rows)
-
-
-def naming_table(own: SetResults) -> Table:
-    """Classes as the model writes them, and how often it writes none."""
-    found = own.naming
-    rows = [
-        [
-            label,
-            f"{float(found.base[i]):.0f}%",
-            f"{float(found.masked[i]):.0f}%",
-            f"{float(found.base_silent[i]):.0f}%",
-            f"{float(found.masked_silent[i]):.0f}%",
-        ]
-        for i, label in enumerate(found.label)
-    ]
-    columns = ("class", "named", "named, masked", "no class", "no class, masked")
-    return Table("Greedy replies: the first class that they name", columns, rows)
-
-
-def paired_table(own: SetResults) -> Table | None:
-    """Devices against their own paraphrases; nothing for a set without them."""
-    found = own.paired
-    if found is None:
-        return None
-    rows = []
-    for label in found.other_label:
-        i, j = found.index("label", label), found.index("other_label", label)
-        control = found.random_change[:, j].mean()
-        rows.append(
-            [
-                label,
-                str(int(found.n_pairs[j])),
-                f"{float(found.base[j]):.1f}%",
-                _points(found.change[i, j]),
-                f"{_points(found.low[i, j])} to {_points(found.high[i, j])}",
-                _points(control),
-            ]
-        )
-    columns = ("device", "pairs", "accuracy", "change", "95% interval", "random sets (mean)")
-    return Table("A device against its own literal paraphrases, own neurons masked", columns, rows)
-
-
-def model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
-    """Main results of several models."""
-    labels = [label for effects in next(iter(models.values())) for label in effects.label]
-    rows = []
-    for model, measured in models.items():
-        cells = {
-            label: f"{effects.base[effects.index('other_label', label)]:.0f}% "
-            f"{_points(effects.own[i])}{' ★' if effects.supported[i] else ''}"
-            for effects in measured
-            for i, label in enumerate(effects.label)
-        }
-        rows.append([model, *(cells.get(label, "–") for label in labels)])
-    caption = "Several models: accuracy, and its change when the class's neurons are masked"
-    return Table(caption, ("model", *labels), rows)
-
-
-def overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
-    """A circuit's neurons beside those of every selector."""
-    columns = ("emotion: selector", "circuit's neurons", "selector's neurons", "both", "Jaccard")
-    cells = [
-        [f"{emotion}: {selector}", str(a), str(b), str(both), short(both / max(1, a + b - both))]
-        for emotion, selector, a, b, both in rows
-    ]
-    return Table("Neurons of the circuits beside those that recognition selects", columns, cells)
-
-
-def cost_table(receipts: Mapping[str, Mapping[str, int]]) -> Table:
-    """Passes and token-layers of every part."""
-    rows = [
-        [part, *(f"{cost[name]:,}" for name in ("passes", "steps", "token_layers"))]
-        for part, cost in receipts.items()
-    ]
-    return Table("Cost", ("part", "passes", "steps", "token-layers"), rows)
-
-
-def _interval(effects: MaskEffects, label: str) -> str:
-    i, j = effects.index("label", label), effects.index("other_label", label)
-    return f"{_points(effects.low[i, j])} to {_points(effects.high[i, j])}"
-
-
-def _points(value: Any) -> str:
-    """A change in percentage points, with its sign.
-
-    >>> _points(-3.14159)
-    '-3.1'
-    """
-    return f"{float(value):+.1f}"
-
-
 @dataclass(frozen=True, eq=False)
 class NeuronPage:
     """Everything on the page."""
@@ -347,7 +69,7 @@ class NeuronPage:
 
 def write_neuron_page(page: NeuronPage, path: Path) -> None:
     """Write the page as one HTML file, whole or not at all."""
-    figures: dict[str, go.Figure] = {
+    figures = {
         f"association-{i}": plot.association_map(own) for i, own in enumerate(page.association)
     }
     if page.cross is not None:
@@ -360,34 +82,252 @@ def write_neuron_page(page: NeuronPage, path: Path) -> None:
             f"{own.name}-loop": plot.loop_lines(own.adaptive),
             f"{own.name}-induction": plot.induction_curves(own.induction),
         }
-    write_text(path, render("neurons.html.j2", figures, _words(page)))
-
-
-_OF_SET: Mapping[str, Callable[[SetResults], Any]] = {
-    "main": main_table,
-    "verdicts": verdicts,
-    "masks": mask_table,
-    "selectors": selector_table,
-    "histograms": histogram,
-    "halves": halves_table,
-    "null": lambda own: null_sentence(own.null),
-    "loops": loop_table,
-    "paired": paired_table,
-    "naming": naming_table,
-}
-
-
-def _words(page: NeuronPage) -> dict[str, Any]:
     overlap = page.circuit_overlap
-    return {
+    words = {
+        "title": page.title,
         "page": page,
-        **{name: {own.name: make(own) for own in page.sets} for name, make in _OF_SET.items()},
-        "models": model_table(page.models) if len(page.models) > 1 else None,
-        "overlap": overlap_table(overlap) if overlap else None,
-        "cost": cost_table(page.receipts),
+        "sets": {own.name: _words_of_set(own) for own in page.sets},
+        "models": _model_table(page.models) if len(page.models) > 1 else None,
+        "overlap": _overlap_table(overlap) if overlap else None,
+        "cost": cost_table(page.receipts, "part"),
         "provenance": [
             *flat({"options": dict(page.options)}),
-            *flat(page.provenance.to_json()),
-            ("fingerprint", page.provenance.fingerprint()),
+            *provenance_rows(page.provenance),
         ],
     }
+    write_text(path, drawn_page("neurons.html.j2", figures, words))
+
+
+def _words_of_set(own: SetResults) -> dict[str, Any]:
+    null = own.null
+    return {
+        "verdicts": _verdicts(own),
+        "main": _main_table(own),
+        "histogram": _histogram(own),
+        "naming": _naming_table(own),
+        "selectors": _selector_table(own),
+        "halves": _halves_table(own),
+        "null": (
+            f"Entropies: that of neuron {null.rank} from below is {short(null.observed)} nats; "
+            f"where labels are permuted over texts it is {short(float(null.null.median()))} "
+            f"(median of {len(null.draw)}), p = {short(null.p)}."
+        ),
+        "masks": _mask_table(own),
+        "paired": None if own.paired is None else _paired_table(own.paired),
+        "loops": _loop_table(own.adaptive),
+    }
+
+
+def _verdicts(own: SetResults) -> list[str]:
+    """What holds for how many classes, and one sentence for each class it does not hold for."""
+    effects = own.effects
+    held = [label for label in own.claimed if effects.supported[effects.index("label", label)]]
+    sentences = [
+        f"For {len(held)} of {len(own.claimed)} classes masking lowers recognition of the class "
+        "itself more than 95% of random sets of the same layers do, and more than that of any "
+        "other class."
+    ]
+    for label in own.claimed:
+        if label not in held:
+            i = effects.index("label", label)
+            sentences.append(
+                f"{label}: not supported. Its own change is {_points(effects.own[i])}, the lowest "
+                f"on another class {_points(effects.largest_other[i])}, p = "
+                f"{_short(effects.random_p[i])}."
+            )
+    return sentences
+
+
+def _main_table(own: SetResults) -> Table:
+    """Every class with its change, interval, random sets and p."""
+    effects, random = own.effects, own.effects.random_change
+    rows = [
+        {
+            "masked class": label,
+            "neurons": str(int(effects.n_neurons[i])),
+            "own change": _points(effects.own[i]),
+            "95% interval": _interval(effects, label),
+            "largest other change": _points(effects.largest_other[i]),
+            "lowest random change": _points(random[:, i].min()) if len(random) else "–",
+            "p": _short(effects.random_p[i]),
+            "corrected p": _short(effects.corrected_p[i]),
+            "log-probability": _short(effects.log_change[i, effects.index("other_label", label)]),
+            "perplexity ratio": _short(effects.perplexity_ratio[i]),
+            "supported": "yes" if effects.supported[i] else "no",
+        }
+        for i, label in enumerate(effects.label)
+    ]
+    caption = (
+        f"Change of accuracy on test texts ({int(effects.n_texts.min())} per class), percentage "
+        f"points; {len(random)} random sets of the same layers"
+    )
+    return Table(caption, rows)
+
+
+def _mask_table(own: SetResults) -> Table:
+    """The same neurons under every kind of mask."""
+    rows = [
+        {
+            "class: mask": f"{label}: {kind}",
+            "own change": _points(effects.own[i]),
+            "95% interval": _interval(effects, label),
+            "largest other change": _points(effects.largest_other[i]),
+            "p": _short(effects.random_p[i]),
+            "supported": "yes" if effects.supported[i] else "no",
+        }
+        for i, label in enumerate(own.effects.label)
+        for kind, effects in own.masks.items()
+    ]
+    return Table("Kinds of masks on the same neurons, percentage points", rows)
+
+
+def _selector_table(own: SetResults) -> Table:
+    """Every selector's neurons under the same mask."""
+    rows = [
+        {
+            "selector": selector,
+            **{
+                label: f"{_points(effects.own[i])} ({_points(effects.largest_other[i])})"
+                f"{' ★' if effects.supported[i] else ''}"
+                for i, label in enumerate(effects.label)
+            },
+        }
+        for selector, effects in own.selectors.items()
+    ]
+    caption = (
+        "Selectors beside each other: own change, in brackets the lowest on another class; "
+        "★ supported"
+    )
+    return Table(caption, rows)
+
+
+def _histogram(own: SetResults) -> Table:
+    """How often each class is named, without and with a mask."""
+    effects, what = own.effects, "mask: true class"
+
+    def row(name: str, counts: Any) -> dict[str, str]:
+        return {what: name, **dict(zip(effects.judged, map(str, counts.tolist()), strict=True))}
+
+    rows = [
+        row(f"none: {true}", effects.base_predicted[t])
+        for t, true in enumerate(effects.other_label)
+    ]
+    rows += [
+        row(f"{label}: {label}", effects.predicted[i, effects.index("other_label", label)])
+        for i, label in enumerate(effects.label)
+        if label in effects.other_label
+    ]
+    caption = "What is named: without a mask for every class, and for a class under its own mask"
+    return Table(caption, rows)
+
+
+def _halves_table(own: SetResults) -> Table:
+    """Overlap of the neurons from either half of the train texts."""
+    found = own.halves
+    rows = [
+        {
+            "class": label,
+            "overlap": _short(found.jaccard[i]),
+            "expected of random sets": _short(found.expected[i]),
+        }
+        for i, label in enumerate(found.label)
+    ]
+    return Table("Neurons selected on two halves of the train texts: Jaccard overlap", rows)
+
+
+def _loop_table(found: Adaptive) -> Table:
+    """The end of every adaptive loop, beside random pools."""
+    rows = [
+        {
+            "class": label,
+            "fell on dev": "yes" if found.success[i] else "no",
+            "random pools that fell": f"{100 * float(found.success_rate[i]):.0f}%",
+            "strength": _short(found.alpha[i]),
+            "neurons": f"{int(found.n_core[i])}",
+            "change on test": _points(found.own[i]),
+            "beyond random": _points(found.beyond_random[i]),
+            "p": _short(found.p[i]),
+            "corrected p": _short(found.corrected_p[i]),
+        }
+        for i, label in enumerate(found.label)
+    ]
+    return Table("Adaptive masking, and the same loop on random pools", rows)
+
+
+def _naming_table(own: SetResults) -> Table:
+    """Classes as the model writes them, and how often it writes none."""
+    found = own.naming
+    columns = {
+        "named": found.base,
+        "named, masked": found.masked,
+        "no class": found.base_silent,
+        "no class, masked": found.masked_silent,
+    }
+    rows = [
+        {"class": label, **{name: f"{float(share[i]):.0f}%" for name, share in columns.items()}}
+        for i, label in enumerate(found.label)
+    ]
+    return Table("Greedy replies: the first class that they name", rows)
+
+
+def _paired_table(found: PairedEffects) -> Table:
+    """Devices against their own paraphrases."""
+    rows = []
+    for label in found.other_label:
+        i, j = found.index("label", label), found.index("other_label", label)
+        rows.append(
+            {
+                "device": label,
+                "pairs": str(int(found.n_pairs[j])),
+                "accuracy": f"{float(found.base[j]):.1f}%",
+                "change": _points(found.change[i, j]),
+                "95% interval": f"{_points(found.low[i, j])} to {_points(found.high[i, j])}",
+                "random sets (mean)": _points(found.random_change[:, j].mean()),
+            }
+        )
+    return Table("A device against its own literal paraphrases, own neurons masked", rows)
+
+
+def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
+    """Main results of several models."""
+    labels = [label for effects in next(iter(models.values())) for label in effects.label]
+    rows = []
+    for model, measured in models.items():
+        cells = {
+            label: f"{effects.base[effects.index('other_label', label)]:.0f}% "
+            f"{_points(effects.own[i])}{' ★' if effects.supported[i] else ''}"
+            for effects in measured
+            for i, label in enumerate(effects.label)
+        }
+        rows.append({"model": model, **{label: cells.get(label, "–") for label in labels}})
+    caption = "Several models: accuracy, and its change when the class's neurons are masked"
+    return Table(caption, rows)
+
+
+def _overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
+    """A circuit's neurons beside those of every selector."""
+    found = [
+        {
+            "emotion: selector": f"{emotion}: {selector}",
+            "circuit's neurons": str(a),
+            "selector's neurons": str(b),
+            "both": str(both),
+            "Jaccard": short(both / max(1, a + b - both)),
+        }
+        for emotion, selector, a, b, both in rows
+    ]
+    return Table("Neurons of the circuits beside those that recognition selects", found)
+
+
+def _interval(effects: MaskEffects, label: str) -> str:
+    i, j = effects.index("label", label), effects.index("other_label", label)
+    return f"{_points(effects.low[i, j])} to {_points(effects.high[i, j])}"
+
+
+def _points(value: Any) -> str:
+    """A change in percentage points, with its sign."""
+    return f"{float(value):+.1f}"
+
+
+def _short(value: Any) -> str:
+    return short(float(value))

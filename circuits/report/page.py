@@ -1,10 +1,4 @@
-"""What a page that opens without a network is made of: scripts, data, and a policy that holds it.
-
-Nothing on a page asks a network for anything, and its content security policy forbids it:
-only the page's own scripts run, named by their digests, so that no text of a data set or a
-model can become code.
-
-A self-contained HTML page: a template filled with tables, figures and the code that draws them.
+"""A run's report: one HTML file of tables, figures and the code that draws them.
 
 Nothing on a page asks a network for anything, and its content security policy forbids it:
 only the page's own scripts run, named by their digests, so that no text of a data set or a
@@ -21,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -35,7 +29,6 @@ from circuits.files import write_text
 from circuits.judges.replies import Judged
 from circuits.names import NEUTRAL, VALENCES
 from circuits.patching.patch import HeadPatches, SitePatches
-from circuits.plots import METHOD_WORDS
 from circuits.plots.circuits import strongest
 from circuits.plots.style import short
 from circuits.prompts.sev import Context
@@ -43,95 +36,78 @@ from circuits.provenance import Provenance
 from circuits.steering.validation import Heard, Validation
 
 __all__ = [
-    "Answer",
     "METHOD_MEANINGS",
     "ReportContent",
     "Sample",
     "Table",
-    "ablation_table",
-    "allowed",
     "component_tables",
     "cost_table",
     "data_text",
-    "elicitation_table",
-    "facts",
-    "failures",
+    "drawn_page",
     "flat",
-    "headline",
-    "headline_table",
+    "html_page",
     "packaged",
-    "price_table",
-    "render",
+    "provenance_rows",
     "sample_replies",
-    "score_table",
-    "script_text",
-    "template",
     "write_report",
 ]
 
 
-def packaged(package: str, name: str) -> str:
-    """A text file that comes with a package of ours."""
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+def packaged(name: str) -> str:
+    """A text file that lies beside this one."""
+    return resources.files("circuits.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def template(package: str, name: str) -> Template:
-    """A template that comes with a package of ours; every text that is filled in is escaped."""
+def data_text(text: str) -> Markup:
+    """JSON for a script element: it can neither end the element nor open a comment."""
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def html_page(
+    name: str, style: str, scripts: Sequence[str], words: Mapping[str, Any], *, inline: bool = False
+) -> str:
+    """What the template ``name`` makes of words; every text that is filled in is escaped.
+
+    Args:
+        name: The template's file.
+        style: Of the page.
+        scripts: Programs at the end of the page, the only ones that its policy allows.
+        words: Names in the template.
+        inline: Elements may have style attributes, and are not held to ``style``.
+    """
     environment = Environment(
-        loader=FunctionLoader(lambda own: packaged(package, own)),
+        loader=FunctionLoader(packaged),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name)
+    # As a browser reads them: every line end a line feed, and no end of the element.
+    lines = [text.replace("\r\n", "\n").replace("\r", "\n") for text in scripts]
+    programs = [re.sub(r"</(script)", r"<\\/\1", text, flags=re.IGNORECASE) for text in lines]
+    styles = "'unsafe-inline'" if inline else _digests([style])
+    policy = (
+        f"default-src 'none'; script-src {_digests(programs)}; style-src {styles}; "
+        "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template(name).render(
+        policy=policy, style=Markup(style), scripts=[Markup(text) for text in programs], **words
+    )
 
 
-def data_text(text: str) -> str:
-    """JSON for a script element: it can neither end the element nor open a comment."""
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
-
-
-def script_text(text: str) -> str:
-    """A program as a browser reads it: every line end a line feed, and no end of the element."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(r"</(script)", r"<\\/\1", lines, flags=re.IGNORECASE)
-
-
-def allowed(texts: Sequence[str]) -> str:
-    """The digests by which a policy allows these scripts or styles, and no others."""
+def _digests(texts: Sequence[str]) -> str:
     digests = (hashlib.sha256(text.encode()).digest() for text in texts)
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
-_HERE = "circuits.report"
-
-
-def render(page: str, figures: Mapping[str, go.Figure], words: Mapping[str, Any]) -> str:
-    """What the template ``page`` makes of figures and words."""
-    scripts = [script_text(get_plotlyjs()), script_text(packaged(_HERE, "report.js"))]
-    return template(_HERE, page).render(
-        policy=_policy(scripts),
-        style=Markup(packaged(_HERE, "report.css")),
-        plotly=Markup(scripts[0]),
-        script=Markup(scripts[1]),
-        figures={name: _embedded(figure) for name, figure in figures.items()},
-        **words,
-    )
-
-
-def _embedded(figure: go.Figure) -> Markup:
-    return Markup(data_text(figure.to_json() or "{}"))
-
-
-def _policy(scripts: list[str]) -> str:
-    # Plotly writes style attributes, and saves pictures by way of data: and blob: addresses.
-    return (
-        f"default-src 'none'; script-src {allowed(scripts)}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
-    )
+def drawn_page(name: str, figures: Mapping[str, go.Figure], words: Mapping[str, Any]) -> str:
+    """A page with figures; Plotly writes style attributes."""
+    drawn = {own: data_text(figure.to_json() or "{}") for own, figure in figures.items()}
+    scripts = [get_plotlyjs(), packaged("report.js")]
+    words = {"figures": drawn, **words}
+    return html_page(name, packaged("report.css"), scripts, words, inline=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,157 +162,253 @@ METHOD_MEANINGS: Final[Mapping[str, str]] = {
     "random_anywhere": "control: the same with as many random heads and neurons of any layer",
 }
 _READ: Final = {"prompt": "at the last prompt position", "reply": "averaged over the reply"}
-_COMPONENT_COLUMNS: Final = (
-    "component",
-    "effect",
-    "95% interval",
-    "control",
-    "beats control",
-    "direct effect",
-)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, a header and rows of text; the first cell of a row names it."""
+    """A caption and rows, column -> text; the first cell of a row names it."""
 
     caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Mapping[str, str]]
 
 
-def headline(content: ReportContent) -> str:
-    """The main result in a sentence."""
-    shares = [
-        f"{METHOD_WORDS.get(method, method)} {_percent(stats.get('overall'))}\u00a0%"
-        for method, stats in _stats(content).items()
-    ]
-    return f"Test replies in which the judge hears the asked emotion: {', '.join(shares)}."
+def write_report(content: ReportContent, path: Path) -> None:
+    """Write the report as one HTML file, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written, or there is no method to compare.
+    """
+    control, emotions = content.control, content.directions.emotion
+    methods = {**control.get("methods", {}), **control.get("controls", {})}
+    settings = control.get("settings") or {}
+    words = {
+        "title": content.title,
+        "content": content,
+        "emotions": emotions,
+        "facts": _facts(content),
+        "headline": "Test replies in which the judge hears the asked emotion: "
+        + ", ".join(f"{_word(m)} {_percent(s.get('overall'))}\u00a0%" for m, s in methods.items())
+        + ".",
+        "headline_table": _headline_table(methods, emotions),
+        "price_table": _price_table(methods, control.get("hard") or {}),
+        "meanings": [(_word(m), METHOD_MEANINGS[m]) for m in methods if m in METHOD_MEANINGS],
+        "judge": list(flat(control.get("judge") or {})),
+        "settings": [
+            (
+                _word(method),
+                "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in flat(how)),
+            )
+            for method, how in settings.items()
+            if method != "tried"
+        ],
+        "samples": sample_replies(
+            content.replies, emotions, without=tuple(control.get("controls", {}))
+        ),
+        "elicitation": _elicitation_table(content.elicitation),
+        "circuits": {
+            emotion: component_tables(circuit) for emotion, circuit in content.circuits.items()
+        },
+        "circuit_scores": {
+            # What was measured on held-out contexts has a section of its own.
+            emotion: [
+                (name, value)
+                for name, value in flat(circuit.scores)
+                if not name.startswith(tuple(SCORES))
+            ]
+            for emotion, circuit in content.circuits.items()
+        },
+        "scores": _score_table(content.scores),
+        "failures": [
+            f"The circuit of {emotion} does not beat random circuits of its size in "
+            f"{' and '.join(found.failures)}: what is said of it there is true of any such circuit."
+            for emotion, found in content.scores.items()
+            if found.failures
+        ],
+        "cost": cost_table(content.receipts, "stage"),
+        "ablation": _ablation_table(content.ablation) if content.ablation else None,
+        "provenance": provenance_rows(content.provenance),
+    }
+    write_text(path, drawn_page("report.html.j2", _figures(content), words))
 
 
-def headline_table(content: ReportContent) -> Table:
-    """Method by accuracy overall, per emotion and per valence, and the price in quality."""
-    emotions = content.directions.emotion
+def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
+    figures = {
+        "accuracy": plot.accuracy_bars(content.control),
+        "valence": plot.valence_bars(content.control),
+        "price": plot.price_map(content.control),
+        "similarity": plot.similarity_map(content.directions),
+        "generality": plot.generality_profile(content.generality),
+        "heads": plot.head_map(content.heads),
+        "neurons": plot.neuron_tail(content.neurons),
+        "scores": plot.faithfulness_curve(content.scores),
+        "importance": plot.importance_profile(content.importance),
+    }
+    if content.control.get("dial"):
+        figures["dial"] = plot.dial_curve(content.control)
+    for number, maps in enumerate(content.patches.values()):
+        figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
+    proofs = enumerate((*content.validation, *content.heard))
+    figures |= {f"validation-{i}": plot.draw(record) for i, record in proofs}
+    circuits = enumerate(content.circuits.values())
+    return figures | {f"circuit-{i}": plot.circuit_graph(circuit) for i, circuit in circuits}
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _headline_table(methods: Mapping[str, Mapping[str, Any]], emotions: Sequence[str]) -> Table:
     rows = []
-    for method, stats in _stats(content).items():
+    for method, stats in methods.items():
         overall = _percent(stats.get("overall"))
         if "low" in stats and "high" in stats:
             overall += f" ({stats['low']:.0f}–{stats['high']:.0f})"
         rows.append(
-            [
-                METHOD_WORDS.get(method, method),
-                overall,
-                *(_percent(stats["by_emotion"].get(emotion)) for emotion in emotions),
-                *(_percent(stats["by_valence"].get(valence)) for valence in VALENCES),
-                short(stats.get("perplexity_ratio")),
-                short(stats.get("repetition")),
-            ]
+            {
+                "method": _word(method),
+                "overall": overall,
+                **{e: _percent(stats["by_emotion"].get(e)) for e in emotions},
+                **{f"{v} event": _percent(stats["by_valence"].get(v)) for v in VALENCES},
+                "perplexity ratio": short(stats.get("perplexity_ratio")),
+                "repetition": short(stats.get("repetition")),
+            }
         )
-    columns = (
-        "method",
-        "overall",
-        *emotions,
-        *(f"{valence} event" for valence in VALENCES),
-        "perplexity ratio",
-        "repetition",
-    )
-    sizes = " or ".join(sorted({_count(stats.get("n")) for stats in _stats(content).values()}))
+    sizes = " or ".join(sorted({_count(stats.get("n")) for stats in methods.values()}))
     caption = f"Test replies that express the asked emotion, in percent of {sizes} per method"
-    return Table(caption, columns, rows)
+    return Table(caption, rows)
 
 
-def price_table(content: ReportContent) -> Table:
-    """Method by what both judges hear, where the mood opposes too, and by price, with intervals."""
+def _price_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, Any]) -> Table:
+    """What both judges hear, where the mood opposes too, and the price."""
     rows = []
-    for method, stats in _stats(content).items():
-        between = stats.get("intervals", {})
-        opposing = stats.get("opposing", {})
-        hard = (content.control.get("hard") or {}).get(method, {})
+    for method, stats in methods.items():
+
+        def between(name: str, form: Any, own: Mapping[str, Any] = stats) -> str:
+            interval = own.get("intervals", {}).get(name)
+            reach = "" if interval is None else f" ({short(interval[0])}–{short(interval[1])})"
+            return form(own.get(name)) + reach
+
         rows.append(
-            [
-                METHOD_WORDS.get(method, method),
-                _with(_percent(stats.get("overall")), between.get("overall")),
-                _percent(stats.get("second_judge")),
-                short(stats.get("kappa")),
-                _percent(opposing.get("overall")),
-                _percent(hard.get("overall")),
-                _with(short(stats.get("perplexity_ratio")), between.get("perplexity_ratio")),
-                _with(short(stats.get("repetition")), between.get("repetition")),
-                _with(_percent(stats.get("topic_kept")), between.get("topic_kept")),
-                short(stats.get("distinct_1")),
-                short(stats.get("distinct_2")),
-                short(stats.get("mean_words")),
-            ]
+            {
+                "method": _word(method),
+                "expressed (%)": between("overall", _percent),
+                "second judge (%)": _percent(stats.get("second_judge")),
+                "kappa": short(stats.get("kappa")),
+                "opposing mood (%)": _percent(stats.get("opposing", {}).get("overall")),
+                "hard contexts (%)": _percent(hard.get(method, {}).get("overall")),
+                "perplexity ratio": between("perplexity_ratio", short),
+                "repetition": between("repetition", short),
+                "topic kept (%)": between("topic_kept", _percent),
+                "distinct-1": short(stats.get("distinct_1")),
+                "distinct-2": short(stats.get("distinct_2")),
+                "words": short(stats.get("mean_words")),
+            }
         )
-    columns = (
-        "method",
-        "expressed (%)",
-        "second judge (%)",
-        "kappa",
-        "opposing mood (%)",
-        "hard contexts (%)",
-        "perplexity ratio",
-        "repetition",
-        "topic kept (%)",
-        "distinct-1",
-        "distinct-2",
-        "words",
-    )
-    return Table("Expression and price, with 95% intervals over contexts", columns, rows)
+    return Table("Expression and price, with 95% intervals over contexts", rows)
 
 
-def elicitation_table(content: ReportContent) -> Table:
+def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
     """How often prompting brought the emotion out, and how many replies were kept."""
-    groups = {"all replies": content.elicitation["overall"]}
-    groups |= dict(content.elicitation.get("by_emotion", {}))
-    by_valence = content.elicitation.get("by_valence", {})
-    groups |= {f"{valence} event": counts for valence, counts in by_valence.items()}
+    groups = {"all replies": elicitation["overall"], **elicitation.get("by_emotion", {})}
+    for valence, counts in elicitation.get("by_valence", {}).items():
+        groups[f"{valence} event"] = counts
     rows = [
-        [
-            name,
-            _count(counts.get("total_samples", counts.get("total"))),
-            _count(counts.get("accepted")),
-            _count(counts.get("rejected")),
-            _percent(counts.get("accuracy")),
-        ]
+        {
+            "replies": name,
+            "made": _count(counts.get("total_samples", counts.get("total"))),
+            "accepted": _count(counts.get("accepted")),
+            "rejected": _count(counts.get("rejected")),
+            "accuracy (%)": _percent(counts.get("accuracy")),
+        }
         for name, counts in groups.items()
     ]
-    columns = ("replies", "made", "accepted", "rejected", "accuracy (%)")
-    return Table("Replies to prompts that ask for an emotion", columns, rows)
+    return Table("Replies to prompts that ask for an emotion", rows)
 
 
 def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]:
     """All heads of a circuit and its strongest neurons, with interval and control."""
     heads, own = circuit.of_kind("head"), circuit.of_kind("neuron")
     shown = strongest(own, neurons)
+
+    def row(node: Node) -> dict[str, str]:
+        return {
+            "component": node.id,
+            "effect": short(node.effect),
+            "95% interval": "–" if node.interval is None else _reach(*node.interval),
+            "control": short(node.control),
+            "beats control": {True: "yes", False: "no", None: "–"}[node.beats_control],
+            "direct effect": short(node.direct),
+        }
+
     return (
         Table(
             f"All {len(heads):,} heads, largest |effect| first",
-            _COMPONENT_COLUMNS,
-            [_component(node) for node in strongest(heads, len(heads))],
+            [row(node) for node in strongest(heads, len(heads))],
         ),
         Table(
             f"The {len(shown):,} neurons with the largest |effect|, of {len(own):,}",
-            _COMPONENT_COLUMNS,
-            [_component(node) for node in shown],
+            [row(node) for node in shown],
         ),
     )
 
 
-def cost_table(content: ReportContent) -> Table:
-    """Passes, steps and token-layers per stage."""
+def _score_table(scores: Mapping[str, CircuitScores]) -> Table:
     rows = [
-        [stage, *(_count(receipt.get(name)) for name in ("passes", "steps", "token_layers"))]
-        for stage, receipt in content.receipts.items()
+        {
+            "score": f"{emotion}: {name}",
+            "value": short(own.value),
+            "95% interval": _reach(own.low, own.high),
+            "control": short(own.control_p99),
+            "p": short(own.p),
+            "beats control": "yes" if found.beats_controls(name) else "no",
+        }
+        for emotion, found in scores.items()
+        for name, own in found.scores.items()
     ]
-    return Table("What each stage cost", ("stage", "passes", "steps", "token-layers"), rows)
+    first, caption = next(iter(scores.values()), None), "Scores on held-out contexts"
+    if first is not None:
+        caption += (
+            f" ({first.n_contexts} contexts, {first.ablation} ablation, positions: "
+            f"{first.positions}, {first.n_controls} random circuits)"
+        )
+    return Table(caption, rows)
 
 
-def facts(content: ReportContent) -> list[tuple[str, str]]:
+def _ablation_table(found: Mapping[str, Any]) -> Table:
+    """Points of judged expression lost without the circuit, and without random sets."""
+    rows = [
+        {
+            "emotion": emotion,
+            "circuit": short(own["circuit_drop"]),
+            "95% interval": _reach(own["low"], own["high"]),
+            "random sets": short(own["random_drop"]),
+            "largest of them": short(own["random_max"]),
+        }
+        for emotion, own in {"all": found, **found["by_emotion"]}.items()
+    ]
+    caption = (
+        f"Points of judged expression lost ({found['n']} replies; {found['heads_share']:.1%} of "
+        f"the heads and {found['neurons_share']:.1%} of the neurons; {found['draws']} random sets)"
+    )
+    return Table(caption, rows)
+
+
+def cost_table(receipts: Mapping[str, Mapping[str, int]], what: str) -> Table:
+    """Passes, steps and token-layers of every stage or part."""
+    rows = [
+        {
+            what: name,
+            "passes": _count(receipt.get("passes")),
+            "steps": _count(receipt.get("steps")),
+            "token-layers": _count(receipt.get("token_layers")),
+        }
+        for name, receipt in receipts.items()
+    ]
+    return Table(f"What each {what} cost", rows)
+
+
+def _facts(content: ReportContent) -> list[tuple[str, str]]:
     """Name and value of what was run, on which model."""
     model, directions = content.provenance.model, content.directions
-    sizes = [len(circuit.heads) for circuit in content.circuits.values()]
-    neurons = [len(circuit.neurons) for circuit in content.circuits.values()]
     found = [
         ("Model", str(model.get("name", "not recorded"))),
         ("Revision", str(model.get("revision", "not recorded"))),
@@ -353,9 +425,18 @@ def facts(content: ReportContent) -> list[tuple[str, str]]:
         ),
         ("Themes", ", ".join(content.generality.theme)),
     ]
-    if sizes:
-        found.append(("Circuits", f"{_span(sizes)} heads and {_span(neurons)} neurons per emotion"))
+    if content.circuits:
+        heads, neurons = (
+            _span([len(own.of_kind(kind)) for own in content.circuits.values()])
+            for kind in ("head", "neuron")
+        )
+        found.append(("Circuits", f"{heads} heads and {neurons} neurons per emotion"))
     return found
+
+
+def provenance_rows(provenance: Provenance) -> list[tuple[str, str]]:
+    """What it takes to make the page again."""
+    return [*flat(provenance.to_json()), ("fingerprint", provenance.fingerprint())]
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -376,32 +457,20 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
             yield full, "–" if value is None else str(value)
 
 
-def _stats(content: ReportContent) -> dict[str, Mapping[str, Any]]:
-    return {**content.control.get("methods", {}), **content.control.get("controls", {})}
-
-
-def _component(node: Node) -> list[str]:
-    interval = node.interval
-    return [
-        node.id,
-        short(node.effect),
-        "–" if interval is None else f"{short(interval[0])} to {short(interval[1])}",
-        short(node.control),
-        {True: "yes", False: "no", None: "–"}[node.beats_control],
-        short(node.direct),
-    ]
+def _word(method: str) -> str:
+    return plot.METHOD_WORDS.get(method, method)
 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _with(value: str, interval: Sequence[float] | None) -> str:
-    return value if interval is None else f"{value} ({short(interval[0])}–{short(interval[1])})"
-
-
 def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
+
+
+def _reach(low: float, high: float) -> str:
+    return f"{short(low)} to {short(high)}"
 
 
 def _span(sizes: Sequence[int]) -> str:
@@ -409,59 +478,7 @@ def _span(sizes: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def score_table(scores: Mapping[str, CircuitScores]) -> Table:
-    """Emotion and score by value, interval, control and p."""
-    rows = [
-        [
-            f"{emotion}: {name}",
-            short(own.value),
-            f"{short(own.low)} to {short(own.high)}",
-            short(own.control_p99),
-            short(own.p),
-            "yes" if found.beats_controls(name) else "no",
-        ]
-        for emotion, found in scores.items()
-        for name, own in found.scores.items()
-    ]
-    columns = ("score", "value", "95% interval", "control", "p", "beats control")
-    first = next(iter(scores.values()), None)
-    caption = "Scores on held-out contexts"
-    if first is not None:
-        caption += (
-            f" ({first.n_contexts} contexts, {first.ablation} ablation, positions: "
-            f"{first.positions}, {first.n_controls} random circuits)"
-        )
-    return Table(caption, columns, rows)
-
-
-def failures(scores: Mapping[str, CircuitScores]) -> list[str]:
-    """One sentence for each circuit that does not beat its controls."""
-    return [
-        f"The circuit of {emotion} does not beat random circuits of its size in "
-        f"{' and '.join(found.failures)}: what is said of it there is true of any such circuit."
-        for emotion, found in scores.items()
-        if found.failures
-    ]
-
-
-def ablation_table(found: Mapping[str, Any]) -> Table:
-    """Points of judged expression lost without the circuit, and without random sets."""
-    rows = [
-        [
-            emotion,
-            short(own["circuit_drop"]),
-            f"{short(own['low'])} to {short(own['high'])}",
-            short(own["random_drop"]),
-            short(own["random_max"]),
-        ]
-        for emotion, own in {"all": found, **found["by_emotion"]}.items()
-    ]
-    columns = ("emotion", "circuit", "95% interval", "random sets", "largest of them")
-    caption = (
-        f"Points of judged expression lost ({found['n']} replies; {found['heads_share']:.1%} of "
-        f"the heads and {found['neurons_share']:.1%} of the neurons; {found['draws']} random sets)"
-    )
-    return Table(caption, columns, rows)
+# --- sample replies -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -472,7 +489,7 @@ class Answer:
     text: str
     match: bool
     verdict: str
-    reason: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -497,27 +514,23 @@ def sample_replies(
 ) -> list[Sample]:
     """Contexts spread evenly over the file and over valences, with every method's replies."""
     by_place = {
-        method: {(row.reply.prompt.context.id, row.reply.emotion): row for row in rows}
+        method: {(row.reply.prompt.origin.id, row.reply.emotion): row for row in rows}
         for method, rows in replies.items()
         if method not in without
     }
     contexts = {
-        row.reply.prompt.context.id: row.reply.prompt.context
+        row.reply.prompt.origin.id: row.reply.prompt.origin
         for rows in replies.values()
         for row in rows
     }
-    return [_sample(c, by_place, emotions) for c in _spread(list(contexts.values()), most)]
-
-
-def _spread(contexts: Sequence[Context], most: int) -> list[Context]:
-    each = max(1, most // len(VALENCES))
-    kept: set[str] = set()
-    for valence in VALENCES:
-        own = [context for context in contexts if context.valence == valence]
+    each, kept = max(1, most // len(VALENCES)), set[str]()
+    for shift, valence in enumerate(VALENCES):
+        own = [context for context in contexts.values() if context.valence == valence]
         # Different offsets, so that the same scenario does not come up in every valence.
-        shift = VALENCES.index(valence)
         kept |= {own[(i * len(own) // each + shift) % len(own)].id for i in range(each) if own}
-    return [context for context in contexts if context.id in kept]
+    return [
+        _sample(context, by_place, emotions) for name, context in contexts.items() if name in kept
+    ]
 
 
 def _sample(
@@ -525,139 +538,25 @@ def _sample(
     by_place: Mapping[str, Mapping[tuple[str, str], Judged]],
     emotions: Sequence[str],
 ) -> Sample:
-    found = {
-        method: [own.get((context.id, e), own.get((context.id, NEUTRAL))) for e in emotions]
-        for method, own in by_place.items()
-    }
-    alike = [method for method, rows in found.items() if _says_the_same(rows)]
-    apart = [method for method in found if method not in alike]
-    return Sample(
-        context,
-        [_shared(method, found[method]) for method in alike],
-        [_word(method) for method in apart],
-        [
-            (emotion, [_maybe(method, found[method][i]) for method in apart])
-            for i, emotion in enumerate(emotions)
-        ],
-    )
-
-
-def _says_the_same(rows: Sequence[Judged | None]) -> bool:
-    texts = {None if row is None else row.reply.text for row in rows}
-    return len(rows) > 1 and len(texts) == 1 and None not in texts
-
-
-def _shared(method: str, rows: Sequence[Judged | None]) -> Answer:
-    known = [row for row in rows if row is not None]
-    matched = [row.reply.emotion for row in known if row.verdict.match]
-    label = known[0].verdict.label
-    verdict = f"heard {label}" if label else f"matches {', '.join(matched) or 'no emotion'}"
-    return Answer(_word(method), known[0].reply.text, bool(matched), verdict, "")
-
-
-def _maybe(method: str, row: Judged | None) -> Answer | None:
-    return None if row is None else _answer(method, row)
+    alike: list[Answer] = []
+    apart: dict[str, list[Answer | None]] = {}
+    for method, own in by_place.items():
+        rows = [own.get((context.id, e), own.get((context.id, NEUTRAL))) for e in emotions]
+        known = [row for row in rows if row is not None]
+        texts = {row.reply.text for row in known}
+        if len(rows) == len(known) > 1 and len(texts) == 1:
+            matched = [row.reply.emotion for row in known if row.verdict.match]
+            label = known[0].verdict.label
+            verdict = f"heard {label}" if label else f"matches {', '.join(matched) or 'no emotion'}"
+            alike.append(Answer(_word(method), texts.pop(), bool(matched), verdict))
+        else:
+            apart[_word(method)] = [None if row is None else _answer(method, row) for row in rows]
+    by_emotion = [(e, [own[i] for own in apart.values()]) for i, e in enumerate(emotions)]
+    return Sample(context, alike, list(apart), by_emotion)
 
 
 def _answer(method: str, row: Judged) -> Answer:
-    match, label = row.verdict.match, row.verdict.label
-    heard = label or ("the asked emotion" if match else "something else")
-    return Answer(_word(method), row.reply.text, match, f"heard {heard}", row.verdict.reason)
-
-
-def _word(method: str) -> str:
-    return METHOD_WORDS.get(method, method)
-
-
-def write_report(content: ReportContent, path: Path) -> None:
-    """Write the report as one HTML file, whole or not at all.
-
-    Raises:
-        DataError: the file cannot be written, or there is no method to compare.
-    """
-    write_text(path, render("report.html.j2", _figures(content), _words(content)))
-
-
-def _words(content: ReportContent) -> dict[str, Any]:
-    judge = content.control.get("judge") or {}
-    return {
-        "content": content,
-        "emotions": content.directions.emotion,
-        "facts": facts(content),
-        "headline": headline(content),
-        "headline_table": headline_table(content),
-        "price_table": price_table(content),
-        "meanings": _meanings(content),
-        "judge": list(flat(judge)),
-        "settings": _settings(content),
-        "samples": sample_replies(
-            content.replies,
-            content.directions.emotion,
-            without=tuple(content.control.get("controls", {})),
-        ),
-        "elicitation": elicitation_table(content),
-        "circuits": {
-            emotion: component_tables(circuit) for emotion, circuit in content.circuits.items()
-        },
-        "circuit_scores": {
-            # What was measured on held-out contexts has a section of its own.
-            emotion: [
-                (name, value)
-                for name, value in flat(circuit.scores)
-                if not name.startswith(tuple(SCORES))
-            ]
-            for emotion, circuit in content.circuits.items()
-        },
-        "scores": score_table(content.scores),
-        "failures": failures(content.scores),
-        "cost": cost_table(content),
-        "ablation": ablation_table(content.ablation) if content.ablation else None,
-        "provenance": [
-            *flat(content.provenance.to_json()),
-            ("fingerprint", content.provenance.fingerprint()),
-        ],
-    }
-
-
-def _settings(content: ReportContent) -> list[tuple[str, str]]:
-    """One line per method."""
-    chosen = content.control.get("settings") or {}
-    return [
-        (
-            plot.METHOD_WORDS.get(method, method),
-            "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in flat(how)),
-        )
-        for method, how in chosen.items()
-        if method != "tried"
-    ]
-
-
-def _meanings(content: ReportContent) -> list[tuple[str, str]]:
-    methods = [*content.control.get("methods", {}), *content.control.get("controls", {})]
-    return [
-        (plot.METHOD_WORDS.get(method, method), METHOD_MEANINGS[method])
-        for method in methods
-        if method in METHOD_MEANINGS
-    ]
-
-
-def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
-    figures = {
-        "accuracy": plot.accuracy_bars(content.control),
-        "valence": plot.valence_bars(content.control),
-        "price": plot.price_map(content.control),
-        "similarity": plot.similarity_map(content.directions),
-        "generality": plot.generality_profile(content.generality),
-        "heads": plot.head_map(content.heads),
-        "neurons": plot.neuron_tail(content.neurons),
-        "scores": plot.faithfulness_curve(content.scores),
-        "importance": plot.importance_profile(content.importance),
-    }
-    if content.control.get("dial"):
-        figures["dial"] = plot.dial_curve(content.control)
-    for number, maps in enumerate(content.patches.values()):
-        figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
-    proofs = enumerate((*content.validation, *content.heard))
-    figures |= {f"validation-{i}": plot.draw(record) for i, record in proofs}
-    circuits = enumerate(content.circuits.values())
-    return figures | {f"circuit-{i}": plot.circuit_graph(circuit) for i, circuit in circuits}
+    verdict = row.verdict
+    heard = verdict.label or ("the asked emotion" if verdict.match else "something else")
+    text = row.reply.text
+    return Answer(_word(method), text, verdict.match, f"heard {heard}", verdict.reason)

@@ -20,7 +20,7 @@ from circuits.effects.neurons import DirectEffects, NeuronEffects
 from circuits.errors import RunError
 from circuits.export import file_stem
 from circuits.export.node_link import read_circuit
-from circuits.files import held, holder, is_file, read_json, write_json
+from circuits.files import held, holder, is_file, read_json, resolved, write_json
 from circuits.journal import forget, journal, stop_if_asked
 from circuits.models.memory import counted
 from circuits.patching.totals import TotalEstimates
@@ -185,7 +185,7 @@ class Study:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = resolved(folder)
         if not is_file(self.folder / "run.json"):
             raise RunError(
                 f"{folder} is no run folder (it holds no run.json); "

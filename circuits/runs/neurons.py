@@ -52,7 +52,8 @@ from circuits.neurons.select import (
 )
 from circuits.neurons.steer import CrossSignal, Induction, cross_signal, induce
 from circuits.prompts import sev
-from circuits.prompts.prompt import SPLITS, LabelledSet, Split, plain_prompts
+from circuits.prompts.prompt import SPLITS, LabelledSet, Split
+from circuits.prompts.templates import neutral_prompts
 from circuits.prompts.texts import embedded_set, read_texts
 from circuits.provenance import Provenance, recorded, versions
 from circuits.records import Record
@@ -410,7 +411,7 @@ class SetStudy:
     def neutral(self) -> list[Reply]:
         """The model's own replies to plain prompts."""
         scenarios = sev.spread(sev.read(shipped("sev/test.jsonl")), (self.plan.neutral + 2) // 3)
-        prompts = plain_prompts(sev.contexts(scenarios)[: self.plan.neutral])
+        prompts = neutral_prompts(sev.contexts(scenarios)[: self.plan.neutral])
         path = self.folder / "neutral" / "replies.jsonl"
 
         def make(done: Progress) -> list[Reply]:

@@ -157,7 +157,7 @@ class Contrast:
 
     def _tokens(self, rows: Sequence[Judged]) -> dict[str, tuple[int, ...]]:
         return {
-            row.reply.prompt.context.id: tuple(encode_text(self.model, row.reply.text))
+            row.reply.prompt.origin.id: tuple(encode_text(self.model, row.reply.text))
             for row in rows
             if row.reply.text
         }

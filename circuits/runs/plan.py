@@ -36,7 +36,7 @@ from circuits.effects.activations import MEMORY, DiffGrouping, DiffPrompt, Last,
 from circuits.effects.heads import HeadReadout
 from circuits.effects.importance import DOSES, ReadAt
 from circuits.errors import CircuitsError, JudgeError, RunError
-from circuits.files import exists, is_file, is_folder, read_text, shipped
+from circuits.files import exists, is_file, is_folder, read_text, resolved, shipped
 from circuits.judges import Judge, open_judge
 from circuits.judges.http import HttpJudge, JudgeProfile
 from circuits.models.edits import When
@@ -420,6 +420,11 @@ class Plan:
             known = ", ".join(METHODS)
             raise RunError(f"methods: {strange[0]!r} is not known; methods are {known}")
         return methods
+
+    @field_validator("data", "test", "out", "accepted", "hard", mode="before")
+    @classmethod
+    def _path(cls, path: Any) -> Any:
+        return resolved(path) if isinstance(path, str | Path) else path
 
     @field_validator("out")
     @classmethod

@@ -22,7 +22,8 @@ from circuits.judges.replies import read_methods
 from circuits.models.families import check_identities
 from circuits.models.memory import counted
 from circuits.names import component
-from circuits.prompts.prompt import Prompt, asked
+from circuits.prompts.prompt import Prompt
+from circuits.prompts.templates import emotion_prompt
 from circuits.provenance import recorded
 from circuits.records import Record
 from circuits.report import (
@@ -209,7 +210,7 @@ def _read_model(
 def _prompts(run: Run) -> list[list[Prompt]]:
     grid = run.grid
     whole = [c for c, full in zip(grid.contexts, grid.complete.tolist(), strict=True) if full]
-    return [[asked(c, e) for e in grid.emotions] for c in _evenly(whole, CONTEXTS)]
+    return [[emotion_prompt(c, e) for e in grid.emotions] for c in _evenly(whole, CONTEXTS)]
 
 
 def _evenly(rows: Sequence[T], most: int) -> list[T]:

@@ -39,7 +39,7 @@ from circuits.judges.replies import (
 from circuits.models.generate import elicit
 from circuits.models.memory import counted
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import recorded, versions
 from circuits.runs.folder import Study, is_there
 from circuits.runs.keys import Kind, key_of, made_of
@@ -62,7 +62,7 @@ def replies(run: Run) -> None:
     if run.plan.accepted:
         write_rows(folder / "generated.jsonl", [r.reply for r in read_judged(run.plan.accepted)])
         return
-    prompts = asked_prompts(run.fit, run.plan.emotions)
+    prompts = emotion_prompts(run.fit, run.plan.emotions)
     with run.reporter.task("reply with the asked emotions", len(prompts)) as done:
         said = elicit(
             run.model,

@@ -7,7 +7,6 @@ contexts, and kept in the user's cache folder.
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -22,7 +21,7 @@ from circuits.circuit.ablate import PartKind, sizes_to
 from circuits.circuit.circuit import Circuit, check_same_model, core
 from circuits.effects.activations import Differences, differences
 from circuits.effects.directions import own_differences
-from circuits.errors import CircuitError, DataError, RunError
+from circuits.errors import CircuitError, RunError
 from circuits.export import file_stem
 from circuits.export.node_link import read_circuit
 from circuits.files import (
@@ -43,11 +42,11 @@ from circuits.models.generate import elicit
 from circuits.models.load import describe_model, load_model
 from circuits.models.memory import counted
 from circuits.models.protocol import Model
-from circuits.names import EMOTIONS, VALENCES
+from circuits.names import EMOTIONS
 from circuits.patching.pairs import Projection
 from circuits.prompts import sev
-from circuits.prompts.prompt import plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import context_of, neutral_prompt
 from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, CONTROL_BUDGET, Count, Plan, checked, trusted
@@ -467,10 +466,7 @@ def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens
         DataError: the text is empty.
         CircuitError: an emotion has no circuit.
     """
-    if not text.strip():
-        raise DataError("the text is empty; give a sentence to reply to")
-    situation, event = _two_lines(text)
-    prompt = plain(Context("said", "said", VALENCES[1], situation, event))
+    prompt = neutral_prompt(context_of(text))
     lacking = sorted(set(weights) - set(voice.edits))
     if lacking:
         raise CircuitError(
@@ -565,18 +561,6 @@ def _edits(
 ) -> dict[str, list[Add]]:
     alone = replace(how, strength=1.0, by_emotion=())
     return {emotion: enhance(own, differences, alone) for emotion, own in circuits.items()}
-
-
-def _two_lines(text: str) -> tuple[str, str]:
-    """First sentence and the rest, as contexts have them; a single sentence is both.
-
-    >>> _two_lines("I opened the door. It was dark.")
-    ('I opened the door', 'It was dark.')
-    >>> _two_lines("It rains")
-    ('It rains', 'It rains')
-    """
-    first, *rest = re.split(r"(?<=[.!?])\s+|\n+", text.strip(), maxsplit=1)
-    return first.removesuffix("."), rest[0] if rest else first
 
 
 def cache_folder() -> Path:

@@ -198,9 +198,10 @@ class Run:
 
     def _way(self, method: str) -> Way:
         plan, of_circuits = self.plan, method in CIRCUIT_STAGE
+        indented = method == "steer" and plan.steering == "published"
         return Way(
             PUBLISHED_DECODING[method] if plan.decoding == "published" else Decoding(),
-            indented=method == "steer" and plan.steering == "published",
+            template="published-indented" if indented else "published",
             model=self.circuit_model if of_circuits else None,
             judge=self.circuit_judge if of_circuits else None,
         )

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitError, DataError, ModelError, RunError
-from circuits.files import Loss, write_atomically
+from circuits.files import Loss, PathLike, resolved, write_atomically
 from circuits.models.edits import Add, Edit
 from circuits.models.families import needs
 from circuits.models.protocol import Model, blocks_of
@@ -221,13 +221,14 @@ _EMOTION, _PROVENANCE = "emotion_circuits.emotion", "emotion_circuits.provenance
 _DAMAGE = (ValueError, LookupError, TypeError, OverflowError, ArithmeticError)
 
 
-def write_gguf(vector: ControlVector, path: Path) -> None:
+def write_gguf(vector: ControlVector, path: PathLike) -> None:
     """Write a control vector; ``--control-vector-scaled FILE 1.0`` of llama.cpp then adds it.
 
     Raises:
         RunError: the package ``gguf`` is not installed.
         DataError: the folder cannot be written to.
     """
+    path = resolved(path)
     gguf = _gguf()
 
     def write(temporary: Path) -> None:
@@ -246,7 +247,7 @@ def write_gguf(vector: ControlVector, path: Path) -> None:
     write_atomically(path, write)
 
 
-def read_gguf(path: Path, model: Model | None = None) -> ControlVector:
+def read_gguf(path: PathLike, model: Model | None = None) -> ControlVector:
     """Read a control vector, ours or another program's.
 
     Args:
@@ -258,6 +259,7 @@ def read_gguf(path: Path, model: Model | None = None) -> ControlVector:
         ModelError: it was made for a model of another size.
         RunError: the package ``gguf`` is not installed.
     """
+    path = resolved(path)
     gguf = _gguf()
     try:
         reader = gguf.GGUFReader(path)

@@ -55,8 +55,9 @@ from circuits.judges.replies import (
 from circuits.models.edits import Add, Edit, by_row
 from circuits.models.generate import Decoding, EditsOf, Progress, elicit, reply_losses
 from circuits.models.protocol import Model
-from circuits.prompts.prompt import Prompt, asked, asked_prompts, plain_prompts
+from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompts
 from circuits.steering.interventions import How, Modulation, Tools
 
 __all__ = [
@@ -123,8 +124,8 @@ class Way:
     """How one method replies and is judged."""
 
     decoding: Decoding = Decoding()
-    indented: bool = False
-    """Plain prompts in the indented wording."""
+    template: str = "published"
+    """The elicitation template of neutral prompts."""
     model: Model | None = None
     """Another model than that of the bench, such as the same in another number type."""
     judge: Judge | None = None
@@ -169,7 +170,7 @@ class Bench:
             return by_row(groups, [order[i][0] for i in chosen])
 
         chosen = [self.contexts[c] for _, c in order]
-        prompts = plain_prompts(chosen, indented=self._way(method).indented)
+        prompts = neutral_prompts(chosen, self._way(method).template)
         wanted = [self.emotions[group % count] for group, _ in order]
         judged = self._judged(method, self._replies(method, prompts, progress, wanted, of_batch))
         size = len(self.contexts) * count
@@ -177,17 +178,17 @@ class Bench:
 
     def prompted(self, progress: Progress | None) -> list[Judged]:
         """Replies to prompts that ask for the emotion."""
-        prompts = asked_prompts(self.contexts, self.emotions)
+        prompts = emotion_prompts(self.contexts, self.emotions)
         return self._judged("prompt", self._replies("prompt", prompts, progress))
 
     def asked_under(self, edits: EditsOf, progress: Progress | None) -> list[Judged]:
         """Replies to prompts that ask for the emotion, by the model as ``edits`` change it."""
-        prompts = asked_prompts(self.contexts, self.emotions)
+        prompts = emotion_prompts(self.contexts, self.emotions)
         return self._judged("prompt", self._replies("prompt", prompts, progress, edits=edits))
 
     def untouched(self, progress: Progress | None) -> list[Judged]:
         """Plain replies, each judged against every emotion."""
-        replies = self._replies("none", plain_prompts(self.contexts), progress)
+        replies = self._replies("none", neutral_prompts(self.contexts), progress)
         return self._judged(
             "none",
             [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions],
@@ -195,7 +196,7 @@ class Bench:
 
     def losses(self, judged: Sequence[Judged], progress: Progress | None) -> list[float]:
         """Loss of every reply under the untouched model, given the prompt that asks."""
-        asking = [asked(row.reply.prompt.context, row.reply.emotion) for row in judged]
+        asking = [emotion_prompt(row.reply.prompt.origin, row.reply.emotion) for row in judged]
         texts = [row.reply.text for row in judged]
         found = reply_losses(
             self.model, asking, texts, batch_size=self.batch_size, progress=progress
@@ -294,7 +295,7 @@ def price(
             emotions, in the same order.
     """
     texts = [row.reply.text for row in judged]
-    contexts = [row.reply.prompt.context for row in judged]
+    contexts = [row.reply.prompt.origin for row in judged]
     kept = [100.0 * keeps_topic(t, c) for t, c in zip(texts, contexts, strict=True)]
     chance = [100.0 * keeps_topic(t, c) for t, c in zip(texts, _others(contexts), strict=True)]
     names = [context.id for context in contexts]
@@ -313,7 +314,7 @@ def price(
         "opposing": _opposing(judged),
         "ratio_by_emotion": _ratios(judged, losses, prompted_losses, lambda r: r.reply.emotion),
         "ratio_by_valence": _ratios(
-            judged, losses, prompted_losses, lambda r: r.reply.prompt.context.valence
+            judged, losses, prompted_losses, lambda r: r.reply.prompt.origin.valence
         ),
         "intervals": {
             "overall": _share(names, matched),
@@ -384,7 +385,7 @@ def _share(units: Sequence[str], percents: Sequence[float]) -> list[float] | Non
 
 
 def _opposing(judged: Sequence[Judged]) -> dict[str, Any]:
-    rows = [row for row in judged if opposes(row.reply.emotion, row.reply.prompt.context.valence)]
+    rows = [row for row in judged if opposes(row.reply.emotion, row.reply.prompt.origin.valence)]
     matches = sum(row.verdict.match for row in rows)
     low, high = wilson(matches, len(rows))
     return {
@@ -444,7 +445,7 @@ def heard_by_second(judged: Sequence[Judged], verdicts: Sequence[Verdict] | None
     rows = list(zip(judged, verdicts, strict=True))
     emotions = dict.fromkeys(row.reply.emotion for row in judged)
     own = {e: [v.match for row, v in rows if row.reply.emotion == e] for e in emotions}
-    contexts = [row.reply.prompt.context.id for row in judged]
+    contexts = [row.reply.prompt.origin.id for row in judged]
     agreed = agreement([row.verdict for row in judged], verdicts, groups=contexts)
     return {
         "second_judge": round(100 * matches / len(verdicts), 2) if verdicts else None,

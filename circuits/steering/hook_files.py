@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from circuits.errors import AxisError, CircuitError, DataError, ModelError
-from circuits.files import parse_json
+from circuits.files import PathLike, parse_json, resolved
 from circuits.models.edits import Add, Edit, When
 from circuits.models.protocol import Model, shape_of
 from circuits.models.tokens import DATE
 from circuits.names import head_name, neuron_name
-from circuits.prompts.prompt import BRIEF
+from circuits.prompts.templates import BRIEF
 from circuits.provenance import Provenance, current
 from circuits.records import write_tensors
 
@@ -81,7 +81,7 @@ _WHEN: Mapping[str, When] = {calls: when for when, calls in _CALLS.items()}
 _DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 
-def write_hooks(model: Model, edits: Sequence[Edit], emotion: str, path: Path) -> None:
+def write_hooks(model: Model, edits: Sequence[Edit], emotion: str, path: PathLike) -> None:
     """Write edits with the names of the Hugging Face modules that they change.
 
     Raises:
@@ -89,6 +89,7 @@ def write_hooks(model: Model, edits: Sequence[Edit], emotion: str, path: Path) -
         AxisError: an edit is at a site that is no input or output of a module.
         DataError: the folder cannot be written to.
     """
+    path = resolved(path)
     tensors: dict[str, Tensor] = {}
     described: list[dict[str, Any]] = []
     for number, edit in enumerate(edits):
@@ -109,13 +110,14 @@ def write_hooks(model: Model, edits: Sequence[Edit], emotion: str, path: Path) -
     write_tensors(path, tensors, _metadata(said, tensors))
 
 
-def read_hooks(path: Path, model: Model) -> tuple[str, list[Add]]:
+def read_hooks(path: PathLike, model: Model) -> tuple[str, list[Add]]:
     """The emotion and the edits of a file, for the model that it was made from.
 
     Raises:
         DataError: the file is missing, damaged or of another form.
         ModelError: it was made for a model of another size.
     """
+    path = resolved(path)
     try:
         with safe_open(path, framework="pt") as file:
             values, tensors = _values(file, path)

@@ -37,10 +37,10 @@ from circuits.models.generate import Progress, batches
 from circuits.models.memory import halving
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import head_name, neuron_name
-from circuits.prompts.prompt import asked_prompts, plain_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.provenance import current
 
 __all__ = [
@@ -387,8 +387,8 @@ def residuals(
 
     ``judged`` runs over the emotions that the prompts ask for, and last the plain prompt.
     """
-    prompts = asked_prompts(contexts, emotions) + plain_prompts(contexts)
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    prompts = emotion_prompts(contexts, emotions) + neutral_prompts(contexts)
+    rows = [encode(model, prompt) for prompt in prompts]
     shape = (len(rows), model.cfg.n_layers, model.cfg.d_model)
     found = torch.zeros(shape)
     together = list(batches(rows, batch_size))

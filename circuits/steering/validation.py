@@ -48,11 +48,12 @@ from circuits.models.generate import Progress
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
-from circuits.prompts.prompt import Prompt, plain_prompts
+from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import neutral_prompts
 from circuits.provenance import current
 from circuits.records import Record
 from circuits.steering.evaluate import Bench
@@ -242,10 +243,10 @@ def _matches(bench: Bench, judged: Sequence[Judged]) -> Float[Tensor, "context e
 
 def _plain_values(bench: Bench) -> dict[str, Float[Tensor, "context layer ..."]]:
     model: Model = bench.model
-    prompts, picks = plain_prompts(bench.contexts), {"z": _at_end, "post": _at_end}
+    prompts, picks = neutral_prompts(bench.contexts), {"z": _at_end, "post": _at_end}
 
     def read(some: Sequence[Prompt]) -> dict[str, Tensor]:
-        rows = [encode_prompt(model, prompt) for prompt in some]
+        rows = [encode(model, prompt) for prompt in some]
         return capture(model, pad_left(rows, device_of(model)), picks)
 
     together = [prompts[i : i + bench.batch_size] for i in range(0, len(prompts), bench.batch_size)]

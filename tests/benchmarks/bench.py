@@ -37,7 +37,7 @@ from circuits.models.load import load_model, wrap_model
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def setting(n_contexts: int, emotions: Sequence[str] = EMOTIONS, model: Any = No
     model = model or load_model(shipped("sev-mini"))
     scenarios = sev.spread(sev.read(shipped("sev/train.jsonl")), -(-n_contexts // 3))
     contexts = sev.contexts(scenarios)[:n_contexts]
-    replies = [Reply(p, "", 0, p.emotion or "") for p in asked_prompts(contexts, emotions)]
+    replies = [Reply(p, "", 0, p.emotion or "") for p in emotion_prompts(contexts, emotions)]
     grid = arrange(replies, emotions)
     directions = emotion_directions(sweep(model, grid))
     return Setting(model, grid, directions, stable_layers(model.cfg.n_layers))

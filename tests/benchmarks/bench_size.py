@@ -34,7 +34,7 @@ from circuits.judges.replies import Reply
 from circuits.models.load import load_model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 
 PHASES = ("load", "capture", "effects")
 CONFIG = {
@@ -103,7 +103,7 @@ def prompts(n: int) -> Grid:
     """``n`` prompts: contexts of all themes in turn, every emotion in each but perhaps the last."""
     scenarios = sev.spread(sev.read(shipped("sev/train.jsonl")), 16)
     contexts = sev.contexts(scenarios)[::3]
-    asked = asked_prompts(contexts, EMOTIONS)[:n]
+    asked = emotion_prompts(contexts, EMOTIONS)[:n]
     return arrange([Reply(p, "", 0, p.emotion or "") for p in asked], EMOTIONS)
 
 

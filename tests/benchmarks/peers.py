@@ -16,7 +16,7 @@ from transformer_lens import patching as transformer_lens_patching
 from circuits.effects.activations import Grid
 from circuits.effects.directions import Directions
 from circuits.models.memory import charge
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 
 patching: Any = transformer_lens_patching
 """Its annotations ask for a cache object; whatever has ``[name]`` will do."""
@@ -86,7 +86,7 @@ def edge_attribution_refusal(model: Any) -> str:
 def _by_length(model: Any, grid: Grid) -> list[tuple[Tensor, list[int]]]:
     groups: dict[int, list[tuple[list[int], int]]] = {}
     for (_, emotion), reply in grid.cells.items():
-        ids = encode_prompt(model, reply.prompt)
+        ids = encode(model, reply.prompt)
         groups.setdefault(len(ids), []).append((ids, grid.emotions.index(emotion)))
     return [(torch.tensor([i for i, _ in g]), [e for _, e in g]) for g in groups.values()]
 

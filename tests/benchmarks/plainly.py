@@ -16,8 +16,8 @@ from circuits.models.edits import Add, Edit, Replace, edited
 from circuits.models.memory import charge
 from circuits.models.protocol import Model, blocks_of, device_of
 from circuits.models.run import reading, run
-from circuits.models.tokens import Tokens, encode_prompt, pad_left
-from circuits.prompts.prompt import plain
+from circuits.models.tokens import Tokens, encode, pad_left
+from circuits.prompts.templates import neutral_prompt
 
 __all__ = [
     "after_norm",
@@ -32,7 +32,7 @@ __all__ = [
 def own_prompts(model: Model, grid: Grid, emotion: str) -> list[Tokens]:
     """The prompts that ask for ``emotion``, each a batch of its own."""
     prompts = [grid.cells[c.id, emotion].prompt for c in grid.contexts]
-    return [pad_left([encode_prompt(model, p)], device_of(model)) for p in prompts]
+    return [pad_left([encode(model, p)], device_of(model)) for p in prompts]
 
 
 def after_norm(
@@ -96,7 +96,9 @@ def importance(
     """Stage 6.3: inject at one sublayer, run again, read at the end; baselines per dose."""
     n_layers = model.cfg.n_layers
     found = torch.zeros(len(grid.emotions), len(doses), 2, n_layers)
-    prompts = [pad_left([encode_prompt(model, plain(c))], device_of(model)) for c in grid.contexts]
+    prompts = [
+        pad_left([encode(model, neutral_prompt(c))], device_of(model)) for c in grid.contexts
+    ]
     for e in range(len(grid.emotions)):
         v = reference[e]
         for d, dose in enumerate(doses):

@@ -11,10 +11,10 @@ from circuits.effects.activations import ComponentMeans, PlainMeans, differences
 from circuits.errors import CircuitError, DataError
 from circuits.judges import open_judge
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left, stop_tokens
+from circuits.models.tokens import encode, pad_left, stop_tokens
 from circuits.names import head_name, hook, neuron_name
 from circuits.patching.totals import TotalEstimates
-from circuits.prompts.prompt import asked, plain
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 from circuits.steering.evaluate import Bench
 from circuits.steering.validation import (
@@ -32,7 +32,7 @@ EMOTIONS: tuple[str, ...] = ("anger", "surprise")
 
 def at_end(model, prompts):
     """z and post at the last position of every prompt."""
-    rows = [encode_prompt(model, prompt) for prompt in prompts]
+    rows = [encode(model, prompt) for prompt in prompts]
     picks = {"z": last_position, "post": last_position}
     return capture(model, pad_left(rows, torch.device("cpu")), picks)
 
@@ -48,7 +48,7 @@ def bench(mini, contexts):
 
 @pytest.fixture(scope="module")
 def means(mini, contexts):
-    found = at_end(mini, [plain(context) for context in contexts])
+    found = at_end(mini, [neutral_prompt(context) for context in contexts])
     z, post = found["z"].mean(0), found["post"].mean(0)
     return PlainMeans(
         provenance=Provenance(), z=z, post=post, layer=tuple(range(len(z))),
@@ -73,7 +73,7 @@ def everything(mini):
 
 def greedily(model, prompt, mask, values, length, every):
     """One token after the other, the whole text read anew each time."""
-    ids = encode_prompt(model, prompt)
+    ids = encode(model, prompt)
     start, written = len(ids), []
 
     def put(site, layer, inside):
@@ -110,7 +110,7 @@ def plain_values(model, context):
         for layer in range(model.cfg.n_layers)
     ]
     with torch.no_grad(), model.hooks(fwd_hooks=hooks):
-        model(torch.tensor([encode_prompt(model, plain(context))]))
+        model(torch.tensor([encode(model, neutral_prompt(context))]))
     return {site: torch.stack(own) for site, own in seen.items()}
 
 
@@ -130,7 +130,7 @@ def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
             values = plain_values(mini, context)
         for e, emotion in enumerate(EMOTIONS):
             text = greedily(
-                mini, asked(context, emotion), sets[[e]], values, bench.max_new_tokens,
+                mini, emotion_prompt(context, emotion), sets[[e]], values, bench.max_new_tokens,
                 when == "every",
             )  # fmt: skip
             row = said[c * len(EMOTIONS) + e].reply
@@ -192,7 +192,7 @@ def known(mini, means, contexts):
         head_effect=torch.randn(2, *shape, generator=random),
         neuron_effect=torch.randn(2, cfg.n_layers, cfg.d_mlp, generator=random),
     )  # fmt: skip
-    values = [at_end(mini, [asked(c, emotion) for c in contexts]) for emotion in EMOTIONS]
+    values = [at_end(mini, [emotion_prompt(c, emotion) for c in contexts]) for emotion in EMOTIONS]
     asked_means = ComponentMeans(
         provenance=Provenance(), emotion=EMOTIONS, n_contexts=len(contexts), **axes,
         z=torch.stack([own["z"].mean(0) for own in values]),

@@ -6,9 +6,9 @@ import torch
 from circuits.effects.activations import component_means, differences
 from circuits.errors import CircuitError, DataError
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS
-from circuits.prompts.prompt import asked, plain
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.steering.interventions import (
     Steering,
     Tools,
@@ -32,10 +32,10 @@ def others(streams):
 def test_streams_are_those_of_one_prompt_at_a_time(llama, contexts, streams):
     assert streams.shape == (len(contexts), 7, 3, 32)
     for row, judged, prompt in (
-        (2, 3, asked(contexts[2], EMOTIONS[3])),
-        (5, 6, plain(contexts[5])),
+        (2, 3, emotion_prompt(contexts[2], EMOTIONS[3])),
+        (5, 6, neutral_prompt(contexts[5])),
     ):
-        tokens = pad_left([encode_prompt(llama, prompt)], torch.device("cpu"))
+        tokens = pad_left([encode(llama, prompt)], torch.device("cpu"))
         alone = capture(llama, tokens, {"resid_post": lambda a: a[:, -1]})["resid_post"][0]
         torch.testing.assert_close(streams[row, judged], alone, atol=1e-4, rtol=1e-4)
 

@@ -8,7 +8,7 @@ from circuits.effects.activations import component_means, differences
 from circuits.errors import AxisError, CircuitError
 from circuits.models.edits import edited
 from circuits.models.run import run
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import head_name, neuron_name
 from circuits.steering.interventions import Modulation, Steering, enhance, random_like, steer
 
@@ -35,9 +35,9 @@ def test_a_circuit_writes_its_own_differences_and_nothing_else(means):
 
 
 def test_strength_zero_changes_nothing(llama, contexts, means):
-    from circuits.prompts.prompt import plain
+    from circuits.prompts.templates import neutral_prompt
 
-    tokens = pad_left([encode_prompt(llama, plain(contexts[0]))], torch.device("cpu"))
+    tokens = pad_left([encode(llama, neutral_prompt(contexts[0]))], torch.device("cpu"))
     circuit = circuit_of([(0, 1)], [(1, 7)])
     with edited(llama, enhance(circuit, means, Modulation(0.0))):
         changed = run(llama, tokens)

@@ -8,8 +8,8 @@ import pytest
 from circuits.circuit.circuit import ORDERS
 from circuits.judges.judge import Verdict
 from circuits.judges.replies import Judged, Reply
-from circuits.prompts.prompt import plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import neutral_prompt
 from circuits.steering.evaluate import Bench
 from circuits.steering.interventions import TIMES, Driving, Modulation, Steering, Tools
 from circuits.steering.tune import FACTORS, LIMIT, settings, starts, tune
@@ -50,7 +50,7 @@ class PlannedBench(Bench):
             how = replace(edits, strength=edits.strength_of(emotion), by_emotion=())
             share, _ = self.plan(how, emotion)
             text = "so sad " * (8 if how.when == "every" else 1)
-            reply = Reply(plain(CONTEXT), text, 2, emotion)
+            reply = Reply(neutral_prompt(CONTEXT), text, 2, emotion)
             rows += [Judged(reply, Verdict(i < share, None, str(how))) for i in range(100)]
         object.__setattr__(self, "last", edits)
         return rows

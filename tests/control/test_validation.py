@@ -9,10 +9,10 @@ from circuits.circuit.ablate import ORDERS, Masks, begin_plain, run_enhanced
 from circuits.effects.activations import PlainMeans, component_means, differences
 from circuits.errors import DataError
 from circuits.models.memory import counted
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.names import hook
 from circuits.patching.pairs import projection
-from circuits.prompts.prompt import asked, plain
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.steering.validation import (
     CHANGES,
     Known,
@@ -79,7 +79,7 @@ def plainly(model, prompt, readouts, change=as_it_is):
     ]
     last = (hook("resid_post", layers[-1]), see)
     with torch.no_grad(), model.hooks(fwd_hooks=[*hooks, last]):
-        model(torch.tensor([encode_prompt(model, prompt)]))
+        model(torch.tensor([encode(model, prompt)]))
     return torch.stack([readout.score(seen["last"])[0] for readout in readouts])
 
 
@@ -100,7 +100,9 @@ def by_hand(model, contexts, known, kind, emotion, method, members):
 
     rows = []
     for context in contexts:
-        prompt = plain(context) if method == "enhance" else asked(context, emotion)
+        prompt = (
+            neutral_prompt(context) if method == "enhance" else emotion_prompt(context, emotion)
+        )
         before = plainly(model, prompt, known.readouts.values())
         after = plainly(model, prompt, known.readouts.values(), change)
         rows.append(after - before if method == "enhance" else before - after)
@@ -150,8 +152,8 @@ def test_intervals_hold_the_mean_and_bands_most_of_the_random_sets(found):
 
 def test_asking_moves_the_readouts_as_it_does_in_two_plain_runs(llama, contexts, known, found):
     rows = [
-        plainly(llama, asked(context, "disgust"), known.readouts.values())
-        - plainly(llama, plain(context), known.readouts.values())
+        plainly(llama, emotion_prompt(context, "disgust"), known.readouts.values())
+        - plainly(llama, neutral_prompt(context), known.readouts.values())
         for context in contexts[:3]
     ]
     place = found.emotion.index("disgust")
@@ -169,7 +171,7 @@ def test_nothing_enhanced_is_the_plain_run(llama, contexts, known):
     own = known.differences
     m = run_enhanced(llama, begun, none, own.z[0], own.post[0], readouts)
     for c, context in enumerate(contexts[:2]):
-        expected = plainly(llama, plain(context), readouts).expand(70, -1)
+        expected = plainly(llama, neutral_prompt(context), readouts).expand(70, -1)
         torch.testing.assert_close(m[:, c], expected, atol=2e-4, rtol=1e-4)
 
 
@@ -198,10 +200,3 @@ def test_what_cannot_be_measured_is_refused(llama, contexts, known):
         Validating(draws=0)
     with pytest.raises(DataError, match="steps: 1 is too few"):
         Validating(steps=1)
-
-
-def test_it_can_be_saved_and_opened(found, tmp_path):
-    found.save(tmp_path)
-    again = type(found).load(tmp_path)
-    assert torch.equal(again.effect, found.effect)
-    assert (again.size, again.order, again.kind) == (found.size, found.order, found.kind)

@@ -13,9 +13,9 @@ from circuits.judges import LexiconJudge
 from circuits.models.edits import edited
 from circuits.models.generate import elicit
 from circuits.models.run import run
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS, head_name, neuron_name
-from circuits.prompts.prompt import plain
+from circuits.prompts.templates import neutral_prompt
 from circuits.steering.evaluate import Bench, dial, mixtures, rises, suppression
 from circuits.steering.interventions import (
     TIMES,
@@ -119,7 +119,7 @@ def test_steering_writes_where_and_when_it_is_told(directions):
 
 
 def test_nothing_is_left_of_a_modulation_that_ended_in_an_exception(llama, contexts, pair, apart):
-    tokens = pad_left([encode_prompt(llama, plain(contexts[0]))], torch.device("cpu"))
+    tokens = pad_left([encode(llama, neutral_prompt(contexts[0]))], torch.device("cpu"))
     before = run(llama, tokens)
     edits = blend(pair, apart, {"anger": 1.0, "fear": 1.0}, Modulation())
     with edited(llama, edits):
@@ -136,7 +136,7 @@ def test_batches_and_cached_keys_make_no_difference_to_what_is_said(
     """The oracle reads the whole text anew for every token, without a cache, one at a time."""
     how = Modulation(1.0, when, at, at)
     edits = tools.blend(how, {"fear": 1.0})
-    prompts = [plain(context) for context in contexts[:3]]
+    prompts = [neutral_prompt(context) for context in contexts[:3]]
     together = elicit(mini, prompts, edits=lambda chosen: edits, max_new_tokens=6)
     alone = [
         elicit(mini, [p], edits=lambda chosen: edits, max_new_tokens=6, batch_size=1)[0]
@@ -149,7 +149,7 @@ def test_batches_and_cached_keys_make_no_difference_to_what_is_said(
 
 @torch.no_grad()
 def slowly(model, prompt, edits, longest):
-    ids = encode_prompt(model, prompt)
+    ids = encode(model, prompt)
     start, stop = len(ids), model.tokenizer.eos_token_id
     with edited(model, edits):
         for _ in range(longest):
@@ -162,7 +162,7 @@ def slowly(model, prompt, edits, longest):
 
 def test_the_same_edits_say_the_same_again(mini, contexts, tools):
     edits = tools.blend(Modulation(), {"disgust": 1.2})
-    prompts = [plain(context) for context in contexts[:2]]
+    prompts = [neutral_prompt(context) for context in contexts[:2]]
     said = [elicit(mini, prompts, edits=lambda chosen: edits) for _ in range(2)]
     assert said[0] == said[1]
 

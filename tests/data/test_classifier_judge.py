@@ -96,6 +96,67 @@ def test_long_texts_are_cut_and_empty_ones_match_nothing(random_model):
     assert (empty.match, empty.label, empty.reason) == (False, "neutral", "empty text")
 
 
+def save_other(folder, kind, pad=None, side="right", **config):
+    """A tiny random classifier of another architecture, over words."""
+    import tokenizers
+    import torch
+
+    torch.manual_seed(0)
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="[SEP]", pad_token=pad, padding_side=side
+    ).save_pretrained(folder)
+    settings = transformers.AutoConfig.for_model(
+        kind, vocab_size=len(WORDS), id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)}, **config,
+    )  # fmt: skip
+    model = transformers.AutoModelForSequenceClassification.from_config(settings)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+GPT2 = {"n_positions": 16, "n_embd": 8, "n_layer": 1, "n_head": 2, "pad_token_id": None}
+OTHERS = {
+    "gpt2 without a padding token": ("gpt2", GPT2, {}),
+    "gpt2 that pads left": ("gpt2", {**GPT2, "pad_token_id": 0}, {"pad": "[PAD]", "side": "left"}),
+    "xlnet without positions": (
+        "xlnet",
+        {"d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 16, "dropout": 0.0},
+        {"pad": "[PAD]"},
+    ),
+    "mpnet with few positions": (
+        "mpnet",
+        {
+            "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 16, "max_position_embeddings": 14, "pad_token_id": 1,
+        },
+        {"pad": "[PAD]"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_classifiers_without_padding_or_positions_score_a_text_the_same_in_a_batch(tmp_path, kind):
+    name, config, tokens = OTHERS[kind]
+    model = save_other(tmp_path / "m", name, **tokens, **config)
+    texts = ["i am", "wow i am so glad today", "sad", "wow " * 40]
+    judge = ClassifierJudge(model, device="cpu")
+    together = judge.judge(texts, ["fear"] * 4)
+    assert [judge.judge([text], ["fear"])[0] for text in texts] == together
+
+
+def test_a_tokenizer_that_can_pad_in_no_way_is_named(tmp_path):
+    model = save_other(tmp_path / "m", "gpt2", **GPT2)
+    path = tmp_path / "m" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in settings.items() if k != "eos_token"}))
+    with pytest.raises(JudgeError, match="neither a padding nor an end token"):
+        ClassifierJudge(model, device="cpu").judge(["wow"], ["fear"])
+
+
 def test_no_texts_give_no_verdicts(random_model):
     assert ClassifierJudge(random_model, device="cpu").judge([], []) == []
 

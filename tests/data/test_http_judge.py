@@ -386,7 +386,7 @@ def test_each_variable_that_the_client_reads_is_a_trap():
 
     read = set()
     for package, skipped in ((openai, ("cli", "types")), (httpx2, ()), (httpcore2, ())):
-        folder = Path(package.__file__).parent
+        folder = Path(package.__file__ or "").parent
         for path in folder.rglob("*.py"):
             if path.relative_to(folder).parts[0] not in skipped:
                 code = path.read_text(encoding="utf-8")

@@ -18,11 +18,11 @@ from circuits.judges.replies import (
     write_rows,
 )
 from circuits.names import EMOTIONS, NEUTRAL, VALENCES
-from circuits.prompts.prompt import Prompt, asked, asked_prompts, plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompt
 
 WON = Context("work_00", "Work", "positive", "I ran a race", "I won.")
-REPLY = Reply(asked(WON, "happiness"), "How lovely.", 3, "happiness")
+REPLY = Reply(emotion_prompt(WON, "happiness"), "How lovely.", 3, "happiness")
 VERDICT = Verdict(True, "happiness", "by name")
 PUBLISHED = "outputs/llama32_3b/01_emotion_elicited_generation_prompt_based/labeled/sev"
 LEAVE_OUT = object()
@@ -33,11 +33,11 @@ contexts = st.builds(
 )
 emotions = st.sampled_from([*EMOTIONS, "quiet pride"])
 asked_replies = st.builds(
-    lambda context, emotion, text, n: Reply(Prompt(context, emotion), text, n, emotion),
+    lambda context, emotion, text, n: Reply(emotion_prompt(context, emotion), text, n, emotion),
     contexts, emotions, texts, st.integers(0, 300),
 )  # fmt: skip
 plain_replies = st.builds(
-    lambda context, emotion, text, n: Reply(plain(context), text, n, emotion),
+    lambda context, emotion, text, n: Reply(neutral_prompt(context), text, n, emotion),
     contexts, emotions | st.just(NEUTRAL), texts, st.integers(0, 300),
 )  # fmt: skip
 verdicts = st.builds(Verdict, st.booleans(), st.none() | emotions, texts)
@@ -104,7 +104,7 @@ def test_a_judge_that_only_says_yes_or_no_gives_no_label():
 
 
 def test_a_reply_to_a_plain_prompt_keeps_the_emotion_that_it_should_express(tmp_path):
-    steered = Reply(plain(WON), "I won!", 4, "anger")
+    steered = Reply(neutral_prompt(WON), "I won!", 4, "anger")
     write_rows(tmp_path / "a.jsonl", [steered])
     (found,) = read_replies(tmp_path / "a.jsonl")
     assert (found.prompt.emotion, found.emotion) == (None, "anger")
@@ -119,7 +119,7 @@ def test_fields_of_others_are_let_be(tmp_path):
 
 def test_a_key_that_occurs_twice_is_refused(tmp_path):
     message = r"line 3: field 'key': 'work_00__positive__happiness' is already on line 1$"
-    other = Reply(asked(WON, "fear"), "Help.", 1, "fear").to_json()
+    other = Reply(emotion_prompt(WON, "fear"), "Help.", 1, "fear").to_json()
     with pytest.raises(DataError, match=message):
         read_replies(written(tmp_path, row_with(), other, row_with()))
 
@@ -205,7 +205,7 @@ class LastWord:
 
 
 def test_every_reply_is_judged_against_the_emotion_that_it_should_express():
-    rows = [Reply(p, "Full of fear", 3, p.emotion or "") for p in asked_prompts([WON])]
+    rows = [Reply(p, "Full of fear", 3, p.emotion or "") for p in emotion_prompts([WON])]
     judged = judge_replies(rows, LastWord())
     assert [row.reply for row in judged] == rows
     assert [row.reply.emotion for row in judged if row.verdict.match] == ["fear"]

@@ -13,8 +13,8 @@ from circuits.errors import CircuitError, ModelError
 from circuits.files import shipped
 from circuits.models.edits import Add, Replace, edited
 from circuits.models.run import run
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import plain
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import neutral_prompt
 from circuits.steering.control_vectors import MEANINGS, check_fits, control_vector, write_gguf
 from circuits.steering.interventions import Steering, steer
 
@@ -57,7 +57,7 @@ def test_llama_cpp_adds_the_vector_where_our_edits_of_resid_post_are(
     edits = steer(mini_directions, "fear", Steering((1, 3, 5)))
     vector, _ = vector_of(mini, edits)
     write_gguf(vector, tmp_path / "fear.gguf")
-    tokens = pad_left([encode_prompt(mini, plain(contexts[0]))], torch.device("cpu"))
+    tokens = pad_left([encode(mini, neutral_prompt(contexts[0]))], torch.device("cpu"))
     everywhere = [replace(edit, positions="all", when="every") for edit in edits]
     with torch.no_grad(), edited(mini, everywhere):
         ours = run(mini, tokens)

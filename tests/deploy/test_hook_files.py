@@ -19,7 +19,7 @@ from circuits.files import shipped
 from circuits.models.edits import Add, Replace
 from circuits.models.generate import elicit
 from circuits.names import head_name, neuron_name
-from circuits.prompts.prompt import plain
+from circuits.prompts.templates import neutral_prompt
 from circuits.steering.hook_files import FORMAT, module_of, read_hooks, write_hooks
 from circuits.steering.interventions import Modulation, Steering, enhance, steer
 
@@ -77,7 +77,7 @@ def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
     ):  # fmt: skip
         edits, path = every[name](emotion), tmp_path / f"{emotion}.safetensors"
         write_hooks(mini, edits, emotion, path)
-        prompts = [plain(context) for context in chosen]
+        prompts = [neutral_prompt(context) for context in chosen]
         said = elicit(mini, prompts, edits=lambda rows, edits=edits: edits)
         expected += [*(reply.text for reply in said), "=="]
         runs.append([str(shipped("sev-mini")), str(path), "1.0", *(p.user for p in prompts)])
@@ -87,7 +87,9 @@ def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == expected
-    untouched = {reply.text for reply in elicit(mini, [plain(context) for context in chosen])}
+    untouched = {
+        reply.text for reply in elicit(mini, [neutral_prompt(context) for context in chosen])
+    }
     assert sum(text in untouched for text in expected) <= 2
 
 
@@ -96,7 +98,7 @@ def test_the_example_takes_the_strength_and_at_zero_changes_nothing(
 ):
     half, path = steer(mini_directions, "anger", Steering((2,), 1.5)), tmp_path / "x.safetensors"
     write_hooks(mini, steer(mini_directions, "anger", Steering((2,))), "anger", path)
-    prompt = plain(contexts[0])
+    prompt = neutral_prompt(contexts[0])
     runs = [[str(shipped("sev-mini")), str(path), s, prompt.user] for s in ("0", "1.5")]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ALONE], cwd=tmp_path, text=True, check=False,

@@ -74,10 +74,10 @@ def records(samples: ModuleType, nodes: list[str], text: str) -> dict[str, Any]:
         ),
         "totals": TotalEstimates(head_effect=2 * head, neuron_effect=3 * neuron, **axes),
         "lens": TokenLens(
-            provenance=samples.provenance(),
             **_lens(n, len(nodes)),
             emotion=EMOTIONS,
             node=tuple(nodes),
+            provenance=samples.provenance(),
             rank=(1, 2, 3),
             word=(" calm", " rage", text, "\n", " spider"),
         ),

@@ -146,33 +146,33 @@ def changed(circuit, change):
 INVALID = {
     "duplicate": (
         lambda v: v["nodes"].insert(3, v["nodes"][1]),
-        r"nodes\[3\]: node 'L0H1' occurs twice; correct it",
+        r"node 'L0H1' occurs twice; correct it",
     ),
     "wrong layer": (
         lambda v: v["nodes"][3].update(layer=0),
-        r"nodes\[3\]: node 'L1N7' is a neuron of layer 1, but is described as a neuron of layer 0",
+        r"node 'L1N7' is a neuron of layer 1, but is described as a neuron of layer 0",
     ),
     "outside the model": (
         lambda v: v["nodes"][1].update(id="L0H2"),
-        r"nodes\[1\]: node 'L0H2' lies outside the model, which has 2 heads",
+        r"node 'L0H2' lies outside the model, which has 2 heads",
     ),
     "edge to nowhere": (
         lambda v: v["edges"][2].update(target="L1.attn"),
-        r"edges\[2\]: edge L0H1 -> L1.attn: the circuit has no node 'L1.attn'",
+        r"edge L0H1 -> L1.attn: the circuit has no node 'L1.attn'",
     ),
     "backwards": (
         lambda v: v["edges"][3].update(source="L1.mlp", target="L0.attn"),
-        r"edges\[3\]: edge L1.mlp -> L0.attn goes against the residual stream",
+        r"edge L1.mlp -> L0.attn goes against the residual stream",
     ),
     "newline in an id": (
         lambda v: v["nodes"][1].update(id="L0H1\n"),
-        r"nodes\[1\]: .*no component",
+        r".*no component",
     ),
 }
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_an_invalid_circuit_is_refused_with_its_json_path(circuit, name, tmp_path):
+def test_an_invalid_circuit_is_refused_with_its_node_or_edge(circuit, name, tmp_path):
     change, message = INVALID[name]
     path = tmp_path / "anger.json"
     path.write_text(json.dumps(changed(circuit, change)), encoding="utf-8")

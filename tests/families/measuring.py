@@ -13,9 +13,9 @@ from circuits.judges import LexiconJudge
 from circuits.judges.replies import judge_replies
 from circuits.models.families import check_identities, identity_gaps
 from circuits.models.generate import elicit, reply_losses
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.names import hook
-from circuits.prompts.prompt import plain
+from circuits.prompts.templates import neutral_prompt
 
 LAYERS = range(N_LAYERS)
 _STREAMS = tuple(hook(site, i) for site in ("resid_pre", "attn_out", "resid_post") for i in LAYERS)
@@ -206,7 +206,7 @@ def _response(bench: Bench, name: str, dose: Tensor, readout: Tensor) -> Tensor:
 
     moved = []
     for context in bench.contexts:
-        ids = encode_prompt(bench.model, plain(context))
+        ids = encode(bench.model, neutral_prompt(context))
         base, new = (streams(bench, ids, hooks)[1][-1, -1] for hooks in ((), [(name, add)]))
         moved.append((new - base) @ readout)
     return torch.stack(moved).mean()

@@ -16,11 +16,12 @@ from circuits.effects.importance import sublayer_importance
 from circuits.effects.neurons import direct_effects, neuron_effects, without_neurons
 from circuits.judges.replies import Reply
 from circuits.models.load import wrap_model
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import hook
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import Prompt, asked_prompts
+from circuits.prompts.prompt import Prompt
+from circuits.prompts.templates import emotion_prompts
 
 EMOTIONS: tuple[str, ...] = ("anger", "fear")
 N_LAYERS, N_HEADS, N_NEURONS, D_MODEL = 2, 4, 48, 32
@@ -105,7 +106,7 @@ class Bench:
 
     @cached_property
     def prompts(self) -> list[Prompt]:
-        return asked_prompts(self.contexts, EMOTIONS)
+        return emotion_prompts(self.contexts, EMOTIONS)
 
     @cached_property
     def grid(self) -> Any:
@@ -188,7 +189,7 @@ class Bench:
         return self.name not in ("Mixtral", "Qwen3-MoE")
 
     def rows(self, prompts: Any = None) -> list[list[int]]:
-        return [encode_prompt(self.model, p) for p in prompts or self.prompts]
+        return [encode(self.model, p) for p in prompts or self.prompts]
 
     @torch.no_grad()
     def plainly(self, ids: Any, sites: Any, hooks: Any = ()) -> dict[str, torch.Tensor]:

@@ -20,9 +20,10 @@ from circuits.judges.replies import Reply
 from circuits.models.generate import choice_logs, elicit, reply_losses
 from circuits.models.load import DTYPES, load_model, wrap_model
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.neurons.profile import profile_texts
-from circuits.prompts.prompt import EMOTION_REQUEST, asked_prompts, questions
+from circuits.prompts.prompt import EMOTION_REQUEST, questions
+from circuits.prompts.templates import emotion_prompts
 
 SHORT = ("bfloat16", "float16")
 WINDOW = {**GROUPED, "sliding_window": 40}
@@ -36,7 +37,7 @@ SIZES = (1, 3, 96)
 
 def measured(model: Any, contexts: Any, directions: Any = None, batch_size: int = 96) -> Any:
     """Directions, effects and importance along given directions, and replies."""
-    prompts = asked_prompts(contexts, EMOTIONS)
+    prompts = emotion_prompts(contexts, EMOTIONS)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
     swept = sweep(model, grid, batch_size=batch_size)
     own = emotion_directions(swept)
@@ -134,7 +135,7 @@ def placed(request, tokenizer) -> Any:
 @pytest.mark.parametrize("placed", POSITIONS, indirect=True)
 def test_left_padding_equals_no_padding(placed, contexts, trial) -> None:
     model = placed[1]
-    rows = [encode_prompt(model, p) for p in asked_prompts(contexts[:3], EMOTIONS)]
+    rows = [encode(model, p) for p in emotion_prompts(contexts[:3], EMOTIONS)]
     rows[1] = rows[1] + rows[1][-7:]
     sites = ("resid_mid", "resid_post", "z", "post", "final")
     picks: dict[str, Any] = dict.fromkeys(sites, lambda x: x[:, -1])
@@ -159,7 +160,7 @@ def _alike(found: list[Tensor], what: str) -> None:
 @pytest.mark.parametrize("placed", POSITIONS, indirect=True)
 def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatch, trial) -> None:
     name, model = placed
-    prompts = asked_prompts(contexts[:4], EMOTIONS)
+    prompts = emotion_prompts(contexts[:4], EMOTIONS)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
     sweeps = _all_sizes(lambda size: sweep(model, grid, batch_size=size))
     along = emotion_directions(sweeps[0])

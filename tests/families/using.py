@@ -21,18 +21,12 @@ from circuits.judges.judge import Verdict
 from circuits.judges.replies import Judged, Reply, write_rows
 from circuits.models.edits import Replace
 from circuits.models.generate import choice_logs, elicit
-from circuits.models.tokens import encode_prompt, encode_text
+from circuits.models.tokens import encode, encode_text
 from circuits.names import head_name, hook, neuron_name
 from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.patching.pairs import make_pairs
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Texts,
-    asked_prompts,
-    plain,
-    questions,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, questions
+from circuits.prompts.templates import emotion_prompts, neutral_prompt
 from circuits.runs import Plan
 from circuits.runs import run as run_plan
 from circuits.steering.control_vectors import control_vector
@@ -163,11 +157,11 @@ def _written(bench: Bench, ids: Any, edits: Any, count: int) -> str:
 
 
 def _says(bench: Bench, edits: Any) -> None:
-    prompts = [plain(context) for context in bench.contexts]
+    prompts = [neutral_prompt(context) for context in bench.contexts]
     found = elicit(bench.model, prompts, emotions=["anger"] * 3, edits=lambda places: edits,
                    max_new_tokens=4)  # fmt: skip
     for prompt, reply in list(zip(prompts, found, strict=True))[:2]:
-        assert reply.text == _written(bench, encode_prompt(bench.model, prompt), edits, 4)
+        assert reply.text == _written(bench, encode(bench.model, prompt), edits, 4)
 
 
 def steering(bench: Bench) -> None:
@@ -190,7 +184,7 @@ def choices(bench: Bench) -> None:
 def _named(bench: Bench, asked: Any, hooks: Any = ()) -> Tensor:
     found = []
     for question in asked:
-        ids, row = encode_prompt(bench.model, question), []
+        ids, row = encode(bench.model, question), []
         for label in EMOTIONS:
             tail = encode_text(bench.model, label)
             logs = bench.plainly([*ids, *tail], (), hooks)["logits"].log_softmax(-1)
@@ -204,7 +198,7 @@ def profile(bench: Bench) -> None:
     found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, n_shuffles=1)
     names = [hook("post", i) for i in LAYERS]
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
-    rows = [bench.plainly(encode_prompt(bench.model, q), names) for q in asked]
+    rows = [bench.plainly(encode(bench.model, q), names) for q in asked]
     values = torch.stack([torch.stack([row[name][-1] for name in names]) for row in rows])
     close(found.last.float(), values.unflatten(0, (2, 2)).mean(0))
 
@@ -220,7 +214,7 @@ def label_gradients(bench: Bench) -> None:
         factor = torch.ones(N_LAYERS, N_NEURONS, requires_grad=True)
         hooks = [(hook("post", i), _times(factor[i])) for i in LAYERS]
         with model.hooks(fwd_hooks=hooks):
-            logits = model(torch.tensor([encode_prompt(model, question)]))[0, -1]
+            logits = model(torch.tensor([encode(model, question)]))[0, -1]
         margin = logits[first[own]] - logits[first[1 - own]]
         total[own] += torch.autograd.grad(margin, factor)[0]
     close(found.total.sum(0).float(), total, to=1e-3)
@@ -251,7 +245,7 @@ def traces(bench: Bench) -> None:
     ids = [*bench.rows()[0], *encode_text(bench.model, said.text)]
     stream = streams(bench, ids)[1]
     zero = torch.stack(
-        [streams(bench, encode_prompt(bench.model, plain(c)))[1][:, -1] for c in bench.contexts]
+        [streams(bench, encode(bench.model, neutral_prompt(c)))[1][:, -1] for c in bench.contexts]
     ).mean(0)
     at = len(bench.rows()[0]) - 1
     along = ((stream[:, at] - zero)[None] * directions.vectors[:, 1]).sum(-1)
@@ -304,7 +298,7 @@ def run(bench: Bench) -> None:
     accepted = bench.folder / "accepted.jsonl"
     rows = [
         Judged(Reply(p, "Fine, then.", 3, p.emotion or ""), Verdict(True, p.emotion, "given"))
-        for p in asked_prompts(bench.more, EMOTIONS)
+        for p in emotion_prompts(bench.more, EMOTIONS)
     ]
     write_rows(accepted, rows)
     plan = Plan(

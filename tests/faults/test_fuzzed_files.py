@@ -25,7 +25,8 @@ from circuits.judges.replies import (
 )
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
-from circuits.prompts.prompt import LabelledText, Texts, asked_prompts
+from circuits.prompts.prompt import LabelledText, Texts
+from circuits.prompts.templates import emotion_prompts
 from circuits.prompts.texts import read_texts, write_texts
 from circuits.provenance import Provenance
 from circuits.runs.plan import Plan
@@ -37,7 +38,7 @@ SCENARIOS = [
 CONTEXTS = sev.contexts(sev.read(shipped("sev/train.jsonl"))[:1])
 JUDGED = [
     Judged(Reply(prompt, "Fine.", 2, str(prompt.emotion)), Verdict(True, "anger", "by name"))
-    for prompt in asked_prompts(CONTEXTS, EMOTIONS[:2])
+    for prompt in emotion_prompts(CONTEXTS, EMOTIONS[:2])
 ]
 REPLIES = [{**row.to_json(), "method": "steer"} for row in JUDGED]
 TEXTS = tuple(LabelledText(f"text, {i}", "ab"[i % 2], str(i // 2)) for i in range(4))

@@ -33,13 +33,8 @@ from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.patch import patch_heads, patch_parts, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Texts,
-    asked_prompts,
-    plain_prompts,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
 from circuits.steering.evaluate import Bench
 from circuits.steering.interventions import residuals
@@ -100,7 +95,7 @@ def texts() -> Texts:
 @pytest.fixture(scope="module")
 def given(double, contexts, texts) -> SimpleNamespace:
     """What the pieces of work are about."""
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts[:4])]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts[:4])]
     grid = arrange(replies, EMOTIONS)
     pairs = make_pairs(double, contexts[:3], "anger", "fear")
     cfg, random = double.cfg, torch.Generator().manual_seed(1)
@@ -132,7 +127,7 @@ def edits_by_row(given, places):
 
 
 def written(given, **options) -> list[str]:
-    prompts = asked_prompts(given.contexts[:6], ("anger",))
+    prompts = emotion_prompts(given.contexts[:6], ("anger",))
     replies = elicit(given.model, prompts, max_new_tokens=5, **options)
     return [reply.text for reply in replies]
 
@@ -154,7 +149,7 @@ def projection(given) -> Any:
 
 
 def losses(given) -> Tensor:
-    prompts = plain_prompts(given.contexts[:6])
+    prompts = neutral_prompts(given.contexts[:6])
     return reply_losses(given.model, prompts, [f"How nice, {i}." for i in range(6)])
 
 
@@ -170,11 +165,13 @@ WORK: dict[str, Callable[[Any], Any]] = {
         lambda given: written(given, edits=lambda places: edits_by_row(given, places))
     ),
     "likelihoods of labels": (
-        lambda given: choice_logs(given.model, plain_prompts(given.contexts[:6]), ["Fine", "Oh no"])
+        lambda given: choice_logs(
+            given.model, neutral_prompts(given.contexts[:6]), ["Fine", "Oh no"]
+        )
     ),
     "likelihoods of replies": (losses),
     "activations of donors": (
-        lambda given: donor_values(given.model, plain_prompts(given.contexts[:6]), CHOSEN)
+        lambda given: donor_values(given.model, neutral_prompts(given.contexts[:6]), CHOSEN)
     ),
     "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
     "activations of plain prompts": (plain_values),
@@ -262,7 +259,7 @@ def test_halves_give_what_the_whole_gives(given, trial, what):
 @pytest.mark.trial("faults", "an allocator of {kind} fails")
 @pytest.mark.parametrize("kind", ERRORS)
 def test_what_does_not_fit_is_known_by_every_allocators_words(given, trial, kind):
-    prompts = asked_prompts(given.contexts[:6], ("anger",))
+    prompts = emotion_prompts(given.contexts[:6], ("anger",))
     whole = elicit(given.model, prompts, max_new_tokens=3)
     with room_for(given.model, 200, ERRORS[kind]) as tried:
         assert elicit(given.model, prompts, max_new_tokens=3) == whole
@@ -292,7 +289,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(given):
 
 
 def test_passes_that_failed_are_on_no_receipt(given):
-    prompts = asked_prompts(given.contexts[:4], ("anger",))
+    prompts = emotion_prompts(given.contexts[:4], ("anger",))
     with counted() as plainly:
         elicit(given.model, prompts, max_new_tokens=1)
     with counted() as receipt, room_for(given.model, 200) as tried:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from circuits.effects.activations import arrange, sweep
 from circuits.effects.directions import emotion_directions, own_differences
@@ -14,8 +13,7 @@ from circuits.effects.importance import sublayer_importance
 from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.generate import choice_logs, elicit, reply_losses
-from circuits.models.load import wrap_model
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.names import EMOTIONS
 from circuits.neurons.mask import donor_values
 from circuits.neurons.profile import label_attribution, profile_texts
@@ -25,34 +23,19 @@ from circuits.patching.pairs import LogitDifference, make_pairs
 from circuits.patching.patch import patch_parts, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Texts,
-    asked_prompts,
-    plain_prompts,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.steering.interventions import residuals
 
 READOUT = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200]))
 
 
-def random_model(tokenizer: Any) -> Any:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
-        initializer_range=0.3, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    return wrap_model(LlamaForCausalLM(config), tokenizer, name="random-llama")
-
-
 @pytest.fixture(scope="module")
-def given(tokenizer, contexts) -> SimpleNamespace:
+def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
     """What is measured while the model is well, and the model in which one word is not."""
-    model = random_model(tokenizer)
+    model = make_llama(tokenizer, n_layers=2)
     contexts = contexts[::3]
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     grid = arrange(replies, EMOTIONS)
     directions = emotion_directions(sweep(model, grid))
     importance, _ = sublayer_importance(
@@ -62,7 +45,7 @@ def given(tokenizer, contexts) -> SimpleNamespace:
     words = ("They shouted at the door.", "She hid.", "He wept by the river, late.")
     rows = [LabelledText(f"{word} {own}", own) for own in ("anger", "fear") for word in words]
     texts = Texts("train", ("anger", "fear"), tuple(rows))
-    ids = [set(encode_prompt(model, prompt)) for prompt in plain_prompts(contexts)]
+    ids = [set(encode(model, prompt)) for prompt in neutral_prompts(contexts)]
     bad = min(ids[1] - ids[0] - ids[2] - ids[3] - set().union(*_ids(model, texts)))
     river = tokenizer(" river", add_special_tokens=False)["input_ids"]
     weights = model.original_model.get_input_embeddings().weight.data
@@ -79,7 +62,7 @@ def _ids(model: Any, texts: Texts) -> list[list[int]]:
 
 
 def plainly(given: Any) -> list[Any]:
-    return plain_prompts(given.contexts)
+    return neutral_prompts(given.contexts)
 
 
 WORK: dict[str, Callable[[Any], Any]] = {
@@ -136,16 +119,16 @@ def test_infinity_of_one_text_is_named_with_place_and_text(given, trial, what):
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("part", ["attention", "MLP"])
 def test_a_weight_that_is_not_finite_is_traced_to_its_layer(
-    tokenizer, contexts, trial, part, layer
+    make_llama, tokenizer, contexts, trial, part, layer
 ):
-    model = random_model(tokenizer)
+    model = make_llama(tokenizer, n_layers=2)
     own = model.original_model.model.layers[layer]
     weights = own.self_attn.o_proj if part == "attention" else own.mlp.down_proj
     place = "attn_out" if part == "attention" else "mlp_out"
     for name, parameter in weights.named_parameters():
         if name.endswith("weight"):
             parameter.data[3, 4] = torch.inf
-    prompts = plain_prompts(contexts[:2])
+    prompts = neutral_prompts(contexts[:2])
     for work in (
         lambda: elicit(model, prompts, max_new_tokens=2),
         lambda: reply_losses(model, prompts, ["Fine."] * 2),
@@ -156,10 +139,12 @@ def test_a_weight_that_is_not_finite_is_traced_to_its_layer(
 
 
 @pytest.mark.trial("numbers", "float16 overflows")
-def test_infinity_in_float16_says_which_number_types_have_room(tokenizer, contexts, trial):
-    model = random_model(tokenizer)
+def test_infinity_in_float16_says_which_number_types_have_room(
+    make_llama, tokenizer, contexts, trial
+):
+    model = make_llama(tokenizer, n_layers=2)
     for parameter in model.original_model.parameters():
         parameter.data = (parameter.data * 3e3).to(torch.float16)
     with pytest.raises(ModelError, match="load the model in float32 or bfloat16$"):
-        elicit(model, plain_prompts(contexts[:2]), max_new_tokens=2)
+        elicit(model, neutral_prompts(contexts[:2]), max_new_tokens=2)
     trial(outcome="ModelError that names the number types with room")

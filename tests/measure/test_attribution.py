@@ -146,16 +146,6 @@ def test_the_record_holds_exact_effects_of_its_sample_and_their_agreement(llama,
         assert said["spearman"] == pytest.approx(rank, abs=1e-9)
 
 
-def test_a_saved_record_is_read_as_it_was(llama, pairs, readout, tmp_path):
-    found = attribute(llama, pairs, readout, "relp", by="role", sample=4)
-    found.save(tmp_path)
-    again = NodeScores.load(tmp_path)
-    assert again.agreement == found.agreement
-    assert again.place == found.place
-    torch.testing.assert_close(again.queries, found.queries, equal_nan=True)
-    assert torch.equal(again.neurons, found.neurons)
-
-
 def test_a_single_context_has_no_standard_error(llama, pairs, readout):
     found = attribute(llama, pairs[:1], readout, sample=2)
     assert bool(found.heads_stderr.isnan().all())

@@ -16,7 +16,7 @@ from circuits.effects.directions import (
 from circuits.errors import AxisError, DataError
 from circuits.judges.replies import Reply
 from circuits.names import EMOTIONS
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 
 
 def with_streams(swept, values, made):
@@ -75,53 +75,20 @@ def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values,
 
 
 def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts):
-    prompts = asked_prompts(contexts[:2], EMOTIONS[:5])
+    prompts = emotion_prompts(contexts[:2], EMOTIONS[:5])
     grid = arrange([Reply(p, "x", 1, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="2 contexts 2 lack 'disgust'"):
         emotion_directions(sweep(llama, grid))
 
 
 def test_two_replies_in_one_cell_are_refused(contexts):
-    prompt = asked_prompts(contexts[:1])[0]
+    prompt = emotion_prompts(contexts[:1])[0]
     with pytest.raises(DataError, match="two accepted replies for context"):
         arrange([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
 
 
-def test_the_sweep_equals_reading_each_prompt_alone(llama, values, grid):
-    from circuits.models.run import capture
-    from circuits.models.tokens import encode_prompt, pad_left
-
-    place, emotion = 5, 3
-    reply = grid.cells[grid.contexts[place].id, EMOTIONS[emotion]]
-    tokens = pad_left([encode_prompt(llama, reply.prompt)], torch.device("cpu"))
-    alone = capture(llama, tokens, {"resid_post": lambda x: x[:, -1], "z": lambda x: x[:, -1]})
-    for site in ("resid_post", "z"):
-        found = getattr(values, site)[place, emotion]
-        torch.testing.assert_close(found, alone[site][0], atol=1e-4, rtol=1e-4)
-
-
-def test_directions_over_the_reply_average_its_positions(llama, contexts, gathered):
-    from circuits.models.run import capture
-    from circuits.models.tokens import encode_prompt, encode_text, pad_left
-
-    texts = {e: f"I feel {e} about this." * (1 + i % 2) for i, e in enumerate(EMOTIONS)}
-    prompts = asked_prompts(contexts[:3])
-    grid = arrange(
-        [Reply(p, texts[p.emotion or ""], 5, p.emotion or "") for p in prompts], EMOTIONS
-    )
-    over = sweep(llama, grid, read="reply", batch_size=12)
-    head, tail = encode_prompt(llama, prompts[1]), encode_text(llama, texts["sadness"])
-    tokens = pad_left([head + tail], torch.device("cpu"))
-    by_hand = capture(llama, tokens, {"resid_mid": lambda x: x[:, len(head) :].mean(1)})[
-        "resid_mid"
-    ]
-    torch.testing.assert_close(gathered(over).resid_mid[0, 1], by_hand[0], atol=1e-4, rtol=1e-4)
-    assert emotion_directions(over, read="reply").read == "reply"
-    torch.testing.assert_close(over.z, sweep(llama, grid).z, atol=1e-4, rtol=1e-4)
-
-
 def test_an_empty_reply_cannot_be_averaged_over(llama, contexts):
-    prompts = asked_prompts(contexts[:1])
+    prompts = emotion_prompts(contexts[:1])
     grid = arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="a reply is empty"):
         sweep(llama, grid, read="reply")

@@ -7,7 +7,7 @@ from circuits.effects.inspection import node_examples
 from circuits.effects.neurons import neuron_effects
 from circuits.errors import DataError
 from circuits.models.memory import counted
-from circuits.prompts.prompt import asked
+from circuits.prompts.templates import emotion_prompt
 
 NODES = ("L2N3", "L0H1", "L1N47", "L2H3", "L0N0")
 
@@ -22,7 +22,7 @@ def whole(grid):
 
 @pytest.fixture(scope="module")
 def rows(whole):
-    return [[asked(context, e) for e in whole.emotions] for context in whole.contexts]
+    return [[emotion_prompt(context, e) for e in whole.emotions] for context in whole.contexts]
 
 
 @pytest.fixture(scope="module")

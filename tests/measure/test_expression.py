@@ -16,8 +16,8 @@ from circuits.judges.replies import (
     repetition,
     wilson,
 )
-from circuits.prompts.prompt import asked
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt
 
 PUBLISHED = "outputs/llama32_3b/01_emotion_elicited_generation_prompt_based/labeled/sev"
 quick = settings(deadline=None, max_examples=60)
@@ -25,7 +25,9 @@ quick = settings(deadline=None, max_examples=60)
 
 def judged(emotion: str, match: bool, valence: str = "neutral", text: str = "I see.") -> Judged:
     context = Context("work_00", "Work", valence, "I ran a race", "It ended.")
-    return Judged(Reply(asked(context, emotion), text, 3, emotion), Verdict(match, None, ""))
+    return Judged(
+        Reply(emotion_prompt(context, emotion), text, 3, emotion), Verdict(match, None, "")
+    )
 
 
 ROWS = [

@@ -1,11 +1,10 @@
 import pytest
-import torch
 
 from circuits.errors import DataError
 from circuits.judges.judge import Verdict
-from circuits.judges.replies import Hearing, Reply, hearing, wilson
-from circuits.prompts.prompt import asked, plain
+from circuits.judges.replies import Reply, hearing, wilson
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 
 HERE = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")
@@ -28,7 +27,7 @@ class Literal:
 
 
 def reply(text, emotion=None):
-    prompt = plain(HERE) if emotion is None else asked(HERE, emotion)
+    prompt = neutral_prompt(HERE) if emotion is None else emotion_prompt(HERE, emotion)
     return Reply(prompt, text, 3, emotion or "neutral")
 
 
@@ -52,14 +51,6 @@ def test_every_reply_is_put_to_the_judge_for_every_emotion():
             assert found.share[i, j].item() == pytest.approx(100 * count / len(own))
             bounds = (found.low[i, j].item(), found.high[i, j].item())
             assert bounds == pytest.approx(wilson(count, len(own)))
-
-
-def test_what_was_heard_is_kept_and_read_again(tmp_path):
-    found = hearing(REPLIES, Literal(), EMOTIONS, Provenance())
-    found.save(tmp_path / "hearing")
-    again = Hearing.load(tmp_path / "hearing")
-    assert torch.equal(again.share, found.share)
-    assert again.label == found.label
 
 
 @pytest.mark.parametrize(("replies", "emotions"), [([], EMOTIONS), (REPLIES, ())])

@@ -9,8 +9,8 @@ from circuits.effects.neurons import direct_effects
 from circuits.models.edits import Add, edited
 from circuits.models.memory import counted
 from circuits.models.run import capture, reading, run
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import plain
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import neutral_prompt
 
 CPU = torch.device("cpu")
 DOSES = (0.05, 0.4)
@@ -39,7 +39,7 @@ def by_plain_runs(model, grid, directions, measured, emotion):
     own = [c for c in grid.contexts if (c.id, emotion) in grid.cells]
     found = torch.zeros(len(DOSES), 2, model.cfg.n_layers)
     for context in own:
-        ids = encode_prompt(model, plain(context))
+        ids = encode(model, neutral_prompt(context))
         base = readout(model, ids, vector, measured.read_at)
         for s, site in enumerate(("attn_out", "mlp_out")):
             for layer in range(model.cfg.n_layers):
@@ -93,7 +93,7 @@ def test_batching_does_not_change_importance(
 
 def test_the_untouched_prompts_give_the_means_of_plain_prompts(llama, grid, directions):
     _, means = sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,), n_random=0)
-    tokens = pad_left([encode_prompt(llama, plain(c)) for c in grid.contexts], CPU)
+    tokens = pad_left([encode(llama, neutral_prompt(c)) for c in grid.contexts], CPU)
     found = capture(llama, tokens, {"z": lambda x: x[:, -1], "post": lambda x: x[:, -1]})
     torch.testing.assert_close(means.z, found["z"].mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(means.post, found["post"].mean(0), atol=1e-5, rtol=1e-4)

@@ -53,11 +53,3 @@ def test_the_size_of_a_write_does_not_matter_and_its_sign_does(llama):
 
 def test_a_part_that_writes_nothing_promotes_nothing(llama):
     assert output_logits(llama, torch.zeros(2, llama.cfg.d_model)).abs().max() == 0
-
-
-def test_a_result_survives_saving(llama, between, tmp_path):
-    found = token_lens(llama, between, ("L0H0",))
-    found.save(tmp_path)
-    loaded = type(found).load(tmp_path)
-    assert loaded.word == found.word
-    assert torch.equal(loaded.promoted_token, found.promoted_token)

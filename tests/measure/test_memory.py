@@ -21,7 +21,7 @@ from circuits.models.run import read, reading
 from circuits.models.tokens import pad_left
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 
 TINY = 1e-4
 """Gigabytes that hold the values of fewer prompts than the grid has."""
@@ -31,7 +31,7 @@ BYTES_KEPT = 4 * 3 * (2 * 32 + 4 * 8)
 
 
 def grid_of(contexts):
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     return arrange(replies, EMOTIONS)
 
 

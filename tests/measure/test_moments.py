@@ -35,31 +35,6 @@ def test_any_batching_gives_the_mean_and_error_of_the_whole(seed, n, cuts, offse
             np.testing.assert_allclose(found.stderr[group], stderr, rtol=1e-4, atol=1e-7)
 
 
-@quick
-@given(seeds, st.integers(2, 20))
-def test_the_order_of_the_rows_does_not_matter(seed, n):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(n, 2, generator=generator)
-    groups = torch.randint(0, 2, (n,), generator=generator)
-    order = torch.randperm(n, generator=generator)
-    one = batched(values, groups, 2, [])
-    other = batched(values[order], groups[order], 2, [n // 2])
-    torch.testing.assert_close(one.mean, other.mean, equal_nan=True)
-    torch.testing.assert_close(one.stderr, other.stderr, equal_nan=True)
-
-
-def test_the_error_divides_by_one_less_than_the_number_of_rows():
-    found = batched(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), 1, [1])
-    assert found.mean.tolist() == [[2.0]]
-    assert found.stderr.tolist() == [[1.0]]
-
-
-def test_a_single_row_has_a_mean_and_no_error():
-    found = batched(torch.tensor([[5.0, 6.0]]), torch.tensor([1]), 2, [])
-    assert found.mean[1].tolist() == [5.0, 6.0]
-    assert found.stderr[1].isnan().all()
-
-
 def test_a_group_without_rows_has_neither():
     found = batched(torch.tensor([[5.0], [7.0]]), torch.tensor([1, 1]), 2, [])
     assert found.count.tolist() == [0, 2]
@@ -78,14 +53,6 @@ def test_small_spreads_far_from_zero_are_not_lost():
     groups = torch.zeros(8, dtype=torch.long)
     far = batched(near + 1e9, groups, 1, range(8))
     assert far.stderr.item() == pytest.approx(batched(near, groups, 1, []).stderr.item())
-
-
-def test_an_empty_batch_changes_nothing():
-    moments = Moments((1, 2))
-    moments.update(torch.ones(3, 2), torch.zeros(3, dtype=torch.long))
-    moments.update(torch.ones(0, 2), torch.zeros(0, dtype=torch.long))
-    assert moments.result().count.tolist() == [3]
-    assert moments.result().mean.tolist() == [[1.0, 1.0]]
 
 
 def test_a_result_stays_as_it_was_when_more_rows_come():

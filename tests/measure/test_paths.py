@@ -19,7 +19,6 @@ from circuits.patching import paths as paths_module
 from circuits.patching.exact_paths import edge_name, exact_paths
 from circuits.patching.pairs import LogitDifference, Projection, ReplyLikelihood, make_pairs
 from circuits.patching.paths import minus, open_runs, path_effects, path_ends, sees
-from circuits.records import Record
 
 NEURONS = ((0, 3), (1, 40), (1, 7), (2, 0))
 
@@ -385,21 +384,6 @@ def test_attribution_agrees_with_patching_on_the_embedded_model(mini, contexts):
     exact = exact_paths(mini, pairs, readout, edges)
     estimate = torch.tensor([found.at("mean", sender=s, receiver=r) for s, r in edges])
     assert (estimate * exact.mean > 0).all()
-
-
-def test_records_of_paths_come_back_from_disk(double, contexts, readouts, tmp_path):
-    pairs = make_pairs(double, contexts[:2], "anger")
-    found = path_effects(double, pairs, readouts["logits"], positions=True)
-    exact = exact_paths(double, pairs, readouts["logits"], [("embed", "L1H0.q")])
-    for number, record in enumerate((found, exact)):
-        record.save(tmp_path / str(number))
-        again = type(record).load(tmp_path / str(number))
-        assert isinstance(again, Record)
-        for name in record.axes:
-            assert torch.equal(getattr(again, name), getattr(record, name))
-        assert again.receipt == record.receipt
-    low, high = found.interval("embed", "L1H0.q")
-    assert low <= found.at("mean", sender="embed", receiver="L1H0.q") <= high
 
 
 def test_a_model_in_which_paths_do_not_add_up_is_refused(double, contexts, readouts, monkeypatch):

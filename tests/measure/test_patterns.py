@@ -3,9 +3,9 @@ import torch
 
 from circuits.effects.inspection import head_patterns
 from circuits.errors import DataError
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS, hook
-from circuits.prompts.prompt import asked
+from circuits.prompts.templates import emotion_prompt
 
 HEADS = ("L2H3", "L0H0", "L0H2")
 
@@ -13,7 +13,9 @@ HEADS = ("L2H3", "L0H0", "L0H2")
 @pytest.fixture(scope="module")
 def rows(contexts):
     # Of different length, so that prompts are padded within and between contexts.
-    return [[asked(context, e) for e in EMOTIONS] for context in (contexts[0], contexts[4])]
+    return [
+        [emotion_prompt(context, e) for e in EMOTIONS] for context in (contexts[0], contexts[4])
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def patterns(llama, rows):
 def alone(model, prompt, layer):
     """The patterns of one prompt without padding."""
     found = []
-    tokens = pad_left([encode_prompt(model, prompt)], torch.device("cpu"))
+    tokens = pad_left([encode(model, prompt)], torch.device("cpu"))
 
     def keep(activation, hook):
         found.append(activation[0])
@@ -53,7 +55,7 @@ def test_what_lies_before_a_prompt_is_zero(patterns):
 
 
 def test_tokens_spell_the_prompt(llama, rows, patterns):
-    ids = encode_prompt(llama, rows[1][2])
+    ids = encode(llama, rows[1][2])
     assert len(patterns.tokens[1][2]) == len(ids)
     assert any("happ" in token for token in patterns.tokens[0][2])
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from circuits.judges.judge import Verdict
 from circuits.judges.replies import Judged, Reply
-from circuits.prompts.prompt import asked
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt
 from circuits.steering.evaluate import (
     distinct,
     heard_by_second,
@@ -29,7 +29,7 @@ def context(scenario="work_00", valence="neutral", event="The report had ninety 
 
 
 def judged(text, emotion="fear", match=True, where=None, label=None):
-    return Judged(Reply(asked(where or context(), emotion), text, 3, emotion),
+    return Judged(Reply(emotion_prompt(where or context(), emotion), text, 3, emotion),
                   Verdict(match, label, ""))  # fmt: skip
 
 

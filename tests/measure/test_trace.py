@@ -11,8 +11,8 @@ from circuits.judges.replies import Reply
 from circuits.models.edits import edited
 from circuits.models.memory import counted
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
-from circuits.prompts.prompt import asked, plain
+from circuits.models.tokens import encode, encode_text, pad_left
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.steering.interventions import Steering, steer
 
 
@@ -32,15 +32,15 @@ def by_hand(model, said, contexts, directions, emotion, layer):
     v = directions.sel(emotion=emotion, sublayer="mlp", layer=layer).vectors[0, 0, 0]
     first, other, last, moved = [], [], [], []
     for context in contexts:
-        h = stream(model, encode_prompt(model, plain(context)))[layer]
-        a = stream(model, encode_prompt(model, asked(context, emotion)))[layer]
+        h = stream(model, encode(model, neutral_prompt(context)))[layer]
+        a = stream(model, encode(model, emotion_prompt(context, emotion)))[layer]
         first.append(h[0])
         other.append(h[1:-1].mean(0))
         last.append(h[-1])
         moved.append(float((a[-1] - h[-1]) @ v))
     zero = [torch.stack(rows).mean(0) for rows in (first, other, last)]
     unit = sum(moved) / len(moved)
-    prompt = encode_prompt(model, said.prompt)
+    prompt = encode(model, said.prompt)
     ids = prompt + encode_text(model, said.text)
     values = []
     for i, h in enumerate(stream(model, ids)[layer]):
@@ -53,7 +53,7 @@ def by_hand(model, said, contexts, directions, emotion, layer):
 def test_a_trace_is_the_projection_that_one_computes_by_hand(
     llama, contexts, directions, scale, emotion, layer
 ):
-    said = Reply(plain(contexts[5]), "It was a dark day.", 5, emotion)
+    said = Reply(neutral_prompt(contexts[5]), "It was a dark day.", 5, emotion)
     values, unit, error = by_hand(llama, said, contexts, directions, emotion, layer)
     found = token_trace(llama, said, directions, scale).sel(emotion=emotion, layer=layer)
     own = scale.sel(emotion=emotion, layer=layer)
@@ -70,9 +70,9 @@ def test_plain_prompts_stand_at_zero_and_asking_ones_at_one(llama, contexts, dir
     assert known.float().mean() > 0.5
     zero, one = torch.zeros_like(scale.moved), torch.zeros_like(scale.moved)
     for context in contexts:
-        zero += token_trace(llama, plain(context), directions, scale).value[..., -1]
+        zero += token_trace(llama, neutral_prompt(context), directions, scale).value[..., -1]
         for e, emotion in enumerate(directions.emotion):
-            found = token_trace(llama, asked(context, emotion), directions, scale)
+            found = token_trace(llama, emotion_prompt(context, emotion), directions, scale)
             one[e] += found.value[e, :, -1]
     torch.testing.assert_close(zero[known] / len(contexts), 0 * zero[known], atol=1e-3, rtol=0)
     torch.testing.assert_close(
@@ -84,13 +84,16 @@ def test_plain_prompts_stand_at_zero_and_asking_ones_at_one(llama, contexts, dir
 def test_the_first_token_is_the_same_in_every_text_and_stands_at_zero(
     llama, contexts, directions, scale
 ):
-    for said in (asked(contexts[3], "fear"), "I am so afraid."):
+    for said in (emotion_prompt(contexts[3], "fear"), "I am so afraid."):
         first = token_trace(llama, said, directions, scale).value[..., 0]
         torch.testing.assert_close(first.nan_to_num(), torch.zeros_like(first), atol=1e-4, rtol=0)
 
 
 def test_steering_moves_the_last_position_by_its_length(llama, contexts, directions, scale):
-    prompt, before = plain(contexts[0]), token_trace(llama, plain(contexts[0]), directions, scale)
+    prompt, before = (
+        neutral_prompt(contexts[0]),
+        token_trace(llama, neutral_prompt(contexts[0]), directions, scale),
+    )
     e, layer = (scale.moved > 1.96 * scale.stderr).nonzero()[-1].tolist()
     with edited(llama, steer(directions, directions.emotion[e], Steering((layer,), 0.5))):
         after = token_trace(llama, prompt, directions, scale)
@@ -101,11 +104,11 @@ def test_steering_moves_the_last_position_by_its_length(llama, contexts, directi
 
 
 def test_tokens_bear_their_place_and_make_up_the_text(llama, contexts, directions, scale, tmp_path):
-    reply = Reply(asked(contexts[0], "fear"), "I am so afraid, so very afraid.", 9, "fear")
+    reply = Reply(emotion_prompt(contexts[0], "fear"), "I am so afraid, so very afraid.", 9, "fear")
     found = token_trace(llama, reply, directions, scale)
     assert "".join(found.tokens[found.n_prompt :]) == reply.text
     assert len(set(found.pos)) == len(found.pos) > found.n_prompt
-    assert found.n_prompt == len(encode_prompt(llama, reply.prompt))
+    assert found.n_prompt == len(encode(llama, reply.prompt))
     assert token_trace(llama, reply.prompt, directions, scale).n_prompt == found.n_prompt
     found.save(tmp_path)
     read = TokenTrace.load(tmp_path)
@@ -127,7 +130,11 @@ def test_where_asking_does_not_move_the_stream_the_trace_is_not_known(
     moved, stderr = scale.moved.clone(), scale.stderr.clone()
     moved[e, 0], moved[e, 1], stderr[e, 1], moved[e, 2], stderr[e, 2] = -1.0, 1.0, 0.6, 1.0, 0.4
     other = dataclasses.replace(scale, moved=moved, stderr=stderr)
-    found = token_trace(llama, plain(contexts[0]), directions, other).sel(emotion="fear").value[0]
+    found = (
+        token_trace(llama, neutral_prompt(contexts[0]), directions, other)
+        .sel(emotion="fear")
+        .value[0]
+    )
     assert found.isnan().all(-1).tolist() == [True, True, False]
 
 

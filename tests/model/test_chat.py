@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from circuits.errors import ModelError
-from circuits.models.tokens import encode_prompt, pad_left, render, stop_tokens
-from circuits.prompts.prompt import asked, plain
+from circuits.models.tokens import encode, pad_left, render, stop_tokens
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 
 
 def test_a_rendered_prompt_holds_the_instruction_and_the_context(mini, contexts):
-    text = render(mini, asked(contexts[0], "fear"))
+    text = render(mini, emotion_prompt(contexts[0], "fear"))
     assert "Always reply in fear.\nKeep the reply to at most two sentences." in text
     assert f"{contexts[0].situation}\n{contexts[0].event}" in text
 
 
 def test_a_prompt_has_exactly_one_begin_token(mini, contexts):
     begin = mini.tokenizer.bos_token_id
-    for prompt in (asked(contexts[0], "anger"), plain(contexts[1])):
-        ids = encode_prompt(mini, prompt)
+    for prompt in (emotion_prompt(contexts[0], "anger"), neutral_prompt(contexts[1])):
+        ids = encode(mini, prompt)
         assert ids.count(begin) == 1
         assert ids[0] == begin
 
@@ -26,7 +26,7 @@ def test_the_golden_models_prompt_has_exactly_one_begin_token(shared, contexts):
     from circuits.models.load import load_model
 
     golden = load_model(shared / "data" / "golden" / "model")
-    ids = encode_prompt(golden, asked(contexts[0], "anger"))
+    ids = encode(golden, emotion_prompt(contexts[0], "anger"))
     assert ids.count(golden.tokenizer.bos_token_id) == 1
 
 
@@ -36,7 +36,7 @@ def test_the_same_prompt_is_the_same_tokens_on_any_day(mini, contexts, monkeypat
         "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     )
     monkeypatch.setattr(mini.tokenizer, "chat_template", template)
-    assert render(mini, plain(contexts[0])).startswith("26 Jul 2024|26 Jul 2024|")
+    assert render(mini, neutral_prompt(contexts[0])).startswith("26 Jul 2024|26 Jul 2024|")
 
 
 def test_a_template_without_a_system_turn_gets_the_instruction_in_the_user_turn(
@@ -48,7 +48,7 @@ def test_a_template_without_a_system_turn_gets_the_instruction_in_the_user_turn(
         "{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
     )
     monkeypatch.setattr(mini.tokenizer, "chat_template", template)
-    text = render(mini, asked(contexts[0], "fear"))
+    text = render(mini, emotion_prompt(contexts[0], "fear"))
     assert text.startswith("user: Always reply in fear.")
     assert contexts[0].situation in text
 
@@ -56,7 +56,7 @@ def test_a_template_without_a_system_turn_gets_the_instruction_in_the_user_turn(
 def test_a_tokenizer_without_a_chat_template_is_refused(mini, contexts, monkeypatch):
     monkeypatch.setattr(mini.tokenizer, "chat_template", None)
     with pytest.raises(ModelError, match="no chat template"):
-        render(mini, plain(contexts[0]))
+        render(mini, neutral_prompt(contexts[0]))
 
 
 def test_padding_is_on_the_left_and_masked():

@@ -12,13 +12,14 @@ from circuits.models.generate import choice_logs, elicit, named
 from circuits.models.load import wrap_model
 from circuits.models.memory import counted
 from circuits.models.run import can_share
-from circuits.models.tokens import encode_prompt, encode_text
+from circuits.models.tokens import encode, encode_text
 from circuits.names import EMOTIONS, hook
-from circuits.prompts.prompt import EMOTION_REQUEST, Question, asked_prompts
+from circuits.prompts.prompt import EMOTION_REQUEST, question
+from circuits.prompts.templates import emotion_prompts
 
 LABELS = ("anger", "fear", "furious anger", "blorbofex of the deep")
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")
-PROMPTS = [Question(text, EMOTION_REQUEST) for text in TEXTS]
+PROMPTS = [question(text, EMOTION_REQUEST) for text in TEXTS]
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -85,7 +86,7 @@ def one_by_one(model, prompts, labels, edits=()):
     table = torch.zeros(len(prompts), len(labels))
     for row, prompt in enumerate(prompts):
         for column, label in enumerate(labels):
-            ids, tail = encode_prompt(model, prompt), encode_text(model, label)
+            ids, tail = encode(model, prompt), encode_text(model, label)
             hooks = [by_hand(edit, len(ids)) for edit in edits]
             with torch.no_grad(), model.hooks(fwd_hooks=hooks):
                 logits = model(torch.tensor([ids + tail]), return_type="logits")
@@ -161,7 +162,7 @@ def test_one_prompt_given_twice_is_chosen_for_alike(mini):
 
 
 def test_prompts_that_begin_differently_are_chosen_for_too(mini, contexts):
-    prompts = [*asked_prompts(contexts[:1], ["anger", "fear"]), PROMPTS[0]]
+    prompts = [*emotion_prompts(contexts[:1], ["anger", "fear"]), PROMPTS[0]]
     close(choice_logs(mini, prompts, LABELS), one_by_one(mini, prompts, LABELS))
 
 
@@ -202,7 +203,7 @@ def test_an_edit_that_leaves_everything_alone_changes_no_bit(mini):
 
 
 def test_what_prompts_share_is_read_once_and_all_that_is_run_is_counted(mini):
-    rows = [encode_prompt(mini, prompt) for prompt in PROMPTS]
+    rows = [encode(mini, prompt) for prompt in PROMPTS]
     shared = next(i for i in range(99) if len({row[i] for row in rows}) > 1)
     assert shared > 8
     tails = sorted(len(row) - shared for row in rows)
@@ -269,7 +270,7 @@ def test_the_embedded_model_writes_the_label_that_it_finds_likeliest(mini):
 
 
 def test_the_named_label_is_the_first_in_what_the_model_writes(mini, contexts):
-    prompts = asked_prompts(contexts[:4], ["anger", "fear"])
+    prompts = emotion_prompts(contexts[:4], ["anger", "fear"])
     replies = elicit(mini, prompts, max_new_tokens=12)
     words = sorted({word for r in replies for word in r.text.split() if word.isalpha()})
     expected = [

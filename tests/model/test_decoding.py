@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from circuits.models.generate import Decoding, elicit
-from circuits.models.tokens import encode_prompt, stop_tokens
-from circuits.prompts.prompt import plain_prompts
+from circuits.models.tokens import encode, stop_tokens
+from circuits.prompts.templates import neutral_prompts
 
 PENALTIES = (
     Decoding(1.3),
@@ -17,7 +17,7 @@ PENALTIES = (
 
 
 def generated_by_transformers(model, prompt, decoding):
-    ids = torch.tensor([encode_prompt(model, prompt)])
+    ids = torch.tensor([encode(model, prompt)])
     said = model.original_model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20,
         repetition_penalty=decoding.repetition_penalty,
@@ -30,15 +30,15 @@ def generated_by_transformers(model, prompt, decoding):
 
 @pytest.mark.parametrize("decoding", PENALTIES, ids=str)
 def test_replies_under_penalties_are_those_of_transformers(mini, contexts, decoding):
-    prompts = plain_prompts(contexts[:4])
+    prompts = neutral_prompts(contexts[:4])
     found = elicit(mini, prompts, decoding=decoding, max_new_tokens=20)  # padded to one length
-    assert len({len(encode_prompt(mini, prompt)) for prompt in prompts}) > 1
+    assert len({len(encode(mini, prompt)) for prompt in prompts}) > 1
     for prompt, reply in zip(prompts, found, strict=True):
         assert reply.text == generated_by_transformers(mini, prompt, decoding)
 
 
 def test_without_penalties_replies_differ_from_those_under_them(mini, contexts):
-    prompts = plain_prompts(contexts[:4])
+    prompts = neutral_prompts(contexts[:4])
     free = elicit(mini, prompts, max_new_tokens=20)
     assert [r.text for r in free] == [
         r.text for r in elicit(mini, prompts, decoding=Decoding(), max_new_tokens=20)

@@ -12,12 +12,12 @@ from circuits.models.generate import elicit
 from circuits.models.load import load_model, loaded_as
 from circuits.models.protocol import device_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import asked_prompts, plain_prompts
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 
 
 def read(model, contexts):
-    rows = [encode_prompt(model, prompt) for prompt in plain_prompts(contexts[:4])]
+    rows = [encode(model, prompt) for prompt in neutral_prompts(contexts[:4])]
     return capture(model, pad_left(rows, device_of(model)), {"resid_post": lambda x: x[:, -1]})
 
 
@@ -26,7 +26,7 @@ def test_a_mapped_model_gives_the_same_numbers(mini, contexts, device_map):
     mapped = load_model("sev-mini", device_map=device_map)
     if device_of(mapped).type == "cpu":
         assert torch.equal(read(mapped, contexts)["resid_post"], read(mini, contexts)["resid_post"])
-    prompts = asked_prompts(contexts[:1])
+    prompts = emotion_prompts(contexts[:1])
     own, plainly = (elicit(model, prompts, max_new_tokens=12) for model in (mapped, mini))
     assert [reply.text for reply in own] == [reply.text for reply in plainly]
     loaded = loaded_as(mapped)
@@ -50,7 +50,7 @@ def test_a_model_split_over_gpus_gives_the_same_numbers(contexts):
         torch.testing.assert_close(
             read(mapped, contexts)["resid_post"].cpu(), read(whole, contexts)["resid_post"].cpu()
         )
-    prompts = asked_prompts(contexts[:1])
+    prompts = emotion_prompts(contexts[:1])
     own, plainly = (elicit(model, prompts, max_new_tokens=12) for model in (mapped, whole))
     assert [reply.text for reply in own] == [reply.text for reply in plainly]
 

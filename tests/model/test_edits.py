@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from circuits.errors import ModelError
 from circuits.models.edits import Add, Attenuate, Replace, Scale, attenuation, by_row, edited
 from circuits.models.run import capture, during, run
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import plain_prompts
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import neutral_prompts
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def tokens(llama, contexts):
-    return pad_left([encode_prompt(llama, p) for p in plain_prompts(contexts[:2])], CPU)
+    return pad_left([encode(llama, p) for p in neutral_prompts(contexts[:2])], CPU)
 
 
 def final(model, tokens):

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from circuits.models.edits import Add, edited
-from circuits.models.generate import batches, elicit, reply_losses
+from circuits.models.generate import batches, elicit
 from circuits.models.memory import counted
 from circuits.models.run import extend, prefill, prefill_prefix, run
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import asked_prompts, plain_prompts
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 
 
 def greedy_without_a_cache(model, prompt, n):
-    ids = encode_prompt(model, prompt)
+    ids = encode(model, prompt)
     start = len(ids)
     with torch.no_grad():
         for _ in range(n):
@@ -23,7 +23,7 @@ def greedy_without_a_cache(model, prompt, n):
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_batched_cached_decoding_equals_plain_greedy_decoding(llama, contexts, batch_size):
-    prompts = asked_prompts(contexts[:5], ["anger"])
+    prompts = emotion_prompts(contexts[:5], ["anger"])
     replies = elicit(llama, prompts, max_new_tokens=6, batch_size=batch_size)
     for prompt, reply in zip(prompts, replies, strict=True):
         plain = greedy_without_a_cache(llama, prompt, 6)
@@ -34,7 +34,7 @@ def test_batched_cached_decoding_equals_plain_greedy_decoding(llama, contexts, b
 
 
 def test_logits_of_a_padded_row_equal_those_of_the_row_alone(mini, contexts):
-    rows = [encode_prompt(mini, p) for p in plain_prompts(contexts[:6])]
+    rows = [encode(mini, p) for p in neutral_prompts(contexts[:6])]
     with torch.no_grad():
         together = run(mini, pad_left(rows, torch.device("cpu")))[:, -1]
         alone = torch.cat([run(mini, pad_left([r], torch.device("cpu")))[:, -1] for r in rows])
@@ -42,7 +42,7 @@ def test_logits_of_a_padded_row_equal_those_of_the_row_alone(mini, contexts):
 
 
 def test_reading_on_after_a_prefix_equals_reading_everything(llama, contexts):
-    rows = [encode_prompt(llama, p) for p in plain_prompts(contexts[:3])]
+    rows = [encode(llama, p) for p in neutral_prompts(contexts[:3])]
     tokens = pad_left(rows, torch.device("cpu"))
     with torch.no_grad():
         whole = run(llama, tokens)[:, -1]
@@ -55,7 +55,7 @@ def test_reading_on_after_a_prefix_equals_reading_everything(llama, contexts):
 
 
 def test_rows_of_a_batch_can_be_edited_differently(mini, contexts):
-    prompts = plain_prompts(contexts[:4])
+    prompts = neutral_prompts(contexts[:4])
     torch.manual_seed(0)
     push = [torch.zeros(mini.cfg.d_model), 30 * torch.randn(mini.cfg.d_model)]
 
@@ -71,7 +71,7 @@ def test_rows_of_a_batch_can_be_edited_differently(mini, contexts):
 def test_equal_prompts_are_read_once_and_replied_to_as_if_read_each(mini, contexts):
     torch.manual_seed(0)
     push = [8 * torch.randn(mini.cfg.d_model) for _ in range(3)]
-    prompts = [prompt for prompt in plain_prompts(contexts[:2]) for _ in push]
+    prompts = [prompt for prompt in neutral_prompts(contexts[:2]) for _ in push]
 
     def edits(chosen):
         return [Add("resid_post", 1, torch.stack([push[i % 3] for i in chosen]))]
@@ -88,7 +88,7 @@ def test_equal_prompts_are_read_once_and_replied_to_as_if_read_each(mini, contex
 def test_an_edit_around_generation_and_one_inside_it_add_up(mini, contexts):
     torch.manual_seed(1)
     outer, inner = (6 * torch.randn(mini.cfg.d_model) for _ in range(2))
-    prompt = plain_prompts(contexts[:1])
+    prompt = neutral_prompts(contexts[:1])
     with edited(mini, [Add("resid_post", 1, outer)]):
         nested = elicit(mini, prompt, edits=lambda _: [Add("resid_post", 1, inner)])[0]
     both = [Add("resid_post", 1, outer), Add("resid_post", 1, inner)]
@@ -96,7 +96,7 @@ def test_an_edit_around_generation_and_one_inside_it_add_up(mini, contexts):
 
 
 def test_an_edit_of_the_last_position_leaves_the_prefix_alone(llama, contexts):
-    tokens = pad_left([encode_prompt(llama, plain_prompts(contexts[:1])[0])], torch.device("cpu"))
+    tokens = pad_left([encode(llama, neutral_prompts(contexts[:1])[0])], torch.device("cpu"))
     push = torch.ones(llama.cfg.d_model)
     with torch.no_grad(), edited(llama, [Add("resid_post", 0, push)]):
         whole = run(llama, tokens)[:, -1]
@@ -105,27 +105,14 @@ def test_an_edit_of_the_last_position_leaves_the_prefix_alone(llama, contexts):
     torch.testing.assert_close(in_two[:, -1], whole, atol=1e-4, rtol=1e-4)
 
 
-def test_the_loss_of_a_reply_equals_the_models_own_loss(mini, contexts):
-    prompt = asked_prompts(contexts[:1], ["fear"])[0]
-    text = "I am so afraid of this."
-    found = reply_losses(mini, [prompt, prompt], [text, ""])
-    ids = encode_prompt(mini, prompt)
-    tail = mini.tokenizer(text, add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        logs = mini(torch.tensor([ids + tail]), return_type="logits")[0].log_softmax(-1)
-    each = [logs[len(ids) + i - 1, token] for i, token in enumerate(tail)]
-    assert float(found[0]) == pytest.approx(-float(torch.stack(each).mean()), rel=1e-4)
-    assert bool(found[1].isnan())
-
-
 def test_batches_hold_every_place_once_and_like_lengths_together():
     rows = [[0] * n for n in (5, 1, 4, 2, 3)]
     assert list(batches(rows, 2)) == [[1, 3], [4, 2], [0]]
 
 
 def test_passes_and_token_layers_are_counted(llama, contexts):
-    prompts = plain_prompts(contexts[:2])
-    widest = max(len(encode_prompt(llama, p)) for p in prompts)
+    prompts = neutral_prompts(contexts[:2])
+    widest = max(len(encode(llama, p)) for p in prompts)
     with counted() as receipt:
         elicit(llama, prompts, max_new_tokens=3, batch_size=2)
     assert receipt.passes == 2

@@ -7,9 +7,9 @@ import transformers
 from circuits.models.load import wrap_model
 from circuits.models.memory import counted
 from circuits.models.run import observe, trace, trace_layers_dropped
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.patching.estimates import relevance_rules
-from circuits.prompts.prompt import plain_prompts
+from circuits.prompts.templates import neutral_prompts
 
 SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -39,7 +39,7 @@ def model(request, tokenizer):
 
 @pytest.fixture
 def tokens(model, contexts):
-    prompts = [encode_prompt(model, prompt) for prompt in plain_prompts(contexts[:2])]
+    prompts = [encode(model, prompt) for prompt in neutral_prompts(contexts[:2])]
     return pad_left(prompts, torch.device("cpu"))
 
 
@@ -75,7 +75,7 @@ def test_an_ungated_mlp_hands_on_all_it_gets(tokenizer, contexts):
         vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, initializer_range=0.3
     )
     model = wrap_model(transformers.GPT2LMHeadModel(config), tokenizer)  # its biases are zero
-    prompts = [encode_prompt(model, prompt) for prompt in plain_prompts(contexts[:2])]
+    prompts = [encode(model, prompt) for prompt in neutral_prompts(contexts[:2])]
     vector = torch.randn(32)
     found = trace(
         model, pad_left(prompts, torch.device("cpu")), {"resid_pre": (0, 1)},
@@ -87,7 +87,7 @@ def test_an_ungated_mlp_hands_on_all_it_gets(tokenizer, contexts):
 
 
 def test_dropping_layers_is_one_forward_pass_and_a_backward_pass_each(llama, contexts):
-    prompts = [encode_prompt(llama, prompt) for prompt in plain_prompts(contexts[:2])]
+    prompts = [encode(llama, prompt) for prompt in neutral_prompts(contexts[:2])]
     tokens, vector = pad_left(prompts, torch.device("cpu")), torch.randn(llama.cfg.d_model)
     sites = {"mlp_out": range(3), "attn_out": range(3)}
     with counted() as receipt:

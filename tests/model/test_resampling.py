@@ -5,13 +5,13 @@ import torch
 
 from circuits.models.generate import choice_logs
 from circuits.models.memory import counted
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.names import hook
 from circuits.neurons.mask import donor_values, draw_donors, resampling
-from circuits.prompts.prompt import EMOTION_REQUEST, Question
+from circuits.prompts.prompt import EMOTION_REQUEST, question
 
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")
-PROMPTS = [Question(text, EMOTION_REQUEST) for text in TEXTS]
+PROMPTS = [question(text, EMOTION_REQUEST) for text in TEXTS]
 LABELS = ("anger", "fear")
 
 
@@ -31,7 +31,7 @@ def whole_post(model, prompt, hooks=()):
     def keeper(layer):
         return hook("post", layer), lambda x, hook: kept.update({layer: x[0]})
 
-    ids = torch.tensor([encode_prompt(model, prompt)])
+    ids = torch.tensor([encode(model, prompt)])
     keepers = [keeper(layer) for layer in range(model.cfg.n_layers)]
     with torch.no_grad(), model.hooks(fwd_hooks=[*hooks, *keepers]):
         logits = model(ids, return_type="logits")

@@ -20,9 +20,12 @@ def built(tmp_path_factory) -> Path:
         pytest.skip("needs hatchling; install the extra dev")
     out = tmp_path_factory.mktemp("dist")
     source = out / "source"
-    leave = shutil.ignore_patterns(
-        ".git", ".venv", "runs", "dist", "__pycache__", ".pytest_cache", ".hypothesis"
-    )
+    everywhere = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".hypothesis")
+    above = {".git", ".venv", "runs", "dist"}
+
+    def leave(folder: str, names: list[str]) -> set[str]:
+        return everywhere(folder, names) | (above if Path(folder) == ROOT else set())
+
     shutil.copytree(ROOT, source, ignore=leave)  # a build must not write into the checkout
     made("--sdist", "--outdir", out / "sdist", source)
     (archive,) = (out / "sdist").glob("*.tar.gz")

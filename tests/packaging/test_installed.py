@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from circuits.runs.plan import STAGES
+
 ROOT = Path(__file__).parents[2]
 
-SMALL_RUN = """
-import sys
-from pathlib import Path
-from circuits import Plan, run, shipped
-plan = Plan(model="sev-nano", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-            out=Path("run"), scenarios=4, dev_scenarios=0, max_new_tokens=12)
-run(plan, stages=["replies", "judgements", "directions"])
-"""
+WHOLE_RUN = [
+    "run", "--model", "sev-nano", "--out", "run", "--emotions", "anger,fear",
+    "--scenarios", "4", "--dev-scenarios", "1", "--test-scenarios", "1", "--score-contexts", "2",
+    "--set", "draws=3", "--set", "doses=0.3", "--set", "methods=circuit", "--set", "tuning=brief",
+    "--set", "dial_contexts=1", "--set", "ablation_draws=1", "--set", "max_new_tokens=8",
+]  # fmt: skip
 
 
 @pytest.mark.trial("packaging", "model, data and modules of an installed wheel")
@@ -33,24 +33,15 @@ def test_everything_comes_from_the_installed_package(installed, tmp_path, trial)
     trial(times=len(paths), outcome="from the installed package")
 
 
-@pytest.mark.trial("packaging", "an installed wheel runs the first stages outside the repository")
-def test_the_installed_package_runs(installed, tmp_path, trial):
-    installed("-c", SMALL_RUN, cwd=tmp_path)
-    log = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert {"replies", "judgements", "directions"} <= set(log["stages"])
-    assert log["versions"]["emotion-circuits"] != "not installed"
-    trial(outcome="done, with the embedded model and data")
-
-
 @pytest.mark.slow
-@pytest.mark.trial("packaging", "an installed wheel runs `emotion-circuits demo`")
-def test_the_installed_command_runs_the_demo(installed, tmp_path, trial):
-    command = installed.python.parent / "emotion-circuits"
-    installed(command, "demo", "--out", "demo", cwd=tmp_path, timeout=900)
-    assert (tmp_path / "demo" / "report.html").is_file()
-    log = json.loads((tmp_path / "demo" / "run.json").read_text())
-    assert (log["plan"]["model"], log["plan"]["data"]) == ("sev-mini", "shipped")
-    trial(outcome="done, with the embedded model and data")
+@pytest.mark.trial("packaging", "an installed wheel does a whole run outside the repository")
+def test_the_installed_command_does_a_whole_run(installed, tmp_path, trial):
+    installed(installed.python.parent / "emotion-circuits", *WHOLE_RUN, cwd=tmp_path)
+    assert (tmp_path / "run" / "report.html").is_file()
+    log = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert set(log["stages"]) == set(STAGES)
+    assert log["versions"]["emotion-circuits"] != "not installed"
+    trial(outcome="every stage done, with the embedded model and data")
 
 
 PROGRAM = """

@@ -1,4 +1,4 @@
-"""Small runs of the whole job, which several tests look at."""
+"""Runs of the whole job, which several tests look at, and never change."""
 
 from dataclasses import replace
 from shutil import copytree
@@ -7,20 +7,22 @@ import pytest
 
 from circuits.files import shipped
 from circuits.runs import Plan, Study, run
+from circuits.runs.plan import STAGES
+from circuits.steering.evaluate import FEW
 
 
 @pytest.fixture(scope="session")
 def plan(tmp_path_factory):
+    """The plan of ``emotion-circuits demo``."""
     return Plan(
         model="sev-mini",
         data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"),
-        out=tmp_path_factory.mktemp("runs") / "small",
-        scenarios=12,
-        dev_scenarios=3,
-        test_scenarios=4,
-        score_contexts=4,
-        methods=("steer", "steer_plain", "neurons", "circuit"),
+        out=tmp_path_factory.mktemp("runs") / "demo",
+        scenarios=32,
+        dev_scenarios=8,
+        test_scenarios=12,
+        methods=FEW,
         tuning="brief",
         dial_contexts=2,
         ablation_draws=2,
@@ -30,6 +32,18 @@ def plan(tmp_path_factory):
 @pytest.fixture(scope="session")
 def study(plan):
     return run(plan)
+
+
+@pytest.fixture(scope="session")
+def measured_run(tmp_path_factory):
+    """The folder of a run of two emotions that has its circuits, and nothing after them."""
+    plan = Plan(
+        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
+        test=shipped("sev/test.jsonl"), out=tmp_path_factory.mktemp("runs") / "measured",
+        emotions=("anger", "fear"), scenarios=8, dev_scenarios=2, test_scenarios=4,
+        max_new_tokens=20,
+    )  # fmt: skip
+    return run(plan, stages=STAGES[: STAGES.index("scores")]).folder
 
 
 @pytest.fixture(scope="session")

@@ -49,10 +49,10 @@ def small_plan(out: Path) -> Plan:
     """A run through every stage, as short as can be."""
     return Plan(
         model=str(shipped("sev-nano")), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=out, emotions=("anger", "happiness"), scenarios=6,
-        dev_scenarios=1, test_scenarios=2, score_contexts=2, draws=3, doses=(0.1,),
-        methods=("steer", "circuit"), tuning="brief", dial_contexts=1, ablation_draws=1,
-        max_new_tokens=4, batch_size=6,
+        test=shipped("sev/test.jsonl"), out=out, emotions=("anger", "happiness"), scenarios=4,
+        dev_scenarios=1, test_scenarios=1, score_contexts=2, draws=3, doses=(0.1,),
+        methods=("circuit",), tuning="brief", dial_contexts=1, ablation_draws=1,
+        second_judge=None, hard=None, max_new_tokens=3, batch_size=6,
     )  # fmt: skip
 
 
@@ -84,14 +84,14 @@ JOBS: dict[str, Job] = {"run": small_run, "validate": small_validation, "neurons
 def command(out: Path) -> list[str]:
     """What is typed for such a run."""
     sets = (
-        "draws=3", "methods=steer,circuit", "tuning=brief", "dial_contexts=1", "ablation_draws=1",
-        "max_new_tokens=4",
+        "draws=3", "methods=circuit", "tuning=brief", "dial_contexts=1", "ablation_draws=1",
+        "second_judge=none", "hard=none", "max_new_tokens=3",
     )  # fmt: skip
     return [
         "emotion-circuits", "run", "--model", "sev-nano", "--out", str(out),
         "--data", str(shipped("sev/train.jsonl")), "--test", str(shipped("sev/test.jsonl")),
-        "--emotions", "anger,happiness", "--scenarios", "6", "--dev-scenarios", "1",
-        "--test-scenarios", "2", "--score-contexts", "2", "--doses", "0.1", "--batch-size", "6",
+        "--emotions", "anger,happiness", "--scenarios", "4", "--dev-scenarios", "1",
+        "--test-scenarios", "1", "--score-contexts", "2", "--doses", "0.1", "--batch-size", "6",
         *(word for text in sets for word in ("--set", text)),
     ]  # fmt: skip
 
@@ -173,7 +173,7 @@ def tried(job: Job, place: Path, kills: int, seed: int, start: Path | None) -> d
         runs += 1
         folder = _fresh(place / f"killed-{runs}", start)
         while places.total() < kills:
-            if done_after(started(job, folder), chance.uniform(0.02, 0.3) * whole):
+            if done_after(started(job, folder), chance.uniform(0.02, 0.2) * whole):
                 break
             places[_unfinished(folder)] += 1
         else:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner
@@ -16,20 +17,14 @@ from circuits.circuit.circuit import core
 from circuits.cli.app import app
 from circuits.errors import ModelError, RunError
 from circuits.export import read_circuit, write_circuit
-from circuits.files import read_json, shipped, write_json
-from circuits.runs import Plan, Study, run
+from circuits.files import read_json, write_json
+from circuits.runs import Study
 from circuits.runs.report import PATTERN_CONTEXTS, PATTERN_HEADS, make_explorer
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    plan = Plan(
-        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=tmp_path_factory.mktemp("explorer") / "run",
-        emotions=("anger", "fear"), scenarios=8, dev_scenarios=2, test_scenarios=4,
-    )  # fmt: skip
-    wanted = ("replies", "judgements", "directions", "effects", "importance", "circuits")
-    return run(plan, stages=wanted).folder
+def folder(measured_run, tmp_path_factory):
+    return copytree(measured_run, tmp_path_factory.mktemp("explorer") / "run")
 
 
 @pytest.fixture(scope="module")

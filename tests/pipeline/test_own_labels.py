@@ -47,7 +47,7 @@ def plan_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def study(plan_file):
+def own_study(plan_file):
     done = CliRunner().invoke(
         app, ["run", "--plan", str(plan_file), "--out", str(plan_file.parent / "run")]
     )
@@ -55,18 +55,18 @@ def study(plan_file):
     return Study(plan_file.parent / "run")
 
 
-def test_every_label_gets_its_directions_circuit_scores_and_control(study):
-    assert study.directions.emotion == LABELS
-    assert study.importance.emotion == LABELS
-    assert tuple(study.circuits) == tuple(study.scores) == LABELS
-    assert all(isinstance(circuit, Circuit) for circuit in study.circuits.values())
-    assert {*study.control["methods"]["circuit"]["by_emotion"]} == {*LABELS}
-    page = (study.folder / "report.html").read_text()
+def test_every_label_gets_its_directions_circuit_scores_and_control(own_study):
+    assert own_study.directions.emotion == LABELS
+    assert own_study.importance.emotion == LABELS
+    assert tuple(own_study.circuits) == tuple(own_study.scores) == LABELS
+    assert all(isinstance(circuit, Circuit) for circuit in own_study.circuits.values())
+    assert {*own_study.control["methods"]["circuit"]["by_emotion"]} == {*LABELS}
+    page = (own_study.folder / "report.html").read_text()
     assert all(label in page for label in LABELS)
 
 
-def test_the_judge_of_own_words_is_described_and_not_measured_on_the_six_emotions(study):
-    judge = study.control["judge"]
+def test_the_judge_of_own_words_is_described_and_not_measured_on_the_six_emotions(own_study):
+    judge = own_study.control["judge"]
     assert judge["entries"] == {"gratitude": 2, "quiet pride": 1}
     assert "calibration" not in judge
 

@@ -1,6 +1,7 @@
 """Paths of the circuits of a run."""
 
 import dataclasses
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner
@@ -8,24 +9,18 @@ from typer.testing import CliRunner
 from circuits.cli.app import app
 from circuits.errors import RunError
 from circuits.export import read_circuit
-from circuits.files import read_json, shipped, write_json
+from circuits.files import read_json, write_json
 from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.paths import PathEffects
-from circuits.runs import Plan, Study, run
+from circuits.runs import Study
 from circuits.runs.patching import PathOptions, PathStudy
 
 OPTIONS = PathOptions(contexts=3, keep=20, sample=12)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    plan = Plan(
-        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=tmp_path_factory.mktemp("paths") / "run",
-        emotions=("anger", "fear"), scenarios=8, dev_scenarios=2, test_scenarios=4,
-    )  # fmt: skip
-    wanted = ("replies", "judgements", "directions", "effects", "importance", "circuits")
-    return run(plan, stages=wanted).folder
+def folder(measured_run, tmp_path_factory):
+    return copytree(measured_run, tmp_path_factory.mktemp("paths") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -25,16 +25,20 @@ PUBLISHED = ("published", "as-released")
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     return Plan(
-        model=str(shipped("sev-mini")),
+        model=str(shipped("sev-nano")),
         data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"),
         out=tmp_path_factory.mktemp("runs") / "default",
         emotions=("anger", "sadness", "fear"),
         scenarios=4,
         test_scenarios=1,
+        score_contexts=2,
+        draws=10,
         methods=FEW,
         dial_contexts=0,
-        max_new_tokens=24,
+        second_judge=None,
+        hard=None,
+        max_new_tokens=16,
     )
 
 

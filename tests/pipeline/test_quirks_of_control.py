@@ -19,8 +19,8 @@ from circuits.judges.replies import Judged, Reply, read_judged, write_rows
 from circuits.models.edits import Add, edited
 from circuits.models.generate import Decoding, chooser, elicit
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import asked_prompts, plain, plain_prompts
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import emotion_prompts, neutral_prompt, neutral_prompts
 from circuits.runs import PRESETS, Plan
 from circuits.runs.work import Run, Silent
 from circuits.steering.evaluate import FEW, Bench
@@ -80,7 +80,7 @@ class Deaf:
 
 
 def at_positions(model, contexts, edits, site):
-    tokens = pad_left([encode_prompt(model, plain(contexts[0]))], torch.device("cpu"))
+    tokens = pad_left([encode(model, neutral_prompt(contexts[0]))], torch.device("cpu"))
     with edited(model, edits):
         return capture(model, tokens, {site: lambda activation: activation[0]})[site]
 
@@ -144,7 +144,7 @@ def test_a_bench_replies_by_the_way_of_each_method(
     asked = []
 
     def record(model, prompts, *, decoding, **options):
-        asked.append((model, decoding, prompts[0].indented))
+        asked.append((model, decoding, "\n    " in prompts[0].system))
         return [Reply(p, "Fine.", 1, p.emotion or "fear") for p in prompts]
 
     monkeypatch.setattr("circuits.steering.evaluate.elicit", record)
@@ -193,7 +193,7 @@ def test_only_what_the_circuit_stage_replies_has_the_fragile_judge(published, by
 
 
 def test_accepted_only(published, contexts):
-    replies = [Reply(p, "Fine.", 1, p.emotion or "") for p in asked_prompts(contexts[:2])]
+    replies = [Reply(p, "Fine.", 1, p.emotion or "") for p in emotion_prompts(contexts[:2])]
     accepted = [Judged(reply, Verdict(True, None, "")) for reply in replies[1:]]
     folder = published.out
     write_rows(folder / "elicitation" / "generated.jsonl", replies)
@@ -207,7 +207,7 @@ def test_accepted_only(published, contexts):
 
 
 def test_hooks_leak(llama, contexts, tmp_path):
-    prompts = plain_prompts(contexts[:2])
+    prompts = neutral_prompts(contexts[:2])
     before = [reply.text for reply in elicit(llama, prompts, max_new_tokens=4)]
 
     def fails(chosen):

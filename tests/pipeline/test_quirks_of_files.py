@@ -13,7 +13,7 @@ from circuits.files import write_json_lines
 from circuits.judges.judge import Verdict
 from circuits.judges.replies import Judged, Reply, accuracy_stats, read_methods
 from circuits.prompts import sev
-from circuits.prompts.prompt import plain_prompts
+from circuits.prompts.templates import neutral_prompts
 from circuits.published.folder import read_folder
 from circuits.steering.evaluate import METHODS
 
@@ -49,7 +49,7 @@ def test_dict_in_the_prompt(tmp_path):
 
 def test_label_keys_disagree(tmp_path, contexts):
     """Judged replies of every method are written, read and counted by the same names."""
-    prompts = plain_prompts(contexts)
+    prompts = neutral_prompts(contexts)
     rows = [Judged(Reply(p, "No!", 1, "anger"), Verdict(True, "anger", "")) for p in prompts]
     write_json_lines(
         tmp_path / "all.jsonl", ({"method": m, **r.to_json()} for m in METHODS for r in rows)

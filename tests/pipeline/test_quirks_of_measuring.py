@@ -24,8 +24,8 @@ from circuits.files import shipped
 from circuits.models.edits import Add, edited
 from circuits.models.load import load_model
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left, render
-from circuits.prompts.prompt import asked, plain
+from circuits.models.tokens import encode, pad_left, render
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.published.tables import HeadImportance, read_table, write_table
 from circuits.runs import Plan
 from circuits.runs.keys import stage_key
@@ -60,10 +60,8 @@ def twice(tmp_path_factory):
 
 
 def test_two_begin_tokens(twice, contexts):
-    prompt = asked(contexts[0], "fear")
-    one, two = (
-        encode_prompt(load_model(twice, begin=begin), prompt) for begin in ("one", "tokenizer")
-    )
+    prompt = emotion_prompt(contexts[0], "fear")
+    one, two = (encode(load_model(twice, begin=begin), prompt) for begin in ("one", "tokenizer"))
     assert two == [one[0], *one]
     assert one[0] != one[1]
 
@@ -71,7 +69,7 @@ def test_two_begin_tokens(twice, contexts):
 def test_moving_date(mini, contexts, monkeypatch):
     monkeypatch.setattr(mini.tokenizer, "chat_template", "{{ date_string }}{{ messages }}")
     monkeypatch.setattr(mini.cfg, "date", "15 Sep 2025")
-    assert render(mini, plain(contexts[0])).startswith("15 Sep 2025")
+    assert render(mini, neutral_prompt(contexts[0])).startswith("15 Sep 2025")
     monkeypatch.setattr("circuits.runs.plan.today", lambda: "01 Feb 2030")
     data = shipped("sev/train.jsonl")
     pinned = Plan(model="sev-mini", data=data, test=data, out=data.parent)
@@ -207,7 +205,7 @@ def test_sum_falls_short(weights, total, minimum):
 
 def test_heads_are_query_heads(llama, contexts):
     assert llama.W_K.shape[1] < llama.cfg.n_heads  # keys and values are shared
-    tokens = pad_left([encode_prompt(llama, plain(contexts[0]))], torch.device("cpu"))
+    tokens = pad_left([encode(llama, neutral_prompt(contexts[0]))], torch.device("cpu"))
     value = torch.zeros(llama.cfg.n_heads, llama.cfg.d_head)
     value[1] = 1.0
     every = {site: (lambda activation: activation[:, -1]) for site in ("z", "resid_mid")}

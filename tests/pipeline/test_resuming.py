@@ -18,7 +18,7 @@ from circuits.models.edits import Add
 from circuits.models.engines import Here, working_on
 from circuits.models.generate import Decoding, elicit
 from circuits.models.memory import counted
-from circuits.prompts.prompt import plain_prompts
+from circuits.prompts.templates import neutral_prompts
 from circuits.runs import Plan, run
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +120,8 @@ class Backwards(Here):
 def replies(model, contexts, *, dose=1.0, progress=None, **options):
     edit = Add("resid_post", 0, dose * torch.ones(model.cfg.d_model))
     return elicit(
-        model, plain_prompts(contexts), edits=lambda places: [edit], max_new_tokens=4, batch_size=5,
+        model, neutral_prompts(contexts), edits=lambda places: [edit], max_new_tokens=4,
+        batch_size=5,
         progress=progress, **options,
     )  # fmt: skip
 
@@ -208,7 +209,7 @@ class CountingJudge(LexiconJudge):
 
 
 def said(contexts, count):
-    prompts = [plain_prompts(contexts)[i % len(contexts)] for i in range(count)]
+    prompts = [neutral_prompts(contexts)[i % len(contexts)] for i in range(count)]
     return [Reply(p, f"I am afraid {i}", 3, "fear") for i, p in enumerate(prompts)]
 
 

@@ -1,28 +1,23 @@
 """Validation of the components of a run."""
 
+from shutil import copytree
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
 from circuits.errors import RunError
-from circuits.files import read_json, shipped, write_json
-from circuits.runs import Plan, Study, run
+from circuits.files import read_json, write_json
+from circuits.runs import Study
 from circuits.runs.steering import ValidationOptions, read_validation, validate
 
 OPTIONS = ValidationOptions(contexts=3, draws=2, reply_sizes=2, reply_draws=1)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    plan = Plan(
-        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=tmp_path_factory.mktemp("validation") / "run",
-        emotions=("anger", "fear"), scenarios=8, dev_scenarios=2, test_scenarios=4,
-        max_new_tokens=20,
-    )  # fmt: skip
-    wanted = ("replies", "judgements", "directions", "effects", "importance", "circuits")
-    return run(plan, stages=wanted).folder
+def folder(measured_run, tmp_path_factory):
+    return copytree(measured_run, tmp_path_factory.mktemp("validation") / "run")
 
 
 @pytest.fixture(scope="module")

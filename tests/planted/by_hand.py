@@ -4,14 +4,14 @@ import torch
 from einops import einsum
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.names import component
-from circuits.prompts.prompt import asked
+from circuits.prompts.templates import emotion_prompt
 
 
 def asking_rows(plant, context):
     """One prompt per emotion, all of one length: ``[emotion pos]``."""
-    return torch.tensor([encode_prompt(plant.model, asked(context, e)) for e in plant.emotions])
+    return torch.tensor([encode(plant.model, emotion_prompt(context, e)) for e in plant.emotions])
 
 
 def without_emotion(plant, ids):

@@ -1,19 +1,16 @@
 """Planted models: the ground truth against which methods are scored.
 
-The weights of a planted model: what each part reads and writes, in coordinates with names.
-
 The residual stream is a sum of parts at right angles: a large constant that keeps the norm's scale
 still, marks that attention looks for, the emotion word's code, the signal that the writer makes of
 it, the readouts, the topic of ordinary words, and the ``blind`` directions in which distractors
 write. A drawn rotation hides these coordinates, so that no axis of the model has a meaning.
 
-A model whose class-selective neurons are known, and texts of its classes.
-
-A text of a class is made of the class's cue words and of filler words. A selective neuron is
-active at its class's cue words only and writes towards the class's label; the last layer's head
-carries what was written from all positions to the last. Cue words of different classes differ in
-nothing else, so no other neuron tells classes apart. Among the others are neurons that are always
-active and write more than any, and neurons that never are.
+The other kind of plant has class-selective neurons, and texts of its classes. A text is made of
+the class's cue words and of filler words. A selective neuron is active at its class's cue words
+only and writes towards the class's label; the last layer's head carries what was written from all
+positions to the last. Cue words of different classes differ in nothing else, so no other neuron
+tells classes apart. Among the others are neurons that are always active and write more than any,
+and neurons that never are.
 """
 
 import random
@@ -29,7 +26,6 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from circuits.errors import ModelError
 from circuits.models.load import wrap_model
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS, component, head_name, neuron_name
@@ -611,7 +607,6 @@ def plant(
     n_layers: int = 4,
     n_heads: int = 4,
     backup: bool = True,
-    inhibitor: bool = True,
     remove: str | None = None,
 ) -> Plant:
     """A Llama with hand-set weights at drawn places and small random ones elsewhere.
@@ -622,28 +617,20 @@ def plant(
 
     Args:
         seed: Equal seeds give equal models.
-        emotions: Single words, three to eight.
+        emotions: Different single words, three to eight.
         n_layers: Three or more.
         n_heads: Four or more, even.
         backup: Plant the backup head.
-        inhibitor: Plant the inhibitory head or neurons.
         remove: ``writer`` leaves the writer and the backup out and everything else as it is. Then
             nothing has an effect.
-
-    Raises:
-        ModelError: the emotions or the sizes leave no room for the circuit.
     """
     emotions = tuple(emotions)
-    _check(emotions, n_layers, n_heads, remove)
+    assert 3 <= len(set(emotions)) == len(emotions) <= LARGEST
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     shape = n_layers, n_heads, rng.choice((n_heads, n_heads // 2))
     drawn = draw_nodes(rng, emotions, n_layers, n_heads, D_MLP)
-    wanted = {
-        "writer": remove != "writer",
-        "backup": backup and remove != "writer",
-        "inhibitor": inhibitor,
-    }
-    present = tuple(node for node in drawn if wanted.get(node.role, True))
+    gone = {"writer", "backup"} if remove else set() if backup else {"backup"}
+    present = tuple(node for node in drawn if node.role not in gone)
     basis, _ = torch.linalg.qr(torch.randn(D_MODEL, D_MODEL, generator=generator))
     where = Coordinates(emotions, basis)
     tokenizer = word_tokenizer(emotions)
@@ -656,24 +643,6 @@ def plant(
         nodes=present,
         edges=planted_edges(present),
     )
-
-
-def _check(emotions: tuple[str, ...], n_layers: int, n_heads: int, remove: str | None) -> None:
-    words = len(set(emotions)) == len(emotions) and all(
-        word.isidentifier() and len(word) > 1 for word in emotions
-    )
-    if not words or not 3 <= len(emotions) <= LARGEST:
-        raise ModelError(
-            f"a plant of the emotions {', '.join(map(repr, emotions)) or 'none'} was asked for; "
-            f"give three to {LARGEST} different words, each one word of two letters or more"
-        )
-    if n_layers < 3 or n_heads < 4 or n_heads % 2:
-        raise ModelError(
-            f"a plant of {n_layers} layers and {n_heads} heads was asked for; "
-            "give at least 3 layers and an even number of heads, at least 4"
-        )
-    if remove not in (None, "writer"):
-        raise ModelError(f"{remove!r} cannot be removed from a plant; only 'writer' can")
 
 
 def build_model(made: Draft, basis: Tensor, tokenizer: Any, *, name: str) -> Model:
@@ -776,17 +745,9 @@ def plant_selective(
         labels: The classes; different words, two to eight.
         n_layers: Two or more; the neurons lie before the last.
         per_label: Selective neurons of each class.
-
-    Raises:
-        ModelError: there are too few or too many classes, layers or neurons.
     """
     labels = tuple(labels)
-    needed, room = len(labels) * per_label + 2 * _ALIKE, (n_layers - 1) * D_MLP // 2
-    if not 2 <= len(set(labels)) == len(labels) <= LARGEST or per_label < 1 or needed > room:
-        raise ModelError(
-            f"{per_label} selective neurons for each of {len(labels)} classes were asked for in "
-            f"{n_layers} layers; give two to {LARGEST} classes and at most {max(room, 0)} neurons"
-        )
+    needed = len(labels) * per_label + 2 * _ALIKE
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     places = [(layer, index) for layer in range(n_layers - 1) for index in range(D_MLP)]
     drawn = iter(rng.sample(places, needed))

@@ -4,7 +4,7 @@ import pytest
 from planted.plant import plant
 
 THREE = ("anger", "fear", "happiness")
-SEEDS = (0, 1, 2, 6)
+SEEDS = (0, 6)
 LEAST = 0.2
 """No planted edge is weaker than this."""
 

@@ -1,7 +1,5 @@
 """A plant is a value that its seed decides, and the package's prompts work on it."""
 
-import time
-
 import pytest
 import torch
 from hypothesis import given
@@ -10,11 +8,10 @@ from planted.plant import Recovery, plant, recovery
 
 from circuits.effects.activations import arrange, sweep
 from circuits.effects.directions import emotion_directions
-from circuits.errors import ModelError
 from circuits.judges.replies import Reply
 from circuits.models.families import check_identities
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import asked, asked_prompts, plain
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompt
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +23,6 @@ def weights(planted):
     return planted.model.original_model.state_dict()
 
 
-def test_a_plant_takes_less_than_two_seconds_of_computing():
-    plant(0)
-    taken = []
-    for seed in range(1, 4):  # on a busy machine one may take longer
-        start = time.process_time()
-        plant(seed)
-        taken.append(time.process_time() - start)
-    assert min(taken) < 2, taken
-
-
 def test_equal_seeds_give_equal_models_and_others_do_not():
     first, again, other = plant(5), plant(5), plant(6)
     assert first.nodes == again.nodes
@@ -44,14 +31,6 @@ def test_equal_seeds_give_equal_models_and_others_do_not():
     assert all(torch.equal(w, weights(again)[name]) for name, w in weights(first).items())
     assert first.nodes != other.nodes
     assert not torch.equal(first.readout, other.readout)
-
-
-def test_planting_leaves_the_callers_random_numbers_alone():
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    plant(0)
-    assert torch.equal(torch.rand(2), expected)
 
 
 def test_among_twenty_plants_every_form_occurs(twenty):
@@ -129,10 +108,10 @@ def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
     planted = plant(0)
     begin = planted.model.tokenizer.bos_token_id
     for context in contexts:
-        rows = [encode_prompt(planted.model, asked(context, e)) for e in planted.emotions]
+        rows = [encode(planted.model, emotion_prompt(context, e)) for e in planted.emotions]
         assert len({len(row) for row in rows}) == 1
         assert all(row.count(begin) == 1 and row[0] == begin for row in rows)
-        without = encode_prompt(planted.model, plain(context))
+        without = encode(planted.model, neutral_prompt(context))
         words = planted.model.tokenizer.convert_ids_to_tokens(without)
         assert not set(words) & set(planted.emotions)
 
@@ -140,7 +119,7 @@ def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
 def test_padding_changes_nothing(by_hand, contexts):
     planted = plant(2)
     model = planted.model
-    rows = [encode_prompt(model, asked(context, "fear")) for context in contexts[:4]]
+    rows = [encode(model, emotion_prompt(context, "fear")) for context in contexts[:4]]
     assert len({len(row) for row in rows}) > 1
     tokens = pad_left(rows, torch.device("cpu"), model.tokenizer.pad_token_id)
     with torch.no_grad():
@@ -156,23 +135,6 @@ def test_other_sizes_are_planted_too(by_hand, contexts, sizes):
     assert found["readout"].argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("emotions", [("joy", "fear"), ("joy", "joy", "fear"), ("a b", "c", "d")])
-def test_emotions_that_leave_no_room_are_refused(emotions):
-    with pytest.raises(ModelError, match="give three to 8 different words"):
-        plant(0, emotions=emotions)
-
-
-@pytest.mark.parametrize("sizes", [{"n_layers": 2}, {"n_heads": 2}, {"n_heads": 5}])
-def test_sizes_that_leave_no_room_are_refused(sizes):
-    with pytest.raises(ModelError, match="at least 3 layers and an even number of heads"):
-        plant(0, **sizes)
-
-
-def test_only_the_writer_can_be_removed():
-    with pytest.raises(ModelError, match="'reader' cannot be removed"):
-        plant(0, remove="reader")
-
-
 @given(st.frozensets(st.integers(0, 20)), st.frozensets(st.integers(0, 20)))
 def test_recovery_counts(found, truth):
     scored = recovery(found, truth)
@@ -183,7 +145,7 @@ def test_recovery_counts(found, truth):
 
 def test_the_packages_directions_point_along_the_planted_readouts(contexts):
     planted = plant(3)
-    prompts = asked_prompts(contexts, planted.emotions)
+    prompts = emotion_prompts(contexts, planted.emotions)
     grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions)
     directions = emotion_directions(sweep(planted.model, grid))
     along = directions.vectors[:, -1, -1] @ planted.readout.T

@@ -2,12 +2,11 @@ import pytest
 import torch
 from planted.plant import plant_selective, recovery
 
-from circuits.errors import ModelError
 from circuits.models.run import run
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.neurons.select import entropy, entropy_null, select_neurons, split_half
-from circuits.prompts.prompt import EMOTION_REQUEST, Question
+from circuits.prompts.prompt import EMOTION_REQUEST, question
 
 NEURONS = 3 * 48
 SEEDS = (0, 1, 2, 3)
@@ -80,7 +79,7 @@ def test_no_permutation_of_the_labels_gives_entropies_as_low(planted, profile):
 def test_the_model_names_the_class_of_its_texts(planted):
     texts = planted.texts(4, split="test")
     first = [encode_text(planted.model, label)[0] for label in texts.label]
-    ids = [encode_prompt(planted.model, Question(row.text, EMOTION_REQUEST)) for row in texts.rows]
+    ids = [encode(planted.model, question(row.text, EMOTION_REQUEST)) for row in texts.rows]
     logits = run(planted.model, pad_left(ids, torch.device("cpu")))[:, -1, first]
     assert tuple(logits.argmax(1).tolist()) == texts.truth
 
@@ -98,19 +97,3 @@ def test_a_plant_of_other_classes():
     assert [len(names) for names in found.selective] == [3, 3]
     everything = frozenset().union(*found.selective, found.uniform, found.dead)
     assert len(everything) == 3 + 3 + 2 + 2
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"labels": ("anger",)},
-        {"labels": ("anger", "anger")},
-        {"labels": tuple("abcdefghi")},
-        {"n_layers": 1},
-        {"per_label": 0},
-        {"per_label": 9},
-    ],
-)
-def test_a_plant_without_room_is_refused(wanted):
-    with pytest.raises(ModelError, match="selective neurons for each of"):
-        plant_selective(0, **wanted)

@@ -7,10 +7,10 @@ from planted.plant import plant
 from circuits.effects.activations import ComponentMeans, PlainMeans, differences
 from circuits.models.protocol import device_of, shape_of
 from circuits.models.run import capture
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.patching.pairs import Projection
 from circuits.patching.totals import TotalEstimates
-from circuits.prompts.prompt import asked, plain
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 from circuits.steering.validation import CHANGES, Known, Validating, validate_components
 
@@ -20,7 +20,7 @@ THREE = ("anger", "fear", "joy")
 
 def at_end(planted, prompts):
     """z and post at the last position of every prompt."""
-    rows = [encode_prompt(planted.model, prompt) for prompt in prompts]
+    rows = [encode(planted.model, prompt) for prompt in prompts]
     tokens = pad_left(rows, device_of(planted.model))
     return capture(planted.model, tokens, dict.fromkeys(("z", "post"), lambda x: x[:, -1]))
 
@@ -45,8 +45,8 @@ def totals_of(planted):
 def known_of(planted, contexts):
     totals = totals_of(planted)
     axes = {"layer": totals.layer, "head": totals.head, "neuron": totals.neuron}
-    each = [at_end(planted, [asked(c, e) for c in contexts]) for e in planted.emotions]
-    none = at_end(planted, [plain(c) for c in contexts])
+    each = [at_end(planted, [emotion_prompt(c, e) for c in contexts]) for e in planted.emotions]
+    none = at_end(planted, [neutral_prompt(c) for c in contexts])
     means = ComponentMeans(
         provenance=Provenance(), emotion=planted.emotions, n_contexts=len(contexts), **axes,
         z=torch.stack([own["z"].mean(0) for own in each]),

@@ -24,8 +24,8 @@ from circuits.judges import Verdict
 from circuits.judges.replies import Judged, Reply
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
 from circuits.patching.patch import HeadPatches, SitePatches
-from circuits.prompts.prompt import asked, plain
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 from circuits.steering.validation import CHANGES, REPLY_CHANGES, REPLY_ORDERS, Heard, Validation
 
@@ -261,7 +261,7 @@ def _context(number: int) -> Context:
 
 
 def _judged(context: Context, emotion: str, text: str, method: str) -> Judged:
-    prompt = asked(context, emotion) if method == "prompt" else plain(context)
+    prompt = emotion_prompt(context, emotion) if method == "prompt" else neutral_prompt(context)
     hit = method == "prompt" or (method == "circuit" and emotion != "surprise")
     verdict = Verdict(hit, emotion if hit else "neutral", "made up")
     return Judged(Reply(prompt, f"{text} ({method}, {emotion})", 8, emotion), verdict)

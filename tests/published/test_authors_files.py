@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from circuits.files import read_json
-from circuits.published.folder import recounted, steered_stats, write_folder
+from circuits.judges.replies import accuracy_stats, read_judged
+from circuits.published.folder import write_folder
 from circuits.published.importing import (
     assemble_published,
     assemble_run,
@@ -121,11 +122,9 @@ def test_import_and_export_give_equal_files(home, run, published, tmp_path):
 def test_published_accuracies_are_counted_again(home):
     labelled = home / ELICITATION / "labeled" / "sev"
     text = (labelled / "accuracy_stats.json").read_text()
-    assert json.dumps(recounted(labelled, "sev"), indent=2) == text
-    steered = home / STAGES[2] / "test_set"
-    text = (steered / "accuracy_stats.json").read_text()
-    found = steered_stats(steered / "labeled_results.jsonl", "test_set")
-    assert json.dumps(found, indent=2) == text
+    names = ("accepted", "rejected")
+    judged = [row for name in names for row in read_judged(labelled / f"{name}.jsonl")]
+    assert json.dumps(accuracy_stats(judged, "sev"), indent=2) == text
 
 
 def test_an_imported_run_has_the_published_replies_and_circuits(run):

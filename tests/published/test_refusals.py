@@ -3,14 +3,13 @@ import os
 import pickle
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from circuits.errors import DataError, RunError
-from circuits.published.folder import check_labels, read_folder, steered_stats
+from circuits.published.folder import check_labels, read_folder
 from circuits.published.importing import assemble_run, import_folder, load_contents
 from circuits.published.layout import check_circuit, written_whole
 
@@ -340,10 +339,3 @@ def test_a_wrong_label_is_named_by_its_line(tmp_path, changes, message):
     path.write_text(json.dumps(row()) + "\n" + json.dumps(row(key="b", **other)) + "\n")
     with pytest.raises(DataError, match=f"line 2.*{message}"):
         check_labels(path)
-
-
-def test_steering_labels_in_another_form_are_refused(tmp_path: Path):
-    path = tmp_path / "labeled_results.jsonl"
-    path.write_text('{"emotion_labels": {}}\n')
-    with pytest.raises(DataError, match="line 1, field 'valence_labels'"):
-        steered_stats(path, "test_set")

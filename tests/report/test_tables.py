@@ -11,15 +11,16 @@ from circuits.steering.evaluate import CONTROLS
 
 def test_components_are_listed_by_size_with_interval_and_control(samples):
     heads, neurons = component_tables(samples.circuit(layers=2, n_heads=2, n_neurons=30), 5)
-    assert [row[0] for row in heads.rows] == ["L1H0", "L0H0", "L1H1", "L0H1"]
-    assert heads.rows[0] == ["L1H0", "0.2", "0.18 to 0.22", "0.05", "yes", "0.1"]
+    assert [row["component"] for row in heads.rows] == ["L1H0", "L0H0", "L1H1", "L0H1"]
+    assert list(heads.rows[0].values()) == ["L1H0", "0.2", "0.18 to 0.22", "0.05", "yes", "0.1"]
     assert len(neurons.rows) == 5
     assert "of 60" in neurons.caption
 
 
 def test_what_was_not_measured_is_a_dash():
     circuit = Circuit("fear", (Node("L0H0", "head", 0, effect=0.5),), ())
-    assert component_tables(circuit)[0].rows == [["L0H0", "0.5", "–", "–", "–", "–"]]
+    (row,) = component_tables(circuit)[0].rows
+    assert list(row.values()) == ["L0H0", "0.5", "–", "–", "–", "–"]
 
 
 def test_settings_are_flattened_with_dotted_names():

@@ -14,8 +14,8 @@ from circuits.errors import CircuitsError, JudgeError, ModelError
 from circuits.files import shipped
 from circuits.judges import open_judge
 from circuits.models.load import load_model
-from circuits.models.tokens import encode_prompt, render
-from circuits.prompts.prompt import plain_prompts
+from circuits.models.tokens import encode, render
+from circuits.prompts.templates import neutral_prompts
 from circuits.runs.folder import Study
 from circuits.runs.plan import Plan, trusted, trusting
 from circuits.runs.work import plan_of
@@ -67,7 +67,7 @@ def test_a_tokenizer_that_changed_after_loading_does_not_run(model_folder, conte
     model = load_model(model_folder.path, begin="tokenizer")
     model_folder.bring("tokenizer")
     with pytest.raises((CircuitsError, ValueError), match="custom code"):
-        encode_prompt(model, plain_prompts(contexts)[0])
+        encode(model, neutral_prompts(contexts)[0])
     assert not model_folder.ran
     trial(outcome="refused, not run")
 
@@ -126,7 +126,7 @@ def test_a_chat_template_cannot_reach_out(model_folder, contexts, trial):
     (model_folder.path / "chat_template.jinja").write_text(reach % model_folder.mark)
     model = load_model(model_folder.path)
     with pytest.raises(ModelError, match="chat template"):
-        render(model, plain_prompts(contexts)[0])
+        render(model, neutral_prompts(contexts)[0])
     assert not model_folder.ran
     trial(outcome="refused, not run")
 

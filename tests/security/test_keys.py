@@ -98,7 +98,7 @@ def carried_out(out, url, *words):
     command = [
         sys.executable, "-m", "circuits", "run", "--model", "sev-nano", "--out", str(out),
         "--judge", f"http:{url}#any", "--scenarios", "4", "--dev-scenarios", "0",
-        "--set", "max_new_tokens=8", *words,
+        "--emotions", "anger,fear", "--set", "max_new_tokens=8", *words,
     ]  # fmt: skip
     env = {
         "PATH": os.environ["PATH"], "COLUMNS": "300", "HF_HUB_OFFLINE": "1",

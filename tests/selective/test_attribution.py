@@ -3,7 +3,7 @@ import torch
 
 from circuits.errors import DataError
 from circuits.models.memory import counted
-from circuits.models.tokens import encode_prompt, encode_text, pad_left
+from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.names import hook
 from circuits.neurons.profile import halves_of, label_attribution
 from circuits.prompts.prompt import EMOTION_REQUEST, Texts, questions
@@ -37,7 +37,7 @@ def test_it_is_the_gradient_of_a_factor_on_the_neuron(llama, texts, found):
     for place, question in enumerate(questions(texts.rows, EMOTION_REQUEST)):
         label = texts.truth[place]
         others = [token for other, token in enumerate(first) if other != label]
-        each = scaled(llama, encode_prompt(llama, question), first[label], others)
+        each = scaled(llama, encode(llama, question), first[label], others)
         total[half[place], label] += each
         positive[half[place], label] += each.clamp_min(0)
     assert total.abs().max() > 0.01

@@ -14,7 +14,8 @@ from circuits.neurons.mask import Answers, Asking, Mask, ask_masked, edits_of, p
 from circuits.neurons.profile import Profile
 from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
 from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, asked_prompts, questions
+from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, questions
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
 HOW = Asking(per_label=8, draws=20)
@@ -22,7 +23,7 @@ HOW = Asking(per_label=8, draws=20)
 
 @pytest.fixture(scope="module")
 def neutral(contexts) -> list[Reply]:
-    return [Reply(prompt, "Fine by me.", 3, "neutral") for prompt in asked_prompts(contexts[:2])]
+    return [Reply(prompt, "Fine by me.", 3, "neutral") for prompt in emotion_prompts(contexts[:2])]
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +265,7 @@ def asking_of(texts: Texts) -> tuple[list[Sequence[str]], Answers]:
     chosen = torch.zeros(3, 2, 8, dtype=torch.bool)
     chosen[:2, 0, 0] = True
     selection = Selection(
-        Provenance(), chosen.double(), chosen, texts.label, (0, 1), tuple(range(8)), "mad", 0.1,
+        chosen.double(), chosen, texts.label, (0, 1), tuple(range(8)), "mad", 0.1,
         "label", "multi",
     )  # fmt: skip
     answers = ask_masked(
@@ -297,10 +298,3 @@ def test_a_class_without_texts_another_split_and_foreign_neurons_are_refused(
         mask_effects(planted.model, planted_set, planted_selection, planted_profile, Mask(), [])
     with pytest.raises(DataError, match="^0 texts per class and 40 random sets"):
         Asking(per_label=0)
-
-
-def test_a_saved_matrix_is_read_again(effects: MaskEffects, tmp_path):
-    effects.save(tmp_path)
-    again = MaskEffects.load(tmp_path)
-    assert torch.equal(again.change, effects.change)
-    assert (again.mask, again.label) == ("zero", effects.label)

@@ -12,14 +12,8 @@ from circuits.neurons.profile import Profile, profile_texts
 from circuits.neurons.recognition import Ranges, mask_effects, range_sweep
 from circuits.neurons.select import Selection, select_neurons
 from circuits.neurons.steer import cross_signal, induce
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledSet,
-    LabelledText,
-    Split,
-    Texts,
-    plain_prompts,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledSet, LabelledText, Split, Texts
+from circuits.prompts.templates import neutral_prompts
 
 HOW = Asking(per_label=2, draws=2)
 SAID = {
@@ -57,7 +51,7 @@ def selection(profile: Profile) -> Selection:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mask_is_measured(mini, texts, selection, profile, contexts, kind):
-    neutral = [Reply(prompt, "I see.", 2, "neutral") for prompt in plain_prompts(contexts[:2])]
+    neutral = [Reply(prompt, "I see.", 2, "neutral") for prompt in neutral_prompts(contexts[:2])]
     mask = Mask(kind, 0.5)
     found = mask_effects(mini, texts, selection, profile, mask, neutral, how=HOW)
     assert found.n_neurons.tolist() == [47] * 3
@@ -68,7 +62,7 @@ def test_every_mask_is_measured(mini, texts, selection, profile, contexts, kind)
 
 
 def test_the_request_is_read_once_per_mask(mini, texts, selection, profile, contexts):
-    neutral = [Reply(plain_prompts(contexts[:1])[0], "I see.", 2, "neutral")]
+    neutral = [Reply(neutral_prompts(contexts[:1])[0], "I see.", 2, "neutral")]
     with counted() as receipt:
         mask_effects(mini, texts, selection, profile, Mask(), neutral, how=HOW)
     # As it is, three masks, six random sets; and one reply, which each of these reads as well.

@@ -10,9 +10,9 @@ from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.families import neuron_weights
 from circuits.models.memory import counted as receipts
 from circuits.models.run import watch
-from circuits.models.tokens import encode_prompt, pad_left
+from circuits.models.tokens import encode, pad_left
 from circuits.neurons.profile import check_word, permuted, profile_texts, read_spans
-from circuits.prompts.prompt import EMOTION_REQUEST, Question, Texts
+from circuits.prompts.prompt import EMOTION_REQUEST, Texts, question
 
 
 def profiled(model, texts, **options):
@@ -43,10 +43,8 @@ def check_sums(found, plain):
 
 @pytest.mark.parametrize("sign", ["gate", "product"])
 @pytest.mark.parametrize("where", ["content", "all", "last"])
-def test_sums_are_those_of_single_texts_without_padding(
-    llama, texts, provenance, plainly, sign, where
-):
-    found = profiled(llama, texts, provenance, sign=sign, where=where, seed=3)
+def test_sums_are_those_of_single_texts_without_padding(llama, texts, plainly, sign, where):
+    found = profiled(llama, texts, sign=sign, where=where, seed=3)
     counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, where, 3)
     plain = plainly.profile(llama, counted, 3, sign=sign)
     assert torch.equal(found.tokens, plain.tokens)
@@ -59,9 +57,9 @@ def test_sums_are_those_of_single_texts_without_padding(
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_the_batch_size_changes_nothing_but_rounding(
-    llama, texts, provenance, profile, plainly, doubtful, size
+    llama, texts, profile, plainly, doubtful, size
 ):
-    found = profiled(llama, texts, provenance, n_shuffles=3, batch_size=size)
+    found = profiled(llama, texts, n_shuffles=3, batch_size=size)
     assert torch.equal(found.tokens, profile.tokens)
     check_counts(found.active, profile.active, doubtful)
     check_counts(found.shuffled_active, profile.shuffled_active, doubtful)
@@ -80,10 +78,10 @@ def test_sums_are_in_double_precision_and_counts_are_whole(profile):
 
 @pytest.mark.parametrize("where", ["content", "all", "last"])
 def test_counts_under_permuted_labels_are_made_as_those_under_the_labels(
-    llama, make_texts, provenance, plainly, where
+    llama, make_texts, plainly, where
 ):
     texts = make_texts((6, 3, 5), seed=8)
-    found = profiled(llama, texts, provenance, n_shuffles=4, where=where, seed=2, batch_size=6)
+    found = profiled(llama, texts, n_shuffles=4, where=where, seed=2, batch_size=6)
     spans = read_spans(llama, texts, EMOTION_REQUEST, where)
     drawn = permuted(spans, texts.truth, 4, 2)
     assert len({str(shares) for shares in drawn}) == 4
@@ -109,12 +107,12 @@ def test_permuting_keeps_the_number_of_texts_of_every_class(llama, make_texts):
     assert moved > 20
 
 
-def test_every_text_is_run_once_for_all_permutations(llama, texts, provenance):
+def test_every_text_is_run_once_for_all_permutations(llama, texts):
     with receipts() as receipt:
-        profiled(llama, texts, provenance, n_shuffles=7)
+        profiled(llama, texts, n_shuffles=7)
     assert 0 < receipt.passes <= len(texts)
     with receipts() as receipt:
-        found = profiled(llama, texts, provenance, n_shuffles=0)
+        found = profiled(llama, texts, n_shuffles=0)
     assert receipt.passes == int(found.texts.sum())
 
 
@@ -139,7 +137,7 @@ def test_no_text_is_in_both_halves(llama, make_texts, plainly):
 def test_the_counted_tokens_are_those_of_the_text(llama, texts, plainly):
     counted = plainly.texts_counted(llama, texts, EMOTION_REQUEST, "content", 0)
     by_prompt = {
-        tuple(encode_prompt(llama, Question(row.text, EMOTION_REQUEST))): row for row in texts.rows
+        tuple(encode(llama, question(row.text, EMOTION_REQUEST))): row for row in texts.rows
     }
     whole = 0
     for text in counted:
@@ -152,23 +150,23 @@ def test_the_counted_tokens_are_those_of_the_text(llama, texts, plainly):
     assert whole >= len(counted) - 6
 
 
-def test_padding_is_never_counted(llama, make_texts, provenance, plainly):
+def test_padding_is_never_counted(llama, make_texts, plainly):
     short, long = make_texts((4, 4, 4), seed=1), make_texts((4, 4, 4), seed=2)
     stretched = [replace(row, text=row.text + " late" * 30) for row in long.rows]
     both = Texts("train", short.label, (*short.rows, *stretched))
-    together = profiled(llama, both, provenance, where="last", batch_size=24)
-    alone = profiled(llama, both, provenance, where="last", batch_size=1)
+    together = profiled(llama, both, where="last", batch_size=24)
+    alone = profiled(llama, both, where="last", batch_size=1)
     doubtful = plainly.doubtful(llama, both, EMOTION_REQUEST)
     check_counts(together.active, alone.active, doubtful)
     assert torch.equal(together.tokens, together.texts)
 
 
 def test_the_two_signs_differ_and_the_gates_is_that_of_what_its_function_gives(
-    llama, texts, provenance, profile, plainly
+    llama, texts, profile, plainly
 ):
-    product = profiled(llama, texts, provenance, sign="product")
+    product = profiled(llama, texts, sign="product")
     assert not torch.equal(product.active, profile.active)
-    ids = encode_prompt(llama, Question(texts.rows[0].text, EMOTION_REQUEST))
+    ids = encode(llama, question(texts.rows[0].text, EMOTION_REQUEST))
     gate = plainly.read(llama, ids)["pre"]
     assert torch.equal(gate > 0, silu(gate) > 0)
     assert torch.equal(gate > 0, gelu(gate) > 0)
@@ -202,29 +200,22 @@ def test_one_half_is_a_profile_by_itself(profile):
     assert torch.allclose(halves[0].mean / 2 + halves[1].mean / 2, profile.mean)
 
 
-def test_a_profile_is_saved_and_opened_again(profile, tmp_path):
-    profile.save(tmp_path)
-    again = type(profile).load(tmp_path)
-    assert torch.equal(again.active, profile.active)
-    assert (again.label, again.sign, again.where) == (profile.label, "gate", "content")
-
-
 @pytest.mark.parametrize("split", ["dev", "test"])
-def test_texts_of_another_split_are_refused(llama, make_texts, provenance, split):
+def test_texts_of_another_split_are_refused(llama, make_texts, split):
     with pytest.raises(DataError, match=f"^train texts are wanted here, found {split} texts"):
-        profiled(llama, make_texts(split=split), provenance)
+        profiled(llama, make_texts(split=split))
 
 
-def test_one_class_is_refused(llama, texts, provenance):
+def test_one_class_is_refused(llama, texts):
     alone = Texts("train", ("anger",), texts.of("anger").rows)
     with pytest.raises(DataError, match="selective neurons need two classes or more"):
-        profiled(llama, alone, provenance)
+        profiled(llama, alone)
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_class_without_a_text_for_each_half_is_refused(llama, make_texts, provenance, count):
+def test_a_class_without_a_text_for_each_half_is_refused(llama, make_texts, count):
     with pytest.raises(DataError, match=f"class 'fear' has {count} texts; every class needs two"):
-        profiled(llama, make_texts((4, count, 4)), provenance)
+        profiled(llama, make_texts((4, count, 4)))
 
 
 def test_an_option_that_is_none_of_its_words_is_refused():
@@ -233,17 +224,17 @@ def test_an_option_that_is_none_of_its_words_is_refused():
         check_word("sign", "up", ("gate", "product"))
 
 
-def test_fewer_permutations_than_none_are_refused(llama, texts, provenance):
+def test_fewer_permutations_than_none_are_refused(llama, texts):
     with pytest.raises(DataError, match="-1 permutations of the labels were asked for"):
-        profiled(llama, texts, provenance, n_shuffles=-1)
+        profiled(llama, texts, n_shuffles=-1)
 
 
-def test_a_value_that_is_no_number_stops_the_pass(make_llama, tokenizer, texts, provenance):
+def test_a_value_that_is_no_number_stops_the_pass(make_llama, tokenizer, texts):
     model = make_llama(tokenizer)
     with torch.no_grad():
         model.original_model.model.layers[1].mlp.gate_proj.weight.fill_(torch.nan)
     with pytest.raises(ModelError, match="pre of layer 1 .* holds NaN"):
-        profiled(model, texts, provenance)
+        profiled(model, texts)
 
 
 def test_every_layer_is_handed_on_in_turn(llama):

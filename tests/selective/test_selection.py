@@ -6,7 +6,6 @@ import torch
 from circuits.errors import AxisError, DataError
 from circuits.neurons.profile import label_attribution
 from circuits.neurons.select import SELECTORS, Admission, Selection, how_many, select_neurons
-from circuits.provenance import Provenance
 
 
 def selection(chosen, labels=None):
@@ -14,9 +13,7 @@ def selection(chosen, labels=None):
     chosen = torch.as_tensor(chosen, dtype=torch.bool)[:, None]
     names = labels or tuple("abcdefg"[: len(chosen)])
     neurons = tuple(range(chosen.shape[2]))
-    return Selection(
-        Provenance(), chosen.double(), chosen, names, (0,), neurons, "mad", 0.1, "label", "multi"
-    )
+    return Selection(chosen.double(), chosen, names, (0,), neurons, "mad", 0.1, "label", "multi")
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +136,6 @@ def test_neurons_are_named_from_the_most_selective_on(profile):
     assert len(names) == how_many(0.05, 144)
     with pytest.raises(AxisError, match="axis 'label' has no label 'joy'"):
         found.neurons_of("joy")
-
-
-def test_a_selection_is_saved_and_opened_again(profile, tmp_path):
-    found = select_neurons(profile)
-    found.save(tmp_path)
-    again = Selection.load(tmp_path)
-    assert torch.equal(again.score, found.score)
-    assert torch.equal(again.chosen, found.chosen)
-    assert (again.selector, again.share) == ("lape", 0.01)
 
 
 def test_overlap_is_symmetric_and_whole_with_itself():

@@ -18,7 +18,7 @@ from circuits.neurons.recognition import (
     range_sweep,
 )
 from circuits.neurons.select import Selection, select_neurons
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 
 quick = settings(deadline=None, max_examples=40)
 
@@ -44,7 +44,7 @@ def test_the_whole_set_in_all_layers_has_the_effect_of_the_mask(
     planted: SelectivePlant, planted_set, planted_selection, planted_profile, contexts
 ):
     found = swept(planted, planted_set, planted_selection, planted_profile, Ranges((1.0,)))
-    neutral = [Reply(asked_prompts(contexts[:1])[0], "Fine.", 2, "neutral")]
+    neutral = [Reply(emotion_prompts(contexts[:1])[0], "Fine.", 2, "neutral")]
     effects = mask_effects(
         planted.model, planted_set, planted_selection, planted_profile, Mask("zero"), neutral,
         how=HOW,

@@ -29,8 +29,8 @@ from circuits.models import load as loading
 from circuits.models.protocol import Model
 from circuits.patching.pairs import Pair, Projection, make_pairs
 from circuits.patching.totals import TotalEstimates, total_estimates
-from circuits.prompts.prompt import asked_prompts
 from circuits.prompts.sev import Context
+from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import Provenance
 
 EMOTIONS = ("anger", "fear")
@@ -82,7 +82,7 @@ class Study:
 
     @cached_property
     def grid(self) -> Grid:
-        prompts = asked_prompts(self.contexts, EMOTIONS)
+        prompts = emotion_prompts(self.contexts, EMOTIONS)
         return arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
 
     @cached_property

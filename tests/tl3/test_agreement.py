@@ -22,14 +22,8 @@ from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference
 from circuits.patching.patch import patch_heads, patch_sites
 from circuits.patching.paths import path_effects
-from circuits.prompts.prompt import (
-    EMOTION_REQUEST,
-    LabelledText,
-    Question,
-    Texts,
-    asked_prompts,
-    plain,
-)
+from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, question
+from circuits.prompts.templates import emotion_prompts, neutral_prompt
 from circuits.steering.interventions import Steering, steer
 
 LABELS = ("anger", "fear", "deep sadness")
@@ -60,12 +54,12 @@ def texts() -> Texts:
 
 
 def choices(study: Any, **options: Any) -> Any:
-    prompts = [Question(EMOTION_REQUEST, text.text) for text in texts().rows]
+    prompts = [question(EMOTION_REQUEST, text.text) for text in texts().rows]
     return choice_logs(study.model, prompts, LABELS, **options)
 
 
 def traced(study: Any) -> Any:
-    said = Reply(plain(study.contexts[1]), "It was a dark day.", 5, "anger")
+    said = Reply(neutral_prompt(study.contexts[1]), "It was a dark day.", 5, "anger")
     scale = trace_scale(study.model, study.contexts, study.directions)
     return token_trace(study.model, said, study.directions, scale)
 
@@ -98,12 +92,12 @@ def scored(study: Any) -> Any:
 
 
 def replies(study: Any) -> Any:
-    prompts = asked_prompts(study.contexts, ("anger", "fear"))
+    prompts = emotion_prompts(study.contexts, ("anger", "fear"))
     return [r.text for r in elicit(study.model, prompts, max_new_tokens=12, batch_size=5)]
 
 
 def edited_replies(study: Any) -> Any:
-    prompts = [plain(context) for context in study.contexts]
+    prompts = [neutral_prompt(context) for context in study.contexts]
     return {
         name: [
             r.text
@@ -142,7 +136,7 @@ MEASUREMENTS: dict[str, Any] = {
     "token trace": traced,
     "likelihood of replies": lambda s: reply_losses(
         s.model,
-        [plain(c) for c in s.contexts],
+        [neutral_prompt(c) for c in s.contexts],
         ["I am so angry.", "Fine.", "Why?", "I am so afraid."],
     ),
     "profile of neurons on texts": lambda s: profile_texts(
@@ -153,7 +147,7 @@ MEASUREMENTS: dict[str, Any] = {
         name: choices(s, edits=own) for name, own in edits(s).items()
     },
     "named labels": lambda s: named(
-        s.model, [Question(EMOTION_REQUEST, text.text) for text in texts().rows], LABELS
+        s.model, [question(EMOTION_REQUEST, text.text) for text in texts().rows], LABELS
     ),
     "replies": replies,
     "replies under edits": edited_replies,

@@ -14,8 +14,8 @@ from circuits.models.edits import Add, edited
 from circuits.models.families import check_identities
 from circuits.models.load import describe_model, wrap_model
 from circuits.models.run import branch, prefill_prefix, run
-from circuits.models.tokens import encode_prompt, pad_left
-from circuits.prompts.prompt import plain
+from circuits.models.tokens import encode, pad_left
+from circuits.prompts.templates import neutral_prompt
 from circuits.steering.hook_files import module_of
 
 
@@ -51,7 +51,7 @@ def test_inputs_of_single_heads_are_refused(gpt2, setting, trial):
 @pytest.mark.trial("models", "HookedTransformer 3.9 that was not wrapped: refused")
 def test_a_model_that_is_not_wrapped_is_refused(gpt2, contexts, trial):
     with pytest.raises(ModelError, match=r"circuits\.wrap_model"):
-        encode_prompt(gpt2, plain(contexts[0]))
+        encode(gpt2, neutral_prompt(contexts[0]))
     trial(outcome="refused by a named error")
 
 
@@ -85,7 +85,7 @@ def test_places_that_it_lacks_are_refused_before_anything_runs(gpt2):
 def test_the_users_model_stays_as_it_was(gpt2, contexts):
     before = dict(vars(gpt2.cfg))
     model = wrap_model(gpt2, name="mine")
-    tokens = pad_left([encode_prompt(model, plain(c)) for c in contexts[:2]], torch.device("cpu"))
+    tokens = pad_left([encode(model, neutral_prompt(c)) for c in contexts[:2]], torch.device("cpu"))
     with edited(model, [Add("ln2_out", 0, torch.ones(32), "all")]):
         changed = run(model, tokens)
     assert (run(model, tokens) - changed).abs().max() > 1e-3
@@ -116,7 +116,7 @@ def test_switches_that_change_no_write_change_no_effect(
 
 def test_copies_of_the_last_token_are_shown_along_the_position_axis(gpt2, contexts):
     model, seen = wrap_model(gpt2), []
-    rows = [encode_prompt(model, plain(context)) for context in contexts[:2]]
+    rows = [encode(model, neutral_prompt(context)) for context in contexts[:2]]
     last, prefix = prefill_prefix(model, pad_left(rows, torch.device("cpu")))
 
     def see(activation, hook):

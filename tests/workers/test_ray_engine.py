@@ -13,7 +13,7 @@ from circuits.models.edits import Scale, edited
 from circuits.models.engines import RETRIES, Here, engine, in_order, on_ray
 from circuits.models.generate import elicit
 from circuits.models.memory import counted
-from circuits.prompts.prompt import asked_prompts
+from circuits.prompts.templates import emotion_prompts
 from circuits.runs.stages import at_work
 
 # What workers are given here is defined inside the tests, so that it travels by value.
@@ -70,7 +70,7 @@ def test_parts_are_taken_as_they_are_needed(on_two, mini):
 
 
 def test_what_workers_run_is_charged_here(on_two, mini, contexts):
-    prompts = asked_prompts(contexts[:4])
+    prompts = emotion_prompts(contexts[:4])
     with counted() as receipt:
         said = elicit(mini, prompts, batch_size=6, max_new_tokens=20)
     with _working(Here()), counted() as own:
@@ -82,7 +82,7 @@ def test_what_workers_run_is_charged_here(on_two, mini, contexts):
 
 @pytest.mark.trial("workers", "a worker is killed (SIGKILL) while it does its part")
 def test_a_killed_workers_part_is_done_again(on_two, mini, contexts, trial):
-    prompts = asked_prompts(contexts[:6])
+    prompts = emotion_prompts(contexts[:6])
     with _working(Here()), counted() as own:
         here = elicit(mini, prompts, batch_size=4, max_new_tokens=20)
     times = 2

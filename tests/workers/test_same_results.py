@@ -20,8 +20,7 @@ from circuits.models.engines import on_ray, working_on
 from circuits.models.generate import elicit
 from circuits.names import EMOTIONS
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import asked_prompts
-from circuits.provenance import Provenance
+from circuits.prompts.templates import emotion_prompts
 from circuits.runs import Plan, run
 
 CLOSE = 1e-6
@@ -41,30 +40,30 @@ class Shuffled:
 
 
 def grid_of(contexts):
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts)]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
     return arrange([r for i, r in enumerate(replies) if i != 3], EMOTIONS)
 
 
 def measured(model, contexts):
     """Records of every kind of sum, and replies."""
     contexts = contexts[::2]
-    grid, blank = grid_of(contexts), Provenance()
+    grid = grid_of(contexts)
     swept = sweep(model, grid, batch_size=6, memory=1e-4)
     assert not swept.keeping.kept
-    directions = emotion_directions(swept, blank)
+    directions = emotion_directions(swept)
     heads, general = look_again(model, swept, directions)
     importance, plain = sublayer_importance(
-        model, grid, directions, blank, stable=(1, 2), doses=(0.1,), n_random=2
+        model, grid, directions, stable=(1, 2), doses=(0.1,), n_random=2
     )
-    totals = total_estimates(model, contexts[:2], importance, (4, 8), blank)
-    records = (directions, heads.result(blank), general.result(blank), importance, plain, totals)
+    totals = total_estimates(model, contexts[:2], importance, (4, 8))
+    records = (directions, heads.result(), general.result(), importance, plain, totals)
     found = {
         f"{type(record).__name__}.{name}": getattr(record, name)
         for record in records
         for name in record.axes
     }
     found["neurons"] = swept.post_centred.mean
-    said = elicit(model, asked_prompts(contexts[:2]), batch_size=4, max_new_tokens=12)
+    said = elicit(model, emotion_prompts(contexts[:2]), batch_size=4, max_new_tokens=12)
     return found, [reply.text for reply in said]
 
 

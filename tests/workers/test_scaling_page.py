@@ -9,9 +9,9 @@ from circuits.effects.importance import sublayer_importance
 from circuits.judges.replies import Reply
 from circuits.models.memory import counted
 from circuits.models.protocol import shape_of
-from circuits.models.tokens import encode_prompt
+from circuits.models.tokens import encode
 from circuits.names import EMOTIONS
-from circuits.prompts.prompt import asked_prompts, plain_prompts
+from circuits.prompts.templates import emotion_prompts, neutral_prompts
 
 
 def test_the_page_is_what_the_script_computes():
@@ -22,14 +22,14 @@ def test_the_page_is_what_the_script_computes():
 
 @pytest.fixture(scope="module")
 def one_context(mini, contexts):
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in asked_prompts(contexts[:1])]
+    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts[:1])]
     return arrange(replies, EMOTIONS)
 
 
 def test_the_counts_of_the_page_are_those_of_receipts(mini, contexts, one_context):
     shape = shape_of(mini)
-    asked = max(len(encode_prompt(mini, prompt)) for prompt in asked_prompts(contexts[:1]))
-    plain = len(encode_prompt(mini, plain_prompts(contexts[:1])[0]))
+    asked = max(len(encode(mini, prompt)) for prompt in emotion_prompts(contexts[:1]))
+    plain = len(encode(mini, neutral_prompts(contexts[:1])[0]))
     size = scaling.Size(
         "sev-mini", shape["n_layers"], shape["d_model"], shape["n_heads"], shape["n_heads"],
         shape["d_head"], shape["d_mlp"], 0, asked=asked, plain=plain,
