@@ -6,21 +6,16 @@ traceback instead. Heavy imports happen inside the commands, so that ``--help`` 
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from circuits.cli.console import ERRORS, Bars, command_again, finishing_batches
-from circuits.cli.interchange import (
-    CHECK_EXAMPLE,
-    EXPORT_EXAMPLE,
-    IMPORT_EXAMPLE,
-    check,
-    export,
-    import_command,
-)
-from circuits.cli.measuring import neurons, patch, paths_command
+from circuits.cli.exporting import assemble, check, export, import_command
+from circuits.cli.measuring import neurons, patch, paths
 from circuits.cli.options import (
     ANYWHERE,
     Debug,
@@ -33,10 +28,6 @@ from circuits.cli.options import (
     options_of,
 )
 from circuits.cli.run import (
-    PLAN_EXAMPLE,
-    RUN_EXAMPLE,
-    STATUS_EXAMPLE,
-    VIEW_EXAMPLE,
     model_card,
     plan_command,
     run_command,
@@ -45,7 +36,7 @@ from circuits.cli.run import (
     status_command,
     view,
 )
-from circuits.cli.steering import VALIDATE_EXAMPLE, control, say, validate_command
+from circuits.cli.steering import control, say, validate
 from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import shipped
 
@@ -100,105 +91,93 @@ def demo(
     show_run(done.folder)
 
 
-_PLAN = options_of("circuits.runs.plan:Plan")
-
-app.command(name="run", cls=_PLAN, epilog=RUN_EXAMPLE)(run_command)
-
-app.command(name="plan", epilog=PLAN_EXAMPLE)(plan_command)
-
-app.command(name="status", cls=_PLAN, epilog=STATUS_EXAMPLE)(status_command)
-
-
-@app.command(epilog="Example: [bold]emotion-circuits show runs/demo[/]")
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show the results of a run as tables."""
     show_run(run)
 
 
-app.command(epilog=EXPORT_EXAMPLE)(export)
-
-app.command(name="import", epilog=IMPORT_EXAMPLE)(import_command)
-
-app.command(epilog=CHECK_EXAMPLE)(check)
-
-
-@app.command(
-    name="assemble",
-    epilog="Example: [bold]emotion-circuits assemble runs/published --preset published[/]",
+_PLAN = "circuits.runs.plan:Plan"
+_SCORED = ("score_contexts", "ablation", "positions", "draws")
+_COMPARED = (
+    "methods",
+    "test",
+    "hard",
+    "test_scenarios",
+    "tuning",
+    "dial_contexts",
+    "second_judge",
 )
-def assemble_command(
-    run: Annotated[Path, typer.Argument(help="A run folder, imported or not.")],
-    preset: Annotated[
-        Literal["published"], typer.Option(help="Whose rule and constants.")
-    ] = "published",
-    total: Annotated[
-        int | None, typer.Option(help="Components of a circuit; ten per sublayer by default.")
-    ] = None,
-    ratio_mode: Annotated[
-        Literal["fixed", "auto"],
-        typer.Option(help="Neurons and heads 7 to 3, or as the sublayers' importance says."),
-    ] = "fixed",
-) -> None:
-    """Assemble circuits from tables alone, without a model, by the published rule."""
-    from circuits.cli.exporting import assemble_run
-
-    assemble_run(run, total, ratio_mode)
-
-
-app.command(
-    epilog="Examples: [bold]emotion-circuits patch runs/demo --emotion fear[/] · "
-    "[bold]emotion-circuits patch runs/demo --against anger --sites z,pattern[/]"
-)(patch)
-
-app.command(
-    name="paths",
-    cls=options_of("circuits.runs.patching:PathOptions"),
-    epilog="Example: [bold]emotion-circuits paths runs/demo --emotion anger[/]",
-)(paths_command)
-
-
-app.command(
-    cls=options_of("circuits.runs.neurons:NeuronPlan"),
-    epilog="Example: [bold]emotion-circuits neurons runs/demo --models sev-nano[/]",
-)(neurons)
-
-
-app.command(name="model-card", epilog="Example: [bold]emotion-circuits model-card[/]")(model_card)
-
-app.command(
-    name="score",
-    cls=options_of("circuits.runs.plan:Plan", "score_contexts", "ablation", "positions", "draws"),
-    epilog="Example: [bold]emotion-circuits score runs/demo --positions matched[/]",
-)(score)
-
-_VALIDATION = options_of("circuits.runs.steering:ValidationOptions")
-
-app.command(name="validate", cls=_VALIDATION, epilog=VALIDATE_EXAMPLE)(validate_command)
-
-app.command(name="view", epilog=VIEW_EXAMPLE)(view)
-
-
-app.command(
-    name="control",
-    cls=options_of(
-        "circuits.runs.plan:Plan",
-        "methods",
-        "test",
-        "hard",
-        "test_scenarios",
-        "tuning",
-        "dial_contexts",
-        "second_judge",
+_COMMANDS: tuple[tuple[str, Callable[..., None], type[TyperCommand] | None, str], ...] = (
+    (
+        "run",
+        run_command,
+        options_of(_PLAN),
+        "run --model meta-llama/Llama-3.2-3B-Instruct --dtype bfloat16 --out runs/llama | "
+        "run --plan plan.toml --out runs/mine | "
+        "run --plan runs/llama/plan.toml --seed 1 --out runs/again",
     ),
-    epilog="Example: [bold]emotion-circuits control runs/demo --methods steer_plain,circuit[/]",
-)(control)
-
-app.command(
-    name="say",
-    epilog="Examples: [bold]emotion-circuits say 'I opened the cellar door' --emotion fear "
-    "--strength 0.8[/] · [bold]emotion-circuits say 'It rains.' --circuit fear.json "
-    "--emotion fear --mix sadness=0.5[/]",
-)(say)
+    ("plan", plan_command, None, "plan > plan.toml"),
+    (
+        "status",
+        status_command,
+        options_of(_PLAN),
+        "status runs/demo | status runs/demo --score-contexts 32",
+    ),
+    ("show", show, None, "show runs/demo"),
+    ("export", export, None, "export runs/demo --format graphml,dot --out graphs"),
+    (
+        "import",
+        import_command,
+        None,
+        "import EmotionCircuits-LLM/outputs/llama32_3b --out runs/published | "
+        "import ioi.json --emotion ioi --model gpt2 --out circuits",
+    ),
+    ("check", check, None, "check graphs/fear.graphml graph.json"),
+    ("assemble", assemble, None, "assemble runs/published --preset published"),
+    (
+        "patch",
+        patch,
+        None,
+        "patch runs/demo --emotion fear | patch runs/demo --against anger --sites z,pattern",
+    ),
+    (
+        "paths",
+        paths,
+        options_of("circuits.runs.patching:PathOptions"),
+        "paths runs/demo --emotion anger",
+    ),
+    (
+        "neurons",
+        neurons,
+        options_of("circuits.runs.neurons:NeuronPlan"),
+        "neurons runs/demo --models sev-nano",
+    ),
+    ("model-card", model_card, None, "model-card"),
+    ("score", score, options_of(_PLAN, *_SCORED), "score runs/demo --positions matched"),
+    (
+        "validate",
+        validate,
+        options_of("circuits.runs.steering:ValidationOptions"),
+        "validate runs/demo --contexts 8",
+    ),
+    ("view", view, None, "view runs/demo --open | view runs/demo --serve"),
+    (
+        "control",
+        control,
+        options_of(_PLAN, *_COMPARED),
+        "control runs/demo --methods steer_plain,circuit",
+    ),
+    (
+        "say",
+        say,
+        None,
+        "say 'I opened the cellar door' --emotion fear --strength 0.8 | "
+        "say 'It rains.' --circuit fear.json --emotion fear --mix sadness=0.5",
+    ),
+)
+for _name, _function, _class, _examples in _COMMANDS:
+    _shown = " · ".join(f"[bold]emotion-circuits {own}[/]" for own in _examples.split(" | "))
+    app.command(name=_name, cls=_class, epilog=f"Example: {_shown}")(_function)
 
 
 _GONE = {

@@ -1,15 +1,17 @@
-"""Circuits and published folders out of a run and into one; loaded only when asked for."""
+"""The commands that write, read and check files of other programs."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import typer
 from rich.table import Table
 
 from circuits.circuit.circuit import Circuit
 from circuits.cli.console import ERRORS, OUT
-from circuits.errors import RunError
+from circuits.cli.options import Out, words
+from circuits.errors import DataError, RunError
 from circuits.export import FORMATS, file_stem, format_of, prepared, write_prepared
 from circuits.export.eap_ig import read_eap_ig
 from circuits.export.node_link import read_circuit, write_circuit
@@ -23,14 +25,79 @@ if TYPE_CHECKING:
     from circuits.runs.folder import Study
 
 __all__ = [
-    "assemble_run",
-    "circuits_of",
-    "export_circuits",
-    "export_run",
-    "import_eap_ig",
-    "import_run",
-    "wants_published",
+    "assemble",
+    "check",
+    "export",
+    "import_command",
 ]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one circuit's JSON file.")],
+    out: Out,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="json, graphml, gexf, dot, mermaid, csv, neuronpedia (attribution graphs of "
+            "Neuronpedia and circuit-tracer), eap-ig (graphs of EAP-IG and MIB); comma-separated. "
+            "With a run folder also gguf (control vectors for llama.cpp) and hf (hooks on a "
+            "Hugging Face model). Or published: the whole run in the layout of the authors' "
+            "output folder."
+        ),
+    ] = "json,graphml,gexf,dot,mermaid,csv",
+    emotion: Annotated[str, typer.Option(help="Only these emotions; all by default.")] = "",
+) -> None:
+    """Write circuits in formats that other programs read or apply, and say what each loses."""
+    if wants_published(words(format), words(emotion)):
+        export_run(run, out)
+    else:
+        export_circuits(run, out, words(format), words(emotion))
+
+
+def import_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="The authors' outputs: a model's folder, one above it, or a .zip or .tar.gz. "
+            "Or one circuit as graph JSON of EAP-IG (.json)."
+        ),
+    ],
+    out: Out,
+    emotion: Annotated[
+        str, typer.Option(help="Whose circuit a graph JSON is; its file's name by default.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Name of the model of a graph JSON.")] = "",
+) -> None:
+    """Make a run folder from results in the authors' layout, or a circuit from EAP-IG's JSON."""
+    if source.suffix.lower() == ".json":
+        import_eap_ig(source, out, emotion or source.name.split(".")[0], model)
+        return
+    if emotion or model:
+        raise RunError("--emotion and --model: the authors' outputs name both; leave them out")
+    import_run(source, out)
+
+
+def check(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Circuits and graphs: .json (ours, Neuronpedia's, EAP-IG's), .graphml, .gexf, "
+            ".dot, .mmd, .csv."
+        ),
+    ],
+) -> None:
+    """Check files of this and of other programs: is each what its format asks for?"""
+    from circuits.export.checking import check_file
+
+    wrong = 0
+    for path in files:
+        try:
+            OUT.print(f"{path}: {check_file(path)}", soft_wrap=True, markup=False, highlight=False)
+        except DataError as error:
+            wrong += 1
+            ERRORS.print(str(error), soft_wrap=True, markup=False, highlight=False)
+    if wrong:
+        raise RunError(f"{wrong} of {len(files)} files are not what their formats ask for")
 
 
 def circuits_of(place: Path, emotions: tuple[str, ...]) -> list[Circuit]:
@@ -161,8 +228,20 @@ def import_run(folder: Path, out: Path) -> None:
     OUT.print(f"\nrun: {out.resolve()}", soft_wrap=True, markup=False)
 
 
-def assemble_run(run: Path, total: int | None, ratio_mode: Literal["fixed", "auto"]) -> None:
-    """Assemble circuits by the published rule and show them beside imported ones."""
+def assemble(
+    run: Annotated[Path, typer.Argument(help="A run folder, imported or not.")],
+    preset: Annotated[
+        Literal["published"], typer.Option(help="Whose rule and constants.")
+    ] = "published",
+    total: Annotated[
+        int | None, typer.Option(help="Components of a circuit; ten per sublayer by default.")
+    ] = None,
+    ratio_mode: Annotated[
+        Literal["fixed", "auto"],
+        typer.Option(help="Neurons and heads 7 to 3, or as the sublayers' importance says."),
+    ] = "fixed",
+) -> None:
+    """Assemble circuits from tables alone, without a model, by the published rule."""
     from circuits.published import importing
     from circuits.published.importing import Settings
     from circuits.runs.folder import Study

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "neurons",
     "patch",
-    "paths_command",
+    "paths",
 ]
 
 Against = Annotated[str, typer.Option(help="plain, or another emotion.")]
@@ -69,7 +69,7 @@ def patch(
         OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)
 
 
-def paths_command(
+def paths(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     emotion: SomeEmotions = "",

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from circuits.runs.plan import Plan
 
 __all__ = [
-    "PLAN_EXAMPLE",
-    "RUN_EXAMPLE",
-    "STATUS_EXAMPLE",
-    "VIEW_EXAMPLE",
     "address",
     "model_card",
     "plan_command",
@@ -56,10 +52,6 @@ __all__ = [
     "view",
 ]
 
-STATUS_EXAMPLE = (
-    "Examples: [bold]emotion-circuits status runs/demo[/] · "
-    "[bold]emotion-circuits status runs/demo --set score_contexts=32[/]"
-)
 _MOST = 3
 
 
@@ -246,15 +238,6 @@ def show_run(folder: Path) -> None:
         )
 
 
-RUN_EXAMPLE = (
-    "Examples: [bold]emotion-circuits run --model meta-llama/Llama-3.2-3B-Instruct "
-    "--dtype bfloat16 --out runs/llama[/] · [bold]emotion-circuits run --plan plan.toml "
-    "--out runs/mine[/] · [bold]emotion-circuits run --plan runs/llama/plan.toml --seed 1 "
-    "--out runs/again[/]"
-)
-PLAN_EXAMPLE = "Example: [bold]emotion-circuits plan > plan.toml[/]"
-
-
 def run_command(
     context: typer.Context,
     plan: PlanOption = None,
@@ -301,12 +284,6 @@ def plan_command(
 
     text = json.dumps(plan_schema(), indent=2) if schema else template().rstrip()
     OUT.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-VIEW_EXAMPLE = (
-    "Examples: [bold]emotion-circuits view runs/demo --open[/] · "
-    "[bold]emotion-circuits view runs/demo --serve[/]"
-)
 
 
 def view(

@@ -13,11 +13,10 @@ from circuits.cli.options import Engine, RayAddress, Workers, given
 from circuits.errors import RunError
 
 __all__ = [
-    "VALIDATE_EXAMPLE",
     "control",
     "price_table",
     "say",
-    "validate_command",
+    "validate",
     "weights",
 ]
 
@@ -70,10 +69,7 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-VALIDATE_EXAMPLE = "Example: [bold]emotion-circuits validate runs/demo --contexts 8[/]"
-
-
-def validate_command(
+def validate(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
     engine: Engine = "here",
@@ -87,11 +83,12 @@ def validate_command(
     from circuits.runs.folder import Study
     from circuits.runs.report import refresh_report
     from circuits.runs.stages import at_work
-    from circuits.runs.steering import ValidationOptions, read_validation, validate
+    from circuits.runs.steering import ValidationOptions, read_validation
+    from circuits.runs.steering import validate as carry_out
 
     options = ValidationOptions(**given(context))  # type: ignore[arg-type]
     with finishing_batches(), at_work(engine, workers, ray_address):
-        place, study = validate(run, options, Bars()), Study(run)
+        place, study = carry_out(run, options, Bars()), Study(run)
     OUT.print(_drop_table(read_validation(study)[2]))
     OUT.print(f"\nvalidation: {place.resolve()}", soft_wrap=True, markup=False)
     if refresh_report(study):
