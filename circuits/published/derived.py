@@ -5,7 +5,9 @@ Only what follows from our records is written; everything else is named in the l
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -51,104 +53,8 @@ from circuits.published.tables import (
 
 __all__ = [
     "Measured",
-    "contributions",
     "derive",
-    "head_importance",
-    "mean_importance",
-    "sublayer_importance",
 ]
-
-
-def contributions(own: NeuronEffects) -> Contributions:
-    """The contributions of one emotion's neurons (stage 4.1)."""
-    return Contributions(
-        provenance=own.provenance,
-        mean=own.mean.double(),
-        positive=own.positive.double(),
-        negative=own.negative.double(),
-        weight=own.weight.double(),
-        activation=own.activation.double(),
-        row=_rows(own.mean),
-        emotion=own.emotion,
-        layer=own.layer,
-        neuron=own.neuron,
-        columns=TABLES[Contributions].columns,
-    )
-
-
-def head_importance(own: HeadEffects, samples: int) -> HeadImportance:
-    """The importances of heads for one emotion (stage 4.2).
-
-    The published spread divides by n and not by n - 1, so it is the standard error times the
-    root of n - 1; one sample has none.
-    """
-    mean = own.mean.double()
-    spread = own.stderr.double() * max(samples - 1, 0) ** 0.5
-    return HeadImportance(
-        provenance=own.provenance,
-        mean=mean,
-        std=spread if samples > 1 else torch.zeros_like(mean),
-        samples=torch.full_like(mean, samples),
-        baseline=own.baseline.double()[..., None].expand_as(mean),
-        row=_rows(mean),
-        emotion=own.emotion,
-        layer=own.layer,
-        head=own.head,
-        columns=TABLES[HeadImportance].columns,
-    )
-
-
-def sublayer_importance(own: Importance, samples: int) -> SublayerImportance:
-    """The responses of one emotion to one dose (stage 6.3); no anchors were read."""
-    response = own.response.double()
-    sigma = own.rms.double().expand_as(response)
-    length = own.dose[0] * sigma
-    base = own.baseline.double().reshape(1, 1, 1, 1).expand_as(response)
-    change = response * length.clamp_min(1e-12)
-    blank = torch.full_like(response, torch.nan)
-    return SublayerImportance(
-        provenance=own.provenance,
-        sigma=sigma,
-        length=length,
-        base_final=base,
-        final=base + change,
-        change_final=change,
-        response_final=response,
-        base_anchor=blank,
-        anchor=blank,
-        change_anchor=blank,
-        response_anchor=blank,
-        samples=torch.full_like(response, samples),
-        row=_rows(response),
-        emotion=own.emotion,
-        dose=own.dose,
-        sublayer=own.sublayer,
-        layer=own.layer,
-        columns=TABLES[SublayerImportance].columns,
-    )
-
-
-def mean_importance(own: Importance) -> MeanImportance:
-    """The responses averaged over doses, and their share (stage 6.4).
-
-    Negative responses count in the sum, so shares are no true distribution.
-    """
-    response = own.response.double().mean(1)
-    return MeanImportance(
-        provenance=own.provenance,
-        response=response,
-        share=response / response.sum((1, 2), keepdim=True),
-        row=_rows(response),
-        emotion=own.emotion,
-        sublayer=own.sublayer,
-        layer=own.layer,
-        columns=TABLES[MeanImportance].columns,
-    )
-
-
-def _rows(like: Tensor) -> Int[Tensor, "..."]:
-    return torch.arange(like.numel()).reshape(like.shape)
-
 
 Entries = Iterator[tuple[str, Entry]]
 
@@ -174,8 +80,9 @@ def derive(measured: Measured) -> tuple[Contents, tuple[str, ...]]:
     """The published layout of a run of ours, and what is lost or differs in it."""
     entries: dict[str, Entry] = {}
     losses: list[str] = []
-    parts: tuple[tuple[str, object, Callable[[Measured], Entries]], ...] = (
-        ("replies and judgements", measured.elicitation, _elicitation),
+    replies = partial(_elicitation, dataset=measured.dataset)
+    parts: tuple[tuple[str, object, Callable[[Any], Entries]], ...] = (
+        ("replies and judgements", measured.elicitation, replies),
         ("directions and sigma", measured.directions, _directions),
         ("neurons' contributions", measured.neurons, _contributions),
         ("head importances", measured.heads, _heads),
@@ -185,7 +92,7 @@ def derive(measured: Measured) -> tuple[Contents, tuple[str, ...]]:
     )
     for what, source, make in parts:
         if source:
-            entries |= dict(make(measured))
+            entries |= dict(make(source))
         else:
             losses.append(f"{what}: not written, the stage has not run")
     name = short_model(measured.model)
@@ -218,23 +125,20 @@ def _six(emotions: tuple[str, ...]) -> list[tuple[int, str]]:
     return [(i, emotion) for i, emotion in enumerate(emotions) if emotion in EMOTIONS]
 
 
-def _elicitation(measured: Measured) -> Entries:
-    assert measured.elicitation
+def _elicitation(folder: Path, dataset: str) -> Entries:
     places = {
-        "generated.jsonl": f"generated/{measured.dataset}_generated.jsonl",
+        "generated.jsonl": f"generated/{dataset}_generated.jsonl",
         **{
-            name: f"labeled/{measured.dataset}/{name}"
+            name: f"labeled/{dataset}/{name}"
             for name in ("accepted.jsonl", "rejected.jsonl", "accuracy_stats.json")
         },
     }
     for name, place in places.items():
-        if (measured.elicitation / name).is_file():
-            yield f"{ELICITATION}/{place}", read_document(measured.elicitation / name)
+        if (folder / name).is_file():
+            yield f"{ELICITATION}/{place}", read_document(folder / name)
 
 
-def _directions(measured: Measured) -> Entries:
-    own = measured.directions
-    assert own is not None
+def _directions(own: Directions) -> Entries:
     for s, sublayer in enumerate(own.sublayer):
         record = UnitDirections(
             own.vectors[:, s], own.emotion, own.layer, sublayer, provenance=own.provenance
@@ -243,24 +147,52 @@ def _directions(measured: Measured) -> Entries:
     yield SIGMA, Sigma(own.rms.double(), own.sublayer, own.layer, provenance=own.provenance)
 
 
-def _contributions(measured: Measured) -> Entries:
-    assert measured.neurons is not None
-    for _, emotion in _six(measured.neurons.emotion):
-        table = contributions(measured.neurons.sel(emotion=emotion))
-        yield CONTRIBUTIONS.format(emotion=emotion), table
+def _contributions(measured: NeuronEffects) -> Entries:
+    """Stage 4.1."""
+    for _, emotion in _six(measured.emotion):
+        own = measured.sel(emotion=emotion)
+        fields = ("mean", "positive", "negative", "weight", "activation")
+        yield (
+            CONTRIBUTIONS.format(emotion=emotion),
+            Contributions(
+                provenance=own.provenance,
+                **{name: getattr(own, name).double() for name in fields},
+                row=_rows(own.mean),
+                emotion=own.emotion,
+                layer=own.layer,
+                neuron=own.neuron,
+                columns=TABLES[Contributions].columns,
+            ),
+        )
 
 
-def _heads(measured: Measured) -> Entries:
-    assert measured.heads is not None
-    for e, emotion in _six(measured.heads.emotion):
-        samples = measured.heads.n_contexts[e]
-        table = head_importance(measured.heads.sel(emotion=emotion), samples)
-        yield HEADS.format(emotion=emotion), table
+def _heads(measured: HeadEffects) -> Entries:
+    """Stage 4.2.
+
+    The published spread divides by n and not by n - 1, so it is the standard error times the
+    root of n - 1; one sample has none.
+    """
+    for e, emotion in _six(measured.emotion):
+        own, samples = measured.sel(emotion=emotion), measured.n_contexts[e]
+        mean, spread = own.mean.double(), own.stderr.double() * max(samples - 1, 0) ** 0.5
+        yield (
+            HEADS.format(emotion=emotion),
+            HeadImportance(
+                provenance=own.provenance,
+                mean=mean,
+                std=spread if samples > 1 else torch.zeros_like(mean),
+                samples=torch.full_like(mean, samples),
+                baseline=own.baseline.double()[..., None].expand_as(mean),
+                row=_rows(mean),
+                emotion=own.emotion,
+                layer=own.layer,
+                head=own.head,
+                columns=TABLES[HeadImportance].columns,
+            ),
+        )
 
 
-def _differences(measured: Measured) -> Entries:
-    own = measured.differences
-    assert own is not None
+def _differences(own: Differences) -> Entries:
     for e, emotion in _six(own.emotion):
         # The two kinds are named in two ways in the published folder.
         for sublayer, value, stem in (
@@ -273,21 +205,64 @@ def _differences(measured: Measured) -> Entries:
             yield DIFFERENCES.format(kind=KINDS[sublayer], emotion=emotion), record
 
 
-def _importance(measured: Measured) -> Entries:
-    own = measured.importance
-    assert own is not None
-    means = own.sel(emotion=tuple(sorted(emotion for _, emotion in _six(own.emotion))))
-    yield MEAN_IMPORTANCE, mean_importance(means)
-    for e, emotion in _six(own.emotion):
-        for dose in own.dose:
-            table = sublayer_importance(own.sel(emotion=emotion, dose=dose), own.n_contexts[e])
+def _importance(measured: Importance) -> Entries:
+    """Responses to each dose (stage 6.3), without anchors, and their mean over doses (6.4).
+
+    Negative responses count in the sum, so shares are no true distribution.
+    """
+    six = measured.sel(emotion=tuple(sorted(emotion for _, emotion in _six(measured.emotion))))
+    mean = six.response.double().mean(1)
+    axes: dict[str, Any] = {"sublayer": six.sublayer, "layer": six.layer}
+    yield (
+        MEAN_IMPORTANCE,
+        MeanImportance(
+            provenance=six.provenance,
+            response=mean,
+            share=mean / mean.sum((1, 2), keepdim=True),
+            row=_rows(mean),
+            emotion=six.emotion,
+            columns=TABLES[MeanImportance].columns,
+            **axes,
+        ),
+    )
+    for e, emotion in _six(measured.emotion):
+        for dose in measured.dose:
+            own = measured.sel(emotion=emotion, dose=dose)
+            response = own.response.double()
+            sigma = own.rms.double().expand_as(response)
+            base = own.baseline.double().reshape(1, 1, 1, 1).expand_as(response)
+            change = response * (dose * sigma).clamp_min(1e-12)
+            blank = torch.full_like(response, torch.nan)
+            table = SublayerImportance(
+                provenance=own.provenance,
+                sigma=sigma,
+                length=dose * sigma,
+                base_final=base,
+                final=base + change,
+                change_final=change,
+                response_final=response,
+                base_anchor=blank,
+                anchor=blank,
+                change_anchor=blank,
+                response_anchor=blank,
+                samples=torch.full_like(response, measured.n_contexts[e]),
+                row=_rows(response),
+                emotion=own.emotion,
+                dose=own.dose,
+                columns=TABLES[SublayerImportance].columns,
+                **axes,
+            )
             yield IMPORTANCE.format(emotion=emotion, alpha=f"{dose:g}"), table
-        vector = ReferenceDirection(own.reference[e], emotion, provenance=own.provenance)
+        vector = ReferenceDirection(measured.reference[e], emotion, provenance=measured.provenance)
         yield REFERENCES.format(emotion=emotion), vector
 
 
-def _circuits(measured: Measured) -> Entries:
-    for emotion, circuit in measured.circuits.items():
+def _rows(like: Tensor) -> Int[Tensor, "..."]:
+    return torch.arange(like.numel()).reshape(like.shape)
+
+
+def _circuits(circuits: Mapping[str, Circuit]) -> Entries:
+    for emotion, circuit in circuits.items():
         if emotion in EMOTIONS:
             yield f"{CIRCUITS}/{emotion}.json", Document(dumped(_circuit(emotion, circuit)))
 
