@@ -404,6 +404,11 @@ class Plan:
             raise RunError(f"model: {model!r} is no name; give a model's name or folder")
         return model
 
+    @field_validator("data", "test", "out", "accepted", "hard")
+    @classmethod
+    def _path(cls, path: Path | None) -> Path | None:
+        return path if path is None else resolved(path)
+
     @field_validator("data", "test", "accepted", "hard")
     @classmethod
     def _there(cls, path: Path | None, info: Any) -> Path | None:
@@ -420,11 +425,6 @@ class Plan:
             known = ", ".join(METHODS)
             raise RunError(f"methods: {strange[0]!r} is not known; methods are {known}")
         return methods
-
-    @field_validator("data", "test", "out", "accepted", "hard", mode="before")
-    @classmethod
-    def _path(cls, path: Any) -> Any:
-        return resolved(path) if isinstance(path, str | Path) else path
 
     @field_validator("out")
     @classmethod
