@@ -154,7 +154,7 @@ def test_on_held_out_texts_masks_hit_their_own_class_beyond_random_sets(tmp_path
     model = load_model("sev-mini")
     plan = NeuronPlan(train_texts=40, neutral=2)
     supported = {}
-    for name in plan.sets:
+    for name in plan.texts:
         own = SetStudy(model, open_set(name, plan), plan, tmp_path / name, Silent())
         found = mask_effects(
             model, own.texts, own.chosen, own.profile, Mask("zero"), own.neutral,
