@@ -81,7 +81,7 @@ def derive(measured: Measured) -> tuple[Contents, tuple[str, ...]]:
     entries: dict[str, Entry] = {}
     losses: list[str] = []
     replies = partial(_elicitation, dataset=measured.dataset)
-    parts: tuple[tuple[str, object, Callable[[Any], Entries]], ...] = (
+    parts: list[tuple[str, Any, Callable[..., Entries]]] = [
         ("replies and judgements", measured.elicitation, replies),
         ("directions and sigma", measured.directions, _directions),
         ("neurons' contributions", measured.neurons, _contributions),
@@ -89,7 +89,7 @@ def derive(measured: Measured) -> tuple[Contents, tuple[str, ...]]:
         ("difference vectors", measured.differences, _differences),
         ("importance tables and reference directions", measured.importance, _importance),
         ("circuits", measured.circuits, _circuits),
-    )
+    ]
     for what, source, make in parts:
         if source:
             entries |= dict(make(source))

@@ -65,7 +65,7 @@ class Steered:
             A text for one prompt, a list of texts for a sequence.
         """
         chat = getattr(self.model.tokenizer, "chat_template", None) is not None
-        given = [prompts] if is_one_prompt(prompts) else list(prompts)
+        given: list[Any] = [prompts] if is_one_prompt(prompts) else [*prompts]  # type: ignore[misc]
         own = [
             self.template.neutral(context_of(one)) if chat and isinstance(one, str) else one
             for one in given

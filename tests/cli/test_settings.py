@@ -1,5 +1,7 @@
 """Options of a plan as texts: ``--option value`` and ``--set option=value`` read alike."""
 
+from typing import Any
+
 import pytest
 from typer.testing import CliRunner
 
@@ -98,12 +100,13 @@ _FLAG = {"trust_remote_code"}
 def test_the_neurons_plan_is_read_in_the_same_way():
     from circuits.runs.neurons import NeuronPlan
 
-    plan = NeuronPlan(texts="emotion", share="0.1", doses="0,2")
+    make: Any = NeuronPlan  # which reads texts, as a command line has them
+    plan = make(texts="emotion", share="0.1", doses="0,2")
     assert (plan.texts, plan.share, plan.doses) == (("emotion",), 0.1, (0.0, 2.0))
     assert all(meanings(NeuronPlan).values())
     for name, value in (("mask", "black"), ("share", 0), ("draws", 1), ("texts", ""), ("sign", 3)):
         with pytest.raises(RunError, match=f"^{name}: found {value!r}|^{name}: found \\[\\]"):
-            NeuronPlan(**{name: value})
+            make(**{name: value})
 
 
 def test_an_option_that_was_renamed_is_refused_with_its_new_name(monkeypatch):

@@ -116,7 +116,7 @@ def test_what_a_hook_returns_must_be_used(llama, site, monkeypatch):
 
 
 def deaf(self, activation, *args, **kwargs):
-    super(type(self), self).__call__(activation, *args, **kwargs)
+    type(self).__mro__[1].__call__(self, activation, *args, **kwargs)
     return activation
 
 

@@ -90,9 +90,9 @@ def node_scores(of: Case, method: str) -> dict[str, float]:
         model,
         of.pairs,
         of.readout,
-        method,
+        method,  # type: ignore[arg-type]
         mode=of.mode,
-        sample=2,  # type: ignore[arg-type]
+        sample=2,
     )
     values = torch.cat([scores.heads[0].flatten(), scores.neurons[0].flatten()])
     return dict(zip(of.parts, values.tolist(), strict=True))
@@ -110,8 +110,8 @@ def edge_scores(of: Case, method: str, nodes: Sequence[str]) -> dict[Edge, float
         model,
         of.pairs,
         of.readout,
-        method=method,
-        neurons=neurons,  # type: ignore[arg-type]
+        method=method,  # type: ignore[arg-type]
+        neurons=neurons,
     )
     return {(s, r): scores.at("mean", sender=s, receiver=r) for s, r in edges}
 
