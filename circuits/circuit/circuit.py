@@ -37,14 +37,15 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib import import_module
-from typing import Any, Final, Literal, TypeVar, get_args
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from circuits.errors import AxisError, CircuitError, DataError
 from circuits.files import PathLike
 from circuits.names import component
 from circuits.provenance import Provenance, current
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = [
     "Circuit",
@@ -449,6 +450,8 @@ def network_of(circuit: Circuit) -> "nx.DiGraph[str]":
     With paths it is a ``MultiDiGraph``, whose keys are the inputs of the paths and the kinds of
     the other edges; without, two nodes have at most one edge and there are no keys.
     """
+    import networkx as nx
+
     graph: nx.DiGraph[str] = nx.MultiDiGraph() if circuit.paths else nx.DiGraph()
     graph.graph.update(graph_attributes(circuit))
     for node in circuit.nodes:

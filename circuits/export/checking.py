@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-import networkx as nx
-
 from circuits.circuit.circuit import EDGE_KINDS, NODE_KINDS, VIAS, Edge, Node
 from circuits.errors import CircuitError, DataError
 from circuits.export.eap_ig import check_eap_ig
@@ -160,6 +158,8 @@ def _known(line: int, nodes: set[str], names: Sequence[str]) -> None:
 
 
 def _check_xml(text: str, form: str) -> None:
+    import networkx as nx
+
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise DataError("has a document type, which is not read; remove it")
     read = nx.read_graphml if form == "graphml" else nx.read_gexf

@@ -18,8 +18,6 @@ from io import BytesIO, StringIO
 from typing import Any, Final
 from xml.dom import minidom
 
-import networkx as nx
-
 from circuits.circuit.circuit import Circuit, Edge, Node, graph_attributes
 from circuits.export.node_link import plain_values
 from circuits.files import Loss, guarded
@@ -158,6 +156,8 @@ def graphml(circuit: Circuit) -> str:
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
     """
+    import networkx as nx
+
     values = plain_values(circuit)
     file = BytesIO()
     # write_graphml would use lxml where it is installed, and give another file there.
@@ -171,6 +171,8 @@ def gexf(circuit: Circuit) -> str:
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
     """
+    import networkx as nx
+
     values = plain_values(circuit)
     scalars = _scalars(circuit, values)
     file = BytesIO()
@@ -185,7 +187,9 @@ def gexf(circuit: Circuit) -> str:
     return document.toxml() + "\n"
 
 
-def _graph(values: dict[str, Any], attributes: dict[str, Any]) -> "nx.DiGraph[str]":
+def _graph(values: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    import networkx as nx
+
     graph = nx.node_link_graph(values, edges="edges")
     if graph.is_multigraph():
         # In these files the key is the name of an edge, and no two edges have the same.

@@ -198,7 +198,7 @@ class HttpJudge:
         if importlib.util.find_spec("openai") is None:
             raise JudgeError(
                 "a judge behind a server needs the openai client; install it with "
-                "pip install 'emotion-circuits[http]'"
+                "pip install 'openai>=3.57,<4' 'httpx2>=2.12,<3'"
             )
 
     @property

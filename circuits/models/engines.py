@@ -313,7 +313,7 @@ def _ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise RunError("--engine ray: Ray is not installed; pip install 'ray>=2.40'") from error
+        raise RunError("--engine ray: Ray is not installed; pip install 'ray>=2.40,<3'") from error
     return ray
 
 

@@ -314,6 +314,6 @@ def _gguf() -> Any:
         import gguf
     except ImportError as error:
         raise RunError(
-            "GGUF files need the package gguf; install it with `pip install 'gguf>=0.17'`"
+            "GGUF files need the package gguf; install it with `pip install 'gguf>=0.17,<1'`"
         ) from error
     return gguf

@@ -155,7 +155,7 @@ def test_the_pages_say_how_to_build_and_to_install():
     assert "pip install torch==" in installation.text
     assert ".whl" in installation.text
     assert any("--out runs/brief" in block.text for block in marked("wheel"))
-    extras = {"gguf", "ray", "notebooks"}
+    extras = {"gguf", "http", "ray", "notebooks"}
     text = "".join(block.text for block in marked("wheel"))
     assert set(re.findall(r"\.whl\[(\w+)\]", text)) == extras
     assert all((ROOT / path).is_file() for path in TESTS)
