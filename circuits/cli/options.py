@@ -90,11 +90,12 @@ def options_of(model: str, *only: str) -> type[TyperCommand]:
             said = Table(title="Options of the plan", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             said.add_column("option", no_wrap=True)
             said.add_column("what it means")
-            for name, text in self._options().items():
+            for name, text in self.plan_options().items():
                 said.add_row(f"--{name.replace('_', '-')}", text)
             OUT.print(said)
 
-        def _options(self) -> dict[str, str]:
+        def plan_options(self) -> dict[str, str]:
+            """Field -> what it means, of the options that are typed as --FIELD VALUE."""
             from circuits.runs.plan import meanings
 
             module, _, name = model.partition(":")
@@ -106,7 +107,7 @@ def options_of(model: str, *only: str) -> type[TyperCommand]:
         def _split(self, args: list[str]) -> tuple[dict[str, str], list[str]]:
             from circuits.runs.plan import no_option
 
-            options, found, rest, place = self._options(), dict[str, str](), list[str](), 0
+            options, found, rest, place = self.plan_options(), dict[str, str](), list[str](), 0
             own = [opt for param in self.params for opt in param.opts]
             while place < len(args):
                 option, mark, value = args[place].partition("=")

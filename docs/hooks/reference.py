@@ -181,6 +181,12 @@ def _command(name: str, command: Any) -> Iterator[str]:
             yield from (f"| {heading} | what | default |", "| --- | --- | --- |")
             yield from (_parameter(p, kinds) for p in given)
             yield ""
+    if hasattr(command, "plan_options"):
+        yield from ("| option of the plan | what |", "| --- | --- |")
+        for field, text in command.plan_options().items():
+            told = _plain(text).replace("|", "\\|")
+            yield f"| `--{field.replace('_', '-')} VALUE` | {told} |"
+        yield ""
     if command.epilog:
         told = re.sub(r"\[bold\](.*?)\[/\]", r"`\1`", command.epilog)
         yield _plain(told)

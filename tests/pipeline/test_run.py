@@ -101,7 +101,7 @@ def test_test_contexts_that_served_as_train_contexts_are_not_scored_on(plan, stu
 def test_a_plan_is_read_back_as_it_was(plan):
     assert Plan.from_json(plan.to_json(), plan.out) == plan
     with pytest.raises(RunError, match="no option is called 'imported'"):
-        Plan.from_json({"imported": "x"}, plan.out)
+        Plan.from_json({**plan.to_json(), "imported": "x"}, plan.out)
 
 
 def test_prompting_expresses_emotions_and_plain_prompts_do_not(study):
