@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from circuits.errors import ModelError
 from circuits.files import digest, exists, is_file, is_folder, shipped
-from circuits.models.memory import Receipt, counted
+from circuits.models.memory import Receipt, counted, uncounted
 from circuits.models.protocol import (
     Hook,
     Model,
@@ -153,6 +153,12 @@ def _check_final_norm(model: Any) -> None:
             f"{wrapped} has no norm after its last layer (ln_final), which TransformerLens needs "
             "to run it, as variants with norms after their sublayers do; use one with norms before"
         )
+
+
+def _try(model: Model) -> None:
+    """Try it, and note what that cost, which is on no receipt of a result."""
+    with uncounted():
+        model.cfg.tried = check_running(model)
 
 
 def _name_cache(model: Any) -> None:
@@ -493,7 +499,7 @@ def load_model(
         trust_remote_code,
     )
     set_right(model)
-    check_running(model)
+    _try(model)
     return model
 
 
@@ -521,14 +527,14 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
         if not hasattr(hf_model.cfg, "source"):
             hf_model.cfg.source = getattr(hf_model.cfg, "model_name", None) or name
         set_right(hf_model)
-        check_running(hf_model)
+        _try(hf_model)
         return hf_model
     if is_hooked_transformer(hf_model):
         taken = hooked(hf_model)
         taken.tokenizer = tokenizer or hf_model.tokenizer
         taken.cfg.source = name
         count_neurons(taken)
-        check_running(taken)
+        _try(taken)
         return taken
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
@@ -546,7 +552,7 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
         raise ModelError(f"TransformerLens cannot wrap {architecture}: {error}") from error
     model.cfg.source = name
     set_right(model)
-    check_running(model)
+    _try(model)
     return model
 
 

@@ -159,3 +159,10 @@ def test_a_rotary_scaling_that_switches_with_length_is_tried_below_the_switch(sc
     )
     assert rotary_switch(config) == switch
     check_running(wrap_model(LlamaForCausalLM(config), name="scaled"))
+
+
+def test_what_loading_a_model_costs_is_noted_and_on_no_receipt(llama):
+    with counted() as receipt:
+        model = wrap_model(LlamaForCausalLM(llama.original_model.config), name="tried")
+    assert receipt.passes == receipt.steps == 0
+    assert model.cfg.tried.passes > 0
