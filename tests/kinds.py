@@ -16,7 +16,14 @@ from circuits.models import load as loading
 _INSIDE = "compares with Hugging Face's modules inside the model, which a HookedTransformer lacks"
 _TOOL = "compares with a tool of TransformerLens that is not asked for by HookedTransformers"
 _WINDOW = "a HookedTransformer reads on inside its window, so nothing is refused"
+_LIBRARY = "is about what transformers hands a bridge's attention, which a HookedTransformer lacks"
 NOT_FOR_HOOKED = {
+    "test_a_model_that_runs_as_it_must_is_taken": _INSIDE,
+    "test_the_cache_reaches_attention_under_its_new_name": _LIBRARY,
+    "test_a_cache_that_is_not_kept_is_one_error_with_versions": _LIBRARY,
+    "test_positions_that_count_padding_are_refused": _INSIDE,
+    "test_a_rotary_scaling_that_switches_with_length_is_tried_below_the_switch": _INSIDE,
+    "test_what_loading_a_model_costs_is_noted_and_on_no_receipt": _INSIDE,
     "test_zeroing_neurons_their_gates_and_their_output_weights_is_one_thing": _INSIDE,
     "test_replies_under_penalties_are_those_of_transformers": _INSIDE,
     "test_relp_is_the_gradient_of_a_model_written_with_its_rules": _INSIDE,

@@ -258,7 +258,7 @@ def rotary_switch(config: Any) -> int | None:
 def _rows(model: Model) -> list[list[int]] | None:
     """A longer and a shorter row, below a window and a rotary switch; none where neither fits."""
     switch = rotary_switch(getattr(getattr(model, "original_model", None), "config", None))
-    longest = min(_LONG, switch or _LONG)
+    longest = min(_LONG, switch or _LONG, getattr(model.cfg, "n_ctx", None) or _LONG)
     while longest > 2:
         try:
             check_window(model, longest)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_HEAD = """# Which models, which parts
+_HEAD = """# Supported models
 
 Every cell is a test on a tiny random model of the family: what is measured agrees with plain runs
 of the model, or the part is refused by an error that names what the model lacks. `make trials`
