@@ -715,7 +715,7 @@ def _check_keeps_key(judge: Judge) -> None:
         raise JudgeError(
             f"a file names the server {judge.host}, and it would be sent the key in "
             f"{judge.key_variable}; give --trust-judge (in Python: "
-            'circuits.trusting("judge")) if the server is yours, or unset the variable'
+            'circuits.runs.plan.trusting("judge")) if the server is yours, or unset the variable'
         )
 
 
