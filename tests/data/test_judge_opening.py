@@ -85,5 +85,5 @@ def test_an_absent_server_is_named_after_the_last_attempt(monkeypatch):
 
 def test_without_the_client_its_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(JudgeError, match=r"pip install 'emotion-circuits\[http\]'"):
+    with pytest.raises(JudgeError, match=r"pip install 'openai>=3\.57,<4'"):
         open_judge("http:https://host/v1")

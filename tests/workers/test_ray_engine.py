@@ -160,7 +160,7 @@ def test_work_on_an_edited_model_is_done_where_the_edits_are(on_two, mini):
 def test_without_ray_the_extra_is_named(monkeypatch, trial):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(RunError, match=r"pip install 'ray>=2\.40'$"),
+        pytest.raises(RunError, match=r"pip install 'ray>=2\.40,<3'$"),
         at_work("ray"),
     ):
         pass
