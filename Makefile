@@ -17,7 +17,7 @@ notebooks: $(VENV)/.ready
 
 # A worker per core, four at most: each loads torch and the models anew.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 2))')
-TESTED := -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --jaxtyping-packages=circuits,beartype.beartype
+TESTED := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --jaxtyping-packages=circuits,beartype.beartype
 THREADS ?= 1
 PYTEST := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE $(BIN)/python $(TESTED)
 ON_TL3 := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE $(TL3)/bin/python $(TESTED)

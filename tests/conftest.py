@@ -1,7 +1,8 @@
 """Models and contexts for the tests: the embedded model, and tiny random ones without network."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -194,3 +195,19 @@ class WordJudge:
     def describe(self) -> dict[str, Any]:
         """Nothing to set."""
         return {}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One headless browser per test file."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    command = next((found for name in names if (found := shutil.which(name))), None)
+    if command is None:
+        pytest.skip("needs chromium; apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip)")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=command, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield opened
+        opened.close()

@@ -1,35 +1,36 @@
-"""A pytest plugin: which tests one worker of pytest-xdist takes together (``--dist loadgroup``).
+"""A pytest plugin for several workers: what is long is made once, and begun first.
 
-A run of the whole job is made once in the suite, since all tests that look at it are one group; the
-tests of a file are another, so that its fixtures are made once; a slow test is one of its own. The
-longest groups come first, so that no worker is left with one when the others have ended.
+A worker of pytest-xdist takes whole files (``--dist loadfile``), so that their fixtures are made
+once; files with slow tests come first, so that no worker is left with one when the others have
+ended. What tests of several files look at stands in a folder that the workers share.
 """
 
-import pytest
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
-DEMO, BRIEF, MEASURED = "the run of the demo", "the brief run", "the run up to its circuits"
-RUNS = {"study": DEMO, "demo": DEMO, "brief_study": BRIEF, "measured_run": MEASURED}
-"""Fixtures of tests/pipeline -> the group of the tests that ask for them."""
+import pytest
+from filelock import FileLock
+
+Once = Callable[[str], AbstractContextManager[Path]]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=_rank)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
-def group_of(item: pytest.Item) -> str:
-    """What a test is taken together with."""
-    folder = item.path.parent.name
-    asked = getattr(item, "fixturenames", ()) if folder == "pipeline" else ()
-    for fixture, group in RUNS.items():
-        if fixture in asked:
-            return group
-    return item.name if item.get_closest_marker("slow") else f"{folder}/{item.path.stem}"
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Name -> a folder that no other worker works in; it exists if a worker has filled it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
+    @contextmanager
+    def held(name: str) -> Iterator[Path]:
+        with FileLock(shared / f"{name}.lock"):
+            yield shared / name
 
-def _rank(item: pytest.Item) -> int:
-    if group_of(item) == DEMO:
-        return 0
-    return 1 if item.get_closest_marker("slow") else 2
+    return held

@@ -55,7 +55,7 @@ def row_of(item: pytest.Item) -> list[str] | None:
         raise pytest.UsageError(f"{item.nodeid}: trial {part!r} is none of {', '.join(PARTS)}")
     params = getattr(getattr(item, "callspec", None), "params", {})
     words = {name: value for name, value in params.items() if isinstance(value, str | int)}
-    return [part, what.format_map(words), item.nodeid.split("[")[0].split("@")[0]]
+    return [part, what.format_map(words), item.nodeid.split("[")[0]]
 
 
 class Rows:

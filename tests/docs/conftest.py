@@ -25,11 +25,13 @@ def elsewhere():
 
 
 @pytest.fixture(scope="session")
-def brief_run(tmp_path_factory, elsewhere):
-    folder = tmp_path_factory.mktemp("demo")
-    told = elsewhere.submit(typed, BRIEF, folder).result()
-    assert told is None, told
-    return folder / "runs/demo"
+def brief_run(once, elsewhere):
+    with once("docs") as folder:
+        if not folder.exists():
+            folder.mkdir()
+            told = elsewhere.submit(typed, BRIEF, folder).result()
+            assert told is None, told
+        return folder / "runs/demo"
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Made-up results with numbers that can be recomputed, and one page of them in a real browser."""
 
 import dataclasses
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +15,6 @@ from circuits.effects.neurons import DirectEffects
 from circuits.names import SUBLAYERS
 from circuits.patching.totals import TotalEstimates
 from circuits.report import ExplorerContent, explorer_document, explorer_page
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 
 HOSTILE = (
     "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
@@ -151,17 +147,3 @@ def page_file(content: ExplorerContent, tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("explorer") / "explorer.html"
     path.write_text(explorer_page(explorer_document(content)), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One headless browser per test file."""
-    if BROWSER is None:
-        pytest.skip("needs chromium; apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip)")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield opened
-        opened.close()

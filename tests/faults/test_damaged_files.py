@@ -124,8 +124,9 @@ def test_a_damaged_file_of_hooks_is_refused(llama, hooks, folder, trial):
     trial(times=tried, outcome="DataError with the path")
 
 
-@pytest.mark.trial("files", "a control vector for llama.cpp cut off anywhere")
-def test_a_control_vector_cut_off_is_refused(llama, folder, trial):
+@pytest.fixture(scope="module")
+def control_vector(llama, folder) -> bytes:
+    """A file for llama.cpp."""
     pytest.importorskip("gguf")
     layers = tuple(range(1, llama.cfg.n_layers))
     vector = ControlVector(
@@ -136,21 +137,24 @@ def test_a_control_vector_cut_off_is_refused(llama, folder, trial):
         model_hint="llama",
     )
     write_gguf(vector, folder / "whole.gguf")
-    content, rng = (folder / "whole.gguf").read_bytes(), random.Random(3)
-    for length in rng.sample(range(len(content) - 1), CUTS):
-        (folder / "cut.gguf").write_bytes(content[:length])
+    return (folder / "whole.gguf").read_bytes()
+
+
+@pytest.mark.trial("files", "a control vector for llama.cpp cut off anywhere")
+def test_a_control_vector_cut_off_is_refused(control_vector, folder, trial):
+    for length in random.Random(3).sample(range(len(control_vector) - 1), CUTS):
+        (folder / "cut.gguf").write_bytes(control_vector[:length])
         with pytest.raises(CircuitsError, match=r"cut\.gguf"):
             read_gguf(folder / "cut.gguf")
     trial(times=CUTS, outcome="DataError with the path")
 
 
 @pytest.mark.trial("files", "random bits of a control vector for llama.cpp turned")
-def test_turned_bits_of_a_control_vector_end_in_no_traceback(folder, trial):
-    pytest.importorskip("gguf")
-    content, rng = (folder / "whole.gguf").read_bytes(), random.Random(4)
+def test_turned_bits_of_a_control_vector_end_in_no_traceback(control_vector, folder, trial):
+    rng = random.Random(4)
     refused = 0
     for _ in range(BITS):
-        (folder / "hurt.gguf").write_bytes(bit_turned(rng, content))
+        (folder / "hurt.gguf").write_bytes(bit_turned(rng, control_vector))
         try:
             read_gguf(folder / "hurt.gguf")
         except CircuitsError as error:

@@ -14,11 +14,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Path:
+def built(once) -> Path:
     """A folder with ``sdist``, ``wheel`` (of the sdist) and ``direct`` (of the tree)."""
     if importlib.util.find_spec("hatchling") is None:
         pytest.skip("needs hatchling; install the extra dev")
-    out = tmp_path_factory.mktemp("dist")
+    with once("dist") as out:
+        if not (out / "direct").exists():
+            build(out)
+        return out
+
+
+def build(out: Path) -> None:
     source = out / "source"
     shutil.copytree(ROOT, source, ignore=left_out)  # a build must not write into the checkout
     made("--sdist", "--outdir", out / "sdist", source)
@@ -26,7 +32,6 @@ def built(tmp_path_factory) -> Path:
     shutil.unpack_archive(archive, out / "unpacked", filter="data")
     made("--wheel", "--outdir", out / "wheel", next((out / "unpacked").iterdir()))
     made("--wheel", "--outdir", out / "direct", source)
-    return out
 
 
 def left_out(folder: str, names: list[str]) -> set[str]:
@@ -70,9 +75,14 @@ class Installed:
 
 
 @pytest.fixture(scope="session")
-def installed(wheel: Path, tmp_path_factory) -> Installed:
+def installed(wheel: Path, once) -> Installed:
     """The wheel in a fresh environment outside the checkout."""
-    home = tmp_path_factory.mktemp("fresh") / "env"
+    with once("fresh") as folder:
+        home = folder / "env"
+        return Installed(home) if home.exists() else install(wheel, home)
+
+
+def install(wheel: Path, home: Path) -> Installed:
     venv.create(home, with_pip=True)
     found = Installed(home)
     found("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)

@@ -12,13 +12,15 @@ from circuits.steering.evaluate import FEW
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory):
+def plan(once):
     """The plan of ``emotion-circuits demo``."""
+    with once("runs") as folder:
+        out = folder / "demo"
     return Plan(
         model="sev-mini",
         data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"),
-        out=tmp_path_factory.mktemp("runs") / "demo",
+        out=out,
         scenarios=32,
         dev_scenarios=8,
         test_scenarios=12,
@@ -30,20 +32,27 @@ def plan(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def study(plan):
-    return run(plan)
+def study(plan, once):
+    with once("runs"):  # a run that another worker has made is read
+        return run(plan)
 
 
 @pytest.fixture(scope="session")
-def measured_run(tmp_path_factory):
+def measured_run(once):
     """The folder of a run of two emotions that has its circuits, and nothing after them."""
-    plan = Plan(
-        model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=tmp_path_factory.mktemp("runs") / "measured",
-        emotions=("anger", "fear"), scenarios=8, dev_scenarios=2, test_scenarios=4,
-        max_new_tokens=20,
-    )  # fmt: skip
-    return run(plan, stages=STAGES[: STAGES.index("scores")]).folder
+    with once("measured") as folder:
+        plan = Plan(
+            model=str(shipped("sev-mini")),
+            data=shipped("sev/train.jsonl"),
+            test=shipped("sev/test.jsonl"),
+            out=folder,
+            emotions=("anger", "fear"),
+            scenarios=8,
+            dev_scenarios=2,
+            test_scenarios=4,
+            max_new_tokens=20,
+        )
+        return run(plan, stages=STAGES[: STAGES.index("scores")]).folder
 
 
 @pytest.fixture(scope="session")
