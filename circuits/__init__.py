@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from circuits.prompts.texts import read_texts
     from circuits.provenance import Provenance
     from circuits.records import Record
+    from circuits.running import execution
     from circuits.runs import Plan, Study, run
     from circuits.steering.interventions import Modulation, Steering, enhance
     from circuits.steering.steered import steer
@@ -153,6 +154,8 @@ __all__ = [
     "Record",
     "Provenance",
     "CircuitsError",
+    # How work is carried out.
+    "execution",
     # Modules.
     "plot",
 ]
@@ -234,6 +237,7 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "Record": ("circuits.records", "Record"),
     "Provenance": ("circuits.provenance", "Provenance"),
     "CircuitsError": ("circuits.errors", "CircuitsError"),
+    "execution": ("circuits.running", "execution"),
     "plot": ("circuits.plots", None),
 }
 
