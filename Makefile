@@ -27,7 +27,7 @@ test: $(VENV)/.ready
 
 # What computes, once more with the plain kernels of torch, which add in another order than those of
 # a processor with vectors. The whole suite runs so with `ATEN_CPU_CAPABILITY=default make test`.
-NUMERIC := tests/measure tests/model tests/graph tests/selective tests/families tests/control tests/published
+NUMERIC := tests/measure tests/model tests/graph tests/selective tests/families tests/steering tests/published
 test-kernels: $(VENV)/.ready
 	ATEN_CPU_CAPABILITY=default $(PYTEST) -m "not slow" $(NUMERIC)
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from circuits.circuit.circuit import Circuit
     from circuits.circuit.find import Budget, Measurements, assemble, find_circuit, find_circuits
     from circuits.circuit.score import score_circuits
-    from circuits.effects.activations import arrange, component_means, differences, sweep
+    from circuits.effects.activations import (
+        component_means,
+        differences,
+        group_by_context,
+        read_activations,
+    )
     from circuits.effects.directions import (
         Directions,
         directions,
@@ -64,7 +69,7 @@ if TYPE_CHECKING:
     from circuits.records import Record
     from circuits.running import execution
     from circuits.runs import Plan, Study, run
-    from circuits.steering.interventions import Modulation, Steering, enhance
+    from circuits.steering.interventions import Modulation, Steering, circuit_edits
     from circuits.steering.steered import steer
 
 __all__ = [
@@ -117,8 +122,8 @@ __all__ = [
     "Scale",
     "Replace",
     # Activations and effects.
-    "arrange",
-    "sweep",
+    "group_by_context",
+    "read_activations",
     "component_means",
     "differences",
     "emotion_directions",
@@ -144,7 +149,7 @@ __all__ = [
     # Steering.
     "Modulation",
     "Steering",
-    "enhance",
+    "circuit_edits",
     # Class-selective neurons.
     "Mask",
     "profile_texts",
@@ -205,8 +210,8 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "Add": ("circuits.models.edits", "Add"),
     "Scale": ("circuits.models.edits", "Scale"),
     "Replace": ("circuits.models.edits", "Replace"),
-    "arrange": ("circuits.effects.activations", "arrange"),
-    "sweep": ("circuits.effects.activations", "sweep"),
+    "group_by_context": ("circuits.effects.activations", "group_by_context"),
+    "read_activations": ("circuits.effects.activations", "read_activations"),
     "component_means": ("circuits.effects.activations", "component_means"),
     "differences": ("circuits.effects.activations", "differences"),
     "emotion_directions": ("circuits.effects.directions", "emotion_directions"),
@@ -229,7 +234,7 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "score_circuits": ("circuits.circuit.score", "score_circuits"),
     "Modulation": ("circuits.steering.interventions", "Modulation"),
     "Steering": ("circuits.steering.interventions", "Steering"),
-    "enhance": ("circuits.steering.interventions", "enhance"),
+    "circuit_edits": ("circuits.steering.interventions", "circuit_edits"),
     "Mask": ("circuits.neurons.mask", "Mask"),
     "profile_texts": ("circuits.neurons.profile", "profile_texts"),
     "select_neurons": ("circuits.neurons.select", "select_neurons"),

@@ -16,13 +16,13 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from circuits.circuit.find import Measurements
 from circuits.effects.activations import (
+    Activations,
     Batch,
-    Grid,
-    Sweep,
-    arrange,
+    ContextGroups,
     component_means,
     differences,
-    sweep,
+    group_by_context,
+    read_activations,
 )
 from circuits.effects.directions import Directions, emotion_directions
 from circuits.effects.heads import head_effects
@@ -116,19 +116,19 @@ def contexts() -> tuple[sev.Context, ...]:
 
 
 @pytest.fixture(scope="session")
-def grid(contexts: tuple[sev.Context, ...]) -> Grid:
+def grid(contexts: tuple[sev.Context, ...]) -> ContextGroups:
     """All contexts with all emotions, two cells missing."""
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
-    return arrange([r for i, r in enumerate(replies) if i not in (3, 40)], EMOTIONS)
+    return group_by_context([r for i, r in enumerate(replies) if i not in (3, 40)], EMOTIONS)
 
 
 @pytest.fixture(scope="session")
-def swept(llama: Model, grid: Grid) -> Sweep:
+def swept(llama: Model, grid: ContextGroups) -> Activations:
     """One pass of the random model over the grid."""
-    return sweep(llama, grid)
+    return read_activations(llama, grid)
 
 
-def gather(swept: Sweep) -> Batch:
+def gather(swept: Activations) -> Batch:
     """The values of a sweep in one batch, contexts in the grid's order."""
     parts = list(swept.values)
     order = torch.cat([part.places for part in parts]).argsort()
@@ -137,13 +137,13 @@ def gather(swept: Sweep) -> Batch:
 
 
 @pytest.fixture(scope="session")
-def gathered() -> Callable[[Sweep], Batch]:
+def gathered() -> Callable[[Activations], Batch]:
     """Puts the values of a sweep in one batch, contexts in the grid's order."""
     return gather
 
 
 @pytest.fixture(scope="session")
-def values(swept: Sweep) -> Batch:
+def values(swept: Activations) -> Batch:
     """The values of the random model's pass, contexts in the grid's order."""
     return gather(swept)
 
@@ -155,7 +155,7 @@ def provenance() -> Provenance:
 
 
 @pytest.fixture(scope="session")
-def directions(swept: Sweep) -> Directions:
+def directions(swept: Activations) -> Directions:
     """Directions of the random model."""
     return emotion_directions(swept)
 
@@ -163,8 +163,8 @@ def directions(swept: Sweep) -> Directions:
 @pytest.fixture(scope="session")
 def measured(
     llama: Model,
-    swept: Sweep,
-    grid: Grid,
+    swept: Activations,
+    grid: ContextGroups,
     contexts: tuple[sev.Context, ...],
     directions: Directions,
 ) -> Measurements:
@@ -186,7 +186,7 @@ class WordJudge:
     name = "word"
 
     def judge(self, texts: Any, emotions: Any) -> list[Verdict]:
-        """Match where the asked emotion's name occurs."""
+        """Match where the target emotion's name occurs."""
         return [
             Verdict(emotion in text, emotion if emotion in text else "neutral", "by name")
             for text, emotion in zip(texts, emotions, strict=True)

@@ -39,7 +39,7 @@ TESTS = ("tests/model/test_generation.py", "tests/model/test_windows.py")
 """Cached decoding against full passes, continued prefixes, padding on the left, windows."""
 
 RATES = {"prompt": 100.0, "circuit": 100.0}
-"""Method -> share of the replies of the brief run that express the asked emotion."""
+"""Method -> share of the replies of the brief run that express the target emotion."""
 
 _TAIL = 30  # lines of a failing command's output
 
@@ -218,7 +218,7 @@ def try_out(clone: Path, there: Path, env: Mapping[str, str], further: list[Bloc
             raise FailedError(f"import circuits: found in {own.strip()}, not in the environment")
     for block in further:
         type_in(block, there, env)
-    check_rates(there / "runs" / "brief" / "control.json")
+    check_rates(there / "runs" / "brief" / "steering.json")
     tested = versions((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     with timed("tests of the models layer"):
         told(there, ["pip", "install", *(f"{name}=={tested[name]}" for name in TOOLS)], env)

@@ -69,9 +69,9 @@ def _state(figures: dict[str, Any]) -> str:
         "write_all": "write, all components",
         "write_sparse": "write, 10% of heads and 2% of neurons",
         "write_random": "write, as many random components",
-        "ablate_sparse": "asked, those 10% and 2% at their plain mean",
-        "ablate_random": "asked, random ones at their plain mean",
-        "ablate_all": "asked, all at their plain mean",
+        "ablate_sparse": "asked, those 10% and 2% at their neutral mean",
+        "ablate_random": "asked, random ones at their neutral mean",
+        "ablate_all": "asked, all at their neutral mean",
     }
     rows = []
     for key, title in titles.items():

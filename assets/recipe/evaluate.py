@@ -220,7 +220,7 @@ class Evaluation:
         }
 
     def _write(self, name: str, emotion: str) -> dict[str, float]:
-        """Plain prompts with the chosen components set to their plain value plus difference."""
+        """Neutral prompts with the chosen components set to their plain value plus difference."""
         choice, difference = self._choice(name, emotion), self._differences[emotion]
 
         def hooks(_: dict[str, torch.Tensor], part: slice) -> Any:
@@ -249,7 +249,7 @@ class Evaluation:
         return found
 
     def _ablate(self, name: str, emotion: str) -> dict[str, float]:
-        """Asked prompts with the chosen components set to their mean value in plain runs."""
+        """Emotion prompts with the chosen components set to their mean value in neutral runs."""
         choice = self._choice(name, emotion)
 
         def hooks(_: dict[str, torch.Tensor], __: slice) -> Any:

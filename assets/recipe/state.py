@@ -174,7 +174,7 @@ def contributions(
     component does through later ones counts as its own.
 
     Args:
-        prompts: plain prompts if the difference is added, asked ones if it is taken away.
+        prompts: neutral prompts if the difference is added, asked ones if it is taken away.
         replies: replies in the emotion.
         difference: the mean difference of every component.
         sign: 1 to add the difference, -1 to take it away.

@@ -4,18 +4,18 @@ Runs of circuits: in the clean run everything outside the circuit is ablated.
 
 Every head (z) and every neuron (post) that the circuit does not have is replaced, at the last
 position or at all matched ones, by its value in the corrupt run of the same context (resample),
-by a mean over plain prompts, or by zero. What the circuit has is computed anew from what comes
+by a mean over neutral prompts, or by zero. What the circuit has is computed anew from what comes
 in. The embedding stays, and so do the tokens of the asking line, which have no counterpart in the
 corrupt run.
 
 Many circuits run side by side: as copies of the last token that share what was read before it,
 or, if more positions change, as rows of a pass that begins at the first matched one.
 
-Runs in which many sets of components are enhanced: a plain prompt, and differences on top.
+Runs in which many sets of components are added to: a neutral prompt, and differences on top.
 
-To every head (z) and neuron (post) of a set is added, at the last position of a plain prompt, what
-it gives more when an emotion is asked for. The sets run side by side, as copies of the last token
-that share what was read before it.
+To every head (z) and neuron (post) of a set is added, at the last position of a neutral prompt,
+what it gives more when an emotion is asked for. The sets run side by side, as copies of the last
+token that share what was read before it.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.circuit.circuit import Circuit
-from circuits.effects.activations import PlainMeans
+from circuits.effects.activations import NeutralMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.edits import Add, edited
 from circuits.models.memory import halving
 from circuits.models.protocol import Hook, Model, device_of
-from circuits.models.run import Kept, Prefix, branch, capture, keep, prefill_prefix, reading, resume
+from circuits.models.run import (
+    CachedRun,
+    Prefix,
+    branch,
+    cache_run,
+    capture,
+    prefill_prefix,
+    reading,
+    resume,
+)
 from circuits.models.tokens import encode, pad_left
 from circuits.names import hook
 from circuits.patching.pairs import LogitDifference, Pair, Projection, clean_tokens, corrupt_tokens
@@ -47,12 +56,12 @@ __all__ = [
     "ORDERS",
     "PartKind",
     "Positions",
-    "Stand",
-    "begin_plain",
+    "AblationRuns",
+    "begin_neutral",
     "random_masks",
     "ranked_sets",
     "run_circuits",
-    "run_enhanced",
+    "run_added",
     "shuffled",
     "sizes_to",
     "stand",
@@ -172,7 +181,7 @@ def _fill(
 
 Ablation = Literal["resample", "mean", "zero"]
 """``resample``: the corrupt run's value of the same context, position by position. ``mean``: the
-mean over plain prompts at their last position, the same at all positions. ``zero``: nothing."""
+mean over neutral prompts at their last position, the same at all positions. ``zero``: nothing."""
 
 Positions = Literal["last", "matched"]
 """Where components are replaced: at the last position, where the reply begins and circuits are
@@ -183,13 +192,13 @@ _COPIES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Stand:
+class AblationRuns:
     """The clean runs of some contexts, ready to be gone on with under any circuit."""
 
     model: Model
     from_token: tuple[Tensor, Prefix] | None
     """If only the last position changes: the last tokens, and what was read before them."""
-    from_start: Kept | None
+    from_start: CachedRun | None
     """Else: the whole pass."""
     replaced: Bool[Tensor, "context pos"]
     """Which of the positions that are run again have a counterpart, and are replaced."""
@@ -206,8 +215,8 @@ def stand(
     *,
     ablation: Ablation = "resample",
     positions: Positions = "last",
-    means: PlainMeans | None = None,
-) -> Stand:
+    means: NeutralMeans | None = None,
+) -> AblationRuns:
     """Run the clean prompts once, and for ``resample`` the corrupt ones.
 
     Args:
@@ -215,7 +224,7 @@ def stand(
         pairs: One per context.
         ablation: What stands for a component outside the circuit.
         positions: Where.
-        means: For ``mean``: means over plain prompts of the train contexts.
+        means: For ``mean``: means over neutral prompts of the train contexts.
 
     Raises:
         DataError: there is no pair, or there are no means where they are needed.
@@ -223,17 +232,17 @@ def stand(
     if not pairs:
         raise DataError("no context to run a circuit on; give one or more")
     if ablation == "mean" and means is None:
-        raise DataError("mean ablation needs the means of the plain prompts; give them")
+        raise DataError("mean ablation needs the means of the neutral prompts; give them")
     wide = _wide(pairs, positions)
     counts = torch.tensor([min(wide, pair.matched) for pair in pairs])
     replaced = torch.arange(wide)[None] >= wide - counts[:, None]
     z, post = _values(model, pairs, wide, means if ablation == "mean" else None, ablation)
     tokens = clean_tokens(model, pairs)
     device = tokens.ids.device
-    return Stand(
+    return AblationRuns(
         model,
         prefill_prefix(model, tokens) if wide == 1 else None,
-        keep(model, tokens) if wide > 1 else None,
+        cache_run(model, tokens) if wide > 1 else None,
         replaced.to(device),
         tuple(value.to(device) for value in z),
         tuple(value.to(device) for value in post),
@@ -242,7 +251,7 @@ def stand(
 
 @torch.no_grad()
 def run_circuits(
-    on: Stand, masks: Masks, readouts: Sequence[Projection | LogitDifference]
+    on: AblationRuns, masks: Masks, readouts: Sequence[Projection | LogitDifference]
 ) -> Float[Tensor, "row context readout"]:
     """The readouts of every circuit in every context; a full circuit is the clean run.
 
@@ -269,7 +278,7 @@ def _wide(pairs: Sequence[Pair], positions: Positions) -> int:
 
 
 def _values(
-    model: Model, pairs: Sequence[Pair], wide: int, means: PlainMeans | None, ablation: Ablation
+    model: Model, pairs: Sequence[Pair], wide: int, means: NeutralMeans | None, ablation: Ablation
 ) -> tuple[list[Tensor], list[Tensor]]:
     layers, cfg = range(model.cfg.n_layers), model.cfg
     if ablation == "resample":
@@ -286,7 +295,7 @@ def _values(
 
 
 def _run(
-    on: Stand, masks: Masks, readouts: Sequence[Projection | LogitDifference]
+    on: AblationRuns, masks: Masks, readouts: Sequence[Projection | LogitDifference]
 ) -> Float[Tensor, "row context readout"]:
     contexts, last, seen = len(on.replaced), on.model.cfg.n_layers - 1, {}
     copies = on.from_token is not None
@@ -347,14 +356,14 @@ Begun = tuple[Int[Tensor, "context 1"], Prefix]
 
 
 @torch.no_grad()
-def begin_plain(model: Model, contexts: Sequence[Context]) -> Begun:
-    """Read the plain prompts of some contexts up to their last token."""
+def begin_neutral(model: Model, contexts: Sequence[Context]) -> Begun:
+    """Read the neutral prompts of some contexts up to their last token."""
     rows = [encode(model, prompt) for prompt in neutral_prompts(contexts)]
     return prefill_prefix(model, pad_left(rows, device_of(model)))
 
 
 @torch.no_grad()
-def run_enhanced(
+def run_added(
     model: Model,
     begun: Begun,
     masks: Masks,
@@ -362,11 +371,11 @@ def run_enhanced(
     post: Float[Tensor, "layer neuron"],
     readouts: Sequence[Projection],
 ) -> Float[Tensor, "row context readout"]:
-    """The readouts with every set enhanced; an empty set is the plain run.
+    """The readouts with every set added to; an empty set is the neutral run.
 
     Args:
         model: The model.
-        begun: Its plain prompts, from :func:`begin_plain`.
+        begun: Its neutral prompts, from :func:`begin_neutral`.
         masks: The sets.
         z: What is added to a head that is in the set.
         post: What is added to a neuron that is in the set.

@@ -13,7 +13,7 @@ JSON text; so is the order of the edges, which networkx sorts by their sources.
 The strongest part of a circuit.
 
 To be faithful a circuit needs more components than are needed to bring the emotion about when
-they are written into a plain run: what is written there stands beside all the rest.
+they are written into a neutral run: what is written there stands beside all the rest.
 
 Scores of a circuit on contexts it was not made from, beside random circuits of its size.
 
@@ -54,6 +54,7 @@ __all__ = [
     "Edge",
     "EdgeKind",
     "FORMAT",
+    "FORMAT_1",
     "LOWER_IS_BETTER",
     "NODE_KINDS",
     "Node",
@@ -68,13 +69,16 @@ __all__ = [
     "Via",
     "check_same_model",
     "circuit_of",
+    "from_format_1",
     "core",
     "graph_attributes",
     "network_of",
     "with_scores",
 ]
 
-FORMAT = "emotion-circuit/1"
+FORMAT = "emotion-circuit/2"
+FORMAT_1 = "emotion-circuit/1"
+"""What earlier versions wrote: fields had other names (:func:`from_format_1`)."""
 """Name and version of the saved form."""
 
 NodeKind = Literal["embed", "sublayer", "head", "neuron", "readout"]
@@ -117,14 +121,14 @@ class Node:
     """Direct effect on the layer's direction (heads, neurons)."""
     stderr: float | None = None
     """Standard error of ``effect`` (heads, neurons) or of ``importance`` (sublayers)."""
-    control: float | None = None
+    random_baseline: float | None = None
     """The same quantity along random directions; what does not exceed it proves nothing."""
     importance: float | None = None
     """Response of the readout per unit injected (sublayers): a total effect."""
     direct: float | None = None
     """Direct effect on the readout, before the final norm."""
     total: float | None = None
-    """Estimated total effect on the readout, compared with the plain prompt (heads, neurons); in
+    """Estimated total effect on the readout, compared with the neutral prompt (heads, neurons); in
     a circuit of another program, the score that it gives the node."""
 
     @property
@@ -140,12 +144,13 @@ class Node:
         return self.score - 1.96 * self.stderr, self.score + 1.96 * self.stderr
 
     @property
-    def beats_control(self) -> bool | None:
-        """Does the whole interval lie beyond the control? ``None`` if there is no control."""
-        if self.interval is None or self.control is None:
+    def above_baseline(self) -> bool | None:
+        """Does the whole interval lie beyond the random baseline? ``None`` without one."""
+        if self.interval is None or self.random_baseline is None:
             return None
         return (
-            min(map(abs, self.interval)) > self.control and self.interval[0] * self.interval[1] > 0
+            min(map(abs, self.interval)) > self.random_baseline
+            and self.interval[0] * self.interval[1] > 0
         )
 
 
@@ -163,14 +168,14 @@ class Edge:
     heads of the group read; a neuron's input is part of its MLP's."""
     stderr: float | None = None
     """Standard error of the weight over contexts (paths)."""
-    control: float | None = None
+    random_baseline: float | None = None
     """Size of the weight for a source that changes in a random direction (paths)."""
     exact: float | None = None
     """The weight measured by patching the path, where that was done."""
     exact_stderr: float | None = None
     causal: bool | None = None
     """Is the effect of the path shown? Its 95% interval (of the exact weight where there is one)
-    excludes zero and lies beyond the control. ``None``: not tested."""
+    excludes zero and lies beyond the random baseline. ``None``: not tested."""
 
     @property
     def key(self) -> str:
@@ -194,7 +199,7 @@ class Score:
     value: float
     low: float
     high: float
-    control_p99: float
+    baseline_p99: float
     """What 99% of the random circuits do not better: their 99th percentile, or the 1st where
     lower is better."""
     p: float
@@ -226,7 +231,7 @@ class Scores(Mapping[str, float]):
         if name.startswith("_") or name not in values:
             known = ", ".join(values) or "none; score the circuit first"
             raise AttributeError(f"the circuit has no score {name!r}; it has {known}")
-        others = ("low", "high", "control_p99", "p")
+        others = ("low", "high", "baseline_p99", "p")
         return Score(values[name], *(values.get(f"{name}_{own}", math.nan) for own in others))
 
     def __repr__(self) -> str:
@@ -420,7 +425,7 @@ class Circuit:
 
 def _check_path(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
     if edge.kind != "path":
-        measured = ("via", "stderr", "control", "exact", "exact_stderr", "causal")
+        measured = ("via", "stderr", "random_baseline", "exact", "exact_stderr", "causal")
         if any(getattr(edge, name) is not None for name in measured):
             raise CircuitError(f"edge {edge} is {edge.kind}; only a path has {', '.join(measured)}")
         return
@@ -499,16 +504,19 @@ def circuit_of(graph: "nx.DiGraph[str]") -> Circuit:
     if not graph.is_directed():
         raise CircuitError("the graph is undirected; a circuit's edges have a direction")
     said = graph.graph
-    if said.get("format") != FORMAT:
+    earlier = said.get("format") == FORMAT_1
+    if said.get("format") != FORMAT and not earlier:
         raise CircuitError(
             f"the graph's attribute 'format' is {said.get('format')!r}, not {FORMAT!r}; "
             "give a graph that Circuit.to_networkx made"
         )
     if not isinstance(said.get("emotion"), str):
         raise CircuitError("the graph lacks the attribute 'emotion'; add it")
-    nodes = tuple(_made(Node, {"id": id, **own}, id) for id, own in graph.nodes(data=True))
+    named = from_format_1 if earlier else dict
+    said = named(said)
+    nodes = tuple(_made(Node, {"id": id, **named(own)}, id) for id, own in graph.nodes(data=True))
     edges = [
-        _made(Edge, {"source": start, "target": end, **own}, f"{start} -> {end}")
+        _made(Edge, {"source": start, "target": end, **named(own)}, f"{start} -> {end}")
         for start, end, own in graph.edges(data=True)
     ]
     numbers = _numbers(said, len(edges))
@@ -519,6 +527,17 @@ def circuit_of(graph: "nx.DiGraph[str]") -> Circuit:
         if isinstance(name, str) and name.startswith(_SCORE)
     }
     return Circuit(said["emotion"], nodes, ordered, scores, _provenance(said))
+
+
+def from_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a node, an edge or of the scores under the names that they have now."""
+    found = dict[str, Any]()
+    for name, value in fields.items():
+        now = "random_baseline" if name == "random_baseline" else name
+        for old, new in (("_control_p99", "_baseline_p99"), ("_above_baseline", "_above_baseline")):
+            now = now.removesuffix(old) + new if now.endswith(old) else now
+        found[now] = value
+    return found
 
 
 def _first(pair: tuple[int, Edge]) -> int:
@@ -572,15 +591,15 @@ def _known(value: Node | Edge, *without: str) -> dict[str, Any]:
 
 
 Order = Literal["product", "effect", "direct", "total"]
-"""What the strongest parts have most of: own effect times the importance of their sublayer, own
-effect alone, direct effect on the readout, or estimated total effect."""
+"""What the strongest components have most of: own effect times the importance of their sublayer,
+own effect alone, direct effect on the readout, or estimated total effect."""
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def core(circuit: Circuit, n_heads: int, n_neurons: int, order: Order = "product") -> Circuit:
     """The circuit with only some of its heads and neurons, those that come first in an order.
 
-    The own effect tells the emotion from the others, and a judge is to hear this emotion and no
+    The own effect tells the emotion from the others, and a judge is to find this emotion and no
     other. A circuit that has no more than that stays as it is; of equals the earlier stays, and
     what was not measured comes last.
     """
@@ -696,21 +715,21 @@ class CircuitScores:
     loses: Mapping[str, float] = field(default_factory=dict)
     """Node -> what faithfulness loses when it leaves."""
     n_contexts: int = 0
-    n_controls: int = 0
+    n_baselines: int = 0
     ablation: str = "resample"
     positions: str = "last"
 
-    def beats_controls(self, name: str) -> bool:
+    def above_baseline(self, name: str) -> bool:
         """Is the score better than the 99th percentile of random circuits?"""
         score = self.scores[name]
         if name in LOWER_IS_BETTER:
-            return score.value < score.control_p99
-        return score.value > score.control_p99
+            return score.value < score.baseline_p99
+        return score.value > score.baseline_p99
 
     @property
     def failures(self) -> tuple[str, ...]:
         """Scores in which the circuit does not beat random circuits."""
-        return tuple(name for name in self.scores if not self.beats_controls(name))
+        return tuple(name for name in self.scores if not self.above_baseline(name))
 
     def summary(self) -> dict[str, Any]:
         """The scores and sizes alone, as ``scores.json`` holds them."""
@@ -733,13 +752,13 @@ class CircuitScores:
 
 
 def with_scores(circuit: Circuit, found: CircuitScores) -> Circuit:
-    """The circuit with its scores: ``cpr``, ``cpr_low``, ..., ``cpr_beats_controls`` (1 or 0)."""
+    """The circuit with its scores: ``cpr``, ``cpr_low``, ..., ``cpr_above_baseline`` (1 or 0)."""
     flat: dict[str, float] = {}
     for name, score in found.scores.items():
         values = asdict(score)
         flat[name] = values.pop("value")
         flat |= {f"{name}_{what}": value for what, value in values.items()}
-        flat[f"{name}_beats_controls"] = float(found.beats_controls(name))
+        flat[f"{name}_above_baseline"] = float(found.above_baseline(name))
     return circuit.with_scores(
         **flat,
         needed_share=found.needed_share,

@@ -11,8 +11,8 @@ taken, whatever room is left, unless signs are ignored, as published.
 Paths between the components of a circuit, written into its graph.
 
 Attribution chooses the strongest paths, patching confirms them. A path whose 95% interval holds
-zero, or does not lie beyond the control (a sender that changes by as much in a random direction),
-is kept and marked as not causal.
+zero, or does not lie beyond the random baseline (a sender that changes by as much in a random
+direction), is kept and marked as not causal.
 """
 
 import math
@@ -28,7 +28,13 @@ from torch import Tensor
 
 from circuits.circuit.circuit import Circuit, Edge, Node, Via, with_scores
 from circuits.circuit.score import Scoring, check_held_out, score_circuits
-from circuits.effects.activations import Sweep, arrange, component_means, differences, sweep
+from circuits.effects.activations import (
+    Activations,
+    component_means,
+    differences,
+    group_by_context,
+    read_activations,
+)
 from circuits.effects.directions import Directions, emotion_directions, stable_layers
 from circuits.effects.heads import HeadEffects, head_effects
 from circuits.effects.importance import Importance, sublayer_importance
@@ -268,7 +274,7 @@ def _member(
         place[0],
         effect=float(getattr(own, effect)[e][place]),
         stderr=_number(getattr(own, error)[e][place]),
-        control=float(own.control[e, place[0]]),
+        random_baseline=float(own.random_baseline[e, place[0]]),
         direct=float(getattr(measured.direct, f"{kind}_effect")[e][place]),
         total=float(getattr(measured.totals, f"{kind}_effect")[e][place]),
     )
@@ -300,7 +306,7 @@ def _sublayer(measured: Measurements, e: int, s: int, layer: int, sublayer: str)
         "sublayer",
         layer,
         stderr=_number(own.stderr[e, s, layer]),
-        control=float(own.control[e, s, layer]) if own.n_random else None,
+        random_baseline=float(own.random_baseline[e, s, layer]) if own.n_random else None,
         importance=float(own.slope[e, s, layer]),
         direct=float(measured.direct.sublayer_effect[e, s, layer]),
     )
@@ -424,7 +430,7 @@ def _edge(
         return effects.at(name, sender=sender, receiver=reader)
 
     via: Via = receiver(reader).via  # type: ignore[assignment]
-    weight, stderr, control = (attributed(name) for name in ("mean", "stderr", "control"))
+    weight, stderr, baseline = (attributed(name) for name in ("mean", "stderr", "random_baseline"))
     name = edge_name(sender, reader)
     measured, error = None, None
     if exact is not None and name in exact.edge:
@@ -439,16 +445,16 @@ def _edge(
         weight,
         via,
         stderr if isfinite(stderr) else None,
-        control,
+        baseline,
         measured,
         error if error is not None and isfinite(error) else None,
-        _beats(*shown, control),
+        _beats(*shown, baseline),
     )
 
 
-def _beats(value: float, stderr: float, control: float) -> bool | None:
-    """Does the whole interval lie beyond the control? Not known from one context."""
-    return abs(value) - 1.96 * stderr > control if isfinite(stderr) else None
+def _beats(value: float, stderr: float, baseline: float) -> bool | None:
+    """Does the whole interval lie beyond the random baseline? Not known from one context."""
+    return abs(value) - 1.96 * stderr > baseline if isfinite(stderr) else None
 
 
 _GRADIENT_CONTEXTS = 24
@@ -508,7 +514,7 @@ def find_circuits(
 ) -> dict[str, Circuit]:
     """The circuits of several emotions, found, measured and scored.
 
-    The model replies to every context with every emotion; replies that the judge hears the emotion
+    The model replies to every context with every emotion; replies that the judge finds the emotion
     in are kept, and from their prompts come directions, effects, importances and total effects, as
     in a run with default options. Circuits are then scored on held-out contexts beside random
     circuits of their size. How many replies were accepted stands in a circuit's ``evidence``.
@@ -545,29 +551,29 @@ def find_circuits(
     replies = elicit(model, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
     judged = judge_replies(replies, judge)
     accepted = [row.reply for row in judged if row.verdict.match]
-    if not accepted or not bool(arrange(accepted, emotions).complete.any()):
+    if not accepted or not bool(group_by_context(accepted, emotions).complete.any()):
         raise CircuitError(_why_nothing(judged, emotions, judge))
-    grid = arrange(accepted, emotions)
+    groups = group_by_context(accepted, emotions)
     evidence = {
         "template": wording.name,
         "judge": judge.name,
         "contexts": len(contexts),
-        "complete_contexts": int(grid.complete.sum()),
+        "complete_contexts": int(groups.complete.sum()),
         "elicited": _counts(judged, emotions),
     }
     made = Provenance(
         describe_model(model), _digest(contexts), {"evidence": evidence, "seed": seed}, versions()
     )
     with recorded(made):
-        activations = sweep(model, grid, batch_size=batch_size, seed=seed)
+        activations = read_activations(model, groups, batch_size=batch_size, seed=seed)
         found = emotion_directions(activations)
         heads = head_effects(model, activations, found)
         has_neurons = bool(model.cfg.d_mlp)
         of_neurons = neuron_effects if has_neurons else _no_neurons
         neurons = of_neurons(model, activations, found)
         stable = stable_layers(len(found.layer))
-        importance, plain_means = sublayer_importance(
-            model, grid, found, stable=stable, seed=seed, template=wording
+        importance, neutral_means = sublayer_importance(
+            model, groups, found, stable=stable, seed=seed, template=wording
         )
         between = differences(component_means(activations))
         direct = direct_effects(model, between, found, importance.reference)
@@ -589,13 +595,13 @@ def find_circuits(
         readouts,
         totals,
         how=Scoring(seed=seed),
-        means=plain_means,
+        means=neutral_means,
         template=wording,
     )
     return {emotion: with_scores(own, scores[emotion]) for emotion, own in circuits.items()}
 
 
-def _no_neurons(model: Model, activations: Sweep, found: Directions) -> NeuronEffects:
+def _no_neurons(model: Model, activations: Activations, found: Directions) -> NeuronEffects:
     return without_neurons(activations, found)
 
 

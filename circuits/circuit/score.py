@@ -28,7 +28,7 @@ from circuits.circuit.ablate import (
     stand,
 )
 from circuits.circuit.circuit import LOWER_IS_BETTER, Circuit, CircuitScores, Score
-from circuits.effects.activations import PlainMeans
+from circuits.effects.activations import NeutralMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.engines import engine, in_order
 from circuits.models.generate import Progress
@@ -193,12 +193,12 @@ def _groups(
     signed = nested(ranking)[:_CURVE]
     yield "curve", signed
     yield "absolute_curve", nested(ranking.abs())[:_CURVE]
-    controls = random_masks(own, draws, random).flat
-    yield "controls", controls
-    half = _halves(controls, random)
-    yield "controls_without_subset", controls & ~half
+    baselines = random_masks(own, draws, random).flat
+    yield "random", baselines
+    half = _halves(baselines, random)
+    yield "random_without_subset", baselines & ~half
     yield "model_without_controls_subset", ~half
-    yield "control_curves", shuffled(own.like(signed), draws, random).flatten(0, 1)
+    yield "random_curves", shuffled(own.like(signed), draws, random).flatten(0, 1)
 
 
 def _halves(
@@ -219,23 +219,23 @@ def judge(
     name: str,
     value: float,
     resampled: Float[Tensor, " other_draw"],
-    controls: Float[Tensor, " draw"],
+    baselines: Float[Tensor, " draw"],
     rounding: float = _ROUNDING,
 ) -> Score:
-    """A score with its interval and its controls, in the direction in which it is better.
+    """A score with its interval and its baselines, in the direction in which it is better.
 
-    Controls that differ from the score by no more than ``rounding`` are as good as it is.
+    Baselines that differ from the score by no more than ``rounding`` are as good as it is.
     """
     low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
     lower = name in LOWER_IS_BETTER
     # Equal circuits may differ by rounding, since they stand in other batches.
-    as_good = (controls <= value + rounding) if lower else (controls >= value - rounding)
+    as_good = (baselines <= value + rounding) if lower else (baselines >= value - rounding)
     return Score(
         value,
         low,
         high,
-        float(controls.quantile(0.01 if lower else 0.99)),
-        (1 + int(as_good.sum())) / (1 + len(controls)),
+        float(baselines.quantile(0.01 if lower else 0.99)),
+        (1 + int(as_good.sum())) / (1 + len(baselines)),
     )
 
 
@@ -257,11 +257,11 @@ def scores_of(
         )
     f = relative(mean, at)
     values = _statistics(f, at)
-    spread = _statistics(relative(bootstrap_means(m[: at["controls"].start], how.seed), at), at)
-    controls = _control_statistics(f, at)
+    spread = _statistics(relative(bootstrap_means(m[: at["random"].start], how.seed), at), at)
+    baselines = _baseline_statistics(f, at)
     rounding = max(_ROUNDING, off / gap)
     scores = {
-        name: judge(name, float(values[name]), spread[name], controls[name], rounding)
+        name: judge(name, float(values[name]), spread[name], baselines[name], rounding)
         for name in values
     }
     gaps = _greedy_gaps(greedy.mean(1), mean, at)
@@ -278,7 +278,7 @@ def scores_of(
         loses=loses,
         needed_share=sum(fall > 0 for fall in loses.values()) / len(loses),
         n_contexts=m.shape[1],
-        n_controls=how.draws,
+        n_baselines=how.draws,
         ablation=how.ablation,
         positions=how.positions,
     )
@@ -312,15 +312,15 @@ def _statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
     }
 
 
-def _control_statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
+def _baseline_statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
     """The same of random circuits.
 
-    Completeness and minimality are of one random half of each, so these controls spread more,
+    Completeness and minimality are of one random half of each, so these baselines spread more,
     and are harder to beat, than means over several halves.
     """
-    own, curves = f[at["controls"]], _curve(f, at, "control_curves")
+    own, curves = f[at["random"]], _curve(f, at, "random_curves")
     others = f[at["others"]].mean() if at["others"].start < at["others"].stop else 0.0
-    inside, outside = f[at["controls_without_subset"]], f[at["model_without_controls_subset"]]
+    inside, outside = f[at["random_without_subset"]], f[at["model_without_controls_subset"]]
     return {
         "faithfulness": own,
         "completeness": (inside - outside).abs(),
@@ -332,8 +332,8 @@ def _control_statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]
 
 
 def _curves(f: Tensor, at: Mapping[str, slice]) -> dict[str, Any]:
-    curve, controls = _curve(f, at, "curve"), _curve(f, at, "control_curves")
-    low, high = controls.quantile(torch.tensor([0.025, 0.975], dtype=f.dtype), dim=0)
+    curve, baselines = _curve(f, at, "curve"), _curve(f, at, "random_curves")
+    low, high = baselines.quantile(torch.tensor([0.025, 0.975], dtype=f.dtype), dim=0)
     return {
         "log_area": float(log_area(curve)),
         "size_at_80": float(size_at(curve)),
@@ -364,7 +364,7 @@ def _curve(f: Tensor, at: Mapping[str, slice], name: str) -> Tensor:
     """Faithfulness at every size; the whole model's is 1."""
     run = f[..., at[name]].unflatten(-1, (-1, len(SIZES) - 1))
     curve = torch.cat([run, torch.ones_like(run[..., :1])], dim=-1)
-    return curve if name == "control_curves" else curve.squeeze(-2)
+    return curve if name == "random_curves" else curve.squeeze(-2)
 
 
 def _loses(circuit: Circuit, own: Masks, f: Tensor, at: Mapping[str, slice]) -> dict[str, float]:
@@ -425,7 +425,7 @@ def score_circuits(
     ranking: TotalEstimates,
     *,
     how: Scoring | None = None,
-    means: PlainMeans | None = None,
+    means: NeutralMeans | None = None,
     template: str | Template = "published",
     progress: Progress | None = None,
 ) -> dict[str, CircuitScores]:
@@ -437,7 +437,7 @@ def score_circuits(
         contexts: Held out from everything that made the circuits.
         readouts: Emotion -> what its runs are judged by.
         ranking: Estimated total effects, by which circuits of all sizes are made.
-        how: Ablation, positions, number of controls.
+        how: Ablation, positions, number of baselines.
         means: For mean ablation.
         template: How contexts become prompts.
         progress: Told after every emotion.
@@ -480,10 +480,10 @@ def _score(
     readouts: Mapping[str, Projection | LogitDifference],
     ranking: TotalEstimates,
     how: Scoring,
-    means: PlainMeans | None,
+    means: NeutralMeans | None,
     template: str | Template,
 ) -> CircuitScores:
-    """Score one circuit; the others are among its controls."""
+    """Score one circuit; the others are among its baselines."""
     masks, e = Masks.of(model, list(circuits.values())), list(circuits).index(emotion)
     others = masks[[i for i in range(len(masks)) if i != e]]
     place = ranking.index("emotion", emotion)

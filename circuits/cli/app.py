@@ -36,7 +36,7 @@ from circuits.cli.run import (
     status_command,
     view,
 )
-from circuits.cli.steering import control, say, validate
+from circuits.cli.steering import say, steer, validate
 from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import shipped
 
@@ -83,7 +83,7 @@ def demo(
         test_scenarios=12,
         methods=FEW,
         tuning="brief",
-        dial_contexts=2,
+        sweep_contexts=2,
         ablation_draws=2,
     )
     with finishing_batches():
@@ -104,7 +104,7 @@ _COMPARED = (
     "hard",
     "test_scenarios",
     "tuning",
-    "dial_contexts",
+    "sweep_contexts",
     "second_judge",
 )
 _COMMANDS: tuple[tuple[str, Callable[..., None], type[TyperCommand] | None, str], ...] = (
@@ -162,10 +162,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], type[TyperCommand] | None, str]
     ),
     ("view", view, None, "view runs/demo --open | view runs/demo --serve"),
     (
-        "control",
-        control,
+        "steer",
+        steer,
         options_of(_PLAN, *_COMPARED),
-        "control runs/demo --methods steer_plain,circuit",
+        "steer runs/demo --methods steer_neutral,circuit",
     ),
     (
         "say",
@@ -194,6 +194,8 @@ def main() -> None:
     given = [word for word in ANYWHERE if word in sys.argv]
     sys.argv = [sys.argv[0], *given, *(word for word in sys.argv[1:] if word not in given)]
     try:
+        if sys.argv[1:2] == ["control"]:
+            raise RunError("the command control is now called steer; write that")
         for option in _GONE:
             if option in sys.argv:
                 raise RunError(f"{option}: gone since 0.2.0; leave it out: {_GONE[option]}")

@@ -97,12 +97,12 @@ class Bars:
 
 
 def accuracy_table(accuracy: Mapping[str, Any]) -> Table:
-    """Judged accuracy and price of every method."""
-    rows = {**accuracy["methods"], **accuracy.get("controls", {})}
+    """Judged accuracy and side effects of every method."""
+    rows = {**accuracy["methods"], **accuracy.get("baselines", {})}
     emotions = next(iter(rows.values()))["by_emotion"]
-    # Six emotions and the price stand side by side in eighty columns.
+    # Six emotions and the side effects stand side by side in eighty columns.
     table = Table(
-        title="Replies that express the asked emotion, in percent (test contexts)",
+        title="Replies that express the target emotion, in percent (test contexts)",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -126,7 +126,7 @@ def _percent(value: float) -> str:
 
 
 def circuit_table(circuits: Mapping[str, Any]) -> Table:
-    """Size of every circuit and its strongest parts."""
+    """Size of every circuit and its strongest components."""
     table = Table(title="Circuits")
     table.add_column("emotion")
     for name in ("heads", "neurons", "share of the readout"):
@@ -153,7 +153,7 @@ def _strongest(circuit: Any, kind: str) -> str:
     known = [node for node in circuit.of_kind(kind) if node.effect is not None]
     nodes = sorted(known, key=lambda node: -node.effect)
     if not nodes:
-        return "-"  # an imported circuit names its parts without effects
+        return "-"  # an imported circuit names its components without effects
     return ", ".join(node.id for node in nodes[:4])
 
 

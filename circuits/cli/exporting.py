@@ -135,7 +135,7 @@ def export_circuits(
     applied = [name for name in formats if name in APPLIED]
     if applied and place.is_file():
         raise RunError(
-            f"{place} says which parts there are, not what they write; give the run folder for "
+            f"{place} says which components they are, not what they write; give the run folder for "
             f"{', '.join(applied)}"
         )
     drawn = [name for name in formats if name in FORMATS]

@@ -48,7 +48,7 @@ By = Annotated[
 def patch(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     emotion: SomeEmotions = "",
-    against: Against = "plain",
+    against: Against = "neutral",
     sites: Sites = "resid_pre,attn_out,mlp_out,z",
     by: By = "role",
     mode: Mode = "denoising",
@@ -79,7 +79,7 @@ def paths(
 
     options = PathOptions(**given(context))  # type: ignore[arg-type]
     study = PathStudy(run, options, Bars())
-    known = ("plain", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
+    known = ("neutral", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
     if options.against not in known:
         raise RunError(f"--against: {options.against!r} is none of {', '.join(known)}")
     emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.against)

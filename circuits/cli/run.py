@@ -187,7 +187,7 @@ def score_table(scores: "Mapping[str, CircuitScores]") -> Table:
         table.add_column(name.removesuffix("ness"), justify="right", no_wrap=True)
     for emotion, found in scores.items():
         cells = [
-            f"{found.scores[name].value:.3f}{'' if found.beats_controls(name) else ' *'}"
+            f"{found.scores[name].value:.3f}{'' if found.above_baseline(name) else ' *'}"
             for name in names
         ]
         own = found.scores[names[0]]
@@ -221,8 +221,8 @@ def show_run(folder: Path) -> None:
         OUT.print(circuit_table(study.circuits))
     if "scores" in done:
         OUT.print(score_table(study.scores))
-    if "control" in done:
-        OUT.print(accuracy_table(study.control))
+    if "steering" in done:
+        OUT.print(accuracy_table(study.steering))
     took = study.seconds
     for stage, entry in done.items():
         cost, seconds = entry.get("receipt", {}), f"{took[stage]:.1f}" if stage in took else "-"
@@ -251,7 +251,7 @@ def run_command(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Run the whole job on a model: contexts to circuits to control, and a report.
+    """Run the whole job on a model: contexts to circuits to steering, and a report.
 
     A stage that was finished in the same folder with the same inputs by the same
     version is not run again.

@@ -13,22 +13,22 @@ from circuits.cli.options import Engine, RayAddress, Workers, given
 from circuits.errors import RunError
 
 __all__ = [
-    "control",
-    "price_table",
+    "steer",
+    "side_effects_table",
     "say",
     "validate",
     "weights",
 ]
 
 
-def control(
+def steer(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
 ) -> None:
-    """Compare all ways to an emotion on the test contexts: what each reaches, and its price.
+    """Compare all ways to an emotion on the test contexts: what each reaches, and its side effects.
 
-    Writes control.json, control_replies.jsonl and the report. What is not given stays as the run's
-    plan has it.
+    Writes steering.json, steering_replies.jsonl and the report. What is not given stays as the
+    run's plan has it.
     """
     from circuits.runs.folder import Study
     from circuits.runs.stages import run as carry_out
@@ -36,21 +36,21 @@ def control(
 
     plan = plan_of(Study(run)).asking(given(context))
     with finishing_batches():
-        study = carry_out(plan, stages=["control", "report"], reporter=Bars())
-    OUT.print(accuracy_table(study.control))
-    OUT.print(price_table(study.control))
+        study = carry_out(plan, stages=["steering", "report"], reporter=Bars())
+    OUT.print(accuracy_table(study.steering))
+    OUT.print(side_effects_table(study.steering))
     OUT.print(f"\nreport: {(study.folder / 'report.html').resolve()}", soft_wrap=True, markup=False)
 
 
-def price_table(found: Mapping[str, Any]) -> Table:
-    """What every method cost, and what the second judge heard."""
-    title = "Expression by both judges (%) and its price"
+def side_effects_table(found: Mapping[str, Any]) -> Table:
+    """What every method cost, and what the second judge found."""
+    title = "Expression by both judges (%) and its side effects"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for name in ("all", "second", "kappa", "opposing", "hard", "ratio", "repet.", "topic"):
         table.add_column(name, justify="right", no_wrap=True)
     hard = found.get("hard") or {}
-    for method, own in {**found["methods"], **found["controls"]}.items():
+    for method, own in {**found["methods"], **found["baselines"]}.items():
         table.add_row(
             method.replace("_", " "),
             _number(own["overall"]),
@@ -76,7 +76,7 @@ def validate(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Ablate and enhance the strongest heads and neurons, and ablate the circuits where asked.
+    """Ablate and add to the strongest heads and neurons, and ablate the circuits where asked.
 
     Measured on test contexts beside the weakest components and random ones.
     """
@@ -152,8 +152,8 @@ def say(
     contexts, and kept in the user's cache folder.
     """
     from circuits.runs.folder import Study
+    from circuits.runs.steering import generator_of_files, generator_of_run
     from circuits.runs.steering import say as answer
-    from circuits.runs.steering import voice_of_files, voice_of_run
 
     if run is not None and circuit:
         raise RunError("--run and --circuit: give a run's circuits or files, not both")
@@ -162,12 +162,12 @@ def say(
     if max_new_tokens < 1:
         raise RunError(f"--max-new-tokens: {max_new_tokens} is too few; give 1 or more")
     from_run = Study(run or _DEMO) if not circuit else None
-    voice = (
-        voice_of_run(from_run)
+    generator = (
+        generator_of_run(from_run)
         if from_run
-        else voice_of_files(circuit or [], model, Bars(), any_revision=any_revision)
+        else generator_of_files(circuit or [], model, Bars(), any_revision=any_revision)
     )
-    reply = answer(voice, text, wanted, max_new_tokens=max_new_tokens)
+    reply = answer(generator, text, wanted, max_new_tokens=max_new_tokens)
     OUT.print(reply, markup=False, highlight=False, soft_wrap=True)
 
 

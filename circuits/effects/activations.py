@@ -4,7 +4,7 @@ Sums over complete contexts, from which directions and their generality are made
 
 Contexts come in batches, and only sums per theme are held: of each emotion's residual stream
 minus the mean over the emotions of its context, of the same with emotions shuffled within
-contexts (the control of generality), and of those means.
+contexts (the random baseline of generality), and of those means.
 
 What a memory budget allows: how many prompts in one pass, and whether their values are kept.
 
@@ -27,7 +27,7 @@ one valence of a scenario, the last file read.
 Mean head outputs and neuron activations, and how an emotion differs in them.
 
 These differences are what modulation writes (Wang et al. 2025, arXiv 2510.11328, stage 5). Their
-reference may be the mean over the emotions, as published, or the plain prompt. The plain prompt
+reference may be the mean over the emotions, as published, or the neutral prompt. The neutral prompt
 is what a modulated model is given, so with it strength 1 means "as if the emotion had been asked
 for"; a difference to the other emotions leaves out what all emotions share.
 """
@@ -56,7 +56,7 @@ from circuits.prompts.templates import INDENTED, PUBLISHED, emotion_prompt
 from circuits.records import Record
 
 __all__ = [
-    "Again",
+    "SecondPass",
     "Batch",
     "ComponentMeans",
     "ContrastSums",
@@ -65,31 +65,31 @@ __all__ = [
     "DiffPrompt",
     "Differences",
     "GB",
-    "Grid",
-    "Keeping",
+    "ContextGroups",
+    "CacheDecision",
     "Last",
     "MEMORY",
     "Moments",
-    "PlainMeans",
-    "PlainRest",
+    "NeutralMeans",
+    "NeutralSums",
     "Read",
     "PromptsByEmotion",
     "RelativeTo",
     "Summary",
-    "Sweep",
-    "SweepSums",
+    "Activations",
+    "ActivationSums",
     "Themed",
-    "arrange",
+    "group_by_context",
     "component_means",
     "differences",
     "first_copies",
     "fits_in",
-    "grouped",
-    "keeping",
+    "group_prompts",
+    "cache_decision",
     "last_valence",
     "reworded",
-    "sweep",
-    "swept",
+    "read_activations",
+    "as_activations",
 ]
 
 
@@ -150,7 +150,7 @@ class Batch:
     """Whole contexts at the position that is read; zero where a cell is missing."""
 
     places: Int[Tensor, " context"]
-    """Their places in the grid."""
+    """Their places in the groups."""
     present: Bool[Tensor, "context emotion"]
     resid_mid: Float[Tensor, "context emotion layer d_model"]
     """After attention."""
@@ -177,7 +177,7 @@ class Themed:
 
     theme: tuple[str, ...]
     of: dict[int, int]
-    """Place of a complete context in the grid -> place of its theme; in the grid's order."""
+    """Place of a complete context in the groups -> place of its theme; in the grid's order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +259,7 @@ class ContrastSums:
         )
 
 
-class SweepSums:
+class ActivationSums:
     """Sums of residual streams, head outputs and neuron activations."""
 
     def __init__(self, contrasts: ContrastSums, n_heads: int, d_head: int, d_mlp: int) -> None:
@@ -285,7 +285,7 @@ class SweepSums:
             batch: Their streams and head outputs.
             post: ``[row layer neuron]``, a row per prompt.
             cells: ``[row 2]``, context and emotion of every row.
-            present: ``[context emotion]``, which cells the whole grid has.
+            present: ``[context emotion]``, which cells the whole groups has.
         """
         self._contrasts.update(batch)
         whole = batch.z[batch.complete]
@@ -301,13 +301,13 @@ class SweepSums:
         self._centred.update((grouped - middle).flatten(0, 1), cells[complete, 1])
         self._shared.update(middle[:, 0], torch.zeros(len(middle), dtype=torch.long))
 
-    def merge(self, other: "SweepSums") -> None:
+    def merge(self, other: "ActivationSums") -> None:
         """Add the contexts that another one has seen."""
         for name, own in vars(self).items():
             own.merge(vars(other)[name])
 
     def result(self) -> dict[str, Any]:
-        """The fields of a sweep that are made of sums."""
+        """The fields of a activations that are made of sums."""
         return {
             "contrasts": self._contrasts.result(),
             "z": self._z.result().mean,
@@ -328,14 +328,14 @@ _FLOAT = 4
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CacheDecision:
     """Whether values are kept for a second look, or made again by running the prompts again."""
 
     kept: bool
     reason: str
 
 
-def keeping(model: Model, n_cells: int, memory: float) -> Keeping:
+def cache_decision(model: Model, n_cells: int, memory: float) -> CacheDecision:
     """Keep the values of ``n_cells`` prompts if they take no more than half of ``memory`` GB.
 
     Raises:
@@ -343,12 +343,12 @@ def keeping(model: Model, n_cells: int, memory: float) -> Keeping:
     """
     if not memory > 0:
         raise DataError(f"a memory budget of {memory:g} GB holds nothing; give more than 0")
-    size, share = n_cells * _bytes_kept(model), memory * GB / 2
+    size, share = n_cells * _bytes_cached(model), memory * GB / 2
     found = f"values of {n_cells} prompts at the position that is read take {_in_mb(size)}"
     kept = size <= share
     does = "kept" if kept else "made again by a second pass"
     bound = "at most" if kept else "more than"
-    return Keeping(
+    return CacheDecision(
         kept, f"{does}: {found}, {bound} {_in_mb(share)}, half of the budget of {memory:g} GB"
     )
 
@@ -363,7 +363,7 @@ def fits_in(model: Model, memory: float, times: int) -> Callable[[int, int], boo
     return fits
 
 
-def _bytes_kept(model: Model) -> int:
+def _bytes_cached(model: Model) -> int:
     """resid_mid, resid_post and z of one prompt, in float32."""
     cfg = model.cfg
     return _FLOAT * cfg.n_layers * (2 * cfg.d_model + cfg.n_heads * cfg.d_head)
@@ -380,7 +380,7 @@ def _bytes_of_row(model: Model, width: int) -> int:
     attention = cfg.n_heads * cfg.d_head
     token = (8 * size + 2 * _FLOAT) * cfg.d_model + 6 * size * attention + 6 * size * cfg.d_mlp
     scores = cfg.n_heads * width * (3 * size + _FLOAT)
-    values = 3 * _bytes_kept(model) + 3 * _FLOAT * cfg.n_layers * cfg.d_mlp
+    values = 3 * _bytes_cached(model) + 3 * _FLOAT * cfg.n_layers * cfg.d_mlp
     return width * (token + scores) + values
 
 
@@ -398,7 +398,7 @@ _VALUES = ("resid_mid", "resid_post", "z")
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class ContextGroups:
     """Accepted replies arranged by context and emotion."""
 
     contexts: tuple[Context, ...]
@@ -426,14 +426,14 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Activations:
     """What one pass over the accepted prompts leaves."""
 
-    grid: Grid
+    groups: ContextGroups
     present: Bool[Tensor, "context emotion"]
     values: Iterable[Batch]
-    """Values at the position that is read, batch by batch: kept, or made :class:`Again`."""
-    keeping: Keeping
+    """Values at the position that is read, batch by batch: kept, or made :class:`SecondPass`."""
+    keeping: CacheDecision
     """Which of the two, and why."""
     contrasts: Contrasts
     """Sums of the residual streams of complete contexts."""
@@ -449,7 +449,7 @@ class Sweep:
     """That mean over the emotions of a complete context (one group)."""
 
 
-def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
+def group_by_context(accepted: Sequence[Reply], emotions: Sequence[str]) -> ContextGroups:
     """Arrange accepted replies by context and emotion.
 
     Raises:
@@ -471,22 +471,22 @@ def arrange(accepted: Sequence[Reply], emotions: Sequence[str]) -> Grid:
         cells[key] = reply
     if not cells:
         raise DataError(f"no accepted reply in any of {', '.join(emotions)}")
-    return Grid(tuple(contexts.values()), tuple(emotions), cells)
+    return ContextGroups(tuple(contexts.values()), tuple(emotions), cells)
 
 
 PromptsByEmotion = Mapping[str, Sequence[PromptLike]]
 """Emotion -> the prompts whose replies are to express it."""
 
 
-def grouped(prompts: PromptsByEmotion) -> Grid:
+def group_prompts(prompts: PromptsByEmotion) -> ContextGroups:
     """Prompts of several emotions, grouped by context.
 
     Prompts made from a context belong to its group; where no prompt has one, the i-th prompts of
     all emotions form a group. Within a group emotions are contrasted, so its prompts should differ
     in nothing else. Groups that lack an emotion are left out of what needs all of them.
 
-    >>> grid = grouped({"fear": ["I am afraid"], "calm": ["I am calm"]})
-    >>> grid.emotions, len(grid.contexts)
+    >>> groups = group_prompts({"fear": ["I am afraid"], "calm": ["I am calm"]})
+    >>> groups.emotions, len(groups.contexts)
     (('fear', 'calm'), 1)
 
     Raises:
@@ -514,15 +514,15 @@ def grouped(prompts: PromptsByEmotion) -> Grid:
             ]
     # The groups only name what belongs together: prompts made of texts are read as they are.
     replies = [Reply(prompt, "", 0, emotion) for emotion, group in own.items() for prompt in group]
-    return arrange(replies, tuple(own))
+    return group_by_context(replies, tuple(own))
 
 
 @dataclass(frozen=True, eq=False)
-class Again:
+class SecondPass:
     """Values that are made again, by running the prompts, whenever they are looked at."""
 
     model: Model
-    grid: Grid
+    groups: ContextGroups
     read: Read
     last: Last
     together: tuple[tuple[int, ...], ...]
@@ -536,24 +536,24 @@ class Again:
         self, sites: Sequence[str]
     ) -> Iterator[tuple[Batch, Int[Tensor, "row 2"], dict[str, Tensor]]]:
         """A batch's values; context and emotion of its rows; the rows of every site."""
-        grid, present = self.grid, self.grid.present
+        groups, present = self.groups, self.groups.present
         sites = (*sites, "final") if self.last == "final" else sites
         for chosen in self.together:
-            cells = [(c, e) for c in chosen for e in range(len(grid.emotions)) if present[c, e]]
-            replies = [grid.cells[grid.contexts[c].id, grid.emotions[e]] for c, e in cells]
+            cells = [(c, e) for c in chosen for e in range(len(groups.emotions)) if present[c, e]]
+            replies = [groups.cells[groups.contexts[c].id, groups.emotions[e]] for c, e in cells]
             work = partial(_read, self, sites=sites)
             found = halving_tables(work, replies, lambda reply: reply.prompt.key)
             if self.last == "final":
                 found["resid_post"][:, -1] = found["final"][:, -1]
             rows, columns = torch.tensor([(chosen.index(c), e) for c, e in cells]).T
-            values = {site: _arranged(found[site], rows, columns, grid) for site in _VALUES}
+            values = {site: _arranged(found[site], rows, columns, groups) for site in _VALUES}
             places = torch.tensor(chosen)
             yield Batch(places, present[places], **values), torch.tensor(cells), found
 
 
-def sweep(
+def read_activations(
     model: Model,
-    grid: Grid,
+    groups: ContextGroups,
     *,
     read: Read = "prompt",
     last: Last = "resid_post",
@@ -563,12 +563,12 @@ def sweep(
     batch_size: int = 96,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Sweep:
+) -> Activations:
     """Run every accepted prompt once.
 
     Args:
         model: The model.
-        grid: Accepted replies by context and emotion.
+        groups: Accepted replies by context and emotion.
         read: Where residual streams are read; heads and neurons always at the last prompt
             position, where the reply begins.
         last: What stands for the residual stream after the last MLP.
@@ -577,16 +577,16 @@ def sweep(
         memory: Budget in gigabytes for values and for the activations of one pass. Values that do
             not fit are made again when they are looked at; a pass runs one context at least.
         batch_size: Prompts at once, at most.
-        seed: Of the emotions that the control of generality shuffles.
+        seed: Of the emotions that the random baseline of generality shuffles.
         progress: Told after every batch how many prompts were run.
 
     Raises:
         ModelError: a hook point is missing, or an activation is not finite.
         DataError: the budget is not positive.
     """
-    does = keeping(model, len(grid.cells), memory)
-    how = _How(grid, read, last, half, half_parts, does.kept, seed)
-    parts = shards(_together(model, grid, read, memory, batch_size))
+    does = cache_decision(model, len(groups.cells), memory)
+    how = _How(groups, read, last, half, half_parts, does.kept, seed)
+    parts = shards(_together(model, groups, read, memory, batch_size))
     sums, kept = how.sums(model), list[Batch]()
     found = in_order(engine().results(model, partial(_of_shard, how=how), parts))
     for own, batches_kept, count in found:
@@ -594,20 +594,26 @@ def sweep(
         kept += batches_kept
         if progress:
             progress(count)
-    again = Again(model, grid, read, last, tuple(chosen for part in parts for chosen in part))
-    return Sweep(grid, grid.present, tuple(kept) if does.kept else again, does, **sums.result())
+    again = SecondPass(
+        model, groups, read, last, tuple(chosen for part in parts for chosen in part)
+    )
+    return Activations(
+        groups, groups.present, tuple(kept) if does.kept else again, does, **sums.result()
+    )
 
 
-def swept(model: Model, given: "Sweep | PromptsByEmotion") -> "Sweep":
+def as_activations(model: Model, given: "Activations | PromptsByEmotion") -> "Activations":
     """The activations of prompts, read now unless they have been read already."""
-    return given if isinstance(given, Sweep) else sweep(model, grouped(given))
+    return (
+        given if isinstance(given, Activations) else read_activations(model, group_prompts(given))
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _How:
-    """What workers need to know of a sweep."""
+    """What workers need to know of a activations."""
 
-    grid: Grid
+    groups: ContextGroups
     read: Read
     last: Last
     half: bool
@@ -615,45 +621,45 @@ class _How:
     kept: bool
     seed: int
 
-    def sums(self, model: Model) -> SweepSums:
+    def sums(self, model: Model) -> ActivationSums:
         cfg = model.cfg
         contrasts = ContrastSums(
-            self.grid.themes,
-            (len(self.grid.emotions), cfg.n_layers, cfg.d_model),
+            self.groups.themes,
+            (len(self.groups.emotions), cfg.n_layers, cfg.d_model),
             half=self.half,
             seed=self.seed,
         )
-        return SweepSums(contrasts, cfg.n_heads, cfg.d_head, cfg.d_mlp)
+        return ActivationSums(contrasts, cfg.n_heads, cfg.d_head, cfg.d_mlp)
 
 
 def _of_shard(
     model: Model, together: tuple[tuple[int, ...], ...], *, how: _How
-) -> tuple[SweepSums, list[Batch], int]:
+) -> tuple[ActivationSums, list[Batch], int]:
     """Sums over some batches of contexts, their values if they are kept, and their prompts."""
     sums, kept, count = how.sums(model), [], 0
-    again = Again(model, how.grid, how.read, how.last, together)
+    again = SecondPass(model, how.groups, how.read, how.last, together)
     for batch, cells, found in again.run((*_VALUES, "post")):
         if how.half_parts:
             batch = replace(batch, z=batch.z.half().float())
             found["post"] = found["post"].half().float()
-        sums.update(batch, found["post"], cells, how.grid.present)
+        sums.update(batch, found["post"], cells, how.groups.present)
         kept += [batch] if how.kept else []
         count += len(cells)
     return sums, kept, count
 
 
 def _together(
-    model: Model, grid: Grid, read: Read, memory: float, batch_size: int
+    model: Model, groups: ContextGroups, read: Read, memory: float, batch_size: int
 ) -> tuple[tuple[int, ...], ...]:
     """Contexts to run at once: of like length, and no more than the budget allows."""
-    n_emotions = len(grid.emotions)
-    longest = [_longest(model, grid, context, read) for context in grid.contexts]
+    n_emotions = len(groups.emotions)
+    longest = [_longest(model, groups, context, read) for context in groups.contexts]
     fits = fits_in(model, memory, n_emotions)
     return tuple(map(tuple, batches(longest, max(1, batch_size // n_emotions), fits)))
 
 
-def _longest(model: Model, grid: Grid, context: Context, read: Read) -> list[int]:
-    own = [grid.cells[context.id, e] for e in grid.emotions if (context.id, e) in grid.cells]
+def _longest(model: Model, groups: ContextGroups, context: Context, read: Read) -> list[int]:
+    own = [groups.cells[context.id, e] for e in groups.emotions if (context.id, e) in groups.cells]
     rows = [encode(model, reply.prompt) for reply in own]
     if read == "reply":
         rows = [row + encode_text(model, reply.text) for row, reply in zip(rows, own, strict=True)]
@@ -664,14 +670,14 @@ def _arranged(
     values: Float[Tensor, "row *rest"],
     rows: Int[Tensor, " row"],
     columns: Int[Tensor, " row"],
-    grid: Grid,
+    groups: ContextGroups,
 ) -> Float[Tensor, "context emotion *rest"]:
-    placed = values.new_zeros(int(rows.max()) + 1, len(grid.emotions), *values.shape[1:])
+    placed = values.new_zeros(int(rows.max()) + 1, len(groups.emotions), *values.shape[1:])
     placed[rows, columns] = values
     return placed
 
 
-def _read(again: Again, replies: Sequence[Reply], sites: Sequence[str]) -> dict[str, Tensor]:
+def _read(again: SecondPass, replies: Sequence[Reply], sites: Sequence[str]) -> dict[str, Tensor]:
     model, device = again.model, device_of(again.model)
     heads = [encode(model, reply.prompt) for reply in replies]
     if again.read == "prompt":
@@ -713,29 +719,29 @@ DiffGrouping = Literal["context", "scenario"]
 last complete valence in sorted order."""
 
 
-def reworded(grid: Grid, wording: DiffPrompt) -> Grid:
+def reworded(groups: ContextGroups, wording: DiffPrompt) -> ContextGroups:
     """The same cells with prompts in this wording."""
     template = INDENTED if wording == "indented" else PUBLISHED
     cells = {
         place: replace(reply, prompt=emotion_prompt(reply.prompt.origin, reply.emotion, template))
-        for place, reply in grid.cells.items()
+        for place, reply in groups.cells.items()
     }
-    return replace(grid, cells=cells)
+    return replace(groups, cells=cells)
 
 
-def last_valence(grid: Grid) -> Grid:
+def last_valence(groups: ContextGroups) -> ContextGroups:
     """Of every scenario only the complete context whose valence is last in sorted order."""
     last: dict[str, Context] = {}
-    for context, complete in zip(grid.contexts, grid.complete.tolist(), strict=True):
+    for context, complete in zip(groups.contexts, groups.complete.tolist(), strict=True):
         before = last.get(context.scenario)
         if complete and (before is None or context.valence > before.valence):
             last[context.scenario] = context
     kept = {context.id for context in last.values()}
-    cells = {place: reply for place, reply in grid.cells.items() if place[0] in kept}
-    return replace(grid, contexts=tuple(last.values()), cells=cells)
+    cells = {place: reply for place, reply in groups.cells.items() if place[0] in kept}
+    return replace(groups, contexts=tuple(last.values()), cells=cells)
 
 
-RelativeTo = Literal["plain", "emotions"]
+RelativeTo = Literal["neutral", "emotions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -755,8 +761,8 @@ class ComponentMeans(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class PlainMeans(Record):
-    """The same means over plain prompts."""
+class NeutralMeans(Record):
+    """The same means over neutral prompts."""
 
     z: Float[Tensor, "layer head d_head"]
     post: Float[Tensor, "layer neuron"]
@@ -781,33 +787,33 @@ class Differences(Record):
     relative_to: str
 
 
-def component_means(sweep: Sweep) -> ComponentMeans:
+def component_means(activations: Activations) -> ComponentMeans:
     """Means of all heads and neurons from one sweep; incomplete contexts are left out."""
-    complete = sweep.grid.complete
-    z = sweep.z
+    complete = activations.groups.complete
+    z = activations.z
     return ComponentMeans(
         z=z,
-        post=sweep.post_shared.mean + sweep.post_centred.mean,
-        emotion=sweep.grid.emotions,
+        post=activations.post_shared.mean + activations.post_centred.mean,
+        emotion=activations.groups.emotions,
         layer=tuple(range(z.shape[1])),
         head=tuple(range(z.shape[2])),
-        neuron=tuple(range(sweep.post.mean.shape[2])),
+        neuron=tuple(range(activations.post.mean.shape[2])),
         n_contexts=int(complete.sum()),
     )
 
 
 def differences(
-    means: ComponentMeans, plain: PlainMeans | None = None, *, unit: bool = False
+    means: ComponentMeans, plain: NeutralMeans | None = None, *, unit: bool = False
 ) -> Differences:
-    """Means minus those of plain prompts, or without them minus the mean over the emotions.
+    """Means minus those of neutral prompts, or without them minus the mean over the emotions.
 
     Args:
         means: Of prompts that ask for an emotion.
-        plain: Of plain prompts.
+        plain: Of neutral prompts.
         unit: Give the heads of a layer together the length one, as the released stage 5.3 does;
             lengths up to 1e-8 stay.
     """
-    relative_to: RelativeTo = "plain" if plain is not None else "emotions"
+    relative_to: RelativeTo = "neutral" if plain is not None else "emotions"
     z = plain.z if plain is not None else means.z.mean(0)
     post = plain.post if plain is not None else means.post.mean(0)
     apart = means.z - z
@@ -826,8 +832,8 @@ def differences(
     )
 
 
-class PlainRest:
-    """Accumulates the plain means from passes that are made for something else."""
+class NeutralSums:
+    """Accumulates the neutral means from passes that are made for something else."""
 
     def __init__(self, model: Model) -> None:
         cfg = model.cfg
@@ -839,19 +845,19 @@ class PlainRest:
         z: Float[Tensor, "prompt layer head d_head"],
         post: Float[Tensor, "prompt layer neuron"],
     ) -> None:
-        """Add some plain prompts."""
+        """Add some neutral prompts."""
         for moments, rows in ((self._z, z), (self._post, post)):
             moments.update(rows, torch.zeros(len(rows), dtype=torch.long))
 
-    def merge(self, other: "PlainRest") -> None:
+    def merge(self, other: "NeutralSums") -> None:
         """Add the prompts that another one has seen."""
         self._z.merge(other._z)
         self._post.merge(other._post)
 
-    def result(self) -> PlainMeans:
+    def result(self) -> NeutralMeans:
         """The means so far."""
         z, post = self._z.result(), self._post.result()
-        return PlainMeans(
+        return NeutralMeans(
             z=z.mean[0],
             post=post.mean[0],
             layer=tuple(range(z.mean.shape[1])),

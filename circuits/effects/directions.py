@@ -12,7 +12,7 @@ Do emotion directions hold beyond the contexts that they were made from?
 Three answers per sublayer and layer: the cosine between directions from two random halves of
 the contexts; the cosine between a theme's own direction and the one made without that theme;
 and how often the nearest direction, made without the theme, names the emotion of a context of
-that theme. The control repeats the last with emotions shuffled within contexts.
+that theme. The shuffled baseline repeats the last with emotions shuffled within contexts.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from torch import Tensor
 
 from circuits.effects.activations import (
     MEMORY,
+    Activations,
     Batch,
     Differences,
     PromptsByEmotion,
-    Sweep,
-    grouped,
-    sweep,
+    group_prompts,
+    read_activations,
 )
 from circuits.errors import AxisError, DataError
 from circuits.models.generate import Progress, batches
@@ -45,7 +45,7 @@ from circuits.records import Record
 __all__ = [
     "Directions",
     "Generality",
-    "GeneralityLook",
+    "GeneralityPass",
     "GeneralitySums",
     "centred",
     "direction_generality",
@@ -81,29 +81,29 @@ class Directions(Record):
     """``prompt``: at the last prompt position; ``reply``: averaged over the reply."""
 
 
-def emotion_directions(sweep: Sweep, *, read: str = "prompt") -> Directions:
-    """Directions of every emotion after every sublayer, from the sums of one sweep.
+def emotion_directions(activations: Activations, *, read: str = "prompt") -> Directions:
+    """Directions of every emotion after every sublayer, from the sums of one activations.
 
     Args:
-        sweep: One pass over the accepted prompts.
-        read: Where the sweep read; kept in the record.
+        activations: One pass over the accepted prompts.
+        read: Where the activations read; kept in the record.
 
     Raises:
         DataError: no context has a reply accepted in every emotion; says which emotions lack.
     """
-    sums, n = sweep.contrasts, int(sweep.contrasts.count.sum())
+    sums, n = activations.contrasts, int(activations.contrasts.count.sum())
     if not n:
-        raise DataError(_why_none(sweep))
+        raise DataError(_why_none(activations))
     vectors, norm = unit(centred(sums.apart.sum(0), n))
     return Directions(
         vectors=vectors,
         norm=norm,
         rms=sums.rms.float(),
-        emotion=sweep.grid.emotions,
+        emotion=activations.groups.emotions,
         sublayer=SUBLAYERS,
         layer=tuple(range(vectors.shape[2])),
         n_contexts=n,
-        n_left_out=len(sweep.present) - n,
+        n_left_out=len(activations.present) - n,
         read=read,
     )
 
@@ -130,8 +130,8 @@ def directions(
         DataError: the prompts form no group with all emotions.
         ModelError: a prompt cannot be read.
     """
-    grid = grouped(prompts)
-    found = sweep(model, grid, memory=memory, batch_size=batch_size, progress=progress)
+    groups = group_prompts(prompts)
+    found = read_activations(model, groups, memory=memory, batch_size=batch_size, progress=progress)
     return emotion_directions(found)
 
 
@@ -178,14 +178,15 @@ def similarity(directions: Directions) -> Float[Tensor, "emotion other_emotion s
     return torch.einsum("eslw,oslw->eosl", directions.vectors, directions.vectors)
 
 
-def _why_none(sweep: Sweep) -> str:
-    present: Bool[Tensor, "context emotion"] = sweep.present
+def _why_none(activations: Activations) -> str:
+    present: Bool[Tensor, "context emotion"] = activations.present
     lacking = {
-        emotion: int((~present[:, i]).sum()) for i, emotion in enumerate(sweep.grid.emotions)
+        emotion: int((~present[:, i]).sum())
+        for i, emotion in enumerate(activations.groups.emotions)
     }
     worst = max(lacking, key=lambda emotion: lacking[emotion])
     return (
-        f"no context has an accepted reply in all of {', '.join(sweep.grid.emotions)}; of "
+        f"no context has an accepted reply in all of {', '.join(activations.groups.emotions)}; of "
         f"{len(present)} contexts {lacking[worst]} lack {worst!r}. "
         "Use more contexts, another judge, or drop that emotion"
     )
@@ -203,7 +204,7 @@ class Generality(Record):
     """Cosine between the direction made from a theme and the one made without it."""
     accuracy: Float[Tensor, "sublayer layer"]
     """Share of held-out prompts whose nearest direction is that of their emotion."""
-    control: Float[Tensor, "sublayer layer"]
+    random_baseline: Float[Tensor, "sublayer layer"]
     """The same, emotions shuffled within the contexts that the directions are made from."""
 
     emotion: tuple[str, ...]
@@ -213,16 +214,18 @@ class Generality(Record):
     n_splits: int
 
 
-def direction_generality(sweep: Sweep, *, n_splits: int = 50, seed: int = 0) -> Generality:
+def direction_generality(
+    activations: Activations, *, n_splits: int = 50, seed: int = 0
+) -> Generality:
     """Measure how far the directions generalise; only complete contexts are used.
 
-    Looks at the values of the sweep once.
+    Passes at the values of the activations once.
 
     Raises:
         DataError: fewer than two themes have a complete context.
     """
-    look = GeneralityLook(sweep, n_splits=n_splits, seed=seed)
-    for batch in sweep.values:
+    look = GeneralityPass(activations, n_splits=n_splits, seed=seed)
+    for batch in activations.values:
         look.update(batch)
     return look.result()
 
@@ -243,7 +246,7 @@ class GeneralitySums:
         self.by_chance.add_(other.by_chance)
 
 
-class GeneralityLook:
+class GeneralityPass:
     """Measures generality while batches of values are shown, every one once.
 
     Holds sums per split and directions per theme, whatever the number of contexts.
@@ -252,8 +255,8 @@ class GeneralityLook:
         DataError: fewer than two themes have a complete context.
     """
 
-    def __init__(self, sweep: Sweep, *, n_splits: int = 50, seed: int = 0) -> None:
-        sums, self._emotions = sweep.contrasts, sweep.grid.emotions
+    def __init__(self, activations: Activations, *, n_splits: int = 50, seed: int = 0) -> None:
+        sums, self._emotions = activations.contrasts, activations.groups.emotions
         self._themes, self._n = sums.themes, int(sums.count.sum())
         if len(sums.count) < 2:
             raise DataError(
@@ -292,7 +295,7 @@ class GeneralityLook:
             split_half_low=halves.quantile(0.025, dim=0),
             without_theme=(self._within * self._without).sum(-1).movedim(0, -1),
             accuracy=self.sums.right / n_prompts,
-            control=self.sums.by_chance / n_prompts,
+            random_baseline=self.sums.by_chance / n_prompts,
             emotion=self._emotions,
             sublayer=SUBLAYERS,
             layer=tuple(range(self._total.shape[2])),
@@ -353,7 +356,7 @@ def own_differences(
 ) -> Differences:
     """What every head and neuron does differently when an emotion is asked for, minus plain.
 
-    One pass per context and emotion and one per plain prompt, at the last prompt position; no
+    One pass per context and emotion and one per neutral prompt, at the last prompt position; no
     reply is made or judged, so contexts count in which asking would not have helped.
 
     Raises:
@@ -385,7 +388,7 @@ def own_differences(
         layer=tuple(range(cfg.n_layers)),
         head=tuple(range(cfg.n_heads)),
         neuron=tuple(range(cfg.d_mlp)),
-        relative_to="plain",
+        relative_to="neutral",
     )
 
 

@@ -8,7 +8,7 @@ readout. Wang et al. 2025 (arXiv 2510.11328, stage 4.2) zero each head, run the 
 read the same layer after the next norm; since everything upstream is unchanged, that too has a
 closed form, ``norm(x) . v - norm(x - z W_O) . v`` (readout ``post_norm``).
 
-The second look at the values of a sweep: effects of heads and generality, in one go.
+The second look at the values of a activations: effects of heads and generality, in one go.
 
 Values that were kept are looked at here. Others are made again, shard by shard, where the engine
 says, and only sums come back.
@@ -25,16 +25,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.effects.activations import (
-    Again,
+    Activations,
     Batch,
     Last,
     Moments,
     PromptsByEmotion,
     Read,
-    Sweep,
-    swept,
+    SecondPass,
+    as_activations,
 )
-from circuits.effects.directions import Directions, GeneralityLook, GeneralitySums
+from circuits.effects.directions import Directions, GeneralityPass, GeneralitySums
 from circuits.errors import ModelError
 from circuits.models.engines import Here, engine, in_order, shards
 from circuits.models.families import along_heads, head_weights, needs
@@ -44,17 +44,18 @@ from circuits.records import Record
 
 __all__ = [
     "HeadEffects",
-    "HeadLook",
+    "HeadPass",
     "HeadReadout",
     "HeadSums",
     "QUANTILE",
     "head_effects",
-    "look_again",
+    "second_pass",
     "random_directions",
 ]
 
 QUANTILE = 0.99
-"""A control is this quantile of |effect| along random directions, over components and draws."""
+"""A random baseline is this quantile of |effect| along random directions, over all components
+and draws."""
 
 
 def random_directions(count: int, d_model: int, *, seed: int = 0) -> Float[Tensor, "draw d_model"]:
@@ -91,7 +92,7 @@ class HeadEffects(Record):
     """Standard error of ``centred`` over contexts."""
     baseline: Float[Tensor, "emotion layer"]
     """Mean readout with all heads."""
-    control: Float[Tensor, "emotion layer"]
+    random_baseline: Float[Tensor, "emotion layer"]
     """Largest |centred effect| of the layer's heads along random directions (99th percentile)."""
 
     emotion: tuple[str, ...]
@@ -104,7 +105,7 @@ class HeadEffects(Record):
 
 def head_effects(
     model: Model,
-    prompts: Sweep | PromptsByEmotion,
+    prompts: Activations | PromptsByEmotion,
     directions: Directions,
     *,
     readout: HeadReadout = "resid_mid",
@@ -117,14 +118,14 @@ def head_effects(
         prompts: Emotion -> prompts, in the order of the directions' emotions; or their activations.
         directions: What effects are read along.
         readout: What is projected.
-        draws: Random directions of the control.
+        draws: Random directions of the random baseline.
 
     Raises:
         ModelError: heads do not add up to what is written, or ``post_norm`` is asked of a model
             whose norm before the MLP is no RMSNorm.
     """
-    found = swept(model, prompts)
-    look = HeadLook(model, found, directions, readout=readout, draws=draws)
+    found = as_activations(model, prompts)
+    look = HeadPass(model, found, directions, readout=readout, draws=draws)
     for batch in found.values:
         look.update(batch)
     return look.result()
@@ -145,13 +146,13 @@ class HeadSums:
         self.baseline.merge(other.baseline)
 
 
-class HeadLook:
+class HeadPass:
     """Measures effects of heads while batches of values are shown, every one once."""
 
     def __init__(
         self,
         model: Model,
-        sweep: Sweep,
+        activations: Activations,
         directions: Directions,
         *,
         readout: HeadReadout = "resid_mid",
@@ -159,7 +160,7 @@ class HeadLook:
     ) -> None:
         needs(model, "effects of heads", "attention", "heads")
         self._model, self._directions = model, directions
-        self._between = sweep.z - sweep.z.mean(0)
+        self._between = activations.z - activations.z.mean(0)
         self._readout: HeadReadout = readout
         self._draws = draws
         self._vectors = directions.sel(sublayer="attn").vectors[:, 0]
@@ -190,7 +191,7 @@ class HeadLook:
             centred=relative.mean,
             centred_stderr=relative.stderr,
             baseline=self.sums.baseline.result().mean,
-            control=_control(self._model, self._between, self._draws),
+            random_baseline=_random_baseline(self._model, self._between, self._draws),
             emotion=self._directions.emotion,
             layer=self._directions.layer,
             head=tuple(range(plain.mean.shape[2])),
@@ -253,7 +254,7 @@ def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], floa
     return gain.float().cpu() * (1 + eps) ** 0.5, eps
 
 
-def _control(
+def _random_baseline(
     model: Model, between: Float[Tensor, "emotion layer head d_head"], draws: int
 ) -> Float[Tensor, "emotion layer"]:
     random, found = random_directions(draws, model.cfg.d_model), []
@@ -268,24 +269,24 @@ def _control(
     return torch.stack(found, dim=1)
 
 
-Looks = tuple[HeadLook, GeneralityLook]
+Passes = tuple[HeadPass, GeneralityPass]
 
 
-def look_again(
+def second_pass(
     model: Model,
-    sweep: Sweep,
+    activations: Activations,
     directions: Directions,
     *,
     readout: HeadReadout = "resid_mid",
     seed: int = 0,
     progress: Progress | None = None,
-) -> Looks:
+) -> Passes:
     """Show every batch of values to both looks once.
 
     Args:
         model: The model.
-        sweep: Its values.
-        directions: Made from the sweep.
+        activations: Its values.
+        directions: Made from the activations.
         readout: Of the effects of heads.
         seed: Of the splits of generality.
         progress: Told after every shard how many prompts were looked at.
@@ -294,13 +295,15 @@ def look_again(
         ModelError: ``post_norm`` is asked of a model whose norm before the MLP is no RMSNorm.
         DataError: fewer than two themes have a complete context.
     """
-    how = _How(replace(sweep, values=()), directions, readout, seed)
-    heads, general = how.looks(model)
-    if isinstance(sweep.values, Again):
-        work = partial(_made_again, how=how, read=sweep.values.read, last=sweep.values.last)
-        found = engine().results(model, work, shards(sweep.values.together))
+    how = _How(replace(activations, values=()), directions, readout, seed)
+    heads, general = how.passes(model)
+    if isinstance(activations.values, SecondPass):
+        work = partial(
+            _made_again, how=how, read=activations.values.read, last=activations.values.last
+        )
+        found = engine().results(model, work, shards(activations.values.together))
     else:
-        found = Here().results(model, partial(_seen, how=how), shards(tuple(sweep.values)))
+        found = Here().results(model, partial(_seen, how=how), shards(tuple(activations.values)))
     for of_heads, of_generality, count in in_order(found):
         heads.sums.merge(of_heads)
         general.sums.merge(of_generality)
@@ -311,27 +314,27 @@ def look_again(
 
 @dataclass(frozen=True, eq=False)
 class _How:
-    sweep: Sweep
+    activations: Activations
     directions: Directions
     readout: HeadReadout
     seed: int
 
-    def looks(self, model: Model) -> Looks:
-        heads = HeadLook(model, self.sweep, self.directions, readout=self.readout)
-        return heads, GeneralityLook(self.sweep, seed=self.seed)
+    def passes(self, model: Model) -> Passes:
+        heads = HeadPass(model, self.activations, self.directions, readout=self.readout)
+        return heads, GeneralityPass(self.activations, seed=self.seed)
 
 
 def _made_again(
     model: Model, together: tuple[tuple[int, ...], ...], *, how: _How, read: Read, last: Last
 ) -> tuple[HeadSums, GeneralitySums, int]:
-    return _seen(model, Again(model, how.sweep.grid, read, last, together), how=how)
+    return _seen(model, SecondPass(model, how.activations.groups, read, last, together), how=how)
 
 
 def _seen(
     model: Model, batches: Iterable[Batch], *, how: _How
 ) -> tuple[HeadSums, GeneralitySums, int]:
     """What both looks see in batches of values, and how many prompts these are of."""
-    (heads, general), count = how.looks(model), 0
+    (heads, general), count = how.passes(model), 0
     for batch in batches:
         heads.update(batch)
         general.update(batch)

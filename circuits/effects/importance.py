@@ -1,12 +1,12 @@
 """How much every sublayer can move the emotion readout: injected doses, read at the end.
 
-At one sublayer and the last position of a plain prompt, ``dose * rms`` along the sublayer's
+At one sublayer and the last position of a neutral prompt, ``dose * rms`` along the sublayer's
 emotion direction is added to what the sublayer writes; the response is the change of the readout
 divided by the injected length (Wang et al. 2025, arXiv 2510.11328, stage 6.3). The model runs
 on from there, so the response is a total effect.
 
 Positions before the last never see the change. So the prompt is read once up to its last token,
-and only that token is run again, all sublayers, emotions, doses and controls side by side. This
+and only that token is run again, all sublayers, emotions, doses and baselines side by side. This
 is exact.
 """
 
@@ -21,7 +21,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.effects.activations import Grid, Moments, PlainMeans, PlainRest, first_copies
+from circuits.effects.activations import (
+    ContextGroups,
+    Moments,
+    NeutralMeans,
+    NeutralSums,
+    first_copies,
+)
 from circuits.effects.directions import Directions, reference_direction
 from circuits.models.edits import Add, edited
 from circuits.models.engines import engine, in_order, shards
@@ -89,7 +95,7 @@ class Responses:
         for name in ("by_dose", "slope", "random", "baseline"):
             getattr(self, name).merge(getattr(other, name))
 
-    def control(self) -> Float[Tensor, "emotion sublayer layer"]:
+    def random_baseline(self) -> Float[Tensor, "emotion sublayer layer"]:
         """The largest mean response to a random direction; zero where none was tried."""
         mean = self.random.result().mean.abs()
         return mean.amax(-1) if mean.shape[-1] else mean.new_zeros(mean.shape[:-1])
@@ -120,10 +126,10 @@ class Importance(Record):
     """Standard error of ``slope`` over contexts."""
     response: Float[Tensor, "emotion dose sublayer layer"]
     """Response at each dose, averaged over contexts."""
-    control: Float[Tensor, "emotion sublayer layer"]
+    random_baseline: Float[Tensor, "emotion sublayer layer"]
     """Largest |response| to random directions of the same length, averaged over contexts."""
     baseline: Float[Tensor, " emotion"]
-    """Readout of the plain prompts as they are."""
+    """Readout of the neutral prompts as they are."""
     rms: Float[Tensor, "sublayer layer"]
     """Length of dose 1."""
     reference: Float[Tensor, "emotion d_model"]
@@ -142,7 +148,7 @@ class Importance(Record):
 
 def sublayer_importance(
     model: Model,
-    grid: Grid,
+    groups: ContextGroups,
     directions: Directions,
     *,
     stable: tuple[int, ...],
@@ -152,12 +158,12 @@ def sublayer_importance(
     seed: int = 0,
     template: str | Template = "published",
     progress: Progress | None = None,
-) -> tuple[Importance, PlainMeans]:
+) -> tuple[Importance, NeutralMeans]:
     """Response of every emotion's readout to injections at every sublayer.
 
     Costs one pass per context, and one cached token per context, sublayer, layer and variant.
     The untouched prompts that the responses are relative to give, for nothing, the mean head
-    outputs and neuron activations of plain prompts.
+    outputs and neuron activations of neutral prompts.
 
     Raises:
         AxisError: a stable layer does not exist.
@@ -165,16 +171,16 @@ def sublayer_importance(
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
     variants = _variants(local, directions.rms, doses, n_random, seed)
-    asked = [neutral_prompt(context, template) for context in grid.contexts]
+    asked = [neutral_prompt(context, template) for context in groups.contexts]
     prompts = [encode(model, prompt) for prompt in asked]
     parts = shards(
         [
-            ([(asked[i].key, prompts[i]) for i in chosen], grid.present[chosen])
+            ([(asked[i].key, prompts[i]) for i in chosen], groups.present[chosen])
             for chosen in batches(prompts, _PROMPTS_AT_ONCE)
         ]
     )
     work = partial(_responses, variants=variants, reference=reference, read_at=read_at)
-    sums, rest = Responses(variants, len(reference)), PlainRest(model)
+    sums, rest = Responses(variants, len(reference)), NeutralSums(model)
     done = in_order(engine().results(model, work, parts))
     for part, (own, own_rest) in zip(parts, done, strict=True):
         sums.merge(own)
@@ -225,14 +231,14 @@ def _responses(
     variants: Variants,
     reference: Float[Tensor, "emotion d_model"],
     read_at: ReadAt,
-) -> tuple[Responses, PlainRest]:
+) -> tuple[Responses, NeutralSums]:
     """What batches of prompts add to the sums: their names and tokens, the emotions accepted."""
 
     def score(prompts: Sequence[tuple[str, list[int]]]) -> dict[str, Tensor]:
         rows = pad_left([ids for _, ids in prompts], device_of(model))
         return _scores(model, rows, variants, reference, read_at)
 
-    sums, rest = Responses(variants, len(reference)), PlainRest(model)
+    sums, rest = Responses(variants, len(reference)), NeutralSums(model)
     for prompts, present in together:
         found = halving_tables(score, prompts, lambda prompt: prompt[0])
         rest.update(found["z"], found["post"])
@@ -315,7 +321,7 @@ def _summarise(
         slope=slope.mean,
         stderr=slope.stderr,
         response=rearrange(by_dose.mean, "e s l dose -> e dose s l"),
-        control=sums.control(),
+        random_baseline=sums.random_baseline(),
         baseline=sums.baseline.result().mean,
         rms=directions.rms,
         reference=reference,

@@ -10,7 +10,7 @@ Tokens that heads, neurons and sublayers promote and suppress.
 
 What a part writes differently when an emotion is asked for is a direction in the residual
 stream: the mean difference of a head's output times W_O, that of a neuron's activation times its
-row of W_out, and for a sublayer the sum over its parts. The logit lens reads it.
+row of W_out, and for a sublayer the sum over its components. The logit lens reads it.
 
 What single heads and neurons do in single contexts: which contexts a part answers most.
 
@@ -18,10 +18,10 @@ The same quantity whose mean over contexts is a part's centred effect, not summe
 
 How far every token of a text stands along an emotion's direction, layer by layer.
 
-A projection of the residual stream onto the emotion's direction. Zero is where plain prompts stand
-at such a place: at their first token, which takes up what attention need not look at, at their last
-position, where the reply begins, or on average at all others. One is how far asking for the emotion
-moves the projection at the last position.
+A projection of the residual stream onto the emotion's direction. Zero is where neutral prompts
+stand at such a place: at their first token, which takes up what attention need not look at, at
+their last position, where the reply begins, or on average at all others. One is how far asking for
+the emotion moves the projection at the last position.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True, eq=False)
 class TokenLens(Record):
-    """Logits of what parts write for an emotion beyond the mean of the emotions.
+    """Logits of what components write for an emotion beyond the mean of the emotions.
 
     Every write is given the same size, so that logits tell how it is aimed, not how strong it is.
     """
@@ -369,7 +369,7 @@ class TraceScale(Record):
     """Zero and one of a trace."""
 
     plain: Float[Tensor, "place layer d_model"]
-    """Mean residual stream after every layer in plain prompts."""
+    """Mean residual stream after every layer in neutral prompts."""
     moved: Float[Tensor, "emotion layer"]
     """How far asking moves the projection at the last position, in units of the stream."""
     stderr: Float[Tensor, "emotion layer"]
@@ -386,8 +386,8 @@ class TokenTrace(Record):
     """Every token of a text along the direction of every emotion."""
 
     value: Float[Tensor, "emotion layer pos"]
-    """0: as in plain prompts; 1: as far towards the emotion as asking for it moves the last prompt
-    position. NaN where asking does not move the stream along the direction (its 95% interval
+    """0: as in neutral prompts; 1: as far towards the emotion as asking for it moves the last
+    prompt position. NaN where asking does not move the stream along the direction (its 95% interval
     reaches zero or lies below)."""
 
     emotion: tuple[str, ...]

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.effects.activations import Differences, PromptsByEmotion, Sweep, swept
+from circuits.effects.activations import Activations, Differences, PromptsByEmotion, as_activations
 from circuits.effects.directions import Directions
 from circuits.effects.heads import QUANTILE, random_directions
 from circuits.models.families import along_heads, along_neurons, needs
@@ -61,7 +61,7 @@ class NeuronEffects(Record):
     """Projection of the neuron's output weights on the direction (beta)."""
     activation: Float[Tensor, "emotion layer neuron"]
     """Mean activation (post)."""
-    control: Float[Tensor, "emotion layer"]
+    random_baseline: Float[Tensor, "emotion layer"]
     """99th percentile of |centred effect| of the layer's neurons along random directions."""
 
     emotion: tuple[str, ...]
@@ -72,7 +72,11 @@ class NeuronEffects(Record):
 
 
 def neuron_effects(
-    model: Model, prompts: Sweep | PromptsByEmotion, directions: Directions, *, draws: int = 20
+    model: Model,
+    prompts: Activations | PromptsByEmotion,
+    directions: Directions,
+    *,
+    draws: int = 20,
 ) -> NeuronEffects:
     """Effects of all neurons on prompts of several emotions, or on their activations.
 
@@ -83,30 +87,30 @@ def neuron_effects(
         ModelError: the model has no neurons, or they do not add up to what is written.
     """
     needs(model, "effects of neurons", "mlp", "neurons")
-    sweep = swept(model, prompts)
+    activations = as_activations(model, prompts)
     beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
-    above = sweep.post_above_zero.mean
-    below = above - sweep.post.mean
+    above = activations.post_above_zero.mean
+    below = above - activations.post.mean
     return NeuronEffects(
-        mean=beta * sweep.post.mean,
-        stderr=beta.abs() * sweep.post.stderr,
-        centred=beta * sweep.post_centred.mean,
-        centred_stderr=beta.abs() * sweep.post_centred.stderr,
+        mean=beta * activations.post.mean,
+        stderr=beta.abs() * activations.post.stderr,
+        centred=beta * activations.post_centred.mean,
+        centred_stderr=beta.abs() * activations.post_centred.stderr,
         positive=beta.abs() * torch.where(beta > 0, above, below),
         negative=beta.abs() * torch.where(beta > 0, below, above),
         weight=beta,
-        activation=sweep.post.mean,
-        control=_control(model, sweep.post_centred.mean, draws),
+        activation=activations.post.mean,
+        random_baseline=_random_baseline(model, activations.post_centred.mean, draws),
         emotion=directions.emotion,
         layer=directions.layer,
         neuron=tuple(range(beta.shape[2])),
-        n_contexts=tuple(sweep.post.count.tolist()),
+        n_contexts=tuple(activations.post.count.tolist()),
     )
 
 
-def without_neurons(sweep: Sweep, directions: Directions) -> NeuronEffects:
+def without_neurons(activations: Activations, directions: Directions) -> NeuronEffects:
     """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
-    nothing = sweep.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
+    nothing = activations.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
     names = (
         "mean",
         "stderr",
@@ -119,15 +123,15 @@ def without_neurons(sweep: Sweep, directions: Directions) -> NeuronEffects:
     )
     return NeuronEffects(
         **dict.fromkeys(names, nothing),
-        control=nothing.sum(-1),
+        random_baseline=nothing.sum(-1),
         emotion=directions.emotion,
         layer=directions.layer,
         neuron=(),
-        n_contexts=tuple(sweep.post.count.tolist()),
+        n_contexts=tuple(activations.post.count.tolist()),
     )
 
 
-def _control(
+def _random_baseline(
     model: Model, centred: Float[Tensor, "emotion layer neuron"], draws: int
 ) -> Float[Tensor, "emotion layer"]:
     n_layers = centred.shape[1]

@@ -4,8 +4,8 @@ One row per layer, the residual stream going up. The shape says the kind, the co
 the score (vermilion: towards the emotion, blue: away from it, grey: zero or not measured; told
 apart by colour-blind readers, after Okabe and Ito 2008) and the width of the line its size,
 relative to the largest of the same quantity. A dashed outline is a score that does not exceed
-its control. A path bears the input that it enters, with a question mark (in DOT an open arrow too)
-where its effect is not shown.
+its random baseline. A path bears the input that it enters, with a question mark (in DOT an open
+arrow too) where its effect is not shown.
 
 Mermaid's viewers refuse more than 500 edges by default; draw larger circuits with Graphviz.
 """
@@ -73,7 +73,7 @@ def dot(circuit: Circuit) -> str:
         text.append(f"  // {name}")
         text.append(f"  {{ rank={_RANKS.get(name, 'same')};")
         for node in row:
-            style = "dashed" if node.beats_control is False else "solid"
+            style = "dashed" if node.above_baseline is False else "solid"
             label = "\\n".join(_dot_escape(part) for part in _label(node, circuit))
             text.append(
                 f'    "{node.id}" [label="{label}", shape={_DOT_SHAPES[node.kind]}, '
@@ -112,7 +112,7 @@ def mermaid(circuit: Circuit) -> str:
         arrow = f"{_MERMAID_ARROWS[edge.kind]}{entry}"
         text.append(f"  {_mermaid_id(edge.source)} {arrow} {_mermaid_id(edge.target)}")
     for node in circuit.nodes:
-        dashes = ",stroke-dasharray:4" if node.beats_control is False else ""
+        dashes = ",stroke-dasharray:4" if node.above_baseline is False else ""
         text.append(f"  style {_mermaid_id(node.id)} {_mermaid_line(lines[node.id])}{dashes}")
     for number, line in enumerate(_edge_lines(circuit)):
         text.append(f"  linkStyle {number} {_mermaid_line(line)}")
@@ -124,8 +124,8 @@ def diagram_losses(circuit: Circuit) -> list[Loss]:
     return [
         *fields_lost(
             circuit,
-            nodes=("stderr", "control", "direct", "total"),
-            edges=("weight", "stderr", "control", "exact", "exact_stderr"),
+            nodes=("stderr", "random_baseline", "direct", "total"),
+            edges=("weight", "stderr", "random_baseline", "exact", "exact_stderr"),
         ),
         *whole_lost(circuit),
     ]

@@ -94,8 +94,8 @@ def eap_ig_losses(circuit: Circuit) -> list[Loss]:
         *counted("attentions", attention, "whole attentions; only heads are nodes"),
         *fields_lost(
             circuit,
-            nodes=("effect", "stderr", "control", "importance", "direct"),
-            edges=("stderr", "control", "exact", "exact_stderr", "causal"),
+            nodes=("effect", "stderr", "random_baseline", "importance", "direct"),
+            edges=("stderr", "random_baseline", "exact", "exact_stderr", "causal"),
         ),
         *kinds_lost(circuit, "residual", "part"),
         *unheard,

@@ -155,7 +155,7 @@ def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
     """What the graph does not keep, or keeps in fields that the page does not show."""
     kept = {node.id for node in _shown(circuit)}
     sublayers = [node for node in circuit.nodes if node.id not in kept]
-    fields = ("effect", "stderr", "control", "importance", "direct", "total")
+    fields = ("effect", "stderr", "random_baseline", "importance", "direct", "total")
     hidden = [
         Loss(loss.what, loss.size, f"{loss.meaning}: in the file, not on the page")
         for loss in fields_lost(circuit, nodes=fields)
@@ -172,7 +172,9 @@ def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
     return [
         *counted("sublayers", len(sublayers), "whole sublayers, which are groups without values"),
         *hidden,
-        *fields_lost(circuit, edges=("stderr", "control", "exact", "exact_stderr", "causal")),
+        *fields_lost(
+            circuit, edges=("stderr", "random_baseline", "exact", "exact_stderr", "causal")
+        ),
         *kinds_lost(circuit, "residual", "part"),
         *between,
         Loss("positions", 1.0, "positions: one stands for all"),

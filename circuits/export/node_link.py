@@ -19,7 +19,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 
-from circuits.circuit.circuit import FORMAT, Circuit, Edge, Node
+from circuits.circuit.circuit import FORMAT, FORMAT_1, Circuit, Edge, Node, from_format_1
 from circuits.errors import CircuitError, DataError
 from circuits.files import PathLike, read_json, resolved, shipped, write_json
 from circuits.provenance import Provenance
@@ -291,6 +291,7 @@ def circuit_from_json(values: Any) -> Circuit:
         DataError: another version, or not the form of a circuit; names the JSON path.
         CircuitError: the form is right, but it is no valid circuit; names the node or edge.
     """
+    values = _in_format_2(values)
     check_form(values)
     for name, kept in (("model", values["provenance"]["model"]), ("scores", values["scores"])):
         if values["graph"][name] != kept:
@@ -305,6 +306,30 @@ def circuit_from_json(values: Any) -> Circuit:
         return Circuit(values["graph"]["emotion"], nodes, edges, scores, provenance)
     except CircuitError as error:
         raise CircuitError(f"{error}; correct it or export the circuit again") from error
+
+
+def _in_format_2(values: Any) -> Any:
+    """What was read from a file, with its fields under the names that they have now."""
+    if not isinstance(values, dict) or values.get("format") != FORMAT_1:
+        return values
+    graph = values.get("graph")
+    if isinstance(graph, dict):
+        graph = {**graph, "scores": _renamed(graph.get("scores"))}
+    return {
+        **values,
+        "format": FORMAT,
+        **{name: _renamed(values[name]) for name in _RENAMED if name in values},
+        **({"graph": graph} if "graph" in values else {}),
+    }
+
+
+_RENAMED = ("nodes", "edges", "scores")
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renamed(inner) for inner in value]
+    return from_format_1(value) if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ __all__ = [
 _NODE_FIELDS: Final[Mapping[str, str]] = {
     "effect": "effects on the direction of the own layer",
     "stderr": "standard errors, and with them the intervals, of nodes",
-    "control": "controls (the same along random directions) of nodes",
+    "random_baseline": "baselines (the same along random directions) of nodes",
     "importance": "importances of sublayers",
     "direct": "direct effects of nodes",
     "total": "total effects of nodes",
@@ -45,7 +45,7 @@ _NODE_FIELDS: Final[Mapping[str, str]] = {
 _EDGE_FIELDS: Final[Mapping[str, str]] = {
     "weight": "weights of edges",
     "stderr": "standard errors of paths",
-    "control": "controls of paths",
+    "random_baseline": "baselines of paths",
     "exact": "weights of paths measured by patching",
     "exact_stderr": "their standard errors",
     "causal": "verdicts on paths",

@@ -28,7 +28,7 @@ LABELS: Final = (*EMOTIONS, NEUTRAL)
 
 @dataclass(frozen=True)
 class Labelled:
-    """A short text and the emotion that a person hears in it."""
+    """A short text and the emotion that a person finds in it."""
 
     text: str
     label: str
@@ -49,7 +49,7 @@ class Calibration:
     confusion: Mapping[str, Mapping[str, int]]
     """``confusion[label][heard]``: how many texts of ``label`` the judge took for ``heard``.
 
-    A judge that only answers yes or no hears ``other`` where it disagrees.
+    A judge that only answers yes or no finds ``other`` where it disagrees.
     """
 
     @property
@@ -148,7 +148,7 @@ class Kappa:
     value: float | None
     """1 where they always agree, 0 where they agree as often as chance would have them.
 
-    ``None`` where it is undefined: both judges hear one and the same label in every text.
+    ``None`` where it is undefined: both judges find one and the same label in every text.
     """
     interval: tuple[float, float] | None
     """95% percentile interval over resampled groups of texts; ``None`` where undefined."""
@@ -165,7 +165,7 @@ def agreement(
     draws: int = 1000,
     seed: int = 0,
 ) -> Kappa:
-    """Cohen's kappa (Cohen 1960) of what two judges heard, with a bootstrap interval.
+    """Cohen's kappa (Cohen 1960) of what two judges found, with a bootstrap interval.
 
     Where a judge only answers yes or no, the answers are compared, not the labels.
 
@@ -229,7 +229,7 @@ def _interval(
 
 
 def _tables(a: list[str], b: list[str], groups: Sequence[Hashable]) -> Any:
-    """How often each pair of labels was heard in each group, ``[group, first, second]``."""
+    """How often each pair of labels was found in each group, ``[group, first, second]``."""
     import numpy as np
 
     labels = {label: place for place, label in enumerate(sorted({*a, *b}))}

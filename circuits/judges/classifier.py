@@ -144,7 +144,7 @@ class ClassifierJudge:
 
         Raises:
             JudgeError: The model cannot be loaded, its labels are unknown or do not cover an
-                asked emotion, or the questions are malformed.
+                target emotion, or the questions are malformed.
         """
         check_questions(texts, emotions, self._known)
         self._check_covered(emotions)

@@ -1,4 +1,4 @@
-"""What a judge is: something that decides whether a text expresses an asked emotion."""
+"""What a judge is: something that decides whether a text expresses a target emotion."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Verdict:
     """A judge's answer on one text."""
 
     match: bool
-    """Does the text express the asked emotion?"""
+    """Does the text express the target emotion?"""
     label: str | None
-    """The emotion (or ``neutral``) that the judge heard; ``None`` if it only answers yes or no."""
+    """The emotion (or ``neutral``) that the judge found; ``None`` if it only answers yes or no."""
     reason: str
     """A short reason, in words."""
 
@@ -91,7 +91,7 @@ def check_questions(
             else f"{len(texts)} texts and {len(emotions)} emotions"
         )
         raise JudgeError(
-            f"a judge needs one asked emotion per text; found {found}. "
+            f"a judge needs one target emotion per text; found {found}. "
             "Pass two lists of the same length."
         )
     for index, emotion in enumerate(emotions):

@@ -64,7 +64,7 @@ class Lexicon:
 
     entries: tuple[Entry, ...]
     threshold: float
-    """Weight below which an emotion is not heard."""
+    """Weight below which an emotion is not found."""
     rules: Mapping[str, Any]
     """Factors, negators, intensifiers and so on, as in ``lexicon.json``."""
     sha256: str

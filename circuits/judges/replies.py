@@ -1,12 +1,12 @@
 """Replies and their judgements: read, written, and counted.
 
-How well replies express the asked emotions, and what it costs in quality.
+How well replies express the target emotions, and what it costs in quality.
 
-Accuracy is the share of replies that the judge hears the asked emotion in. The price is counted
-in two numbers. *Perplexity ratio*: the perplexity of the replies under the untouched model given
-the prompt that asks for the emotion, divided by the same for prompted replies; emotional words
-cost nothing there and broken text does. *Repetition*: the share of a reply's word triples that
-it has said before.
+Accuracy is the share of replies that the judge finds the target emotion in. The side effects is
+counted in two numbers. *Perplexity ratio*: the perplexity of the replies under the untouched model
+given the prompt that asks for the emotion, divided by the same for prompted replies; emotional
+words cost nothing there and broken text does. *Repetition*: the share of a reply's word triples
+that it has said before.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
-    "Hearing",
+    "JudgeConfusion",
     "Judged",
     "Reply",
     "accuracy",
     "accuracy_stats",
     "expression",
-    "hear",
-    "hearing",
+    "judge_texts",
+    "judge_confusion",
     "judge_replies",
     "perplexity_ratio",
     "read_judged",
@@ -59,7 +59,7 @@ _AT_ONCE = 64
 _Part = Sequence[tuple[str, str]]
 
 
-def hear(
+def judge_texts(
     judge: Judge,
     questions: Sequence[tuple[str, str]],
     *,
@@ -184,7 +184,7 @@ def judge_replies(
         Stopped: the work was asked to stop; what was answered is kept.
     """
     questions = [(reply.text, reply.emotion) for reply in replies]
-    found = hear(judge, questions, progress=progress)
+    found = judge_texts(judge, questions, progress=progress)
     return [Judged(reply, verdict) for reply, verdict in zip(replies, found, strict=True)]
 
 
@@ -399,7 +399,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Hearing(Record):
+class JudgeConfusion(Record):
     """How often replies to ``label`` express ``emotion``, in percent."""
 
     share: Float[Tensor, "label emotion"]
@@ -415,9 +415,9 @@ class Hearing(Record):
     """What the judge was asked to hear."""
 
 
-def hearing(
+def judge_confusion(
     replies: Sequence[Reply], judge: Judge, emotions: Sequence[str], provenance: Provenance
-) -> Hearing:
+) -> JudgeConfusion:
     """Ask the judge about every reply and every emotion, asked for or not.
 
     Args:
@@ -434,7 +434,7 @@ def hearing(
         raise DataError(
             f"{len(replies)} replies and {len(emotions)} emotions; give at least one of each"
         )
-    verdicts = hear(judge, [(reply.text, e) for reply in replies for e in emotions])
+    verdicts = judge_texts(judge, [(reply.text, e) for reply in replies for e in emotions])
     heard = torch.tensor([verdict.match for verdict in verdicts]).reshape(len(replies), -1)
     labels = tuple(dict.fromkeys(reply.emotion for reply in replies))
     own = torch.tensor([labels.index(reply.emotion) for reply in replies])
@@ -446,7 +446,7 @@ def hearing(
             for row, total in zip(counts.tolist(), n.tolist(), strict=True)
         ]
     )
-    return Hearing(
+    return JudgeConfusion(
         provenance=provenance,
         share=100 * counts / n[:, None],
         low=bounds[..., 0],

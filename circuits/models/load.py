@@ -48,7 +48,7 @@ from circuits.models.protocol import (
     refuse_unwrapped,
     shape_of,
 )
-from circuits.models.run import can_share, check_window, extend, keep, prefill, resume, run
+from circuits.models.run import cache_run, can_share, check_window, extend, prefill, resume, run
 from circuits.models.tokens import DATE, Begin, Tokens, pad_left
 from circuits.names import hook
 
@@ -300,7 +300,7 @@ def _check(model: Model, tokens: Tokens, rows: list[list[int]]) -> None:
     _same(alone, whole[1:], "padding a prompt on the left changes")
     if last not in seen or not can_share(model, tokens.ids.shape[1]):
         return
-    kept, middle = keep(model, tokens), model.cfg.n_layers // 2
+    kept, middle = cache_run(model, tokens), model.cfg.n_layers // 2
     start = tokens.ids.shape[1] - 2
     resid = kept.sites["resid_pre"][middle][:, start:]
     ends: dict[str, Tensor] = {}

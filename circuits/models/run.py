@@ -34,7 +34,7 @@ from circuits.names import hook
 from circuits.names import hook as site_hook
 
 __all__ = [
-    "Kept",
+    "CachedRun",
     "Phase",
     "Pick",
     "Prefix",
@@ -52,7 +52,7 @@ __all__ = [
     "during",
     "extend",
     "extend_padded",
-    "keep",
+    "cache_run",
     "last_logits",
     "layers_run",
     "observe",
@@ -504,7 +504,7 @@ def hook_name(site: str, layer: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class CachedRun:
     """A pass that can be gone on from at any layer and position."""
 
     tokens: Tokens
@@ -520,7 +520,7 @@ class Kept:
 
 
 @torch.no_grad()
-def keep(model: Model, tokens: Tokens, sites: Sequence[str] = ()) -> Kept:
+def cache_run(model: Model, tokens: Tokens, sites: Sequence[str] = ()) -> CachedRun:
     """Run ``tokens`` once and keep what is needed to go on from inside, and these sites.
 
     Raises:
@@ -530,13 +530,13 @@ def keep(model: Model, tokens: Tokens, sites: Sequence[str] = ()) -> Kept:
     wanted = dict.fromkeys(("resid_pre", *sites), _everything)
     with reading(model, wanted) as table:
         _, prefix = prefill(model, tokens)
-    return Kept(tokens, prefix, table)
+    return CachedRun(tokens, prefix, table)
 
 
 @torch.no_grad()
 def resume(
     model: Model,
-    kept: Kept,
+    kept: CachedRun,
     rows: Sequence[int],
     start: int,
     layer: int,

@@ -112,7 +112,7 @@ class MaskEffects(Record):
     corrected_p: Float[Tensor, " label"]
     """The same corrected for the number of classes (Benjamini and Hochberg 1995)."""
     perplexity_ratio: Float[Tensor, " label"]
-    """Perplexity of replies to plain prompts with the mask, divided by that without; NaN for
+    """Perplexity of replies to neutral prompts with the mask, divided by that without; NaN for
     ``resample``, whose donors answer another request."""
     random_perplexity_ratio: Float[Tensor, " label"]
     """The same with random neurons, a mean over the first five random sets."""
@@ -169,7 +169,7 @@ def mask_effects(
         selection: The neurons of every class.
         profile: What the mask takes means and largest activations from.
         mask: What is done to the neurons.
-        neutral: Replies to plain prompts, whose perplexity tells whether the model is broken.
+        neutral: Replies to neutral prompts, whose perplexity tells whether the model is broken.
         how: How many texts of a class, and how many random sets.
         progress: Told how many texts were asked about.
 
@@ -180,7 +180,7 @@ def mask_effects(
     """
     how = how or Asking()
     if not neutral:
-        raise DataError("there are no neutral replies; give some replies to plain prompts")
+        raise DataError("there are no neutral replies; give some replies to neutral prompts")
 
     asked = taken(texts.test, "test", how.per_label)
     ask = asker(model, texts.request, how, progress)

@@ -1,7 +1,7 @@
 """Induction: the mean activation of a class, added to its neurons while other texts are read.
 
 Zheng et al. (ACL 2026, arXiv 2604.17255). The addition is a constant vector, equal in kind to
-activation addition, so a random vector of the same length is a control beside random neurons.
+activation addition, so a random vector of the same length is a baseline beside random neurons.
 
 Cross-signal: the mean activation on a rhetorical device, added to the neurons of an emotion.
 

@@ -241,7 +241,7 @@ def attribute(
         component=names,
         agreement=agreement(names, chosen, exact),
         emotion=pairs[0].emotion,
-        other=pairs[0].other or "plain",
+        other=pairs[0].other or "neutral",
         method=method,
         mode=mode,
         readout=readout.name,

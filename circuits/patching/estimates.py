@@ -271,7 +271,7 @@ def refuse_equal_inputs(pairs: Sequence[Pair]) -> None:
     """
     for pair in pairs:
         if pair.clean.ids[-pair.matched :] == pair.corrupt.ids[-pair.matched :]:
-            other = pair.other or "plain"
+            other = pair.other or "neutral"
             raise DataError(
                 f"method 'ig-inputs' moves the inputs of matched tokens, and those of context "
                 f"{pair.context.id} ({pair.emotion} against {other}) are the same in both prompts; "

@@ -27,7 +27,7 @@ from circuits.errors import DataError
 from circuits.models.families import input_weights, needs, neuron_inputs, normed
 from circuits.models.memory import counted, halving
 from circuits.models.protocol import Hook, Model
-from circuits.models.run import Kept, check_values, keep, layers_run, resume
+from circuits.models.run import CachedRun, cache_run, check_values, layers_run, resume
 from circuits.names import component, hook, receiver
 from circuits.patching.pairs import Mode, Pair, Readout
 from circuits.patching.paths import (
@@ -64,7 +64,7 @@ class Rows:
     """Added to the residual stream that this input is made of, in the last positions."""
 
 
-def input_hooks(model: Model, kept: Kept, layer: int, rows: Rows) -> list[Hook]:
+def input_hooks(model: Model, kept: CachedRun, layer: int, rows: Rows) -> list[Hook]:
     """Hooks that change one input of every row; the inputs are all attention's, or all the MLP's.
 
     Args:
@@ -227,7 +227,7 @@ def _patched(
     sites = ("z", "mlp_out", "resid_mid", *(("post",) if inner else ()))
     seen: list[Tensor] = []
     with model.hooks(fwd_hooks=[_end(model, readout, seen)]):
-        kept = keep(model, runs.base, (*sites, "resid_post"))
+        kept = cache_run(model, runs.base, (*sites, "resid_post"))
     found, base = minus(runs, kept.sites, other), readout.score(seen[0])
     sign = -1 if runs.mode == "noising" else 1
     effects = base.new_zeros(len(base), len(edges))
@@ -250,7 +250,7 @@ def _patched(
 
 @torch.no_grad()
 def _run(
-    model: Model, kept: Kept, readout: LastReadout, layer: int | None, rows: Rows
+    model: Model, kept: CachedRun, readout: LastReadout, layer: int | None, rows: Rows
 ) -> Float[Tensor, " row"]:
     """Readout of base runs, each with one input changed; all inputs lie in one layer."""
     last, index = model.cfg.n_layers - 1, list(rows.rows)

@@ -32,7 +32,7 @@ from torch import Tensor
 from circuits.effects.directions import Directions, reference_direction
 from circuits.errors import AxisError, DataError
 from circuits.models.protocol import Hook, Model, device_of
-from circuits.models.run import Kept, keep, resume
+from circuits.models.run import CachedRun, cache_run, resume
 from circuits.models.tokens import (
     ROLES,
     Labelled,
@@ -257,7 +257,7 @@ class Pair:
         """
         found = tuple(i - self.matched for i, own in enumerate(self.roles) if own == role)
         if not found:
-            other = f"asked for {self.other}" if self.other else "plain"
+            other = f"asked for {self.other}" if self.other else "neutral"
             matched = ", ".join(dict.fromkeys(self.roles))
             raise AxisError(
                 f"role {role!r} of the prompt asked for {self.emotion} has no counterpart in the "
@@ -398,9 +398,9 @@ class Case:
     """Some pairs' runs, padded on the left, so that matched tokens stand under each other."""
 
     model: Model
-    base: Kept
+    base: CachedRun
     """The run that is changed."""
-    source: Kept
+    source: CachedRun
     """The run that new values come from."""
     matched: Bool[Tensor, "pair pos"]
     """Which of the last positions (the widest pair's) have a counterpart; tails have none."""
@@ -541,14 +541,14 @@ def _case(
     starts = torch.tensor([width - len(tail) - pair.matched for pair in pairs], device=device)
     matched = (places >= starts[:, None]) & (places < width - len(tail))
     wanted = tuple(dict.fromkeys((*sites, "resid_post")))
-    source, of_clean = keep(model, other, wanted), 1.0 if mode == "denoising" else -1.0
+    source, of_clean = cache_run(model, other, wanted), 1.0 if mode == "denoising" else -1.0
     if isinstance(readout, ReplyLikelihood):
         reads, score = _LOGITS, _likelihood(torch.tensor(tail, device=device))
     else:
         reads, score = _place(model, readout.site), _last(readout.score)
     return Case(
         model,
-        keep(model, base, wanted),
+        cache_run(model, base, wanted),
         source,
         matched,
         len(tail),

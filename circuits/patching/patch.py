@@ -467,7 +467,7 @@ def _described(
         "place": places.names,
         "run": ("clean", "corrupt"),
         "emotion": pairs[0].emotion,
-        "other": pairs[0].other or "plain",
+        "other": pairs[0].other or "neutral",
         "mode": mode,
         "readout": readout.name,
         "n_contexts": len(pairs),

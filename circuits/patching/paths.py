@@ -437,7 +437,7 @@ def hook_input() -> str:
 
 
 DRAWS = 16
-"""Random directions of the control."""
+"""Random directions of the random baseline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -446,7 +446,7 @@ class Sums:
 
     scores: Float[Tensor, "context sender receiver"]
     nodes: Float[Tensor, "context sender"]
-    control: Float[Tensor, "sender receiver"]
+    random_baseline: Float[Tensor, "sender receiver"]
     by_role: Float[Tensor, "sender receiver role"]
     roles: tuple[str, ...]
     draws: int
@@ -593,7 +593,7 @@ class PathEffects(Record):
     """Mean over contexts; zero where no path can be."""
     stderr: Float[Tensor, "sender receiver"]
     """Standard error over contexts; NaN for one context."""
-    control: Float[Tensor, "sender receiver"]
+    random_baseline: Float[Tensor, "sender receiver"]
     """The 99% quantile of |attribution| of a sender whose difference has the same length at every
     position and one random direction everywhere (normal approximation over ``draws``)."""
     exists: Bool[Tensor, "sender receiver"]
@@ -618,7 +618,8 @@ class PathEffects(Record):
     draws: int
     gap: float
     """Largest difference between a sender's paths together and the sender as a whole, over
-    contexts and senders, relative to the largest sender of the context (or the largest control)."""
+    contexts and senders, relative to the largest sender of the context (or the largest
+    baseline)."""
     receipt: Mapping[str, int]
     """What was run."""
 
@@ -655,7 +656,7 @@ def path_effects(
         neurons: (layer, neuron) that are senders and receivers of their own.
         positions: Keep attributions by the role of the position too.
         batch_size: Pairs at once; does not change the result.
-        seed: Of the random directions of the control.
+        seed: Of the random directions of the random baseline.
 
     Raises:
         DataError: no pairs, several contrasts, a readout of replies, or ``eap-ig`` between prompts
@@ -686,7 +687,7 @@ def path_effects(
     return PathEffects(
         mean=sums.scores.mean(0),
         stderr=stderr,
-        control=sums.control,
+        random_baseline=sums.random_baseline,
         exists=ends.exists(),
         node=sums.nodes.mean(0),
         by_role=sums.by_role,
@@ -727,7 +728,7 @@ def _contrast(pairs: Sequence[Pair]) -> tuple[str, str | None]:
 def _gap(sums: Sums, ends: Ends) -> float:
     together = sums.scores[..., ends.whole()].sum(-1)
     # Where no sender matters, what rounds is the product of differences and gradients at an angle.
-    size = float(sums.control.max())
+    size = float(sums.random_baseline.max())
     largest = sums.nodes.abs().amax(1, keepdim=True).clamp_min(max(size, 1e-30))
     return float(((together - sums.nodes).abs() / largest).max())
 

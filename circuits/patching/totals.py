@@ -2,9 +2,9 @@
 
 Attribution by gradient: what a component gives differently when the emotion is asked for, times
 the gradient of the readout there (Syed et al. 2023, arXiv 2310.10348), at the last position,
-where the reply begins. The gradient is the mean of two runs. The first is the asked prompt as it
+where the reply begins. The gradient is the mean of two runs. The first is the emotion prompt as it
 is. The second is the same with only the components that the first ranks highest, all others as in
-the plain prompt: a component that matters only together with others that a circuit lacks loses
+the neutral prompt: a component that matters only together with others that a circuit lacks loses
 its rank, and one that saturates beside them gains.
 """
 
@@ -99,7 +99,7 @@ def ranked_first(
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """The asked prompts, read but for their last token, and what plain prompts give there."""
+    """The emotion prompts, read but for their last token, and what neutral prompts give there."""
 
     model: Model
     ids: Int[Tensor, "context 1"]
@@ -128,7 +128,7 @@ class _Runs:
         return replace(self, ids=self.ids[rows], prefix=self.prefix.select(rows), plain=plain)
 
     def within(self, inside: Sequence[Tensor]) -> list[Hook]:
-        """Hooks by which what lies outside is as in the plain run."""
+        """Hooks by which what lies outside is as in the neutral run."""
         return [
             (hook(site, layer), partial(_keep, inside=own[layer], value=self.plain[site][:, layer]))
             for site, own in zip(_SITES, inside, strict=True)

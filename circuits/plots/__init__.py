@@ -15,7 +15,7 @@ from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
 from circuits.effects.inspection import TokenTrace
 from circuits.effects.neurons import NeuronEffects
-from circuits.judges.replies import Hearing
+from circuits.judges.replies import JudgeConfusion
 from circuits.neurons.adaptive import Adaptive
 from circuits.neurons.recognition import DepthProfile, MaskEffects, RangeSweep
 from circuits.neurons.select import Association
@@ -44,16 +44,16 @@ from circuits.plots.patching import patch_map, path_agreement, path_map
 from circuits.plots.steering import (
     METHOD_WORDS,
     accuracy_bars,
-    dial_curve,
-    heard_curves,
-    hearing_map,
-    price_map,
+    confusion_map,
+    reply_curves,
+    side_effects_map,
+    strength_curve,
     valence_bars,
     validation_curves,
 )
 from circuits.plots.style import EMOTION_COLOURS
 from circuits.steering.evaluate import Comparison
-from circuits.steering.validation import Heard, Validation
+from circuits.steering.validation import ReplyValidation, Validation
 
 __all__ = [
     "EMOTION_COLOURS",
@@ -64,13 +64,13 @@ __all__ = [
     "circuit_graph",
     "cross_map",
     "depth_lines",
-    "dial_curve",
+    "strength_curve",
     "draw",
     "faithfulness_curve",
     "generality_profile",
     "head_map",
-    "heard_curves",
-    "hearing_map",
+    "reply_curves",
+    "confusion_map",
     "importance_profile",
     "induction_curves",
     "loop_lines",
@@ -78,7 +78,7 @@ __all__ = [
     "patch_map",
     "path_agreement",
     "path_map",
-    "price_map",
+    "side_effects_map",
     "range_map",
     "similarity_map",
     "token_map",
@@ -104,8 +104,8 @@ _FIGURES: Mapping[type, Callable[[Any], go.Figure]] = {
     CrossSignal: cross_map,
     TokenTrace: token_map,
     Validation: validation_curves,
-    Heard: heard_curves,
-    Hearing: hearing_map,
+    ReplyValidation: reply_curves,
+    JudgeConfusion: confusion_map,
     PathEffects: path_map,
     Comparison: lambda found: accuracy_bars(found.to_json()),
 }

@@ -19,7 +19,7 @@ import torch
 from circuits.circuit.circuit import Circuit, CircuitScores, Edge, EdgeKind, Node
 from circuits.names import component
 from circuits.plots.style import (
-    CONTROL,
+    BASELINE,
     GRID,
     SIGN_COLOURS,
     band,
@@ -93,9 +93,9 @@ def _hover(edge: Edge) -> str:
     lines = [f"<b>{edge}</b>", f"attributed {short(edge.weight)} ± {short(edge.stderr)}"]
     if edge.exact is not None:
         lines.append(f"patched {short(edge.exact)} ± {short(edge.exact_stderr)}")
-    verdict = {True: ", beaten", False: ", not beaten", None: ""}[edge.causal]
-    if edge.control is not None:
-        lines.append(f"control {short(edge.control)}{verdict}")
+    verdict = {True: ", exceeded", False: ", not exceeded", None: ""}[edge.causal]
+    if edge.random_baseline is not None:
+        lines.append(f"random baseline {short(edge.random_baseline)}{verdict}")
     return "<br>".join(lines)
 
 
@@ -184,7 +184,7 @@ def _stack(x: float, side: int, nodes: Sequence[Node], most: int) -> dict[str, t
 
 
 def _edges(kind: EdgeKind, edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
-    stream = {"color": CONTROL, "width": 2.5}
+    stream = {"color": BASELINE, "width": 2.5}
     if kind == "residual":
         return [_line(edges, places, line=stream, name=_EDGE_WORDS[kind])] if edges else []
     groups = {
@@ -236,12 +236,12 @@ def _nodes(kind: str, nodes: Sequence[Node], places: _Places) -> list[go.Scatter
             mode="markers",
             marker={
                 "symbol": symbol if sign == "towards" else f"{symbol}-open",
-                "color": SIGN_COLOURS.get(sign, CONTROL),
+                "color": SIGN_COLOURS.get(sign, BASELINE),
                 "size": [
                     round(smallest + range_ * math.sqrt(abs(n.score or 0.0) / largest), 1)
                     for n in own
                 ],
-                "line": {"width": 1, "color": SIGN_COLOURS.get(sign, CONTROL)},
+                "line": {"width": 1, "color": SIGN_COLOURS.get(sign, BASELINE)},
             },
             customdata=[_hover_graph(n) for n in own],
             hovertemplate="%{customdata}<extra></extra>",
@@ -256,9 +256,9 @@ def _hover_graph(node: Node) -> str:
     lines = [f"<b>{node.id}</b>", f"{what} {short(node.score)}"]
     if node.interval is not None:
         lines[1] += f" (95%: {short(node.interval[0])} to {short(node.interval[1])})"
-    if node.control is not None:
-        verdict = {True: ", beaten", False: ", not beaten", None: ""}[node.beats_control]
-        lines.append(f"control {short(node.control)}{verdict}")
+    if node.random_baseline is not None:
+        verdict = {True: ", exceeded", False: ", not exceeded", None: ""}[node.above_baseline]
+        lines.append(f"random baseline {short(node.random_baseline)}{verdict}")
     if node.direct is not None:
         lines.append(f"direct effect on the readout {short(node.direct)}")
     return "<br>".join(lines)
@@ -273,7 +273,7 @@ def _ends(nodes: Sequence[Node], places: _Places) -> go.Scatter:
         mode="markers+text",
         textposition="bottom center",
         cliponaxis=False,
-        marker={"symbol": "hexagon", "size": 15, "color": CONTROL},
+        marker={"symbol": "hexagon", "size": 15, "color": BASELINE},
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
@@ -330,7 +330,7 @@ def _finish(figure: go.Figure, circuit: Circuit, places: _Places) -> go.Figure:
         figure,
         f"Circuit of {words(circuit.emotion)}: {heads:,} heads, {neurons:,} neurons",
         x="layer (position in the residual stream)",
-        y="sublayers and their parts",
+        y="sublayers and their components",
         height=round(max(460, min(900, 330 + 17 * (high - low)))) + 24 * named,
     )
 
@@ -344,8 +344,8 @@ def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
     def curve(emotion: str, found: CircuitScores) -> list[go.Scatter]:
         own, name = found.scores["faithfulness"], words(emotion)
         low, high = torch.tensor(found.curve_low), torch.tensor(found.curve_high)
-        grey = lighter(CONTROL, 0.3)
-        random = band(found.sizes, low, high, grey, name="random rankings (control)")
+        grey = lighter(BASELINE, 0.3)
+        random = band(found.sizes, low, high, grey, name="random rankings (baseline)")
         random.showlegend = True
         hover = "%{x:.1%} of the components: %{y:.3f}"
         star = line(

@@ -14,7 +14,7 @@ from circuits.effects.inspection import TokenTrace
 from circuits.effects.neurons import NeuronEffects
 from circuits.names import neuron_name
 from circuits.plots.style import (
-    CONTROL,
+    BASELINE,
     INK,
     SUBLAYER_WORDS,
     band,
@@ -88,7 +88,7 @@ def generality_profile(generality: Generality) -> go.Figure:
     """Three answers by layer: split halves, left-out themes, held-out accuracy.
 
     The band below the first is the 2.5th percentile over splits; the second shows the median
-    theme within all themes. Chance and the shuffled control belong to the third.
+    theme within all themes. Chance and the shuffled baseline belong to the third.
     """
     titles = (
         "cosine of two random halves of the contexts",
@@ -129,8 +129,14 @@ def generality_profile(generality: Generality) -> go.Figure:
         chance = torch.full_like(generality.accuracy[s], 1 / len(generality.emotion))
         lines = (
             ("held out", generality.accuracy[s], "solid", "circle", "#6a6fd0"),
-            ("emotions shuffled (control)", generality.control[s], "dash", "square-open", CONTROL),
-            ("chance", chance, "dot", None, CONTROL),
+            (
+                "emotions shuffled (baseline)",
+                generality.random_baseline[s],
+                "dash",
+                "square-open",
+                BASELINE,
+            ),
+            ("chance", chance, "dot", None, BASELINE),
         )
         return [
             (
@@ -180,7 +186,7 @@ _READOUT_UNITS: Final = {
 def head_map(heads: HeadEffects) -> go.Figure:
     """Centred effect of every head, layer by head; a menu picks the emotion.
 
-    A dot marks heads whose 95% interval lies beyond the layer's control. One colour scale serves
+    A dot marks heads whose 95% interval lies beyond the layer's baseline. One colour scale serves
     all emotions; it ends at the 99th percentile of |effect|, so that one head cannot wash it out.
     """
     sizes = heads.centred[torch.isfinite(heads.centred)].abs().flatten()
@@ -190,7 +196,7 @@ def head_map(heads: HeadEffects) -> go.Figure:
         limit = numbers((place if place > 0 else sizes.max())[None])[0]
     hover = (
         "<b>L%{y}H%{x}</b><br>effect %{z:.3g} ± %{customdata[0]}<br>"
-        "control %{customdata[1]}<br>not centred: %{customdata[2]}"
+        "random baseline %{customdata[1]}<br>not centred: %{customdata[2]}"
     )
 
     def cells(e: int, emotion: str) -> go.Heatmap:
@@ -199,7 +205,7 @@ def head_map(heads: HeadEffects) -> go.Figure:
             for *row, beyond in zip(
                 heads.centred_stderr[e].tolist(),
                 heads.mean[e].tolist(),
-                heads.control[e].tolist(),
+                heads.random_baseline[e].tolist(),
                 strict=True,
             )
         ]
@@ -215,12 +221,15 @@ def head_map(heads: HeadEffects) -> go.Figure:
         )
 
     def marks(e: int) -> go.Scatter:
-        sure = heads.centred[e].abs() - 1.96 * heads.centred_stderr[e] > heads.control[e][:, None]
+        sure = (
+            heads.centred[e].abs() - 1.96 * heads.centred_stderr[e]
+            > heads.random_baseline[e][:, None]
+        )
         found = sure.nonzero().tolist()
         return go.Scatter(
             x=[heads.head[head] for _, head in found],
             y=[heads.layer[layer] for layer, _ in found],
-            name="95% interval beyond the control",
+            name="95% interval beyond the random baseline",
             mode="markers",
             marker={
                 "symbol": "circle",
@@ -261,7 +270,7 @@ _DECADES: Final = 4.5
 def neuron_tail(neurons: NeuronEffects) -> go.Figure:
     """|Centred effect| of all neurons by rank, both logarithmic, one line per emotion.
 
-    Ranks are thinned evenly on the logarithmic axis. The dotted line is the control of the
+    Ranks are thinned evenly on the logarithmic axis. The dotted line is the random baseline of the
     median layer; hover text compares a neuron with its own layer's.
     """
     figure, top = go.Figure(), 0.0
@@ -278,28 +287,28 @@ def neuron_tail(neurons: NeuronEffects) -> go.Figure:
             n, index = divmod(place, per_layer)
             effect = f"{short(float(centred[place]))} ± {short(float(errors[place]), 2)}"
             name = neuron_name(neurons.layer[n], neurons.neuron[index])
-            details.append([name, effect, short(float(neurons.control[e, n]))])
+            details.append([name, effect, short(float(neurons.random_baseline[e, n]))])
         drawn = numbers([float(sizes[order[rank - 1]]) for rank in ranks])
         top = max([top, *drawn])
         hover = (
             f"<b>%{{customdata[0]}}</b>, rank %{{x:,}}<br>{words(emotion)}: %{{customdata[1]}}<br>"
-            "control of its layer %{customdata[2]}"
+            "baseline of its layer %{customdata[2]}"
         )
         figure.add_trace(
             line(emotion, ranks, drawn, hover, size=5, customdata=details, legendgroup=emotion)
         )
-        known = neurons.control[e][neurons.control[e] > 0]
+        known = neurons.random_baseline[e][neurons.random_baseline[e] > 0]
         height = numbers(known.median()[None])[0] if len(known) else None
         figure.add_trace(
             go.Scatter(
                 x=[1, total],
                 y=[height, height],
-                name=f"control, {words(emotion)}",
+                name=f"random baseline, {words(emotion)}",
                 legendgroup=emotion,
                 showlegend=False,
                 mode="lines",
                 line={"color": colour(emotion), "width": 1, "dash": "dot"},
-                hovertemplate=f"control of the median layer, {words(emotion)}: %{{y:.3g}}"
+                hovertemplate=f"baseline of the median layer, {words(emotion)}: %{{y:.3g}}"
                 "<extra></extra>",
             )
         )
@@ -326,11 +335,11 @@ def importance_profile(importance: Importance) -> go.Figure:
     figure = panels(titles, 0.1)
 
     def panel(e: int, emotion: str, s: int) -> list[tuple[go.Scatter, int]]:
-        random, found, row = importance.control[e, s], [], s + 1
+        random, found, row = importance.random_baseline[e, s], [], s + 1
         if importance.n_random:
-            shade = lighter(CONTROL, 0.3)
+            shade = lighter(BASELINE, 0.3)
             grey = band(
-                importance.layer, -random, random, shade, name="random directions (control)"
+                importance.layer, -random, random, shade, name="random directions (baseline)"
             )
             grey.showlegend = s == 0
             found.append((grey, row))
@@ -339,7 +348,7 @@ def importance_profile(importance: Importance) -> go.Figure:
             importance.layer,
             importance.slope[e, s],
             f"L%{{x}}.{importance.sublayer[s]}, {words(emotion)}<br>"
-            "%{y:.3g} ± %{error_y.array:.2g} (95%)<br>control %{customdata:.3g}",
+            "%{y:.3g} ± %{error_y.array:.2g} (95%)<br>random baseline %{customdata:.3g}",
             customdata=numbers(random),
             error_y={
                 "type": "data",

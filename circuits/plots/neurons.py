@@ -13,7 +13,7 @@ from circuits.neurons.recognition import DepthProfile, MaskEffects, RangeSweep
 from circuits.neurons.select import Association
 from circuits.neurons.steer import CrossSignal, Induction
 from circuits.plots.style import (
-    CONTROL,
+    BASELINE,
     band,
     bars,
     choose,
@@ -136,7 +136,7 @@ def loop_lines(adaptive: Adaptive) -> go.Figure:
             "strength %{customdata[0]:.1f}, share %{customdata[1]:.0%}"
         )
         return [
-            band(steps, low, high, lighter(CONTROL, 0.3), name="random pools"),
+            band(steps, low, high, lighter(BASELINE, 0.3), name="random pools"),
             line(label, steps, changes, hover, size=8, customdata=settings),
         ]
 
@@ -170,7 +170,7 @@ def association_map(association: Association) -> go.Figure:
 def induction_curves(induction: Induction) -> go.Figure:
     """How often a class is named for texts of other classes, by strength; a menu picks it."""
     figure, doses = go.Figure(), list(induction.dose)
-    controls = (
+    baselines = (
         ("random neurons (mean)", induction.random_rate, "dot"),
         ("random vectors of the same length (mean)", induction.vector_rate, "dash"),
     )
@@ -183,11 +183,11 @@ def induction_curves(induction: Induction) -> go.Figure:
                 doses,
                 rates[:, number].mean(0),
                 f"{name}<br>{hover}",
-                shade=CONTROL,
+                shade=BASELINE,
                 dash=dash,
                 size=0,
             )
-            for name, rates, dash in controls
+            for name, rates, dash in baselines
         ]
         reach = bars(
             rate, induction.low[number], induction.high[number], lighter(colour(label), 0.6)

@@ -10,7 +10,7 @@ from circuits.names import head_name
 from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.patching.paths import PathEffects
-from circuits.plots.style import CONTROL, choose, colour, cue, heat, layout, numbers, words
+from circuits.plots.style import BASELINE, choose, colour, cue, heat, layout, numbers, words
 
 __all__ = [
     "patch_map",
@@ -120,14 +120,15 @@ def path_map(paths: PathEffects, most: int = 18) -> go.Figure:
     values, sizes = torch.where(paths.exists, paths.mean, torch.nan), paths.mean.abs()
     rows = sizes.amax(1).argsort(descending=True)[:most].sort().values.tolist()
     columns = sizes.amax(0).argsort(descending=True)[:most].sort().values.tolist()
-    details = torch.stack([1.96 * paths.stderr, paths.control], dim=-1)
+    details = torch.stack([1.96 * paths.stderr, paths.random_baseline], dim=-1)
     figure = go.Figure(
         heat(
             values[rows][:, columns],
             [words(paths.receiver[column]) for column in columns],
             [words(paths.sender[row]) for row in rows],
             _UNITS.get(paths.readout, words(paths.readout)),
-            "%{y} to %{x}: %{z:.3g} ± %{customdata[0]:.2g} (95%)<br>control %{customdata[1]:.2g}",
+            "%{y} to %{x}: %{z:.3g} ± %{customdata[0]:.2g} (95%)"
+            "<br>random baseline %{customdata[1]:.2g}",
             limit=float(sizes.max()) or 1.0,
             customdata=numbers(details[rows][:, columns]),
             hoverongaps=False,
@@ -156,7 +157,7 @@ def path_agreement(paths: PathEffects, exact: ExactPaths) -> go.Figure:
             y=ends_of_line,
             name="equal",
             mode="lines",
-            line={"color": CONTROL, "dash": "dot"},
+            line={"color": BASELINE, "dash": "dot"},
             hoverinfo="skip",
         )
     )

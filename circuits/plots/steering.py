@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 import torch
 
 from circuits.errors import DataError
-from circuits.judges.replies import Hearing, wilson
+from circuits.judges.replies import JudgeConfusion, wilson
 from circuits.names import NEUTRAL, VALENCES
 from circuits.plots.style import (
-    CONTROL,
+    BASELINE,
     band,
     bars,
     choose,
@@ -25,15 +25,15 @@ from circuits.plots.style import (
     short,
     words,
 )
-from circuits.steering.validation import Heard, Validation
+from circuits.steering.validation import ReplyValidation, Validation
 
 __all__ = [
     "METHOD_WORDS",
     "accuracy_bars",
-    "dial_curve",
-    "heard_curves",
-    "hearing_map",
-    "price_map",
+    "strength_curve",
+    "reply_curves",
+    "confusion_map",
+    "side_effects_map",
     "valence_bars",
     "validation_curves",
 ]
@@ -43,12 +43,12 @@ METHOD_WORDS: Final[Mapping[str, str]] = {
     "prompt": "prompting",
     "steer": "steering",
     "steer_layers": "steering, several layers",
-    "steer_plain": "steering from plain",
+    "steer_neutral": "steering from neutral",
     "probe": "probe direction",
     "neurons": "neuron induction",
     "circuit": "circuit",
-    "random_circuit": "random, same layers (control)",
-    "random_anywhere": "random, any layer (control)",
+    "random_circuit": "random, same layers (random_baseline)",
+    "random_anywhere": "random, any layer (random_baseline)",
 }
 """What each method is called where people read it."""
 
@@ -62,12 +62,12 @@ _LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     "prompt": ("#1d4f91", "square"),
     "steer": ("#c2570c", "triangle-up"),
     "steer_layers": ("#c2570c", "triangle-up-open"),
-    "steer_plain": ("#a21caf", "triangle-down"),
+    "steer_neutral": ("#a21caf", "triangle-down"),
     "probe": ("#a21caf", "triangle-down-open"),
     "neurons": ("#00818c", "diamond"),
     "circuit": ("#b21f12", "star"),
-    "random_circuit": (CONTROL, "x"),
-    "random_anywhere": (CONTROL, "cross"),
+    "random_circuit": (BASELINE, "x"),
+    "random_anywhere": (BASELINE, "cross"),
 }
 
 
@@ -75,7 +75,7 @@ def accuracy_bars(accuracy: Mapping[str, Any]) -> go.Figure:
     """Accuracy of every method overall and by emotion, with Wilson's 95% intervals.
 
     Args:
-        accuracy: ``methods`` and ``controls``, as the comparison of methods leaves them.
+        accuracy: ``methods`` and ``baselines``, as the comparison of methods leaves them.
 
     Raises:
         DataError: there is no method.
@@ -95,7 +95,7 @@ def accuracy_bars(accuracy: Mapping[str, Any]) -> go.Figure:
     ]
     return _grouped(
         [_bars("overall", overall, found, 1, ("#5b6472", "")), *groups],
-        "How often replies express the asked emotion, by method",
+        "How often replies express the target emotion, by method",
     )
 
 
@@ -118,11 +118,11 @@ def valence_bars(accuracy: Mapping[str, Any]) -> go.Figure:
         )
         for valence in valences
     ]
-    return _grouped(groups, "How often replies express the asked emotion, by valence of the event")
+    return _grouped(groups, "How often replies express the target emotion, by valence of the event")
 
 
 def _methods(accuracy: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    found = {**accuracy.get("methods", {}), **accuracy.get("controls", {})}
+    found = {**accuracy.get("methods", {}), **accuracy.get("baselines", {})}
     if not found:
         raise DataError("no method to draw; expected an entry under 'methods'")
     return found
@@ -148,7 +148,7 @@ def _bars(
             [f"{under:.0f}–{over:.0f}", f"{n:,}"]
             for (under, over), n in zip(bounds, sizes, strict=True)
         ],
-        error_y=bars(list(known.values()), low, high, CONTROL),
+        error_y=bars(list(known.values()), low, high, BASELINE),
         name=words(name),
         marker={
             "color": shade,
@@ -178,18 +178,18 @@ def _grouped(groups: Sequence[Any], title: str) -> go.Figure:
     return layout(figure, title, x="method", y="replies that match (%)", height=480)
 
 
-def price_map(control: Mapping[str, Any]) -> go.Figure:
+def side_effects_map(found: Mapping[str, Any]) -> go.Figure:
     """Judged expression by perplexity ratio, with 95% intervals; a menu picks emotion or valence.
 
     The good corner is the upper left. Intervals of the ratio are drawn for all replies together.
 
     Args:
-        control: ``methods`` and ``controls``, as the comparison of methods leaves them.
+        found: ``methods`` and ``baselines``, as the comparison of methods leaves them.
 
     Raises:
         DataError: there is no method.
     """
-    found = _methods(control)
+    found = _methods(found)
     known = {m: s for m, s in found.items() if s["perplexity_ratio"] is not None}
 
     def overall(method: str) -> go.Scatter:
@@ -216,7 +216,10 @@ def price_map(control: Mapping[str, Any]) -> go.Figure:
     figure.update_yaxes(range=[-4, 106])
     figure.update_xaxes(title_text="perplexity ratio (1: as prompted)")
     return layout(
-        figure, "Expression against its price, by method", y="replies that match (%)", height=560
+        figure,
+        "Expression against its side effects, by method",
+        y="replies that match (%)",
+        height=560,
     )
 
 
@@ -245,29 +248,29 @@ def _point(
     )
 
 
-def dial_curve(control: Mapping[str, Any]) -> go.Figure:
+def strength_curve(found: Mapping[str, Any]) -> go.Figure:
     """Judged expression by the circuit's strength, with Wilson's 95% band, and by emotion.
 
     Raises:
         DataError: no strength was swept.
     """
-    found = control.get("dial")
-    if not found:
-        raise DataError("no strength was swept; expected an entry 'dial'")
-    at, shade = found["strength"], _LOOKS["circuit"][0]
-    low, high = torch.tensor(found["low"]), torch.tensor(found["high"])
+    swept = found.get("strengths")
+    if not swept:
+        raise DataError("no strength was swept; expected an entry 'strengths'")
+    at, shade = swept["strength"], _LOOKS["circuit"][0]
+    low, high = torch.tensor(swept["low"]), torch.tensor(swept["high"])
     figure = go.Figure(band(at, low, high, lighter(shade, 0.2)))
-    for emotion, shares in found["by_emotion"].items():
+    for emotion, shares in swept["by_emotion"].items():
         hover = f"{words(emotion)}, strength %{{x}}: %{{y:.1f}} %"
         figure.add_trace(line(emotion, at, shares, hover, width=1, size=0))
     figure.add_trace(
         go.Scatter(
             x=at,
-            y=found["overall"],
+            y=swept["overall"],
             name="all emotions",
             mode="lines+markers",
             line={"color": shade, "width": 3},
-            customdata=[short(ratio) for ratio in found["perplexity_ratio"]],
+            customdata=[short(ratio) for ratio in swept["perplexity_ratio"]],
             hovertemplate="strength %{x}: %{y:.1f} %<br>perplexity ratio %{customdata}"
             "<extra></extra>",
         )
@@ -275,15 +278,15 @@ def dial_curve(control: Mapping[str, Any]) -> go.Figure:
     figure.update_yaxes(range=[-4, 106])
     return layout(
         figure,
-        "The circuit's strength as a dial",
+        "Strength of the circuit",
         x="strength (1: the model's own difference)",
         y="replies that match (%)",
         height=460,
     )
 
 
-def hearing_map(found: Hearing) -> go.Figure:
-    """Asked for by heard, in percent of the replies; the lowest row asked for nothing."""
+def confusion_map(found: JudgeConfusion) -> go.Figure:
+    """Asked for by judged emotion, in percent of the replies; the lowest row asked for nothing."""
     details = torch.stack([found.low, found.high, found.n[:, None].expand_as(found.low)], dim=-1)
     figure = go.Figure(
         heat(
@@ -291,7 +294,7 @@ def hearing_map(found: Hearing) -> go.Figure:
             [words(emotion) for emotion in found.emotion],
             [words("no emotion" if label == NEUTRAL else label) for label in found.label],
             "% of the replies",
-            "asked for %{y}, heard %{x}: %{z:.0f} % (95% interval "
+            "asked for %{y}, judged %{x}: %{z:.0f} % (95% interval "
             "%{customdata[0]:.0f} to %{customdata[1]:.0f}, %{customdata[2]:.0f} replies)",
             limit=100,
             signed=False,
@@ -303,8 +306,8 @@ def hearing_map(found: Hearing) -> go.Figure:
     figure.update_xaxes(showgrid=False, tickangle=-45)
     return layout(
         figure,
-        "What the judge hears in the replies",
-        x="emotion heard",
+        "What the judge finds in the replies",
+        x="judged emotion",
         y="emotion asked for",
         height=220 + 34 * len(found.label),
     )
@@ -312,16 +315,16 @@ def hearing_map(found: Hearing) -> go.Figure:
 
 _TITLES: Final = {
     "zero": "ablated: zero",
-    "plain mean": "ablated: mean of plain prompts",
+    "neutral mean": "ablated: mean of neutral prompts",
     "emotion mean": "ablated: mean over the emotions",
-    "enhance": "enhanced in plain prompts",
+    "add": "added in neutral prompts",
 }
 _ORDERS: Final = {
     "top": ("ranked first", "solid"),
     "bottom": ("ranked last", "dot"),
     "single": ("rank k alone", "dash"),
 }
-_GROUPS: Final = {"bottom": "ranked last", "random": "random, same layers (control)"}
+_GROUPS: Final = {"bottom": "ranked last", "random": "random, same layers (random_baseline)"}
 
 
 def validation_curves(found: Validation) -> go.Figure:
@@ -335,8 +338,11 @@ def validation_curves(found: Validation) -> go.Figure:
     def panel(e: int, m: int) -> list[tuple[go.Scatter, int]]:
         emotion, x = found.emotion[e], found.size
         own, shade = found.other_emotion.index(emotion), colour(emotion)
-        low, high = found.control_low[e, m, :, own], found.control_high[e, m, :, own]
-        grey = lighter(CONTROL, 0.3)
+        low, high = (
+            found.random_baseline_low[e, m, :, own],
+            found.random_baseline_high[e, m, :, own],
+        )
+        grey = lighter(BASELINE, 0.3)
         traces = [
             band(x, low, high, grey, name=_GROUPS["random"]),
             band(x, found.low[e, m, 0, :, own], found.high[e, m, 0, :, own], lighter(shade, 0.25)),
@@ -384,7 +390,7 @@ def validation_curves(found: Validation) -> go.Figure:
     return layout(figure, title, y="effect (length)", height=300 * len(found.method))
 
 
-def heard_curves(found: Heard) -> go.Figure:
+def reply_curves(found: ReplyValidation) -> go.Figure:
     """Judged expression by number of components, one panel per change.
 
     Random sets are grey, the components ranked last dotted; bars are 95% intervals (Wilson).
@@ -395,7 +401,7 @@ def heard_curves(found: Heard) -> go.Figure:
             top = order == "top"
             for e, emotion in enumerate(found.emotion):
                 y = found.judged[e, m, o]
-                shade = CONTROL if order == "random" else colour(emotion)
+                shade = BASELINE if order == "random" else colour(emotion)
                 reach = bars(y, found.low[e, m, o], found.high[e, m, o], shade, thickness=1)
                 name = _GROUPS.get(order, "ranked first")
                 trace = line(
@@ -414,11 +420,11 @@ def heard_curves(found: Heard) -> go.Figure:
                 figure.add_trace(trace, row=m + 1, col=1)
     _sizes(figure, found)
     figure.update_yaxes(range=[-4, 104])
-    title = f"Replies that express the emotion, by the {found.kind}s ablated or enhanced"
+    title = f"Replies that express the emotion, by the {found.kind}s ablated or added to"
     return layout(figure, title, y="replies that match (%)", height=640)
 
 
-def _sizes(figure: go.Figure, found: Validation | Heard) -> None:
+def _sizes(figure: go.Figure, found: Validation | ReplyValidation) -> None:
     # Few of the sizes are named, or names would lie on each other on a phone.
     shown = found.size[:: max(1, len(found.size) // 5)]
     figure.update_xaxes(type="log", tickvals=list(shown), ticktext=[f"{k:,}" for k in shown])

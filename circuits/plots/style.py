@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 __all__ = [
-    "CONTROL",
+    "BASELINE",
     "Cue",
     "DIVERGING",
     "EMOTION_COLOURS",
@@ -57,8 +57,8 @@ INK: Final = "#757575"
 """Text and axes: contrast about 4.5 on white and on black."""
 
 GRID: Final = "rgba(128,128,128,0.25)"
-CONTROL: Final = "#8a8a8a"
-"""Controls and chance are grey, and nothing else is."""
+BASELINE: Final = "#8a8a8a"
+"""Baselines and chance are grey, and nothing else is."""
 
 SIGN_COLOURS: Final = {"towards": "#c2570c", "away": "#2f6fbf"}
 """Components that push towards an emotion, and away from it."""
@@ -354,7 +354,7 @@ def _axis() -> dict[str, Any]:
     return {
         "automargin": True,
         "gridcolor": GRID,
-        "zerolinecolor": CONTROL,
+        "zerolinecolor": BASELINE,
         "linecolor": GRID,
         "title": {"standoff": 8},
     }

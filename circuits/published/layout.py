@@ -116,7 +116,7 @@ def place(root: Path, relative: str) -> Path:
     """The path ``relative`` below ``root``.
 
     Raises:
-        DataError: it leaves ``root``, by its parts or by a link.
+        DataError: it leaves ``root``, by its components or by a link.
     """
     path = root / relative
     if ".." in relative.split("/") or relative.startswith("/"):

@@ -100,7 +100,7 @@ MEASURES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "total": (
         "total effect",
-        "estimated effect on the readout with everything downstream, against the plain prompt",
+        "estimated effect on the readout with everything downstream, against the neutral prompt",
     ),
 }
 """Measure -> its name and meaning."""
@@ -199,8 +199,8 @@ def check_document(document: Any) -> None:
 # --- what is known of a node --------------------------------------------------------------------
 
 Row = list[Any] | None
-"""Value, low, high, control, does the interval lie beyond the control, rank; ``None`` in places of
-what was not measured, and altogether if nothing was."""
+"""Value, low, high, baseline, does the interval lie beyond the random baseline, rank; ``None`` in
+places of what was not measured, and altogether if nothing was."""
 
 
 def _node_scores(
@@ -226,14 +226,16 @@ def _node_scores(
                 return None
             effect = measure == "effect"
             value = own.score if effect else getattr(own, measure)
-            error, control = (own.stderr, own.control) if effect else (None, None)
+            error, baseline = (own.stderr, own.random_baseline) if effect else (None, None)
             rank = None
         else:
             index = SUBLAYERS.index(part.sublayer or "") if part.index is None else part.index
             place = (e, part.layer, index)
-            value, error, control = (None if x is None else _finite(float(x[place])) for x in table)
+            value, error, baseline = (
+                None if x is None else _finite(float(x[place])) for x in table
+            )
             rank = int(ranks[part.kind, measure][place])
-        return None if value is None else _numbers(value, error, control, rank)
+        return None if value is None else _numbers(value, error, baseline, rank)
 
     def rows(name: str) -> dict[str, list[Row]]:
         part = component(name)
@@ -249,17 +251,19 @@ def _node_scores(
 def _tables(
     content: ExplorerContent,
 ) -> dict[tuple[str, str], tuple[Tensor, Tensor | None, Tensor | None]]:
-    """Kind and measure -> value, standard error and control, all ``[emotion layer part]``."""
+    """Kind and measure -> value, standard error and baseline, all ``[emotion layer part]``."""
     found: dict[tuple[str, str], tuple[Tensor, Tensor | None, Tensor | None]] = {}
     for kind, own in (("head", content.heads), ("neuron", content.neurons)):
         if own is not None:
             value = getattr(own, content.effect)
             error = own.stderr if content.effect == "mean" else own.centred_stderr
-            found[kind, "effect"] = value, error, own.control[..., None].expand_as(value)
+            found[kind, "effect"] = value, error, own.random_baseline[..., None].expand_as(value)
     if content.importance is not None:
         own = content.importance
-        slope, error, control = (x.transpose(1, 2) for x in (own.slope, own.stderr, own.control))
-        found["sublayer", "effect"] = slope, error, control if own.n_random else None
+        slope, error, baseline = (
+            x.transpose(1, 2) for x in (own.slope, own.stderr, own.random_baseline)
+        )
+        found["sublayer", "effect"] = slope, error, baseline if own.n_random else None
     if content.direct is not None:
         own = content.direct
         found["head", "direct"] = own.head_effect, None, None
@@ -272,12 +276,12 @@ def _tables(
 
 
 def _numbers(
-    value: float, stderr: float | None, control: float | None, rank: int | None
+    value: float, stderr: float | None, baseline: float | None, rank: int | None
 ) -> list[Any]:
-    # The rules for intervals and controls are those of a circuit's node.
-    node = Node("", "head", effect=value, stderr=stderr, control=control)
-    shown = [_known(x) for x in (value, *(node.interval or (None, None)), control)]
-    return _shortened([*shown, node.beats_control, rank])
+    # The rules for intervals and baselines are those of a circuit's node.
+    node = Node("", "head", effect=value, stderr=stderr, random_baseline=baseline)
+    shown = [_known(x) for x in (value, *(node.interval or (None, None)), baseline)]
+    return _shortened([*shown, node.above_baseline, rank])
 
 
 def _token_lists(
@@ -401,18 +405,18 @@ def _circuit(
             {
                 "name": name,
                 **{k: _known(getattr(own, k)) for k in ("value", "low", "high", "p")},
-                "control": _known(own.control_p99),
-                "beats": scores.beats_controls(name),
+                "baseline": _known(own.baseline_p99),
+                "beats": scores.above_baseline(name),
                 "lower_is_better": name in LOWER_IS_BETTER,
             }
             for name, own in scores.scores.items()
         ]
-        found["held_out"] = {"contexts": scores.n_contexts, "controls": scores.n_controls}
+        found["held_out"] = {"contexts": scores.n_contexts, "baselines": scores.n_baselines}
     return found
 
 
 def _edge(edge: Edge, places: Mapping[str, int]) -> list[Any]:
-    numbers = (edge.weight, edge.stderr, edge.control, edge.exact, edge.exact_stderr)
+    numbers = (edge.weight, edge.stderr, edge.random_baseline, edge.exact, edge.exact_stderr)
     ends = [places[edge.source], places[edge.target], edge.kind]
     return _shortened([*ends, *map(_known, numbers), edge.causal, edge.via])
 

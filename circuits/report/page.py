@@ -33,7 +33,7 @@ from circuits.plots.circuits import strongest
 from circuits.plots.style import short
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
-from circuits.steering.validation import Heard, Validation
+from circuits.steering.validation import ReplyValidation, Validation
 
 __all__ = [
     "METHOD_MEANINGS",
@@ -127,8 +127,8 @@ class ReportContent:
     elicitation: Mapping[str, Any]
     """``overall``, ``by_emotion`` and ``by_valence``, each with its number of replies
     (``total_samples`` or ``total``), ``accepted``, ``rejected`` and ``accuracy`` in percent."""
-    control: Mapping[str, Any]
-    """``methods`` and ``controls``: name -> ``n``, ``overall``, ``low`` and ``high``,
+    steering: Mapping[str, Any]
+    """``methods`` and ``baselines``: name -> ``n``, ``overall``, ``low`` and ``high``,
     ``by_emotion``, ``by_valence`` (percent), ``perplexity_ratio`` and ``repetition``; and
     ``judge``: what is known of the judge, such as its name and measured error. Optional:
     ``settings``, method -> how strongly and when it writes."""
@@ -141,7 +141,7 @@ class ReportContent:
     """Contrast -> patching maps, if any were made."""
     validation: Sequence[Validation] = ()
     """What the components ranked first do to the readouts, if it was measured."""
-    heard: Sequence[Heard] = ()
+    reply_validation: Sequence[ReplyValidation] = ()
     """And to judged replies."""
     ablation: Mapping[str, Any] = field(default_factory=dict)
     """What of judged expression the circuits carry where it is asked for, if it was measured."""
@@ -152,14 +152,14 @@ METHOD_MEANINGS: Final[Mapping[str, str]] = {
     "prompt": "the system prompt asks for the emotion",
     "steer": "the emotion's direction is added to the residual stream; no emotion is asked for",
     "steer_layers": "the same at several layers at once, which share the strength",
-    "steer_plain": "the difference between asked and plain prompts is added instead",
+    "steer_neutral": "the difference between emotion and neutral prompts is added instead",
     "probe": "the weights of a linear probe (logistic regression) are added instead",
     "neurons": "the neurons with the largest effects, as many as the circuit's, get a multiple of "
     "their own mean activation",
     "circuit": "what the circuit's heads and neurons do differently when the emotion is asked "
     "for is added to them; no emotion is asked for",
-    "random_circuit": "control: the same with as many random heads and neurons of the same layers",
-    "random_anywhere": "control: the same with as many random heads and neurons of any layer",
+    "random_circuit": "baseline: the same with as many random heads and neurons of the same layers",
+    "random_anywhere": "baseline: the same with as many random heads and neurons of any layer",
 }
 _READ: Final = {"prompt": "at the last prompt position", "reply": "averaged over the reply"}
 
@@ -178,21 +178,21 @@ def write_report(content: ReportContent, path: Path) -> None:
     Raises:
         DataError: the file cannot be written, or there is no method to compare.
     """
-    control, emotions = content.control, content.directions.emotion
-    methods = {**control.get("methods", {}), **control.get("controls", {})}
-    settings = control.get("settings") or {}
+    steering, emotions = content.steering, content.directions.emotion
+    methods = {**steering.get("methods", {}), **steering.get("baselines", {})}
+    settings = steering.get("settings") or {}
     words = {
         "title": content.title,
         "content": content,
         "emotions": emotions,
         "facts": _facts(content),
-        "headline": "Test replies in which the judge hears the asked emotion: "
+        "headline": "Test replies in which the judge finds the target emotion: "
         + ", ".join(f"{_word(m)} {_percent(s.get('overall'))}\u00a0%" for m, s in methods.items())
         + ".",
         "headline_table": _headline_table(methods, emotions),
-        "price_table": _price_table(methods, control.get("hard") or {}),
+        "side_effects_table": _side_effects_table(methods, steering.get("hard") or {}),
         "meanings": [(_word(m), METHOD_MEANINGS[m]) for m in methods if m in METHOD_MEANINGS],
-        "judge": list(flat(control.get("judge") or {})),
+        "judge": list(flat(steering.get("judge") or {})),
         "settings": [
             (
                 _word(method),
@@ -202,7 +202,7 @@ def write_report(content: ReportContent, path: Path) -> None:
             if method != "tried"
         ],
         "samples": sample_replies(
-            content.replies, emotions, without=tuple(control.get("controls", {}))
+            content.replies, emotions, without=tuple(steering.get("baselines", {}))
         ),
         "elicitation": _elicitation_table(content.elicitation),
         "circuits": {
@@ -233,9 +233,9 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
     figures = {
-        "accuracy": plot.accuracy_bars(content.control),
-        "valence": plot.valence_bars(content.control),
-        "price": plot.price_map(content.control),
+        "accuracy": plot.accuracy_bars(content.steering),
+        "valence": plot.valence_bars(content.steering),
+        "side_effects": plot.side_effects_map(content.steering),
         "similarity": plot.similarity_map(content.directions),
         "generality": plot.generality_profile(content.generality),
         "heads": plot.head_map(content.heads),
@@ -243,11 +243,11 @@ def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
         "scores": plot.faithfulness_curve(content.scores),
         "importance": plot.importance_profile(content.importance),
     }
-    if content.control.get("dial"):
-        figures["dial"] = plot.dial_curve(content.control)
+    if content.steering.get("strengths"):
+        figures["strengths"] = plot.strength_curve(content.steering)
     for number, maps in enumerate(content.patches.values()):
         figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
-    proofs = enumerate((*content.validation, *content.heard))
+    proofs = enumerate((*content.validation, *content.reply_validation))
     figures |= {f"validation-{i}": plot.draw(record) for i, record in proofs}
     circuits = enumerate(content.circuits.values())
     return figures | {f"circuit-{i}": plot.circuit_graph(circuit) for i, circuit in circuits}
@@ -273,12 +273,12 @@ def _headline_table(methods: Mapping[str, Mapping[str, Any]], emotions: Sequence
             }
         )
     sizes = " or ".join(sorted({_count(stats.get("n")) for stats in methods.values()}))
-    caption = f"Test replies that express the asked emotion, in percent of {sizes} per method"
+    caption = f"Test replies that express the target emotion, in percent of {sizes} per method"
     return Table(caption, rows)
 
 
-def _price_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, Any]) -> Table:
-    """What both judges hear, where the mood opposes too, and the price."""
+def _side_effects_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, Any]) -> Table:
+    """What both judges find, where the mood opposes too, and the side effects."""
     rows = []
     for method, stats in methods.items():
 
@@ -303,7 +303,7 @@ def _price_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, An
                 "words": short(stats.get("mean_words")),
             }
         )
-    return Table("Expression and price, with 95% intervals over contexts", rows)
+    return Table("Expression and side effects, with 95% intervals over contexts", rows)
 
 
 def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
@@ -325,7 +325,7 @@ def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
 
 
 def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]:
-    """All heads of a circuit and its strongest neurons, with interval and control."""
+    """All heads of a circuit and its strongest neurons, with interval and baseline."""
     heads, own = circuit.of_kind("head"), circuit.of_kind("neuron")
     shown = strongest(own, neurons)
 
@@ -334,8 +334,8 @@ def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]
             "component": node.id,
             "effect": short(node.effect),
             "95% interval": "–" if node.interval is None else _reach(*node.interval),
-            "control": short(node.control),
-            "beats control": {True: "yes", False: "no", None: "–"}[node.beats_control],
+            "random_baseline": short(node.random_baseline),
+            "above baseline": {True: "yes", False: "no", None: "–"}[node.above_baseline],
             "direct effect": short(node.direct),
         }
 
@@ -357,9 +357,9 @@ def _score_table(scores: Mapping[str, CircuitScores]) -> Table:
             "score": f"{emotion}: {name}",
             "value": short(own.value),
             "95% interval": _reach(own.low, own.high),
-            "control": short(own.control_p99),
+            "random_baseline": short(own.baseline_p99),
             "p": short(own.p),
-            "beats control": "yes" if found.beats_controls(name) else "no",
+            "above baseline": "yes" if found.above_baseline(name) else "no",
         }
         for emotion, found in scores.items()
         for name, own in found.scores.items()
@@ -368,7 +368,7 @@ def _score_table(scores: Mapping[str, CircuitScores]) -> Table:
     if first is not None:
         caption += (
             f" ({first.n_contexts} contexts, {first.ablation} ablation, positions: "
-            f"{first.positions}, {first.n_controls} random circuits)"
+            f"{first.positions}, {first.n_baselines} random circuits)"
         )
     return Table(caption, rows)
 
@@ -547,7 +547,9 @@ def _sample(
         if len(rows) == len(known) > 1 and len(texts) == 1:
             matched = [row.reply.emotion for row in known if row.verdict.match]
             label = known[0].verdict.label
-            verdict = f"heard {label}" if label else f"matches {', '.join(matched) or 'no emotion'}"
+            verdict = (
+                f"judged {label}" if label else f"matches {', '.join(matched) or 'no emotion'}"
+            )
             alike.append(Answer(_word(method), texts.pop(), bool(matched), verdict))
         else:
             apart[_word(method)] = [None if row is None else _answer(method, row) for row in rows]
@@ -557,6 +559,6 @@ def _sample(
 
 def _answer(method: str, row: Judged) -> Answer:
     verdict = row.verdict
-    heard = verdict.label or ("the asked emotion" if verdict.match else "something else")
+    heard = verdict.label or ("the target emotion" if verdict.match else "something else")
     text = row.reply.text
-    return Answer(_word(method), text, verdict.match, f"heard {heard}", verdict.reason)
+    return Answer(_word(method), text, verdict.match, f"judged {heard}", verdict.reason)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from circuits.circuit.circuit import Circuit, CircuitScores, check_same_model
-from circuits.effects.activations import ComponentMeans, PlainMeans
+from circuits.effects.activations import ComponentMeans, NeutralMeans
 from circuits.effects.directions import Directions, Generality
 from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
@@ -26,7 +26,7 @@ from circuits.models.memory import counted
 from circuits.patching.totals import TotalEstimates
 from circuits.records import Record
 from circuits.runs.keys import NEEDS, Kind, changes, dependents, key_of, made_of
-from circuits.runs.plan import STAGES, Plan, Stage
+from circuits.runs.plan import RENAMED_VALUES, STAGES, Plan, Stage
 
 if TYPE_CHECKING:
     from circuits.judges.replies import Judged
@@ -66,14 +66,14 @@ PLACES: Mapping[Stage, tuple[str, ...]] = {
         "effects/written_means",
         "generality",
     ),
-    "importance": ("importance", "effects/plain_means"),
+    "importance": ("importance", "effects/neutral_means"),
     "circuits": ("circuits", "effects/direct", "effects/totals", "export"),
     "scores": ("scores", "scores.json"),
-    "control": ("control.json", "control_replies.jsonl", "control"),
+    "steering": ("steering.json", "steering_replies.jsonl", "steering"),
     "report": ("report.html",),
 }
 """Stage -> the files and folders that it writes; scores and paths also write into circuits."""
-_MAY_LACK = ("effects/written_means", "control")
+_MAY_LACK = ("effects/written_means", "steering")
 """Those that a plan may not ask for."""
 
 BESIDE: Mapping[str, str] = {
@@ -195,7 +195,16 @@ class Study:
     @property
     def log(self) -> dict[str, Any]:
         """The run's plan, and per finished stage its key, what that is made of, and its receipt."""
-        return _read_as(_Log, self.folder / "run.json", "make the run again")
+        found = _read_as(_Log, self.folder / "run.json", "make the run again")
+        for stage in found["stages"]:
+            if stage not in STAGES:
+                now = RENAMED_VALUES.get(("stages", stage))
+                what = f"is now called {now!r}" if now else "is not known"
+                raise RunError(
+                    f"{self.folder} was made by another version: its stage {stage!r} {what}; "
+                    "make the run again in another folder"
+                )
+        return found
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -270,9 +279,9 @@ class Study:
         return self._load(ComponentMeans, place, "effects")
 
     @cached_property
-    def plain_means(self) -> PlainMeans:
-        """The same of plain prompts."""
-        return self._load(PlainMeans, "effects/plain_means", "importance")
+    def neutral_means(self) -> NeutralMeans:
+        """The same of neutral prompts."""
+        return self._load(NeutralMeans, "effects/neutral_means", "importance")
 
     @cached_property
     def importance(self) -> Importance:
@@ -321,15 +330,15 @@ class Study:
             raise RunError(f"{path} holds no scores of this run ({error}); score again") from error
 
     @property
-    def control(self) -> dict[str, Any]:
-        """What the control stage measured."""
-        self._need("control")
-        return read_json(self.folder / "control.json")
+    def steering(self) -> dict[str, Any]:
+        """What the steering stage measured."""
+        self._need("steering")
+        return read_json(self.folder / "steering.json")
 
     @property
     def replies_path(self) -> Path:
-        """Where the control stage keeps the replies of all methods on the test contexts."""
-        return self.folder / "control_replies.jsonl"
+        """Where the steering stage keeps the replies of all methods on the test contexts."""
+        return self.folder / "steering_replies.jsonl"
 
     def journal_path(self, work: str) -> Path:
         """Where a stage, or another piece of work, keeps what it has finished until it is done."""

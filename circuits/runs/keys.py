@@ -35,8 +35,8 @@ NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "importance": ("directions",),
     "circuits": ("effects", "importance"),
     "scores": ("circuits",),
-    "control": ("circuits",),
-    "report": ("scores", "control"),
+    "steering": ("circuits",),
+    "report": ("scores", "steering"),
 }
 """Stage -> the stages whose results it reads; what these need themselves is not said again."""
 
@@ -59,7 +59,7 @@ _MATTERS: Mapping[Stage, tuple[str, ...]] = {
     "importance": ("doses", "stable_layers", "read_at", "seed"),
     "circuits": ("budget", "rank_by", "signed"),
     "scores": ("test", "score_contexts", "ablation", "positions", "draws", "seed"),
-    "control": (
+    "steering": (
         "test",
         "test_scenarios",
         "relative_to",
@@ -78,7 +78,7 @@ _MATTERS: Mapping[Stage, tuple[str, ...]] = {
         "tuning",
         "second_judge",
         "meanings",
-        "dial_contexts",
+        "sweep_contexts",
         "ablation_draws",
         "hard",
     ),

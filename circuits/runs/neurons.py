@@ -409,7 +409,7 @@ class SetStudy:
 
     @cached_property
     def neutral(self) -> list[Reply]:
-        """The model's own replies to plain prompts."""
+        """The model's own replies to neutral prompts."""
         scenarios = sev.spread(sev.read(shipped("sev/test.jsonl")), (self.plan.neutral + 2) // 3)
         prompts = neutral_prompts(sev.contexts(scenarios)[: self.plan.neutral])
         path = self.folder / "neutral" / "replies.jsonl"
@@ -418,7 +418,7 @@ class SetStudy:
             return elicit(self.model, prompts, progress=done)
 
         ways = (lambda replies: write_rows(path, replies)), (lambda: read_replies(path))
-        return self._kept("neutral", "reply to plain prompts", len(prompts), make, *ways)
+        return self._kept("neutral", "reply to neutral prompts", len(prompts), make, *ways)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Per class: size, changes on test texts in percentage points, and p."""

@@ -49,7 +49,7 @@ from circuits.runs.work import Reporter, Run, Silent, plan_of
 
 __all__ = [
     "Contrast",
-    "PLAIN",
+    "NEUTRAL_PROMPT",
     "PathOptions",
     "PathStudy",
     "ReadoutName",
@@ -58,7 +58,7 @@ __all__ = [
     "read_patches",
 ]
 
-PLAIN = "plain"
+NEUTRAL_PROMPT = "neutral"
 """The contrast's other side when no emotion is asked for."""
 
 ReadoutName = Literal["projection", "logits", "reply"]
@@ -70,13 +70,13 @@ class Contrast:
 
     study: Study
     emotion: str
-    other: str = PLAIN
+    other: str = NEUTRAL_PROMPT
     contexts: int = 8
     """How many test contexts, evenly over themes."""
 
     def __post_init__(self) -> None:
         self.study.circuit_path(self.emotion)
-        if self.other != PLAIN:
+        if self.other != NEUTRAL_PROMPT:
             self.study.circuit_path(self.other)
         if self.other == self.emotion:
             raise RunError(f"{self.emotion} against itself is no contrast; give another or plain")
@@ -109,14 +109,14 @@ class Contrast:
         Raises:
             RunError: the test file is gone, or has fewer contexts.
         """
-        other = None if self.other == PLAIN else self.other
+        other = None if self.other == NEUTRAL_PROMPT else self.other
         return make_pairs(self.model, self._contexts(), self.emotion, other)
 
     def readout(self, name: ReadoutName) -> Readout:
         """The readout of that name.
 
         Raises:
-            RunError: reply likelihoods need the replies of the run's control stage.
+            RunError: reply likelihoods need the replies of the run's steering stage.
         """
         if name == "projection":
             importance = self.study.importance
@@ -144,7 +144,7 @@ class Contrast:
         path = self.study.replies_path
         if not path.is_file():
             raise RunError(
-                "readout 'reply' compares judged replies, which the control stage writes; "
+                "readout 'reply' compares judged replies, which the steering stage writes; "
                 f"run `emotion-circuits run` for {self.study.folder} to its end"
             )
         methods = read_methods(path)
@@ -152,7 +152,7 @@ class Contrast:
         corrupt = [r for r in methods["prompt"] if r.reply.emotion == self.other]
         return ReplyLikelihood(
             self._tokens([row for row in clean if row.verdict.match]),
-            self._tokens(corrupt if self.other != PLAIN else methods["none"]),
+            self._tokens(corrupt if self.other != NEUTRAL_PROMPT else methods["none"]),
         )
 
     def _tokens(self, rows: Sequence[Judged]) -> dict[str, tuple[int, ...]]:
@@ -186,7 +186,9 @@ def patch_run(
     model, pairs, measure = contrast.model, contrast.pairs, contrast.readout(readout)
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
-    stages: tuple[Stage, ...] = ("importance", "control") if readout == "reply" else ("importance",)
+    stages: tuple[Stage, ...] = (
+        ("importance", "steering") if readout == "reply" else ("importance",)
+    )
     work = (reporter or Silent()).task(f"patch {contrast.name}", bool(stream) + len(heads))
     beside = made_beside(contrast.study, folder, stages)
     with beside, counted() as receipt, recorded(provenance), work as done:
@@ -229,8 +231,8 @@ class PathOptions:
         RunError: an option does not take its value.
     """
 
-    against: str = PLAIN
-    """The emotion of the corrupt prompts; plain prompts by default."""
+    against: str = NEUTRAL_PROMPT
+    """The emotion of the corrupt prompts; neutral prompts by default."""
     method: PathMethod = "eap"
     """One gradient (eap), or the mean over inputs between both prompts (eap-ig)."""
     steps: Count = 5
@@ -342,7 +344,7 @@ class PathStudy:
         self._circuit(emotion)
         if self.options.against == emotion:
             raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
-        other = None if self.options.against == PLAIN else self.options.against
+        other = None if self.options.against == NEUTRAL_PROMPT else self.options.against
         return make_pairs(self.model, self._contexts, emotion, other)
 
     def _readout(self, emotion: str) -> Projection:

@@ -49,13 +49,14 @@ from circuits.steering.interventions import Where
 
 __all__ = [
     "CONFIG",
-    "CONTROL_BUDGET",
+    "STEERING_BUDGET",
     "Count",
     "NONE",
     "OPTIONS",
     "PLAN_FILE",
     "Plan",
     "RENAMED",
+    "RENAMED_VALUES",
     "SHIPPED",
     "STAGES",
     "Stage",
@@ -110,10 +111,16 @@ SHIPPED: Mapping[str, str] = {
 """Files that come with the package; ``shipped`` stands for them."""
 JUDGES = ("judge", "second_judge")
 """Options that name a judge."""
-RENAMED: dict[str, str] = {}
+RENAMED = {"dial_contexts": "sweep_contexts"}
 """Options of earlier versions -> their names now."""
+RENAMED_VALUES = {
+    ("methods", "steer_plain"): "steer_neutral",
+    ("relative_to", "plain"): "neutral",
+    ("stages", "control"): "steering",
+}
+"""Option and a value of earlier versions -> its name now."""
 
-CONTROL_BUDGET = Budget(0.10, 0.02)
+STEERING_BUDGET = Budget(0.10, 0.02)
 """Share of heads and of neurons that is written into the model."""
 
 Stage = Literal[
@@ -124,7 +131,7 @@ Stage = Literal[
     "importance",
     "circuits",
     "scores",
-    "control",
+    "steering",
     "report",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -202,6 +209,17 @@ def _refusal(cls: Any, error: ValidationError) -> CircuitsError:
         give += f" or {NONE}"
     found = found if len(found) <= 80 else f"{found[:77]}..."
     return RunError(f"{'.'.join(place)}: found {found}; give {give.format(**context)}")
+
+
+def _check_names(option: str, value: Any) -> None:
+    for word in value.split(",") if isinstance(value, str) else value if _is_list(value) else ():
+        now = RENAMED_VALUES.get((option, word)) if isinstance(word, str) else None
+        if now:
+            raise RunError(f"{option}: {word!r} is now called {now!r}; write that")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def no_option(name: str, known: Collection[str]) -> str:
@@ -325,11 +343,11 @@ class Plan:
     """Replace them at the last position, or at all that match."""
     draws: Count = 100
     """Random circuits beside which every score is held."""
-    control_budget: Budget = CONTROL_BUDGET
+    control_budget: Budget = STEERING_BUDGET
     """What of a circuit is written into the model: its strongest part."""
     signed: bool = False
     """Fill a circuit's places whatever the sign of the effects."""
-    relative_to: RelativeTo = "plain"
+    relative_to: RelativeTo = "neutral"
     """What a circuit's differences are relative to when it is put back into the model."""
     diff_prompt: DiffPrompt = "asked"
     """Wording of the prompts from which differences are made; another one costs a pass of each."""
@@ -358,10 +376,10 @@ class Plan:
     """Try every candidate on the dev contexts, or end a method's search at the first good one."""
     second_judge: str | None = "wording"
     """Hears every reply of the comparison once more."""
-    dial_contexts: CountOrZero = 24
+    sweep_contexts: CountOrZero = 24
     """Test contexts on which strengths are swept, emotions mixed and circuits ablated; 0: none."""
     ablation_draws: Count = 30
-    """Random sets that are ablated in asked prompts beside the circuits."""
+    """Random sets that are ablated in emotion prompts beside the circuits."""
     hard: Path | None = None
     """Further test scenarios, on which all methods are compared once more."""
     judge_profile: JudgeProfile = "robust"
@@ -385,6 +403,7 @@ class Plan:
         kinds = cls.__pydantic_fields__[info.field_name].annotation  # type: ignore[attr-defined]
         own = [kind for kind in get_args(kinds) if kind is not type(None)]
         optional = type(None) in get_args(kinds)
+        _check_names(info.field_name, value)
         if isinstance(value, str):
             if optional and value == NONE:
                 return None
@@ -676,7 +695,7 @@ def judge_of(plan: Plan) -> Judge:
 
 
 def second_judge_of(plan: Plan) -> Judge | None:
-    """A judge that hears every reply once more, if there is to be one."""
+    """A judge that reads every reply once more, if there is to be one."""
     return _opened(plan, "second_judge", plan.second_judge) if plan.second_judge else None
 
 

@@ -55,7 +55,7 @@ def make_report(study: Study, path: Path) -> None:
     Raises:
         RunError: a stage has not run.
     """
-    log, (validation, heard, ablation) = study.log, read_validation(study)
+    log, (validation, replies, ablation) = study.log, read_validation(study)
     write_report(
         ReportContent(
             title=f"Emotion circuits of {study.directions.provenance.model['name']}",
@@ -67,11 +67,11 @@ def make_report(study: Study, path: Path) -> None:
             circuits=study.circuits,
             scores=study.scores,
             elicitation=study.elicitation,
-            control=study.control,
+            steering=study.steering,
             replies=read_methods(study.replies_path),
             patches=read_patches(study),
             validation=validation,
-            heard=heard,
+            reply_validation=replies,
             ablation=ablation,
             receipts={stage: entry["receipt"] for stage, entry in log["stages"].items()},
             provenance=next(iter(study.circuits.values())).provenance,
@@ -208,7 +208,7 @@ def _read_model(
 
 
 def _prompts(run: Run) -> list[list[Prompt]]:
-    grid = run.grid
+    grid = run.groups
     whole = [c for c, full in zip(grid.contexts, grid.complete.tolist(), strict=True) if full]
     return [[emotion_prompt(c, e) for e in grid.emotions] for c in _evenly(whole, CONTEXTS)]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from circuits.circuit.find import Measurements, assemble
 from circuits.effects.activations import component_means, differences
 from circuits.effects.directions import emotion_directions, stable_layers
-from circuits.effects.heads import look_again
+from circuits.effects.heads import second_pass
 from circuits.effects.importance import sublayer_importance
 from circuits.effects.neurons import direct_effects, neuron_effects, without_neurons
 from circuits.errors import CircuitsError, RunError, Stopped
@@ -43,9 +43,17 @@ from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import recorded, versions
 from circuits.runs.folder import Study, is_there
 from circuits.runs.keys import Kind, key_of, made_of
-from circuits.runs.plan import PLAN_FILE, STAGES, Plan, Stage, check_judges, plan_toml
+from circuits.runs.plan import (
+    PLAN_FILE,
+    RENAMED_VALUES,
+    STAGES,
+    Plan,
+    Stage,
+    check_judges,
+    plan_toml,
+)
 from circuits.runs.report import make_report
-from circuits.runs.steering import control
+from circuits.runs.steering import steering
 from circuits.runs.work import Reporter, Run, Silent, scores
 
 __all__ = [
@@ -63,7 +71,7 @@ def replies(run: Run) -> None:
         write_rows(folder / "generated.jsonl", [r.reply for r in read_judged(run.plan.accepted)])
         return
     prompts = emotion_prompts(run.fit, run.plan.emotions)
-    with run.reporter.task("reply with the asked emotions", len(prompts)) as done:
+    with run.reporter.task("reply with the target emotions", len(prompts)) as done:
         said = elicit(
             run.model,
             prompts,
@@ -90,7 +98,7 @@ def directions(run: Run) -> None:
     """Emotion directions."""
     provenance = run.provenance(read=run.plan.read)
     with recorded(provenance):
-        found = emotion_directions(run.sweep, read=run.plan.read)
+        found = emotion_directions(run.activations, read=run.plan.read)
     found.save(run.study.folder / "directions")
 
 
@@ -98,39 +106,39 @@ def effects(run: Run) -> None:
     """Effects of heads and neurons, their means, and how far directions generalise."""
     found, folder = run.study.directions, run.study.folder / "effects"
     provenance = found.provenance.child(head_readout=run.plan.head_readout)
-    swept, plan = run.sweep, run.plan
-    with run.reporter.task("effects of heads", len(run.grid.cells)) as done:
-        heads, general = look_again(
-            run.model, swept, found, readout=plan.head_readout, seed=plan.seed, progress=done
+    activations, plan = run.activations, run.plan
+    with run.reporter.task("effects of heads", len(run.groups.cells)) as done:
+        heads, general = second_pass(
+            run.model, activations, found, readout=plan.head_readout, seed=plan.seed, progress=done
         )
     with recorded(found.provenance.child(seed=run.plan.seed)):
         general.result().save(run.study.folder / "generality")
     with recorded(provenance):
         heads.result().save(folder / "heads")
         if run.model.cfg.d_mlp:
-            neurons = neuron_effects(run.model, run.sweep, found)
+            neurons = neuron_effects(run.model, run.activations, found)
         else:
-            neurons = without_neurons(run.sweep, found)
+            neurons = without_neurons(run.activations, found)
             run.notes["neurons"] = "none: the MLPs of this model are not sums over neurons"
         neurons.save(folder / "neurons")
-        component_means(run.sweep).save(folder / "means")
+        component_means(run.activations).save(folder / "means")
     shutil.rmtree(folder / "written_means", ignore_errors=True)
     if run.plan.reads_apart:
         names = ("diff_prompt", "diff_grouping", "half")
         how = {name: getattr(run.plan, name) for name in names}
         with recorded(provenance.child(**how)):
-            written = component_means(run.written_sweep)
+            written = component_means(run.written_activations)
         written.save(folder / "written_means")
 
 
 def importance(run: Run) -> None:
     """Importance of every sublayer."""
     plan, found = run.plan, run.study.directions
-    grid = run.grid
+    grid = run.groups
     stable = plan.stable_layers or stable_layers(len(found.layer))
     provenance = found.provenance.child(stable_layers=stable, doses=plan.doses, seed=plan.seed)
     with run.reporter.task("inject doses", len(grid.contexts)) as done, recorded(provenance):
-        measured, plain_means = sublayer_importance(
+        measured, neutral_means = sublayer_importance(
             run.model,
             grid,
             found,
@@ -141,7 +149,7 @@ def importance(run: Run) -> None:
             progress=done,
         )
     measured.save(run.study.folder / "importance")
-    plain_means.save(run.study.folder / "effects" / "plain_means")
+    neutral_means.save(run.study.folder / "effects" / "neutral_means")
 
 
 def circuits(run: Run) -> None:
@@ -179,7 +187,7 @@ DOES: Mapping[Stage, Callable[[Run], None]] = {
     "importance": importance,
     "circuits": circuits,
     "scores": scores,
-    "control": control,
+    "steering": steering,
     "report": report,
 }
 """Stage -> what it does."""
@@ -251,6 +259,9 @@ def run(
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
+        now = RENAMED_VALUES.get(("stages", unknown[0]))
+        if now:
+            raise RunError(f"the stage {unknown[0]!r} is now called {now!r}; write that")
         raise RunError(f"no stage is called {unknown[0]!r}; stages are {', '.join(STAGES)}")
     check_judges(plan)
     _check_folder(plan)

@@ -49,27 +49,27 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import context_of, neutral_prompt
 from circuits.provenance import Provenance, recorded, versions
 from circuits.runs.folder import Study, digest_of, made_beside
-from circuits.runs.plan import CONFIG, CONTROL_BUDGET, Count, Plan, checked, trusted
+from circuits.runs.plan import CONFIG, STEERING_BUDGET, Count, Plan, checked, trusted
 from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
 from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
 from circuits.steering.evaluate import (
-    DIAL,
     STEERED,
-    Bench,
+    STRENGTHS,
     Comparison,
+    Evaluator,
     compare,
     compare_cost,
-    dial,
     mixtures,
+    strength_sweep,
     suppression,
 )
 from circuits.steering.hook_files import hooks_provenance, read_hooks, write_hooks
 from circuits.steering.interventions import (
-    How,
+    Interventions,
+    InterventionSettings,
     Modulation,
     Steering,
-    Tools,
-    enhance,
+    circuit_edits,
     other_directions,
     published_steering,
     residuals,
@@ -78,31 +78,31 @@ from circuits.steering.interventions import (
 )
 from circuits.steering.tune import Tuned, settings, starts, tune
 from circuits.steering.validation import (
-    Heard,
     Known,
+    ReplyValidation,
     Validating,
     Validation,
     ablation_drop,
+    ablation_values,
     replies_needed,
-    stand_in,
     validate_components,
     validate_replies,
 )
 
 __all__ = [
     "ValidationOptions",
-    "Voice",
+    "ReplyGenerator",
     "cache_folder",
-    "circuit_tools",
-    "control",
+    "circuit_interventions",
+    "steering",
     "deploy",
     "drop",
-    "make_tools",
+    "make_interventions",
     "read_validation",
     "say",
     "validate",
-    "voice_of_files",
-    "voice_of_run",
+    "generator_of_files",
+    "generator_of_run",
     "written_how",
 ]
 
@@ -129,7 +129,7 @@ class ValidationOptions:
 def validate(
     folder: Path, options: ValidationOptions | None = None, reporter: Reporter | None = None
 ) -> Path:
-    """Ablate and enhance the components of every emotion; ablate its circuit in asked prompts.
+    """Ablate and add to the components of every emotion; ablate its circuit in emotion prompts.
 
     Writes ``validation/`` in the run folder: ``head`` and ``neuron`` (effects on the readouts),
     ``head_replies`` and ``neuron_replies`` (judged replies), ``ablation.json`` and the receipt.
@@ -141,7 +141,7 @@ def validate(
     options = options or ValidationOptions()
     run = _opened(folder, reporter)
     contexts = held_out(run, options.contexts)
-    known, bench = _known(run), run.bench(contexts)
+    known, evaluator = _known(run), run.evaluator(contexts)
     provenance = run.study.importance.provenance.child(
         contexts=[context.id for context in contexts], draws=options.draws, seed=options.seed
     )
@@ -158,21 +158,23 @@ def validate(
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
             _measure(run, known, kind, contexts, options, provenance).save(place / kind)
-            _hear(run, bench, known, kind, options, provenance).save(place / f"{kind}_replies")
-        write_json(place / "ablation.json", drop(run, bench, options.draws, options.seed))
+            _validate_replies(run, evaluator, known, kind, options, provenance).save(
+                place / f"{kind}_replies"
+            )
+        write_json(place / "ablation.json", drop(run, evaluator, options.draws, options.seed))
         write_json(place / "receipt.json", receipt.to_json())
     forget(unfinished)
     return place
 
 
-def read_validation(study: Study) -> tuple[list[Validation], list[Heard], dict[str, Any]]:
+def read_validation(study: Study) -> tuple[list[Validation], list[ReplyValidation], dict[str, Any]]:
     """What has been validated: effects, judged replies, ablation of the circuits; or nothing."""
     place = study.folder / "validation"
     if not (place / "receipt.json").is_file():
         return [], [], {}
     return (
         [Validation.load(place / kind) for kind in KINDS],
-        [Heard.load(place / f"{kind}_replies") for kind in KINDS],
+        [ReplyValidation.load(place / f"{kind}_replies") for kind in KINDS],
         read_json(place / "ablation.json"),
     )
 
@@ -188,9 +190,9 @@ def _known(run: Run) -> Known:
         emotion: Projection(importance.reference[e], site=importance.read_at)
         for e, emotion in enumerate(importance.emotion)
     }
-    plain = study.plain_means if plan.relative_to == "plain" else None
+    plain = study.neutral_means if plan.relative_to == "neutral" else None
     written = differences(study.written_means, plain, unit=plan.diff_unit)
-    return Known(study.totals, readouts, study.plain_means, study.means, written)
+    return Known(study.totals, readouts, study.neutral_means, study.means, written)
 
 
 def _measure(
@@ -203,29 +205,29 @@ def _measure(
 ) -> Validation:
     how = Validating(draws=options.draws, seed=options.seed)
     with (
-        run.reporter.task(f"ablate and enhance {kind}s", len(run.plan.emotions)) as done,
+        run.reporter.task(f"ablate and add to {kind}s", len(run.plan.emotions)) as done,
         recorded(provenance),
     ):
         return validate_components(run.model, contexts, known, kind, how=how, progress=done)
 
 
-def _hear(
+def _validate_replies(
     run: Run,
-    bench: Bench,
+    evaluator: Evaluator,
     known: Known,
     kind: PartKind,
     options: ValidationOptions,
     provenance: Provenance,
-) -> Heard:
-    count = known.effects(bench.emotions[0], kind).numel()
+) -> ReplyValidation:
+    count = known.effects(evaluator.emotions[0], kind).numel()
     sizes = sizes_to(count, options.reply_sizes)
-    work = replies_needed(bench, sizes, options.reply_draws)
+    work = replies_needed(evaluator, sizes, options.reply_draws)
     with (
         run.reporter.task(f"reply without and with more of the {kind}s", work) as done,
         recorded(provenance),
     ):
         return validate_replies(
-            bench,
+            evaluator,
             known,
             kind,
             sizes,
@@ -235,10 +237,10 @@ def _hear(
         )
 
 
-def drop(run: Run, bench: Bench, draws: int, seed: int) -> dict[str, Any]:
-    """What is lost without the most needed part of each circuit, as large as what control writes.
+def drop(run: Run, evaluator: Evaluator, draws: int, seed: int) -> dict[str, Any]:
+    """What is lost without the most needed part of each circuit, as large as what steering writes.
 
-    See :func:`~circuits.steering.validation.ablation_drop`; the mean over plain prompts stands
+    See :func:`~circuits.steering.validation.ablation_drop`; the mean over neutral prompts stands
     for it.
     """
     study, plan = run.study, run.plan
@@ -246,12 +248,12 @@ def drop(run: Run, bench: Bench, draws: int, seed: int) -> dict[str, Any]:
     needed: dict[str, Circuit] = {
         emotion: core(circuit, *counts, "total") for emotion, circuit in study.circuits.items()
     }
-    work = (2 + draws) * len(bench.contexts) * len(bench.emotions)
+    work = (2 + draws) * len(evaluator.contexts) * len(evaluator.emotions)
     with run.reporter.task("reply without the circuits", work) as done:
         return ablation_drop(
-            bench,
+            evaluator,
             needed,
-            stand_in(bench, "mean", study.plain_means),
+            ablation_values(evaluator, "mean", study.neutral_means),
             draws=draws,
             seed=seed,
             progress=done,
@@ -262,38 +264,38 @@ _PROBE_CONTEXTS = 96
 _GOOD_ENOUGH = 99.0
 
 
-def control(run: Run) -> None:
+def steering(run: Run) -> None:
     """Compare all methods, sweep the circuit's strength, and say what it cost."""
     study, plan = run.study, run.plan
-    tools = make_tools(run)
-    tuned = _tuned(run, tools)
+    interventions = make_interventions(run)
+    tuned = _tuned(run, interventions)
     scenarios = sev.read(plan.test)
     if plan.test_scenarios:
         scenarios = sev.spread(scenarios, plan.test_scenarios)
-    found = _compared(run, tools, tuned, sev.contexts(scenarios), "reply by every method")
+    found = _compared(run, interventions, tuned, sev.contexts(scenarios), "reply by every method")
     _write_replies(study.replies_path, found)
     hard = None
     if plan.hard is not None:
         contexts = sev.contexts(sev.read(plan.hard))
-        harder = _compared(run, tools, tuned, contexts, "reply in hard contexts")
-        _write_replies(study.folder / "control" / "hard_replies.jsonl", harder)
-        hard = {**harder.methods, **harder.controls}
+        harder = _compared(run, interventions, tuned, contexts, "reply in hard contexts")
+        _write_replies(study.folder / "steering" / "hard_replies.jsonl", harder)
+        hard = {**harder.methods, **harder.baselines}
     write_json(
-        study.folder / "control.json",
+        study.folder / "steering.json",
         {
             **found.to_json(),
             "best_steering": tuned.best(STEERED),
             "hard": hard,
-            **_dialled(run, tools, tuned, scenarios),
+            **_strengths(run, interventions, tuned, scenarios),
             "judge": _describe(run.judge),
             "second_judge": run.second_judge and _describe(run.second_judge),
-            "settings": {m: settings(how) for m, how in tuned.hows.items()}
+            "settings": {m: settings(how) for m, how in tuned.by_method.items()}
             | {"tried": list(tuned.tried)},
         },
     )
 
 
-def circuit_tools(study: Study, plan: Plan) -> Tools:
+def circuit_interventions(study: Study, plan: Plan) -> Interventions:
     """Circuits, differences and directions of a run.
 
     Raises:
@@ -301,28 +303,28 @@ def circuit_tools(study: Study, plan: Plan) -> Tools:
     """
     n_heads, n_neurons = study.heads.mean[0].numel(), study.neurons.mean[0].numel()
     counts = plan.control_budget.counts(n_heads, n_neurons)
-    plain = study.plain_means if plan.relative_to == "plain" else None
+    plain = study.neutral_means if plan.relative_to == "neutral" else None
     written = differences(study.written_means, plain, unit=plan.diff_unit)
-    return Tools(study.circuits, written, study.directions, counts)
+    return Interventions(study.circuits, written, study.directions, counts)
 
 
 def written_how(study: Study) -> Modulation:
-    """How the run's control stage writes circuits; once at the prompt's end before it has run."""
-    if "control" not in study.log["stages"]:
+    """How the run's steering stage writes circuits; once at the prompt's end before it has run."""
+    if "steering" not in study.log["stages"]:
         return Modulation()
-    chosen = study.control["settings"].get("circuit", {})
+    chosen = study.steering["settings"].get("circuit", {})
     return Modulation(**{**chosen, "by_emotion": tuple(chosen.get("by_emotion", {}).items())})
 
 
-def make_tools(run: Run) -> Tools:
-    """The tools of all methods that the plan asks for; some need a pass over train contexts."""
+def make_interventions(run: Run) -> Interventions:
+    """Interventions of the planned methods; some need a pass over train contexts."""
     study, plan = run.study, run.plan
-    tools = circuit_tools(study, plan)
-    if "neurons" in plan.methods and tools.parts is not None:
-        count = tools.parts[1]
+    interventions = circuit_interventions(study, plan)
+    if "neurons" in plan.methods and interventions.parts is not None:
+        count = interventions.parts[1]
         strongest = {e: strongest_neurons(study.neurons, e, count) for e in plan.emotions}
-        tools = replace(tools, neurons=strongest, means=study.means)
-    if {"steer_plain", "probe"} & {*plan.methods}:
+        interventions = replace(interventions, neurons=strongest, means=study.means)
+    if {"steer_neutral", "probe"} & {*plan.methods}:
         contexts = run.part_of_fit(_PROBE_CONTEXTS)
         work = len(contexts) * (1 + len(plan.emotions))
         with run.reporter.task("read residual streams", work) as done:
@@ -331,31 +333,35 @@ def make_tools(run: Run) -> Tools:
             )
         provenance = run.provenance(contexts=len(contexts))
         with recorded(provenance):
-            tools = replace(tools, others=other_directions(streams, plan.emotions))
-    return tools
+            interventions = replace(interventions, others=other_directions(streams, plan.emotions))
+    return interventions
 
 
 def _compared(
-    run: Run, tools: Tools, tuned: Tuned, contexts: Sequence[Context], what: str
+    run: Run, interventions: Interventions, tuned: Tuned, contexts: Sequence[Context], what: str
 ) -> Comparison:
-    work = compare_cost(len(contexts), len(run.plan.emotions), tuned.hows)
+    work = compare_cost(len(contexts), len(run.plan.emotions), tuned.by_method)
     with run.reporter.task(what, work) as done:
         return compare(
-            run.bench(contexts),
-            tools,
-            tuned.hows,
+            run.evaluator(contexts),
+            interventions,
+            tuned.by_method,
             second=run.second_judge,
             seed=run.plan.seed,
             progress=done,
         )
 
 
-def _tuned(run: Run, tools: Tools) -> Tuned:
+def _tuned(run: Run, interventions: Interventions) -> Tuned:
     plan = run.plan
     like = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
-    candidates = {m: hows for m, hows in starts(tools, like).items() if m in plan.methods}
+    candidates = {
+        m: by_method for m, by_method in starts(interventions, like).items() if m in plan.methods
+    }
     given = _given(run, like, candidates)
-    candidates = {method: hows for method, hows in candidates.items() if method not in given}
+    candidates = {
+        method: by_method for method, by_method in candidates.items() if method not in given
+    }
     if not candidates:
         return Tuned(given, {}, ())
     # One event per dev scenario, the valences in turn; all events for the last round.
@@ -364,20 +370,24 @@ def _tuned(run: Run, tools: Tools) -> Tuned:
     brief = plan.tuning == "brief"
     with run.reporter.task("choose strengths on dev contexts", 0) as done:
         found = tune(
-            run.bench(some),
-            tools,
+            run.evaluator(some),
+            interventions,
             candidates,
-            finer=None if brief else run.bench(every),
+            finer=None if brief else run.evaluator(every),
             good_enough=_GOOD_ENOUGH if brief else None,
             progress=done,
         )
-    return replace(found, hows={**given, **found.hows})
+    return replace(found, by_method={**given, **found.by_method})
 
 
-def _given(run: Run, like: Modulation, candidates: dict[str, list[How]]) -> dict[str, How]:
+def _given(
+    run: Run, like: Modulation, candidates: dict[str, list[InterventionSettings]]
+) -> dict[str, InterventionSettings]:
     """What is not chosen on dev contexts: what the plan says, and all of it without them."""
     plan, found = run.plan, run.study.importance
-    given: dict[str, How] = {} if run.dev else {m: hows[0] for m, hows in candidates.items()}
+    given: dict[str, InterventionSettings] = (
+        {} if run.dev else {m: by_method[0] for m, by_method in candidates.items()}
+    )
     if not run.dev and "steer" in candidates:
         given["steer"] = Steering((found.stable_layers[0],))
     if plan.steering == "published" and "steer" in candidates:
@@ -393,25 +403,25 @@ def _given(run: Run, like: Modulation, candidates: dict[str, list[How]]) -> dict
     return given
 
 
-def _dialled(
-    run: Run, tools: Tools, tuned: Tuned, scenarios: Sequence[sev.Scenario]
+def _strengths(
+    run: Run, interventions: Interventions, tuned: Tuned, scenarios: Sequence[sev.Scenario]
 ) -> dict[str, Any]:
-    """Asked prompts without the circuits; their strength swept, turned negative, and mixed."""
-    how, count = tuned.hows.get("circuit"), run.plan.dial_contexts
+    """Emotion prompts without the circuits; their strength swept, turned negative, and mixed."""
+    how, count = tuned.by_method.get("circuit"), run.plan.sweep_contexts
     if not isinstance(how, Modulation) or not count:
-        return dict.fromkeys(("ablation", "dial", "suppression", "mixtures"))
+        return dict.fromkeys(("ablation", "strengths", "suppression", "mixtures"))
     every = sev.contexts(sev.spread(scenarios, min(count, len(scenarios))))
     contexts = [every[3 * i + i % 3] for i in range(len(every) // 3)]
-    bench, emotions = run.bench(contexts), len(run.plan.emotions)
+    evaluator, emotions = run.evaluator(contexts), len(run.plan.emotions)
     # Replies and losses of the sweep; replies of the others.
-    work = len(contexts) * (1 + emotions * (2 + 2 * len(DIAL) + 3))
-    ablation = drop(run, bench, run.plan.ablation_draws, run.plan.seed)
+    work = len(contexts) * (1 + emotions * (2 + 2 * len(STRENGTHS) + 3))
+    ablation = drop(run, evaluator, run.plan.ablation_draws, run.plan.seed)
     with run.reporter.task("turn the circuit's strength", work) as done:
         return {
             "ablation": ablation,
-            "dial": dial(bench, tools, how, progress=done),
-            "suppression": suppression(bench, tools, how, progress=done),
-            "mixtures": mixtures(bench, tools, how, progress=done),
+            "strengths": strength_sweep(evaluator, interventions, how, progress=done),
+            "suppression": suppression(evaluator, interventions, how, progress=done),
+            "mixtures": mixtures(evaluator, interventions, how, progress=done),
         }
 
 
@@ -445,7 +455,7 @@ _CONTEXTS = 24
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
+class ReplyGenerator:
     """A model, and what can be written into it."""
 
     model: Model
@@ -453,11 +463,13 @@ class Voice:
     """Emotion -> its edits at strength 1, the model's own difference."""
 
 
-def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens: int = 100) -> str:
+def say(
+    generator: ReplyGenerator, text: str, weights: Mapping[str, float], *, max_new_tokens: int = 100
+) -> str:
     """What the model replies to a text when circuits are written into it.
 
     Args:
-        voice: The model and its circuits.
+        generator: The model and its circuits.
         text: What the user says; put to the model in two lines, as contexts are.
         weights: Emotion -> strength; 1 is the model's own difference, negative suppresses.
         max_new_tokens: Longest reply.
@@ -467,42 +479,43 @@ def say(voice: Voice, text: str, weights: Mapping[str, float], *, max_new_tokens
         CircuitError: an emotion has no circuit.
     """
     prompt = neutral_prompt(context_of(text))
-    lacking = sorted(set(weights) - set(voice.edits))
+    lacking = sorted(set(weights) - set(generator.edits))
     if lacking:
-        raise CircuitError(
-            f"there is no circuit of {lacking[0]!r}; there are {', '.join(voice.edits) or 'none'}"
-        )
+        known = ", ".join(generator.edits) or "none"
+        raise CircuitError(f"there is no circuit of {lacking[0]!r}; there are {known}")
     edits = [
         replace(edit, value=weight * edit.value)
         for emotion, weight in weights.items()
-        for edit in voice.edits[emotion]
+        for edit in generator.edits[emotion]
     ]
-    with edited(voice.model, edits):
-        (reply,) = elicit(voice.model, [prompt], max_new_tokens=max_new_tokens)
+    with edited(generator.model, edits):
+        (reply,) = elicit(generator.model, [prompt], max_new_tokens=max_new_tokens)
     return reply.text
 
 
-def voice_of_run(study: Study) -> Voice:
+def generator_of_run(study: Study) -> ReplyGenerator:
     """The model of a finished run with its circuits and differences.
 
-    They are written as the run's control stage chose, or by default once at the prompt's end.
+    They are written as the run's steering stage chose, or by default once at the prompt's end.
 
     Raises:
         RunError: the run has no circuits, or no model.
     """
     run = Run(plan_of(study), study, Silent())
-    tools, how = circuit_tools(study, run.plan), written_how(study)
-    return Voice(run.model, _edits(tools.written(how), tools.differences, how))
+    interventions, how = circuit_interventions(study, run.plan), written_how(study)
+    return ReplyGenerator(
+        run.model, _edits(interventions.written(how), interventions.differences, how)
+    )
 
 
-def voice_of_files(
+def generator_of_files(
     paths: Sequence[Path],
     model: str | None,
     reporter: Reporter,
     *,
     any_revision: bool = False,
     cache: Path | None = None,
-) -> Voice:
+) -> ReplyGenerator:
     """A model with circuits or directions from files, one emotion each.
 
     Args:
@@ -546,13 +559,13 @@ def voice_of_files(
         if emotion in by_emotion:
             raise RunError(f"{path}: another circuit of {emotion!r} was given before")
         by_emotion[emotion] = own
-    return Voice(loaded, by_emotion)
+    return ReplyGenerator(loaded, by_emotion)
 
 
 def _strongest(circuits: Iterable[Circuit], model: Model) -> dict[str, Circuit]:
     """The part of each circuit that is written."""
     cfg = model.cfg
-    counts = CONTROL_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
+    counts = STEERING_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
     return {circuit.emotion: core(circuit, *counts) for circuit in circuits}
 
 
@@ -560,7 +573,7 @@ def _edits(
     circuits: Mapping[str, Circuit], differences: Differences, how: Modulation
 ) -> dict[str, list[Add]]:
     alone = replace(how, strength=1.0, by_emotion=())
-    return {emotion: enhance(own, differences, alone) for emotion, own in circuits.items()}
+    return {emotion: circuit_edits(own, differences, alone) for emotion, own in circuits.items()}
 
 
 def cache_folder() -> Path:
@@ -639,15 +652,17 @@ _Found = tuple[str, str, list[Add], Provenance]
 def _edits_of_files(run: Run, emotion: str) -> dict[str, tuple[list[Add], Provenance]]:
     study = run.study
     modulation = replace(written_how(study), strength=1.0, by_emotion=())
-    tools, steering = circuit_tools(study, run.plan), _steering(study)
-    circuit = tools.written(modulation)[emotion]
+    interventions, steering = circuit_interventions(study, run.plan), _steering(study)
+    circuit = interventions.written(modulation)[emotion]
     return {
         "direction": (
-            steer(tools.directions, emotion, steering),
-            tools.directions.provenance.child(layers=list(steering.layers), when=steering.when),
+            steer(interventions.directions, emotion, steering),
+            interventions.directions.provenance.child(
+                layers=list(steering.layers), when=steering.when
+            ),
         ),
         "circuit": (
-            enhance(circuit, tools.differences, modulation),
+            circuit_edits(circuit, interventions.differences, modulation),
             circuit.provenance.child(
                 heads=len(circuit.heads), neurons=len(circuit.neurons), when=modulation.when
             ),
@@ -656,11 +671,11 @@ def _edits_of_files(run: Run, emotion: str) -> dict[str, tuple[list[Add], Proven
 
 
 def _steering(study: Study) -> Steering:
-    """As the control stage steers, at strength 1; at the first stable layer, if it has not run."""
+    """As the steering stage steers, at strength 1; at the first stable layer, if it has not run."""
     plain = Steering((study.importance.stable_layers[0],))
-    if "control" not in study.log["stages"]:
+    if "steering" not in study.log["stages"]:
         return plain
-    chosen = study.control["settings"].get("steer")
+    chosen = study.steering["settings"].get("steer")
     if chosen is None:
         return plain
     return replace(plain, layers=tuple(chosen["layers"]), when=chosen["when"])

@@ -8,7 +8,14 @@ from typing import Protocol, runtime_checkable
 
 from circuits.circuit.circuit import with_scores
 from circuits.circuit.score import Scoring, check_held_out, score_circuits
-from circuits.effects.activations import Grid, Sweep, arrange, last_valence, reworded, sweep
+from circuits.effects.activations import (
+    Activations,
+    ContextGroups,
+    group_by_context,
+    last_valence,
+    read_activations,
+    reworded,
+)
 from circuits.errors import RunError
 from circuits.export import export_circuit
 from circuits.export.node_link import write_circuit
@@ -27,7 +34,7 @@ from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
 from circuits.runs.folder import Study
 from circuits.runs.plan import JUDGES, Plan, circuit_judge_of, judge_of, second_judge_of, trusted
-from circuits.steering.evaluate import CIRCUIT_STAGE, FEW, PUBLISHED_DECODING, Bench, Way
+from circuits.steering.evaluate import CIRCUIT_STAGE, FEW, PUBLISHED_DECODING, Evaluator, Generation
 
 __all__ = [
     "Reporter",
@@ -85,7 +92,7 @@ class Run:
 
     @cached_property
     def second_judge(self) -> Judge | None:
-        """A judge that hears every reply once more, if there is to be one."""
+        """A judge that reads every reply once more, if there is to be one."""
         return second_judge_of(self.plan)
 
     @cached_property
@@ -126,31 +133,31 @@ class Run:
         return contexts[:: step + (step % len(VALENCES) == 0)][:most]
 
     @cached_property
-    def grid(self) -> Grid:
+    def groups(self) -> ContextGroups:
         """Replies by context and emotion: those that were accepted, or all."""
         kept = [row.reply for row in self.study.accepted]
         if self.plan.samples == "all":
             kept = read_replies(self.study.folder / "elicitation" / "generated.jsonl")
-        return arrange(kept, self.plan.emotions)
+        return group_by_context(kept, self.plan.emotions)
 
     @cached_property
-    def sweep(self) -> Sweep:
+    def activations(self) -> Activations:
         """The one pass over the accepted prompts."""
         # A run that was interrupted after the stage that reads for all makes the pass again.
         # Receipts say what results cost, and its cost stands in that stage's already.
         again = "directions" in self.study.log["stages"]
         with uncounted() if again else nullcontext():
-            found = self._swept()
+            found = self._activations()
         if not again:
             self.notes["values"] = found.keeping.reason
         return found
 
-    def _swept(self) -> Sweep:
-        grid, plan = self.grid, self.plan
-        with self.reporter.task("read activations", len(grid.cells)) as done:
-            return sweep(
+    def _activations(self) -> Activations:
+        groups, plan = self.groups, self.plan
+        with self.reporter.task("read activations", len(groups.cells)) as done:
+            return read_activations(
                 self.model,
-                grid,
+                groups,
                 read=plan.read,
                 last=plan.last,
                 half=plan.half,
@@ -161,17 +168,17 @@ class Run:
             )
 
     @cached_property
-    def written_sweep(self) -> Sweep:
+    def written_activations(self) -> Activations:
         """The pass from which differences are made; the same one unless it must be another."""
         if not self.plan.reads_apart:
-            return self.sweep
-        grid = reworded(self.grid, self.plan.diff_prompt)
+            return self.activations
+        groups = reworded(self.groups, self.plan.diff_prompt)
         if self.plan.diff_grouping == "scenario":
-            grid = last_valence(grid)
-        with self.reporter.task("read differences", len(grid.cells)) as done:
-            return sweep(
+            groups = last_valence(groups)
+        with self.reporter.task("read differences", len(groups.cells)) as done:
+            return read_activations(
                 self.model,
-                grid,
+                groups,
                 half_parts=self.plan.half,
                 memory=self.plan.memory,
                 batch_size=self.plan.batch_size,
@@ -183,23 +190,23 @@ class Run:
         data = digest(self.plan.accepted or self.plan.data)
         return Provenance(describe_model(self.model), data, options, versions())
 
-    def bench(self, contexts: Sequence[Context]) -> Bench:
+    def evaluator(self, contexts: Sequence[Context]) -> Evaluator:
         """Model, judge and decoding, with these contexts."""
         plan = self.plan
-        return Bench(
+        return Evaluator(
             self.model,
             self.judge,
             contexts,
             plan.emotions,
             plan.max_new_tokens,
             plan.batch_size,
-            {method: self._way(method) for method in FEW},
+            {method: self._generation(method) for method in FEW},
         )
 
-    def _way(self, method: str) -> Way:
+    def _generation(self, method: str) -> Generation:
         plan, of_circuits = self.plan, method in CIRCUIT_STAGE
         indented = method == "steer" and plan.steering == "published"
-        return Way(
+        return Generation(
             PUBLISHED_DECODING[method] if plan.decoding == "published" else Decoding(),
             template="published-indented" if indented else "published",
             model=self.circuit_model if of_circuits else None,
@@ -261,7 +268,7 @@ def scores(run: Run) -> None:
             readouts,
             study.totals,
             how=_how(plan),
-            means=study.plain_means,
+            means=study.neutral_means,
             progress=done,
         )
     folder = study.folder

@@ -53,9 +53,9 @@ MEANINGS: Final[Mapping[Lost, str]] = {
     "positions": "written at the last position or once, added at all positions of all calls; "
     "length of what is added, relative to the stream (largest over layers)",
     "layer 0": "written in layer 0, added after layer 1, which does not read it; share of the "
-    "lengths of all parts",
+    "lengths of all components",
     "inside a layer": "written by attention, added after the layer's MLP, which does not read it; "
-    "share of the lengths of all parts",
+    "share of the lengths of all components",
     "parts": "single heads and neurons become one sum per layer; share of their lengths that "
     "cancels",
 }

@@ -11,7 +11,7 @@ Replies to one context are alike, so contexts are the unit that is resampled. *D
 share of different n-grams among all that a method wrote (Li et al. 2016, arXiv 1510.03055); it
 falls with the number of replies, so only methods with as many replies compare.
 
-What a second judge hears in the same replies, and how far the two agree.
+What a second judge finds in the same replies, and how far the two agree.
 
 A judge's own mistakes are seen by no other judge that shares its words; one that was made from
 other texts in another way does see them.
@@ -19,13 +19,13 @@ other texts in another way does see them.
 All ways to an emotion side by side, with what each reaches and what it costs.
 
 All methods answer the same contexts with the same decoding and the same judges, unless they are
-given ways of their own. ``prompt`` gets the prompt that asks, all others the plain one. As controls
-the circuit is replaced by random ones with as many heads and neurons: in the same layers, and
-anywhere in the model.
+given ways of their own. ``prompt`` gets the prompt that asks, all others the plain one. As
+baselines the circuit is replaced by random ones with as many heads and neurons: in the same layers,
+and anywhere in the model.
 
-A circuit's strength as a dial, suppression, and two emotions at once.
+A sweep of a circuit's strength, suppression, and two emotions at once.
 
-The dial runs from 0, where nothing is written, over 1, the model's own difference, to what is more
+The sweep runs from 0, where nothing is written, over 1, the model's own difference, to what is more
 than the model ever does. Suppression turns it below zero in prompts that ask for the emotion.
 """
 
@@ -46,8 +46,8 @@ from circuits.judges.replies import (
     Reply,
     accuracy,
     expression,
-    hear,
     judge_replies,
+    judge_texts,
     perplexity_ratio,
     repetition,
     wilson,
@@ -58,38 +58,38 @@ from circuits.models.protocol import Model
 from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompts
-from circuits.steering.interventions import How, Modulation, Tools
+from circuits.steering.interventions import Interventions, InterventionSettings, Modulation
 
 __all__ = [
-    "Bench",
+    "Evaluator",
     "CIRCUIT_STAGE",
-    "CONTROLS",
+    "BASELINES",
     "Comparison",
-    "DIAL",
+    "STRENGTHS",
     "DecodingBy",
     "FEW",
     "METHODS",
     "Method",
     "PUBLISHED_DECODING",
     "STEERED",
-    "Way",
+    "Generation",
     "compare",
     "compare_cost",
-    "dial",
+    "strength_sweep",
     "distinct",
-    "heard_by_second",
+    "second_judge_rates",
     "interval",
     "keeps_topic",
     "mixtures",
     "opposes",
-    "price",
+    "side_effects",
     "rises",
     "suppression",
     "topic_words",
 ]
 
 Method = Literal[
-    "none", "prompt", "steer", "steer_layers", "steer_plain", "probe", "neurons", "circuit"
+    "none", "prompt", "steer", "steer_layers", "steer_neutral", "probe", "neurons", "circuit"
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 """In the order in which they are shown."""
@@ -97,10 +97,10 @@ METHODS: tuple[Method, ...] = get_args(Method)
 FEW: tuple[Method, ...] = ("none", "prompt", "steer", "circuit")
 """Those that the published comparison has."""
 
-STEERED: tuple[Method, ...] = ("steer", "steer_layers", "steer_plain", "probe")
+STEERED: tuple[Method, ...] = ("steer", "steer_layers", "steer_neutral", "probe")
 """Those that add a direction to the residual stream."""
 
-CONTROLS = {"random_circuit": True, "random_anywhere": False}
+BASELINES = {"random_circuit": True, "random_anywhere": False}
 """Name -> are random components drawn from the circuit's own layers?"""
 
 
@@ -120,20 +120,20 @@ PUBLISHED_DECODING: Mapping[str, Decoding] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Generation:
     """How one method replies and is judged."""
 
     decoding: Decoding = Decoding()
     template: str = "published"
     """The elicitation template of neutral prompts."""
     model: Model | None = None
-    """Another model than that of the bench, such as the same in another number type."""
+    """Another model than that of the evaluator, such as the same in another number type."""
     judge: Judge | None = None
-    """Another judge than that of the bench."""
+    """Another judge than that of the evaluator."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Evaluator:
     """Model, contexts, judge and decoding: what all methods have in common."""
 
     model: Model
@@ -142,13 +142,13 @@ class Bench:
     emotions: tuple[str, ...]
     max_new_tokens: int = 100
     batch_size: int = 96
-    ways: Mapping[str, Way] = field(default_factory=dict)
+    ways: Mapping[str, Generation] = field(default_factory=dict)
     """Method -> how it alone replies; random circuits reply like the circuit."""
 
     def changed(
         self, method: str, edits: Sequence[Sequence[Add]], progress: Progress | None
     ) -> list[Judged]:
-        """Plain prompts under edits, one group per emotion; every context with every emotion."""
+        """Neutral prompts under edits, one group per emotion; every context with every emotion."""
         return self.swept(method, [edits], progress)[0]
 
     def swept(
@@ -181,7 +181,7 @@ class Bench:
         prompts = emotion_prompts(self.contexts, self.emotions)
         return self._judged("prompt", self._replies("prompt", prompts, progress))
 
-    def asked_under(self, edits: EditsOf, progress: Progress | None) -> list[Judged]:
+    def replies_under(self, edits: EditsOf, progress: Progress | None) -> list[Judged]:
         """Replies to prompts that ask for the emotion, by the model as ``edits`` change it."""
         prompts = emotion_prompts(self.contexts, self.emotions)
         return self._judged("prompt", self._replies("prompt", prompts, progress, edits=edits))
@@ -226,8 +226,8 @@ class Bench:
     def _judged(self, method: str, replies: Sequence[Reply]) -> list[Judged]:
         return judge_replies(replies, self._way(method).judge or self.judge)
 
-    def _way(self, method: str) -> Way:
-        return self.ways.get("circuit" if method in CONTROLS else method, Way())
+    def _way(self, method: str) -> Generation:
+        return self.ways.get("circuit" if method in BASELINES else method, Generation())
 
 
 _OPPOSED: Final[Mapping[str, str]] = {
@@ -283,7 +283,7 @@ def opposes(emotion: str, valence: str) -> bool:
     return _OPPOSED.get(emotion) == valence
 
 
-def price(
+def side_effects(
     judged: Sequence[Judged], losses: Sequence[float], prompted_losses: Sequence[float]
 ) -> dict[str, Any]:
     """Variety, length and topic of a method's replies, and intervals over contexts.
@@ -428,15 +428,17 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def heard_by_second(judged: Sequence[Judged], verdicts: Sequence[Verdict] | None) -> dict[str, Any]:
-    """Accuracy as the second judge hears it, and Cohen's kappa; ``None`` without that judge.
+def second_judge_rates(
+    judged: Sequence[Judged], verdicts: Sequence[Verdict] | None
+) -> dict[str, Any]:
+    """Accuracy as the second judge finds it, and Cohen's kappa; ``None`` without that judge.
 
-    Kappa is ``None`` too where both judges hear one and the same thing in everything. Its
+    Kappa is ``None`` too where both judges find one and the same thing in everything. Its
     interval is 95%, contexts resampled; ``judges_agree`` is the plain share in percent.
 
     Args:
-        judged: Replies with what the first judge heard.
-        verdicts: What the second heard in the same replies.
+        judged: Replies with what the first judge found.
+        verdicts: What the second found in the same replies.
     """
     if verdicts is None:
         return {"second_judge": None, "kappa": None}
@@ -464,20 +466,20 @@ class Comparison:
 
     methods: Mapping[str, Mapping[str, Any]]
     """Method -> what it reached and what it cost; see :func:`compare`."""
-    controls: Mapping[str, Mapping[str, Any]]
+    baselines: Mapping[str, Mapping[str, Any]]
     replies: Mapping[str, Sequence[Judged]]
     second: Mapping[str, Sequence[Verdict]]
-    """Method -> what the second judge heard; empty without one."""
+    """Method -> what the second judge found; empty without one."""
 
     def to_json(self) -> dict[str, Any]:
         """What was reached, without the replies, in the form that figures take."""
-        return {"methods": dict(self.methods), "controls": dict(self.controls)}
+        return {"methods": dict(self.methods), "baselines": dict(self.baselines)}
 
 
 def compare(
-    bench: Bench,
-    tools: Tools,
-    hows: Mapping[str, How],
+    evaluator: Evaluator,
+    interventions: Interventions,
+    by_method: Mapping[str, InterventionSettings],
     *,
     second: Judge | None = None,
     seed: int = 0,
@@ -487,78 +489,87 @@ def compare(
 
     Every entry has ``n``, ``overall``, ``low``, ``high``, ``by_emotion``, ``by_valence``,
     ``perplexity_ratio`` and what :func:`~circuits.judges.replies.expression`,
-    :func:`price` and :func:`heard_by_second`
+    :func:`side_effects` and :func:`second_judge_rates`
     add to them.
 
     Args:
-        bench: What all methods have in common.
-        tools: Circuits, differences and directions, made from other contexts than the bench's.
-        hows: Method -> how it writes; ``none`` and ``prompt`` are run beside them.
-        second: A judge that shares nothing with the bench's.
+        evaluator: What all methods have in common.
+        interventions: Circuits, differences and directions, made from other contexts than the
+            evaluator's.
+        by_method: Method -> how it writes; ``none`` and ``prompt`` are run beside them.
+        second: A judge that shares nothing with the evaluator's.
         seed: Draws the random circuits.
         progress: Told how many replies were made or scored.
     """
-    judged = _replies(bench, tools, hows, seed, progress)
+    judged = _replies(evaluator, interventions, by_method, seed, progress)
     # Replies of all methods to one context stand together, so that its prompt is read once.
     together = [row for rows in zip(*judged.values(), strict=True) for row in rows]
-    scored = bench.losses(together, progress)
+    scored = evaluator.losses(together, progress)
     losses = {method: scored[i :: len(judged)] for i, method in enumerate(judged)}
     verdicts = {} if second is None else {m: _heard(second, rows) for m, rows in judged.items()}
     found = {
         method: {
             **expression(rows, losses[method], losses["prompt"]),
-            **price(rows, losses[method], losses["prompt"]),
-            **heard_by_second(rows, verdicts.get(method)),
+            **side_effects(rows, losses[method], losses["prompt"]),
+            **second_judge_rates(rows, verdicts.get(method)),
         }
         for method, rows in judged.items()
     }
     return Comparison(
-        methods={method: own for method, own in found.items() if method not in CONTROLS},
-        controls={method: own for method, own in found.items() if method in CONTROLS},
+        methods={method: own for method, own in found.items() if method not in BASELINES},
+        baselines={method: own for method, own in found.items() if method in BASELINES},
         replies=judged,
         second=verdicts,
     )
 
 
-def compare_cost(n_contexts: int, n_emotions: int, hows: Mapping[str, How]) -> int:
+def compare_cost(
+    n_contexts: int, n_emotions: int, by_method: Mapping[str, InterventionSettings]
+) -> int:
     """How many replies :func:`compare` makes and scores."""
-    writing = len(hows) + (len(CONTROLS) if "circuit" in hows else 0)
+    writing = len(by_method) + (len(BASELINES) if "circuit" in by_method else 0)
     per_emotion = 1 + 2 * (writing + 1)  # replies of `none` are made once for all, but scored
     return n_contexts * (1 + per_emotion * n_emotions)
 
 
 def _replies(
-    bench: Bench, tools: Tools, hows: Mapping[str, How], seed: int, progress: Progress | None
+    evaluator: Evaluator,
+    interventions: Interventions,
+    by_method: Mapping[str, InterventionSettings],
+    seed: int,
+    progress: Progress | None,
 ) -> dict[str, list[Judged]]:
-    judged = {"none": bench.untouched(progress), "prompt": bench.prompted(progress)}
+    judged = {"none": evaluator.untouched(progress), "prompt": evaluator.prompted(progress)}
     for method in METHODS:
-        if method in hows:
-            judged[method] = bench.changed(method, tools.edits(hows[method]), progress)
-    how = hows.get("circuit")
+        if method in by_method:
+            judged[method] = evaluator.changed(
+                method, interventions.edits(by_method[method]), progress
+            )
+    how = by_method.get("circuit")
     if isinstance(how, Modulation):
-        for control, same_layers in CONTROLS.items():
-            drawn = tools.modulate_randomly(how, seed, same_layers=same_layers)
-            judged[control] = bench.changed(control, drawn, progress)
+        for baseline, same_layers in BASELINES.items():
+            drawn = interventions.modulate_randomly(how, seed, same_layers=same_layers)
+            judged[baseline] = evaluator.changed(baseline, drawn, progress)
     return judged
 
 
 def _heard(judge: Judge, rows: Sequence[Judged]) -> list[Verdict]:
-    return hear(judge, [(row.reply.text, row.reply.emotion) for row in rows])
+    return judge_texts(judge, [(row.reply.text, row.reply.emotion) for row in rows])
 
 
-DIAL = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Strengths of the sweep."""
 
 
-def dial(
-    bench: Bench,
-    tools: Tools,
+def strength_sweep(
+    evaluator: Evaluator,
+    interventions: Interventions,
     how: Modulation,
     *,
-    strengths: Sequence[float] = DIAL,
+    strengths: Sequence[float] = STRENGTHS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Expression and price at every strength of the dial, the same for all emotions.
+    """Expression and side effects at every strength, the same for all emotions.
 
     Returns:
         ``strength``, ``overall``, ``low``, ``high`` (Wilson), ``perplexity_ratio``,
@@ -566,11 +577,11 @@ def dial(
         ``rises`` (see :func:`rises`, up to strength 1), and ``unchanged_at_zero``: how many of the
         replies at strength 0 are those of the untouched model, letter by letter.
     """
-    plain = bench.untouched(progress)
-    prompted = bench.losses(bench.prompted(progress), progress)
-    turned = [tools.edits(replace(how, strength=own, by_emotion=())) for own in strengths]
-    swept = bench.swept("circuit", turned, progress)
-    losses = bench.losses([row for judged in swept for row in judged], progress)
+    plain = evaluator.untouched(progress)
+    prompted = evaluator.losses(evaluator.prompted(progress), progress)
+    turned = [interventions.edits(replace(how, strength=own, by_emotion=())) for own in strengths]
+    swept = evaluator.swept("circuit", turned, progress)
+    losses = evaluator.losses([row for judged in swept for row in judged], progress)
     size = len(plain)
     points = [
         expression(judged, losses[place * size : (place + 1) * size], prompted)
@@ -586,7 +597,7 @@ def dial(
         "n": len(plain),
         "strength": list(strengths),
         **columns,
-        "by_emotion": {e: [p["by_emotion"][e] for p in points] for e in bench.emotions},
+        "by_emotion": {e: [p["by_emotion"][e] for p in points] for e in evaluator.emotions},
         "rises": rises(columns["low"][:upto], columns["high"][:upto]),
         "unchanged_at_zero": zero,
     }
@@ -604,8 +615,8 @@ def rises(low: Sequence[float], high: Sequence[float]) -> bool:
 
 
 def suppression(
-    bench: Bench,
-    tools: Tools,
+    evaluator: Evaluator,
+    interventions: Interventions,
     how: Modulation,
     *,
     strength: float = -1.0,
@@ -615,16 +626,16 @@ def suppression(
 
     Returns:
         ``strength``, ``n``, ``prompted`` and ``suppressed`` (percent that express the asked
-        emotion), ``by_emotion`` of the latter, and ``heard`` (label -> percent).
+        emotion), ``by_emotion`` of the latter, and ``labels`` (label -> percent).
     """
     turned = replace(how, strength=strength, by_emotion=())
-    before = bench.prompted(progress)
-    edits, count = tools.edits(turned), len(bench.emotions)
+    before = evaluator.prompted(progress)
+    edits, count = interventions.edits(turned), len(evaluator.emotions)
 
     def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
         return by_row(edits, [place % count for place in chosen])
 
-    after = bench.asked_under(of_batch, progress)
+    after = evaluator.replies_under(of_batch, progress)
     return {
         "strength": strength,
         "n": len(after),
@@ -632,28 +643,32 @@ def suppression(
         "suppressed": round(accuracy(after), 2),
         "by_emotion": {
             e: round(accuracy([row for row in after if row.reply.emotion == e]), 2)
-            for e in bench.emotions
+            for e in evaluator.emotions
         },
-        "heard": _heard_dial(after),
+        "labels": _label_rates(after),
     }
 
 
 def mixtures(
-    bench: Bench,
-    tools: Tools,
+    evaluator: Evaluator,
+    interventions: Interventions,
     how: Modulation,
     *,
     weights: tuple[float, float] = (0.75, 0.75),
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """What is heard when two emotions' circuits are written at once: every emotion and the next.
+    """What the judge finds when the circuits of two emotions are written at once.
+
+    Every emotion is mixed with the next.
 
     Returns:
-        One object per pair: ``emotions``, ``weights``, ``n``, and ``heard`` (label -> percent).
+        One object per pair: ``emotions``, ``weights``, ``n``, and ``labels`` (label -> percent).
     """
-    pairs = list(zip(bench.emotions, (*bench.emotions[1:], bench.emotions[0]), strict=True))
-    edits = [tools.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
-    judged = bench.changed("circuit", edits, progress)
+    pairs = list(
+        zip(evaluator.emotions, (*evaluator.emotions[1:], evaluator.emotions[0]), strict=True)
+    )
+    edits = [interventions.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
+    judged = evaluator.changed("circuit", edits, progress)
     found = []
     for pair in pairs:
         rows = [row for row in judged if row.reply.emotion == pair[0]]
@@ -662,7 +677,7 @@ def mixtures(
                 "emotions": list(pair),
                 "weights": list(weights),
                 "n": len(rows),
-                "heard": _heard_dial(rows),
+                "labels": _label_rates(rows),
             }
         )
     return found
@@ -673,6 +688,6 @@ def _same(one: Sequence[Judged], other: Sequence[Judged]) -> int:
     return sum(a.reply.text == b.reply.text for a, b in pairs)
 
 
-def _heard_dial(rows: Sequence[Judged]) -> dict[str, float]:
+def _label_rates(rows: Sequence[Judged]) -> dict[str, float]:
     counts = Counter(row.verdict.label or "-" for row in rows)
     return {label: round(100 * n / len(rows), 2) for label, n in counts.most_common()}

@@ -3,8 +3,8 @@
 Modulation adds, at the selected heads and neurons, what the model itself does differently when
 an emotion is asked for (Wang et al. 2025, arXiv 2510.11328, stage 7); strength 1 is the model's
 own difference. Steering adds an emotion direction to the residual stream (stage 3); strength 1
-is the length of the model's own difference at that layer. Driving adds to neurons a multiple of
-what they do on average when the emotion is asked for.
+is the length of the model's own difference at that layer. NeuronSteering adds to neurons a multiple
+of what they do on average when the emotion is asked for.
 
 All of them write at the last position of the prompt, once; at that and at every position of the
 reply; or at every position of prompt and reply (:data:`TIMES`).
@@ -14,7 +14,7 @@ Directions other than those of the method, to steer along: equally tuned, they a
 Two of them: what the residual stream gains when the emotion is asked for and not merely another
 one (emotion minus plain), and the weights by which a linear probe tells the emotion from the plain
 prompt (logistic regression, as in Zou et al. 2023, arXiv 2310.01405). Strength 1 of either is the
-length of the model's own difference to the plain prompt.
+length of the model's own difference to the neutral prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,17 +45,17 @@ from circuits.provenance import current
 
 __all__ = [
     "Along",
-    "Driving",
-    "How",
+    "NeuronSteering",
+    "InterventionSettings",
     "Modulation",
     "Scale",
     "Steering",
     "TIMES",
-    "Tools",
+    "Interventions",
     "Where",
     "blend",
-    "drive",
-    "enhance",
+    "neuron_edits",
+    "circuit_edits",
     "other_directions",
     "published_steering",
     "random_like",
@@ -70,9 +70,9 @@ Where = Literal["last", "all"]
 TIMES: tuple[tuple[When, Where], ...] = (("prompt", "last"), ("every", "last"), ("every", "all"))
 """(when, where): at the prompt's end, once; there and at every token of the reply; everywhere."""
 
-Along = Literal["others", "plain", "probe"]
+Along = Literal["others", "neutral", "probe"]
 """Steering directions: the emotion minus the mean of the emotions (published), the emotion minus
-the plain prompt, or the weights of a linear probe."""
+the neutral prompt, or the weights of a linear probe."""
 
 Scale = Literal["difference", "rms"]
 """Strength 1 of steering: the model's own difference, shared by the layers, or (published) the root
@@ -92,7 +92,7 @@ class Modulation:
     by_emotion: tuple[tuple[str, float], ...] = ()
     """Strengths of single emotions, in place of ``strength``."""
     order: Order = "product"
-    """Which parts of a circuit are written, if not all are."""
+    """Which components of a circuit are written, if not all are."""
 
     def strength_of(self, emotion: str) -> float:
         """The strength for one emotion.
@@ -121,7 +121,7 @@ class Steering:
 
 
 @dataclass(frozen=True)
-class Driving:
+class NeuronSteering:
     """How neurons are driven."""
 
     strength: float = 1.0
@@ -135,10 +135,10 @@ class Driving:
         return dict(self.by_emotion).get(emotion, self.strength)
 
 
-How = Modulation | Steering | Driving
+InterventionSettings = Modulation | Steering | NeuronSteering
 
 
-def enhance(circuit: Circuit, differences: Differences, how: Modulation) -> list[Add]:
+def circuit_edits(circuit: Circuit, differences: Differences, how: Modulation) -> list[Add]:
     """Edits that write the circuit's own differences.
 
     Raises:
@@ -188,15 +188,15 @@ def blend(
     for emotion, weight in weights.items():
         strength = weight * how.strength_of(emotion)
         alone = replace(how, strength=strength, by_emotion=())
-        for own in enhance(circuits[emotion], differences, alone):
+        for own in circuit_edits(circuits[emotion], differences, alone):
             place = (own.site, own.layer, "last" if own.positions == "last" else "all")
             before = parts.get(place)
             parts[place] = own if before is None else replace(own, value=before.value + own.value)
     return list(parts.values())
 
 
-def drive(
-    neurons: Sequence[tuple[int, int]], means: ComponentMeans, emotion: str, how: Driving
+def neuron_edits(
+    neurons: Sequence[tuple[int, int]], means: ComponentMeans, emotion: str, how: NeuronSteering
 ) -> list[Add]:
     """Edits that add to each neuron its mean activation under the emotion, times the strength.
 
@@ -256,7 +256,7 @@ def random_like(
         circuit: Gives the numbers.
         differences: Give the model's size.
         seed: Decides the draw.
-        same_layers: Draw as many per layer as the circuit has there (the harder control, since
+        same_layers: Draw as many per layer as the circuit has there (the harder baseline, since
             what a layer knows is often spread over its heads), or anywhere.
     """
     random = torch.Generator().manual_seed(seed)
@@ -308,7 +308,7 @@ def _check(circuit: Circuit, heads: tuple[int, ...], neurons: tuple[int, ...]) -
 
 
 @dataclass(frozen=True, eq=False)
-class Tools:
+class Interventions:
     """Circuits, differences and directions, made from other contexts than they are used on."""
 
     circuits: Mapping[str, Circuit]
@@ -323,15 +323,15 @@ class Tools:
     means: ComponentMeans | None = None
     """What induction drives them with."""
 
-    def edits(self, how: How) -> list[list[Add]]:
+    def edits(self, how: InterventionSettings) -> list[list[Add]]:
         """Edits of every emotion.
 
         Raises:
-            CircuitError: what ``how`` needs is not among the tools.
+            CircuitError: what ``how`` needs is not among the interventions.
         """
         if isinstance(how, Modulation):
             return self.modulate(how)
-        return self.steer(how) if isinstance(how, Steering) else self.drive(how)
+        return self.steer(how) if isinstance(how, Steering) else self.neuron_edits(how)
 
     def written(self, how: Modulation) -> dict[str, Circuit]:
         """The part of every emotion's circuit that is written."""
@@ -341,7 +341,7 @@ class Tools:
 
     def modulate(self, how: Modulation) -> list[list[Add]]:
         """Edits of every emotion's circuit."""
-        return [enhance(c, self.differences, how) for c in self.written(how).values()]
+        return [circuit_edits(c, self.differences, how) for c in self.written(how).values()]
 
     def modulate_randomly(
         self, how: Modulation, seed: int, *, same_layers: bool
@@ -351,7 +351,7 @@ class Tools:
             random_like(circuit, self.differences, seed=seed, same_layers=same_layers)
             for circuit in self.written(how).values()
         ]
-        return [enhance(circuit, self.differences, how) for circuit in drawn]
+        return [circuit_edits(circuit, self.differences, how) for circuit in drawn]
 
     def blend(self, how: Modulation, weights: Mapping[str, float]) -> list[Add]:
         """Edits of several emotions' circuits at once."""
@@ -364,11 +364,11 @@ class Tools:
             raise CircuitError(f"there are no directions along {how.along!r}; make them first")
         return [steer(directions, emotion, how) for emotion in self.circuits]
 
-    def drive(self, how: Driving) -> list[list[Add]]:
+    def neuron_edits(self, how: NeuronSteering) -> list[list[Add]]:
         """Edits of every emotion's neurons."""
         if self.means is None:
             raise CircuitError("there are no mean activations to drive neurons with")
-        return [drive(self.neurons[e], self.means, e, how) for e in self.circuits]
+        return [neuron_edits(self.neurons[e], self.means, e, how) for e in self.circuits]
 
 
 _STEPS = 5000
@@ -385,7 +385,7 @@ def residuals(
 ) -> Float[Tensor, "context judged layer d_model"]:
     """Residual streams after every layer at the last prompt position.
 
-    ``judged`` runs over the emotions that the prompts ask for, and last the plain prompt.
+    ``judged`` runs over the emotions that the prompts ask for, and last the neutral prompt.
     """
     prompts = emotion_prompts(contexts, emotions) + neutral_prompts(contexts)
     rows = [encode(model, prompt) for prompt in prompts]
@@ -421,7 +421,7 @@ def other_directions(
     weights = torch.stack(
         [_probe(streams[:, :, layer]) for layer in range(streams.shape[2])], dim=1
     )
-    found: Mapping[Along, Tensor] = {"plain": vectors, "probe": unit(weights)[0]}
+    found: Mapping[Along, Tensor] = {"neutral": vectors, "probe": unit(weights)[0]}
     rms = streams.square().mean(-1).sqrt().mean((0, 1))
     return {
         along: Directions(
@@ -452,7 +452,7 @@ def strongest_neurons(
 def _probe(
     streams: Float[Tensor, "context judged d_model"],
 ) -> Float[Tensor, "emotion d_model"]:
-    """Weights of each emotion minus those of the plain prompt, in the stream's own units."""
+    """Weights of each emotion minus those of the neutral prompt, in the stream's own units."""
     from sklearn.linear_model import LogisticRegression
 
     values = streams.flatten(0, 1).double().numpy()

@@ -21,7 +21,7 @@ from circuits.prompts.prompt import PromptLike, is_one_prompt
 from circuits.prompts.sev import Context, sev
 from circuits.prompts.templates import Template, context_of, template_of
 from circuits.provenance import Provenance, recorded
-from circuits.steering.interventions import Modulation, Steering, enhance, published_steering
+from circuits.steering.interventions import Modulation, Steering, circuit_edits, published_steering
 from circuits.steering.interventions import steer as add_direction
 
 __all__ = [
@@ -127,5 +127,5 @@ def steer(
     with recorded(Provenance(describe_model(model))):
         own = own_differences(model, used, (by.emotion,), template=template)
     counts = WRITTEN.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
-    edits = enhance(core(by, *counts), own, Modulation(strength, when))
+    edits = circuit_edits(core(by, *counts), own, Modulation(strength, when))
     return Steered(model, tuple(edits), by.emotion, strength, template)

@@ -1,11 +1,11 @@
 """How every method writes, chosen on contexts that serve nothing else.
 
-All methods are tuned alike, in three rounds: where to write (layers, or which parts of a circuit),
-when, and how strongly. Every candidate answers the same dev contexts. Text that is broken, with a
-perplexity ratio above a limit, loses to text that is not; then judged expression counts, then the
-ratio, then repetition; of equals the earlier, which begins with the gentlest. The last round
-tries one strength for all emotions, and of every emotion its own best. Test contexts are never
-seen here.
+All methods are tuned alike, in three rounds: where to write (layers, or which components of a
+circuit), when, and how strongly. Every candidate answers the same dev contexts. Text that is
+broken, with a perplexity ratio above a limit, loses to text that is not; then judged expression
+counts, then the ratio, then repetition; of equals the earlier, which begins with the gentlest. The
+last round tries one strength for all emotions, and of every emotion its own best. Test contexts are
+never seen here.
 """
 
 import math
@@ -16,8 +16,15 @@ from typing import Any
 from circuits.circuit.circuit import ORDERS
 from circuits.judges.replies import Judged, expression
 from circuits.models.generate import Progress
-from circuits.steering.evaluate import Bench
-from circuits.steering.interventions import TIMES, Driving, How, Modulation, Steering, Tools
+from circuits.steering.evaluate import Evaluator
+from circuits.steering.interventions import (
+    TIMES,
+    Interventions,
+    InterventionSettings,
+    Modulation,
+    NeuronSteering,
+    Steering,
+)
 
 __all__ = [
     "FACTORS",
@@ -46,7 +53,7 @@ Score = tuple[bool, float, float, float]
 class Tuned:
     """The chosen settings and what every candidate reached."""
 
-    hows: Mapping[str, How]
+    by_method: Mapping[str, InterventionSettings]
     """Method -> how it writes."""
     scores: Mapping[str, Score]
     """Method -> what it reached on the dev contexts, as far as it was tuned."""
@@ -59,19 +66,19 @@ class Tuned:
 
 
 def tune(
-    bench: Bench,
-    tools: Tools,
-    candidates: Mapping[str, Sequence[How]],
+    evaluator: Evaluator,
+    interventions: Interventions,
+    candidates: Mapping[str, Sequence[InterventionSettings]],
     *,
-    finer: Bench | None = None,
+    finer: Evaluator | None = None,
     good_enough: float | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Choose how every method writes, on the bench's dev contexts.
+    """Choose how every method writes, on the evaluator's dev contexts.
 
     Args:
-        bench: Model, judge and dev contexts.
-        tools: Circuits, differences and directions.
+        evaluator: Model, judge and dev contexts.
+        interventions: Circuits, differences and directions.
         candidates: Method -> where it might write, the gentlest first; see :func:`starts`.
         finer: The same with more dev contexts, for the last round; by default the same.
         good_enough: Accuracy in percent of whole text at which a method's search ends; times
@@ -79,9 +86,9 @@ def tune(
             By default no search ends before its last candidate.
         progress: Told how many replies were made or scored.
     """
-    coarse = _Trial(bench, tools, good_enough, progress)
-    fine = coarse if finer is None else _Trial(finer, tools, good_enough, progress)
-    hows: dict[str, How] = {}
+    coarse = _Trial(evaluator, interventions, good_enough, progress)
+    fine = coarse if finer is None else _Trial(finer, interventions, good_enough, progress)
+    by_method: dict[str, InterventionSettings] = {}
     scores: dict[str, Score] = {}
     for method, places in candidates.items():
         how, reached = coarse.best(method, places)
@@ -89,56 +96,62 @@ def tune(
             how, reached = coarse.best(method, [how, *(_at(how, *time) for time in TIMES)])
         if not coarse.enough(reached):
             how, reached = fine.last(method, how)
-        hows[method], scores[method] = how, reached
+        by_method[method], scores[method] = how, reached
     tried = coarse.tried if fine is coarse else [*coarse.tried, *fine.tried]
-    return Tuned(hows, scores, tuple(tried))
+    return Tuned(by_method, scores, tuple(tried))
 
 
-def starts(tools: Tools, like: Modulation) -> dict[str, list[How]]:
+def starts(interventions: Interventions, like: Modulation) -> dict[str, list[InterventionSettings]]:
     """Every method's candidates for the first round.
 
-    Circuits differ in which of their parts are written, steering in its layers; ``like`` is how
-    circuits are written otherwise.
+    Circuits differ in which of their components are written, steering in its layers; ``like`` is
+    how circuits are written otherwise.
     """
-    layers = _layers(tools)
+    layers = _layers(interventions)
     many = list(dict.fromkeys([layers, layers[: len(layers) // 2], layers[len(layers) // 2 :]]))
     one: list[tuple[int, ...]] = [(layer,) for layer in layers]
-    orders = ORDERS if tools.parts is not None else (like.order,)
+    orders = ORDERS if interventions.parts is not None else (like.order,)
     return {
         "steer": [Steering(at, _STRENGTH) for at in one],
         "steer_layers": [Steering(at, _STRENGTH) for at in many if at],
-        "steer_plain": [Steering(at, along="plain") for at in one],
+        "steer_neutral": [Steering(at, along="neutral") for at in one],
         "probe": [Steering(at, along="probe") for at in one],
-        "neurons": [Driving(strength) for strength in (_STRENGTH, 4.0, 8.0, 16.0)],
+        "neurons": [NeuronSteering(strength) for strength in (_STRENGTH, 4.0, 8.0, 16.0)],
         "circuit": [replace(like, order=order) for order in orders],
     }
 
 
-def settings(how: How) -> dict[str, Any]:
+def settings(how: InterventionSettings) -> dict[str, Any]:
     """How a method writes, as plain JSON values."""
     values = {**asdict(how), "by_emotion": dict(how.by_emotion)}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 class _Trial:
-    """Candidates tried so far on one bench."""
+    """Candidates tried so far on one evaluator."""
 
     def __init__(
-        self, bench: Bench, tools: Tools, good_enough: float | None, progress: Progress | None
+        self,
+        evaluator: Evaluator,
+        interventions: Interventions,
+        good_enough: float | None,
+        progress: Progress | None,
     ) -> None:
-        self._bench, self._tools, self._progress = bench, tools, progress
+        self._evaluator, self._interventions, self._progress = evaluator, interventions, progress
         self._good_enough = good_enough
-        self._prompted = bench.losses(bench.prompted(progress), progress)
-        self._known: dict[tuple[str, How], tuple[Score, dict[str, Score]]] = {}
+        self._prompted = evaluator.losses(evaluator.prompted(progress), progress)
+        self._known: dict[tuple[str, InterventionSettings], tuple[Score, dict[str, Score]]] = {}
         self.tried: list[dict[str, Any]] = []
 
     def enough(self, reached: Score) -> bool:
         """Need nothing more be tried?"""
         return self._good_enough is not None and reached[:2] >= (True, self._good_enough)
 
-    def best(self, method: str, candidates: Iterable[How]) -> tuple[How, Score]:
+    def best(
+        self, method: str, candidates: Iterable[InterventionSettings]
+    ) -> tuple[InterventionSettings, Score]:
         """The best candidate; no more are tried once one is good enough."""
-        chosen: tuple[How, Score] | None = None
+        chosen: tuple[InterventionSettings, Score] | None = None
         for how in candidates:
             score, _ = self._score(method, how)
             if chosen is None or score > chosen[1]:
@@ -148,7 +161,7 @@ class _Trial:
         assert chosen is not None
         return chosen
 
-    def last(self, method: str, how: How) -> tuple[How, Score]:
+    def last(self, method: str, how: InterventionSettings) -> tuple[InterventionSettings, Score]:
         """The best strength: one for all emotions, or of every emotion its own best."""
         alike = [replace(how, strength=factor * how.strength) for factor in FACTORS]
         found = [self._score(method, own)[1] for own in alike]
@@ -159,15 +172,15 @@ class _Trial:
         apart = tuple((e, alike[i].strength) for e, i in best.items() if i)
         return self.best(method, [*alike, replace(how, by_emotion=apart)])
 
-    def _score(self, method: str, how: How) -> tuple[Score, dict[str, Score]]:
+    def _score(self, method: str, how: InterventionSettings) -> tuple[Score, dict[str, Score]]:
         key = method, how
         if key not in self._known:
             self._known[key] = self._measure(method, how)
         return self._known[key]
 
-    def _measure(self, method: str, how: How) -> tuple[Score, dict[str, Score]]:
-        judged = self._bench.changed(method, self._tools.edits(how), self._progress)
-        losses = self._bench.losses(judged, self._progress)
+    def _measure(self, method: str, how: InterventionSettings) -> tuple[Score, dict[str, Score]]:
+        judged = self._evaluator.changed(method, self._interventions.edits(how), self._progress)
+        losses = self._evaluator.losses(judged, self._progress)
         rows = list(zip(judged, losses, self._prompted, strict=True))
         found = _expressed(rows)
         self.tried.append(
@@ -197,15 +210,15 @@ def _key(found: Mapping[str, Any]) -> Score:
     return whole, found["overall"], -cost, -found["repetition"]
 
 
-def _at(how: How, when: Any, at: Any) -> How:
+def _at(how: InterventionSettings, when: Any, at: Any) -> InterventionSettings:
     if isinstance(how, Modulation):
         return replace(how, when=when, heads_at=at, neurons_at=at)
     return replace(how, when=when, at=at)
 
 
-def _layers(tools: Tools) -> tuple[int, ...]:
+def _layers(interventions: Interventions) -> tuple[int, ...]:
     # All layers of a small model; of a deep one as many, evenly over the middle of its depth.
-    layers = tools.directions.layer
+    layers = interventions.directions.layer
     if len(layers) <= _MANY_LAYERS:
         return layers
     first, last = len(layers) // 4, 3 * len(layers) // 4

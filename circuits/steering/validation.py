@@ -1,19 +1,19 @@
-"""Whether components are needed and enough: readouts and replies under ablation and enhancement.
+"""Whether components are needed and enough: readouts and replies under ablation and addition.
 
 Does the model need a circuit to express an emotion that the prompt asks for?
 
 The prompt asks for the emotion; the circuit's heads (z) and neurons (post) are replaced, and the
-replies are judged. As controls random sets are replaced that have as many heads and neurons in
+replies are judged. As baselines random sets are replaced that have as many heads and neurons in
 every layer, none of them the circuit's where the layer has enough others.
 
-What the readouts lose and gain when the components ranked first are ablated or enhanced.
+What the readouts lose and gain when the components ranked first are ablated or added to.
 
 Ablated: a prompt asks for the emotion, and at its last position, where the reply begins, the
-chosen heads' ``z`` or neurons' ``post`` are set to zero, to their mean over plain prompts, or to
-their mean over prompts that ask for the emotions. Enhanced: the prompt is plain, and what they give
+chosen heads' ``z`` or neurons' ``post`` are set to zero, to their mean over neutral prompts, or to
+their mean over prompts that ask for the emotions. Added: the prompt is plain, and what they give
 more when the emotion is asked for is added there. This is the validation of local components of
-Wang et al. 2025 (arXiv 2510.11328), with controls: the components ranked last, and random ones with
-as many in every layer.
+Wang et al. 2025 (arXiv 2510.11328), with baselines: the components ranked last, and random ones
+with as many in every layer.
 """
 
 from collections import Counter
@@ -30,17 +30,17 @@ from circuits.circuit.ablate import (
     Ablation,
     Masks,
     PartKind,
-    begin_plain,
+    begin_neutral,
     random_masks,
     ranked_sets,
+    run_added,
     run_circuits,
-    run_enhanced,
     sizes_to,
     stand,
 )
 from circuits.circuit.circuit import Circuit
 from circuits.circuit.score import bootstrap_means
-from circuits.effects.activations import ComponentMeans, Differences, PlainMeans
+from circuits.effects.activations import ComponentMeans, Differences, NeutralMeans
 from circuits.errors import CircuitError, DataError
 from circuits.judges.replies import Judged, wilson
 from circuits.models.edits import Add, Edit, Replace, When
@@ -56,17 +56,17 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import neutral_prompts
 from circuits.provenance import current
 from circuits.records import Record
-from circuits.steering.evaluate import Bench
+from circuits.steering.evaluate import Evaluator
 
 __all__ = [
     "CHANGES",
-    "Heard",
+    "ReplyValidation",
     "Known",
     "REPLY_CHANGES",
     "REPLY_ORDERS",
     "Runs",
     "SetEffects",
-    "Stand",
+    "AblationValues",
     "Validating",
     "Validation",
     "ablated",
@@ -75,14 +75,14 @@ __all__ = [
     "random_sets",
     "replies_needed",
     "set_effects",
-    "stand_in",
+    "ablation_values",
     "validate_components",
     "validate_replies",
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class Stand:
+class AblationValues:
     """What stands for a component that is ablated, and when."""
 
     z: Float[Tensor, "context layer head d_head"]
@@ -102,16 +102,20 @@ class Stand:
         ]
 
 
-def stand_in(
-    bench: Bench, ablation: Ablation, means: PlainMeans | None = None, *, when: When = "prompt"
-) -> Stand:
-    """What stands for an ablated component in the bench's contexts.
+def ablation_values(
+    evaluator: Evaluator,
+    ablation: Ablation,
+    means: NeutralMeans | None = None,
+    *,
+    when: When = "prompt",
+) -> AblationValues:
+    """What stands for an ablated component in the evaluator's contexts.
 
     Args:
-        bench: Its model and contexts.
-        ablation: ``mean``: the mean over plain prompts. ``resample``: the value in the same
-            context's plain prompt. ``zero``: nothing.
-        means: Of plain prompts of train contexts, for ``mean``.
+        evaluator: Its model and contexts.
+        ablation: ``mean``: the mean over neutral prompts. ``resample``: the value in the same
+            context's neutral prompt. ``zero``: nothing.
+        means: Of neutral prompts of train contexts, for ``mean``.
         when: At the last prompt position alone, or at every position of the reply as well (where
             the same value stands).
 
@@ -119,37 +123,37 @@ def stand_in(
         DataError: there are no means where they are needed.
     """
     if ablation == "resample":
-        found = _plain_values(bench)
-        return Stand(found["z"], found["post"], when)
+        found = _neutral_values(evaluator)
+        return AblationValues(found["z"], found["post"], when)
     if ablation == "mean":
         if means is None:
-            raise DataError("mean ablation needs the means of the plain prompts; give them")
-        return Stand(means.z[None], means.post[None], when)
-    cfg = bench.model.cfg
+            raise DataError("mean ablation needs the means of the neutral prompts; give them")
+        return AblationValues(means.z[None], means.post[None], when)
+    cfg = evaluator.model.cfg
     z = torch.zeros(1, cfg.n_layers, cfg.n_heads, cfg.d_head)
-    return Stand(z, torch.zeros(1, cfg.n_layers, cfg.d_mlp), when)
+    return AblationValues(z, torch.zeros(1, cfg.n_layers, cfg.d_mlp), when)
 
 
 def ablated(
-    bench: Bench, sets: Masks, instead: Stand, progress: Progress | None = None
+    evaluator: Evaluator, sets: Masks, instead: AblationValues, progress: Progress | None = None
 ) -> list[Judged]:
     """Judged replies to prompts that ask, without one set per emotion.
 
     Every context with every emotion, a context's emotions together.
     """
-    n_emotions = len(bench.emotions)
+    n_emotions = len(evaluator.emotions)
 
     def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
         own = sets[[place % n_emotions for place in chosen]]
         return instead.edits(own, [place // n_emotions for place in chosen])
 
-    return bench.asked_under(of_batch, progress)
+    return evaluator.replies_under(of_batch, progress)
 
 
 def ablation_drop(
-    bench: Bench,
+    evaluator: Evaluator,
     circuits: Mapping[str, Circuit],
-    instead: Stand,
+    instead: AblationValues,
     *,
     draws: int = 30,
     seed: int = 0,
@@ -158,9 +162,9 @@ def ablation_drop(
     """How many points of judged expression the circuits carry, and random sets of their size.
 
     Args:
-        bench: Model, contexts and judge; nothing else was made from its contexts.
-        circuits: Emotion -> circuit; one of each of the bench's emotions.
-        instead: What stands for them, see :func:`stand_in`.
+        evaluator: Model, contexts and judge; nothing else was made from its contexts.
+        circuits: Emotion -> circuit; one of each of the evaluator's emotions.
+        instead: What stands for them, see :func:`ablation_values`.
         draws: Random sets per emotion; all contexts are replied to for each.
         seed: Of the draws and of the bootstrap.
         progress: Told how many replies were made.
@@ -169,40 +173,40 @@ def ablation_drop(
         ``circuit_drop`` with its 95% interval ``low`` to ``high`` over contexts, ``random_drop``
         (mean over draws) and ``random_max`` (the largest of a draw), all in percentage points of
         judged expression, as it is minus without; the same ``by_emotion``; ``asked`` and
-        ``without``, the percentages themselves; ``heard``, which label how many of the replies
+        ``without``, the percentages themselves; ``labels``, which label how many of the replies
         without the circuit got; and what was ablated.
 
     Raises:
         CircuitError: an emotion has no circuit, or a circuit is another model's.
         DataError: no draw, or no context.
     """
-    missing = [emotion for emotion in bench.emotions if emotion not in circuits]
+    missing = [emotion for emotion in evaluator.emotions if emotion not in circuits]
     if missing:
         raise CircuitError(f"no circuit of {missing[0]!r}; there are {', '.join(circuits)}")
-    if draws < 1 or not bench.contexts:
+    if draws < 1 or not evaluator.contexts:
         raise DataError(
-            f"found {draws} draws and {len(bench.contexts)} contexts; give one or more of each"
+            f"found {draws} draws and {len(evaluator.contexts)} contexts; give one or more of each"
         )
-    own = Masks.of(bench.model, [circuits[emotion] for emotion in bench.emotions])
-    asked = _matches(bench, bench.prompted(progress))
-    replies = ablated(bench, own, instead, progress)
-    drop = asked - _matches(bench, replies)
+    own = Masks.of(evaluator.model, [circuits[emotion] for emotion in evaluator.emotions])
+    asked = _matches(evaluator, evaluator.prompted(progress))
+    replies = ablated(evaluator, own, instead, progress)
+    drop = asked - _matches(evaluator, replies)
     random = torch.stack(
         [
-            asked - _matches(bench, ablated(bench, sets, instead, progress))
+            asked - _matches(evaluator, ablated(evaluator, sets, instead, progress))
             for sets in random_sets(own, draws, torch.Generator().manual_seed(seed))
         ]
     )
     by_emotion = {
         emotion: _summary(drop[:, [e]], random[..., [e]], seed)
-        for e, emotion in enumerate(bench.emotions)
+        for e, emotion in enumerate(evaluator.emotions)
     }
     return {
         **_summary(drop, random, seed),
         "by_emotion": by_emotion,
         "asked": _percent(asked.mean()),
         "without": _percent((asked - drop).mean()),
-        "heard": dict(Counter(row.verdict.label or "-" for row in replies).most_common()),
+        "labels": dict(Counter(row.verdict.label or "-" for row in replies).most_common()),
         "n": len(replies),
         "draws": draws,
         "heads_share": float(own.heads.double().mean()),
@@ -236,20 +240,22 @@ def _percent(share: Tensor | float) -> float:
     return round(100 * float(share), 2)
 
 
-def _matches(bench: Bench, judged: Sequence[Judged]) -> Float[Tensor, "context emotion"]:
+def _matches(evaluator: Evaluator, judged: Sequence[Judged]) -> Float[Tensor, "context emotion"]:
     found: Bool[Tensor, " row"] = torch.tensor([row.verdict.match for row in judged])
-    return found.double().reshape(len(bench.contexts), len(bench.emotions))
+    return found.double().reshape(len(evaluator.contexts), len(evaluator.emotions))
 
 
-def _plain_values(bench: Bench) -> dict[str, Float[Tensor, "context layer ..."]]:
-    model: Model = bench.model
-    prompts, picks = neutral_prompts(bench.contexts), {"z": _at_end, "post": _at_end}
+def _neutral_values(evaluator: Evaluator) -> dict[str, Float[Tensor, "context layer ..."]]:
+    model: Model = evaluator.model
+    prompts, picks = neutral_prompts(evaluator.contexts), {"z": _at_end, "post": _at_end}
 
     def read(some: Sequence[Prompt]) -> dict[str, Tensor]:
         rows = [encode(model, prompt) for prompt in some]
         return capture(model, pad_left(rows, device_of(model)), picks)
 
-    together = [prompts[i : i + bench.batch_size] for i in range(0, len(prompts), bench.batch_size)]
+    together = [
+        prompts[i : i + evaluator.batch_size] for i in range(0, len(prompts), evaluator.batch_size)
+    ]
     parts = [halving_tables(read, some, lambda prompt: prompt.key) for some in together]
     return {site: torch.cat([part[site] for part in parts]) for site in picks}
 
@@ -271,9 +277,9 @@ class SetEffects:
     effect: Float[Tensor, "method order size other_emotion"]
     low: Float[Tensor, "method order size other_emotion"]
     high: Float[Tensor, "method order size other_emotion"]
-    control: Float[Tensor, "method draw size other_emotion"]
-    control_low: Float[Tensor, "method size other_emotion"]
-    control_high: Float[Tensor, "method size other_emotion"]
+    random_baseline: Float[Tensor, "method draw size other_emotion"]
+    random_baseline_low: Float[Tensor, "method size other_emotion"]
+    random_baseline_high: Float[Tensor, "method size other_emotion"]
     asked: Float[Tensor, " other_emotion"]
 
 
@@ -285,7 +291,7 @@ def set_effects(
     Args:
         sets: Three orders, then random draws, each by size.
         ablated: Runs of prompts that ask for the emotion, without what a set has.
-        enhanced: Runs of plain prompts, with more of what a set has.
+        added to: Runs of neutral prompts, with more of what a set has.
         n_sizes: How many sizes there are.
         seed: Of the bootstrap.
     """
@@ -299,15 +305,15 @@ def set_effects(
         parts.append(effects.mean(2))
         intervals.append(_interval(effects[: len(ORDERS)], seed))
     found, (low, high) = torch.stack(parts), torch.stack(intervals, dim=1)
-    control = found[:, len(ORDERS) :]
-    limits = control.quantile(torch.tensor(_INTERVAL, dtype=control.dtype), dim=1)
+    random_baseline = found[:, len(ORDERS) :]
+    limits = random_baseline.quantile(torch.tensor(_INTERVAL, dtype=random_baseline.dtype), dim=1)
     return SetEffects(
         effect=found[:, : len(ORDERS)].float(),
         low=low.float(),
         high=high.float(),
-        control=control.float(),
-        control_low=limits[0].float(),
-        control_high=limits[1].float(),
+        random_baseline=random_baseline.float(),
+        random_baseline_low=limits[0].float(),
+        random_baseline_high=limits[1].float(),
         asked=(before[0] - before[-1]).float(),
     )
 
@@ -322,8 +328,8 @@ def _interval(
     return limits.reshape(2, *rows.shape[:-1])
 
 
-CHANGES = ("zero", "plain mean", "emotion mean", "enhance")
-"""Three ablations in prompts that ask for the emotion, and enhancement in plain ones."""
+CHANGES = ("zero", "neutral mean", "emotion mean", "add")
+"""Three ablations in prompts that ask for the emotion, and addition in plain ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,7 +338,7 @@ class Validation(Record):
 
     Effect: the readout with the set at work minus the readout without, so that positive pushes
     towards the readout's emotion. Ablation takes it away from prompts that ask for ``emotion``,
-    enhancement adds it to plain ones. Unit: length in the residual stream. The readout of emotion
+    addition adds it to plain ones. Unit: length in the residual stream. The readout of emotion
     ``other_emotion`` is the projection on its reference direction at the last prompt position.
     """
 
@@ -341,13 +347,13 @@ class Validation(Record):
     low: Float[Tensor, "emotion method order size other_emotion"]
     """Lower end of its 95% interval (bootstrap over contexts)."""
     high: Float[Tensor, "emotion method order size other_emotion"]
-    control: Float[Tensor, "emotion method draw size other_emotion"]
+    random_baseline: Float[Tensor, "emotion method draw size other_emotion"]
     """Of random sets with as many components in every layer as the top set, mean over contexts."""
-    control_low: Float[Tensor, "emotion method size other_emotion"]
+    random_baseline_low: Float[Tensor, "emotion method size other_emotion"]
     """2.5th percentile of the random sets."""
-    control_high: Float[Tensor, "emotion method size other_emotion"]
+    random_baseline_high: Float[Tensor, "emotion method size other_emotion"]
     asked: Float[Tensor, "emotion other_emotion"]
-    """What asking for ``emotion`` adds to the readouts of the plain prompt."""
+    """What asking for ``emotion`` adds to the readouts of the neutral prompt."""
 
     emotion: tuple[str, ...]
     other_emotion: tuple[str, ...]
@@ -370,10 +376,10 @@ class Known:
     totals: TotalEstimates
     """Rank the components."""
     readouts: Mapping[str, Projection]
-    plain: PlainMeans
+    plain: NeutralMeans
     asked: ComponentMeans
     differences: Differences
-    """What enhancement adds."""
+    """What addition adds."""
 
     def effects(self, emotion: str, kind: PartKind) -> Float[Tensor, "layer component"]:
         """The estimated total effects of all components of a kind.
@@ -410,7 +416,7 @@ def validate_components(
     how: Validating | None = None,
     progress: Progress | None = None,
 ) -> Validation:
-    """Ablate and enhance sets of ``kind``, from one component to all.
+    """Ablate and add to sets of ``kind``, from one component to all.
 
     Args:
         model: The model.
@@ -428,13 +434,13 @@ def validate_components(
         raise DataError(f"intervals need two contexts or more, found {len(contexts)}")
     how, emotions = how or Validating(), tuple(known.readouts)
     sizes = sizes_to(known.effects(emotions[0], kind).numel(), how.steps)
-    plain = _plain_runs(model, contexts, known, emotions)
+    plain = _neutral_runs(model, contexts, known, emotions)
     random = torch.Generator().manual_seed(how.seed)
     found = []
     for emotion in emotions:
         effects = known.effects(emotion, kind)
         sets = ranked_sets(model, effects, kind, sizes, how.draws, random)
-        asked = _asked_runs(model, contexts, known, emotion)
+        asked = _emotion_runs(model, contexts, known, emotion)
         found.append(set_effects(sets, asked, plain[emotion], len(sizes), how.seed))
         if progress:
             progress(1)
@@ -452,9 +458,9 @@ def validate_components(
     )
 
 
-def emotion_mean(means: ComponentMeans) -> PlainMeans:
+def emotion_mean(means: ComponentMeans) -> NeutralMeans:
     """The mean over the emotions, in the form in which ablation takes means."""
-    return PlainMeans(
+    return NeutralMeans(
         provenance=means.provenance,
         z=means.z.mean(0),
         post=means.post.mean(0),
@@ -465,34 +471,34 @@ def emotion_mean(means: ComponentMeans) -> PlainMeans:
     )
 
 
-def _asked_runs(
+def _emotion_runs(
     model: Model, contexts: Sequence[Context], known: Known, emotion: str
 ) -> list[Runs]:
     """Of every ablation: runs of the prompts that ask for the emotion without what a set has."""
     pairs, readouts = make_pairs(model, contexts, emotion), tuple(known.readouts.values())
-    ablations: tuple[tuple[Ablation, PlainMeans | None], ...] = (
+    ablations: tuple[tuple[Ablation, NeutralMeans | None], ...] = (
         ("zero", None),
         ("mean", known.plain),
         ("mean", emotion_mean(known.asked)),
     )
 
-    def runs(ablation: Ablation, means: PlainMeans | None) -> Runs:
+    def runs(ablation: Ablation, means: NeutralMeans | None) -> Runs:
         on = stand(model, pairs, ablation=ablation, means=means)
         return lambda masks: run_circuits(on, masks.like(~masks.flat), readouts)
 
     return [runs(*ablation) for ablation in ablations]
 
 
-def _plain_runs(
+def _neutral_runs(
     model: Model, contexts: Sequence[Context], known: Known, emotions: Sequence[str]
 ) -> dict[str, Runs]:
-    """Emotion -> runs of the plain prompts with its differences at what the masks have."""
-    begun, readouts = begin_plain(model, contexts), tuple(known.readouts.values())
+    """Emotion -> runs of the neutral prompts with its differences at what the masks have."""
+    begun, readouts = begin_neutral(model, contexts), tuple(known.readouts.values())
 
     def runs(emotion: str) -> Runs:
         e = known.differences.index("emotion", emotion)
         z, post = known.differences.z[e], known.differences.post[e]
-        return lambda masks: run_enhanced(model, begun, masks, z, post, readouts)
+        return lambda masks: run_added(model, begun, masks, z, post, readouts)
 
     return {emotion: runs(emotion) for emotion in emotions}
 
@@ -501,16 +507,16 @@ def _stacked(found: Sequence[SetEffects], name: str) -> Tensor:
     return torch.stack([getattr(own, name) for own in found])
 
 
-REPLY_CHANGES = ("plain mean", "enhance")
+REPLY_CHANGES = ("neutral mean", "add")
 REPLY_ORDERS = ("top", "bottom", "random")
 
 
 @dataclass(frozen=True, eq=False)
-class Heard(Record):
-    """Replies in which the judge hears the emotion, by the set that is ablated or enhanced.
+class ReplyValidation(Record):
+    """Replies in which the judge finds the emotion, by the set that is ablated or added to.
 
-    ``plain mean``: the prompt asks for the emotion, and the set is set to its mean over plain
-    prompts. ``enhance``: the prompt is plain, and the set gets the emotion's differences. Both
+    ``neutral mean``: the prompt asks for the emotion, and the set is set to its mean over plain
+    prompts. ``add``: the prompt is plain, and the set gets the emotion's differences. Both
     once, at the last position of the prompt.
     """
 
@@ -532,14 +538,14 @@ class Heard(Record):
     n_draws: int
 
 
-def replies_needed(bench: Bench, sizes: Sequence[int], draws: int) -> int:
+def replies_needed(evaluator: Evaluator, sizes: Sequence[int], draws: int) -> int:
     """How many replies :func:`validate_replies` makes."""
     sets = len(REPLY_CHANGES) * len(sizes) * (2 + draws)
-    return sets * len(bench.contexts) * len(bench.emotions)
+    return sets * len(evaluator.contexts) * len(evaluator.emotions)
 
 
 def validate_replies(
-    bench: Bench,
+    evaluator: Evaluator,
     known: Known,
     kind: PartKind,
     sizes: tuple[int, ...],
@@ -547,11 +553,11 @@ def validate_replies(
     draws: int = 2,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Heard:
+) -> ReplyValidation:
     """Reply under sets of a few sizes, and judge the replies.
 
     Args:
-        bench: Model, contexts and judge.
+        evaluator: Model, contexts and judge.
         known: Ranking, means and differences.
         kind: Heads or neurons; the others stay as they are.
         sizes: How many components the sets have.
@@ -562,41 +568,46 @@ def validate_replies(
     Raises:
         DataError: a size is not between one and the number of components.
     """
-    sets = _by_emotion(bench, known, kind, sizes, draws, seed)
-    shape = (len(sizes), len(bench.emotions))
+    sets = _by_emotion(evaluator, known, kind, sizes, draws, seed)
+    shape = (len(sizes), len(evaluator.emotions))
     counts = torch.zeros(len(REPLY_CHANGES), len(REPLY_ORDERS), *shape)
     for place, own in enumerate(sets):
         order, size = divmod(place, len(sizes))
         order = min(order, REPLY_ORDERS.index("random"))
-        for method, judged in enumerate(_replies(bench, known, own, progress)):
+        for method, judged in enumerate(_replies(evaluator, known, own, progress)):
             matches = torch.tensor([float(row.verdict.match) for row in judged])
-            by_emotion = matches.reshape(-1, len(bench.emotions)).sum(0)
+            by_emotion = matches.reshape(-1, len(evaluator.emotions)).sum(0)
             counts[method, order, size] += by_emotion
-    totals = torch.tensor([1, 1, draws])[:, None, None] * len(bench.contexts)
+    totals = torch.tensor([1, 1, draws])[:, None, None] * len(evaluator.contexts)
     found = torch.stack([100 * counts / totals, *_intervals(counts, totals)])
     judged, low, high = found.movedim(-1, 1)
-    return Heard(
+    return ReplyValidation(
         judged=judged,
         low=low,
         high=high,
-        emotion=bench.emotions,
+        emotion=evaluator.emotions,
         method=REPLY_CHANGES,
         order=REPLY_ORDERS,
         size=sizes,
         kind=kind,
-        n_contexts=len(bench.contexts),
+        n_contexts=len(evaluator.contexts),
         n_draws=draws,
     )
 
 
 def _by_emotion(
-    bench: Bench, known: Known, kind: PartKind, sizes: tuple[int, ...], draws: int, seed: int
+    evaluator: Evaluator,
+    known: Known,
+    kind: PartKind,
+    sizes: tuple[int, ...],
+    draws: int,
+    seed: int,
 ) -> Iterator[Masks]:
     """Top, bottom, then random sets, by size; in each the rows are the emotions."""
     random = torch.Generator().manual_seed(seed)
     found = [
-        ranked_sets(bench.model, known.effects(emotion, kind), kind, sizes, draws, random)
-        for emotion in bench.emotions
+        ranked_sets(evaluator.model, known.effects(emotion, kind), kind, sizes, draws, random)
+        for emotion in evaluator.emotions
     ]
     single = ORDERS.index("single") * len(sizes)
     for row in range(len(found[0])):
@@ -605,12 +616,12 @@ def _by_emotion(
 
 
 def _replies(
-    bench: Bench, known: Known, sets: Masks, progress: Progress | None
+    evaluator: Evaluator, known: Known, sets: Masks, progress: Progress | None
 ) -> tuple[list[Judged], list[Judged]]:
-    """Under ablation, and under enhancement; every context with every emotion."""
-    asked = ablated(bench, sets, stand_in(bench, "mean", known.plain), progress)
-    edits = [_more(sets, known.differences, e, bench.emotions[e]) for e in range(len(sets))]
-    return asked, bench.changed("circuit", edits, progress)
+    """Under ablation, and with what is added; every context with every emotion."""
+    asked = ablated(evaluator, sets, ablation_values(evaluator, "mean", known.plain), progress)
+    edits = [_more(sets, known.differences, e, evaluator.emotions[e]) for e in range(len(sets))]
+    return asked, evaluator.changed("circuit", edits, progress)
 
 
 def _more(sets: Masks, differences: Differences, row: int, emotion: str) -> list[Add]:

@@ -620,12 +620,14 @@ def check_denoise_head(answer: Callable[..., Any]) -> str:
     )
 
 
-# --- notebook 4: choosing parts, faithfulness, and random circuits as the control ---------------
+# --- notebook 4: choosing components, faithfulness, and random circuits as the random baseline
+# ---------------
 
 CHOOSE = Exercise(
     "4.1",
     "choose",
-    "the names of all parts whose effect, of either sign, is at least `floor` times the largest",
+    "the names of all components whose effect, of either sign, is at least `floor` times the "
+    "largest",
 )
 
 CIRCUIT = {"L0H2": 0.081, "L1.N7": 0.022, "L2H0": -0.014, "L2.N31": 0.028, "L3.N4": -0.009}
@@ -655,7 +657,7 @@ def check_choose(answer: Callable[..., Any]) -> str:
             rule,
         ),
         (set(effects) - right, "the parts below the floor", "keep those at or above it"),
-        (set(effects), "all parts", rule),
+        (set(effects), "all components", rule),
         (set(), "no part", rule),
     )
     for gives, what, do in wrong:
@@ -749,14 +751,14 @@ def check_random_heads(answer: Callable[..., Any]) -> str:
         if len(heads) != len(circuit):
             RANDOM.refuse(
                 f"{len(heads)} heads instead of {len(circuit)}",
-                "a control is of the circuit's size",
+                "a baseline is of the circuit's size",
             )
         if len(set(heads)) < len(heads):
             RANDOM.refuse("a head twice", "draw without putting back: `sample`, not `choices`")
         if own := set(heads) & set(circuit):
             RANDOM.refuse(
                 f"L{min(own)[0]}H{min(own)[1]}, which is in the circuit",
-                "leave the circuit's heads out before drawing, or the control is partly the "
+                "leave the circuit's heads out before drawing, or the baseline is partly the "
                 "circuit",
             )
         if Counter(layer for layer, _ in heads) != Counter(layer for layer, _ in circuit):
@@ -773,10 +775,10 @@ def check_random_heads(answer: Callable[..., Any]) -> str:
         RANDOM.refuse("the same heads for eight seeds", "draw with `random.Random(seed)`")
     if draw(0) != draw(0):
         RANDOM.refuse("other heads for the same seed", "draw with `random.Random(seed)`")
-    return RANDOM.passed("A control that differs from the circuit in nothing but the choice.")
+    return RANDOM.passed("A baseline that differs from the circuit in nothing but the choice.")
 
 
-# --- notebook 5: steering, writing a circuit, and judging with a control ------------------------
+# --- notebook 5: steering, writing a circuit, and judging with a baseline ------------------------
 
 STEER = Exercise(
     "5.1",
@@ -903,43 +905,43 @@ def check_circuit_edits(answer: Callable[..., Any]) -> str:
 EXCESS = Exercise(
     "5.3",
     "excess",
-    "share of matches with the method minus share with the control, over the contexts that are "
-    "not in `used`",
+    "share of matches with the method minus share with the random baseline, over the contexts "
+    "that are not in `used`",
 )
 
 
 def check_excess(answer: Callable[..., Any]) -> str:
-    """Check ``excess(method, control, used) -> float``.
+    """Check ``excess(method, baseline, used) -> float``.
 
-    ``method`` and ``control`` say for each context's id whether the judge heard the emotion.
+    ``method`` and ``baseline`` say for each context's id whether the judge found the emotion.
     """
     ids = [f"home_{number:02d}/neutral" for number in range(10)]
     method = {name: number not in (5, 8) for number, name in enumerate(ids)}
-    control = {name: number == 5 for number, name in enumerate(ids)}
+    baseline = {name: number == 5 for number, name in enumerate(ids)}
     old, new = ids[:4], ids[4:]
 
     def share(said: Mapping[str, bool], names: Sequence[str]) -> float:
         return sum(said[name] for name in names) / len(names)
 
-    right = share(method, new) - share(control, new)
+    right = share(method, new) - share(baseline, new)
     mixed = "train and test mixed: contexts in `used` are counted"
     leave = "leave out the contexts that the method was made from"
     mistakes: list[Mistake] = [
-        (share(method, ids) - share(control, ids), mixed, leave),
+        (share(method, ids) - share(baseline, ids), mixed, leave),
         (
-            share(method, old) - share(control, old),
+            share(method, old) - share(baseline, old),
             "train and test mixed: only contexts in `used` are counted",
             "count those that are not in `used`",
         ),
-        (-right, "the wrong sign: control minus method", "method minus control"),
+        (-right, "the wrong sign: baseline minus method", "method minus baseline"),
         (
             share(method, new),
-            "the method's share alone: what the control reaches by itself is not taken off",
-            "subtract the control's share",
+            "the method's share alone: what the random baseline reaches by itself is not taken off",
+            "subtract the random baseline's share",
         ),
-        (share(method, ids), mixed + ", and the control is not taken off", leave),
+        (share(method, ids), mixed + ", and the baseline is not taken off", leave),
         (100 * right, "a percentage", "return a share"),
-        (share(method, new) / share(control, new), "a ratio", "take the difference"),
+        (share(method, new) / share(baseline, new), "a ratio", "take the difference"),
     ]
-    EXCESS.compare(EXCESS.ask(answer, method, control, set(old)), right, mistakes=mistakes)
-    return EXCESS.passed(f"{right:+.0%} over the control, on {len(new)} new contexts.")
+    EXCESS.compare(EXCESS.ask(answer, method, baseline, set(old)), right, mistakes=mistakes)
+    return EXCESS.passed(f"{right:+.0%} over the random baseline, on {len(new)} new contexts.")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from circuits.plots.style import CONTROL, INK, SIGN_COLOURS
+from circuits.plots.style import BASELINE, INK, SIGN_COLOURS
 
 TOWARDS, AWAY = SIGN_COLOURS["towards"], SIGN_COLOURS["away"]
 
@@ -47,8 +47,8 @@ def faithfulness() -> str:
     """The scale, random circuits and a circuit on it."""
     parts = [bar(80, 150, 480, 2, INK), text(80, 185, "0"), text(560, 185, "1")]
     parts += [text(80, 210, "empty circuit"), text(560, 210, "whole model")]
-    parts += [bar(60 + 9 * i, 150 - h, 7, h, CONTROL) for i, h in enumerate((10, 34, 60, 42, 16))]
-    parts += [text(95, 70, "random circuits", CONTROL), bar(510, 90, 7, 60, TOWARDS)]
+    parts += [bar(60 + 9 * i, 150 - h, 7, h, BASELINE) for i, h in enumerate((10, 34, 60, 42, 16))]
+    parts += [text(95, 70, "random circuits", BASELINE), bar(510, 90, 7, 60, TOWARDS)]
     return "\n".join([*parts, text(513, 70, "circuit", TOWARDS)])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from circuits.effects.activations import Grid, arrange, sweep
+from circuits.effects.activations import ContextGroups, group_by_context, read_activations
 from circuits.effects.directions import (
     Directions,
     emotion_directions,
@@ -45,7 +45,7 @@ class Setting:
     """A model, prompts and directions that both sides are given."""
 
     model: Model
-    grid: Grid
+    grid: ContextGroups
     directions: Directions
     stable: tuple[int, ...]
 
@@ -61,20 +61,20 @@ def setting(n_contexts: int, emotions: Sequence[str] = EMOTIONS, model: Any = No
     scenarios = sev.spread(sev.read(shipped("sev/train.jsonl")), -(-n_contexts // 3))
     contexts = sev.contexts(scenarios)[:n_contexts]
     replies = [Reply(p, "", 0, p.emotion or "") for p in emotion_prompts(contexts, emotions)]
-    grid = arrange(replies, emotions)
-    directions = emotion_directions(sweep(model, grid))
+    grid = group_by_context(replies, emotions)
+    directions = emotion_directions(read_activations(model, grid))
     return Setting(model, grid, directions, stable_layers(model.cfg.n_layers))
 
 
 def heads(of: Setting) -> Tensor:
     """Our head importance, the pass over the prompts included."""
-    swept = sweep(of.model, of.grid)
+    swept = read_activations(of.model, of.grid)
     return head_effects(of.model, swept, of.directions, readout="post_norm").mean
 
 
 def neurons(of: Setting) -> Tensor:
     """Our neuron contributions, the pass over the prompts included."""
-    return neuron_effects(of.model, sweep(of.model, of.grid), of.directions).mean
+    return neuron_effects(of.model, read_activations(of.model, of.grid), of.directions).mean
 
 
 def responses(of: Setting) -> Tensor:
@@ -127,7 +127,7 @@ def replies(of: Setting, batch_size: int, n: int) -> Tensor:
 
 def effects_share(of: Setting) -> Row:
     """Effects after the pass beside the pass itself."""
-    swept = sweep(of.model, of.grid)
+    swept = read_activations(of.model, of.grid)
 
     def effects() -> Tensor:
         head_effects(of.model, swept, of.directions)
@@ -135,7 +135,7 @@ def effects_share(of: Setting) -> Row:
         return torch.zeros(1)
 
     def one_pass() -> Tensor:
-        sweep(of.model, of.grid)
+        read_activations(of.model, of.grid)
         return torch.zeros(1)
 
     row = compare("the pass itself : effects after it", one_pass, effects, repeats=5)

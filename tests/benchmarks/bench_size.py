@@ -25,7 +25,13 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.effects.activations import GB, MEMORY, Grid, arrange, sweep
+from circuits.effects.activations import (
+    GB,
+    MEMORY,
+    ContextGroups,
+    group_by_context,
+    read_activations,
+)
 from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.neurons import neuron_effects
@@ -99,12 +105,12 @@ def watched() -> Iterator[dict[str, float]]:
         seen["seconds"] = time.perf_counter() - start
 
 
-def prompts(n: int) -> Grid:
+def prompts(n: int) -> ContextGroups:
     """``n`` prompts: contexts of all themes in turn, every emotion in each but perhaps the last."""
     scenarios = sev.spread(sev.read(shipped("sev/train.jsonl")), 16)
     contexts = sev.contexts(scenarios)[::3]
     asked = emotion_prompts(contexts, EMOTIONS)[:n]
-    return arrange([Reply(p, "", 0, p.emotion or "") for p in asked], EMOTIONS)
+    return group_by_context([Reply(p, "", 0, p.emotion or "") for p in asked], EMOTIONS)
 
 
 def measure(folder: Path, n: int, memory: float) -> None:
@@ -113,7 +119,7 @@ def measure(folder: Path, n: int, memory: float) -> None:
         model: Any = load_model(folder, device="cpu", dtype="bfloat16")
     weights = sum(p.numel() * p.element_size() for p in model.original_model.parameters()) / GB
     with watched() as passing:
-        swept = sweep(model, prompts(n), memory=memory)
+        swept = read_activations(model, prompts(n), memory=memory)
     with watched() as after:
         directions = emotion_directions(swept)
         head_effects(model, swept, directions)

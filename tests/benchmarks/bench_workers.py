@@ -78,7 +78,7 @@ def measure(count: int, out: Path, scenarios: int) -> dict[str, Any]:
             list(workers.results(load_model(shipped("sev-mini")), _nothing, range(2 * count)))
         clock = Clock(workers)
         started = time.perf_counter() - began
-        stages: list[Stage] = [stage for stage in STAGES if stage not in ("control", "report")]
+        stages: list[Stage] = [stage for stage in STAGES if stage not in ("steering", "report")]
         run(plan_of(out, scenarios), stages=stages, reporter=clock)
     wall = {STARTED: started, **clock.wall} if count else clock.wall
     return {"workers": count, "wall": wall, "cpu": clock.cpu, "load": load}

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import patching as transformer_lens_patching
 
-from circuits.effects.activations import Grid
+from circuits.effects.activations import ContextGroups
 from circuits.effects.directions import Directions
 from circuits.models.memory import charge
 from circuits.models.tokens import encode
@@ -36,7 +36,7 @@ class _Silent:
 
 @torch.no_grad()
 def head_importance_by_patching(
-    model: Any, grid: Grid, directions: Directions
+    model: Any, grid: ContextGroups, directions: Directions
 ) -> Float[Tensor, "emotion layer head"]:
     """Head importance with TransformerLens's sweep over heads as the engine."""
     L, H = model.cfg.n_layers, model.cfg.n_heads
@@ -83,7 +83,7 @@ def edge_attribution_refusal(model: Any) -> str:
     return ""
 
 
-def _by_length(model: Any, grid: Grid) -> list[tuple[Tensor, list[int]]]:
+def _by_length(model: Any, grid: ContextGroups) -> list[tuple[Tensor, list[int]]]:
     groups: dict[int, list[tuple[list[int], int]]] = {}
     for (_, emotion), reply in grid.cells.items():
         ids = encode(model, reply.prompt)

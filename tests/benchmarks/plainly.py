@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.effects.activations import Grid
+from circuits.effects.activations import ContextGroups
 from circuits.effects.directions import Directions
 from circuits.models.edits import Add, Edit, Replace, edited
 from circuits.models.memory import charge
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def own_prompts(model: Model, grid: Grid, emotion: str) -> list[Tokens]:
+def own_prompts(model: Model, grid: ContextGroups, emotion: str) -> list[Tokens]:
     """The prompts that ask for ``emotion``, each a batch of its own."""
     prompts = [grid.cells[c.id, emotion].prompt for c in grid.contexts]
     return [pad_left([encode(model, p)], device_of(model)) for p in prompts]
@@ -51,7 +51,7 @@ def after_norm(
 
 @torch.no_grad()
 def head_importance(
-    model: Model, grid: Grid, directions: Directions
+    model: Model, grid: ContextGroups, directions: Directions
 ) -> Float[Tensor, "emotion layer head"]:
     """Stage 4.2: zero one head at all positions, run again, read the same layer."""
     shape = (model.cfg.n_heads, model.cfg.d_head)
@@ -88,7 +88,7 @@ def _all_after_norm(model: Model, tokens: Tokens) -> dict[int, Tensor]:
 @torch.no_grad()
 def importance(
     model: Model,
-    grid: Grid,
+    grid: ContextGroups,
     directions: Directions,
     reference: Float[Tensor, "emotion d_model"],
     doses: Sequence[float],
@@ -123,7 +123,7 @@ def _score(model: Model, tokens: Tokens, v: Tensor, edits: Sequence[Edit] = ()) 
 
 @torch.no_grad()
 def neuron_contributions(
-    model: Model, grid: Grid, directions: Directions
+    model: Model, grid: ContextGroups, directions: Directions
 ) -> Float[Tensor, "emotion layer neuron"]:
     """Stage 4.1: one run per prompt in a pass of its own, one matrix of contributions each."""
     found = torch.zeros(len(grid.emotions), model.cfg.n_layers, model.cfg.d_mlp)
@@ -141,7 +141,7 @@ def neuron_contributions(
 
 @torch.no_grad()
 def head_importance_without_hook_points(
-    weights: Any, model: Model, grid: Grid, directions: Directions
+    weights: Any, model: Model, grid: ContextGroups, directions: Directions
 ) -> Float[Tensor, "emotion layer head"]:
     """Stage 4.2 on the Hugging Face model itself, with hooks of torch only, as it was published."""
     n_layers, n_heads, d_head = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from circuits.effects.activations import (
+    ActivationSums,
     ContrastSums,
-    PlainRest,
-    SweepSums,
+    NeutralSums,
     Themed,
-    _bytes_kept,
+    _bytes_cached,
     _bytes_of_row,
 )
 from circuits.effects.importance import _VARIANTS_AT_ONCE, DOSES, Responses, Variants
@@ -124,14 +124,14 @@ def sums(size: Size, themes: int = 8) -> dict[str, int]:
     variants = n * len(DOSES) + RANDOM
     with torch.device("meta"):
         named = Themed(tuple(map(str, range(themes))), {})
-        swept = SweepSums(
+        swept = ActivationSums(
             ContrastSums(named, (n, layers, size.d_model)), size.heads, size.d_head, size.d_mlp
         )
         given = Variants(
             torch.empty(2, layers, variants, size.d_model), torch.empty(2, layers, variants),
             len(DOSES),
         )  # fmt: skip
-        rest, responses = PlainRest(size.model), Responses(given, n)
+        rest, responses = NeutralSums(size.model), Responses(given, n)
     looks = 4 * (SPLITS * n * 2 * layers * size.d_model) + 16 * n * layers * (2 * size.heads + 1)
     return {
         "read activations": bytes_of(swept),
@@ -145,7 +145,7 @@ def lines(size: Size) -> Iterator[str]:
     back = sums(size)
     yield f"### {size.name}"
     yield ""
-    one_pass, values = _bytes_of_row(size.model, size.asked), _bytes_kept(size.model)
+    one_pass, values = _bytes_of_row(size.model, size.asked), _bytes_cached(size.model)
     yield (
         f"{size.weights / 1e9:.1f} billion weights,"
         f" {size.weights * size.bytes_per_weight / 1e9:.0f} GB in bfloat16, read once by every"

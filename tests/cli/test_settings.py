@@ -109,7 +109,14 @@ def test_the_neurons_plan_is_read_in_the_same_way():
             make(**{name: value})
 
 
-def test_an_option_that_was_renamed_is_refused_with_its_new_name(monkeypatch):
-    monkeypatch.setitem(RENAMED, "scenery", "scenarios")
-    with pytest.raises(RunError, match="'scenery' is now called 'scenarios'"):
-        plan_of("scenery=3")
+@pytest.mark.parametrize(
+    ("line", "now"),
+    [
+        *((f"{old}=3", new) for old, new in RENAMED.items()),
+        ("methods=prompt,steer_plain", "steer_neutral"),
+        ("relative_to=plain", "neutral"),
+    ],
+)
+def test_what_was_renamed_is_refused_with_its_new_name(line, now):
+    with pytest.raises(RunError, match=f"is now called '{now}'"):
+        plan_of(line)

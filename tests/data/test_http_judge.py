@@ -17,7 +17,7 @@ import pytest
 from circuits.errors import JudgeError, Stopped
 from circuits.journal import ask_to_stop, go_on, journal
 from circuits.judges import HttpJudge
-from circuits.judges.replies import hear
+from circuits.judges.replies import judge_texts
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-test-0123456789abcdef"
@@ -291,7 +291,7 @@ def test_a_server_that_will_not_judge_many_texts_is_an_error_and_names_one(tmp_p
             server.requests.clear()
             refused = pytest.raises(JudgeError, match="content filter; so it is with 4 of")
             with refused, journal(tmp_path / "j", "key"):
-                hear(HttpJudge(base_url=server.url), questions)
+                judge_texts(HttpJudge(base_url=server.url), questions)
             assert len(server.requests) == asked
 
 
@@ -495,10 +495,10 @@ def test_no_answer_is_paid_for_twice(tmp_path, trial):
     for last in ("7", "23"):
         refused, kept = pytest.raises(JudgeError, match="item"), journal(tmp_path / "j", "key")
         with serving(until(last)) as server, refused, kept:
-            hear(HttpJudge(base_url=server.url), questions)
+            judge_texts(HttpJudge(base_url=server.url), questions)
         given += [text for text in asked_texts(server) if text != last]
     with serving(until(None)) as server, journal(tmp_path / "j", "key"):
-        assert len(hear(HttpJudge(base_url=server.url), questions)) == 40
+        assert len(judge_texts(HttpJudge(base_url=server.url), questions)) == 40
     given += asked_texts(server)
     assert sorted(given, key=int) == texts
     trial(times=2, outcome="every text is answered once and no answer is lost")
@@ -516,12 +516,12 @@ def test_a_judge_that_is_to_stop_asks_no_more_and_keeps_what_it_has_asked(tmp_pa
         judge = HttpJudge(base_url=server.url)
         try:
             with pytest.raises(Stopped), journal(tmp_path / "j", "key") as kept:
-                hear(judge, questions)
+                judge_texts(judge, questions)
         finally:
             go_on()
         first = asked_texts(server)
         assert kept.kept == f"{len(first)} finished parts are kept"
         assert len(first) < 20
         with journal(tmp_path / "j", "key"):
-            assert len(hear(judge, questions)) == 40
+            assert len(judge_texts(judge, questions)) == 40
     assert sorted(asked_texts(server), key=int) == [text for text, _ in questions]

@@ -98,7 +98,7 @@ def test_an_emotion_that_it_has_not_learnt_is_refused_by_name(judge):
         JudgeError, match="item 1 asks for 'envy'; this judge knows anger, .*neutral"
     ):
         judge.judge(["a", "b"], ["fear", "envy"])
-    with pytest.raises(JudgeError, match="one asked emotion per text; found 2 texts and 1"):
+    with pytest.raises(JudgeError, match="one target emotion per text; found 2 texts and 1"):
         judge.judge(["a", "b"], ["fear"])
 
 

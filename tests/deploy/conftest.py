@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from circuits.effects.activations import component_means, differences, sweep
+from circuits.effects.activations import component_means, differences, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.models.edits import Add
 
@@ -27,7 +27,7 @@ def heads_and_neurons(llama):
 @pytest.fixture(scope="session")
 def mini_sweep(mini, grid):
     """One pass of the embedded model over the grid."""
-    return sweep(mini, grid)
+    return read_activations(mini, grid)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from circuits.models.generate import elicit
 from circuits.names import head_name, neuron_name
 from circuits.prompts.templates import neutral_prompt
 from circuits.steering.hook_files import FORMAT, module_of, read_hooks, write_hooks
-from circuits.steering.interventions import Modulation, Steering, enhance, steer
+from circuits.steering.interventions import Modulation, Steering, circuit_edits, steer
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "how-to" / "apply_with_transformers.py"
 # The example in a process that has neither this package nor TransformerLens.
@@ -60,12 +60,12 @@ def test_the_example_says_with_transformers_alone_what_the_modulated_model_says(
     mini, mini_differences, mini_directions, contexts, tmp_path
 ):
     every = {
-        "circuit": lambda e: enhance(
+        "circuit": lambda e: circuit_edits(
             strongest(mini_differences, e), mini_differences, Modulation(2.0)
         ),
         "direction": lambda e: steer(mini_directions, e, Steering((1,), 2.0)),
         "often": lambda e: steer(mini_directions, e, Steering((1, 3), 0.3, "every")),
-        "all": lambda e: enhance(
+        "all": lambda e: circuit_edits(
             strongest(mini_differences, e), mini_differences, Modulation(0.5, heads_at="all")
         ),
     }

@@ -97,7 +97,7 @@ def test_a_click_on_a_node_shows_what_was_measured_of_it(opened, content):
     assert value == pytest.approx(float(content.heads.centred[0, 2, 1]), rel=6e-3)
     path = panel.locator(".edges li").filter(has_text="L0H0")
     assert path.inner_text().split("\n")[-1] == (
-        "into k, patched (attributed 0.4) ± 0.039, control 0.1, causal"
+        "into k, patched (attributed 0.4) ± 0.039, random baseline 0.1, causal"
     )
     assert opened.locator("#said").inner_text().endswith("L2H1 selected")
     opened.locator("#close").click()

@@ -35,11 +35,11 @@ def test_nodes_are_those_of_all_circuits_in_the_order_of_the_stream(content, doc
 def test_a_row_is_value_interval_control_and_verdict_of_the_record(content, node):
     for e, row in enumerate(node("L2H1")["scores"]["effect"]):
         value, error = content.heads.centred[e, 2, 1], content.heads.centred_stderr[e, 2, 1]
-        control = float(content.heads.control[e, 2])
-        own = Node("L2H1", "head", 2, float(value), float(error), control)
+        baseline = float(content.heads.random_baseline[e, 2])
+        own = Node("L2H1", "head", 2, float(value), float(error), baseline)
         assert own.interval is not None
-        assert row[:4] == pytest.approx([own.effect, *own.interval, control], rel=1e-3)
-        assert row[4] == own.beats_control
+        assert row[:4] == pytest.approx([own.effect, *own.interval, baseline], rel=1e-3)
+        assert row[4] == own.above_baseline
 
 
 def test_a_rank_counts_the_parts_of_the_model_that_are_larger(content, node):

@@ -52,7 +52,7 @@ def members(draw, layer, sublayer, model):
             layer,
             effect=draw(st.none() | NUMBERS),
             stderr=draw(st.none() | SIZES),
-            control=draw(st.none() | SIZES),
+            random_baseline=draw(st.none() | SIZES),
             direct=draw(st.none() | NUMBERS),
         )
         for index in sorted(indices)
@@ -99,7 +99,7 @@ def circuits(draw):
                 "sublayer",
                 layer,
                 stderr=draw(st.none() | SIZES),
-                control=draw(st.none() | SIZES),
+                random_baseline=draw(st.none() | SIZES),
                 importance=draw(st.none() | NUMBERS),
                 direct=draw(st.none() | NUMBERS),
             )
@@ -124,9 +124,11 @@ st.register_type_strategy(Circuit, circuits())
 def circuit():
     nodes = (
         Node("embed", "embed"),
-        Node("L0H1", "head", 0, effect=0.5, stderr=0.1, control=0.2, direct=0.25),
-        Node("L0.attn", "sublayer", 0, stderr=0.5, control=1.0, importance=-2.0, direct=0.75),
-        Node("L1N7", "neuron", 1, effect=-0.125, stderr=0.25, control=0.2),
+        Node("L0H1", "head", 0, effect=0.5, stderr=0.1, random_baseline=0.2, direct=0.25),
+        Node(
+            "L0.attn", "sublayer", 0, stderr=0.5, random_baseline=1.0, importance=-2.0, direct=0.75
+        ),
+        Node("L1N7", "neuron", 1, effect=-0.125, stderr=0.25, random_baseline=0.2),
         Node("L1.mlp", "sublayer", 1, importance=1.0),
         Node("readout", "readout"),
     )

@@ -1,4 +1,4 @@
-"""Circuits that version 0.1 wrote still open, each kind of them, and are written as they were."""
+"""Circuits that version 0.1 wrote still open, each kind of them, with all that they say."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from circuits.circuit.circuit import Circuit
 from circuits.export import check_file, read_circuit, write_circuit
 
 FILES = Path(__file__).parent / "format_1"
+RENAMED = {"control": "random_baseline"}
 KINDS = {
     "run": ("fear", 6, 5, {"residual", "part", "direct"}),
     "paths": ("anger", 7, 8, {"residual", "part", "direct", "path"}),
@@ -19,21 +20,28 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_circuit_of_the_first_format_opens_and_is_written_as_it_was(kind, tmp_path):
+def test_a_circuit_of_the_first_format_opens_and_is_the_same_in_the_second(kind, tmp_path):
     path = FILES / f"{kind}.json"
     circuit = read_circuit(path)
     emotion, n_nodes, n_edges, kinds = KINDS[kind]
     assert (circuit.emotion, len(circuit.nodes), len(circuit.edges)) == (emotion, n_nodes, n_edges)
     assert {edge.kind for edge in circuit.edges} == kinds
     write_circuit(circuit, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
-    assert json.loads(path.read_text(encoding="utf-8"))["format"] == "emotion-circuit/1"
+    assert read_circuit(tmp_path / "again.json") == circuit
+    before, after = (
+        json.loads(own.read_text(encoding="utf-8")) for own in (path, tmp_path / "again.json")
+    )
+    assert (before["format"], after["format"]) == ("emotion-circuit/1", "emotion-circuit/2")
+    for old, new in zip(before["nodes"], after["nodes"], strict=True):
+        assert new == {RENAMED.get(name, name): value for name, value in old.items()}
+    for old, new in zip(before["edges"], after["edges"], strict=True):
+        assert new == {RENAMED.get(name, name): value for name, value in old.items()}
 
 
 def test_its_figures_are_where_they_were():
     run, paths = (read_circuit(FILES / f"{kind}.json") for kind in ("run", "paths"))
     head = run.node("L0H1")
-    assert (head.effect, head.stderr, head.control, head.direct, head.total) == (
+    assert (head.effect, head.stderr, head.random_baseline, head.direct, head.total) == (
         0.5, 0.1, 0.2, 0.25, 1.0,
     )  # fmt: skip
     assert run.node("L0.attn").importance == -2.0

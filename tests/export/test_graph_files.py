@@ -33,7 +33,7 @@ def read_gexf(text):
 def expected_scalars(circuit):
     model = circuit.provenance.model
     return {
-        "format": "emotion-circuit/1",
+        "format": "emotion-circuit/2",
         "emotion": circuit.emotion,
         **{f"model_{name}": value for name, value in model.items()},
         **{f"score_{name}": value for name, value in circuit.scores.items()},

@@ -33,7 +33,7 @@ def test_the_tables_give_back_every_node_and_edge(circuit):
             int(row["layer"]) if row["layer"] else None,
             *(
                 number(row[name])
-                for name in ("effect", "stderr", "control", "importance", "direct", "total")
+                for name in ("effect", "stderr", "random_baseline", "importance", "direct", "total")
             ),
         )
         for row in cells(nodes_csv(circuit))
@@ -45,7 +45,7 @@ def test_the_tables_give_back_every_node_and_edge(circuit):
             row["kind"],
             number(row["weight"]),
             row["via"] or None,
-            **{n: number(row[n]) for n in ("stderr", "control", "exact", "exact_stderr")},
+            **{n: number(row[n]) for n in ("stderr", "random_baseline", "exact", "exact_stderr")},
             causal={"True": True, "False": False, "": None}[row["causal"]],
         )
         for row in cells(edges_csv(circuit))

@@ -9,7 +9,12 @@ import torch
 import transformers
 
 from circuits.circuit.circuit import Circuit, Node
-from circuits.effects.activations import arrange, component_means, differences, sweep
+from circuits.effects.activations import (
+    component_means,
+    differences,
+    group_by_context,
+    read_activations,
+)
 from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
@@ -94,7 +99,7 @@ def random_model(family: str, sizes: dict[str, Any], tokenizer: Any) -> Any:
     return model
 
 
-class Bench:
+class Evaluator:
     """One family's random model, and what its tests need of it, measured when it is asked for."""
 
     def __init__(self, name: str, tokenizer: Any, contexts: Any) -> None:
@@ -110,13 +115,13 @@ class Bench:
 
     @cached_property
     def grid(self) -> Any:
-        return arrange(
+        return group_by_context(
             [Reply(p, "Fine, then.", 3, p.emotion or "") for p in self.prompts], EMOTIONS
         )
 
     @cached_property
     def swept(self) -> Any:
-        return sweep(self.model, self.grid)
+        return read_activations(self.model, self.grid)
 
     @cached_property
     def directions(self) -> Any:
@@ -149,7 +154,7 @@ class Bench:
         return self._importance[0]
 
     @property
-    def plain_means(self) -> Any:
+    def neutral_means(self) -> Any:
         return self._importance[1]
 
     @cached_property

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from families import measuring, patching, using
-from families.models import FAMILIES, Bench
+from families.models import FAMILIES, Evaluator
 
 from circuits.errors import CircuitsError
 
-PARTS: dict[str, Callable[[Bench], None]] = {
+PARTS: dict[str, Callable[[Evaluator], None]] = {
     "logits": measuring.logits,
     "sums of heads, neurons and writes": measuring.identities,
     "left padding": measuring.padding,
@@ -98,21 +98,21 @@ CELLS = [(f, f, part) for f in FAMILIES for part in PARTS if part != "a whole ru
 
 
 @pytest.fixture(scope="module")
-def bench(request: pytest.FixtureRequest, tokenizer: Any, contexts: Any) -> Bench:
-    return Bench(request.param, tokenizer, contexts)
+def evaluator(request: pytest.FixtureRequest, tokenizer: Any, contexts: Any) -> Evaluator:
+    return Evaluator(request.param, tokenizer, contexts)
 
 
 @pytest.mark.trial("models", "{family}: {part}")
-@pytest.mark.parametrize(("bench", "family", "part"), CELLS, indirect=["bench"])
-def test_a_part_works_or_is_refused_by_name(bench, family, part, tmp_path, trial) -> None:
-    bench.folder = tmp_path
+@pytest.mark.parametrize(("evaluator", "family", "part"), CELLS, indirect=["evaluator"])
+def test_a_part_works_or_is_refused_by_name(evaluator, family, part, tmp_path, trial) -> None:
+    evaluator.folder = tmp_path
     cause = REFUSED.get(family, {}).get(part)
     if cause is None:
-        PARTS[part](bench)
+        PARTS[part](evaluator)
         trial(outcome="works")
         return
     with pytest.raises(CircuitsError, match=cause) as refused:
-        PARTS[part](bench)
+        PARTS[part](evaluator)
     trial(outcome=f"refused: {_reason(str(refused.value))}")
 
 

@@ -10,7 +10,7 @@ from selective import plain_profile
 from torch import Tensor
 
 from circuits.effects import importance as importance_of
-from circuits.effects.activations import arrange, sweep
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
@@ -38,8 +38,8 @@ SIZES = (1, 3, 96)
 def measured(model: Any, contexts: Any, directions: Any = None, batch_size: int = 96) -> Any:
     """Directions, effects and importance along given directions, and replies."""
     prompts = emotion_prompts(contexts, EMOTIONS)
-    grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
-    swept = sweep(model, grid, batch_size=batch_size)
+    grid = group_by_context([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
+    swept = read_activations(model, grid, batch_size=batch_size)
     own = emotion_directions(swept)
     along = directions or own
     found = {
@@ -161,8 +161,8 @@ def _alike(found: list[Tensor], what: str) -> None:
 def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatch, trial) -> None:
     name, model = placed
     prompts = emotion_prompts(contexts[:4], EMOTIONS)
-    grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
-    sweeps = _all_sizes(lambda size: sweep(model, grid, batch_size=size))
+    grid = group_by_context([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
+    sweeps = _all_sizes(lambda size: read_activations(model, grid, batch_size=size))
     along = emotion_directions(sweeps[0])
     found = [emotion_directions(own) for own in sweeps]
     # Before they are made unit length: outside the window nothing differs, and rounding has no

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from families.measuring import close, streams
-from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, Bench
+from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, Evaluator
 from rounding import rounding
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from circuits.runs import Plan
 from circuits.runs import run as run_plan
 from circuits.steering.control_vectors import control_vector
 from circuits.steering.hook_files import read_hooks, write_hooks
-from circuits.steering.interventions import Modulation, Steering, enhance, steer
+from circuits.steering.interventions import Modulation, Steering, circuit_edits, steer
 
 LAYERS = range(N_LAYERS)
 TEXTS = Texts(
@@ -44,80 +44,85 @@ TEXTS = Texts(
 )
 
 
-def circuits(bench: Bench) -> None:
+def circuits(evaluator: Evaluator) -> None:
     """The circuit of an emotion has what its totals rank first, and no more than its budget."""
-    neurons = bench.neurons if bench.has_neurons else bench.no_neurons
-    measured = Measurements(bench.importance, bench.heads, neurons, bench.direct, bench.totals)
+    neurons = evaluator.neurons if evaluator.has_neurons else evaluator.no_neurons
+    measured = Measurements(
+        evaluator.importance, evaluator.heads, neurons, evaluator.direct, evaluator.totals
+    )
     found = assemble(measured, "anger", budget=Budget(0.5, 0.1))
-    best = bench.totals.head_effect[0].flatten().argsort(descending=True)[:4].tolist()
-    wanted = [i for i in best if bench.totals.head_effect[0].flatten()[i] > 0]
+    best = evaluator.totals.head_effect[0].flatten().argsort(descending=True)[:4].tolist()
+    wanted = [i for i in best if evaluator.totals.head_effect[0].flatten()[i] > 0]
     assert sorted(layer * N_HEADS + head for layer, head in found.heads) == sorted(wanted)
-    assert bool(found.neurons) == bench.has_neurons
+    assert bool(found.neurons) == evaluator.has_neurons
 
 
-def _whole(emotion: str, bench: Bench) -> Circuit:
+def _whole(emotion: str, evaluator: Evaluator) -> Circuit:
     nodes = [Node(head_name(i, h), "head", i, effect=1.0) for i in LAYERS for h in range(N_HEADS)]
-    count = bench.model.cfg.d_mlp
+    count = evaluator.model.cfg.d_mlp
     nodes += [
         Node(neuron_name(i, n), "neuron", i, effect=1.0) for i in LAYERS for n in range(count)
     ]
     return Circuit(emotion, tuple(nodes), ())
 
 
-def scores(bench: Bench) -> None:
+def scores(evaluator: Evaluator) -> None:
     """The whole model is faithful and complete; what a circuit keeps is a run with that alone."""
-    named = {"anger": _whole("anger", bench), "fear": replace(bench.circuit, emotion="fear")}
-    readouts = dict.fromkeys(EMOTIONS, bench.readout)
-    ranking = replace(bench.totals, emotion=EMOTIONS)
+    named = {
+        "anger": _whole("anger", evaluator),
+        "fear": replace(evaluator.circuit, emotion="fear"),
+    }
+    readouts = dict.fromkeys(EMOTIONS, evaluator.readout)
+    ranking = replace(evaluator.totals, emotion=EMOTIONS)
     found = score_circuits(
-        bench.model, named, bench.contexts, readouts, ranking, how=Scoring(draws=2)
+        evaluator.model, named, evaluator.contexts, readouts, ranking, how=Scoring(draws=2)
     )
-    near = _near_in_shares(bench, "anger")
+    near = _near_in_shares(evaluator, "anger")
     assert abs(found["anger"].scores["faithfulness"].value - 1) < near
     assert abs(found["anger"].scores["completeness"].value) < near
-    whole, own, empty = _kept_alone(bench, named["fear"])
+    whole, own, empty = _kept_alone(evaluator, named["fear"])
     wanted = (own - empty) / (whole - empty)
-    near = max(1, abs(wanted)) * _near_in_shares(bench, "fear")
+    near = max(1, abs(wanted)) * _near_in_shares(evaluator, "fear")
     assert abs(found["fear"].scores["faithfulness"].value - wanted) < near
 
 
-def _near_in_shares(bench: Bench, emotion: str) -> float:
+def _near_in_shares(evaluator: Evaluator, emotion: str) -> float:
     """What a score may be off by: the rounding of readouts over what asking moves them by."""
-    whole, _, empty = _kept_alone(bench, replace(bench.circuit, emotion=emotion))
-    pair = make_pairs(bench.model, bench.contexts, emotion)[0]
+    whole, _, empty = _kept_alone(evaluator, replace(evaluator.circuit, emotion=emotion))
+    pair = make_pairs(evaluator.model, evaluator.contexts, emotion)[0]
     last = hook("resid_post", N_LAYERS - 1)
-    size = float(bench.plainly(pair.clean.ids, [last])[last][-1].norm())
+    size = float(evaluator.plainly(pair.clean.ids, [last])[last][-1].norm())
     near = rounding(size) / abs(whole - empty)
     assert near < 0.1, "nothing to compare"
     return near
 
 
-def _kept_alone(bench: Bench, circuit: Circuit) -> tuple[float, ...]:
-    """Mean readouts of plain runs of the model, of the circuit and of an empty one.
+def _kept_alone(evaluator: Evaluator, circuit: Circuit) -> tuple[float, ...]:
+    """Mean readouts of neutral runs of the model, of the circuit and of an empty one.
 
-    Everything else is as in the plain prompt, at the last position.
+    Everything else is as in the neutral prompt, at the last position.
     """
     ends: dict[str, list[Tensor]] = {"whole": [], "own": [], "empty": []}
     names = [hook(site, i) for site in ("z", "post") for i in LAYERS]
     last = hook("resid_post", N_LAYERS - 1)
-    for pair in make_pairs(bench.model, bench.contexts, circuit.emotion):
-        plain_values = bench.plainly(pair.corrupt.ids, names)
+    for pair in make_pairs(evaluator.model, evaluator.contexts, circuit.emotion):
+        plain_values = evaluator.plainly(pair.corrupt.ids, names)
         for case, inside in (
             ("whole", None),
             ("own", circuit),
             ("empty", Circuit(circuit.emotion, (), ())),
         ):
-            hooks = [] if inside is None else _outside(bench, inside, plain_values)
-            end = bench.plainly(pair.clean.ids, [last], hooks)[last][-1]
-            ends[case].append(end @ bench.readout.vector)
+            hooks = [] if inside is None else _outside(evaluator, inside, plain_values)
+            end = evaluator.plainly(pair.clean.ids, [last], hooks)[last][-1]
+            ends[case].append(end @ evaluator.readout.vector)
     return tuple(float(torch.stack(ends[case]).mean()) for case in ends)
 
 
-def _outside(bench: Bench, circuit: Circuit, values: dict[str, Tensor]) -> list[Any]:
+def _outside(evaluator: Evaluator, circuit: Circuit, values: dict[str, Tensor]) -> list[Any]:
     hooks = []
     for layer in LAYERS:
         for site, members in (("z", circuit.heads), ("post", circuit.neurons)):
-            if site == "post" and not bench.has_neurons:
+            if site == "post" and not evaluator.has_neurons:
                 continue
             name = hook(site, layer)
             own = [part for i, part in members if i == layer]
@@ -136,7 +141,7 @@ def _setting(value: Tensor, kept: list[int]) -> Any:
     return put
 
 
-def _written(bench: Bench, ids: Any, edits: Any, count: int) -> str:
+def _written(evaluator: Evaluator, ids: Any, edits: Any, count: int) -> str:
     """Likeliest tokens of whole runs, edits made at the prompt's last position by hand."""
     at, ids, start = len(ids) - 1, list(ids), len(ids)
 
@@ -149,63 +154,63 @@ def _written(bench: Bench, ids: Any, edits: Any, count: int) -> str:
         return hook(edit.site, edit.layer), add
 
     for _ in range(count):
-        best = int(bench.plainly(ids, (), [adding(e) for e in edits])["logits"][-1].argmax())
-        if best == bench.model.tokenizer.eos_token_id:
+        best = int(evaluator.plainly(ids, (), [adding(e) for e in edits])["logits"][-1].argmax())
+        if best == evaluator.model.tokenizer.eos_token_id:
             break
         ids.append(best)
-    return bench.model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+    return evaluator.model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
 
 
-def _says(bench: Bench, edits: Any) -> None:
-    prompts = [neutral_prompt(context) for context in bench.contexts]
-    found = elicit(bench.model, prompts, emotions=["anger"] * 3, edits=lambda places: edits,
+def _says(evaluator: Evaluator, edits: Any) -> None:
+    prompts = [neutral_prompt(context) for context in evaluator.contexts]
+    found = elicit(evaluator.model, prompts, emotions=["anger"] * 3, edits=lambda places: edits,
                    max_new_tokens=4)  # fmt: skip
     for prompt, reply in list(zip(prompts, found, strict=True))[:2]:
-        assert reply.text == _written(bench, encode(bench.model, prompt), edits, 4)
+        assert reply.text == _written(evaluator, encode(evaluator.model, prompt), edits, 4)
 
 
-def steering(bench: Bench) -> None:
-    edits = steer(bench.directions, "anger", Steering((0, 1), 4.0))
+def steering(evaluator: Evaluator) -> None:
+    edits = steer(evaluator.directions, "anger", Steering((0, 1), 4.0))
     assert edits
-    _says(bench, edits)
+    _says(evaluator, edits)
 
 
-def modulation(bench: Bench) -> None:
-    edits = enhance(bench.circuit, differences(bench.means), Modulation(6.0))
-    assert len(edits) == (3 if bench.has_neurons else 2)
-    _says(bench, edits)
+def modulation(evaluator: Evaluator) -> None:
+    edits = circuit_edits(evaluator.circuit, differences(evaluator.means), Modulation(6.0))
+    assert len(edits) == (3 if evaluator.has_neurons else 2)
+    _says(evaluator, edits)
 
 
-def choices(bench: Bench) -> None:
+def choices(evaluator: Evaluator) -> None:
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
-    close(choice_logs(bench.model, asked, EMOTIONS), _named(bench, asked))
+    close(choice_logs(evaluator.model, asked, EMOTIONS), _named(evaluator, asked))
 
 
-def _named(bench: Bench, asked: Any, hooks: Any = ()) -> Tensor:
+def _named(evaluator: Evaluator, asked: Any, hooks: Any = ()) -> Tensor:
     found = []
     for question in asked:
-        ids, row = encode(bench.model, question), []
+        ids, row = encode(evaluator.model, question), []
         for label in EMOTIONS:
-            tail = encode_text(bench.model, label)
-            logs = bench.plainly([*ids, *tail], (), hooks)["logits"].log_softmax(-1)
+            tail = encode_text(evaluator.model, label)
+            logs = evaluator.plainly([*ids, *tail], (), hooks)["logits"].log_softmax(-1)
             row.append(logs[len(ids) - 1 : -1].gather(-1, torch.tensor(tail)[:, None]).sum())
         found.append(torch.stack(row))
     return torch.stack(found)
 
 
-def profile(bench: Bench) -> None:
+def profile(evaluator: Evaluator) -> None:
     """Mean activation at the last position of prompts that ask about the texts of a class."""
-    found = profile_texts(bench.model, TEXTS, EMOTION_REQUEST, n_shuffles=1)
+    found = profile_texts(evaluator.model, TEXTS, EMOTION_REQUEST, n_shuffles=1)
     names = [hook("post", i) for i in LAYERS]
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
-    rows = [bench.plainly(encode(bench.model, q), names) for q in asked]
+    rows = [evaluator.plainly(encode(evaluator.model, q), names) for q in asked]
     values = torch.stack([torch.stack([row[name][-1] for name in names]) for row in rows])
     close(found.last.float(), values.unflatten(0, (2, 2)).mean(0))
 
 
-def label_gradients(bench: Bench) -> None:
+def label_gradients(evaluator: Evaluator) -> None:
     """The gradient of a factor on every neuron, at one, text by text."""
-    model = bench.model
+    model = evaluator.model
     found = label_attribution(model, TEXTS, EMOTION_REQUEST)
     first = [encode_text(model, label)[0] for label in EMOTIONS]
     total = torch.zeros(2, N_LAYERS, N_NEURONS)
@@ -224,56 +229,59 @@ def _times(factor: Tensor) -> Any:
     return lambda x, hook: x * factor
 
 
-def masks(bench: Bench) -> None:
+def masks(evaluator: Evaluator) -> None:
     chosen = torch.zeros(N_NEURONS, dtype=torch.bool)
     chosen[:24] = True
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
     found = choice_logs(
-        bench.model, asked, EMOTIONS,
+        evaluator.model, asked, EMOTIONS,
         edits=[Replace("post", 0, torch.zeros(N_NEURONS), chosen, "all")],
     )  # fmt: skip
     zero = (hook("post", 0), lambda x, hook: x.masked_fill(chosen, 0.0))
-    close(found, _named(bench, asked, [zero]))
+    close(found, _named(evaluator, asked, [zero]))
 
 
-def traces(bench: Bench) -> None:
-    """A token's projection, zero where plain prompts stand, one where asking moves it."""
-    directions = bench.directions
-    scale = trace_scale(bench.model, bench.contexts, directions)
-    said = Reply(bench.prompts[0], "Fine, then.", 3, "anger")
-    found = token_trace(bench.model, said, directions, scale)
-    ids = [*bench.rows()[0], *encode_text(bench.model, said.text)]
-    stream = streams(bench, ids)[1]
+def traces(evaluator: Evaluator) -> None:
+    """A token's projection, zero where neutral prompts stand, one where asking moves it."""
+    directions = evaluator.directions
+    scale = trace_scale(evaluator.model, evaluator.contexts, directions)
+    said = Reply(evaluator.prompts[0], "Fine, then.", 3, "anger")
+    found = token_trace(evaluator.model, said, directions, scale)
+    ids = [*evaluator.rows()[0], *encode_text(evaluator.model, said.text)]
+    stream = streams(evaluator, ids)[1]
     zero = torch.stack(
-        [streams(bench, encode(bench.model, neutral_prompt(c)))[1][:, -1] for c in bench.contexts]
+        [
+            streams(evaluator, encode(evaluator.model, neutral_prompt(c)))[1][:, -1]
+            for c in evaluator.contexts
+        ]
     ).mean(0)
-    at = len(bench.rows()[0]) - 1
+    at = len(evaluator.rows()[0]) - 1
     along = ((stream[:, at] - zero)[None] * directions.vectors[:, 1]).sum(-1)
     wanted = along / scale.moved
     shown = ~found.value[:, :, at].isnan()
     torch.testing.assert_close(found.value[:, :, at][shown], wanted[shown], rtol=1e-3, atol=1e-3)
 
 
-def files(bench: Bench) -> None:
+def files(evaluator: Evaluator) -> None:
     """A circuit and its edits, written and read again; what they write as a control vector."""
-    path = bench.folder / "anger.json"
-    write_circuit(bench.circuit, path)
-    assert read_circuit(path) == bench.circuit
-    assert len(export_circuit(bench.circuit, bench.folder / "export")) >= 6
-    edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
-    write_hooks(bench.model, edits, "anger", bench.folder / "anger.safetensors")
-    emotion, again = read_hooks(bench.folder / "anger.safetensors", bench.model)
+    path = evaluator.folder / "anger.json"
+    write_circuit(evaluator.circuit, path)
+    assert read_circuit(path) == evaluator.circuit
+    assert len(export_circuit(evaluator.circuit, evaluator.folder / "export")) >= 6
+    edits = circuit_edits(evaluator.circuit, differences(evaluator.means), Modulation(2.0))
+    write_hooks(evaluator.model, edits, "anger", evaluator.folder / "anger.safetensors")
+    emotion, again = read_hooks(evaluator.folder / "anger.safetensors", evaluator.model)
     assert emotion == "anger"
     for one, other in zip(edits, again, strict=True):
         assert (one.site, one.layer) == (other.site, other.layer)
         assert torch.equal(one.value, other.value)
 
 
-def control_vectors(bench: Bench) -> None:
+def control_vectors(evaluator: Evaluator) -> None:
     """What a circuit's parts write, through the model itself: with them less without them."""
-    edits = enhance(bench.circuit, differences(bench.means), Modulation(2.0))
-    vector, _ = control_vector(bench.model, edits, "anger")
-    ids = bench.rows()[0]
+    edits = circuit_edits(evaluator.circuit, differences(evaluator.means), Modulation(2.0))
+    vector, _ = control_vector(evaluator.model, edits, "anger")
+    ids = evaluator.rows()[0]
     site = hook("resid_post", 1)
     attn = hook("attn_out", 1)
     head = next(edit for edit in edits if (edit.site, edit.layer) == ("z", 1))
@@ -282,33 +290,33 @@ def control_vectors(bench: Bench) -> None:
         return x + head.value
 
     name = hook("z", 1)
-    moved = bench.plainly(ids, [attn, site], [(name, add)])[attn]
-    wrote = moved[-1] - bench.plainly(ids, [attn])[attn][-1]
+    moved = evaluator.plainly(ids, [attn, site], [(name, add)])[attn]
+    wrote = moved[-1] - evaluator.plainly(ids, [attn])[attn][-1]
     assert vector.vectors.shape == (N_LAYERS - 1, D_MODEL)
     rest = [edit for edit in edits if edit is not head]
-    without, _ = control_vector(bench.model, rest, "anger")
+    without, _ = control_vector(evaluator.model, rest, "anger")
     close(vector.vectors[0] - without.vectors[0], wrote, to=1e-3)
 
 
-def run(bench: Bench) -> None:
+def run(evaluator: Evaluator) -> None:
     """A whole brief run from a folder in Hugging Face's layout, judged replies given."""
-    home = bench.folder / "model"
-    bench.hf.save_pretrained(home)
-    bench.model.tokenizer.save_pretrained(home)
-    accepted = bench.folder / "accepted.jsonl"
+    home = evaluator.folder / "model"
+    evaluator.hf.save_pretrained(home)
+    evaluator.model.tokenizer.save_pretrained(home)
+    accepted = evaluator.folder / "accepted.jsonl"
     rows = [
         Judged(Reply(p, "Fine, then.", 3, p.emotion or ""), Verdict(True, p.emotion, "given"))
-        for p in emotion_prompts(bench.more, EMOTIONS)
+        for p in emotion_prompts(evaluator.more, EMOTIONS)
     ]
     write_rows(accepted, rows)
     plan = Plan(
         model=str(home), data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-        out=bench.folder / "run", accepted=accepted, emotions=EMOTIONS, scenarios=8,
+        out=evaluator.folder / "run", accepted=accepted, emotions=EMOTIONS, scenarios=8,
         dev_scenarios=1, test_scenarios=1, score_contexts=2, draws=2, max_new_tokens=2,
-        methods=("circuit",), tuning="brief", dial_contexts=0, ablation_draws=1, doses=(0.5,),
+        methods=("circuit",), tuning="brief", sweep_contexts=0, ablation_draws=1, doses=(0.5,),
     )  # fmt: skip
     study = run_plan(plan)
     assert set(study.circuits) == {*EMOTIONS}
     assert (study.folder / "report.html").is_file()
-    assert bool(study.neurons.mean.numel()) == bench.has_neurons
+    assert bool(study.neurons.mean.numel()) == evaluator.has_neurons
     close(study.direct.sublayer_effect.sum((1, 2)), study.direct.total)

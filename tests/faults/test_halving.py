@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.circuit.ablate import Masks, begin_plain, run_circuits, run_enhanced, stand
-from circuits.effects.activations import arrange, sweep
+from circuits.circuit.ablate import Masks, begin_neutral, run_added, run_circuits, stand
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions, own_differences
 from circuits.effects.importance import sublayer_importance
 from circuits.effects.inspection import trace_scale
@@ -36,9 +36,9 @@ from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
-from circuits.steering.evaluate import Bench
+from circuits.steering.evaluate import Evaluator
 from circuits.steering.interventions import residuals
-from circuits.steering.validation import _plain_values  # pyright: ignore[reportPrivateUsage]
+from circuits.steering.validation import _neutral_values  # pyright: ignore[reportPrivateUsage]
 
 ERRORS = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -96,12 +96,12 @@ def texts() -> Texts:
 def given(double, contexts, texts) -> SimpleNamespace:
     """What the pieces of work are about."""
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts[:4])]
-    grid = arrange(replies, EMOTIONS)
+    grid = group_by_context(replies, EMOTIONS)
     pairs = make_pairs(double, contexts[:3], "anger", "fear")
     cfg, random = double.cfg, torch.Generator().manual_seed(1)
     heads = torch.rand(9, cfg.n_layers, cfg.n_heads, generator=random) < 0.4
     neurons = torch.rand(9, cfg.n_layers, cfg.d_mlp, generator=random) < 0.3
-    directions = emotion_directions(sweep(double, grid))
+    directions = emotion_directions(read_activations(double, grid))
     importance, _ = sublayer_importance(
         double, grid, directions, stable=(1,), doses=(0.1,), n_random=2
     )
@@ -114,7 +114,7 @@ def given(double, contexts, texts) -> SimpleNamespace:
         masks=Masks(heads, neurons),
         directions=directions,
         importance=importance,
-        begun=begin_plain(double, contexts[:2]),
+        begun=begin_neutral(double, contexts[:2]),
         readout=LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200])),
     )
 
@@ -136,7 +136,7 @@ def enhanced(given) -> Tensor:
     cfg = given.model.cfg
     z, post = torch.ones(cfg.n_layers, cfg.n_heads, cfg.d_head), torch.ones(cfg.n_layers, cfg.d_mlp)
     readouts = [projection(given)]
-    return run_enhanced(given.model, given.begun, given.masks, z, post, readouts)
+    return run_added(given.model, given.begun, given.masks, z, post, readouts)
 
 
 def circuits(given) -> Tensor:
@@ -154,8 +154,8 @@ def losses(given) -> Tensor:
 
 
 def plain_values(given) -> list[Tensor]:
-    bench = Bench(given.model, LexiconJudge(), given.contexts[:6], ("anger",), batch_size=6)
-    return list(_plain_values(bench).values())
+    evaluator = Evaluator(given.model, LexiconJudge(), given.contexts[:6], ("anger",), batch_size=6)
+    return list(_neutral_values(evaluator).values())
 
 
 CHOSEN = torch.arange(2 * 48).reshape(2, 48) % 5 == 0
@@ -174,13 +174,15 @@ WORK: dict[str, Callable[[Any], Any]] = {
         lambda given: donor_values(given.model, neutral_prompts(given.contexts[:6]), CHOSEN)
     ),
     "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
-    "activations of plain prompts": (plain_values),
+    "activations of neutral prompts": (plain_values),
     "a model's own differences": (
         lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3])
     ),
-    "the sweep over prompts": (lambda given: emotion_directions(sweep(given.model, given.grid))),
+    "the sweep over prompts": (
+        lambda given: emotion_directions(read_activations(given.model, given.grid))
+    ),
     "the sweep over replies": (
-        lambda given: emotion_directions(sweep(given.model, given.grid, read="reply"))
+        lambda given: emotion_directions(read_activations(given.model, given.grid, read="reply"))
     ),
     "injections": (
         lambda given: sublayer_importance(
@@ -216,7 +218,7 @@ WORK: dict[str, Callable[[Any], Any]] = {
         )
     ),
     "circuits": (circuits),
-    "enhanced sets": (enhanced),
+    "added to sets": (enhanced),
     "total effects": (
         lambda given: total_estimates(given.model, given.contexts[:3], given.importance, (3, 9))
     ),
@@ -269,7 +271,7 @@ def test_what_does_not_fit_is_known_by_every_allocators_words(given, trial, kind
 
 @pytest.mark.trial("faults", "memory is short for a single prompt")
 def test_one_prompt_that_does_not_fit_is_named_with_its_size_and_what_to_do(given, trial):
-    for work in (written, losses, lambda given: sweep(given.model, given.grid)):
+    for work in (written, losses, lambda given: read_activations(given.model, given.grid)):
         with (
             room_for(given.model, 20),
             pytest.raises(ModelError, match=r"alone does not fit.*--memory") as caught,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from circuits.effects.activations import arrange, sweep
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions, own_differences
 from circuits.effects.importance import sublayer_importance
 from circuits.errors import ModelError
@@ -36,8 +36,8 @@ def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
     model = make_llama(tokenizer, n_layers=2)
     contexts = contexts[::3]
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
-    grid = arrange(replies, EMOTIONS)
-    directions = emotion_directions(sweep(model, grid))
+    grid = group_by_context(replies, EMOTIONS)
+    directions = emotion_directions(read_activations(model, grid))
     importance, _ = sublayer_importance(
         model, grid, directions, stable=(1,), doses=(0.1,), n_random=2
     )
@@ -74,7 +74,7 @@ WORK: dict[str, Callable[[Any], Any]] = {
     ),
     "residual streams": lambda g: residuals(g.model, g.contexts, ("anger",)),
     "a model's own differences": lambda g: own_differences(g.model, g.contexts, ("anger",)),
-    "the sweep": lambda g: sweep(g.model, g.grid),
+    "the sweep": lambda g: read_activations(g.model, g.grid),
     "injections": lambda g: sublayer_importance(
         g.model, g.grid, g.directions, stable=(1,), doses=(0.1,)
     ),

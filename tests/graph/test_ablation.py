@@ -1,4 +1,4 @@
-"""Runs of circuits beside one plain run per circuit."""
+"""Runs of circuits beside one neutral run per circuit."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from circuits.circuit.ablate import (
     stand,
 )
 from circuits.circuit.circuit import Circuit, Node
-from circuits.effects.activations import PlainMeans
+from circuits.effects.activations import NeutralMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.memory import counted
 from circuits.names import hook
@@ -43,7 +43,7 @@ def readout(llama):
 def means(llama):
     random, cfg = torch.Generator().manual_seed(2), llama.cfg
     layers, heads, neurons = range(cfg.n_layers), range(cfg.n_heads), range(cfg.d_mlp)
-    return PlainMeans(
+    return NeutralMeans(
         provenance=Provenance(),
         z=torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=random),
         post=torch.randn(cfg.n_layers, cfg.d_mlp, generator=random),

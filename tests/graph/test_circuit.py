@@ -132,7 +132,7 @@ def test_networkx_gets_a_directed_acyclic_graph_with_what_was_measured():
     assert graph.edges["embed", "L0.attn"] == {"kind": "residual"}
     assert graph.edges["L0H1", "readout"] == {"kind": "direct", "weight": 0.25}
     assert graph.graph == {
-        "format": "emotion-circuit/1",
+        "format": "emotion-circuit/2",
         "emotion": "anger",
         "score_share": 0.5,
         "provenance": json.dumps(circuit.provenance.to_json()),
@@ -161,7 +161,7 @@ def test_an_interval_is_the_score_within_two_standard_errors():
 
 
 @pytest.mark.parametrize(
-    ("effect", "stderr", "control", "beats"),
+    ("effect", "stderr", "random_baseline", "beats"),
     [
         (1.0, 0.1, 0.5, True),
         (-1.0, 0.1, 0.5, True),
@@ -174,9 +174,9 @@ def test_an_interval_is_the_score_within_two_standard_errors():
         (None, 0.1, 0.5, None),
     ],
 )
-def test_a_score_beats_its_control_with_its_whole_interval(effect, stderr, control, beats):
-    node = Node("L0H1", "head", 0, effect=effect, stderr=stderr, control=control)
-    assert node.beats_control is beats
+def test_a_score_beats_its_control_with_its_whole_interval(effect, stderr, baseline, beats):
+    node = Node("L0H1", "head", 0, effect=effect, stderr=stderr, random_baseline=baseline)
+    assert node.above_baseline is beats
 
 
 @pytest.mark.parametrize(

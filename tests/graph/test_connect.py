@@ -47,7 +47,7 @@ def effects():
     mean = torch.randn(size, generator=torch.Generator().manual_seed(0)) * exists
     return PathEffects(
         provenance=Provenance(), mean=mean, stderr=torch.full(size, 0.1),
-        control=torch.full(size, 0.2), exists=exists, node=mean.sum(1),
+        random_baseline=torch.full(size, 0.2), exists=exists, node=mean.sum(1),
         by_role=torch.zeros(*size, 0), sender=SENDERS, receiver=RECEIVERS, role=(),
         emotion="anger", other=None, readout="projection", mode="noising", method="eap", steps=1,
         n_contexts=4, draws=16, gap=0.0, receipt={},

@@ -182,7 +182,7 @@ def test_rows_are_as_many_as_are_counted():
 
 
 def test_random_circuits_have_uniform_p_values():
-    """A circuit that was itself drawn at random is one of its controls: p is uniform."""
+    """A circuit that was itself drawn at random is one of its baselines: p is uniform."""
     random = torch.Generator().manual_seed(3)
     effects = torch.randn(156, generator=random).double()
     seen = []
@@ -198,11 +198,11 @@ def test_random_circuits_have_uniform_p_values():
 
 @pytest.mark.parametrize("name", ["faithfulness", "cmd"])
 def test_p_values_count_controls_that_are_at_least_as_good_in_the_scores_own_direction(name):
-    controls = torch.arange(100, dtype=torch.float64)
+    baselines = torch.arange(100, dtype=torch.float64)
     value = 98.0 if name == "faithfulness" else 1.0
-    found = judge(name, value, controls[:1], controls)
+    found = judge(name, value, baselines[:1], baselines)
     assert found.p == pytest.approx(3 / 101)
-    assert found.control_p99 == pytest.approx(98.01 if name == "faithfulness" else 0.99)
+    assert found.baseline_p99 == pytest.approx(98.01 if name == "faithfulness" else 0.99)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -227,7 +227,7 @@ def test_scores_go_into_the_circuits_file_and_say_where_they_are_no_better_than_
     scored, near
 ):
     circuit = with_scores(CIRCUITS["fear"], scored["fear"])
-    assert circuit.scores["faithfulness_beats_controls"] == 0.0
+    assert circuit.scores["faithfulness_above_baseline"] == 0.0
     assert circuit.scores["faithfulness"] == pytest.approx(1.0, rel=0, abs=near[0])
     again = circuit_from_json(json.loads(json.dumps(circuit_to_json(circuit))))
     assert again.scores == pytest.approx(dict(circuit.scores))
@@ -273,7 +273,7 @@ def moved_by(gap):
     m = torch.full((len(rows.masks), 3), 10.0, dtype=torch.float64)
     # All circuits keep the whole effect, up to a rounding of the readouts that others put off.
     m += gap * rows.masks.flat.any(1).double()[:, None]
-    m[rows.at["controls"]] -= 8 * torch.finfo(torch.float32).eps * 10
+    m[rows.at["random"]] -= 8 * torch.finfo(torch.float32).eps * 10
     circuit = circuit_of("fear", [(0, 0), (0, 1)], [])
     return scores_of(circuit, own, rows, m, m[:6], Scoring(draws=20))
 

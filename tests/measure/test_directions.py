@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.effects.activations import ContrastSums, arrange, sweep
+from circuits.effects.activations import ContrastSums, group_by_context, read_activations
 from circuits.effects.directions import (
     direction_generality,
     emotion_directions,
@@ -76,22 +76,22 @@ def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values,
 
 def test_no_complete_context_is_refused_and_the_lacking_emotion_named(llama, contexts):
     prompts = emotion_prompts(contexts[:2], EMOTIONS[:5])
-    grid = arrange([Reply(p, "x", 1, p.emotion or "") for p in prompts], EMOTIONS)
+    grid = group_by_context([Reply(p, "x", 1, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="2 contexts 2 lack 'disgust'"):
-        emotion_directions(sweep(llama, grid))
+        emotion_directions(read_activations(llama, grid))
 
 
 def test_two_replies_in_one_cell_are_refused(contexts):
     prompt = emotion_prompts(contexts[:1])[0]
     with pytest.raises(DataError, match="two accepted replies for context"):
-        arrange([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
+        group_by_context([Reply(prompt, "x", 1, "anger")] * 2, EMOTIONS)
 
 
 def test_an_empty_reply_cannot_be_averaged_over(llama, contexts):
     prompts = emotion_prompts(contexts[:1])
-    grid = arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
+    grid = group_by_context([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
     with pytest.raises(DataError, match="a reply is empty"):
-        sweep(llama, grid, read="reply")
+        read_activations(llama, grid, read="reply")
 
 
 def test_reference_layers_scale_from_those_of_28_layers():
@@ -127,7 +127,7 @@ def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values
     assert found.accuracy.min() == 1.0
     assert found.split_half.min() > 0.95
     assert found.without_theme.min() > 0.95
-    assert found.control.max() < 0.6
+    assert found.random_baseline.max() < 0.6
 
 
 def test_without_a_signal_nothing_generalises(swept, values):

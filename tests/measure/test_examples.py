@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from circuits.effects.activations import Grid, sweep
+from circuits.effects.activations import ContextGroups, read_activations
 from circuits.effects.heads import head_effects
 from circuits.effects.inspection import node_examples
 from circuits.effects.neurons import neuron_effects
@@ -17,7 +17,7 @@ def whole(grid):
     """The contexts in which no emotion is missing, and nothing else."""
     kept = [c for c, full in zip(grid.contexts, grid.complete.tolist(), strict=True) if full]
     cells = {key: reply for key, reply in grid.cells.items() if key[0] in {c.id for c in kept}}
-    return Grid(tuple(kept), grid.emotions, cells)
+    return ContextGroups(tuple(kept), grid.emotions, cells)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def examples(llama, rows, directions):
 
 
 def test_the_mean_over_contexts_is_the_centred_effect(llama, whole, directions, examples):
-    swept = sweep(llama, whole)
+    swept = read_activations(llama, whole)
     heads = head_effects(llama, swept, directions).centred
     neurons = neuron_effects(llama, swept, directions).centred
     expected = [neurons[:, 2, 3], heads[:, 0, 1], neurons[:, 1, 47], heads[:, 2, 3],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from circuits.effects.activations import arrange, sweep
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.neurons import neuron_effects
@@ -60,8 +60,8 @@ def read(model, tokens, readout):
 def test_on_the_embedded_model_head_effects_equal_re_runs(mini, contexts, readout):
     prompts = emotion_prompts(contexts[:2], ["anger", "fear"])
     replies = [Reply(prompt, "Fine.", 2, prompt.emotion or "") for prompt in prompts]
-    grid = arrange(replies, ["anger", "fear"])
-    found = sweep(mini, grid)
+    grid = group_by_context(replies, ["anger", "fear"])
+    found = read_activations(mini, grid)
     directions = emotion_directions(found)
     effects = head_effects(mini, found, directions, readout=readout)
     oracle = by_real_ablation(mini, grid, directions, readout)
@@ -125,7 +125,7 @@ def test_a_head_that_is_silenced_has_no_effect(llama, grid):
     chosen = torch.zeros(4, 8, dtype=torch.bool)
     chosen[2] = True
     with edited(llama, [Replace("z", 1, torch.zeros(4, 8), chosen, positions="all")]):
-        silenced = sweep(llama, grid)
+        silenced = read_activations(llama, grid)
     directions = emotion_directions(silenced)
     effects = head_effects(llama, silenced, directions)
     assert bool((effects.mean[:, 1, 2] == 0).all())

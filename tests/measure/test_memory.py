@@ -8,9 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.effects.activations import Again, arrange, component_means, keeping, sweep
-from circuits.effects.directions import GeneralityLook, direction_generality, emotion_directions
-from circuits.effects.heads import HeadLook, head_effects
+from circuits.effects.activations import (
+    SecondPass,
+    cache_decision,
+    component_means,
+    group_by_context,
+    read_activations,
+)
+from circuits.effects.directions import GeneralityPass, direction_generality, emotion_directions
+from circuits.effects.heads import HeadPass, head_effects
 from circuits.effects.importance import sublayer_importance
 from circuits.errors import DataError
 from circuits.files import shipped
@@ -32,7 +38,7 @@ BYTES_KEPT = 4 * 3 * (2 * 32 + 4 * 8)
 
 def grid_of(contexts):
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
-    return arrange(replies, EMOTIONS)
+    return group_by_context(replies, EMOTIONS)
 
 
 def results(model, swept):
@@ -46,8 +52,8 @@ def results(model, swept):
 
 
 def test_values_made_again_give_the_numbers_of_kept_ones(llama, grid):
-    kept = sweep(llama, grid, batch_size=6)
-    again = sweep(llama, grid, batch_size=6, memory=TINY)
+    kept = read_activations(llama, grid, batch_size=6)
+    again = read_activations(llama, grid, batch_size=6, memory=TINY)
     assert (kept.keeping.kept, again.keeping.kept) == (True, False)
     pairs = zip(results(llama, kept), results(llama, again), strict=True)
     for one, other in pairs:
@@ -60,17 +66,17 @@ def test_values_made_again_give_the_numbers_of_kept_ones(llama, grid):
 @pytest.mark.parametrize("post_norm", [False, True])
 def test_batches_do_not_change_head_effects(llama, swept, grid, directions, post_norm):
     readout = "post_norm" if post_norm else "resid_mid"
-    alone = sweep(llama, grid, batch_size=1)
+    alone = read_activations(llama, grid, batch_size=1)
     one = head_effects(llama, alone, directions, readout=readout)
     other = head_effects(llama, swept, directions, readout=readout)
-    for name in ("mean", "stderr", "centred", "centred_stderr", "baseline", "control"):
+    for name in ("mean", "stderr", "centred", "centred_stderr", "baseline", "random_baseline"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-5, rtol=1e-4)
 
 
 def test_kept_values_cost_no_pass_and_others_one_pass_per_look(llama, grid, directions):
     for memory, times in ((1.0, 0), (TINY, 1)):
         with counted() as first:
-            swept = sweep(llama, grid, memory=memory)
+            swept = read_activations(llama, grid, memory=memory)
         with counted() as second:
             head_effects(llama, swept, directions)
         assert first.passes == len(grid.cells)
@@ -85,7 +91,7 @@ def held(result, seen=None):
         new = storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
         return storage.nbytes() if new else 0
-    if isinstance(result, Again):
+    if isinstance(result, SecondPass):
         return 0
     if isinstance(result, dict):
         return sum(held(value, seen) for value in result.values())
@@ -131,22 +137,22 @@ def test_what_a_sweep_holds_does_not_grow_with_the_number_of_prompts(llama, few_
     after, meanwhile = [], []
     for grid in few_and_many:
         watch = Watch(len(grid.cells))
-        swept = sweep(llama, grid, memory=TINY, batch_size=6, progress=watch)
+        swept = read_activations(llama, grid, memory=TINY, batch_size=6, progress=watch)
         after.append(held(swept))
         meanwhile.append(watch.more)
     more = len(few_and_many[1].contexts) - len(few_and_many[0].contexts)
     # A flag per cell stays of a prompt; a place of 8 bytes per cell, for shuffling, meanwhile.
     assert after[1] - after[0] == more * len(EMOTIONS)
     assert abs(meanwhile[1] - meanwhile[0]) <= more * len(EMOTIONS) * (1 + 8) + 2048
-    kept = [held(sweep(llama, grid, batch_size=6)) for grid in few_and_many]
+    kept = [held(read_activations(llama, grid, batch_size=6)) for grid in few_and_many]
     assert kept[1] - kept[0] > more * len(EMOTIONS) * BYTES_KEPT
 
 
 def test_what_effects_and_generality_hold_does_not_grow_either(llama, few_and_many, directions):
     def more(grid):
-        swept = sweep(llama, grid, memory=TINY, batch_size=6)
+        swept = read_activations(llama, grid, memory=TINY, batch_size=6)
         watch = Watch(len(grid.contexts))
-        looks = HeadLook(llama, swept, directions), GeneralityLook(swept, n_splits=5)
+        looks = HeadPass(llama, swept, directions), GeneralityPass(swept, n_splits=5)
         for batch in swept.values:
             for look in looks:
                 look.update(batch)
@@ -161,32 +167,32 @@ def test_what_effects_and_generality_hold_does_not_grow_either(llama, few_and_ma
 
 def test_kept_values_grow_and_are_counted_before_they_are_made(llama, contexts):
     grid = grid_of(contexts)
-    swept = sweep(llama, grid)
+    swept = read_activations(llama, grid)
     values = [(b.resid_mid, b.resid_post, b.z) for b in swept.values]
     assert held(values) == len(grid.cells) * BYTES_KEPT
     bound = 2 * len(grid.cells) * BYTES_KEPT / 1e9
-    assert keeping(llama, len(grid.cells), bound).kept
-    assert not keeping(llama, len(grid.cells), 0.999 * bound).kept
+    assert cache_decision(llama, len(grid.cells), bound).kept
+    assert not cache_decision(llama, len(grid.cells), 0.999 * bound).kept
 
 
 def test_the_reason_names_what_was_needed_and_what_there_was(llama):
-    assert keeping(llama, 1000, 1.0).reason == (
+    assert cache_decision(llama, 1000, 1.0).reason == (
         "kept: values of 1000 prompts at the position that is read take 1.2 MB, "
         "at most 500.0 MB, half of the budget of 1 GB"
     )
-    assert keeping(llama, 1000, 0.001).reason.startswith("made again by a second pass: ")
+    assert cache_decision(llama, 1000, 0.001).reason.startswith("made again by a second pass: ")
 
 
 def test_a_budget_that_holds_nothing_is_refused(llama, grid):
     with pytest.raises(DataError, match="a memory budget of 0 GB holds nothing"):
-        sweep(llama, grid, memory=0.0)
+        read_activations(llama, grid, memory=0.0)
 
 
 def test_a_small_budget_runs_fewer_prompts_at_once(llama, grid):
     sizes = []
     for memory in (1.0, TINY):
         rows = []
-        sweep(llama, grid, memory=memory, progress=rows.append)
+        read_activations(llama, grid, memory=memory, progress=rows.append)
         assert sum(rows) == len(grid.cells)
         sizes.append(max(rows))
     assert sizes == [len(grid.cells), 6]

@@ -296,7 +296,7 @@ def test_neither_batch_nor_padding_changes_a_score(double, contexts, readouts, o
     largest = together.mean.abs().max()
     assert (together.mean - by_hand).abs().max() < 1e-9 * largest
     assert (together.mean - some.mean).abs().max() < 1e-9 * largest
-    assert (together.control - some.control).abs().max() < 1e-9 * largest
+    assert (together.random_baseline - some.random_baseline).abs().max() < 1e-9 * largest
     assert (together.by_role - some.by_role).abs().max() < 1e-9 * largest
 
 
@@ -331,7 +331,9 @@ def test_the_control_is_the_size_along_random_directions(double, contexts, reado
             drawn[i] += (size[..., None] * direction * gradient).sum() / len(pairs)
     expected = 2.5758293 * drawn.square().mean().sqrt()
     assert sender in ends.senders
-    assert found.at("control", sender=sender, receiver=end) == pytest.approx(float(expected))
+    assert found.at("random_baseline", sender=sender, receiver=end) == pytest.approx(
+        float(expected)
+    )
 
 
 def test_scores_are_those_of_transformer_lens_where_it_has_them(tokenizer, contexts, readouts):

@@ -8,7 +8,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from circuits.errors import ModelError
 from circuits.models.load import wrap_model
-from circuits.models.run import branch, keep, prefill_prefix, resume
+from circuits.models.run import branch, cache_run, prefill_prefix, resume
 from circuits.models.tokens import pad_left
 
 WINDOW = 16
@@ -47,7 +47,7 @@ def test_a_run_that_goes_on_inside_a_window_is_the_whole_run(mistral):
     ids = list(range(3, 3 + WINDOW - 1))
     seen = []
     with torch.no_grad():
-        kept = keep(mistral, pad_left([ids], torch.device("cpu")), ("resid_post",))
+        kept = cache_run(mistral, pad_left([ids], torch.device("cpu")), ("resid_post",))
         start = 6
         resid = kept.sites["resid_pre"][0][:, start:]
         resume(mistral, kept, [0], start, 0, resid, [("blocks.1.hook_resid_post", see(seen))])
@@ -56,7 +56,7 @@ def test_a_run_that_goes_on_inside_a_window_is_the_whole_run(mistral):
 
 def test_a_run_longer_than_the_window_is_not_gone_on_with(mistral):
     with pytest.raises(ModelError, match=r"longer than .* 16"):
-        keep(mistral, pad_left([list(range(3, 3 + WINDOW))], torch.device("cpu")))
+        cache_run(mistral, pad_left([list(range(3, 3 + WINDOW))], torch.device("cpu")))
 
 
 def see(seen):

@@ -16,7 +16,7 @@ WHOLE_RUN = [
     "run", "--model", "sev-nano", "--out", "run", "--emotions", "anger,fear",
     "--scenarios", "4", "--dev-scenarios", "1", "--test-scenarios", "1", "--score-contexts", "2",
     "--set", "draws=3", "--set", "doses=0.3", "--set", "methods=circuit", "--set", "tuning=brief",
-    "--set", "dial_contexts=1", "--set", "ablation_draws=1", "--set", "max_new_tokens=8",
+    "--set", "sweep_contexts=1", "--set", "ablation_draws=1", "--set", "max_new_tokens=8",
 ]  # fmt: skip
 
 

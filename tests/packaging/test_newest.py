@@ -162,7 +162,7 @@ def test_the_pages_say_how_to_build_and_to_install():
 
 
 def test_rates_are_those_of_the_file(tmp_path, capsys):
-    path = tmp_path / "control.json"
+    path = tmp_path / "steering.json"
     path.write_text(json.dumps({"methods": {name: {"overall": r} for name, r in RATES.items()}}))
     check_rates(path)
     for found in ({"prompt": {"overall": 100.0}, "circuit": {"overall": 97.2}}, {}):

@@ -26,7 +26,7 @@ def plan(once):
         test_scenarios=12,
         methods=FEW,
         tuning="brief",
-        dial_contexts=2,
+        sweep_contexts=2,
         ablation_draws=2,
     )
 
@@ -71,7 +71,7 @@ def brief(tmp_path_factory):
         draws=3,
         doses=(0.3,),
         methods=("circuit",),
-        dial_contexts=0,
+        sweep_contexts=0,
         second_judge=None,
         max_new_tokens=24,
     )

@@ -51,7 +51,7 @@ def small_plan(out: Path) -> Plan:
         model=str(shipped("sev-nano")), data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"), out=out, emotions=("anger", "happiness"), scenarios=4,
         dev_scenarios=1, test_scenarios=1, score_contexts=2, draws=3, doses=(0.1,),
-        methods=("circuit",), tuning="brief", dial_contexts=1, ablation_draws=1,
+        methods=("circuit",), tuning="brief", sweep_contexts=1, ablation_draws=1,
         second_judge=None, hard=None, max_new_tokens=3, batch_size=6,
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ JOBS: dict[str, Job] = {"run": small_run, "validate": small_validation, "neurons
 def command(out: Path) -> list[str]:
     """What is typed for such a run."""
     sets = (
-        "draws=3", "methods=circuit", "tuning=brief", "dial_contexts=1", "ablation_draws=1",
+        "draws=3", "methods=circuit", "tuning=brief", "sweep_contexts=1", "ablation_draws=1",
         "second_judge=none", "hard=none", "max_new_tokens=3",
     )  # fmt: skip
     return [

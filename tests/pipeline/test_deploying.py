@@ -14,10 +14,10 @@ from circuits.files import read_json, write_json
 from circuits.models.load import load_model
 from circuits.names import EMOTIONS
 from circuits.runs import Study
-from circuits.runs.steering import circuit_tools, deploy, written_how
+from circuits.runs.steering import circuit_interventions, deploy, written_how
 from circuits.steering.control_vectors import read_gguf
 from circuits.steering.hook_files import read_hooks
-from circuits.steering.interventions import Steering, enhance, steer
+from circuits.steering.interventions import Steering, circuit_edits, steer
 
 KINDS = ("direction", "circuit")
 
@@ -41,15 +41,17 @@ def test_every_emotion_has_a_direction_and_a_circuit_in_every_format(deployed):
 
 def test_hooks_hold_the_edits_that_the_run_makes_at_strength_one(deployed, study, plan):
     folder, _ = deployed
-    model, tools = load_model(plan.model), circuit_tools(study, plan)
-    tuned = study.control["settings"]
+    model, interventions = load_model(plan.model), circuit_interventions(study, plan)
+    tuned = study.steering["settings"]
     how = replace(written_how(study), strength=1.0, by_emotion=())
     assert how.when == tuned["circuit"]["when"]
     steering = Steering(tuple(tuned["steer"]["layers"]), 1.0, tuned["steer"]["when"])
     for emotion in ("anger", "surprise"):
         expected = {
-            "circuit": enhance(tools.written(how)[emotion], tools.differences, how),
-            "direction": steer(tools.directions, emotion, steering),
+            "circuit": circuit_edits(
+                interventions.written(how)[emotion], interventions.differences, how
+            ),
+            "direction": steer(interventions.directions, emotion, steering),
         }
         for kind, edits in expected.items():
             named, read = read_hooks(folder / f"{emotion}.{kind}.safetensors", model)
@@ -82,10 +84,10 @@ def test_vectors_fit_the_model_and_their_losses_stand_beside_them(deployed, plan
 def test_a_run_without_its_control_stage_is_exported_as_control_would_begin(study, tmp_path):
     copytree(study.folder, tmp_path / "run")
     log = read_json(tmp_path / "run" / "run.json")
-    for stage in ("control", "report"):
+    for stage in ("steering", "report"):
         del log["stages"][stage]
     write_json(tmp_path / "run" / "run.json", log)
-    (tmp_path / "run" / "control.json").unlink()
+    (tmp_path / "run" / "steering.json").unlink()
     early = Study(tmp_path / "run")
     deploy(early, tmp_path / "out", ("hf",), ("fear",))
     model = load_model(early.log["plan"]["model"])

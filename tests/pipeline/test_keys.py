@@ -51,13 +51,13 @@ def test_a_stage_reads_only_what_the_graph_of_stages_says(brief_study, reads):
 def test_every_need_is_read_or_handed_on(brief_study, reads):
     del reads["report"]
     assert reads["scores"] >= {"circuits", "importance"}
-    for stage in ("directions", "effects", "importance", "circuits", "scores", "control"):
+    for stage in ("directions", "effects", "importance", "circuits", "scores", "steering"):
         assert {*NEEDS[stage]} & (reads[stage] | {"judgements"}), stage
 
 
 def test_dependents_are_the_other_way_round():
     assert dependents("scores") == ("report",)
-    assert dependents("effects") == ("circuits", "scores", "control", "report")
+    assert dependents("effects") == ("circuits", "scores", "steering", "report")
     assert all((a in dependents(b)) == (b in needed(a)) for a in STAGES for b in STAGES)
 
 

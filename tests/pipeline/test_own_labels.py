@@ -27,7 +27,7 @@ score_contexts = 2
 draws = 2
 methods = ["circuit"]
 tuning = "brief"
-dial_contexts = 0
+sweep_contexts = 0
 hard = "none"
 max_new_tokens = 8
 
@@ -60,13 +60,13 @@ def test_every_label_gets_its_directions_circuit_scores_and_control(own_study):
     assert own_study.importance.emotion == LABELS
     assert tuple(own_study.circuits) == tuple(own_study.scores) == LABELS
     assert all(isinstance(circuit, Circuit) for circuit in own_study.circuits.values())
-    assert {*own_study.control["methods"]["circuit"]["by_emotion"]} == {*LABELS}
+    assert {*own_study.steering["methods"]["circuit"]["by_emotion"]} == {*LABELS}
     page = (own_study.folder / "report.html").read_text()
     assert all(label in page for label in LABELS)
 
 
 def test_the_judge_of_own_words_is_described_and_not_measured_on_the_six_emotions(own_study):
-    judge = own_study.control["judge"]
+    judge = own_study.steering["judge"]
     assert judge["entries"] == {"gratitude": 2, "quiet pride": 1}
     assert "calibration" not in judge
 

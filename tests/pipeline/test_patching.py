@@ -20,11 +20,11 @@ def finished(study, tmp_path_factory):
 
 
 def test_maps_are_kept_with_their_receipt_and_shown_in_the_report(finished):
-    contrast = Contrast(finished, "fear", "plain", contexts=2)
+    contrast = Contrast(finished, "fear", "neutral", contexts=2)
     sites = ["resid_pre", "z"]
     folder = patch_run(contrast, sites, by="role", mode="denoising", readout="projection")
     stream, heads = SitePatches.load(folder / "stream"), HeadPatches.load(folder / "z")
-    assert (stream.emotion, stream.other, stream.n_contexts) == ("fear", "plain", 2)
+    assert (stream.emotion, stream.other, stream.n_contexts) == ("fear", "neutral", 2)
     assert stream.place == heads.place == ("frame", "brief", "scenario", "event", "last")
     receipt = read_json(folder / "receipt.json")["receipt"]
     assert receipt["passes"] == 2 * 2 * 2  # two contexts, a clean and a corrupt prompt, two calls
@@ -43,7 +43,7 @@ def test_held_out_contexts_are_patched_and_no_others(finished):
 
 
 def test_judged_replies_of_both_sides_make_a_readout(finished):
-    contrast = Contrast(finished, "sadness", "plain", contexts=1)
+    contrast = Contrast(finished, "sadness", "neutral", contexts=1)
     folder = patch_run(contrast, ["z"], by="last", mode="noising", readout="reply")
     found = HeadPatches.load(folder / "z")
     assert found.readout == "reply likelihood"
@@ -54,10 +54,10 @@ def test_judged_replies_of_both_sides_make_a_readout(finished):
 @pytest.mark.parametrize(
     ("emotion", "other", "contexts", "message"),
     [
-        ("joy", "plain", 1, "no emotion 'joy'"),
+        ("joy", "neutral", 1, "no emotion 'joy'"),
         ("fear", "joy", 1, "no emotion 'joy'"),
         ("fear", "fear", 1, "against itself is no contrast"),
-        ("fear", "plain", 0, "give 1 or more"),
+        ("fear", "neutral", 0, "give 1 or more"),
     ],
 )
 def test_a_contrast_that_makes_no_sense_is_refused(finished, emotion, other, contexts, message):

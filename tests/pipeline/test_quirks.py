@@ -34,7 +34,7 @@ def plan(tmp_path_factory):
         score_contexts=2,
         draws=10,
         methods=FEW,
-        dial_contexts=0,
+        sweep_contexts=0,
         second_judge=None,
         hard=None,
         max_new_tokens=16,
@@ -125,7 +125,7 @@ def test_a_whole_run_under_a_preset_leaves_finite_numbers(studies, name):
         for field in found.axes:
             values = getattr(found, field)
             assert not values.is_floating_point() or bool(values.isfinite().all()), field
-    methods = study.control["methods"]
+    methods = study.steering["methods"]
     assert tuple(methods) == FEW
     for found in methods.values():
         assert found["n"] == 3 * 3
@@ -136,7 +136,7 @@ def test_a_whole_run_under_a_preset_leaves_finite_numbers(studies, name):
 
 def test_a_whole_run_says_what_was_written_where(studies):
     for name, study in studies.items():
-        settings = study.control["settings"]
+        settings = study.steering["settings"]
         assert settings["circuit"] == {
             "strength": 1.0, "when": "every", "heads_at": "all", "neurons_at": "last",
             "by_emotion": {"anger": 0.8}, "order": "product",

@@ -23,12 +23,12 @@ from circuits.models.tokens import encode, pad_left
 from circuits.prompts.templates import emotion_prompts, neutral_prompt, neutral_prompts
 from circuits.runs import PRESETS, Plan
 from circuits.runs.work import Run, Silent
-from circuits.steering.evaluate import FEW, Bench
+from circuits.steering.evaluate import FEW, Evaluator
 from circuits.steering.interventions import (
+    Interventions,
     Modulation,
-    Tools,
     Where,
-    enhance,
+    circuit_edits,
     published_steering,
     steer,
 )
@@ -89,7 +89,7 @@ def test_heads_at_all_positions(llama, contexts, apart):
     untouched = at_positions(llama, contexts, [], "z")[:, 0]
     cases: tuple[tuple[Where, int], ...] = (("all", len(untouched)), ("last", 1))
     for where, written in cases:
-        heads, neurons = enhance(CIRCUIT, apart, Modulation(heads_at=where))
+        heads, neurons = circuit_edits(CIRCUIT, apart, Modulation(heads_at=where))
         assert (heads.positions, neurons.positions) == (where, "last")
         changed = at_positions(llama, contexts, [heads], "z")[:, 0] - untouched
         assert int(changed.flatten(1).any(1).sum()) == written
@@ -98,7 +98,7 @@ def test_heads_at_all_positions(llama, contexts, apart):
 def test_gentler_anger(apart):
     how = Modulation(1.0, by_emotion=(("anger", 0.8),))
     for emotion, strength in (("anger", 0.8), ("fear", 1.0)):
-        head, _ = enhance(replace(CIRCUIT, emotion=emotion), apart, how)
+        head, _ = circuit_edits(replace(CIRCUIT, emotion=emotion), apart, how)
         own = apart.z[apart.index("emotion", emotion), 0, 1]
         torch.testing.assert_close(head.value[1], strength * own)
 
@@ -123,7 +123,7 @@ def test_penalties_over_the_prompt():
 
 
 def test_methods_reply_differently(published, by_dtype, mini, llama, contexts):
-    ways = at_work(published).bench(contexts).ways
+    ways = at_work(published).evaluator(contexts).ways
     found = {name: (way.model, way.decoding) for name, way in ways.items()}
     assert found == {
         "none": (llama, Decoding(1.1, 3, 10)),
@@ -133,7 +133,7 @@ def test_methods_reply_differently(published, by_dtype, mini, llama, contexts):
     }
     assert sorted(by_dtype) == ["float16", "float32"]
     ours = replace(published, decoding="identical", circuit_dtype=None)
-    for way in at_work(ours).bench(contexts).ways.values():
+    for way in at_work(ours).evaluator(contexts).ways.values():
         assert way.model in (None, mini)
         assert way.decoding == Decoding()
 
@@ -151,11 +151,11 @@ def test_a_bench_replies_by_the_way_of_each_method(
     run = at_work(published)
     run.circuit_judge = Deaf()
     ways = {method: run._way(method) for method in FEW}
-    bench = Bench(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
-    bench.untouched(None)
-    bench.prompted(None)
-    bench.changed("steer", [], None)
-    bench.changed("random_circuit", [], None)
+    evaluator = Evaluator(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
+    evaluator.untouched(None)
+    evaluator.prompted(None)
+    evaluator.changed("steer", [], None)
+    evaluator.changed("random_circuit", [], None)
     assert asked == [
         (llama, Decoding(1.1, 3, 10), False), (mini, Decoding(), False),
         (mini, Decoding(1.05, 3, 10), True), (llama, Decoding(1.1, 3, 10), False),
@@ -187,7 +187,7 @@ def test_fragile_judge(monkeypatch, status, answer, reason):
 
 
 def test_only_what_the_circuit_stage_replies_has_the_fragile_judge(published, by_dtype):
-    ways = at_work(published).bench(()).ways
+    ways = at_work(published).evaluator(()).ways
     profiles = {name: way.judge and way.judge.describe()["profile"] for name, way in ways.items()}
     assert profiles == {"none": "released", "prompt": None, "steer": None, "circuit": "released"}
 
@@ -230,8 +230,10 @@ def test_relative_to_the_emotions(swept, apart):
 
 
 def test_written_at_every_step(apart):
-    assert {edit.when for edit in enhance(CIRCUIT, apart, Modulation(when="every"))} == {"every"}
-    assert {edit.when for edit in enhance(CIRCUIT, apart, Modulation())} == {"prompt"}
+    assert {edit.when for edit in circuit_edits(CIRCUIT, apart, Modulation(when="every"))} == {
+        "every"
+    }
+    assert {edit.when for edit in circuit_edits(CIRCUIT, apart, Modulation())} == {"prompt"}
 
 
 def test_steering_by_the_running_rms(llama, contexts, directions):
@@ -247,5 +249,7 @@ def test_steering_by_the_running_rms(llama, contexts, directions):
 
 
 def test_tools_are_what_is_written(apart, directions):
-    (edits,) = Tools({"fear": CIRCUIT}, apart, directions).modulate(Modulation(heads_at="all"))
+    (edits,) = Interventions({"fear": CIRCUIT}, apart, directions).modulate(
+        Modulation(heads_at="all")
+    )
     assert [edit.positions for edit in edits] == ["all", "last"]

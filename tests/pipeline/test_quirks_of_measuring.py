@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from circuits.circuit.find import Budget, allocate, assemble, select, select_by_layer
 from circuits.effects.activations import (
-    arrange,
     component_means,
     differences,
+    group_by_context,
     last_valence,
+    read_activations,
     reworded,
-    sweep,
 )
 from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
@@ -39,7 +39,7 @@ def few(grid):
     chosen = next(
         c for c, whole in zip(grid.contexts, grid.complete.tolist(), strict=True) if whole
     )
-    return arrange([grid.cells[chosen.id, e] for e in grid.emotions], grid.emotions)
+    return group_by_context([grid.cells[chosen.id, e] for e in grid.emotions], grid.emotions)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_moving_date(mini, contexts, monkeypatch):
 
 
 def test_final_norm_as_last_layer(llama, grid, values, gathered, directions):
-    found = gathered(sweep(llama, grid, last="final"))
+    found = gathered(read_activations(llama, grid, last="final"))
     normed = llama.ln_final(values.resid_post[..., -1, :]).detach()
     torch.testing.assert_close(found.resid_post[..., -1, :][grid.present], normed[grid.present])
     assert torch.equal(found.resid_post[..., :-1, :], values.resid_post[..., :-1, :])
@@ -94,7 +94,10 @@ def test_final_norm_as_last_layer(llama, grid, values, gathered, directions):
 
 
 def test_half_dumps(llama, few, gathered):
-    exact, rounded = sweep(llama, few), sweep(llama, few, half=True, half_parts=True)
+    exact, rounded = (
+        read_activations(llama, few),
+        read_activations(llama, few, half=True, half_parts=True),
+    )
     own = gathered(exact)
     streams = torch.stack([own.resid_mid[0], own.resid_post[0]], dim=1).half()
     expected = streams.float() - streams.float().mean(0)
@@ -109,7 +112,7 @@ def test_half_dumps(llama, few, gathered):
 
 
 def test_heads_after_the_norm(llama, few, directions, gathered):
-    swept = sweep(llama, few)
+    swept = read_activations(llama, few)
     own = gathered(swept)
     before, after = (
         head_effects(llama, swept, directions, readout=readout)
@@ -162,7 +165,9 @@ def test_indented_prompt(llama, grid):
     assert prompts[1].system == INDENTED
     assert prompts[0].system == INDENTED.replace("\n    ", "\n").strip()
     assert INDENTED.strip() in render(llama, prompts[1])  # the template trims the ends
-    assert not torch.allclose(sweep(llama, grid).z, sweep(llama, other).z, rtol=1e-3)
+    assert not torch.allclose(
+        read_activations(llama, grid).z, read_activations(llama, other).z, rtol=1e-3
+    )
 
 
 def test_valences_overwrite_each_other(grid):

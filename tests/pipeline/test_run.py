@@ -25,7 +25,7 @@ def test_a_run_leaves_six_circuits_a_report_and_accuracies(study):
 
 
 def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(study, plan):
-    accuracy = read_json(study.folder / "control.json")
+    accuracy = read_json(study.folder / "steering.json")
     assert tuple(accuracy["methods"]) == plan.methods
     for found in accuracy["methods"].values():
         assert found["n"] == plan.test_scenarios * 3 * 6
@@ -36,14 +36,14 @@ def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(stu
         assert found["overall"] == pytest.approx(by_emotion, abs=0.01)
     assert accuracy["methods"]["prompt"]["perplexity_ratio"] == 1.0
     assert accuracy["judge"]["name"] == "lexicon"
-    assert "random_circuit" in accuracy["controls"]
+    assert "random_circuit" in accuracy["baselines"]
 
 
 def test_every_method_has_both_judges_and_its_price(study):
-    found = study.control
+    found = study.steering
     names = {"n", "overall", "by_emotion", "by_valence", "second_judge", "kappa",
              "perplexity_ratio", "repetition", "topic_kept", "intervals"}  # fmt: skip
-    for own in {**found["methods"], **found["controls"]}.values():
+    for own in {**found["methods"], **found["baselines"]}.values():
         assert names <= set(own)
     assert found["second_judge"]["name"] == "wording"
     assert found["methods"]["circuit"]["second_judge"] > 90
@@ -52,14 +52,14 @@ def test_every_method_has_both_judges_and_its_price(study):
 
 
 def test_the_circuits_strength_is_swept_on_test_contexts(study, plan):
-    found = study.control["dial"]
-    assert found["n"] == plan.dial_contexts * 6 == found["unchanged_at_zero"]
+    found = study.steering["strengths"]
+    assert found["n"] == plan.sweep_contexts * 6 == found["unchanged_at_zero"]
     assert found["overall"][4] > found["overall"][0]
 
 
 def test_circuits_are_ablated_where_the_emotion_is_asked_for(study, plan):
-    found = study.control["ablation"]
-    assert found["n"] == plan.dial_contexts * 6
+    found = study.steering["ablation"]
+    assert found["n"] == plan.sweep_contexts * 6
     assert found["draws"] == plan.ablation_draws
     assert found["circuit_drop"] > found["random_drop"]
 
@@ -76,19 +76,19 @@ def test_every_circuit_is_scored_on_contexts_that_it_was_not_made_from(study):
     assert tuple(found) == EMOTIONS
     for emotion, own in found.items():
         assert set(own) == {*SCORES, "heads_fraction", "neurons_fraction"}
-        assert set(own["cpr"]) == {"value", "low", "high", "control_p99", "p"}
+        assert set(own["cpr"]) == {"value", "low", "high", "baseline_p99", "p"}
         assert own["heads_fraction"] <= 0.20
         assert own["neurons_fraction"] <= 0.05
         scores = study.circuits[emotion].scores
         assert scores["faithfulness"] == own["faithfulness"]["value"]
-        assert scores["cmd_beats_controls"] == study.scores[emotion].beats_controls("cmd")
+        assert scores["cmd_above_baseline"] == study.scores[emotion].above_baseline("cmd")
 
 
 def test_few_heads_and_neurons_carry_most_of_every_emotion(study):
     for found in study.scores.values():
         faithfulness = found.scores["faithfulness"]
         assert faithfulness.value > 0.75
-        assert faithfulness.value > faithfulness.control_p99
+        assert faithfulness.value > faithfulness.baseline_p99
 
 
 def test_test_contexts_that_served_as_train_contexts_are_not_scored_on(plan, study, tmp_path):
@@ -105,7 +105,7 @@ def test_a_plan_is_read_back_as_it_was(plan):
 
 
 def test_prompting_expresses_emotions_and_plain_prompts_do_not(study):
-    methods = study.control["methods"]
+    methods = study.steering["methods"]
     assert methods["prompt"]["overall"] > 90
     assert methods["none"]["overall"] < 10
 
@@ -166,11 +166,11 @@ def test_a_finished_stage_is_not_run_again(study, plan, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
-        ({"rank_by": "mean"}, {"circuits", "scores", "control", "report"}),
+        ({"rank_by": "mean"}, {"circuits", "scores", "steering", "report"}),
         ({"score_contexts": 11}, {"scores", "report"}),
-        ({"test_scenarios": 11}, {"control", "report"}),
-        ({"doses": (0.1,)}, {"importance", "circuits", "scores", "control", "report"}),
-        ({"head_readout": "post_norm"}, {"effects", "circuits", "scores", "control", "report"}),
+        ({"test_scenarios": 11}, {"steering", "report"}),
+        ({"doses": (0.1,)}, {"importance", "circuits", "scores", "steering", "report"}),
+        ({"head_readout": "post_norm"}, {"effects", "circuits", "scores", "steering", "report"}),
         ({"judge": "wording"}, {*STAGES} - {"replies"}),
         ({"batch_size": 7, "memory": 0.5}, set()),
     ],
@@ -208,7 +208,7 @@ def test_a_folder_that_is_no_run_cannot_be_opened(tmp_path):
         ({"scenarios": 0}, "scenarios: found 0; give 1 or more"),
         ({"emotions": ("anger",)}, "emotions: found .*; give 2 or more"),
         ({"score_contexts": 1}, "score_contexts: found 1; give 2 or more"),
-        ({"dial_contexts": -1}, "dial_contexts: found -1; give 0 or more"),
+        ({"sweep_contexts": -1}, "sweep_contexts: found -1; give 0 or more"),
         ({"methods": ("pray",)}, "methods: 'pray' is not known; methods are none, prompt, steer"),
         ({"draws": 0}, "draws: found 0; give 1 or more"),
         ({"memory": 0.0}, "memory: found 0.0; give more than 0"),

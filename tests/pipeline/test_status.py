@@ -55,8 +55,8 @@ def test_stages_that_have_not_run_are_said(brief, tmp_path):
         ({"score_contexts": 3}, "scores", "score_contexts: 2 -> 3", ("scores", "report")),
         ({"emotions": ("anger", "disgust")}, "replies", 'emotions: ["anger", "fear"] -> [', STAGES),
         ({"model": "sev-nano"}, "replies", "model name: sev-mini -> sev-nano", STAGES),
-        ({"circuit_dtype": "float16"}, "control", "circuit_dtype: none -> float16",
-         ("control", "report")),
+        ({"circuit_dtype": "float16"}, "steering", "circuit_dtype: none -> float16",
+         ("steering", "report")),
     ],
 )  # fmt: skip
 def test_a_changed_option_is_named_and_what_it_leads_to(
@@ -66,7 +66,7 @@ def test_a_changed_option_is_named_and_what_it_leads_to(
     assert found.to_do == again
     assert any(reason in text for text in why(found, stage))
     assert why(found, "report") == tuple(
-        f"{need} is to be made again" for need in ("scores", "control") if need in again
+        f"{need} is to be made again" for need in ("scores", "steering") if need in again
     )
 
 
@@ -74,8 +74,8 @@ def test_a_changed_file_is_named(copied, tmp_path):
     other = tmp_path / "test.jsonl"
     other.write_bytes(copied.test.read_bytes() + b"\n")
     found = run_status(Study(copied.out), replace(copied, test=other))
-    assert why(found, "scores") == why(found, "control") == ("test: another file",)
-    assert found.to_do == ("scores", "control", "report")
+    assert why(found, "scores") == why(found, "steering") == ("test: another file",)
+    assert found.to_do == ("scores", "steering", "report")
 
 
 def test_another_version_is_named(brief, brief_study, monkeypatch):
@@ -92,10 +92,10 @@ def test_files_that_are_gone_are_noticed(copied):
 
 
 def test_an_interrupted_stage_says_how_much_waits(copied):
-    path = Study(copied.out).journal_path("control")
+    path = Study(copied.out).journal_path("steering")
     path.parent.mkdir()
     path.write_text('{"key": "x"}\n{"batch": 0}\n{"batch": 1}\n{"bat')
-    (own,) = [s for s in run_status(Study(copied.out), copied).stages if s.stage == "control"]
+    (own,) = [s for s in run_status(Study(copied.out), copied).stages if s.stage == "steering"]
     assert own.waiting == 2
     assert "2 batches wait" in shown("status", copied.out)
 
@@ -160,5 +160,5 @@ def test_the_command_gives_json_and_takes_a_plan(brief, brief_study, tmp_path):
     plan = tmp_path / "plan.toml"
     plan.write_text((brief_study.folder / "plan.toml").read_text().replace("seed = 0", "seed = 1"))
     found = json.loads(shown("status", brief_study.folder, "--plan", plan, "--json"))
-    assert found["to_do"] == ["effects", "importance", "circuits", "scores", "control", "report"]
+    assert found["to_do"] == ["effects", "importance", "circuits", "scores", "steering", "report"]
     assert found["stages"][3]["why"] == ["seed: 0 -> 1"]

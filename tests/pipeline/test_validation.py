@@ -51,7 +51,7 @@ def test_the_model_needs_the_circuits_of_the_run_and_not_random_parts(validated)
 def test_the_first_components_carry_more_than_the_last(validated):
     for record in validated[0]:
         own = torch.diagonal(record.effect, dim1=0, dim2=4)  # method order size emotion
-        ablated = own[record.method.index("plain mean")]
+        ablated = own[record.method.index("neutral mean")]
         assert (ablated[0, 3] > ablated[1, 3]).all()
 
 

@@ -121,9 +121,9 @@ EdgeEntry = Literal["q", "k", "v", "mlp", "readout"]
 When = Literal["asked", "plain", "ablated"]
 """What must change for a part or an edge to show.
 
-``asked``: the asked emotion; it shows against a plain prompt too. ``plain``: whether an emotion is
-asked for at all; two asked prompts do not show it. ``ablated``: the asked emotion, once the writer
-is ablated.
+``asked``: the target emotion; it shows against a neutral prompt too. ``plain``: whether an emotion
+is asked for at all; two emotion prompts do not show it. ``ablated``: the target emotion, once the
+writer is ablated.
 """
 
 RELAYS_PER_EMOTION = (1, 2)
@@ -512,7 +512,7 @@ _ROPE_THETA = 1e6
 class Plant:
     """A small model and the circuit that was put into it.
 
-    The asked emotion's word stands in the prompt. The writer attends to it from every later
+    The target emotion's word stands in the prompt. The writer attends to it from every later
     position and writes a signal, and a part of the readout directly. Relays read the signal and
     push the readout of their emotion, inhibitors push it back. The backup does the writer's work
     (but for the direct part) where there is no signal. Distractors write more than any of them: in

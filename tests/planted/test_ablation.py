@@ -12,7 +12,7 @@ def part(planted, role):
 
 
 def spread(readout):
-    """The largest difference that the asked emotion makes to a readout."""
+    """The largest difference that the target emotion makes to a readout."""
     return float((readout.amax(dim=0) - readout.amin(dim=0)).max())
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted.plant import Recovery, plant, recovery
 
-from circuits.effects.activations import arrange, sweep
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.judges.replies import Reply
 from circuits.models.families import check_identities
@@ -146,8 +146,10 @@ def test_recovery_counts(found, truth):
 def test_the_packages_directions_point_along_the_planted_readouts(contexts):
     planted = plant(3)
     prompts = emotion_prompts(contexts, planted.emotions)
-    grid = arrange([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions)
-    directions = emotion_directions(sweep(planted.model, grid))
+    grid = group_by_context(
+        [Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], planted.emotions
+    )
+    directions = emotion_directions(read_activations(planted.model, grid))
     along = directions.vectors[:, -1, -1] @ planted.readout.T
     assert along.argmax(dim=1).tolist() == list(range(len(planted.emotions)))
     assert float(along.diagonal().min()) > 0.1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted.plant import plant
 
-from circuits.effects.activations import ComponentMeans, PlainMeans, differences
+from circuits.effects.activations import ComponentMeans, NeutralMeans, differences
 from circuits.models.protocol import device_of, shape_of
 from circuits.models.run import capture
 from circuits.models.tokens import encode, pad_left
@@ -59,7 +59,7 @@ def known_of(planted, contexts):
         z=torch.stack([own["z"].mean(0) for own in each]),
         post=torch.stack([own["post"].mean(0) for own in each]),
     )
-    plain_means = PlainMeans(
+    neutral_means = NeutralMeans(
         provenance=Provenance(),
         z=none["z"].mean(0),
         post=none["post"].mean(0),
@@ -67,7 +67,7 @@ def known_of(planted, contexts):
         **axes,
     )
     readouts = {e: Projection(planted.readout[i]) for i, e in enumerate(planted.emotions)}
-    return Known(totals, readouts, plain_means, means, differences(means, plain_means))
+    return Known(totals, readouts, neutral_means, means, differences(means, neutral_means))
 
 
 @pytest.fixture(scope="module", params=SEEDS)
@@ -86,7 +86,7 @@ def relays(planted, emotion):
     return sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize("method", ["zero", "plain mean", "enhance"])
+@pytest.mark.parametrize("method", ["zero", "neutral mean", "add"])
 def test_the_relays_do_what_was_planted_and_nothing_to_other_readouts(planted, neurons, method):
     m = CHANGES.index(method)
     for e, emotion in enumerate(THREE):
@@ -101,7 +101,7 @@ def test_the_relays_do_what_was_planted_and_nothing_to_other_readouts(planted, n
                 assert float(own[[0, 2]][:, others].abs().max()) < 0.02
 
 
-@pytest.mark.parametrize("method", ["plain mean", "enhance"])
+@pytest.mark.parametrize("method", ["neutral mean", "add"])
 def test_neurons_ranked_last_are_the_inhibitors_if_there_are_any(planted, neurons, method):
     m = CHANGES.index(method)
     for e, emotion in enumerate(THREE):
@@ -115,23 +115,23 @@ def test_neurons_ranked_last_are_the_inhibitors_if_there_are_any(planted, neuron
 
 
 def test_a_random_neuron_does_nothing_unless_it_was_planted_too(planted, neurons):
-    m = CHANGES.index("plain mean")
+    m = CHANGES.index("neutral mean")
     for e, emotion in enumerate(THREE):
         planted_too = [0.0] + [
             node.strength
             for node in planted.nodes
             if node.kind == "neuron" and node.when == "asked" and node.emotion == emotion
         ]
-        for effect in neurons.control[e, m, :, 0, e].tolist():
+        for effect in neurons.random_baseline[e, m, :, 0, e].tolist():
             assert min(abs(effect - strength) for strength in planted_too) < 0.05
-        assert float(neurons.control[e, m, :, 0, e].median()) == pytest.approx(0, abs=0.05)
+        assert float(neurons.random_baseline[e, m, :, 0, e].median()) == pytest.approx(0, abs=0.05)
 
 
 def test_without_a_backup_the_writer_carries_all_that_asking_adds(contexts):
     planted = plant(1, emotions=THREE, backup=False)
     known = known_of(planted, contexts[:4])
     found = validate_components(planted.model, contexts[4:7], known, "head", how=Validating(4, 4))
-    m = CHANGES.index("plain mean")
+    m = CHANGES.index("neutral mean")
     for e in range(len(THREE)):
         assert found.asked[e, e] > 0.5
         assert found.effect[e, m, 0, 0, e] == pytest.approx(float(found.asked[e, e]), abs=0.05)

@@ -27,7 +27,13 @@ from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
-from circuits.steering.validation import CHANGES, REPLY_CHANGES, REPLY_ORDERS, Heard, Validation
+from circuits.steering.validation import (
+    CHANGES,
+    REPLY_CHANGES,
+    REPLY_ORDERS,
+    ReplyValidation,
+    Validation,
+)
 
 __all__ = [
     "accuracy",
@@ -93,7 +99,7 @@ def generality(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> General
         split_half_low=halves - 0.2,
         without_theme=0.4 + 0.5 * torch.rand(n, 2, layers, 5, generator=_random(2)),
         accuracy=rising,
-        control=torch.full((2, layers), 1 / n),
+        random_baseline=torch.full((2, layers), 1 / n),
         emotion=emotions,
         sublayer=SUBLAYERS,
         layer=tuple(range(layers)),
@@ -113,7 +119,7 @@ def heads(layers: int = 4, count: int = 3, emotions: tuple[str, ...] = EMOTIONS)
         centred=centred,
         centred_stderr=torch.full_like(centred, 0.003),
         baseline=torch.ones(n, layers),
-        control=0.03 * depth[..., 0].expand(n, layers).clone(),
+        random_baseline=0.03 * depth[..., 0].expand(n, layers).clone(),
         emotion=emotions,
         layer=tuple(range(layers)),
         head=tuple(range(count)),
@@ -138,7 +144,7 @@ def neurons(
         negative=(-centred).clamp_min(0),
         weight=torch.ones(shape),
         activation=centred,
-        control=torch.full((n, layers), 4e-3),
+        random_baseline=torch.full((n, layers), 4e-3),
         emotion=emotions,
         layer=tuple(range(layers)),
         neuron=tuple(range(count)),
@@ -154,7 +160,7 @@ def importance(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Importa
         slope=slope,
         stderr=torch.full_like(slope, 0.04),
         response=slope[:, None].expand(n, 2, 2, layers).clone(),
-        control=torch.full_like(slope, 0.15),
+        random_baseline=torch.full_like(slope, 0.15),
         baseline=torch.zeros(n),
         rms=torch.ones(2, layers),
         reference=torch.eye(24)[:n],
@@ -183,7 +189,7 @@ def circuit(
                 "sublayer",
                 layer,
                 stderr=0.02,
-                control=0.15,
+                random_baseline=0.15,
                 importance=0.1 + 0.2 * layer,
                 direct=0.3,
             )
@@ -202,7 +208,13 @@ def _members(layer: int, count: int, sublayer: str) -> list[Node]:
     effects = [(layer + 1) * 0.1 / (i + 1) * (-1 if i % 4 == 3 else 1) for i in range(count)]
     return [
         Node(
-            name(layer, i), kind, layer, effect=effect, stderr=0.01, control=0.05, direct=effect / 2
+            name(layer, i),
+            kind,
+            layer,
+            effect=effect,
+            stderr=0.01,
+            random_baseline=0.05,
+            direct=effect / 2,
         )
         for i, effect in enumerate(effects)
     ]
@@ -236,30 +248,30 @@ def scores(emotions: Sequence[str] = EMOTIONS) -> dict[str, CircuitScores]:
             curve_high=tuple(v - 0.1 for v in curve),
             loses={"L0H0": 0.1},
             n_contexts=12,
-            n_controls=100,
+            n_baselines=100,
         )
         for emotion in emotions
     }
 
 
 def accuracy(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
-    """The comparison of methods: every method better than the one before, and a control."""
+    """The comparison of methods: every method better than the one before, and a random_baseline."""
     levels = {"none": 12.0, "prompt": 80.0, "steer": 45.0, "circuit": 64.0}
     return {
         "methods": {method: _stats(level, emotions) for method, level in levels.items()},
-        "controls": {
+        "baselines": {
             "random_circuit": _stats(14.0, emotions),
             "random_anywhere": _stats(13.0, emotions),
         },
         "judge": {"name": "lexicon", "error": 0.08, "n": 240},
         "settings": {"circuit": {"strength": 1.5, "when": "prompt"}, "tried": [{"strength": 2}]},
         "best_steering": "steer",
-        "dial": dial(emotions),
+        "strengths": strength_sweep(emotions),
         "suppression": {"strength": -1.0, "prompted": 98.0, "suppressed": 12.0},
     }
 
 
-def dial(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
+def strength_sweep(emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
     """Expression that rises with the strength."""
     shares = [0.0, 5.0, 50.0, 95.0, 100.0]
     return {
@@ -380,7 +392,7 @@ def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) ->
         ("clean", "corrupt"),
         "z",
         "anger",
-        "plain",
+        "neutral",
         "noising",
         "projection",
         3,
@@ -391,15 +403,15 @@ def validation(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Vali
     """Effects of sets of up to forty components, and a band of random ones."""
     sizes, draws, count = (1, 3, 10, 40), 5, len(emotions)
     effect = torch.randn(count, 4, 3, 4, count, generator=_random(31))
-    control = torch.randn(count, 4, draws, 4, count, generator=_random(32)) / 4
+    random_baseline = torch.randn(count, 4, draws, 4, count, generator=_random(32)) / 4
     return Validation(
         provenance=provenance(),
         effect=effect,
         low=effect - 0.5,
         high=effect + 0.25,
-        control=control,
-        control_low=control.amin(2),
-        control_high=control.amax(2),
+        random_baseline=random_baseline,
+        random_baseline_low=random_baseline.amin(2),
+        random_baseline_high=random_baseline.amax(2),
         asked=torch.eye(count),
         emotion=emotions,
         other_emotion=emotions,
@@ -412,11 +424,11 @@ def validation(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Vali
     )
 
 
-def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Heard:
+def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> ReplyValidation:
     """Judged replies by size of the set."""
     sizes = (1, 6, 40)
     judged = 100 * torch.rand(len(emotions), 2, 3, len(sizes), generator=_random(33))
-    return Heard(
+    return ReplyValidation(
         provenance=provenance(),
         judged=judged,
         low=judged * 0.8,

@@ -31,8 +31,8 @@ def figures(samples):
     drawn = {type(record).__name__: draw(record) for record in records}
     drawn["accuracy"] = plot.accuracy_bars(samples.accuracy())
     drawn["valence"] = plot.valence_bars(samples.accuracy())
-    drawn["price"] = plot.price_map(samples.accuracy())
-    drawn["dial"] = plot.dial_curve(samples.accuracy())
+    drawn["side_effects"] = plot.side_effects_map(samples.accuracy())
+    drawn["strengths"] = plot.strength_curve(samples.accuracy())
     return drawn
 
 
@@ -130,7 +130,9 @@ def test_the_head_map_draws_centred_effects_and_marks_those_beyond_the_control(s
     assert cells.name == "sadness"
     torch.testing.assert_close(torch.tensor(cells.z), heads.centred[1], atol=1e-6, rtol=1e-5)
     assert cells.zmin == -cells.zmax
-    beyond = heads.centred[1].abs() - 1.96 * heads.centred_stderr[1] > heads.control[1][:, None]
+    beyond = (
+        heads.centred[1].abs() - 1.96 * heads.centred_stderr[1] > heads.random_baseline[1][:, None]
+    )
     assert {(y, x) for x, y in zip(marks.x, marks.y, strict=True)} == {
         tuple(place) for place in beyond.nonzero().tolist()
     }
@@ -139,13 +141,13 @@ def test_the_head_map_draws_centred_effects_and_marks_those_beyond_the_control(s
 
 def test_the_neuron_tail_is_sorted_and_names_its_neurons(samples):
     neurons = samples.neurons()
-    line, control = draw(neurons).data[:2]
+    line, baseline = draw(neurons).data[:2]
     assert list(line.y) == sorted(line.y, reverse=True)
     name, effect, _ = line.customdata[0]
     layer, neuron = divmod(int(neurons.centred[0].abs().argmax()), 40)
     assert name == f"L{layer}N{neuron}"
     assert effect.startswith(f"{float(neurons.centred[0, layer, neuron]):.3g}")
-    assert control.y[0] == pytest.approx(4e-3)
+    assert baseline.y[0] == pytest.approx(4e-3)
     assert all(y > 0 for y in line.y)
 
 
@@ -177,7 +179,7 @@ def test_the_importance_profile_draws_95_percent_bars_and_the_control_band(sampl
 def test_accuracy_bars_carry_wilson_intervals(samples):
     bars = plot.accuracy_bars(samples.accuracy())
     overall = bars.data[0]
-    found = {**samples.accuracy()["methods"], **samples.accuracy()["controls"]}
+    found = {**samples.accuracy()["methods"], **samples.accuracy()["baselines"]}
     assert list(overall.x) == [plot.METHOD_WORDS[method] for method in found]
     assert list(overall.y)[:4] == [12.0, 80.0, 45.0, 64.0]
     low, high = wilson(round(0.8 * 360), 360)
@@ -239,7 +241,7 @@ def test_paths_are_as_wide_as_they_are_strong_and_differ_by_input_and_sign(sampl
     assert strong.line.width > weak.line.width
     assert [strong.showlegend, weak.showlegend, points.showlegend] == [True, False, False]
     assert points.customdata[0] == (
-        "<b>embed -> L1H0.q</b><br>attributed 4 ± 0.5<br>control 0.25, beaten"
+        "<b>embed -> L1H0.q</b><br>attributed 4 ± 0.5<br>random baseline 0.25, exceeded"
     )
     away, _ = named(figure, "path into k (away)")
     assert away.line.color != strong.line.color
@@ -288,7 +290,7 @@ def test_by_position_the_strongest_heads_are_shown_with_the_words_they_stand_at(
 
 
 def test_expression_stands_against_its_price_with_intervals(samples, figures):
-    (circuit,) = [t for t in figures["price"].data if t.name == "circuit" and t.visible]
+    (circuit,) = [t for t in figures["side_effects"].data if t.name == "circuit" and t.visible]
     stats = samples.accuracy()["methods"]["circuit"]
     assert (circuit.x[0], circuit.y[0]) == (stats["perplexity_ratio"], stats["overall"])
     low, high = stats["intervals"]["overall"]
@@ -296,20 +298,20 @@ def test_expression_stands_against_its_price_with_intervals(samples, figures):
         stats["overall"] - low,
         high - stats["overall"],
     )
-    labels = [button.label for button in figures["price"].layout.updatemenus[0].buttons]
+    labels = [button.label for button in figures["side_effects"].layout.updatemenus[0].buttons]
     assert labels[0] == "all replies"
     assert len(labels) == 1 + len(EMOTION_COLOURS) + 3
 
 
-def test_the_dial_is_drawn_at_its_strengths(samples, figures):
-    found = samples.dial()
-    (line,) = named(figures["dial"], "all emotions")
+def test_the_strength_sweep_is_drawn_at_its_strengths(samples, figures):
+    found = samples.strength_sweep()
+    (line,) = named(figures["strengths"], "all emotions")
     assert list(line.x) == found["strength"]
     assert list(line.y) == found["overall"]
 
 
 def test_without_a_sweep_or_a_method_there_is_nothing_to_draw():
     with pytest.raises(DataError, match="no strength was swept"):
-        plot.dial_curve({"methods": {}})
+        plot.strength_curve({"methods": {}})
     with pytest.raises(DataError, match="no method to draw"):
-        plot.price_map({})
+        plot.side_effects_map({})

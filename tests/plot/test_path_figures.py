@@ -23,7 +23,7 @@ def paths():
         provenance=Provenance(),
         mean=mean,
         stderr=mean.abs() / 10,
-        control=torch.ones(3, 4),
+        random_baseline=torch.ones(3, 4),
         exists=EXISTS,
         node=mean.sum(1),
         by_role=torch.zeros(3, 4, 0),

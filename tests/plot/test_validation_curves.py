@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuits import plots as plot
-from circuits.plots.style import CONTROL, colour
+from circuits.plots.style import BASELINE, colour
 
 
 def draw(record) -> Any:
@@ -63,8 +63,8 @@ def test_judged_replies_are_drawn_by_emotion_with_random_sets_in_grey(samples):
         o, e = divmod(rest, len(record.emotion))
         assert list(trace.y) == pytest.approx(record.judged[e, m, o].tolist(), rel=1e-4)
         grey = record.order[o] == "random"
-        assert trace.line.color == (CONTROL if grey else colour(record.emotion[e]))
+        assert trace.line.color == (BASELINE if grey else colour(record.emotion[e]))
         up = torch.tensor(trace.y) + torch.tensor(trace.error_y.array)
         torch.testing.assert_close(up, record.high[e, m, o], atol=1e-3, rtol=1e-4)
     legend = [trace.name for trace in figure.data if trace.showlegend]
-    assert legend == [*record.emotion, "ranked last", "random, same layers (control)"]
+    assert legend == [*record.emotion, "ranked last", "random, same layers (baseline)"]

@@ -22,7 +22,7 @@ def opened(samples, browser, tmp_path_factory):
         circuits={emotion: samples.circuit(emotion) for emotion in EMOTIONS},
         scores=samples.scores(),
         elicitation=samples.elicitation(),
-        control=samples.accuracy(),
+        steering=samples.accuracy(),
         replies=samples.judged(text="<script>document.title = 'broken'</script>"),
         receipts={"replies": {"passes": 1, "steps": 2, "token_layers": 3}},
         provenance=samples.provenance(),

@@ -51,7 +51,7 @@ def content(samples, text="Well, that is something.", emotions=EMOTIONS):
         circuits={emotion: samples.circuit(emotion) for emotion in emotions},
         scores=samples.scores(emotions),
         elicitation=samples.elicitation(emotions),
-        control=samples.accuracy(emotions),
+        steering=samples.accuracy(emotions),
         replies=samples.judged(emotions, text=text),
         receipts={"replies": {"passes": 1440, "steps": 20_000, "token_layers": 5_000_000}},
         provenance=samples.provenance(),
@@ -89,7 +89,7 @@ def test_the_page_has_every_section_and_every_emotion(page):
         assert emotion in text
     for shown in (
         "64.0 (60–68)",
-        "random, same layers (control)",
+        "random, same layers (baseline)",
         "lexicon",
         "strength",
         "L3H0",
@@ -181,7 +181,7 @@ def test_tabs_name_the_panels_that_they_show(page):
 def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samples, tmp_path):
     made = content(samples)
     bare = dataclasses.replace(
-        made, replies={}, control={"methods": made.control["methods"]}, receipts={}
+        made, replies={}, steering={"methods": made.steering["methods"]}, receipts={}
     )
     write_report(bare, tmp_path / "bare.html")
     text = " ".join(Page((tmp_path / "bare.html").read_text(encoding="utf-8")).words)

@@ -6,7 +6,7 @@ import pytest
 
 from circuits.circuit.circuit import Circuit, Node
 from circuits.report.page import component_tables, flat, sample_replies
-from circuits.steering.evaluate import CONTROLS
+from circuits.steering.evaluate import BASELINES
 
 
 def test_components_are_listed_by_size_with_interval_and_control(samples):
@@ -33,7 +33,7 @@ def test_settings_are_flattened_with_dotted_names():
 
 
 def test_samples_show_the_same_context_in_every_emotion_by_every_method(samples):
-    shown = sample_replies(samples.judged(), samples.EMOTIONS, without=tuple(CONTROLS))
+    shown = sample_replies(samples.judged(), samples.EMOTIONS, without=tuple(BASELINES))
     assert [sample.context.id for sample in shown] == [
         "work_00/positive",
         "work_01/neutral",
@@ -77,5 +77,5 @@ def test_samples_are_few_and_spread_over_valences(samples, contexts):
 def test_a_missing_reply_leaves_its_place_empty(samples):
     replies = samples.judged(contexts=1)
     replies["steer"] = replies["steer"][1:]
-    sample = sample_replies(replies, samples.EMOTIONS, without=tuple(CONTROLS))[0]
+    sample = sample_replies(replies, samples.EMOTIONS, without=tuple(BASELINES))[0]
     assert sample.rows[0][1][2] is None

@@ -42,7 +42,7 @@ def content(samples, names, title, text):
         heads=samples.heads(emotions=names), neurons=samples.neurons(emotions=names),
         importance=samples.importance(emotions=names), circuits=circuits,
         scores=samples.scores(names), elicitation={**samples.elicitation(names), "dataset": text},
-        control=samples.accuracy(names), replies=samples.judged(names, text=text),
+        steering=samples.accuracy(names), replies=samples.judged(names, text=text),
         receipts={"replies": {"passes": 1, "steps": 2, "token_layers": 3}}, provenance=origin,
     )  # fmt: skip
 

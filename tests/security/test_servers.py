@@ -91,7 +91,7 @@ def test_one_that_only_looks_so_may_not(received, host):
 
 
 def test_the_command_line_says_so_in_one_line(received, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["emotion-circuits", "control", str(received().folder)])
+    monkeypatch.setattr("sys.argv", ["emotion-circuits", "steer", str(received().folder)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2

@@ -12,14 +12,14 @@ from hooked import hooked_transformer
 from torch import Tensor
 
 from circuits.effects.activations import (
+    Activations,
     Batch,
+    ContextGroups,
     Differences,
-    Grid,
-    Sweep,
-    arrange,
     component_means,
     differences,
-    sweep,
+    group_by_context,
+    read_activations,
 )
 from circuits.effects.directions import Directions, emotion_directions
 from circuits.effects.importance import Importance, sublayer_importance
@@ -81,13 +81,13 @@ class Study:
     contexts: tuple[Context, ...]
 
     @cached_property
-    def grid(self) -> Grid:
+    def grid(self) -> ContextGroups:
         prompts = emotion_prompts(self.contexts, EMOTIONS)
-        return arrange([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
+        return group_by_context([Reply(p, "", 0, p.emotion or "") for p in prompts], EMOTIONS)
 
     @cached_property
-    def swept(self) -> Sweep:
-        return sweep(self.model, self.grid)
+    def swept(self) -> Activations:
+        return read_activations(self.model, self.grid)
 
     @cached_property
     def directions(self) -> Directions:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.effects.activations import arrange, sweep
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
-from circuits.effects.heads import look_again
+from circuits.effects.heads import second_pass
 from circuits.effects.importance import sublayer_importance
 from circuits.files import shipped
 from circuits.judges.replies import Reply
@@ -41,17 +41,17 @@ class Shuffled:
 
 def grid_of(contexts):
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
-    return arrange([r for i, r in enumerate(replies) if i != 3], EMOTIONS)
+    return group_by_context([r for i, r in enumerate(replies) if i != 3], EMOTIONS)
 
 
 def measured(model, contexts):
     """Records of every kind of sum, and replies."""
     contexts = contexts[::2]
     grid = grid_of(contexts)
-    swept = sweep(model, grid, batch_size=6, memory=1e-4)
+    swept = read_activations(model, grid, batch_size=6, memory=1e-4)
     assert not swept.keeping.kept
     directions = emotion_directions(swept)
-    heads, general = look_again(model, swept, directions)
+    heads, general = second_pass(model, swept, directions)
     importance, plain = sublayer_importance(
         model, grid, directions, stable=(1, 2), doses=(0.1,), n_random=2
     )
@@ -114,8 +114,8 @@ def brief(out):
         model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"), out=out, emotions=EMOTIONS[:3], scenarios=6,
         dev_scenarios=2, test_scenarios=2,
-        score_contexts=2, draws=5, methods=("steer_plain", "circuit"), tuning="brief",
-        dial_contexts=0, ablation_draws=1, memory=1e-3, max_new_tokens=40,
+        score_contexts=2, draws=5, methods=("steer_neutral", "circuit"), tuning="brief",
+        sweep_contexts=0, ablation_draws=1, memory=1e-3, max_new_tokens=40,
     )  # fmt: skip
 
 

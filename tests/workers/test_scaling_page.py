@@ -3,7 +3,7 @@
 import pytest
 from benchmarks import scaling
 
-from circuits.effects.activations import arrange, sweep
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.effects.importance import sublayer_importance
 from circuits.judges.replies import Reply
@@ -23,7 +23,7 @@ def test_the_page_is_what_the_script_computes():
 @pytest.fixture(scope="module")
 def one_context(mini, contexts):
     replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts[:1])]
-    return arrange(replies, EMOTIONS)
+    return group_by_context(replies, EMOTIONS)
 
 
 def test_the_counts_of_the_page_are_those_of_receipts(mini, contexts, one_context):
@@ -36,7 +36,7 @@ def test_the_counts_of_the_page_are_those_of_receipts(mini, contexts, one_contex
     )  # fmt: skip
     expected = scaling.token_layers(size, 1)
     with counted() as read:
-        swept = sweep(mini, one_context)
+        swept = read_activations(mini, one_context)
     assert read.token_layers == expected["read activations"]
     directions = emotion_directions(swept)
     with counted() as injected:

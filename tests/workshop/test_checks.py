@@ -128,9 +128,9 @@ def matches(said, names):
     return sum(said[name] for name in names) / len(names)
 
 
-def excess(method, control, used):
+def excess(method, baseline, used):
     new = [name for name in method if name not in used]
-    return matches(method, new) - matches(control, new)
+    return matches(method, new) - matches(baseline, new)
 
 
 WRONG = {
@@ -310,7 +310,7 @@ WRONG = {
         (lambda m, c, u: matches(m, u) - matches(c, u), "only contexts in `used`"),
         (lambda m, c, u: -excess(m, c, u), "the wrong sign"),
         (lambda m, c, u: excess(m, dict.fromkeys(m, 0), u), "the method's share alone"),
-        (lambda m, c, u: matches(m, m), "and the control is not taken off"),
+        (lambda m, c, u: matches(m, m), "and the baseline is not taken off"),
         (lambda m, c, u: 100 * excess(m, c, u), "a percentage"),
         (lambda m, c, u: 4.0, "a ratio"),
     ],

@@ -1,7 +1,7 @@
 "use strict";
 
 // The controls above the graph: they change the state, and show it.
-const Controls = (() => {
+const Baselines = (() => {
   const { h } = Dom;
 
   const options = (select, entries, chosen) =>

@@ -5,10 +5,10 @@ const Data = (() => {
   const raw = JSON.parse(Dom.get("data").textContent);
   const places = new Map(raw.nodes.map((node, place) => [node.id, place]));
 
-  const edge = ([source, target, kind, weight = null, stderr = null, control = null, exact = null,
+  const edge = ([source, target, kind, weight = null, stderr = null, baseline = null, exact = null,
     exactError = null, causal = null, via = null]) =>
     // What was patched counts more than what was attributed.
-    ({ source, target, kind, weight, stderr, control, exact, exactError, causal, via, effect: exact ?? weight });
+    ({ source, target, kind, weight, stderr, baseline, exact, exactError, causal, via, effect: exact ?? weight });
 
   const isPart = (place) => ["head", "neuron"].includes(raw.nodes[place].kind);
 
@@ -19,7 +19,7 @@ const Data = (() => {
     return { ...circuit, edges, largest, has: new Set(circuit.nodes), parts: circuit.nodes.filter(isPart).length };
   });
 
-  // [value, low, high, control, beats, rank] of a node for an emotion, or null.
+  // [value, low, high, baseline, beats, rank] of a node for an emotion, or null.
   const row = (place, measure, emotion) => raw.nodes[place].scores[measure]?.[emotion] ?? null;
   const value = (place, measure, emotion) => row(place, measure, emotion)?.[0] ?? null;
 

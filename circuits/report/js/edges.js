@@ -5,14 +5,14 @@ const Edges = (() => {
   const { h, number } = Dom;
   const MOST = 6;
 
-  const words = ({ kind, via, exact, stderr, exactError, control, causal, weight }) => {
+  const words = ({ kind, via, exact, stderr, exactError, baseline, causal, weight }) => {
     if (kind === "residual") return "stream";
     if (kind !== "path") return kind === "part" ? "writes through it" : "direct";
     const error = exact === null ? stderr : exactError;
     const interval = error === null ? "" : ` ± ${number(1.96 * error, 2)}`;
     const how = exact === null ? "attributed" : `patched (attributed ${number(weight)})`;
     const shown = causal === null ? "" : causal ? ", causal" : ", not shown to be causal";
-    const beside = control === null ? "" : `, control ${number(control, 2)}`;
+    const beside = baseline === null ? "" : `, random baseline ${number(baseline, 2)}`;
     return `into ${via}, ${how}${interval}${beside}${shown}`;
   };
 

@@ -32,12 +32,12 @@ const Panel = (() => {
     const importance = Data.nodes[place].kind === "sublayer";
     const lines = rows.map((row, emotion) => {
       if (!row) return [emotionName(emotion), "", "–", "–"];
-      const said = `${number(row[0])}, ${interval(row)}, control ${number(row[3])}`;
+      const said = `${number(row[0])}, ${interval(row)}, random baseline ${number(row[3])}`;
       const value = h("span", { title: said }, number(row[0]));
       return [emotionName(emotion), Charts.interval(row, x, Data.emotions[emotion].colour, said), value, verdict(row[4])];
     });
-    const caption = importance ? "Importance, 95% interval; grey: control" : "Own effect, 95% interval; grey: control";
-    return table(caption, ["emotion", "", "value", "beats control"], lines);
+    const caption = importance ? "Importance, 95% interval; grey: random baseline" : "Own effect, 95% interval; grey: random baseline";
+    return table(caption, ["emotion", "", "value", "above baseline"], lines);
   };
 
   const others = (place) => {

@@ -7,7 +7,7 @@ const State = (() => {
   const state = {
     emotion: 0,
     other: null, // the emotion beside it, when two are compared
-    show: "all", // or "shared", "own": which parts of compared circuits
+    show: "all", // or "shared", "own": which components of compared circuits
     measure: "effect",
     nodeShare: 0, // of the largest effect of its kind
     edgeShare: 0,

@@ -1,6 +1,6 @@
 "use strict";
 
-// The panel when no node is selected: a circuit's scores, its strongest parts, what two share.
+// The panel when no node is selected: a circuit's scores, its strongest components, what two share.
 const Summary = (() => {
   const { h, number } = Dom;
 
@@ -22,9 +22,9 @@ const Summary = (() => {
     const rows = own.map((score) => [
       score.name + (score.lower_is_better ? " ↓" : ""),
       h("span", { title: `95% interval ${number(score.low)} to ${number(score.high)}` }, number(score.value)),
-      number(score.control), number(score.p, 2), Panel.verdict(score.beats),
+      number(score.baseline), number(score.p, 2), Panel.verdict(score.beats),
     ]);
-    const found = Panel.table(`On ${Dom.plural(held?.contexts ?? 0, "held-out context")}, beside ${Dom.plural(held?.controls ?? 0, "random circuit")} of its size; ↓ lower is better`,
+    const found = Panel.table(`On ${Dom.plural(held?.contexts ?? 0, "held-out context")}, beside ${Dom.plural(held?.baselines ?? 0, "random circuit")} of its size; ↓ lower is better`,
       ["score", "value", "random (99%)", "p", "beats it"], rows);
     found.className = "wide";
     return h("div", { class: "scroll" }, found);

@@ -16,16 +16,16 @@ from circuits.models.run import run
 from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS, head_name, neuron_name
 from circuits.prompts.templates import neutral_prompt
-from circuits.steering.evaluate import Bench, dial, mixtures, rises, suppression
+from circuits.steering.evaluate import Evaluator, mixtures, rises, strength_sweep, suppression
 from circuits.steering.interventions import (
     TIMES,
-    Driving,
+    Interventions,
     Modulation,
+    NeuronSteering,
     Steering,
-    Tools,
     blend,
-    drive,
-    enhance,
+    circuit_edits,
+    neuron_edits,
     steer,
 )
 
@@ -50,10 +50,10 @@ def own(mini, contexts):
 
 
 @pytest.fixture(scope="module")
-def tools(own, directions):
+def interventions(own, directions):
     heads = [(layer, head) for layer in own.layer for head in own.head]
     whole = {e: circuit_of(heads, [], e) for e in EMOTIONS}
-    return Tools(whole, own, directions)
+    return Interventions(whole, own, directions)
 
 
 def circuit_of(heads, neurons, emotion):
@@ -68,8 +68,8 @@ def values(edits):
 
 def test_a_mixture_writes_the_weighted_sum_of_its_circuits(pair, apart):
     both = values(blend(pair, apart, {"anger": 0.5, "fear": -2.0}, Modulation()))
-    one = values(enhance(pair["anger"], apart, Modulation(0.5)))
-    other = values(enhance(pair["fear"], apart, Modulation(-2.0)))
+    one = values(circuit_edits(pair["anger"], apart, Modulation(0.5)))
+    other = values(circuit_edits(pair["fear"], apart, Modulation(-2.0)))
     assert set(both) == set(one) | set(other)
     for place, value in both.items():
         zero = torch.zeros_like(value)
@@ -78,7 +78,7 @@ def test_a_mixture_writes_the_weighted_sum_of_its_circuits(pair, apart):
 
 def test_a_mixture_of_one_is_that_one(pair, apart):
     alone, mixed = (
-        enhance(pair["fear"], apart, Modulation(0.8)),
+        circuit_edits(pair["fear"], apart, Modulation(0.8)),
         blend(pair, apart, {"fear": 0.8}, Modulation()),
     )
     assert values(mixed).keys() == values(alone).keys()
@@ -88,7 +88,7 @@ def test_a_mixture_of_one_is_that_one(pair, apart):
 def test_the_strength_of_an_emotion_multiplies_its_weight(pair, apart):
     how = Modulation(1.0, by_emotion=(("fear", 2.0),))
     doubled = values(blend(pair, apart, {"fear": 0.5}, how))
-    alone = values(enhance(pair["fear"], apart, Modulation(1.0)))
+    alone = values(circuit_edits(pair["fear"], apart, Modulation(1.0)))
     assert all(torch.equal(doubled[place], value) for place, value in alone.items())
 
 
@@ -99,13 +99,13 @@ def test_an_emotion_without_a_circuit_is_refused(pair, apart):
 
 def test_induction_adds_a_multiple_of_the_neurons_own_mean(swept):
     means = component_means(swept)
-    (edit,) = drive([(1, 7), (1, 3)], means, "fear", Driving(4.0, "every", "all"))
+    (edit,) = neuron_edits([(1, 7), (1, 3)], means, "fear", NeuronSteering(4.0, "every", "all"))
     e = means.index("emotion", "fear")
     assert (edit.site, edit.layer, edit.when, edit.positions) == ("post", 1, "every", "all")
     assert edit.value.nonzero()[:, 0].tolist() == [3, 7]
     torch.testing.assert_close(edit.value[7], 4 * means.post[e, 1, 7])
     with pytest.raises(AxisError, match="no label 99"):
-        drive([(1, 99)], means, "fear", Driving())
+        neuron_edits([(1, 99)], means, "fear", NeuronSteering())
 
 
 def test_steering_writes_where_and_when_it_is_told(directions):
@@ -131,11 +131,11 @@ def test_nothing_is_left_of_a_modulation_that_ended_in_an_exception(llama, conte
 
 @pytest.mark.parametrize(("when", "at"), TIMES)
 def test_batches_and_cached_keys_make_no_difference_to_what_is_said(
-    mini, contexts, tools, when, at
+    mini, contexts, interventions, when, at
 ):
     """The oracle reads the whole text anew for every token, without a cache, one at a time."""
     how = Modulation(1.0, when, at, at)
-    edits = tools.blend(how, {"fear": 1.0})
+    edits = interventions.blend(how, {"fear": 1.0})
     prompts = [neutral_prompt(context) for context in contexts[:3]]
     together = elicit(mini, prompts, edits=lambda chosen: edits, max_new_tokens=6)
     alone = [
@@ -160,20 +160,20 @@ def slowly(model, prompt, edits, longest):
     return model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
 
 
-def test_the_same_edits_say_the_same_again(mini, contexts, tools):
-    edits = tools.blend(Modulation(), {"disgust": 1.2})
+def test_the_same_edits_say_the_same_again(mini, contexts, interventions):
+    edits = interventions.blend(Modulation(), {"disgust": 1.2})
     prompts = [neutral_prompt(context) for context in contexts[:2]]
     said = [elicit(mini, prompts, edits=lambda chosen: edits) for _ in range(2)]
     assert said[0] == said[1]
 
 
-def bench(mini, contexts, emotions=EMOTIONS):
-    return Bench(mini, LexiconJudge(), contexts, emotions)
+def evaluator(mini, contexts, emotions=EMOTIONS):
+    return Evaluator(mini, LexiconJudge(), contexts, emotions)
 
 
-def test_a_sweep_says_what_its_points_say_one_by_one(mini, contexts, tools):
-    own = bench(mini, contexts[:3])
-    points = [tools.edits(Modulation(strength=strength)) for strength in (0.0, 0.5, -1.0)]
+def test_a_sweep_says_what_its_points_say_one_by_one(mini, contexts, interventions):
+    own = evaluator(mini, contexts[:3])
+    points = [interventions.edits(Modulation(strength=strength)) for strength in (0.0, 0.5, -1.0)]
     told = []
     assert own.swept("circuit", points, told.append) == [
         own.changed("circuit", edits, None) for edits in points
@@ -181,8 +181,10 @@ def test_a_sweep_says_what_its_points_say_one_by_one(mini, contexts, tools):
     assert sum(told) == 3 * 3 * 6
 
 
-def test_the_dial_starts_at_the_untouched_model_and_rises(mini, contexts, tools):
-    found = dial(bench(mini, contexts[:4]), tools, Modulation(), strengths=(0.0, 0.5, 1.0))
+def test_the_strength_sweep_starts_at_the_untouched_model_and_rises(mini, contexts, interventions):
+    found = strength_sweep(
+        evaluator(mini, contexts[:4]), interventions, Modulation(), strengths=(0.0, 0.5, 1.0)
+    )
     assert found["unchanged_at_zero"] == found["n"] == 4 * 6
     assert found["overall"][0] < 20
     assert found["overall"][2] > 90
@@ -192,17 +194,17 @@ def test_the_dial_starts_at_the_untouched_model_and_rises(mini, contexts, tools)
         assert len(found["by_emotion"][emotion]) == 3
 
 
-def test_a_negative_strength_suppresses_what_the_prompt_asks_for(mini, contexts, tools):
-    found = suppression(bench(mini, contexts[:4]), tools, Modulation())
+def test_a_negative_strength_suppresses_what_the_prompt_asks_for(mini, contexts, interventions):
+    found = suppression(evaluator(mini, contexts[:4]), interventions, Modulation())
     assert found["prompted"] > 90
     assert found["suppressed"] < 30
-    assert sum(found["heard"].values()) == pytest.approx(100, abs=0.1)
+    assert sum(found["labels"].values()) == pytest.approx(100, abs=0.1)
 
 
-def test_of_two_emotions_at_once_one_or_the_other_is_heard(mini, contexts, tools):
-    found = mixtures(bench(mini, contexts[:4]), tools, Modulation())
+def test_of_two_emotions_at_once_one_or_the_other_is_heard(mini, contexts, interventions):
+    found = mixtures(evaluator(mini, contexts[:4]), interventions, Modulation())
     assert [row["emotions"][0] for row in found] == list(EMOTIONS)
-    of_the_two = sum(row["heard"].get(e, 0) for row in found for e in row["emotions"])
+    of_the_two = sum(row["labels"].get(e, 0) for row in found for e in row["emotions"])
     assert of_the_two / len(found) > 60
 
 

@@ -7,7 +7,7 @@ import torch
 
 from circuits.circuit.ablate import Masks
 from circuits.circuit.circuit import Circuit, Node
-from circuits.effects.activations import ComponentMeans, PlainMeans, differences
+from circuits.effects.activations import ComponentMeans, NeutralMeans, differences
 from circuits.errors import CircuitError, DataError
 from circuits.judges import open_judge
 from circuits.models.run import capture
@@ -16,14 +16,14 @@ from circuits.names import head_name, hook, neuron_name
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
-from circuits.steering.evaluate import Bench
+from circuits.steering.evaluate import Evaluator
 from circuits.steering.validation import (
     Known,
     ablated,
     ablation_drop,
+    ablation_values,
     random_sets,
     replies_needed,
-    stand_in,
     validate_replies,
 )
 
@@ -42,15 +42,15 @@ def last_position(activation):
 
 
 @pytest.fixture(scope="module")
-def bench(mini, contexts):
-    return Bench(mini, open_judge("lexicon"), contexts[:3], EMOTIONS, max_new_tokens=14)
+def evaluator(mini, contexts):
+    return Evaluator(mini, open_judge("lexicon"), contexts[:3], EMOTIONS, max_new_tokens=14)
 
 
 @pytest.fixture(scope="module")
 def means(mini, contexts):
     found = at_end(mini, [neutral_prompt(context) for context in contexts])
     z, post = found["z"].mean(0), found["post"].mean(0)
-    return PlainMeans(
+    return NeutralMeans(
         provenance=Provenance(), z=z, post=post, layer=tuple(range(len(z))),
         head=tuple(range(z.shape[1])), neuron=tuple(range(post.shape[1])), n_contexts=len(contexts),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def greedily(model, prompt, mask, values, length, every):
 
 
 def plain_values(model, context):
-    """z and post of every layer at the end of the context's plain prompt, from one plain pass."""
+    """z and post of every layer at the end of the context's neutral prompt, from one plain pass."""
     seen = {"z": [], "post": []}
     hooks = [
         (hook(site, layer), lambda activation, hook, own=own: own.append(activation[0, -1].clone()))
@@ -117,12 +117,12 @@ def plain_values(model, context):
 @pytest.mark.parametrize("ablation", ["mean", "resample", "zero"])
 @pytest.mark.parametrize("when", ["prompt", "every"])
 def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
-    mini, bench, means, ablation, when
+    mini, evaluator, means, ablation, when
 ):
     own = [circuit_of("anger", [(0, 1), (2, 3)], [(1, 7), (3, 40)]), circuit_of("x", [(1, 2)])]
     sets = Masks.of(mini, own)
-    said = ablated(bench, sets, stand_in(bench, ablation, means, when=when))
-    for c, context in enumerate(bench.contexts[:2]):
+    said = ablated(evaluator, sets, ablation_values(evaluator, ablation, means, when=when))
+    for c, context in enumerate(evaluator.contexts[:2]):
         values = {"z": means.z, "post": means.post}
         if ablation == "zero":
             values = {site: torch.zeros_like(value) for site, value in values.items()}
@@ -130,7 +130,7 @@ def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
             values = plain_values(mini, context)
         for e, emotion in enumerate(EMOTIONS):
             text = greedily(
-                mini, emotion_prompt(context, emotion), sets[[e]], values, bench.max_new_tokens,
+                mini, emotion_prompt(context, emotion), sets[[e]], values, evaluator.max_new_tokens,
                 when == "every",
             )  # fmt: skip
             row = said[c * len(EMOTIONS) + e].reply
@@ -138,24 +138,26 @@ def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
             assert row.text == text
 
 
-def test_without_any_part_the_emotion_is_gone_and_an_empty_set_changes_nothing(mini, bench, means):
+def test_without_any_part_the_emotion_is_gone_and_an_empty_set_changes_nothing(
+    mini, evaluator, means
+):
     circuits = dict.fromkeys(EMOTIONS, everything(mini))
-    found = ablation_drop(bench, circuits, stand_in(bench, "mean", means), draws=2)
+    found = ablation_drop(evaluator, circuits, ablation_values(evaluator, "mean", means), draws=2)
     assert (found["asked"], found["without"], found["circuit_drop"]) == (100.0, 0.0, 100.0)
     assert (found["low"], found["high"]) == (100.0, 100.0)
     # A random set of everything is everything.
     assert (found["random_drop"], found["random_max"]) == (100.0, 100.0)
     assert (found["heads_share"], found["neurons_share"]) == (1.0, 1.0)
-    assert sum(found["heard"].values()) == found["n"] == len(bench.contexts) * len(EMOTIONS)
+    assert sum(found["labels"].values()) == found["n"] == len(evaluator.contexts) * len(EMOTIONS)
     nothing = {emotion: circuit_of(emotion, []) for emotion in EMOTIONS}
-    none = ablation_drop(bench, nothing, stand_in(bench, "mean", means), draws=1)
+    none = ablation_drop(evaluator, nothing, ablation_values(evaluator, "mean", means), draws=1)
     assert (none["circuit_drop"], none["random_drop"]) == (0.0, 0.0)
-    assert none["heard"] == {emotion: len(bench.contexts) for emotion in EMOTIONS}
+    assert none["labels"] == {emotion: len(evaluator.contexts) for emotion in EMOTIONS}
 
 
-def test_each_emotion_loses_its_own_circuit(mini, bench, means):
+def test_each_emotion_loses_its_own_circuit(mini, evaluator, means):
     circuits = {"anger": everything(mini), "surprise": circuit_of("surprise", [])}
-    found = ablation_drop(bench, circuits, stand_in(bench, "mean", means), draws=1)
+    found = ablation_drop(evaluator, circuits, ablation_values(evaluator, "mean", means), draws=1)
     assert found["by_emotion"]["anger"]["circuit_drop"] == 100.0
     assert found["by_emotion"]["surprise"]["circuit_drop"] == 0.0
     assert found["circuit_drop"] == 50.0
@@ -172,14 +174,14 @@ def test_random_sets_are_matched_emotion_by_emotion(mini):
     assert len({tuple(sets.flat[0].nonzero()[:, 0].tolist()) for sets in drawn}) > 1
 
 
-def test_what_is_missing_is_refused(bench, mini, means):
+def test_what_is_missing_is_refused(evaluator, mini, means):
     with pytest.raises(CircuitError, match="no circuit of 'surprise'; there are anger"):
-        ablation_drop(bench, {"anger": everything(mini)}, stand_in(bench, "zero"))
+        ablation_drop(evaluator, {"anger": everything(mini)}, ablation_values(evaluator, "zero"))
     circuits = dict.fromkeys(EMOTIONS, everything(mini))
     with pytest.raises(DataError, match="found 0 draws and 3 contexts"):
-        ablation_drop(bench, circuits, stand_in(bench, "zero"), draws=0)
+        ablation_drop(evaluator, circuits, ablation_values(evaluator, "zero"), draws=0)
     with pytest.raises(DataError, match="mean ablation needs the means"):
-        stand_in(bench, "mean")
+        ablation_values(evaluator, "mean")
 
 
 @pytest.fixture(scope="module")
@@ -201,18 +203,18 @@ def known(mini, means, contexts):
     return Known(totals, {}, means, asked_means, differences(asked_means, means))
 
 
-def test_replies_are_judged_for_every_set(bench, known):
+def test_replies_are_judged_for_every_set(evaluator, known):
     count = known.totals.head_effect[0].numel()
     told = []
-    found = validate_replies(bench, known, "head", (1, count), draws=2, progress=told.append)
-    assert sum(told) == replies_needed(bench, found.size, 2)
-    # All heads at their plain mean leave no emotion; all heads' differences bring it about.
-    assert found.judged[:, found.method.index("plain mean"), :, -1].eq(0).all()
+    found = validate_replies(evaluator, known, "head", (1, count), draws=2, progress=told.append)
+    assert sum(told) == replies_needed(evaluator, found.size, 2)
+    # All heads at their neutral mean leave no emotion; all heads' differences bring it about.
+    assert found.judged[:, found.method.index("neutral mean"), :, -1].eq(0).all()
     enhanced = found.judged[:, found.method.index("enhance"), :, -1]
     assert torch.equal(enhanced, enhanced[:, :1].expand_as(enhanced))
     assert enhanced.gt(60).all()
     # One head of 36 at random is not the emotion.
-    assert found.judged[:, found.method.index("plain mean"), :, 0].gt(60).all()
+    assert found.judged[:, found.method.index("neutral mean"), :, 0].gt(60).all()
     assert (found.low <= found.judged).all()
     assert (found.judged <= found.high).all()
     # The random sets have twice the replies, hence narrower intervals.

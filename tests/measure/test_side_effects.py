@@ -13,11 +13,11 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt
 from circuits.steering.evaluate import (
     distinct,
-    heard_by_second,
     interval,
     keeps_topic,
     opposes,
-    price,
+    second_judge_rates,
+    side_effects,
     topic_words,
 )
 
@@ -69,23 +69,23 @@ def test_an_event_opposes_an_emotion_of_the_other_sign():
 def test_the_topic_of_another_scenario_is_the_chance_level():
     other = Context("home_01", "Home", "neutral", "I swept the cellar", "It was damp.")
     rows = [judged("My report!"), judged("The cellar!", where=other)]
-    found = price(rows, [1.0, 1.0], [1.0, 1.0])
+    found = side_effects(rows, [1.0, 1.0], [1.0, 1.0])
     assert (found["topic_kept"], found["topic_by_chance"]) == (100.0, 0.0)
     crossed = [judged("The cellar!"), judged("My report!", where=other)]
-    found = price(crossed, [1.0, 1.0], [1.0, 1.0])
+    found = side_effects(crossed, [1.0, 1.0], [1.0, 1.0])
     assert (found["topic_kept"], found["topic_by_chance"]) == (0.0, 100.0)
 
 
 def test_opposing_moods_are_a_part_of_the_replies():
     good = context(valence="positive")
     rows = [judged("a", match=False, where=good), judged("b"), judged("c", "happiness", where=good)]
-    found = price(rows, [1.0] * 3, [1.0] * 3)["opposing"]
+    found = side_effects(rows, [1.0] * 3, [1.0] * 3)["opposing"]
     assert (found["n"], found["overall"]) == (1, 0.0)
 
 
 def test_ratios_are_given_by_emotion():
     rows = [judged("a"), judged("b", "anger")]
-    found = price(rows, [math.log(2), math.nan], [0.0, 0.0])
+    found = side_effects(rows, [math.log(2), math.nan], [0.0, 0.0])
     assert found["ratio_by_emotion"] == {"fear": 2.0, "anger": None}
 
 
@@ -115,19 +115,19 @@ def test_a_context_without_a_number_leaves_no_interval():
 
 def test_where_all_agree_the_number_of_contexts_still_limits_what_is_known():
     rows = [judged("My report!") for _ in range(50)]
-    low, high = price(rows, [1.0] * 50, [1.0] * 50)["intervals"]["overall"]
+    low, high = side_effects(rows, [1.0] * 50, [1.0] * 50)["intervals"]["overall"]
     assert low < 30  # one context, however many replies
     assert high == 100.0
 
 
 def test_without_a_second_judge_nothing_is_said_of_it():
-    assert heard_by_second([judged("a")], None) == {"second_judge": None, "kappa": None}
+    assert second_judge_rates([judged("a")], None) == {"second_judge": None, "kappa": None}
 
 
 def test_a_second_judge_has_an_accuracy_and_an_agreement():
     rows = [judged("a", label="fear"), judged("b", "anger", match=False, label="neutral")]
     verdicts = [Verdict(True, "fear", ""), Verdict(True, "anger", "")]
-    found = heard_by_second(rows, verdicts)
+    found = second_judge_rates(rows, verdicts)
     assert found["second_judge"] == 100.0
     assert found["second_by_emotion"] == {"fear": 100.0, "anger": 100.0}
     assert found["judges_agree"] == 50.0

@@ -10,7 +10,7 @@ from circuits.models.edits import edited
 from circuits.models.run import run
 from circuits.models.tokens import encode, pad_left
 from circuits.names import head_name, neuron_name
-from circuits.steering.interventions import Modulation, Steering, enhance, random_like, steer
+from circuits.steering.interventions import Modulation, Steering, circuit_edits, random_like, steer
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def circuit_of(heads, neurons, emotion="fear"):
 
 def test_a_circuit_writes_its_own_differences_and_nothing_else(means):
     circuit = circuit_of([(0, 1), (2, 3)], [(1, 7)])
-    edits = enhance(circuit, means, Modulation(2.0))
+    edits = circuit_edits(circuit, means, Modulation(2.0))
     e = means.index("emotion", "fear")
     assert [(edit.site, edit.layer) for edit in edits] == [("z", 0), ("z", 2), ("post", 1)]
     torch.testing.assert_close(edits[0].value[1], 2 * means.z[e, 0, 1])
@@ -39,14 +39,14 @@ def test_strength_zero_changes_nothing(llama, contexts, means):
 
     tokens = pad_left([encode(llama, neutral_prompt(contexts[0]))], torch.device("cpu"))
     circuit = circuit_of([(0, 1)], [(1, 7)])
-    with edited(llama, enhance(circuit, means, Modulation(0.0))):
+    with edited(llama, circuit_edits(circuit, means, Modulation(0.0))):
         changed = run(llama, tokens)
     assert torch.equal(changed, run(llama, tokens))
 
 
 def test_opposite_strengths_cancel(means):
     circuit = circuit_of([(0, 1)], [(1, 7)])
-    up, down = (enhance(circuit, means, Modulation(s)) for s in (1.0, -1.0))
+    up, down = (circuit_edits(circuit, means, Modulation(s)) for s in (1.0, -1.0))
     for one, other in zip(up, down, strict=True):
         assert torch.equal(one.value, -other.value)
 
@@ -57,7 +57,7 @@ def test_the_whole_models_differences_move_the_last_write_by_the_mean_contrast(
     """Writing all heads of a layer adds exactly the layer's mean attention contrast."""
     e = means.index("emotion", "fear")
     heads = [(2, head) for head in range(llama.cfg.n_heads)]
-    (edit,) = enhance(circuit_of(heads, []), means, Modulation())
+    (edit,) = circuit_edits(circuit_of(heads, []), means, Modulation())
     write = torch.einsum("hd,hdm->m", edit.value, llama.W_O.detach()[2])
     z = values.z[grid.complete][:, :, 2]
     contrast = (z[:, e] - z.mean(1)).mean(0)
@@ -93,7 +93,7 @@ def test_a_random_circuit_has_as_many_other_parts_in_the_same_layers(means):
 
 def test_another_models_circuit_is_refused(means):
     with pytest.raises(CircuitError, match="the circuit names head 9 of layer 0"):
-        enhance(circuit_of([(0, 9)], []), means, Modulation())
+        circuit_edits(circuit_of([(0, 9)], []), means, Modulation())
 
 
 def test_a_random_circuit_from_anywhere_has_as_many_other_parts(means):
@@ -106,4 +106,4 @@ def test_a_random_circuit_from_anywhere_has_as_many_other_parts(means):
 
 def test_an_emotion_without_means_is_refused(means):
     with pytest.raises(AxisError, match="no label 'awe'"):
-        enhance(circuit_of([(0, 1)], [], emotion="awe"), means, Modulation())
+        circuit_edits(circuit_of([(0, 1)], [], emotion="awe"), means, Modulation())

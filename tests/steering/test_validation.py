@@ -1,12 +1,12 @@
-"""Ablation and enhancement of ranked sets beside one plain run per set."""
+"""Ablation and addition of ranked sets beside one neutral run per set."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from circuits.circuit.ablate import ORDERS, Masks, begin_plain, run_enhanced
-from circuits.effects.activations import PlainMeans, component_means, differences
+from circuits.circuit.ablate import ORDERS, Masks, begin_neutral, run_added
+from circuits.effects.activations import NeutralMeans, component_means, differences
 from circuits.errors import DataError
 from circuits.models.memory import counted
 from circuits.models.tokens import encode
@@ -29,7 +29,7 @@ def known(llama, swept, directions, measured, provenance):
     emotions = ("anger", "fear", "disgust")
     means = component_means(swept)
     random = torch.Generator().manual_seed(2)
-    plain_means = PlainMeans(
+    neutral_means = NeutralMeans(
         provenance=provenance,
         z=torch.randn(means.z.shape[1:], generator=random),
         post=torch.randn(means.post.shape[1:], generator=random),
@@ -38,7 +38,7 @@ def known(llama, swept, directions, measured, provenance):
     return Known(
         measured.totals,
         {emotion: projection(directions, emotion, (1, 2)) for emotion in emotions},
-        plain_means,
+        neutral_means,
         means,
         differences(means),
     )
@@ -95,7 +95,7 @@ def by_hand(model, contexts, known, kind, emotion, method, members):
             return value + getattr(known.differences, site)[e, layer, part]
         if method == "zero":
             return torch.zeros_like(value)
-        means = known.plain if method == "plain mean" else emotion_mean(known.asked)
+        means = known.plain if method == "neutral mean" else emotion_mean(known.asked)
         return getattr(means, site)[layer, part]
 
     rows = []
@@ -130,9 +130,11 @@ def test_the_first_alone_is_the_set_of_one_and_sets_of_all_are_the_same(found):
     top, bottom, single = found.effect.unbind(2)
     torch.testing.assert_close(single[:, :, 0], top[:, :, 0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(bottom[:, :, -1], top[:, :, -1], atol=1e-4, rtol=1e-4)
-    every = found.control[:, :, :, -1]
+    every = found.random_baseline[:, :, :, -1]
     torch.testing.assert_close(every, top[:, :, -1][:, :, None].expand_as(every), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.control_low[:, :, -1], top[:, :, -1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        found.random_baseline_low[:, :, -1], top[:, :, -1], atol=1e-4, rtol=0
+    )
 
 
 def test_a_set_of_all_is_everything_ablated(llama, contexts, known, kind, found):
@@ -145,9 +147,9 @@ def test_a_set_of_all_is_everything_ablated(llama, contexts, known, kind, found)
 def test_intervals_hold_the_mean_and_bands_most_of_the_random_sets(found):
     assert (found.low <= found.effect + 1e-4).all()
     assert (found.effect <= found.high + 1e-4).all()
-    middle = found.control.median(2).values
-    assert (found.control_low <= middle + 1e-5).all()
-    assert (middle <= found.control_high + 1e-5).all()
+    middle = found.random_baseline.median(2).values
+    assert (found.random_baseline_low <= middle + 1e-5).all()
+    assert (middle <= found.random_baseline_high + 1e-5).all()
 
 
 def test_asking_moves_the_readouts_as_it_does_in_two_plain_runs(llama, contexts, known, found):
@@ -167,9 +169,9 @@ def test_nothing_enhanced_is_the_plain_run(llama, contexts, known):
         torch.zeros(70, cfg.n_layers, cfg.d_mlp, dtype=torch.bool),
     )
     readouts = tuple(known.readouts.values())
-    begun = begin_plain(llama, contexts[:2])
+    begun = begin_neutral(llama, contexts[:2])
     own = known.differences
-    m = run_enhanced(llama, begun, none, own.z[0], own.post[0], readouts)
+    m = run_added(llama, begun, none, own.z[0], own.post[0], readouts)
     for c, context in enumerate(contexts[:2]):
         expected = plainly(llama, neutral_prompt(context), readouts).expand(70, -1)
         torch.testing.assert_close(m[:, c], expected, atol=2e-4, rtol=1e-4)
@@ -179,17 +181,17 @@ def test_prompts_are_read_once_and_sets_cost_a_token_each(llama, contexts, known
     with counted() as receipt:
         found = validate_components(llama, contexts[:2], known, "head", how=HOW)
     sets = 1 + len(found.size) * (len(ORDERS) + HOW.draws)
-    # Three ablations of three emotions, and the plain prompts.
+    # Three ablations of three emotions, and the neutral prompts.
     assert receipt.passes == 2 * (3 * 3 + 1)
     assert receipt.steps == 2 * 3 * len(CHANGES) * sets
 
 
 def test_the_same_seed_draws_the_same_sets(llama, contexts, known, found, kind):
     again = validate_components(llama, contexts[:3], known, kind, how=HOW)
-    assert torch.equal(again.control, found.control)
+    assert torch.equal(again.random_baseline, found.random_baseline)
     other = Validating(draws=4, steps=4, seed=1)
     drawn = validate_components(llama, contexts[:3], known, kind, how=other)
-    assert not torch.equal(drawn.control, found.control)
+    assert not torch.equal(drawn.random_baseline, found.random_baseline)
     torch.testing.assert_close(drawn.effect, found.effect)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuits import plots as plot
-from circuits.judges.replies import Hearing
+from circuits.judges.replies import JudgeConfusion
 from circuits.steering.evaluate import Comparison
 
 
@@ -17,7 +17,7 @@ def drawn(record) -> Any:
 
 def test_the_map_shows_every_share_and_calls_plain_prompts_by_what_they_ask_for():
     share = torch.tensor([[90.0, 5.0], [0.0, 10.0], [2.0, 3.0]])
-    found = Hearing(
+    found = JudgeConfusion(
         share,
         share - 1,
         share + 1,
@@ -37,5 +37,5 @@ def test_the_map_shows_every_share_and_calls_plain_prompts_by_what_they_ask_for(
 
 def test_a_comparison_is_drawn_as_the_bars_of_its_methods_and_controls(samples):
     known = samples.accuracy()
-    found = Comparison(known["methods"], known["controls"], {}, {})
+    found = Comparison(known["methods"], known["baselines"], {}, {})
     assert drawn(found) == plot.accuracy_bars(known)

@@ -10,8 +10,8 @@ from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.steering.interventions import (
+    Interventions,
     Steering,
-    Tools,
     other_directions,
     residuals,
     steer,
@@ -43,7 +43,7 @@ def test_streams_are_those_of_one_prompt_at_a_time(llama, contexts, streams):
 def test_at_strength_one_the_plain_direction_moves_the_plain_mean_to_the_asked_mean(
     streams, others
 ):
-    (edit,) = steer(others["plain"], "fear", Steering((2,), along="plain"))
+    (edit,) = steer(others["neutral"], "fear", Steering((2,), along="neutral"))
     e = EMOTIONS.index("fear")
     moved = streams[:, -1, 2].mean(0) + edit.value
     torch.testing.assert_close(moved, streams[:, e, 2].mean(0), atol=1e-5, rtol=1e-4)
@@ -64,7 +64,7 @@ def test_a_probe_finds_the_one_axis_on_which_emotions_differ():
 
 
 def test_a_probe_is_as_long_as_the_models_own_difference(others):
-    assert torch.equal(others["probe"].norm, others["plain"].norm)
+    assert torch.equal(others["probe"].norm, others["neutral"].norm)
 
 
 def test_one_context_is_too_few(streams):
@@ -81,6 +81,6 @@ def test_the_strongest_neurons_are_those_that_tell_the_emotion_from_the_others(m
 
 
 def test_what_was_not_made_cannot_be_used(swept, directions):
-    tools = Tools({}, differences(component_means(swept)), directions)
+    interventions = Interventions({}, differences(component_means(swept)), directions)
     with pytest.raises(CircuitError, match="no directions along 'probe'"):
-        tools.edits(Steering((0,), along="probe"))
+        interventions.edits(Steering((0,), along="probe"))
