@@ -50,18 +50,18 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import neutral_prompts
 
 __all__ = [
+    "ORDERS",
     "Ablation",
+    "AblationRuns",
     "Begun",
     "Masks",
-    "ORDERS",
     "PartKind",
     "Positions",
-    "AblationRuns",
     "begin_neutral",
     "random_masks",
     "ranked_sets",
-    "run_circuits",
     "run_added",
+    "run_circuits",
     "shuffled",
     "sizes_to",
     "stand",

@@ -48,29 +48,29 @@ if TYPE_CHECKING:
     import networkx as nx
 
 __all__ = [
-    "Circuit",
-    "CircuitScores",
     "EDGE_KINDS",
-    "Edge",
-    "EdgeKind",
     "FORMAT",
     "FORMAT_1",
     "LOWER_IS_BETTER",
     "NODE_KINDS",
-    "Node",
-    "NodeKind",
     "ORDERS",
-    "Order",
     "SCORES",
     "SHAPE",
+    "VIAS",
+    "Circuit",
+    "CircuitScores",
+    "Edge",
+    "EdgeKind",
+    "Node",
+    "NodeKind",
+    "Order",
     "Score",
     "Scores",
-    "VIAS",
     "Via",
     "check_same_model",
     "circuit_of",
-    "from_format_1",
     "core",
+    "from_format_1",
     "graph_attributes",
     "network_of",
     "with_scores",
@@ -533,8 +533,8 @@ def from_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a node, an edge or of the scores under the names that they have now."""
     found = dict[str, Any]()
     for name, value in fields.items():
-        now = "random_baseline" if name == "random_baseline" else name
-        for old, new in (("_control_p99", "_baseline_p99"), ("_above_baseline", "_above_baseline")):
+        now = "random_baseline" if name == "control" else name
+        for old, new in (("_control_p99", "_baseline_p99"), ("_beats_controls", "_above_baseline")):
             now = now.removesuffix(old) + new if now.endswith(old) else now
         found[now] = value
     return found

@@ -39,9 +39,9 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template
 
 __all__ = [
-    "Rows",
     "SIZES",
     "SUBSETS",
+    "Rows",
     "Scoring",
     "area",
     "bootstrap_counts",

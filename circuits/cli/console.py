@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from circuits.models.generate import Progress as Finished
 
 __all__ = [
-    "Bars",
     "ERRORS",
     "OUT",
+    "Bars",
     "accuracy_table",
     "circuit_table",
     "command_again",

@@ -154,12 +154,12 @@ def checked_stages(text: str) -> "tuple[Stage, ...]":
     Raises:
         RunError: a stage is unknown.
     """
-    from circuits.runs.plan import STAGES
+    from circuits.runs.plan import STAGES, no_stage
 
     wanted = words(text) or STAGES
     for word in wanted:
         if word not in STAGES:
-            raise RunError(f"--stages: {word!r} is not known; stages are {', '.join(STAGES)}")
+            raise RunError(f"--stages: {no_stage(word)}")
     return tuple(stage for stage in STAGES if stage in wanted)
 
 

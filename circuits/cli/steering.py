@@ -13,9 +13,9 @@ from circuits.cli.options import Engine, RayAddress, Workers, given
 from circuits.errors import RunError
 
 __all__ = [
-    "steer",
-    "side_effects_table",
     "say",
+    "side_effects_table",
+    "steer",
     "validate",
     "weights",
 ]

@@ -43,14 +43,14 @@ from circuits.models.protocol import Model, blocks_of, device_of, dtype_of
 from circuits.records import Record
 
 __all__ = [
+    "QUANTILE",
     "HeadEffects",
     "HeadPass",
     "HeadReadout",
     "HeadSums",
-    "QUANTILE",
     "head_effects",
-    "second_pass",
     "random_directions",
+    "second_pass",
 ]
 
 QUANTILE = 0.99

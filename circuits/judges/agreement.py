@@ -12,9 +12,9 @@ from circuits.judges.judge import Judge, Verdict
 from circuits.names import EMOTIONS, NEUTRAL
 
 __all__ = [
+    "LABELS",
     "Calibration",
     "Kappa",
-    "LABELS",
     "Labelled",
     "agreement",
     "error_rate",

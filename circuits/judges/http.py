@@ -32,9 +32,9 @@ from circuits.judges.judge import EMPTY, Verdict, check_questions
 from circuits.names import EMOTIONS, NEUTRAL
 
 __all__ = [
+    "NOT_JUDGED",
     "HttpJudge",
     "JudgeProfile",
-    "NOT_JUDGED",
     "messages",
     "read_released",
     "read_verdict",

@@ -22,10 +22,10 @@ from circuits.models.memory import Receipt, charge_receipt, counted
 from circuits.models.protocol import Model, has_hooks
 
 __all__ = [
+    "SHARDS",
     "Engine",
     "Here",
     "OnRay",
-    "SHARDS",
     "engine",
     "in_order",
     "on_ray",

@@ -28,10 +28,10 @@ from circuits.prompts.prompt import Message, Prompt, PromptLike, as_prompt
 from circuits.prompts.sev import Context
 
 __all__ = [
-    "Begin",
     "DATE",
-    "Labelled",
     "ROLES",
+    "Begin",
+    "Labelled",
     "Tokens",
     "encode",
     "encode_text",

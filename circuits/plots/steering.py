@@ -30,10 +30,10 @@ from circuits.steering.validation import ReplyValidation, Validation
 __all__ = [
     "METHOD_WORDS",
     "accuracy_bars",
-    "strength_curve",
-    "reply_curves",
     "confusion_map",
+    "reply_curves",
     "side_effects_map",
+    "strength_curve",
     "valence_bars",
     "validation_curves",
 ]
@@ -47,8 +47,8 @@ METHOD_WORDS: Final[Mapping[str, str]] = {
     "probe": "probe direction",
     "neurons": "neuron induction",
     "circuit": "circuit",
-    "random_circuit": "random, same layers (random_baseline)",
-    "random_anywhere": "random, any layer (random_baseline)",
+    "random_circuit": "random, same layers (baseline)",
+    "random_anywhere": "random, any layer (baseline)",
 }
 """What each method is called where people read it."""
 
@@ -324,7 +324,7 @@ _ORDERS: Final = {
     "bottom": ("ranked last", "dot"),
     "single": ("rank k alone", "dash"),
 }
-_GROUPS: Final = {"bottom": "ranked last", "random": "random, same layers (random_baseline)"}
+_GROUPS: Final = {"bottom": "ranked last", "random": "random, same layers (baseline)"}
 
 
 def validation_curves(found: Validation) -> go.Figure:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 __all__ = [
     "BASELINE",
-    "Cue",
     "DIVERGING",
     "EMOTION_COLOURS",
     "GRID",
@@ -27,6 +26,7 @@ __all__ = [
     "SHARES",
     "SIGN_COLOURS",
     "SUBLAYER_WORDS",
+    "Cue",
     "band",
     "bars",
     "choose",

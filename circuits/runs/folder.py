@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BESIDE",
-    "Beside",
     "MADE_FROM",
     "PLACES",
+    "TIMINGS",
+    "Beside",
     "RunStatus",
     "StageStatus",
     "State",
     "Study",
-    "TIMINGS",
     "beside",
     "digest_of",
     "is_there",

@@ -17,8 +17,8 @@ from circuits.provenance import versions
 from circuits.runs.plan import JUDGES, STAGES, Plan, Stage, judge_file
 
 __all__ = [
-    "Kind",
     "NEEDS",
+    "Kind",
     "changes",
     "dependents",
     "key_of",

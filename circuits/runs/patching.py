@@ -48,12 +48,12 @@ from circuits.runs.plan import CONFIG, Count, Stage, checked
 from circuits.runs.work import Reporter, Run, Silent, plan_of
 
 __all__ = [
-    "Contrast",
     "NEUTRAL_PROMPT",
+    "SITES",
+    "Contrast",
     "PathOptions",
     "PathStudy",
     "ReadoutName",
-    "SITES",
     "patch_run",
     "read_patches",
 ]

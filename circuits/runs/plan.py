@@ -49,27 +49,28 @@ from circuits.steering.interventions import Where
 
 __all__ = [
     "CONFIG",
-    "STEERING_BUDGET",
-    "Count",
     "NONE",
     "OPTIONS",
     "PLAN_FILE",
-    "Plan",
     "RENAMED",
     "RENAMED_VALUES",
     "SHIPPED",
     "STAGES",
+    "STEERING_BUDGET",
+    "Count",
+    "Plan",
     "Stage",
     "Trust",
     "check_judges",
     "checked",
     "circuit_judge_of",
     "judge_file",
-    "listed",
     "judge_of",
+    "listed",
     "make_plan",
     "meanings",
     "no_option",
+    "no_stage",
     "plan_schema",
     "plan_toml",
     "read_plan",
@@ -209,6 +210,14 @@ def _refusal(cls: Any, error: ValidationError) -> CircuitsError:
         give += f" or {NONE}"
     found = found if len(found) <= 80 else f"{found[:77]}..."
     return RunError(f"{'.'.join(place)}: found {found}; give {give.format(**context)}")
+
+
+def no_stage(name: str) -> str:
+    """What is said of a stage that there is not."""
+    now = RENAMED_VALUES.get(("stages", name))
+    if now:
+        return f"the stage {name!r} is now called {now!r}; write that"
+    return f"no stage is called {name!r}; stages are {', '.join(STAGES)}"
 
 
 def _check_names(option: str, value: Any) -> None:

@@ -45,11 +45,11 @@ from circuits.runs.folder import Study, is_there
 from circuits.runs.keys import Kind, key_of, made_of
 from circuits.runs.plan import (
     PLAN_FILE,
-    RENAMED_VALUES,
     STAGES,
     Plan,
     Stage,
     check_judges,
+    no_stage,
     plan_toml,
 )
 from circuits.runs.report import make_report
@@ -259,10 +259,7 @@ def run(
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
-        now = RENAMED_VALUES.get(("stages", unknown[0]))
-        if now:
-            raise RunError(f"the stage {unknown[0]!r} is now called {now!r}; write that")
-        raise RunError(f"no stage is called {unknown[0]!r}; stages are {', '.join(STAGES)}")
+        raise RunError(no_stage(unknown[0]))
     check_judges(plan)
     _check_folder(plan)
     # Replies that are given need no asking for: the two stages only take them over.

@@ -90,19 +90,19 @@ from circuits.steering.validation import (
 )
 
 __all__ = [
-    "ValidationOptions",
     "ReplyGenerator",
+    "ValidationOptions",
     "cache_folder",
     "circuit_interventions",
-    "steering",
     "deploy",
     "drop",
+    "generator_of_files",
+    "generator_of_run",
     "make_interventions",
     "read_validation",
     "say",
+    "steering",
     "validate",
-    "generator_of_files",
-    "generator_of_run",
     "written_how",
 ]
 

@@ -33,10 +33,10 @@ from circuits.provenance import Provenance
 from circuits.records import Record
 
 __all__ = [
-    "ControlVector",
     "FIRST_LAYER",
-    "Lost",
     "MEANINGS",
+    "ControlVector",
+    "Lost",
     "check_fits",
     "control_vector",
     "read_gguf",

@@ -44,18 +44,18 @@ from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.provenance import current
 
 __all__ = [
+    "TIMES",
     "Along",
-    "NeuronSteering",
     "InterventionSettings",
+    "Interventions",
     "Modulation",
+    "NeuronSteering",
     "Scale",
     "Steering",
-    "TIMES",
-    "Interventions",
     "Where",
     "blend",
-    "neuron_edits",
     "circuit_edits",
+    "neuron_edits",
     "other_directions",
     "published_steering",
     "random_like",

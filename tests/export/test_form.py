@@ -132,7 +132,7 @@ MUTATIONS = [
     (change(["provenance", "parents", 0], 7), r"^provenance\.parents\[0\] is 7; write a string"),
     (change(["provenance", "model", "n_layers"], 0), r"^provenance\.model\.n_layers is 0; write a"),
     (change(["provenance", "seed"], 0), r"^provenance has 'seed', which the form lacks"),
-    (change(["format"], "emotion-circuit/2"), r"^format 'emotion-circuit/2' is not the version"),
+    (change(["format"], "emotion-circuit/3"), r"^format 'emotion-circuit/3' is not the version"),
     (change(["format"], "record/1"), r"^format is 'record/1', not 'emotion-circuit/2'; this is"),
     (remove("format"), r"^'format' is missing; this is no saved circuit"),
 ]

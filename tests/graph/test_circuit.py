@@ -161,7 +161,7 @@ def test_an_interval_is_the_score_within_two_standard_errors():
 
 
 @pytest.mark.parametrize(
-    ("effect", "stderr", "random_baseline", "beats"),
+    ("effect", "stderr", "baseline", "beats"),
     [
         (1.0, 0.1, 0.5, True),
         (-1.0, 0.1, 0.5, True),

@@ -48,7 +48,7 @@ class PlainPair:
         found: dict[Any, Tensor] = {}
 
         def see(place: Any) -> Callable[..., Tensor]:
-            def cache_run(activation: Tensor, hook: object) -> Tensor:
+            def keep(activation: Tensor, hook: object) -> Tensor:
                 found[place] = activation.clone()
                 return activation
 

@@ -125,7 +125,7 @@ def _tokens(model: Model, ids: Sequence[int], tail: Sequence[int]) -> Tokens:
 
 
 def _into(kept: list[Tensor]) -> Callable[..., None]:
-    def cache_run(activation: Tensor, hook: Any) -> None:
+    def keep(activation: Tensor, hook: Any) -> None:
         kept.append(activation.clone())
 
     return keep

@@ -29,7 +29,7 @@ def alone(model, prompt, layer):
     found = []
     tokens = pad_left([encode(model, prompt)], torch.device("cpu"))
 
-    def cache_run(activation, hook):
+    def keep(activation, hook):
         found.append(activation[0])
 
     with model.hooks(fwd_hooks=[(hook("pattern", layer), keep)]):

@@ -32,7 +32,7 @@ def test_the_map_shows_every_share_and_calls_plain_prompts_by_what_they_ask_for(
     assert cells.customdata[0][1] == pytest.approx([4, 6, 20])
     assert (cells.zmin, cells.zmax) == (0, 100)
     assert figure.layout.title.text
-    assert figure.layout.xaxis.title.text == "emotion heard"
+    assert figure.layout.xaxis.title.text == "judged emotion"
 
 
 def test_a_comparison_is_drawn_as_the_bars_of_its_methods_and_controls(samples):

@@ -36,7 +36,7 @@ def test_every_panel_has_the_curves_and_bands_of_its_change(samples, emotion):
             assert line.line.color == colour(emotion)
         half = len(record.size)
         assert list(random.y[:half]) == pytest.approx(
-            record.control_low[e, m, :, e].tolist(), rel=1e-4
+            record.random_baseline_low[e, m, :, e].tolist(), rel=1e-4
         )
         assert list(interval.y[:half]) == pytest.approx(
             record.low[e, m, 0, :, e].tolist(), rel=1e-4
