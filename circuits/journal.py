@@ -4,7 +4,7 @@ Finished parts of a long piece of work, kept one by one, so that it goes on wher
 
 Inside :func:`journal` every call that makes replies or judgements writes what it has finished to
 a file, part by part, each on the disk before the next is begun. When the same work is done again
-after a kill, a full disk or a judge that gave up, those components are read instead of made. An
+after a kill, a full disk or a judge that gave up, those parts are read instead of made. An
 entry is known by the number of the call and of the part, since the work does the same calls again
 in the same order, and holds a digest of what was asked, so that it never answers another question.
 

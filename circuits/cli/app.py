@@ -69,7 +69,7 @@ def demo(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Run the whole job on the embedded model and a part of the shipped contexts."""
+    """Run the full pipeline on the embedded model and a part of the shipped contexts."""
     from circuits.runs import Plan, run
     from circuits.steering.evaluate import FEW
 

@@ -86,7 +86,7 @@ def check(
         ),
     ],
 ) -> None:
-    """Check files of this and of other programs: is each what its format asks for?"""
+    """Validate exported files, of this and of other programs, against their formats."""
     from circuits.export.checking import check_file
 
     wrong = 0

@@ -39,7 +39,7 @@ __all__ = [
 
 PlanOption = Annotated[
     Path | None,
-    typer.Option("--plan", help="A plan file (TOML); options that are given as well go before it."),
+    typer.Option("--plan", help="A plan file (TOML); command-line options override it."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Settings = Annotated[

@@ -251,7 +251,7 @@ def run_command(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Run the whole job on a model: contexts to circuits to steering, and a report.
+    """Run the full pipeline: elicitation, directions, circuits, scores, steering, report.
 
     A stage that was finished in the same folder with the same inputs by the same
     version is not run again.

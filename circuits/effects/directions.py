@@ -354,7 +354,7 @@ def own_differences(
     batch_size: int = 96,
     progress: Progress | None = None,
 ) -> Differences:
-    """What every head and neuron does differently when an emotion is asked for, minus plain.
+    """What every head and neuron does differently when an emotion is asked for, minus neutral.
 
     One pass per context and emotion and one per neutral prompt, at the last prompt position; no
     reply is made or judged, so contexts count in which asking would not have helped.

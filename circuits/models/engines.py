@@ -3,7 +3,7 @@
 Work on a model done by several processes or machines, through Ray.
 
 Every worker is a Ray actor that loads the model by the arguments that :func:`load_model` was
-given here. Ray starts a worker again that dies, and gives it its components again. What travels:
+given here. Ray starts a worker again that dies, and gives it its parts again. What travels:
 the work with its constants once per worker, each part to one worker, its result back.
 """
 

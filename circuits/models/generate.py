@@ -251,7 +251,7 @@ def elicit(
         model: The model that replies.
         prompts: What it replies to.
         emotions: What each reply should express; by default what its prompt asks for
-            (``neutral`` for a plain one).
+            (``neutral`` for a neutral one).
         edits: Changes made to the model while it reads and writes: a function of the places in
             ``prompts`` that are in the batch, so that rows may be changed differently.
         decoding: Penalties; none by default.

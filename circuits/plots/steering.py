@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 METHOD_WORDS: Final[Mapping[str, str]] = {
-    "none": "no change",
+    "none": "unsteered",
     "prompt": "prompting",
     "steer": "steering",
     "steer_layers": "steering, several layers",

@@ -186,7 +186,7 @@ def write_report(content: ReportContent, path: Path) -> None:
         "content": content,
         "emotions": emotions,
         "facts": _facts(content),
-        "headline": "Test replies in which the judge finds the target emotion: "
+        "headline": "Target-emotion rate on test contexts: "
         + ", ".join(f"{_word(m)} {_percent(s.get('overall'))}\u00a0%" for m, s in methods.items())
         + ".",
         "headline_table": _headline_table(methods, emotions),

@@ -335,7 +335,7 @@ class Plan:
     head_readout: HeadReadout = "resid_mid"
     """Where the readout of heads is read."""
     doses: Annotated[tuple[Positive, ...], Field(min_length=1)] = DOSES
-    """Injected lengths, in units of rms."""
+    """Injection magnitudes, in units of the residual stream's RMS."""
     stable_layers: tuple[int, ...] | None = None
     """Layers of the reference direction; by default scaled from the published ones."""
     read_at: ReadAt = "resid_post"
@@ -398,8 +398,9 @@ class Plan:
     batch_size: Count = 96
     """Prompts at once, at most."""
     memory: Positive = MEMORY
-    """Gigabytes for values kept for a second look and for the activations of one pass; not for
-    the weights, nor for sums, whose size does not depend on the number of prompts."""
+    """Activation-cache budget (GB), and that of the activations of one pass; overflow is
+    recomputed; not for the weights, nor for sums, whose size does not depend on the number of
+    prompts."""
     seed: int = 0
     """Of everything random."""
     judges_of_file: tuple[str, ...] = field(default=(), compare=False)

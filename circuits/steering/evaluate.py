@@ -19,7 +19,7 @@ other texts in another way does see them.
 All ways to an emotion side by side, with what each reaches and what it costs.
 
 All methods answer the same contexts with the same decoding and the same judges, unless they are
-given ways of their own. ``prompt`` gets the prompt that asks, all others the plain one. As
+given ways of their own. ``prompt`` gets the prompt that asks, all others the neutral one. As
 baselines the circuit is replaced by random ones with as many heads and neurons: in the same layers,
 and anywhere in the model.
 

@@ -3,8 +3,8 @@
 Modulation adds, at the selected heads and neurons, what the model itself does differently when
 an emotion is asked for (Wang et al. 2025, arXiv 2510.11328, stage 7); strength 1 is the model's
 own difference. Steering adds an emotion direction to the residual stream (stage 3); strength 1
-is the length of the model's own difference at that layer. NeuronSteering adds to neurons a multiple
-of what they do on average when the emotion is asked for.
+is the length of the model's own difference at that layer. Neuron steering adds to neurons a
+multiple of what they do on average when the emotion is asked for.
 
 All of them write at the last position of the prompt, once; at that and at every position of the
 reply; or at every position of prompt and reply (:data:`TIMES`).
@@ -12,9 +12,9 @@ reply; or at every position of prompt and reply (:data:`TIMES`).
 Directions other than those of the method, to steer along: equally tuned, they are the bar.
 
 Two of them: what the residual stream gains when the emotion is asked for and not merely another
-one (emotion minus plain), and the weights by which a linear probe tells the emotion from the plain
-prompt (logistic regression, as in Zou et al. 2023, arXiv 2310.01405). Strength 1 of either is the
-length of the model's own difference to the neutral prompt.
+one (emotion minus neutral), and the weights by which a linear probe tells the emotion from the
+neutral prompt (logistic regression, as in Zou et al. 2023, arXiv 2310.01405). Strength 1 of either
+is the length of the model's own difference to the neutral prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -405,7 +405,7 @@ def other_directions(
     streams: Float[Tensor, "context judged layer d_model"],
     emotions: tuple[str, ...],
 ) -> dict[Along, Directions]:
-    """Directions after every MLP: emotion minus plain, and those of linear probes.
+    """Directions after every MLP: emotion minus neutral, and those of linear probes.
 
     Args:
         streams: As :func:`residuals` reads them, of train contexts.

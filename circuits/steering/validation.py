@@ -10,7 +10,7 @@ What the readouts lose and gain when the components ranked first are ablated or 
 
 Ablated: a prompt asks for the emotion, and at its last position, where the reply begins, the
 chosen heads' ``z`` or neurons' ``post`` are set to zero, to their mean over neutral prompts, or to
-their mean over prompts that ask for the emotions. Added: the prompt is plain, and what they give
+their mean over prompts that ask for the emotions. Added: the prompt is neutral, and what they give
 more when the emotion is asked for is added there. This is the validation of local components of
 Wang et al. 2025 (arXiv 2510.11328), with baselines: the components ranked last, and random ones
 with as many in every layer.
@@ -329,7 +329,7 @@ def _interval(
 
 
 CHANGES = ("zero", "neutral mean", "emotion mean", "add")
-"""Three ablations in prompts that ask for the emotion, and addition in plain ones."""
+"""Three ablations in prompts that ask for the emotion, and addition in neutral ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +338,7 @@ class Validation(Record):
 
     Effect: the readout with the set at work minus the readout without, so that positive pushes
     towards the readout's emotion. Ablation takes it away from prompts that ask for ``emotion``,
-    addition adds it to plain ones. Unit: length in the residual stream. The readout of emotion
+    addition adds it to neutral ones. Unit: length in the residual stream. The readout of emotion
     ``other_emotion`` is the projection on its reference direction at the last prompt position.
     """
 
@@ -516,7 +516,7 @@ class ReplyValidation(Record):
     """Replies in which the judge finds the emotion, by the set that is ablated or added to.
 
     ``neutral mean``: the prompt asks for the emotion, and the set is set to its mean over plain
-    prompts. ``add``: the prompt is plain, and the set gets the emotion's differences. Both
+    prompts. ``add``: the prompt is neutral, and the set gets the emotion's differences. Both
     once, at the last position of the prompt.
     """
 

@@ -4,7 +4,7 @@ from typing import Any
 
 _HEAD = """# Supported models
 
-Every cell is a test on a tiny random model of the family: what is measured agrees with neutral runs
+Every cell is a test on a tiny random model of the family: what is measured agrees with plain runs
 of the model, or the part is refused by an error that names what the model lacks. `make trials`
 runs them and writes this page. A number stands for the reason of a refusal, given below the table.
 A whole run is made of the other parts and takes long; it is tried in families in which its way

@@ -98,7 +98,7 @@ def _near_in_shares(evaluator: Evaluator, emotion: str) -> float:
 
 
 def _kept_alone(evaluator: Evaluator, circuit: Circuit) -> tuple[float, ...]:
-    """Mean readouts of neutral runs of the model, of the circuit and of an empty one.
+    """Mean readouts of plain runs of the model, of the circuit and of an empty one.
 
     Everything else is as in the neutral prompt, at the last position.
     """

@@ -1,4 +1,4 @@
-"""Runs of circuits beside one neutral run per circuit."""
+"""Runs of circuits beside one plain run per circuit."""
 
 from functools import partial
 

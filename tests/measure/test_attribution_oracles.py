@@ -1,4 +1,4 @@
-"""Every attribution method against neutral runs of single prompts, in float64.
+"""Every attribution method against plain runs of single prompts, in float64.
 
 The oracles take no gradient: they move an activation a little and look at the readout.
 """
@@ -39,7 +39,7 @@ def random_projection(model):
 
 
 class Setting:
-    """One pair as neutral runs, and what the package says of it."""
+    """One pair as plain runs, and what the package says of it."""
 
     def __init__(self, plainly: ModuleType, model, context, mode, other="fear", **options):
         readout = random_projection(model)

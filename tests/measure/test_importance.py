@@ -1,4 +1,4 @@
-"""Sublayer importance: the cached sweep against one neutral run per sublayer and dose."""
+"""Sublayer importance: the cached sweep against one plain run per sublayer and dose."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Ablation and addition of ranked sets beside one neutral run per set."""
+"""Ablation and addition of ranked sets beside one plain run per set."""
 
 from functools import partial
 

@@ -55,7 +55,7 @@ const Attention = (() => {
       const row = rowOf(bytes, chosen);
       cell = paint(canvas, bytes, tokens.length, colour, chosen);
       strip.replaceChildren(...shadedText(tokens, row, colour, chosen));
-      said.textContent = `token ${chosen + 1} of ${tokens.length}, “${Charts.spelled(tokens[chosen])}”, looks most at ${strongest(tokens, row)}`;
+      said.textContent = `token ${chosen + 1} of ${tokens.length}, “${Charts.spelled(tokens[chosen])}”, attends most to ${strongest(tokens, row)}`;
     };
     slider.addEventListener("input", show);
     canvas.addEventListener("click", (event) => {
@@ -64,7 +64,7 @@ const Attention = (() => {
       show();
     });
     show();
-    return [h("label", { for: "looks" }, "Token that looks"), slider, said, strip, canvas,
+    return [h("label", { for: "looks" }, "Query token"), slider, said, strip, canvas,
       h("p", { class: "note" }, "Rows look, columns are looked at; darker is more. Click a row to read it as text.")];
   };
 
