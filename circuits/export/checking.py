@@ -1,5 +1,4 @@
-"""Validation of exported files: is each what its format asks for? For files of this package and of
-other tools.
+"""Validation of exported files, of this package and of other tools.
 
 JSON is held to its schema. GraphML and GEXF are read with networkx; beyond it, ids are unique,
 every edge ends in nodes of the file, and numbers are finite. Files with a document type are
