@@ -61,7 +61,7 @@
   }
 
   /* Menus and sliders of a figure become controls of the page, which a keyboard can use. */
-  function baselines(graph, layout) {
+  function controls(graph, layout) {
     const box = document.createElement("div");
     box.className = "controls";
     (layout.updatemenus || []).forEach(function (one) {
@@ -94,7 +94,7 @@
     if (graph.dataset.drawn) return;
     graph.dataset.drawn = "yes";
     const figure = described(graph);
-    baselines(graph, figure.layout);
+    controls(graph, figure.layout);
     unwrap(graph, figure.layout);
     figure.layout.font.color = ink();
     graph.setAttribute("role", "img");

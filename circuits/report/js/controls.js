@@ -1,7 +1,7 @@
 "use strict";
 
 // The controls above the graph: they change the state, and show it.
-const Baselines = (() => {
+const Controls = (() => {
   const { h } = Dom;
 
   const options = (select, entries, chosen) =>
