@@ -384,7 +384,7 @@ def run_added(
     end = model.cfg.n_layers - 1
     sites = {readout.site: _as_it_is for readout in readouts}
 
-    def enhance(chosen: Sequence[int]) -> Tensor:
+    def add(chosen: Sequence[int]) -> Tensor:
         some = masks[list(chosen)]
         edits = _added(some, z, post)
         with edited(model, edits), reading(model, sites, [end]) as table:
@@ -398,7 +398,7 @@ def run_added(
     parts: list[Tensor] = []
     for first in range(0, len(masks), _COPIES):
         chosen = range(len(masks))[first : first + _COPIES]
-        parts += halving(enhance, chosen, lambda row: f"set {row} in all contexts", rows=False)
+        parts += halving(add, chosen, lambda row: f"set {row} in all contexts", rows=False)
     return torch.cat(parts)
 
 

@@ -375,8 +375,8 @@ def connect(
         ):
             raise CircuitError(
                 "attributions and patched paths are of other runs: "
-                f"{effects.mode} against {effects.other or 'plain'} ({effects.readout}), and "
-                f"{exact.mode} against {exact.other or 'plain'} ({exact.readout})"
+                f"{effects.mode} against {effects.other or 'neutral'} ({effects.readout}), and "
+                f"{exact.mode} against {exact.other or 'neutral'} ({exact.readout})"
             )
     edges = [
         _edge(sender, reader, node, effects, exact)

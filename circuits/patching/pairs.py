@@ -234,7 +234,7 @@ class Pair:
     @property
     def name(self) -> str:
         """``work_00/positive, anger against plain``."""
-        return f"{self.context.id}, {self.emotion} against {self.other or 'plain'}"
+        return f"{self.context.id}, {self.emotion} against {self.other or 'neutral'}"
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -194,7 +194,7 @@ class Prompt:
     def key(self) -> str:
         """A name: ``work_00__positive__anger``, as in the published files, or how it begins."""
         if self.context is not None:
-            target = self.emotion or "neutral"
+            target = self.emotion or "plain"
             return f"{self.context.scenario}__{self.context.valence}__{target}"
         if self.ids is not None:
             return f"ids {list(self.ids[:8])}"

@@ -284,21 +284,21 @@ class SetEffects:
 
 
 def set_effects(
-    sets: Masks, ablated: Sequence[Runs], enhanced: Runs, n_sizes: int, seed: int
+    sets: Masks, ablated: Sequence[Runs], added: Runs, n_sizes: int, seed: int
 ) -> SetEffects:
     """Run the sets of :func:`~circuits.circuit.ablate.ranked_sets` under every change.
 
     Args:
         sets: Three orders, then random draws, each by size.
         ablated: Runs of prompts that ask for the emotion, without what a set has.
-        added to: Runs of neutral prompts, with more of what a set has.
+        added: Runs of neutral prompts, with more of what a set has.
         n_sizes: How many sizes there are.
         seed: Of the bootstrap.
     """
     # An empty set changes nothing: the run that all others are compared with.
     with_none = sets.like(torch.cat([torch.zeros_like(sets.flat[:1]), sets.flat]))
     before, parts, intervals = [], [], []
-    for runs, sign in [*((own, -1) for own in ablated), (enhanced, 1)]:
+    for runs, sign in [*((own, -1) for own in ablated), (added, 1)]:
         m = runs(with_none).double()
         effects = (sign * (m[1:] - m[:1])).unflatten(0, (-1, n_sizes))
         before.append(m[0].mean(0))

@@ -361,7 +361,7 @@ def test_a_head_shows_where_each_token_looks(opened):
     slide(opened, "looks", 1)
     assert panel.locator(".strip .looks").inner_text() == " Always"
     assert panel.locator(".strip .later").count() == 3
-    assert "looks most at" in panel.locator("output").inner_text()
+    assert "attends most to" in panel.locator("output").inner_text()
     panel.locator("#context").select_option(index=1)
     assert panel.locator(".strip .token").count() == 3
     painted = (

@@ -22,7 +22,7 @@ from circuits.prompts.templates import emotion_prompts
 def with_streams(swept, values, made):
     """The same grid with other residual streams."""
     batch = replace(values, resid_mid=made, resid_post=made)
-    sums = ContrastSums(swept.grid.themes, (made.shape[1], made.shape[2], made.shape[3]))
+    sums = ContrastSums(swept.groups.themes, (made.shape[1], made.shape[2], made.shape[3]))
     sums.update(batch)
     return replace(swept, values=(batch,), contrasts=sums.result())
 

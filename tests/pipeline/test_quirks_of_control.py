@@ -199,7 +199,7 @@ def test_accepted_only(published, contexts):
     write_rows(folder / "elicitation" / "generated.jsonl", replies)
     found = {"folder": folder, "accepted": accepted}
     cells = {
-        samples: len(at_work(replace(published, samples=samples), **found).grid.cells)
+        samples: len(at_work(replace(published, samples=samples), **found).groups.cells)
         for samples in ("accepted", "all")
     }
     assert cells == {"accepted": len(replies) - 1, "all": len(replies)}

@@ -196,7 +196,7 @@ def test_validation_is_shown_where_it_was_measured(samples, tmp_path):
     measured = dataclasses.replace(
         plain,
         validation=[samples.validation("head"), samples.validation("neuron")],
-        heard=[samples.heard("head"), samples.heard("neuron")],
+        reply_validation=[samples.heard("head"), samples.heard("neuron")],
         ablation=samples.ablation(),
     )
     write_report(measured, tmp_path / "page.html")

@@ -41,7 +41,7 @@ def test_samples_show_the_same_context_in_every_emotion_by_every_method(samples)
         "work_03/positive",
     ]
     first = shown[0]
-    assert list(first.methods) == ["no change", "prompting", "steering", "circuit"]
+    assert list(first.methods) == ["unsteered", "prompting", "steering", "circuit"]
     assert [emotion for emotion, _ in first.rows] == list(samples.EMOTIONS)
     emotion, answers = first.rows[4]
     assert emotion == "surprise"
@@ -61,9 +61,9 @@ def test_a_reply_that_never_changes_is_shown_once(samples):
     ]
     sample = sample_replies({**replies, "none": same}, samples.EMOTIONS)[0]
     assert [(answer.method, answer.text, answer.verdict) for answer in sample.alike] == [
-        ("no change", "Hm.", "heard neutral")
+        ("unsteered", "Hm.", "judged neutral")
     ]
-    assert "no change" not in sample.methods
+    assert "unsteered" not in sample.methods
 
 
 @pytest.mark.parametrize("contexts", [1, 2, 7, 60])

@@ -210,7 +210,7 @@ def test_replies_are_judged_for_every_set(evaluator, known):
     assert sum(told) == replies_needed(evaluator, found.size, 2)
     # All heads at their neutral mean leave no emotion; all heads' differences bring it about.
     assert found.judged[:, found.method.index("neutral mean"), :, -1].eq(0).all()
-    enhanced = found.judged[:, found.method.index("enhance"), :, -1]
+    enhanced = found.judged[:, found.method.index("add"), :, -1]
     assert torch.equal(enhanced, enhanced[:, :1].expand_as(enhanced))
     assert enhanced.gt(60).all()
     # One head of 36 at random is not the emotion.

@@ -91,7 +91,7 @@ def by_hand(model, contexts, known, kind, emotion, method, members):
     def change(site, layer, part, value):
         if site != site_of or (layer, part) not in members:
             return value
-        if method == "enhance":
+        if method == "add":
             return value + getattr(known.differences, site)[e, layer, part]
         if method == "zero":
             return torch.zeros_like(value)
@@ -100,12 +100,10 @@ def by_hand(model, contexts, known, kind, emotion, method, members):
 
     rows = []
     for context in contexts:
-        prompt = (
-            neutral_prompt(context) if method == "enhance" else emotion_prompt(context, emotion)
-        )
+        prompt = neutral_prompt(context) if method == "add" else emotion_prompt(context, emotion)
         before = plainly(model, prompt, known.readouts.values())
         after = plainly(model, prompt, known.readouts.values(), change)
-        rows.append(after - before if method == "enhance" else before - after)
+        rows.append(after - before if method == "add" else before - after)
     return torch.stack(rows)
 
 

@@ -243,7 +243,7 @@ WRONG = {
         (lambda e, f: {n for n in choose(e, f) if e[n] > 0}, "away .* are missing"),
         (lambda e, f: {n for n in e if abs(e[n]) >= f}, "taken as an effect"),
         (lambda e, f: set(e) - choose(e, f), "the parts below the floor"),
-        (lambda e, f: list(e), "all parts"),
+        (lambda e, f: list(e), "all components"),
         (lambda e, f: [], "no part"),
         (lambda e, f: 3, "no collection of names"),
         (lambda e, f: sorted(choose(e, f))[1:], "missing: L0H2; too many: none"),
