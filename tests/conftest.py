@@ -41,8 +41,8 @@ from circuits.provenance import Provenance
 
 pytest_plugins = ["trials", "kinds", "sharing"]
 
-# The same examples each time; `--hypothesis-profile=default` draws others.
-settings.register_profile("fixed", derandomize=True)
+# The same examples each time, however slow the machine; `--hypothesis-profile=default` draws others.
+settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
 # One, or as many as `make test THREADS=2` says.
