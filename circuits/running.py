@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 from circuits.errors import DataError
 
-__all__ = ["Execution", "advance", "execution", "in_force"]
+__all__ = ["Execution", "Progress", "advance", "execution", "in_force"]
 
 Progress = Callable[[int], None]
+"""Told how many items have just been finished."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Execution:
     progress: Progress | None = None
     """Told after every batch how many items it has finished."""
 
-    def rows(self, default: int) -> int:
+    def rows(self, default: int = 96) -> int:
         """Sequences in one pass of a function that takes ``default`` of its own."""
         return default if self.batch_size is None else self.batch_size
 

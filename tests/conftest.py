@@ -41,7 +41,7 @@ from circuits.provenance import Provenance
 
 pytest_plugins = ["trials", "kinds", "sharing"]
 
-# The same examples each time, however slow the machine; `--hypothesis-profile=default` draws others.
+# The same examples each time, on a slow machine too; `--hypothesis-profile=default` draws others.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit.circuit import Circuit, Edge, Node, Via, with_scores
-from circuits.circuit.score import Scoring, check_held_out, score_circuits
+from circuits.circuit.score import check_held_out, score_circuits
 from circuits.effects.activations import (
     Activations,
     component_means,
@@ -68,6 +68,7 @@ from circuits.patching.totals import TotalEstimates, total_estimates
 from circuits.prompts.sev import Context, sev
 from circuits.prompts.templates import Template, emotion_prompts, template_of
 from circuits.provenance import Provenance, recorded, versions
+from circuits.running import in_force
 
 __all__ = [
     "Budget",
@@ -471,8 +472,6 @@ def find_circuit(
     judge: Judge | None = None,
     budget: Budget | None = None,
     max_new_tokens: int = 100,
-    batch_size: int = 96,
-    seed: int = 0,
 ) -> Circuit:
     """The circuit of one emotion; see :func:`find_circuits`, which takes as long for all of them.
 
@@ -493,8 +492,6 @@ def find_circuit(
         judge=judge,
         budget=budget,
         max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
     )
     return found[emotion]
 
@@ -509,15 +506,14 @@ def find_circuits(
     judge: Judge | None = None,
     budget: Budget | None = None,
     max_new_tokens: int = 100,
-    batch_size: int = 96,
-    seed: int = 0,
 ) -> dict[str, Circuit]:
     """The circuits of several emotions, found, measured and scored.
 
     The model replies to every context with every emotion; replies that the judge finds the emotion
     in are kept, and from their prompts come directions, effects, importances and total effects, as
     in a run with default options. Circuits are then scored on held-out contexts beside random
-    circuits of their size. How many replies were accepted stands in a circuit's ``evidence``.
+    circuits of their size. How many replies were accepted stands in a circuit's ``evidence``, and
+    the seed of all draws in its provenance (:func:`~circuits.running.execution`).
 
     Args:
         model: The model.
@@ -528,8 +524,6 @@ def find_circuits(
         judge: Decides which replies express their emotion; the lexicon by default.
         budget: How many heads and neurons.
         max_new_tokens: Longest reply.
-        batch_size: Prompts at once.
-        seed: Of all draws.
 
     Raises:
         CircuitError: in no context was every emotion elicited; says how often each was, shows a
@@ -548,7 +542,7 @@ def find_circuits(
     if held_out:
         check_held_out(held_out, contexts)
     prompts = emotion_prompts(contexts, emotions, wording)
-    replies = elicit(model, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    replies = elicit(model, prompts, max_new_tokens=max_new_tokens)
     judged = judge_replies(replies, judge)
     accepted = [row.reply for row in judged if row.verdict.match]
     if not accepted or not bool(group_by_context(accepted, emotions).complete.any()):
@@ -561,11 +555,10 @@ def find_circuits(
         "complete_contexts": int(groups.complete.sum()),
         "elicited": _counts(judged, emotions),
     }
-    made = Provenance(
-        describe_model(model), _digest(contexts), {"evidence": evidence, "seed": seed}, versions()
-    )
+    options = {"evidence": evidence, "seed": in_force().seed}
+    made = Provenance(describe_model(model), _digest(contexts), options, versions())
     with recorded(made):
-        activations = read_activations(model, groups, batch_size=batch_size, seed=seed)
+        activations = read_activations(model, groups)
         found = emotion_directions(activations)
         heads = head_effects(model, activations, found)
         has_neurons = bool(model.cfg.d_mlp)
@@ -573,7 +566,7 @@ def find_circuits(
         neurons = of_neurons(model, activations, found)
         stable = stable_layers(len(found.layer))
         importance, neutral_means = sublayer_importance(
-            model, groups, found, stable=stable, seed=seed, template=wording
+            model, groups, found, stable=stable, template=wording
         )
         between = differences(component_means(activations))
         direct = direct_effects(model, between, found, importance.reference)
@@ -594,7 +587,6 @@ def find_circuits(
         held_out,
         readouts,
         totals,
-        how=Scoring(seed=seed),
         means=neutral_means,
         template=wording,
     )

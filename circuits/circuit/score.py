@@ -31,12 +31,12 @@ from circuits.circuit.circuit import LOWER_IS_BETTER, Circuit, CircuitScores, Sc
 from circuits.effects.activations import NeutralMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.engines import engine, in_order
-from circuits.models.generate import Progress
 from circuits.models.protocol import Model
 from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template
+from circuits.running import advance, in_force
 
 __all__ = [
     "SIZES",
@@ -257,7 +257,7 @@ def scores_of(
         )
     f = relative(mean, at)
     values = _statistics(f, at)
-    spread = _statistics(relative(bootstrap_means(m[: at["random"].start], how.seed), at), at)
+    spread = _statistics(relative(bootstrap_means(m[: at["random"].start]), at), at)
     baselines = _baseline_statistics(f, at)
     rounding = max(_ROUNDING, off / gap)
     scores = {
@@ -284,9 +284,9 @@ def scores_of(
     )
 
 
-def bootstrap_means(m: Float[Tensor, "row context"], seed: int) -> Float[Tensor, "draw row"]:
+def bootstrap_means(m: Float[Tensor, "row context"]) -> Float[Tensor, "draw row"]:
     """Means over contexts drawn with replacement."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     return (bootstrap_counts(m.shape[1], random, m.dtype) / m.shape[1]) @ m.T
 
 
@@ -390,7 +390,6 @@ class Scoring:
     positions: Positions = "last"
     draws: int = 100
     """Random circuits."""
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -427,9 +426,8 @@ def score_circuits(
     how: Scoring | None = None,
     means: NeutralMeans | None = None,
     template: str | Template = "published",
-    progress: Progress | None = None,
 ) -> dict[str, CircuitScores]:
-    """Score the circuit of every emotion.
+    """Score the circuit of every emotion; progress counts emotions.
 
     Args:
         model: The model that the circuits are of.
@@ -440,7 +438,6 @@ def score_circuits(
         how: Ablation, positions, number of baselines.
         means: For mean ablation.
         template: How contexts become prompts.
-        progress: Told after every emotion.
 
     Raises:
         CircuitError: a circuit is another model's, is empty, or asking moves no readout.
@@ -466,8 +463,7 @@ def score_circuits(
     done = in_order(engine().results(model, work, tuple(circuits)))
     for emotion, scores in zip(circuits, done, strict=True):
         found[emotion] = scores
-        if progress:
-            progress(1)
+        advance(1)
     return found
 
 
@@ -490,7 +486,7 @@ def _score(
     effects = torch.cat(
         [ranking.head_effect[place].flatten(), ranking.neuron_effect[place].flatten()]
     )
-    random = torch.Generator().manual_seed(how.seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     rows = rows_of(masks[[e]], others, effects, how.draws, random)
     on = stand(
         model,

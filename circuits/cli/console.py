@@ -28,7 +28,7 @@ from circuits.errors import Stopped
 from circuits.journal import ask_to_stop, go_on, stop_if_asked, stopping
 
 if TYPE_CHECKING:
-    from circuits.models.generate import Progress as Finished
+    from circuits.running import Progress as Finished
 
 __all__ = [
     "ERRORS",

@@ -45,7 +45,7 @@ from torch import Tensor
 from circuits.errors import DataError
 from circuits.judges.replies import Reply
 from circuits.models.engines import engine, in_order, shards
-from circuits.models.generate import Progress, batches
+from circuits.models.generate import batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import Pick, capture, reading
@@ -54,10 +54,10 @@ from circuits.prompts.prompt import PromptLike, as_prompts
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import INDENTED, PUBLISHED, emotion_prompt
 from circuits.records import Record
+from circuits.running import advance, in_force
 
 __all__ = [
     "GB",
-    "MEMORY",
     "ActivationSums",
     "Activations",
     "Batch",
@@ -206,15 +206,13 @@ class ContrastSums:
         shape: tuple[int, int, int],
         *,
         half: bool = False,
-        seed: int = 0,
     ) -> None:
-        """Sums for ``shape`` emotions, layers and d_model.
+        """Sums for ``shape`` emotions, layers and d_model; the seed in force shuffles emotions.
 
         Args:
             themes: Themes of the complete contexts.
             shape: Emotions, layers, d_model.
             half: Round activations to float16 first, as the published dumps do.
-            seed: Of the shuffled emotions.
         """
         self.shape = n_emotions, n_layers, d_model = shape
         size = (len(themes.theme), n_emotions, 2, n_layers, d_model)
@@ -223,7 +221,7 @@ class ContrastSums:
         self._middle = torch.zeros(size[:1] + size[2:], dtype=torch.float64)
         self._rms = torch.zeros(2, n_layers, dtype=torch.float64)
         self._count = torch.zeros(size[0], dtype=torch.long)
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(in_force().seed)
         order = torch.rand(len(themes.of), n_emotions, generator=random).argsort(dim=1)
         self._order = dict(zip(themes.of, order, strict=True))
 
@@ -321,9 +319,6 @@ class ActivationSums:
 GB = 10**9
 """Bytes in a gigabyte."""
 
-MEMORY = 1.0
-"""Default budget in gigabytes."""
-
 _FLOAT = 4
 
 
@@ -335,14 +330,12 @@ class CacheDecision:
     reason: str
 
 
-def cache_decision(model: Model, n_cells: int, memory: float) -> CacheDecision:
-    """Keep the values of ``n_cells`` prompts if they take no more than half of ``memory`` GB.
+def cache_decision(model: Model, n_cells: int) -> CacheDecision:
+    """Keep the values of ``n_cells`` prompts if they take no more than half of the memory budget.
 
-    Raises:
-        DataError: the budget is not positive.
+    The budget is that of :func:`~circuits.running.execution`.
     """
-    if not memory > 0:
-        raise DataError(f"a memory budget of {memory:g} GB holds nothing; give more than 0")
+    memory = in_force().memory
     size, share = n_cells * _bytes_cached(model), memory * GB / 2
     found = f"values of {n_cells} prompts at the position that is read take {_in_mb(size)}"
     kept = size <= share
@@ -353,9 +346,9 @@ def cache_decision(model: Model, n_cells: int, memory: float) -> CacheDecision:
     )
 
 
-def fits_in(model: Model, memory: float, times: int) -> Callable[[int, int], bool]:
-    """Whether ``times * count`` rows of a width may be run at once within half of ``memory`` GB."""
-    share = memory * GB / 2
+def fits_in(model: Model, times: int) -> Callable[[int, int], bool]:
+    """Whether ``times * count`` rows of a width may be run at once in half of the memory budget."""
+    share = in_force().memory * GB / 2
 
     def fits(count: int, width: int) -> bool:
         return count * times * _bytes_of_row(model, width) <= share
@@ -559,12 +552,13 @@ def read_activations(
     last: Last = "resid_post",
     half: bool = False,
     half_parts: bool = False,
-    memory: float = MEMORY,
-    batch_size: int = 96,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> Activations:
     """Run every accepted prompt once.
+
+    The memory budget in force (:func:`~circuits.running.execution`) is for values and for the
+    activations of one pass. Values that do not fit are made again when they are looked at; a pass
+    runs one context at least. The seed in force is that of the emotions that the random baseline of
+    generality shuffles.
 
     Args:
         model: The model.
@@ -574,26 +568,19 @@ def read_activations(
         last: What stands for the residual stream after the last MLP.
         half: Round residual streams to float16 before they are summed, as published dumps do.
         half_parts: Round head outputs and neurons too, as the dumps of published differences do.
-        memory: Budget in gigabytes for values and for the activations of one pass. Values that do
-            not fit are made again when they are looked at; a pass runs one context at least.
-        batch_size: Prompts at once, at most.
-        seed: Of the emotions that the random baseline of generality shuffles.
-        progress: Told after every batch how many prompts were run.
 
     Raises:
         ModelError: a hook point is missing, or an activation is not finite.
-        DataError: the budget is not positive.
     """
-    does = cache_decision(model, len(groups.cells), memory)
-    how = _How(groups, read, last, half, half_parts, does.kept, seed)
-    parts = shards(_together(model, groups, read, memory, batch_size))
+    does = cache_decision(model, len(groups.cells))
+    how = _How(groups, read, last, half, half_parts, does.kept)
+    parts = shards(_together(model, groups, read))
     sums, kept = how.sums(model), list[Batch]()
     found = in_order(engine().results(model, partial(_of_shard, how=how), parts))
     for own, batches_kept, count in found:
         sums.merge(own)
         kept += batches_kept
-        if progress:
-            progress(count)
+        advance(count)
     again = SecondPass(
         model, groups, read, last, tuple(chosen for part in parts for chosen in part)
     )
@@ -619,7 +606,6 @@ class _How:
     half: bool
     half_parts: bool
     kept: bool
-    seed: int
 
     def sums(self, model: Model) -> ActivationSums:
         cfg = model.cfg
@@ -627,7 +613,6 @@ class _How:
             self.groups.themes,
             (len(self.groups.emotions), cfg.n_layers, cfg.d_model),
             half=self.half,
-            seed=self.seed,
         )
         return ActivationSums(contrasts, cfg.n_heads, cfg.d_head, cfg.d_mlp)
 
@@ -648,14 +633,12 @@ def _of_shard(
     return sums, kept, count
 
 
-def _together(
-    model: Model, groups: ContextGroups, read: Read, memory: float, batch_size: int
-) -> tuple[tuple[int, ...], ...]:
+def _together(model: Model, groups: ContextGroups, read: Read) -> tuple[tuple[int, ...], ...]:
     """Contexts to run at once: of like length, and no more than the budget allows."""
     n_emotions = len(groups.emotions)
     longest = [_longest(model, groups, context, read) for context in groups.contexts]
-    fits = fits_in(model, memory, n_emotions)
-    return tuple(map(tuple, batches(longest, max(1, batch_size // n_emotions), fits)))
+    fits, size = fits_in(model, n_emotions), in_force().rows()
+    return tuple(map(tuple, batches(longest, max(1, size // n_emotions), fits)))
 
 
 def _longest(model: Model, groups: ContextGroups, context: Context, read: Read) -> list[int]:

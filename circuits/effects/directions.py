@@ -23,7 +23,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.effects.activations import (
-    MEMORY,
     Activations,
     Batch,
     Differences,
@@ -32,7 +31,7 @@ from circuits.effects.activations import (
     read_activations,
 )
 from circuits.errors import AxisError, DataError
-from circuits.models.generate import Progress, batches
+from circuits.models.generate import batches
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
@@ -41,6 +40,7 @@ from circuits.names import SUBLAYERS
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template, emotion_prompts, neutral_prompts
 from circuits.records import Record
+from circuits.running import advance, in_force
 
 __all__ = [
     "Directions",
@@ -108,31 +108,19 @@ def emotion_directions(activations: Activations, *, read: str = "prompt") -> Dir
     )
 
 
-def directions(
-    model: Model,
-    prompts: PromptsByEmotion,
-    *,
-    memory: float = MEMORY,
-    batch_size: int = 96,
-    progress: Progress | None = None,
-) -> Directions:
+def directions(model: Model, prompts: PromptsByEmotion) -> Directions:
     """Emotion directions from any prompts, at their last position.
 
     Args:
         model: The model.
         prompts: Emotion -> prompts whose replies are to express it; they are contrasted within
             groups, see :func:`~circuits.effects.activations.grouped`.
-        memory: Budget in gigabytes.
-        batch_size: Prompts at once, at most.
-        progress: Told after every batch how many prompts were run.
 
     Raises:
         DataError: the prompts form no group with all emotions.
         ModelError: a prompt cannot be read.
     """
-    groups = group_prompts(prompts)
-    found = read_activations(model, groups, memory=memory, batch_size=batch_size, progress=progress)
-    return emotion_directions(found)
+    return emotion_directions(read_activations(model, group_prompts(prompts)))
 
 
 def centred(apart: Float[Tensor, "emotion *rest"], n: int) -> Float[Tensor, "emotion *rest"]:
@@ -214,9 +202,7 @@ class Generality(Record):
     n_splits: int
 
 
-def direction_generality(
-    activations: Activations, *, n_splits: int = 50, seed: int = 0
-) -> Generality:
+def direction_generality(activations: Activations, *, n_splits: int = 50) -> Generality:
     """Measure how far the directions generalise; only complete contexts are used.
 
     Passes at the values of the activations once.
@@ -224,7 +210,7 @@ def direction_generality(
     Raises:
         DataError: fewer than two themes have a complete context.
     """
-    look = GeneralityPass(activations, n_splits=n_splits, seed=seed)
+    look = GeneralityPass(activations, n_splits=n_splits)
     for batch in activations.values:
         look.update(batch)
     return look.result()
@@ -255,7 +241,7 @@ class GeneralityPass:
         DataError: fewer than two themes have a complete context.
     """
 
-    def __init__(self, activations: Activations, *, n_splits: int = 50, seed: int = 0) -> None:
+    def __init__(self, activations: Activations, *, n_splits: int = 50) -> None:
         sums, self._emotions = activations.contrasts, activations.groups.emotions
         self._themes, self._n = sums.themes, int(sums.count.sum())
         if len(sums.count) < 2:
@@ -273,7 +259,7 @@ class GeneralityPass:
         self.sums = GeneralitySums(
             torch.zeros(n_splits, *own), torch.zeros(own[1:3]), torch.zeros(own[1:3])
         )
-        self._in_first = _halves(list(sums.themes.of), n_splits, seed)
+        self._in_first = _halves(list(sums.themes.of), n_splits)
 
     def update(self, batch: Batch) -> None:
         """Add the complete contexts of a batch."""
@@ -304,9 +290,9 @@ class GeneralityPass:
         )
 
 
-def _halves(places: list[int], n_splits: int, seed: int) -> dict[int, list[int]]:
+def _halves(places: list[int], n_splits: int) -> dict[int, list[int]]:
     """Place of a context -> the splits in whose first half it is."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     found: dict[int, list[int]] = {place: [] for place in places}
     for split in range(n_splits):
         for chosen in torch.randperm(len(places), generator=random)[: len(places) // 2].tolist():
@@ -351,8 +337,6 @@ def own_differences(
     emotions: Sequence[str],
     *,
     template: str | Template = "published",
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> Differences:
     """What every head and neuron does differently when an emotion is asked for, minus neutral.
 
@@ -374,13 +358,12 @@ def own_differences(
         tokens = pad_left([rows[i] for i in chosen], device_of(model))
         return capture(model, tokens, {"z": _last, "post": _last})
 
-    for chosen in batches(rows, batch_size):
+    for chosen in batches(rows, in_force().rows()):
         found = halving_tables(read, chosen, lambda place: prompts[place].key)
         places = torch.tensor([i % n if i < n * len(contexts) else n for i in chosen])
         z.index_add_(0, places, found["z"].cpu() / len(contexts))
         post.index_add_(0, places, found["post"].cpu() / len(contexts))
-        if progress:
-            progress(len(chosen))
+        advance(len(chosen))
     return Differences(
         z=z[:-1] - z[-1],
         post=post[:-1] - post[-1],

@@ -38,9 +38,9 @@ from circuits.effects.directions import Directions, GeneralityPass, GeneralitySu
 from circuits.errors import ModelError
 from circuits.models.engines import Here, engine, in_order, shards
 from circuits.models.families import along_heads, head_weights, needs
-from circuits.models.generate import Progress
 from circuits.models.protocol import Model, blocks_of, device_of, dtype_of
 from circuits.records import Record
+from circuits.running import advance
 
 __all__ = [
     "QUANTILE",
@@ -278,24 +278,20 @@ def second_pass(
     directions: Directions,
     *,
     readout: HeadReadout = "resid_mid",
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> Passes:
-    """Show every batch of values to both looks once.
+    """Show every batch of values to both looks once; the splits of generality are drawn.
 
     Args:
         model: The model.
         activations: Its values.
         directions: Made from the activations.
         readout: Of the effects of heads.
-        seed: Of the splits of generality.
-        progress: Told after every shard how many prompts were looked at.
 
     Raises:
         ModelError: ``post_norm`` is asked of a model whose norm before the MLP is no RMSNorm.
         DataError: fewer than two themes have a complete context.
     """
-    how = _How(replace(activations, values=()), directions, readout, seed)
+    how = _How(replace(activations, values=()), directions, readout)
     heads, general = how.passes(model)
     if isinstance(activations.values, SecondPass):
         work = partial(
@@ -307,8 +303,7 @@ def second_pass(
     for of_heads, of_generality, count in in_order(found):
         heads.sums.merge(of_heads)
         general.sums.merge(of_generality)
-        if progress:
-            progress(count)
+        advance(count)
     return heads, general
 
 
@@ -317,11 +312,10 @@ class _How:
     activations: Activations
     directions: Directions
     readout: HeadReadout
-    seed: int
 
     def passes(self, model: Model) -> Passes:
         heads = HeadPass(model, self.activations, self.directions, readout=self.readout)
-        return heads, GeneralityPass(self.activations, seed=self.seed)
+        return heads, GeneralityPass(self.activations)
 
 
 def _made_again(

@@ -31,7 +31,7 @@ from circuits.effects.activations import (
 from circuits.effects.directions import Directions, reference_direction
 from circuits.models.edits import Add, edited
 from circuits.models.engines import engine, in_order, shards
-from circuits.models.generate import Progress, batches
+from circuits.models.generate import batches
 from circuits.models.memory import halving, halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Prefix, branch, check_values, prefill_prefix, reading, token_rows
@@ -39,6 +39,7 @@ from circuits.models.tokens import Tokens, encode, pad_left
 from circuits.names import SUBLAYERS
 from circuits.prompts.templates import Template, neutral_prompt
 from circuits.records import Record
+from circuits.running import advance, in_force
 
 __all__ = [
     "DOSES",
@@ -155,9 +156,7 @@ def sublayer_importance(
     doses: Sequence[float] = DOSES,
     read_at: ReadAt = "resid_post",
     n_random: int = 8,
-    seed: int = 0,
     template: str | Template = "published",
-    progress: Progress | None = None,
 ) -> tuple[Importance, NeutralMeans]:
     """Response of every emotion's readout to injections at every sublayer.
 
@@ -170,7 +169,7 @@ def sublayer_importance(
     """
     reference = reference_direction(directions, stable)
     local = _towards(directions.vectors, reference)
-    variants = _variants(local, directions.rms, doses, n_random, seed)
+    variants = _variants(local, directions.rms, doses, n_random)
     asked = [neutral_prompt(context, template) for context in groups.contexts]
     prompts = [encode(model, prompt) for prompt in asked]
     parts = shards(
@@ -185,8 +184,7 @@ def sublayer_importance(
     for part, (own, own_rest) in zip(parts, done, strict=True):
         sums.merge(own)
         rest.merge(own_rest)
-        if progress:
-            progress(sum(len(rows) for rows, _ in part))
+        advance(sum(len(rows) for rows, _ in part))
     importance = _summarise(
         sums,
         directions,
@@ -212,9 +210,8 @@ def _variants(
     rms: Float[Tensor, "sublayer layer"],
     doses: Sequence[float],
     n_random: int,
-    seed: int,
 ) -> Variants:
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     drawn = torch.randn(n_random, *local.shape[1:], generator=random)
     drawn = drawn / drawn.norm(dim=-1, keepdim=True)
     middle = sorted(doses)[len(doses) // 2]

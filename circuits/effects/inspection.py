@@ -38,7 +38,7 @@ from circuits.effects.directions import Directions
 from circuits.errors import AxisError, DataError, ModelError
 from circuits.judges.replies import Reply
 from circuits.models.families import along_heads, along_neurons, head_weights, neuron_weights
-from circuits.models.generate import Progress, batches
+from circuits.models.generate import batches
 from circuits.models.memory import halving
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import capture, watch
@@ -48,6 +48,7 @@ from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
+from circuits.running import advance, in_force
 
 __all__ = [
     "HeadPatterns",
@@ -216,9 +217,6 @@ def node_examples(
     rows: Sequence[Sequence[Prompt]],
     directions: Directions,
     nodes: Sequence[str],
-    *,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> NodeExamples:
     """Run every prompt once.
 
@@ -227,8 +225,6 @@ def node_examples(
         rows: Per context its prompts, one for each of the directions' emotions in their order.
         directions: What effects are read along.
         nodes: Heads and neurons.
-        batch_size: Prompts at once, at most; does not change the result.
-        progress: Told after every batch how many prompts were run.
 
     Raises:
         DataError: there is no context, or a context lacks an emotion.
@@ -240,7 +236,7 @@ def node_examples(
     along = _chosen(along_heads(model, directions.sel(sublayer="attn").vectors[:, 0]), heads)
     beta = _chosen(along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0]), neurons)
     found: list[Float[Tensor, "context emotion node"]] = []
-    together = max(1, batch_size // many)
+    together = max(1, in_force().rows() // many)
     for start in range(0, len(rows), together):
         prompts = [prompt for own in rows[start : start + together] for prompt in own]
         tokens = pad_left([encode(model, prompt) for prompt in prompts], device_of(model))
@@ -248,8 +244,7 @@ def node_examples(
         z = _apart(_chosen(read["z"], heads), many)
         post = _apart(_chosen(read["post"], neurons), many)
         found.append(torch.cat([(z * along).sum(-1), post * beta], dim=-1))
-        if progress:
-            progress(len(prompts))
+        advance(len(prompts))
     order = [part.name for part in (*heads, *neurons)]
     contexts = [own[0].origin for own in rows]
     return NodeExamples(
@@ -403,16 +398,13 @@ class TokenTrace(Record):
         return tuple(label.split(" ", 1)[1] for label in self.pos)
 
 
-def trace_scale(
-    model: Model, contexts: Sequence[Context], directions: Directions, *, batch_size: int = 32
-) -> TraceScale:
+def trace_scale(model: Model, contexts: Sequence[Context], directions: Directions) -> TraceScale:
     """Where traces are zero and one, from some contexts; a pass per context and emotion, and one.
 
     Args:
         model: The model to be traced.
         contexts: At least two; a dozen is enough.
         directions: The emotions' directions after the MLP of every layer.
-        batch_size: Prompts at once.
 
     Raises:
         DataError: there are fewer than two contexts.
@@ -421,8 +413,8 @@ def trace_scale(
     if len(contexts) < 2:
         raise DataError(f"a trace's scale needs two contexts or more, found {len(contexts)}")
     vectors, emotions = _vectors(directions, model), directions.emotion
-    plain = _places(model, neutral_prompts(contexts), batch_size)
-    asked = _places(model, emotion_prompts(contexts, emotions), batch_size)[:, _LAST]
+    plain = _places(model, neutral_prompts(contexts))
+    asked = _places(model, emotion_prompts(contexts, emotions))[:, _LAST]
     apart = asked.unflatten(0, (len(contexts), len(emotions))) - plain[:, None, _LAST]
     pattern = "context emotion layer d_model, emotion layer d_model -> context emotion layer"
     moved = einsum(apart, vectors.double(), pattern)
@@ -488,9 +480,7 @@ def _ids(model: Model, said: Prompt | Reply | str) -> tuple[list[int], int]:
     return before + after, len(before)
 
 
-def _places(
-    model: Model, prompts: Sequence[Prompt], batch_size: int
-) -> Float[Tensor, "prompt place layer d_model"]:
+def _places(model: Model, prompts: Sequence[Prompt]) -> Float[Tensor, "prompt place layer d_model"]:
     """The residual stream after every layer at each of the places."""
     rows = [encode(model, prompt) for prompt in prompts]
     size = (len(rows), len(_PLACES), int(model.cfg.n_layers), int(model.cfg.d_model))
@@ -507,8 +497,9 @@ def _places(
         read = capture(model, tokens, {"resid_post": pick})["resid_post"]
         found[chosen] = read.transpose(1, 2).double().cpu()
 
-    for chosen in batches(rows, batch_size):
+    for chosen in batches(rows, in_force().rows(32)):
         halving(keep, chosen, lambda place: prompts[place].key)
+        advance(len(chosen))
     return found
 
 

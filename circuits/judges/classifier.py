@@ -13,6 +13,7 @@ from typing import Any, Final
 from circuits.errors import JudgeError
 from circuits.judges.judge import EMPTY, Verdict, check_questions
 from circuits.names import EMOTIONS, NEUTRAL
+from circuits.running import in_force
 
 __all__ = [
     "ClassifierJudge",
@@ -101,6 +102,10 @@ class _Loaded:
     longest: int
 
 
+_AT_ONCE = 32
+"""Texts in one forward pass, at most."""
+
+
 class ClassifierJudge:
     """Takes the likeliest label; loads the model at the first question."""
 
@@ -110,7 +115,6 @@ class ClassifierJudge:
         *,
         labels: Mapping[str, str] | None = None,
         known: Sequence[str] = EMOTIONS,
-        batch_size: int = 32,
         device: str | None = None,
     ) -> None:
         """Remember what to load.
@@ -120,18 +124,11 @@ class ClassifierJudge:
             labels: From the model's labels to emotions or ``neutral``, where custom does not
                 know them.
             known: The labels of the run, which those of the model lead to.
-            batch_size: Texts per forward pass.
             device: Such as ``cuda``; by default a GPU if there is one.
-
-        Raises:
-            JudgeError: ``batch_size`` is below 1.
         """
-        if batch_size < 1:
-            raise JudgeError(f"a batch of {batch_size} texts cannot be judged; ask for 1 or more")
         self._model_id = model
         self._given_labels = None if labels is None else dict(labels)
         self._known = tuple(known)
-        self._batch_size = batch_size
         self._device = device
 
     @property
@@ -150,8 +147,10 @@ class ClassifierJudge:
         self._check_covered(emotions)
         verdicts = [Verdict(match=False, label=NEUTRAL, reason=EMPTY) for _ in texts]
         spoken = [index for index, text in enumerate(texts) if text.strip()]
-        for start in range(0, len(spoken), self._batch_size):
-            batch = spoken[start : start + self._batch_size]
+        # A judge stands beside the model: larger batches of that are none of its own.
+        size = min(_AT_ONCE, in_force().rows(_AT_ONCE))
+        for start in range(0, len(spoken), size):
+            batch = spoken[start : start + size]
             shares = self._shares([texts[index].strip() for index in batch])
             for index, share in zip(batch, shares, strict=True):
                 label = max(share, key=lambda emotion: share[emotion])

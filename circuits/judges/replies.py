@@ -31,8 +31,8 @@ from circuits.names import NEUTRAL, VALENCES
 from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
-from circuits.provenance import Provenance
 from circuits.records import Record
+from circuits.running import advance
 
 __all__ = [
     "JudgeConfusion",
@@ -59,12 +59,7 @@ _AT_ONCE = 64
 _Part = Sequence[tuple[str, str]]
 
 
-def judge_texts(
-    judge: Judge,
-    questions: Sequence[tuple[str, str]],
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> list[Verdict]:
+def judge_texts(judge: Judge, questions: Sequence[tuple[str, str]]) -> list[Verdict]:
     """The judge's verdict on every pair of a text and the emotion that it should express.
 
     Inside :func:`~circuits.journal.journal` nothing is asked again that was answered before.
@@ -82,16 +77,16 @@ def judge_texts(
         gave = call.find(place, digest) if call else None
         if gave is not None:
             found[place] = [Verdict(*own) for own in gave]
-    if progress and found:
-        progress(sum(map(len, found.values())))
+    if found:
+        advance(sum(map(len, found.values())))
     missing = [place for place in range(len(parts)) if place not in found]
     for place, given in _answered(judge, parts, missing):
         found[place] = given
         if call:
             call.keep(place, digests[place], [[v.match, v.label, v.reason] for v in given])
         # A bar may end the work here, and then what is still being answered would be lost.
-        if progress and not stopping():
-            progress(len(given))
+        if not stopping():
+            advance(len(given))
     if len(found) < len(parts):
         stop_if_asked()
     return [verdict for place in range(len(parts)) for verdict in found[place]]
@@ -172,9 +167,7 @@ class Judged:
         }
 
 
-def judge_replies(
-    replies: Sequence[Reply], judge: Judge, *, progress: Callable[[int], None] | None = None
-) -> list[Judged]:
+def judge_replies(replies: Sequence[Reply], judge: Judge) -> list[Judged]:
     """Ask ``judge`` whether each reply expresses its emotion.
 
     Inside :func:`~circuits.journal.journal` nothing is asked again that was answered before.
@@ -184,7 +177,7 @@ def judge_replies(
         Stopped: the work was asked to stop; what was answered is kept.
     """
     questions = [(reply.text, reply.emotion) for reply in replies]
-    found = judge_texts(judge, questions, progress=progress)
+    found = judge_texts(judge, questions)
     return [Judged(reply, verdict) for reply, verdict in zip(replies, found, strict=True)]
 
 
@@ -416,7 +409,7 @@ class JudgeConfusion(Record):
 
 
 def judge_confusion(
-    replies: Sequence[Reply], judge: Judge, emotions: Sequence[str], provenance: Provenance
+    replies: Sequence[Reply], judge: Judge, emotions: Sequence[str]
 ) -> JudgeConfusion:
     """Ask the judge about every reply and every emotion, asked for or not.
 
@@ -424,7 +417,6 @@ def judge_confusion(
         replies: To prompts that ask for an emotion, or for none.
         judge: Says whether a text expresses an emotion; asked ``len(emotions)`` times per reply.
         emotions: What it is asked about.
-        provenance: Of the result.
 
     Raises:
         DataError: no replies, or no emotions.
@@ -447,7 +439,6 @@ def judge_confusion(
         ]
     )
     return JudgeConfusion(
-        provenance=provenance,
         share=100 * counts / n[:, None],
         low=bounds[..., 0],
         high=bounds[..., 1],

@@ -3,8 +3,10 @@
 Work on a model done by several processes or machines, through Ray.
 
 Every worker is a Ray actor that loads the model by the arguments that :func:`load_model` was
-given here. Ray starts a worker again that dies, and gives it its parts again. What travels:
-the work with its constants once per worker, each part to one worker, its result back.
+given here. Ray starts a worker again that dies, and gives it its parts again. What travels: the
+work with its constants once per worker, each part to one worker, its result back. A worker
+carries the work out as :func:`~circuits.running.execution` says here, but tells no progress: that
+is told here, as results come in.
 """
 
 import logging
@@ -12,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -20,6 +22,7 @@ from circuits.errors import CircuitsError, ModelError, RunError
 from circuits.models.load import LoadedAs, load_model, loaded_as
 from circuits.models.memory import Receipt, charge_receipt, counted
 from circuits.models.protocol import Model, has_hooks
+from circuits.running import Execution, execution, in_force
 
 __all__ = [
     "SHARDS",
@@ -192,7 +195,7 @@ class OnRay:
             yield from Here().results(model, work, parts)
             return
         loaded = _travels(model)
-        shared = self._ray.put(work)
+        shared = self._ray.put((work, replace(in_force(), progress=None)))
         waiting: dict[Any, tuple[int, Any]] = {}
         places = enumerate(parts)
 
@@ -263,8 +266,9 @@ class _Worker:
         """The result with its receipt, or the error that the work raised on purpose."""
         try:
             model = self._models.get(loaded) or self._load(loaded)
-            with counted() as receipt:
-                return self._got(work[0])(model, part), receipt
+            shared, how = self._got(work[0])
+            with execution(**vars(how)), counted() as receipt:
+                return shared(model, part), receipt
         except CircuitsError as error:
             return error
 
@@ -276,7 +280,7 @@ class _Worker:
         self._models[loaded] = load_model(**loaded.arguments())
         return self._models[loaded]
 
-    def _got(self, reference: Any) -> Callable[[Model, Any], Any]:
+    def _got(self, reference: Any) -> tuple[Callable[[Model, Any], Any], Execution]:
         if self._work[0] != reference:
             self._work = reference, _ray().get(reference)
         return self._work[1]

@@ -11,6 +11,9 @@ Which of given labels a model replies with: how likely each is, or which it writ
 
 The choice is restricted: the labels are compared with each other, whatever else the model would
 rather say. Prompts that put one request to many texts begin alike; what they share is read once.
+
+How many prompts are read at once, and who is told after every batch how many of them are done, is
+said around the calls (:func:`~circuits.running.execution`).
 """
 
 import hashlib
@@ -45,6 +48,7 @@ from circuits.models.run import (
 from circuits.models.tokens import encode, encode_text, pad_left, stop_tokens
 from circuits.names import NEUTRAL
 from circuits.prompts.prompt import Prompt, PromptLike, as_prompts, is_one_prompt
+from circuits.running import Progress, advance, in_force
 
 __all__ = [
     "Choose",
@@ -67,6 +71,9 @@ Choose = Callable[
     [Float[Tensor, "prompt vocab"], Int[Tensor, "prompt pos"]], Int[Tensor, " prompt"]
 ]
 """(logits of the next token, tokens written so far) -> the next token of every row."""
+
+_CHOICES = 256
+"""Prompts before which labels are compared, at once; only one token of each is computed."""
 
 _NEVER = -1
 """An id that no token has: n-grams with it are never seen again."""
@@ -230,9 +237,6 @@ def _pieces(value: object) -> Iterator[bytes]:
 EditsOf = Callable[[Sequence[int]], Sequence[Edit]]
 """The edits for a batch, given the places of its prompts."""
 
-Progress = Callable[[int], None]
-"""Told how many items have just been finished."""
-
 
 def elicit(
     model: Model,
@@ -242,8 +246,6 @@ def elicit(
     edits: EditsOf | None = None,
     decoding: Decoding | None = None,
     max_new_tokens: int = 100,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> list[Reply]:
     """Greedy replies to ``prompts``, in their order.
 
@@ -256,8 +258,6 @@ def elicit(
             ``prompts`` that are in the batch, so that rows may be changed differently.
         decoding: Penalties; none by default.
         max_new_tokens: Longest reply.
-        batch_size: Prompts at once.
-        progress: Told after every batch how many replies it made.
 
     Raises:
         ModelError: a prompt cannot be rendered, or an edit does not fit the model.
@@ -269,8 +269,6 @@ def elicit(
         edits=edits,
         decoding=decoding,
         max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
     )
     return [
         Reply(prompt, text, n_tokens, emotion=emotion)
@@ -285,7 +283,6 @@ def generate(
     edits: Sequence[Edit] = (),
     decoding: Decoding | None = None,
     max_new_tokens: int = 100,
-    batch_size: int = 96,
 ) -> Any:
     """What the model writes after each prompt, greedily.
 
@@ -296,7 +293,6 @@ def generate(
         edits: Changes made to the model while it reads and writes.
         decoding: Penalties; none by default.
         max_new_tokens: Longest text.
-        batch_size: Prompts at once.
 
     Returns:
         A text for one prompt, a list of texts for a sequence.
@@ -312,7 +308,6 @@ def generate(
         edits=(lambda places: edits) if edits else None,
         decoding=decoding,
         max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
     )
     texts = [text for text, _ in written]
     return texts[0] if is_one_prompt(prompts) else texts
@@ -325,15 +320,13 @@ def continuations(
     edits: EditsOf | None = None,
     decoding: Decoding | None = None,
     max_new_tokens: int = 100,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> list[tuple[str, int]]:
     """What the model writes after token sequences, with its number of tokens.
 
     The options are those of :func:`elicit`.
     """
     texts: dict[int, tuple[str, int]] = {}
-    together = list(batches(rows, batch_size))
+    together = list(batches(rows, in_force().rows()))
     asked = (
         _Asked(
             tuple(tuple(rows[place]) for place in chosen),
@@ -346,8 +339,7 @@ def continuations(
     for batch, written in resumed(model, _written, asked):
         own = ((text, n_tokens) for text, n_tokens in written)
         texts |= zip(together[batch], own, strict=True)
-        if progress:
-            progress(len(written))
+        advance(len(written))
     return [texts[place] for place in range(len(rows))]
 
 
@@ -450,9 +442,6 @@ def reply_losses(
     model: Model,
     prompts: Sequence[Prompt],
     texts: Sequence[str],
-    *,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> Float[Tensor, " prompt"]:
     """Mean negative log-likelihood per token (nats) of each text as the reply to its prompt.
 
@@ -462,12 +451,11 @@ def reply_losses(
     heads = [encode(model, prompt) for prompt in prompts]
     tails = [encode_text(model, text) for text in texts]
     losses = torch.full((len(prompts),), float("nan"))
-    together = list(batches(heads, batch_size))
+    together = list(batches(heads, in_force().rows()))
     parts = [[(prompts[i].key, heads[i], tails[i]) for i in chosen] for chosen in together]
     for place, found in engine().results(model, _losses, parts):
         losses[together[place]] = found
-        if progress:
-            progress(len(found))
+        advance(len(found))
     return losses
 
 
@@ -510,8 +498,6 @@ def choice_logs(
     *,
     edits: Sequence[Edit] | EditsOf = (),
     normalised: bool = False,
-    batch_size: int = 256,
-    progress: Progress | None = None,
 ) -> Float[Tensor, "prompt label"]:
     """Log-probability (nats) of each label as the reply to each prompt.
 
@@ -526,8 +512,6 @@ def choice_logs(
             each token of a label. A function of the places in ``prompts`` that are in the batch
             gives rows edits of their own; prompts are then read whole.
         normalised: Mean over the label's tokens instead of the sum.
-        batch_size: Prompts at once.
-        progress: Told after every batch how many prompts it read.
 
     Raises:
         ModelError: there is no label, a label is empty, two labels have the same tokens, a prompt
@@ -550,10 +534,9 @@ def choice_logs(
 
     with edited(model, common):
         start = _read_trunk(model, rows[0][:trunk]) if trunk else None
-        for chosen in batches(rows, batch_size):
+        for chosen in batches(rows, in_force().rows(_CHOICES)):
             halving(choose, chosen, lambda place: name_of_row(model, rows[place]))
-            if progress:
-                progress(len(chosen))
+            advance(len(chosen))
     return found / torch.tensor([len(name) for name in names]) if normalised else found
 
 
@@ -564,8 +547,6 @@ def named(
     *,
     edits: Sequence[Edit] | EditsOf = (),
     max_new_tokens: int = 8,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> list[str | None]:
     """The first label in each greedy reply, as a word or words of it; ``None`` if there is none.
 
@@ -584,8 +565,6 @@ def named(
         [encode(model, prompt) for prompt in prompts],
         edits=edits if callable(edits) else lambda places: common,
         max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
     )
     return [_first(text, labels) for text, _ in written]
 

@@ -34,6 +34,7 @@ from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
 from circuits.prompts.prompt import LabelledSet, Prompt, Split, Texts, questions
 from circuits.records import Record
+from circuits.running import execution
 
 __all__ = [
     "Answers",
@@ -465,19 +466,15 @@ def asker(model: Model, request: str, how: Asking, progress: Progress | None = N
     """Asks ``model`` by ``request``; ``progress`` is told how many texts were asked about."""
 
     def ask(texts: Texts, edits: Edits) -> Tensor:
-        return (
-            choice_logs(
+        with execution(batch_size=how.batch_size, progress=progress):
+            found = choice_logs(
                 model,
                 questions(texts.rows, request),
                 texts.label,
                 edits=edits,
                 normalised=how.normalised,
-                batch_size=how.batch_size,
-                progress=progress,
             )
-            .float()
-            .cpu()
-        )
+        return found.float().cpu()
 
     return ask
 
@@ -620,17 +617,11 @@ def naming(
     for place, label in enumerate(selection.label):
         rows = places_of(asked, label)
         prompts, own = questions(at(asked, rows).rows, texts.request), selection.chosen[place]
-        both = [
-            named(
-                model,
-                prompts,
-                asked.label,
-                edits=edits,
-                batch_size=how.batch_size,
-                progress=progress,
-            )
-            for edits in ((), edits_on(own, label, rows))
-        ]
+        with execution(batch_size=how.batch_size, progress=progress):
+            both = [
+                named(model, prompts, asked.label, edits=edits)
+                for edits in ((), edits_on(own, label, rows))
+            ]
         shares.append([_share(written, wanted) for wanted in (label, None) for written in both])
     base, masked, base_silent, masked_silent = torch.tensor(shares).T
     return Naming(

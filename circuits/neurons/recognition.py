@@ -54,6 +54,7 @@ from circuits.neurons.select import Selection, how_many
 from circuits.prompts.prompt import LabelledSet, Texts
 from circuits.provenance import Provenance
 from circuits.records import Record
+from circuits.running import execution
 
 __all__ = [
     "DepthProfile",
@@ -252,8 +253,9 @@ def _perplexity_ratios(
     prompts, texts = [reply.prompt for reply in neutral], [reply.text for reply in neutral]
 
     def loss(edits: Sequence[Edit]) -> float:
-        with edited(model, edits):
-            losses = reply_losses(model, prompts, texts, batch_size=how.batch_size)
+        # What is counted are texts that the model was asked about.
+        with edited(model, edits), execution(batch_size=how.batch_size, progress=None):
+            losses = reply_losses(model, prompts, texts)
         return float(losses.double().nanmean())
 
     base, own, others = loss(()), [], []

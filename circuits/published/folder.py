@@ -14,7 +14,7 @@ from circuits.errors import DataError
 from circuits.files import digest, read_json_lines
 from circuits.judges.replies import read_judged
 from circuits.names import EMOTIONS
-from circuits.provenance import Provenance, versions
+from circuits.provenance import Provenance, recorded, versions
 from circuits.published.layout import (
     CIRCUITS,
     CONTRIBUTIONS,
@@ -193,24 +193,24 @@ Named = Mapping[str, str | None]
 class _Codec:
     pattern: re.Pattern[str]
     """Of the file's place; the group ``unit``, if any, is the place of all files together."""
-    read: Callable[[Sequence[Path], Provenance, Named], Entry]
+    read: Callable[[Sequence[Path], Named], Entry]
 
 
-def _codec(pattern: str, read: Callable[[Sequence[Path], Provenance, Named], Entry]) -> _Codec:
+def _codec(pattern: str, read: Callable[[Sequence[Path], Named], Entry]) -> _Codec:
     # Whatever stands for an emotion is checked by name when the file is read.
     return _Codec(re.compile(pattern.replace("EMOTION", r"(?P<emotion>[^/]+?)")), read)
 
 
-def _table(kind: type[Record]) -> Callable[[Sequence[Path], Provenance, Named], Entry]:
-    def read(paths: Sequence[Path], provenance: Provenance, named: Named) -> Entry:
+def _table(kind: type[Record]) -> Callable[[Sequence[Path], Named], Entry]:
+    def read(paths: Sequence[Path], named: Named) -> Entry:
         emotion = named.get("emotion")
-        return read_table(paths[0], kind, provenance, None if emotion == "all" else emotion)
+        return read_table(paths[0], kind, None if emotion == "all" else emotion)
 
     return read
 
 
 def _document(check: Callable[[Path], None]) -> Callable[..., Entry]:
-    def read(paths: Sequence[Path], provenance: Provenance, named: Named) -> Entry:
+    def read(paths: Sequence[Path], named: Named) -> Entry:
         check(paths[0])
         return read_document(paths[0])
 
@@ -225,17 +225,15 @@ _KIND = "(?P<kind>attention|mlp)"
 _CODECS: Final = (
     _codec(
         f"02_[^/]+/emo_directions_{_KIND}\\.pt",
-        lambda paths, origin, named: read_directions(paths[0], origin, _own(named["kind"])),
+        lambda paths, named: read_directions(paths[0], _own(named["kind"])),
     ),
     _codec(r"04_[^/]+/mlp_neurons/contrib_mean_EMOTION\.csv", _table(Contributions)),
     _codec(r"04_[^/]+/attention_heads/head_importance_EMOTION\.csv", _table(HeadImportance)),
     _codec(
         f"(?P<unit>05_[^/]+/{_KIND}_emotion_diff/emo_diff/EMOTION)/[^/]+\\.npy",
-        lambda paths, origin, named: read_differences(
-            paths, origin, str(named["emotion"]), _own(named["kind"])
-        ),
+        lambda paths, named: read_differences(paths, str(named["emotion"]), _own(named["kind"])),
     ),
-    _codec(r"06_[^/]+/sigma_summary\.json", lambda paths, origin, _: read_sigma(paths[0], origin)),
+    _codec(r"06_[^/]+/sigma_summary\.json", lambda paths, _: read_sigma(paths[0])),
     _codec(
         r"06_[^/]+/(sublayer_importance/)?importance_all_alpha_mean_emotion_all_\w+\.csv",
         _table(MeanImportance),
@@ -246,7 +244,7 @@ _CODECS: Final = (
     ),
     _codec(
         r"06_[^/]+/global_ref/v_ref_EMOTION\.npy",
-        lambda paths, origin, named: read_reference(paths[0], origin, str(named["emotion"])),
+        lambda paths, named: read_reference(paths[0], str(named["emotion"])),
     ),
     _codec(r"06_[^/]+/global_circuit/EMOTION_alloc_log\.csv", _table(AllocationLog)),
     _codec(r"06_[^/]+/global_circuit/EMOTION\.json", _document(check_circuit)),
@@ -327,4 +325,5 @@ def _read(home: Path, codec: _Codec, named: Named, names: Sequence[str]) -> Entr
         options={"imported": names[0] if len(names) == 1 else named["unit"], "of": digest(*paths)},
         versions=versions(),
     )
-    return codec.read(paths, origin, named)
+    with recorded(origin):
+        return codec.read(paths, named)

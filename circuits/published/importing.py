@@ -43,7 +43,7 @@ from circuits.export.node_link import write_circuit
 from circuits.files import held, is_file, read_json, write_json, write_text
 from circuits.models.memory import Receipt
 from circuits.names import EMOTIONS, head_name, neuron_name, sublayer_name
-from circuits.provenance import Provenance, versions
+from circuits.provenance import Provenance, recorded, versions
 from circuits.published.folder import Contents, Entry, read_folder
 from circuits.published.layout import (
     CIRCUITS,
@@ -681,8 +681,8 @@ def assembled_entries(contents: Contents, run: Path) -> dict[str, Entry]:
         if f"{CIRCUITS}/{circuit}" in contents.entries or not (home / circuit).is_file():
             continue
         found[f"{CIRCUITS}/{circuit}"] = read_document(home / circuit)
-        origin = Provenance(options={"assembled": "published"})
-        found[f"{CIRCUITS}/{log}"] = read_table(home / log, AllocationLog, origin, emotion)
+        with recorded(Provenance(options={"assembled": "published"})):
+            found[f"{CIRCUITS}/{log}"] = read_table(home / log, AllocationLog, emotion)
     return found
 
 

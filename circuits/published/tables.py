@@ -28,7 +28,6 @@ from torch import Tensor
 from circuits.errors import DataError
 from circuits.files import read_json, write_atomically, write_text
 from circuits.names import SUBLAYERS
-from circuits.provenance import Provenance
 from circuits.published.layout import KINDS, dumped, known_emotion
 from circuits.records import Record
 
@@ -268,9 +267,7 @@ TABLES: Final[Mapping[type[Record], Table]] = {
 _COUNTED: Final = ("layer", "head", "neuron")
 
 
-def read_table(
-    path: Path, kind: type[Record], provenance: Provenance, emotion: str | None = None
-) -> Record:
+def read_table(path: Path, kind: type[Record], emotion: str | None = None) -> Record:
     """Read a table; ``emotion`` is the one that the file's name says.
 
     Raises:
@@ -337,7 +334,6 @@ def read_table(
     tensors = {name: torch.from_numpy(value[row].reshape(shape)) for name, value in values.items()}
     make: Any = kind  # every table has these fields beside those of a record
     return make(
-        provenance=provenance,
         row=torch.from_numpy(row.reshape(shape)),
         columns=columns,
         **tensors,
@@ -464,7 +460,7 @@ _LAYER = re.compile(r"(L|layer)(0|[1-9][0-9]*)\.npy")
 _SIGMA = re.compile(r"(attention|mlp)_(0|[1-9][0-9]*)")
 
 
-def read_directions(path: Path, provenance: Provenance, sublayer: str) -> UnitDirections:
+def read_directions(path: Path, sublayer: str) -> UnitDirections:
     """Directions after one kind of sublayer (stage 2.2).
 
     Raises:
@@ -486,7 +482,6 @@ def read_directions(path: Path, provenance: Provenance, sublayer: str) -> UnitDi
         _check(f"{path}, direction of {emotion}", vectors, (found["layers"], found["hidden"]))
     stacked = np.stack(list(found["dirs"].values()))
     return UnitDirections(
-        provenance=provenance,
         vectors=torch.from_numpy(stacked),
         emotion=emotions,
         layer=tuple(range(stacked.shape[1])),
@@ -508,9 +503,7 @@ def write_directions(record: UnitDirections, path: Path) -> None:
     )
 
 
-def read_differences(
-    paths: Sequence[Path], provenance: Provenance, emotion: str, sublayer: str
-) -> DifferenceVectors:
+def read_differences(paths: Sequence[Path], emotion: str, sublayer: str) -> DifferenceVectors:
     """The difference vectors of one emotion, one file per layer (stage 5).
 
     Raises:
@@ -528,7 +521,6 @@ def read_differences(
     for layer, vector in enumerate(vectors):
         _check(str(layers[layer]), vector, vectors[0].shape)
     return DifferenceVectors(
-        provenance=provenance,
         value=torch.from_numpy(np.stack(vectors)),
         emotion=emotion,
         sublayer=sublayer,
@@ -551,7 +543,7 @@ def write_differences(record: DifferenceVectors, folder: Path) -> None:
         _save(vector, folder / name)
 
 
-def read_reference(path: Path, provenance: Provenance, emotion: str) -> ReferenceDirection:
+def read_reference(path: Path, emotion: str) -> ReferenceDirection:
     """The reference direction of one emotion (stage 6.3).
 
     Raises:
@@ -559,7 +551,7 @@ def read_reference(path: Path, provenance: Provenance, emotion: str) -> Referenc
     """
     vector = _vector(path)
     _check(str(path), vector, vector.shape)
-    return ReferenceDirection(torch.from_numpy(vector), emotion, provenance=provenance)
+    return ReferenceDirection(torch.from_numpy(vector), emotion)
 
 
 def write_reference(record: ReferenceDirection, path: Path) -> None:
@@ -567,7 +559,7 @@ def write_reference(record: ReferenceDirection, path: Path) -> None:
     _save(record.vector, path)
 
 
-def read_sigma(path: Path, provenance: Provenance) -> Sigma:
+def read_sigma(path: Path) -> Sigma:
     """Root mean squares ``attention_0`` ... ``mlp_27`` (stage 6.2).
 
     Raises:
@@ -589,7 +581,7 @@ def read_sigma(path: Path, provenance: Provenance) -> Sigma:
             raise DataError(f"{path}, field {name!r}: expected a positive number, found {value!r}")
     values = torch.tensor([found[name] for name in names], dtype=torch.float64)
     values = values.reshape(2, layers)
-    return Sigma(values, SUBLAYERS, tuple(range(layers)), provenance=provenance)
+    return Sigma(values, SUBLAYERS, tuple(range(layers)))
 
 
 def write_sigma(record: Sigma, path: Path) -> None:

@@ -58,6 +58,7 @@ from circuits.prompts.texts import embedded_set, read_texts
 from circuits.provenance import Provenance, recorded, versions
 from circuits.records import Record
 from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
+from circuits.running import execution
 from circuits.runs.folder import Study, digest_of, kept_result, made_beside
 from circuits.runs.plan import CONFIG, Count, checked, listed, trusted
 from circuits.runs.work import Reporter, Run, Silent, plan_of
@@ -415,7 +416,8 @@ class SetStudy:
         path = self.folder / "neutral" / "replies.jsonl"
 
         def make(done: Progress) -> list[Reply]:
-            return elicit(self.model, prompts, progress=done)
+            with execution(progress=done):
+                return elicit(self.model, prompts)
 
         ways = (lambda replies: write_rows(path, replies)), (lambda: read_replies(path))
         return self._kept("neutral", "reply to neutral prompts", len(prompts), make, *ways)

@@ -32,7 +32,7 @@ from pydantic.dataclasses import dataclass
 
 from circuits.circuit.ablate import Ablation, Positions
 from circuits.circuit.find import Budget, RankBy
-from circuits.effects.activations import MEMORY, DiffGrouping, DiffPrompt, Last, Read, RelativeTo
+from circuits.effects.activations import DiffGrouping, DiffPrompt, Last, Read, RelativeTo
 from circuits.effects.heads import HeadReadout
 from circuits.effects.importance import DOSES, ReadAt
 from circuits.errors import CircuitsError, JudgeError, RunError
@@ -397,7 +397,7 @@ class Plan:
     """Longest reply."""
     batch_size: Count = 96
     """Prompts at once, at most."""
-    memory: Positive = MEMORY
+    memory: Positive = 1.0
     """Activation-cache budget (GB), and that of the activations of one pass; overflow is
     recomputed; not for the weights, nor for sums, whose size does not depend on the number of
     prompts."""

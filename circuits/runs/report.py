@@ -189,17 +189,11 @@ def _read_model(
         made: dict[str, Record] = {"lens": token_lens(run.model, differences(study.means), nodes)}
     parts = [name for name in nodes if component(name).kind != "sublayer"]
     with (
-        reporter.task("read examples", len(rows) * len(found.emotion)) as done,
+        run.as_planned(),
+        run.task("read examples", len(rows) * len(found.emotion)),
         recorded(provenance),
     ):
-        made["examples"] = node_examples(
-            run.model,
-            rows,
-            found,
-            parts,
-            batch_size=run.plan.batch_size,
-            progress=done,
-        )
+        made["examples"] = node_examples(run.model, rows, found, parts)
     if heads:
         few = _evenly(rows, PATTERN_CONTEXTS)
         with recorded(provenance):

@@ -71,14 +71,8 @@ def replies(run: Run) -> None:
         write_rows(folder / "generated.jsonl", [r.reply for r in read_judged(run.plan.accepted)])
         return
     prompts = emotion_prompts(run.fit, run.plan.emotions)
-    with run.reporter.task("reply with the target emotions", len(prompts)) as done:
-        said = elicit(
-            run.model,
-            prompts,
-            max_new_tokens=run.plan.max_new_tokens,
-            batch_size=run.plan.batch_size,
-            progress=done,
-        )
+    with run.task("reply with the target emotions", len(prompts)):
+        said = elicit(run.model, prompts, max_new_tokens=run.plan.max_new_tokens)
     write_rows(folder / "generated.jsonl", said)
 
 
@@ -89,8 +83,8 @@ def judgements(run: Run) -> None:
         _keep(folder, read_judged(run.plan.accepted), run.plan.accepted.stem)
         return
     said = read_replies(folder / "generated.jsonl")
-    with run.reporter.task("judge the replies", len(said)) as done:
-        judged = judge_replies(said, run.judge, progress=done)
+    with run.task("judge the replies", len(said)):
+        judged = judge_replies(said, run.judge)
     _keep(folder, judged, run.plan.data.stem)
 
 
@@ -107,11 +101,9 @@ def effects(run: Run) -> None:
     found, folder = run.study.directions, run.study.folder / "effects"
     provenance = found.provenance.child(head_readout=run.plan.head_readout)
     activations, plan = run.activations, run.plan
-    with run.reporter.task("effects of heads", len(run.groups.cells)) as done:
-        heads, general = second_pass(
-            run.model, activations, found, readout=plan.head_readout, seed=plan.seed, progress=done
-        )
-    with recorded(found.provenance.child(seed=run.plan.seed)):
+    with run.task("effects of heads", len(run.groups.cells)):
+        heads, general = second_pass(run.model, activations, found, readout=plan.head_readout)
+    with recorded(found.provenance.child(seed=plan.seed)):
         general.result().save(run.study.folder / "generality")
     with recorded(provenance):
         heads.result().save(folder / "heads")
@@ -137,7 +129,7 @@ def importance(run: Run) -> None:
     grid = run.groups
     stable = plan.stable_layers or stable_layers(len(found.layer))
     provenance = found.provenance.child(stable_layers=stable, doses=plan.doses, seed=plan.seed)
-    with run.reporter.task("inject doses", len(grid.contexts)) as done, recorded(provenance):
+    with run.task("inject doses", len(grid.contexts)), recorded(provenance):
         measured, neutral_means = sublayer_importance(
             run.model,
             grid,
@@ -145,8 +137,6 @@ def importance(run: Run) -> None:
             stable=stable,
             doses=plan.doses,
             read_at=plan.read_at,
-            seed=plan.seed,
-            progress=done,
         )
     measured.save(run.study.folder / "importance")
     neutral_means.save(run.study.folder / "effects" / "neutral_means")
@@ -317,6 +307,7 @@ def _do(work: Run, stage: Stage, made: Mapping[Kind, Mapping[str, Any]]) -> None
         with (
             counted() as receipt,
             journal(work.study.journal_path(stage), key_of(made)) as kept,
+            work.as_planned(),
         ):
             if kept.discarded:
                 work.notes["journal"] = "discarded: it was kept for another plan or version"

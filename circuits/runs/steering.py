@@ -48,6 +48,7 @@ from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import context_of, neutral_prompt
 from circuits.provenance import Provenance, recorded, versions
+from circuits.running import execution
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, STEERING_BUDGET, Count, Plan, checked, trusted
 from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
@@ -152,16 +153,17 @@ def validate(
         made_beside(run.study, place, ("circuits",)),
         counted() as receipt,
         journal(unfinished, key),
+        run.as_planned(),
+        execution(seed=options.seed),
+        recorded(provenance),
     ):
         remove_leftovers(folder)
         # Without the receipt what is there counts as not made.
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
-            _measure(run, known, kind, contexts, options, provenance).save(place / kind)
-            _validate_replies(run, evaluator, known, kind, options, provenance).save(
-                place / f"{kind}_replies"
-            )
-        write_json(place / "ablation.json", drop(run, evaluator, options.draws, options.seed))
+            _measure(run, known, kind, contexts, options.draws).save(place / kind)
+            _validate_replies(run, evaluator, known, kind, options).save(place / f"{kind}_replies")
+        write_json(place / "ablation.json", drop(run, evaluator, options.draws))
         write_json(place / "receipt.json", receipt.to_json())
     forget(unfinished)
     return place
@@ -200,15 +202,10 @@ def _measure(
     known: Known,
     kind: PartKind,
     contexts: tuple[Context, ...],
-    options: ValidationOptions,
-    provenance: Provenance,
+    draws: int,
 ) -> Validation:
-    how = Validating(draws=options.draws, seed=options.seed)
-    with (
-        run.reporter.task(f"ablate and add to {kind}s", len(run.plan.emotions)) as done,
-        recorded(provenance),
-    ):
-        return validate_components(run.model, contexts, known, kind, how=how, progress=done)
+    with run.task(f"ablate and add to {kind}s", len(run.plan.emotions)):
+        return validate_components(run.model, contexts, known, kind, how=Validating(draws=draws))
 
 
 def _validate_replies(
@@ -217,27 +214,15 @@ def _validate_replies(
     known: Known,
     kind: PartKind,
     options: ValidationOptions,
-    provenance: Provenance,
 ) -> ReplyValidation:
     count = known.effects(evaluator.emotions[0], kind).numel()
     sizes = sizes_to(count, options.reply_sizes)
     work = replies_needed(evaluator, sizes, options.reply_draws)
-    with (
-        run.reporter.task(f"reply without and with more of the {kind}s", work) as done,
-        recorded(provenance),
-    ):
-        return validate_replies(
-            evaluator,
-            known,
-            kind,
-            sizes,
-            draws=options.reply_draws,
-            seed=options.seed,
-            progress=done,
-        )
+    with run.task(f"reply without and with more of the {kind}s", work):
+        return validate_replies(evaluator, known, kind, sizes, draws=options.reply_draws)
 
 
-def drop(run: Run, evaluator: Evaluator, draws: int, seed: int) -> dict[str, Any]:
+def drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
     """What is lost without the most needed part of each circuit, as large as what steering writes.
 
     See :func:`~circuits.steering.validation.ablation_drop`; the mean over neutral prompts stands
@@ -249,14 +234,9 @@ def drop(run: Run, evaluator: Evaluator, draws: int, seed: int) -> dict[str, Any
         emotion: core(circuit, *counts, "total") for emotion, circuit in study.circuits.items()
     }
     work = (2 + draws) * len(evaluator.contexts) * len(evaluator.emotions)
-    with run.reporter.task("reply without the circuits", work) as done:
+    with run.task("reply without the circuits", work):
         return ablation_drop(
-            evaluator,
-            needed,
-            ablation_values(evaluator, "mean", study.neutral_means),
-            draws=draws,
-            seed=seed,
-            progress=done,
+            evaluator, needed, ablation_values(evaluator, "mean", study.neutral_means), draws=draws
         )
 
 
@@ -327,10 +307,8 @@ def make_interventions(run: Run) -> Interventions:
     if {"steer_neutral", "probe"} & {*plan.methods}:
         contexts = run.part_of_fit(_PROBE_CONTEXTS)
         work = len(contexts) * (1 + len(plan.emotions))
-        with run.reporter.task("read residual streams", work) as done:
-            streams = residuals(
-                run.model, contexts, plan.emotions, batch_size=plan.batch_size, progress=done
-            )
+        with run.task("read residual streams", work):
+            streams = residuals(run.model, contexts, plan.emotions)
         provenance = run.provenance(contexts=len(contexts))
         with recorded(provenance):
             interventions = replace(interventions, others=other_directions(streams, plan.emotions))
@@ -341,14 +319,9 @@ def _compared(
     run: Run, interventions: Interventions, tuned: Tuned, contexts: Sequence[Context], what: str
 ) -> Comparison:
     work = compare_cost(len(contexts), len(run.plan.emotions), tuned.by_method)
-    with run.reporter.task(what, work) as done:
+    with run.task(what, work):
         return compare(
-            run.evaluator(contexts),
-            interventions,
-            tuned.by_method,
-            second=run.second_judge,
-            seed=run.plan.seed,
-            progress=done,
+            run.evaluator(contexts), interventions, tuned.by_method, second=run.second_judge
         )
 
 
@@ -368,14 +341,13 @@ def _tuned(run: Run, interventions: Interventions) -> Tuned:
     every = sev.contexts(run.dev)
     some = [every[3 * i + i % 3] for i in range(len(run.dev))]
     brief = plan.tuning == "brief"
-    with run.reporter.task("choose strengths on dev contexts", 0) as done:
+    with run.task("choose strengths on dev contexts", 0):
         found = tune(
             run.evaluator(some),
             interventions,
             candidates,
             finer=None if brief else run.evaluator(every),
             good_enough=_GOOD_ENOUGH if brief else None,
-            progress=done,
         )
     return replace(found, by_method={**given, **found.by_method})
 
@@ -415,13 +387,13 @@ def _strengths(
     evaluator, emotions = run.evaluator(contexts), len(run.plan.emotions)
     # Replies and losses of the sweep; replies of the others.
     work = len(contexts) * (1 + emotions * (2 + 2 * len(STRENGTHS) + 3))
-    ablation = drop(run, evaluator, run.plan.ablation_draws, run.plan.seed)
-    with run.reporter.task("turn the circuit's strength", work) as done:
+    ablation = drop(run, evaluator, run.plan.ablation_draws)
+    with run.task("turn the circuit's strength", work):
         return {
             "ablation": ablation,
-            "strengths": strength_sweep(evaluator, interventions, how, progress=done),
-            "suppression": suppression(evaluator, interventions, how, progress=done),
-            "mixtures": mixtures(evaluator, interventions, how, progress=done),
+            "strengths": strength_sweep(evaluator, interventions, how),
+            "suppression": suppression(evaluator, interventions, how),
+            "mixtures": mixtures(evaluator, interventions, how),
         }
 
 
@@ -592,9 +564,10 @@ def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: P
     provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
     with (
         reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done,
+        execution(progress=done),
         recorded(provenance),
     ):
-        found = own_differences(model, contexts, emotions, progress=done)
+        found = own_differences(model, contexts, emotions)
     found.save(place)
     return found
 

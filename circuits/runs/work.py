@@ -23,7 +23,7 @@ from circuits.files import digest, write_json
 from circuits.judges import Judge
 from circuits.judges.replies import read_replies
 from circuits.models.families import check_identities
-from circuits.models.generate import Decoding, Progress
+from circuits.models.generate import Decoding
 from circuits.models.load import describe_model, load_model
 from circuits.models.memory import uncounted
 from circuits.models.protocol import Model
@@ -32,6 +32,7 @@ from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
+from circuits.running import Execution, Progress, execution
 from circuits.runs.folder import Study
 from circuits.runs.plan import JUDGES, Plan, circuit_judge_of, judge_of, second_judge_of, trusted
 from circuits.steering.evaluate import CIRCUIT_STAGE, FEW, PUBLISHED_DECODING, Evaluator, Generation
@@ -73,6 +74,17 @@ class Run:
         self.plan, self.study, self.reporter = plan, study, reporter
         self.notes: dict[str, str] = {}
         """What the stage at work decided and why, for the run's log."""
+
+    def as_planned(self) -> AbstractContextManager[Execution]:
+        """Carry out the work of a block as the plan says."""
+        plan = self.plan
+        return execution(batch_size=plan.batch_size, memory=plan.memory, seed=plan.seed)
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[None]:
+        """Show how far the work of a block is; it tells of ``total`` items."""
+        with self.reporter.task(what, total) as done, execution(progress=done):
+            yield
 
     @cached_property
     def model(self) -> Model:
@@ -154,17 +166,9 @@ class Run:
 
     def _activations(self) -> Activations:
         groups, plan = self.groups, self.plan
-        with self.reporter.task("read activations", len(groups.cells)) as done:
+        with self.task("read activations", len(groups.cells)):
             return read_activations(
-                self.model,
-                groups,
-                read=plan.read,
-                last=plan.last,
-                half=plan.half,
-                memory=plan.memory,
-                batch_size=plan.batch_size,
-                seed=plan.seed,
-                progress=done,
+                self.model, groups, read=plan.read, last=plan.last, half=plan.half
             )
 
     @cached_property
@@ -175,15 +179,8 @@ class Run:
         groups = reworded(self.groups, self.plan.diff_prompt)
         if self.plan.diff_grouping == "scenario":
             groups = last_valence(groups)
-        with self.reporter.task("read differences", len(groups.cells)) as done:
-            return read_activations(
-                self.model,
-                groups,
-                half_parts=self.plan.half,
-                memory=self.plan.memory,
-                batch_size=self.plan.batch_size,
-                progress=done,
-            )
+        with self.task("read differences", len(groups.cells)):
+            return read_activations(self.model, groups, half_parts=self.plan.half)
 
     def provenance(self, **options: object) -> Provenance:
         """Provenance of a result of this run."""
@@ -199,7 +196,6 @@ class Run:
             contexts,
             plan.emotions,
             plan.max_new_tokens,
-            plan.batch_size,
             {method: self._generation(method) for method in FEW},
         )
 
@@ -260,7 +256,7 @@ def scores(run: Run) -> None:
         emotion: Projection(importance.reference[e], site=importance.read_at)
         for e, emotion in enumerate(importance.emotion)
     }
-    with run.reporter.task("score the circuits", len(plan.emotions)) as done:
+    with run.task("score the circuits", len(plan.emotions)):
         found = score_circuits(
             run.model,
             study.circuits,
@@ -269,7 +265,6 @@ def scores(run: Run) -> None:
             study.totals,
             how=_how(plan),
             means=study.neutral_means,
-            progress=done,
         )
     folder = study.folder
     write_json(folder / "scores" / "details.json", {e: own.to_json() for e, own in found.items()})
@@ -281,7 +276,7 @@ def scores(run: Run) -> None:
 
 
 def _how(plan: Plan) -> Scoring:
-    return Scoring(plan.ablation, plan.positions, plan.draws, plan.seed)
+    return Scoring(plan.ablation, plan.positions, plan.draws)
 
 
 def held_out(run: Run, count: int) -> tuple[Context, ...]:

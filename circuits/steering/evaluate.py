@@ -53,11 +53,12 @@ from circuits.judges.replies import (
     wilson,
 )
 from circuits.models.edits import Add, Edit, by_row
-from circuits.models.generate import Decoding, EditsOf, Progress, elicit, reply_losses
+from circuits.models.generate import Decoding, EditsOf, elicit, reply_losses
 from circuits.models.protocol import Model
 from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompts
+from circuits.running import execution
 from circuits.steering.interventions import Interventions, InterventionSettings, Modulation
 
 __all__ = [
@@ -134,29 +135,24 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Model, contexts, judge and decoding: what all methods have in common."""
+    """Model, contexts, judge and decoding: what all methods have in common.
+
+    Progress (:func:`~circuits.running.execution`) counts replies that are made or scored.
+    """
 
     model: Model
     judge: Judge
     contexts: Sequence[Context]
     emotions: tuple[str, ...]
     max_new_tokens: int = 100
-    batch_size: int = 96
     ways: Mapping[str, Generation] = field(default_factory=dict)
     """Method -> how it alone replies; random circuits reply like the circuit."""
 
-    def changed(
-        self, method: str, edits: Sequence[Sequence[Add]], progress: Progress | None
-    ) -> list[Judged]:
+    def changed(self, method: str, edits: Sequence[Sequence[Add]]) -> list[Judged]:
         """Neutral prompts under edits, one group per emotion; every context with every emotion."""
-        return self.swept(method, [edits], progress)[0]
+        return self.swept(method, [edits])[0]
 
-    def swept(
-        self,
-        method: str,
-        points: Sequence[Sequence[Sequence[Add]]],
-        progress: Progress | None,
-    ) -> list[list[Judged]]:
+    def swept(self, method: str, points: Sequence[Sequence[Sequence[Add]]]) -> list[list[Judged]]:
         """What :meth:`changed` gives for each of several edits, all written at once."""
         groups, count = [group for point in points for group in point], len(self.emotions)
         order = [
@@ -172,42 +168,38 @@ class Evaluator:
         chosen = [self.contexts[c] for _, c in order]
         prompts = neutral_prompts(chosen, self._way(method).template)
         wanted = [self.emotions[group % count] for group, _ in order]
-        judged = self._judged(method, self._replies(method, prompts, progress, wanted, of_batch))
+        judged = self._judged(method, self._replies(method, prompts, wanted, of_batch))
         size = len(self.contexts) * count
         return [judged[start : start + size] for start in range(0, len(judged), size)]
 
-    def prompted(self, progress: Progress | None) -> list[Judged]:
+    def prompted(self) -> list[Judged]:
         """Replies to prompts that ask for the emotion."""
         prompts = emotion_prompts(self.contexts, self.emotions)
-        return self._judged("prompt", self._replies("prompt", prompts, progress))
+        return self._judged("prompt", self._replies("prompt", prompts))
 
-    def replies_under(self, edits: EditsOf, progress: Progress | None) -> list[Judged]:
+    def replies_under(self, edits: EditsOf) -> list[Judged]:
         """Replies to prompts that ask for the emotion, by the model as ``edits`` change it."""
         prompts = emotion_prompts(self.contexts, self.emotions)
-        return self._judged("prompt", self._replies("prompt", prompts, progress, edits=edits))
+        return self._judged("prompt", self._replies("prompt", prompts, edits=edits))
 
-    def untouched(self, progress: Progress | None) -> list[Judged]:
+    def untouched(self) -> list[Judged]:
         """Plain replies, each judged against every emotion."""
-        replies = self._replies("none", neutral_prompts(self.contexts), progress)
+        replies = self._replies("none", neutral_prompts(self.contexts))
         return self._judged(
             "none",
             [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions],
         )
 
-    def losses(self, judged: Sequence[Judged], progress: Progress | None) -> list[float]:
+    def losses(self, judged: Sequence[Judged]) -> list[float]:
         """Loss of every reply under the untouched model, given the prompt that asks."""
         asking = [emotion_prompt(row.reply.prompt.origin, row.reply.emotion) for row in judged]
         texts = [row.reply.text for row in judged]
-        found = reply_losses(
-            self.model, asking, texts, batch_size=self.batch_size, progress=progress
-        )
-        return found.tolist()
+        return reply_losses(self.model, asking, texts).tolist()
 
     def _replies(
         self,
         method: str,
         prompts: Sequence[Prompt],
-        progress: Progress | None,
         emotions: Sequence[str] | None = None,
         edits: EditsOf | None = None,
     ) -> list[Reply]:
@@ -219,12 +211,12 @@ class Evaluator:
             edits=edits,
             decoding=way.decoding,
             max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            progress=progress,
         )
 
     def _judged(self, method: str, replies: Sequence[Reply]) -> list[Judged]:
-        return judge_replies(replies, self._way(method).judge or self.judge)
+        # Replies are counted as they are made.
+        with execution(progress=None):
+            return judge_replies(replies, self._way(method).judge or self.judge)
 
     def _way(self, method: str) -> Generation:
         return self.ways.get("circuit" if method in BASELINES else method, Generation())
@@ -329,8 +321,6 @@ def interval(
     units: Sequence[str],
     columns: Sequence[Sequence[float]],
     statistic: Callable[..., float],
-    *,
-    seed: int = 0,
 ) -> list[float] | None:
     """95% percentile interval of a statistic of column means, units resampled (Efron 1979).
 
@@ -338,14 +328,13 @@ def interval(
         units: What each row belongs to; rows of a unit are drawn together.
         columns: Numbers per row; those that are NaN are left out of their column's mean.
         statistic: Of the means of the columns.
-        seed: Of the draws.
 
     Returns:
         Low and high; ``None`` where a draw has no number.
     """
     order = {unit: place for place, unit in enumerate(dict.fromkeys(units))}
     rows = np.array([order[unit] for unit in units], dtype=int)
-    drawn = np.random.default_rng(seed).integers(len(order), size=(_DRAWS, len(order)))
+    drawn = np.random.default_rng(0).integers(len(order), size=(_DRAWS, len(order)))
     means = []
     for column in columns:
         values = np.asarray(column, dtype=float)
@@ -482,10 +471,8 @@ def compare(
     by_method: Mapping[str, InterventionSettings],
     *,
     second: Judge | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> Comparison:
-    """Run every method on every context and emotion.
+    """Run every method on every context and emotion; the seed in force draws random circuits.
 
     Every entry has ``n``, ``overall``, ``low``, ``high``, ``by_emotion``, ``by_valence``,
     ``perplexity_ratio`` and what :func:`~circuits.judges.replies.expression`,
@@ -498,13 +485,11 @@ def compare(
             evaluator's.
         by_method: Method -> how it writes; ``none`` and ``prompt`` are run beside them.
         second: A judge that shares nothing with the evaluator's.
-        seed: Draws the random circuits.
-        progress: Told how many replies were made or scored.
     """
-    judged = _replies(evaluator, interventions, by_method, seed, progress)
+    judged = _replies(evaluator, interventions, by_method)
     # Replies of all methods to one context stand together, so that its prompt is read once.
     together = [row for rows in zip(*judged.values(), strict=True) for row in rows]
-    scored = evaluator.losses(together, progress)
+    scored = evaluator.losses(together)
     losses = {method: scored[i :: len(judged)] for i, method in enumerate(judged)}
     verdicts = {} if second is None else {m: _heard(second, rows) for m, rows in judged.items()}
     found = {
@@ -536,25 +521,23 @@ def _replies(
     evaluator: Evaluator,
     interventions: Interventions,
     by_method: Mapping[str, InterventionSettings],
-    seed: int,
-    progress: Progress | None,
 ) -> dict[str, list[Judged]]:
-    judged = {"none": evaluator.untouched(progress), "prompt": evaluator.prompted(progress)}
+    judged = {"none": evaluator.untouched(), "prompt": evaluator.prompted()}
     for method in METHODS:
         if method in by_method:
-            judged[method] = evaluator.changed(
-                method, interventions.edits(by_method[method]), progress
-            )
+            judged[method] = evaluator.changed(method, interventions.edits(by_method[method]))
     how = by_method.get("circuit")
     if isinstance(how, Modulation):
         for baseline, same_layers in BASELINES.items():
-            drawn = interventions.modulate_randomly(how, seed, same_layers=same_layers)
-            judged[baseline] = evaluator.changed(baseline, drawn, progress)
+            drawn = interventions.modulate_randomly(how, same_layers=same_layers)
+            judged[baseline] = evaluator.changed(baseline, drawn)
     return judged
 
 
 def _heard(judge: Judge, rows: Sequence[Judged]) -> list[Verdict]:
-    return judge_texts(judge, [(row.reply.text, row.reply.emotion) for row in rows])
+    # Replies that were counted as they were made.
+    with execution(progress=None):
+        return judge_texts(judge, [(row.reply.text, row.reply.emotion) for row in rows])
 
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -567,7 +550,6 @@ def strength_sweep(
     how: Modulation,
     *,
     strengths: Sequence[float] = STRENGTHS,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Expression and side effects at every strength, the same for all emotions.
 
@@ -577,11 +559,11 @@ def strength_sweep(
         ``rises`` (see :func:`rises`, up to strength 1), and ``unchanged_at_zero``: how many of the
         replies at strength 0 are those of the untouched model, letter by letter.
     """
-    plain = evaluator.untouched(progress)
-    prompted = evaluator.losses(evaluator.prompted(progress), progress)
+    plain = evaluator.untouched()
+    prompted = evaluator.losses(evaluator.prompted())
     turned = [interventions.edits(replace(how, strength=own, by_emotion=())) for own in strengths]
-    swept = evaluator.swept("circuit", turned, progress)
-    losses = evaluator.losses([row for judged in swept for row in judged], progress)
+    swept = evaluator.swept("circuit", turned)
+    losses = evaluator.losses([row for judged in swept for row in judged])
     size = len(plain)
     points = [
         expression(judged, losses[place * size : (place + 1) * size], prompted)
@@ -620,7 +602,6 @@ def suppression(
     how: Modulation,
     *,
     strength: float = -1.0,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What is left of an emotion that the prompt asks for when its circuit is written negatively.
 
@@ -629,13 +610,13 @@ def suppression(
         emotion), ``by_emotion`` of the latter, and ``labels`` (label -> percent).
     """
     turned = replace(how, strength=strength, by_emotion=())
-    before = evaluator.prompted(progress)
+    before = evaluator.prompted()
     edits, count = interventions.edits(turned), len(evaluator.emotions)
 
     def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
         return by_row(edits, [place % count for place in chosen])
 
-    after = evaluator.replies_under(of_batch, progress)
+    after = evaluator.replies_under(of_batch)
     return {
         "strength": strength,
         "n": len(after),
@@ -655,7 +636,6 @@ def mixtures(
     how: Modulation,
     *,
     weights: tuple[float, float] = (0.75, 0.75),
-    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """What the judge finds when the circuits of two emotions are written at once.
 
@@ -668,7 +648,7 @@ def mixtures(
         zip(evaluator.emotions, (*evaluator.emotions[1:], evaluator.emotions[0]), strict=True)
     )
     edits = [interventions.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
-    judged = evaluator.changed("circuit", edits, progress)
+    judged = evaluator.changed("circuit", edits)
     found = []
     for pair in pairs:
         rows = [row for row in judged if row.reply.emotion == pair[0]]

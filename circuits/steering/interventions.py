@@ -33,7 +33,7 @@ from circuits.effects.neurons import NeuronEffects
 from circuits.errors import CircuitError, DataError
 from circuits.models.edits import Add, When
 from circuits.models.engines import engine
-from circuits.models.generate import Progress, batches
+from circuits.models.generate import batches
 from circuits.models.memory import halving
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
@@ -42,6 +42,7 @@ from circuits.names import head_name, neuron_name
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.provenance import current
+from circuits.running import advance, in_force
 
 __all__ = [
     "TIMES",
@@ -247,19 +248,18 @@ def published_steering(n_layers: int) -> Steering:
     return Steering(layers, 8.0, "every", "rms")
 
 
-def random_like(
-    circuit: Circuit, differences: Differences, *, seed: int, same_layers: bool = True
-) -> Circuit:
+def random_like(circuit: Circuit, differences: Differences, *, same_layers: bool = True) -> Circuit:
     """As many heads and neurons as the circuit has, drawn from those it has not.
+
+    The seed in force (:func:`~circuits.running.execution`) decides the draw.
 
     Args:
         circuit: Gives the numbers.
         differences: Give the model's size.
-        seed: Decides the draw.
         same_layers: Draw as many per layer as the circuit has there (the harder baseline, since
             what a layer knows is often spread over its heads), or anywhere.
     """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     heads = _draw(circuit.heads, differences.z.shape[1:3], random, same_layers)
     neurons = _draw(circuit.neurons, differences.post.shape[1:3], random, same_layers)
     nodes = [Node(head_name(*place), "head", place[0]) for place in heads]
@@ -343,12 +343,10 @@ class Interventions:
         """Edits of every emotion's circuit."""
         return [circuit_edits(c, self.differences, how) for c in self.written(how).values()]
 
-    def modulate_randomly(
-        self, how: Modulation, seed: int, *, same_layers: bool
-    ) -> list[list[Add]]:
+    def modulate_randomly(self, how: Modulation, *, same_layers: bool) -> list[list[Add]]:
         """Edits of a random circuit of the same size for every emotion."""
         drawn = [
-            random_like(circuit, self.differences, seed=seed, same_layers=same_layers)
+            random_like(circuit, self.differences, same_layers=same_layers)
             for circuit in self.written(how).values()
         ]
         return [circuit_edits(circuit, self.differences, how) for circuit in drawn]
@@ -379,9 +377,6 @@ def residuals(
     model: Model,
     contexts: Sequence[Context],
     emotions: Sequence[str],
-    *,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> Float[Tensor, "context judged layer d_model"]:
     """Residual streams after every layer at the last prompt position.
 
@@ -391,12 +386,11 @@ def residuals(
     rows = [encode(model, prompt) for prompt in prompts]
     shape = (len(rows), model.cfg.n_layers, model.cfg.d_model)
     found = torch.zeros(shape)
-    together = list(batches(rows, batch_size))
+    together = list(batches(rows, in_force().rows()))
     parts = [[(prompts[i].key, rows[i]) for i in chosen] for chosen in together]
     for place, streams in engine().results(model, _streams, parts):
         found[together[place]] = streams
-        if progress:
-            progress(len(streams))
+        advance(len(streams))
     asked = found[: -len(contexts)].reshape(len(contexts), len(emotions), *shape[1:])
     return torch.cat([asked, found[-len(contexts) :, None]], dim=1)
 

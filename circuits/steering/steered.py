@@ -51,7 +51,6 @@ class Steered:
         prompts: PromptLike | Sequence[PromptLike],
         *,
         max_new_tokens: int = 100,
-        batch_size: int = 96,
     ) -> Any:
         """What the steered model replies.
 
@@ -70,13 +69,7 @@ class Steered:
             self.template.neutral(context_of(one)) if chat and isinstance(one, str) else one
             for one in given
         ]
-        texts = generate(
-            self.model,
-            own,
-            edits=self.edits,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-        )
+        texts = generate(self.model, own, edits=self.edits, max_new_tokens=max_new_tokens)
         return texts[0] if is_one_prompt(prompts) else texts
 
     def __repr__(self) -> str:

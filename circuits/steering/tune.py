@@ -15,7 +15,6 @@ from typing import Any
 
 from circuits.circuit.circuit import ORDERS
 from circuits.judges.replies import Judged, expression
-from circuits.models.generate import Progress
 from circuits.steering.evaluate import Evaluator
 from circuits.steering.interventions import (
     TIMES,
@@ -72,7 +71,6 @@ def tune(
     *,
     finer: Evaluator | None = None,
     good_enough: float | None = None,
-    progress: Progress | None = None,
 ) -> Tuned:
     """Choose how every method writes, on the evaluator's dev contexts.
 
@@ -84,10 +82,9 @@ def tune(
         good_enough: Accuracy in percent of whole text at which a method's search ends; times
             are not searched then, since writing at every step is slow where it breaks the text.
             By default no search ends before its last candidate.
-        progress: Told how many replies were made or scored.
     """
-    coarse = _Trial(evaluator, interventions, good_enough, progress)
-    fine = coarse if finer is None else _Trial(finer, interventions, good_enough, progress)
+    coarse = _Trial(evaluator, interventions, good_enough)
+    fine = coarse if finer is None else _Trial(finer, interventions, good_enough)
     by_method: dict[str, InterventionSettings] = {}
     scores: dict[str, Score] = {}
     for method, places in candidates.items():
@@ -131,15 +128,11 @@ class _Trial:
     """Candidates tried so far on one evaluator."""
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        interventions: Interventions,
-        good_enough: float | None,
-        progress: Progress | None,
+        self, evaluator: Evaluator, interventions: Interventions, good_enough: float | None
     ) -> None:
-        self._evaluator, self._interventions, self._progress = evaluator, interventions, progress
+        self._evaluator, self._interventions = evaluator, interventions
         self._good_enough = good_enough
-        self._prompted = evaluator.losses(evaluator.prompted(progress), progress)
+        self._prompted = evaluator.losses(evaluator.prompted())
         self._known: dict[tuple[str, InterventionSettings], tuple[Score, dict[str, Score]]] = {}
         self.tried: list[dict[str, Any]] = []
 
@@ -179,8 +172,8 @@ class _Trial:
         return self._known[key]
 
     def _measure(self, method: str, how: InterventionSettings) -> tuple[Score, dict[str, Score]]:
-        judged = self._evaluator.changed(method, self._interventions.edits(how), self._progress)
-        losses = self._evaluator.losses(judged, self._progress)
+        judged = self._evaluator.changed(method, self._interventions.edits(how))
+        losses = self._evaluator.losses(judged)
         rows = list(zip(judged, losses, self._prompted, strict=True))
         found = _expressed(rows)
         self.tried.append(

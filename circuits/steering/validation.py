@@ -44,7 +44,6 @@ from circuits.effects.activations import ComponentMeans, Differences, NeutralMea
 from circuits.errors import CircuitError, DataError
 from circuits.judges.replies import Judged, wilson
 from circuits.models.edits import Add, Edit, Replace, When
-from circuits.models.generate import Progress
 from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import capture
@@ -56,6 +55,7 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import neutral_prompts
 from circuits.provenance import current
 from circuits.records import Record
+from circuits.running import advance, in_force
 from circuits.steering.evaluate import Evaluator
 
 __all__ = [
@@ -134,9 +134,7 @@ def ablation_values(
     return AblationValues(z, torch.zeros(1, cfg.n_layers, cfg.d_mlp), when)
 
 
-def ablated(
-    evaluator: Evaluator, sets: Masks, instead: AblationValues, progress: Progress | None = None
-) -> list[Judged]:
+def ablated(evaluator: Evaluator, sets: Masks, instead: AblationValues) -> list[Judged]:
     """Judged replies to prompts that ask, without one set per emotion.
 
     Every context with every emotion, a context's emotions together.
@@ -147,7 +145,7 @@ def ablated(
         own = sets[[place % n_emotions for place in chosen]]
         return instead.edits(own, [place // n_emotions for place in chosen])
 
-    return evaluator.replies_under(of_batch, progress)
+    return evaluator.replies_under(of_batch)
 
 
 def ablation_drop(
@@ -156,18 +154,16 @@ def ablation_drop(
     instead: AblationValues,
     *,
     draws: int = 30,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """How many points of judged expression the circuits carry, and random sets of their size.
+
+    The seed in force (:func:`~circuits.running.execution`) is that of draws and bootstrap.
 
     Args:
         evaluator: Model, contexts and judge; nothing else was made from its contexts.
         circuits: Emotion -> circuit; one of each of the evaluator's emotions.
         instead: What stands for them, see :func:`ablation_values`.
         draws: Random sets per emotion; all contexts are replied to for each.
-        seed: Of the draws and of the bootstrap.
-        progress: Told how many replies were made.
 
     Returns:
         ``circuit_drop`` with its 95% interval ``low`` to ``high`` over contexts, ``random_drop``
@@ -188,21 +184,21 @@ def ablation_drop(
             f"found {draws} draws and {len(evaluator.contexts)} contexts; give one or more of each"
         )
     own = Masks.of(evaluator.model, [circuits[emotion] for emotion in evaluator.emotions])
-    asked = _matches(evaluator, evaluator.prompted(progress))
-    replies = ablated(evaluator, own, instead, progress)
+    asked = _matches(evaluator, evaluator.prompted())
+    replies = ablated(evaluator, own, instead)
     drop = asked - _matches(evaluator, replies)
     random = torch.stack(
         [
-            asked - _matches(evaluator, ablated(evaluator, sets, instead, progress))
-            for sets in random_sets(own, draws, torch.Generator().manual_seed(seed))
+            asked - _matches(evaluator, ablated(evaluator, sets, instead))
+            for sets in random_sets(own, draws, torch.Generator().manual_seed(in_force().seed))
         ]
     )
     by_emotion = {
-        emotion: _summary(drop[:, [e]], random[..., [e]], seed)
+        emotion: _summary(drop[:, [e]], random[..., [e]])
         for e, emotion in enumerate(evaluator.emotions)
     }
     return {
-        **_summary(drop, random, seed),
+        **_summary(drop, random),
         "by_emotion": by_emotion,
         "asked": _percent(asked.mean()),
         "without": _percent((asked - drop).mean()),
@@ -222,9 +218,9 @@ def random_sets(own: Masks, draws: int, random: torch.Generator) -> list[Masks]:
 
 
 def _summary(
-    drop: Float[Tensor, "context emotion"], random: Float[Tensor, "draw context emotion"], seed: int
+    drop: Float[Tensor, "context emotion"], random: Float[Tensor, "draw context emotion"]
 ) -> dict[str, float]:
-    again = bootstrap_means(drop.mean(1)[None], seed)[:, 0]
+    again = bootstrap_means(drop.mean(1)[None])[:, 0]
     low, high = again.quantile(torch.tensor([0.025, 0.975], dtype=again.dtype)).tolist()
     by_draw = random.mean((1, 2))
     return {
@@ -253,9 +249,8 @@ def _neutral_values(evaluator: Evaluator) -> dict[str, Float[Tensor, "context la
         rows = [encode(model, prompt) for prompt in some]
         return capture(model, pad_left(rows, device_of(model)), picks)
 
-    together = [
-        prompts[i : i + evaluator.batch_size] for i in range(0, len(prompts), evaluator.batch_size)
-    ]
+    size = in_force().rows()
+    together = [prompts[i : i + size] for i in range(0, len(prompts), size)]
     parts = [halving_tables(read, some, lambda prompt: prompt.key) for some in together]
     return {site: torch.cat([part[site] for part in parts]) for site in picks}
 
@@ -283,9 +278,7 @@ class SetEffects:
     asked: Float[Tensor, " other_emotion"]
 
 
-def set_effects(
-    sets: Masks, ablated: Sequence[Runs], added: Runs, n_sizes: int, seed: int
-) -> SetEffects:
+def set_effects(sets: Masks, ablated: Sequence[Runs], added: Runs, n_sizes: int) -> SetEffects:
     """Run the sets of :func:`~circuits.circuit.ablate.ranked_sets` under every change.
 
     Args:
@@ -293,7 +286,6 @@ def set_effects(
         ablated: Runs of prompts that ask for the emotion, without what a set has.
         added: Runs of neutral prompts, with more of what a set has.
         n_sizes: How many sizes there are.
-        seed: Of the bootstrap.
     """
     # An empty set changes nothing: the run that all others are compared with.
     with_none = sets.like(torch.cat([torch.zeros_like(sets.flat[:1]), sets.flat]))
@@ -303,7 +295,7 @@ def set_effects(
         effects = (sign * (m[1:] - m[:1])).unflatten(0, (-1, n_sizes))
         before.append(m[0].mean(0))
         parts.append(effects.mean(2))
-        intervals.append(_interval(effects[: len(ORDERS)], seed))
+        intervals.append(_interval(effects[: len(ORDERS)]))
     found, (low, high) = torch.stack(parts), torch.stack(intervals, dim=1)
     random_baseline = found[:, len(ORDERS) :]
     limits = random_baseline.quantile(torch.tensor(_INTERVAL, dtype=random_baseline.dtype), dim=1)
@@ -319,11 +311,11 @@ def set_effects(
 
 
 def _interval(
-    effects: Float[Tensor, "order size context readout"], seed: int
+    effects: Float[Tensor, "order size context readout"],
 ) -> Float[Tensor, "2 order size readout"]:
     """95% interval of the mean over contexts."""
     rows = effects.movedim(2, -1)
-    drawn = bootstrap_means(rows.flatten(0, -2), seed)
+    drawn = bootstrap_means(rows.flatten(0, -2))
     limits = drawn.quantile(torch.tensor(_INTERVAL, dtype=drawn.dtype), dim=0)
     return limits.reshape(2, *rows.shape[:-1])
 
@@ -399,7 +391,6 @@ class Validating:
     """Random sets of every size."""
     steps: int = 12
     """About how many sizes, from one component to all."""
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 1), ("steps", 2)):
@@ -414,9 +405,8 @@ def validate_components(
     kind: PartKind,
     *,
     how: Validating | None = None,
-    progress: Progress | None = None,
 ) -> Validation:
-    """Ablate and add to sets of ``kind``, from one component to all.
+    """Ablate and add to sets of ``kind``, from one component to all; progress counts emotions.
 
     Args:
         model: The model.
@@ -424,7 +414,6 @@ def validate_components(
         known: Ranking, readouts, and what stands for a component.
         kind: Heads or neurons; the others stay as they are.
         how: Sizes, random sets.
-        progress: Told after every emotion.
 
     Raises:
         DataError: fewer than two contexts.
@@ -435,15 +424,14 @@ def validate_components(
     how, emotions = how or Validating(), tuple(known.readouts)
     sizes = sizes_to(known.effects(emotions[0], kind).numel(), how.steps)
     plain = _neutral_runs(model, contexts, known, emotions)
-    random = torch.Generator().manual_seed(how.seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     found = []
     for emotion in emotions:
         effects = known.effects(emotion, kind)
         sets = ranked_sets(model, effects, kind, sizes, how.draws, random)
         asked = _emotion_runs(model, contexts, known, emotion)
-        found.append(set_effects(sets, asked, plain[emotion], len(sizes), how.seed))
-        if progress:
-            progress(1)
+        found.append(set_effects(sets, asked, plain[emotion], len(sizes)))
+        advance(1)
     return Validation(
         provenance=current(),
         **{own.name: _stacked(found, own.name) for own in fields(SetEffects)},
@@ -551,8 +539,6 @@ def validate_replies(
     sizes: tuple[int, ...],
     *,
     draws: int = 2,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> ReplyValidation:
     """Reply under sets of a few sizes, and judge the replies.
 
@@ -562,19 +548,17 @@ def validate_replies(
         kind: Heads or neurons; the others stay as they are.
         sizes: How many components the sets have.
         draws: Random sets of every size.
-        seed: Of the draws.
-        progress: Told how many replies were made.
 
     Raises:
         DataError: a size is not between one and the number of components.
     """
-    sets = _by_emotion(evaluator, known, kind, sizes, draws, seed)
+    sets = _by_emotion(evaluator, known, kind, sizes, draws)
     shape = (len(sizes), len(evaluator.emotions))
     counts = torch.zeros(len(REPLY_CHANGES), len(REPLY_ORDERS), *shape)
     for place, own in enumerate(sets):
         order, size = divmod(place, len(sizes))
         order = min(order, REPLY_ORDERS.index("random"))
-        for method, judged in enumerate(_replies(evaluator, known, own, progress)):
+        for method, judged in enumerate(_replies(evaluator, known, own)):
             matches = torch.tensor([float(row.verdict.match) for row in judged])
             by_emotion = matches.reshape(-1, len(evaluator.emotions)).sum(0)
             counts[method, order, size] += by_emotion
@@ -596,15 +580,10 @@ def validate_replies(
 
 
 def _by_emotion(
-    evaluator: Evaluator,
-    known: Known,
-    kind: PartKind,
-    sizes: tuple[int, ...],
-    draws: int,
-    seed: int,
+    evaluator: Evaluator, known: Known, kind: PartKind, sizes: tuple[int, ...], draws: int
 ) -> Iterator[Masks]:
     """Top, bottom, then random sets, by size; in each the rows are the emotions."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     found = [
         ranked_sets(evaluator.model, known.effects(emotion, kind), kind, sizes, draws, random)
         for emotion in evaluator.emotions
@@ -615,13 +594,11 @@ def _by_emotion(
             yield found[0].like(torch.stack([own.flat[row] for own in found]))
 
 
-def _replies(
-    evaluator: Evaluator, known: Known, sets: Masks, progress: Progress | None
-) -> tuple[list[Judged], list[Judged]]:
+def _replies(evaluator: Evaluator, known: Known, sets: Masks) -> tuple[list[Judged], list[Judged]]:
     """Under ablation, and with what is added; every context with every emotion."""
-    asked = ablated(evaluator, sets, ablation_values(evaluator, "mean", known.plain), progress)
+    asked = ablated(evaluator, sets, ablation_values(evaluator, "mean", known.plain))
     edits = [_more(sets, known.differences, e, evaluator.emotions[e]) for e in range(len(sets))]
-    return asked, evaluator.changed("circuit", edits, progress)
+    return asked, evaluator.changed("circuit", edits)
 
 
 def _more(sets: Masks, differences: Differences, row: int, emotion: str) -> list[Add]:

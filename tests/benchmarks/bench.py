@@ -38,6 +38,7 @@ from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def in_float64() -> Iterator[None]:
 def replies(of: Setting, batch_size: int, n: int) -> Tensor:
     """Greedy replies as numbers, so that they can be compared."""
     prompts = [reply.prompt for reply in of.grid.cells.values()][:n]
-    texts = elicit(of.model, prompts, max_new_tokens=24, batch_size=batch_size)
+    with execution(batch_size=batch_size):
+        texts = elicit(of.model, prompts, max_new_tokens=24)
     rows = [[float(ord(c)) for c in reply.text[:200].ljust(200)] for reply in texts]
     return torch.tensor(rows)
 

@@ -25,13 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.effects.activations import (
-    GB,
-    MEMORY,
-    ContextGroups,
-    group_by_context,
-    read_activations,
-)
+from circuits.effects.activations import GB, ContextGroups, group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.neurons import neuron_effects
@@ -41,6 +35,7 @@ from circuits.models.load import load_model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 
 PHASES = ("load", "capture", "effects")
 CONFIG = {
@@ -118,8 +113,8 @@ def measure(folder: Path, n: int, memory: float) -> None:
     with watched() as loading:
         model: Any = load_model(folder, device="cpu", dtype="bfloat16")
     weights = sum(p.numel() * p.element_size() for p in model.original_model.parameters()) / GB
-    with watched() as passing:
-        swept = read_activations(model, prompts(n), memory=memory)
+    with watched() as passing, execution(memory=memory):
+        swept = read_activations(model, prompts(n))
     with watched() as after:
         directions = emotion_directions(swept)
         head_effects(model, swept, directions)
@@ -154,7 +149,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="measure so many prompts, in this process")
     parser.add_argument("--prompts", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--layers", type=int, default=28, help="fewer are quicker")
-    parser.add_argument("--memory", type=float, default=MEMORY)
+    parser.add_argument("--memory", type=float, default=1.0)
     given = parser.parse_args()
     if given.build:
         build(given.build, given.layers)

@@ -4,6 +4,7 @@ import pytest
 
 from circuits.errors import JudgeError
 from circuits.judges import ClassifierJudge
+from circuits.running import execution
 
 transformers = pytest.importorskip("transformers")
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")
@@ -82,10 +83,11 @@ def test_verdicts_do_not_depend_on_batches_order_or_whitespace(random_model):
     some = ["i am so glad", "wow", "yuck today i am sad", "angry", "so afraid today"]
     asked = ["fear"] * len(some)
     together = ClassifierJudge(random_model, device="cpu").judge(some, asked)
-    judge = ClassifierJudge(random_model, batch_size=2, device="cpu")
-    assert judge.judge(some, asked) == together
-    assert judge.judge(some[::-1], asked) == together[::-1]
-    assert judge.judge([f" {text}\n" for text in some], asked) == together
+    judge = ClassifierJudge(random_model, device="cpu")
+    with execution(batch_size=2):
+        assert judge.judge(some, asked) == together
+        assert judge.judge(some[::-1], asked) == together[::-1]
+        assert judge.judge([f" {text}\n" for text in some], asked) == together
 
 
 def test_long_texts_are_cut_and_empty_ones_match_nothing(random_model):
@@ -202,8 +204,6 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
         ClassifierJudge(folder, device="cpu").judge(["wow"], ["fear"])
 
 
-def test_an_absent_device_and_an_empty_batch_are_refused(random_model):
+def test_an_absent_device_is_refused(random_model):
     with pytest.raises(JudgeError, match="cannot run on 'nowhere'"):
         ClassifierJudge(random_model, device="nowhere").judge(["wow"], ["fear"])
-    with pytest.raises(JudgeError, match="a batch of 0 texts"):
-        ClassifierJudge(random_model, batch_size=0)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.errors import DataError
+from circuits.judges import LexiconJudge
 from circuits.judges.judge import Verdict
 from circuits.judges.replies import (
     Judged,
@@ -20,6 +21,7 @@ from circuits.judges.replies import (
 from circuits.names import EMOTIONS, NEUTRAL, VALENCES
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompt
+from circuits.running import execution
 
 WON = Context("work_00", "Work", "positive", "I ran a race", "I won.")
 REPLY = Reply(emotion_prompt(WON, "happiness"), "How lovely.", 3, "happiness")
@@ -202,6 +204,13 @@ class LastWord:
 
     def describe(self):
         return {}
+
+
+def test_every_judged_reply_is_told_to_progress_once():
+    told = []
+    with execution(progress=told.append):
+        judge_replies([REPLY] * 70, LexiconJudge())
+    assert told == [64, 6]
 
 
 def test_every_reply_is_judged_against_the_emotion_that_it_should_express():

@@ -24,6 +24,7 @@ from circuits.models.tokens import encode, pad_left
 from circuits.neurons.profile import profile_texts
 from circuits.prompts.prompt import EMOTION_REQUEST, questions
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 
 SHORT = ("bfloat16", "float16")
 WINDOW = {**GROUPED, "sliding_window": 40}
@@ -35,11 +36,11 @@ POSITIONS = {
 SIZES = (1, 3, 96)
 
 
-def measured(model: Any, contexts: Any, directions: Any = None, batch_size: int = 96) -> Any:
+def measured(model: Any, contexts: Any, directions: Any = None) -> Any:
     """Directions, effects and importance along given directions, and replies."""
     prompts = emotion_prompts(contexts, EMOTIONS)
     grid = group_by_context([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
-    swept = read_activations(model, grid, batch_size=batch_size)
+    swept = read_activations(model, grid)
     own = emotion_directions(swept)
     along = directions or own
     found = {
@@ -148,7 +149,11 @@ def test_left_padding_equals_no_padding(placed, contexts, trial) -> None:
 
 
 def _all_sizes(make: Any) -> list[Any]:
-    return [make(size) for size in SIZES]
+    found = []
+    for size in SIZES:
+        with execution(batch_size=size):
+            found.append(make(size))
+    return found
 
 
 def _alike(found: list[Tensor], what: str) -> None:
@@ -162,7 +167,7 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
     name, model = placed
     prompts = emotion_prompts(contexts[:4], EMOTIONS)
     grid = group_by_context([Reply(p, "Fine.", 2, p.emotion or "") for p in prompts], EMOTIONS)
-    sweeps = _all_sizes(lambda size: read_activations(model, grid, batch_size=size))
+    sweeps = _all_sizes(lambda _: read_activations(model, grid))
     along = emotion_directions(sweeps[0])
     found = [emotion_directions(own) for own in sweeps]
     # Before they are made unit length: outside the window nothing differs, and rounding has no
@@ -180,9 +185,9 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
             found.append(_importance(model, grid, along))
         _alike(found, "importance")
     texts = ["I am angry.", "It was a long day, and I am tired."] * 4
-    _alike(_all_sizes(lambda n: reply_losses(model, prompts, texts, batch_size=n)), "likelihood")
+    _alike(_all_sizes(lambda _: reply_losses(model, prompts, texts)), "likelihood")
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
-    _alike(_all_sizes(lambda n: choice_logs(model, asked, EMOTIONS, batch_size=n)), "choices")
+    _alike(_all_sizes(lambda _: choice_logs(model, asked, EMOTIONS)), "choices")
     profiles = _all_sizes(
         lambda n: profile_texts(model, TEXTS, EMOTION_REQUEST, n_shuffles=1, batch_size=n)
     )
@@ -190,7 +195,7 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
     doubtful = plain_profile.doubtful(model, TEXTS, EMOTION_REQUEST)
     for own in profiles:
         assert bool(((own.active - profiles[0].active).abs() <= doubtful).all())
-    said = _all_sizes(lambda n: elicit(model, prompts, max_new_tokens=6, batch_size=n))
+    said = _all_sizes(lambda _: elicit(model, prompts, max_new_tokens=6))
     assert all([r.text for r in own] == [r.text for r in said[0]] for own in said)
     trial(
         times=len(SIZES), outcome="the same, to 2e-5 of the largest value; replies letter by letter"

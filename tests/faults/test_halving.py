@@ -154,7 +154,7 @@ def losses(given) -> Tensor:
 
 
 def plain_values(given) -> list[Tensor]:
-    evaluator = Evaluator(given.model, LexiconJudge(), given.contexts[:6], ("anger",), batch_size=6)
+    evaluator = Evaluator(given.model, LexiconJudge(), given.contexts[:6], ("anger",))
     return list(_neutral_values(evaluator).values())
 
 

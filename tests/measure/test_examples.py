@@ -8,6 +8,7 @@ from circuits.effects.neurons import neuron_effects
 from circuits.errors import DataError
 from circuits.models.memory import counted
 from circuits.prompts.templates import emotion_prompt
+from circuits.running import execution
 
 NODES = ("L2N3", "L0H1", "L1N47", "L2H3", "L0N0")
 
@@ -27,7 +28,8 @@ def rows(whole):
 
 @pytest.fixture(scope="module")
 def examples(llama, rows, directions):
-    return node_examples(llama, rows, directions, NODES, batch_size=14)
+    with execution(batch_size=14):
+        return node_examples(llama, rows, directions, NODES)
 
 
 def test_the_mean_over_contexts_is_the_centred_effect(llama, whole, directions, examples):
@@ -41,8 +43,8 @@ def test_the_mean_over_contexts_is_the_centred_effect(llama, whole, directions, 
 
 
 def test_batches_do_not_change_the_result(llama, rows, directions, examples):
-    with counted() as receipt:
-        again = node_examples(llama, rows, directions, NODES, batch_size=1)
+    with execution(batch_size=1), counted() as receipt:
+        again = node_examples(llama, rows, directions, NODES)
     assert torch.allclose(again.effect, examples.effect, rtol=1e-3, atol=1e-5)
     assert receipt.to_json()["passes"] == 6 * len(rows)
 

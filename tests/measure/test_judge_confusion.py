@@ -5,7 +5,6 @@ from circuits.judges.judge import Verdict
 from circuits.judges.replies import Reply, judge_confusion, wilson
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
-from circuits.provenance import Provenance
 
 HERE = Context("work_00", "Work", "neutral", "I ran a race", "It ended.")
 EMOTIONS = ("fear", "anger")
@@ -41,7 +40,7 @@ REPLIES = [
 
 
 def test_every_reply_is_put_to_the_judge_for_every_emotion():
-    found = judge_confusion(REPLIES, Literal(), EMOTIONS, Provenance())
+    found = judge_confusion(REPLIES, Literal(), EMOTIONS)
     assert found.label == ("fear", "neutral", "anger")
     assert found.n.tolist() == [3, 1, 1]
     for i, label in enumerate(found.label):
@@ -56,4 +55,4 @@ def test_every_reply_is_put_to_the_judge_for_every_emotion():
 @pytest.mark.parametrize(("replies", "emotions"), [([], EMOTIONS), (REPLIES, ())])
 def test_nothing_to_hear_is_refused(replies, emotions):
     with pytest.raises(DataError, match="give at least one of each"):
-        judge_confusion(replies, Literal(), emotions, Provenance())
+        judge_confusion(replies, Literal(), emotions)

@@ -18,7 +18,6 @@ from circuits.effects.activations import (
 from circuits.effects.directions import GeneralityPass, direction_generality, emotion_directions
 from circuits.effects.heads import HeadPass, head_effects
 from circuits.effects.importance import sublayer_importance
-from circuits.errors import DataError
 from circuits.files import shipped
 from circuits.judges.replies import Reply
 from circuits.models.generate import batches
@@ -28,6 +27,7 @@ from circuits.models.tokens import pad_left
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 
 TINY = 1e-4
 """Gigabytes that hold the values of fewer prompts than the grid has."""
@@ -52,8 +52,10 @@ def results(model, swept):
 
 
 def test_values_made_again_give_the_numbers_of_kept_ones(llama, grid):
-    kept = read_activations(llama, grid, batch_size=6)
-    again = read_activations(llama, grid, batch_size=6, memory=TINY)
+    with execution(batch_size=6):
+        kept = read_activations(llama, grid)
+    with execution(batch_size=6, memory=TINY):
+        again = read_activations(llama, grid)
     assert (kept.keeping.kept, again.keeping.kept) == (True, False)
     pairs = zip(results(llama, kept), results(llama, again), strict=True)
     for one, other in pairs:
@@ -66,7 +68,8 @@ def test_values_made_again_give_the_numbers_of_kept_ones(llama, grid):
 @pytest.mark.parametrize("post_norm", [False, True])
 def test_batches_do_not_change_head_effects(llama, swept, grid, directions, post_norm):
     readout = "post_norm" if post_norm else "resid_mid"
-    alone = read_activations(llama, grid, batch_size=1)
+    with execution(batch_size=1):
+        alone = read_activations(llama, grid)
     one = head_effects(llama, alone, directions, readout=readout)
     other = head_effects(llama, swept, directions, readout=readout)
     for name in ("mean", "stderr", "centred", "centred_stderr", "baseline", "random_baseline"):
@@ -75,8 +78,8 @@ def test_batches_do_not_change_head_effects(llama, swept, grid, directions, post
 
 def test_kept_values_cost_no_pass_and_others_one_pass_per_look(llama, grid, directions):
     for memory, times in ((1.0, 0), (TINY, 1)):
-        with counted() as first:
-            swept = read_activations(llama, grid, memory=memory)
+        with execution(memory=memory), counted() as first:
+            swept = read_activations(llama, grid)
         with counted() as second:
             head_effects(llama, swept, directions)
         assert first.passes == len(grid.cells)
@@ -137,20 +140,23 @@ def test_what_a_sweep_holds_does_not_grow_with_the_number_of_prompts(llama, few_
     after, meanwhile = [], []
     for grid in few_and_many:
         watch = Watch(len(grid.cells))
-        swept = read_activations(llama, grid, memory=TINY, batch_size=6, progress=watch)
+        with execution(memory=TINY, batch_size=6, progress=watch):
+            swept = read_activations(llama, grid)
         after.append(held(swept))
         meanwhile.append(watch.more)
     more = len(few_and_many[1].contexts) - len(few_and_many[0].contexts)
     # A flag per cell stays of a prompt; a place of 8 bytes per cell, for shuffling, meanwhile.
     assert after[1] - after[0] == more * len(EMOTIONS)
     assert abs(meanwhile[1] - meanwhile[0]) <= more * len(EMOTIONS) * (1 + 8) + 2048
-    kept = [held(read_activations(llama, grid, batch_size=6)) for grid in few_and_many]
+    with execution(batch_size=6):
+        kept = [held(read_activations(llama, grid)) for grid in few_and_many]
     assert kept[1] - kept[0] > more * len(EMOTIONS) * BYTES_KEPT
 
 
 def test_what_effects_and_generality_hold_does_not_grow_either(llama, few_and_many, directions):
     def more(grid):
-        swept = read_activations(llama, grid, memory=TINY, batch_size=6)
+        with execution(memory=TINY, batch_size=6):
+            swept = read_activations(llama, grid)
         watch = Watch(len(grid.contexts))
         looks = HeadPass(llama, swept, directions), GeneralityPass(swept, n_splits=5)
         for batch in swept.values:
@@ -171,28 +177,27 @@ def test_kept_values_grow_and_are_counted_before_they_are_made(llama, contexts):
     values = [(b.resid_mid, b.resid_post, b.z) for b in swept.values]
     assert held(values) == len(grid.cells) * BYTES_KEPT
     bound = 2 * len(grid.cells) * BYTES_KEPT / 1e9
-    assert cache_decision(llama, len(grid.cells), bound).kept
-    assert not cache_decision(llama, len(grid.cells), 0.999 * bound).kept
+    with execution(memory=bound):
+        assert cache_decision(llama, len(grid.cells)).kept
+    with execution(memory=0.999 * bound):
+        assert not cache_decision(llama, len(grid.cells)).kept
 
 
 def test_the_reason_names_what_was_needed_and_what_there_was(llama):
-    assert cache_decision(llama, 1000, 1.0).reason == (
+    assert cache_decision(llama, 1000).reason == (
         "kept: values of 1000 prompts at the position that is read take 1.2 MB, "
         "at most 500.0 MB, half of the budget of 1 GB"
     )
-    assert cache_decision(llama, 1000, 0.001).reason.startswith("made again by a second pass: ")
-
-
-def test_a_budget_that_holds_nothing_is_refused(llama, grid):
-    with pytest.raises(DataError, match="a memory budget of 0 GB holds nothing"):
-        read_activations(llama, grid, memory=0.0)
+    with execution(memory=0.001):
+        assert cache_decision(llama, 1000).reason.startswith("made again by a second pass: ")
 
 
 def test_a_small_budget_runs_fewer_prompts_at_once(llama, grid):
     sizes = []
     for memory in (1.0, TINY):
         rows = []
-        read_activations(llama, grid, memory=memory, progress=rows.append)
+        with execution(memory=memory, progress=rows.append):
+            read_activations(llama, grid)
         assert sum(rows) == len(grid.cells)
         sizes.append(max(rows))
     assert sizes == [len(grid.cells), 6]
@@ -227,10 +232,8 @@ def test_importance_holds_sums_only(llama, directions, few_and_many):
     found = []
     for grid in few_and_many:
         watch = Watch(len(grid.contexts))
-        sublayer_importance(
-            llama, grid, directions, stable=(1, 2), doses=(0.1,), n_random=2,
-            progress=watch,
-        )  # fmt: skip
+        with execution(progress=watch):
+            sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,), n_random=2)
         found.append(watch.more)
     assert found[0] > 1000
     assert abs(found[1] - found[0]) <= 4096

@@ -13,12 +13,14 @@ from circuits.models.memory import counted
 from circuits.models.run import capture
 from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
+from circuits.running import execution
 from circuits.steering.interventions import Steering, steer
 
 
 @pytest.fixture(scope="module")
 def scale(llama, contexts, directions):
-    return trace_scale(llama, contexts, directions, batch_size=5)
+    with execution(batch_size=5):
+        return trace_scale(llama, contexts, directions)
 
 
 def stream(model, ids):

@@ -16,6 +16,7 @@ from circuits.models.tokens import encode, encode_text
 from circuits.names import EMOTIONS, hook
 from circuits.prompts.prompt import EMOTION_REQUEST, question
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 
 LABELS = ("anger", "fear", "furious anger", "blorbofex of the deep")
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")
@@ -150,7 +151,8 @@ def test_a_window_forbids_padding_in_the_middle_and_nothing_else_does(tokenizer)
 def test_batches_and_the_order_of_prompts_do_not_matter(model, batch_size):
     edits = edits_of(model, ["scale"])
     whole = choice_logs(model, PROMPTS, LABELS, edits=edits)
-    turned = choice_logs(model, PROMPTS[::-1], LABELS, edits=edits, batch_size=batch_size)
+    with execution(batch_size=batch_size):
+        turned = choice_logs(model, PROMPTS[::-1], LABELS, edits=edits)
     close(turned.flip(0), whole)
     # Alone, a prompt shares all but its last token with itself.
     close(choice_logs(model, PROMPTS[1:2], LABELS, edits=edits), whole[1:2])
@@ -182,7 +184,8 @@ def test_rows_may_be_edited_differently(mini):
     def edits(places):
         return [Add("resid_post", 1, torch.stack([push[i] for i in places]), positions="all")]
 
-    found = choice_logs(mini, PROMPTS, LABELS, edits=edits, batch_size=2)
+    with execution(batch_size=2):
+        found = choice_logs(mini, PROMPTS, LABELS, edits=edits)
     for row, prompt in enumerate(PROMPTS):
         alike = [Add("resid_post", 1, push[row], positions="all")]
         close(found[row : row + 1], choice_logs(mini, [prompt], LABELS, edits=alike))
@@ -208,8 +211,8 @@ def test_what_prompts_share_is_read_once_and_all_that_is_run_is_counted(mini):
     assert shared > 8
     tails = sorted(len(row) - shared for row in rows)
     further = sum(len(encode_text(mini, label)) - 1 for label in LABELS)
-    with counted() as receipt:
-        choice_logs(mini, PROMPTS, LABELS, batch_size=2)
+    with counted() as receipt, execution(batch_size=2):
+        choice_logs(mini, PROMPTS, LABELS)
     assert receipt.passes == 1
     assert receipt.steps == 3 + 3 * further
     tokens = shared + 2 * tails[1] + tails[2] + 3 * further
@@ -221,14 +224,16 @@ def test_what_is_counted_is_what_the_layers_see(mini):
     with (
         counted() as receipt,
         mini.hooks(fwd_hooks=[(hook("post", 0), lambda x, hook: seen.append(x.shape[:2].numel()))]),
+        execution(batch_size=2),
     ):
-        choice_logs(mini, PROMPTS, LABELS, batch_size=2)
+        choice_logs(mini, PROMPTS, LABELS)
     assert receipt.token_layers == sum(seen) * mini.cfg.n_layers
 
 
 def test_every_prompt_is_told_to_progress_once(mini):
     told = []
-    choice_logs(mini, PROMPTS, LABELS, batch_size=2, progress=told.append)
+    with execution(batch_size=2, progress=told.append):
+        choice_logs(mini, PROMPTS, LABELS)
     assert told == [2, 1]
 
 

@@ -9,6 +9,7 @@ from circuits.models.memory import counted
 from circuits.models.run import extend, prefill, prefill_prefix, run
 from circuits.models.tokens import encode, pad_left
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
+from circuits.running import execution
 
 
 def greedy_without_a_cache(model, prompt, n):
@@ -24,7 +25,8 @@ def greedy_without_a_cache(model, prompt, n):
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_batched_cached_decoding_equals_plain_greedy_decoding(llama, contexts, batch_size):
     prompts = emotion_prompts(contexts[:5], ["anger"])
-    replies = elicit(llama, prompts, max_new_tokens=6, batch_size=batch_size)
+    with execution(batch_size=batch_size):
+        replies = elicit(llama, prompts, max_new_tokens=6)
     for prompt, reply in zip(prompts, replies, strict=True):
         plain = greedy_without_a_cache(llama, prompt, 6)
         end = llama.tokenizer.eos_token_id
@@ -113,8 +115,8 @@ def test_batches_hold_every_place_once_and_like_lengths_together():
 def test_passes_and_token_layers_are_counted(llama, contexts):
     prompts = neutral_prompts(contexts[:2])
     widest = max(len(encode(llama, p)) for p in prompts)
-    with counted() as receipt:
-        elicit(llama, prompts, max_new_tokens=3, batch_size=2)
+    with counted() as receipt, execution(batch_size=2):
+        elicit(llama, prompts, max_new_tokens=3)
     assert receipt.passes == 2
     assert receipt.steps == 4
     assert receipt.token_layers == (2 * widest + 4) * llama.cfg.n_layers

@@ -9,6 +9,7 @@ from circuits.models.tokens import encode
 from circuits.names import hook
 from circuits.neurons.mask import donor_values, draw_donors, resampling
 from circuits.prompts.prompt import EMOTION_REQUEST, question
+from circuits.running import execution
 
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")
 PROMPTS = [question(text, EMOTION_REQUEST) for text in TEXTS]
@@ -53,7 +54,8 @@ def test_donor_values_are_the_activations_of_single_passes(mini, chosen, batch_s
 def test_a_resampled_choice_is_that_of_a_pass_with_the_donors_activations(mini, chosen, donors):
     values = donor_values(mini, PROMPTS, chosen)
     edits = resampling(values, donors, chosen)
-    found = choice_logs(mini, PROMPTS, LABELS, edits=edits, batch_size=2)
+    with execution(batch_size=2):
+        found = choice_logs(mini, PROMPTS, LABELS, edits=edits)
     ids = [int(mini.tokenizer(label, add_special_tokens=False)["input_ids"][0]) for label in LABELS]
     for row, prompt in enumerate(PROMPTS):
         given, _ = whole_post(mini, PROMPTS[donors[row]])

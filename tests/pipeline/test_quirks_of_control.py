@@ -152,10 +152,10 @@ def test_a_bench_replies_by_the_way_of_each_method(
     run.circuit_judge = Deaf()
     ways = {method: run._way(method) for method in FEW}
     evaluator = Evaluator(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
-    evaluator.untouched(None)
-    evaluator.prompted(None)
-    evaluator.changed("steer", [], None)
-    evaluator.changed("random_circuit", [], None)
+    evaluator.untouched()
+    evaluator.prompted()
+    evaluator.changed("steer", [])
+    evaluator.changed("random_circuit", [])
     assert asked == [
         (llama, Decoding(1.1, 3, 10), False), (mini, Decoding(), False),
         (mini, Decoding(1.05, 3, 10), True), (llama, Decoding(1.1, 3, 10), False),

@@ -225,14 +225,13 @@ def test_heads_are_query_heads(llama, contexts):
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=6, max_size=6))
 def test_last_digit_of_tables(tmp_path_factory, numbers):
-    from circuits.provenance import Provenance
 
     path = tmp_path_factory.mktemp("tables") / "head_importance_anger.csv"
     rows = [f"{i // 2},{i % 2},{own!r},0.5,12,0.25" for i, own in enumerate(numbers)]
     header = "layer,head,mean_importance,std_importance,samples,baseline_mean"
     path.write_text("\n".join([header, *rows]) + "\n")
     for _ in range(2):
-        table = read_table(path, HeadImportance, Provenance(), "anger")
+        table = read_table(path, HeadImportance, "anger")
         assert isinstance(table, HeadImportance)
         assert table.mean.flatten().tolist() == numbers
         write_table(table, path)

@@ -19,6 +19,7 @@ from circuits.models.engines import Here, working_on
 from circuits.models.generate import Decoding, elicit
 from circuits.models.memory import counted
 from circuits.prompts.templates import neutral_prompts
+from circuits.running import execution
 from circuits.runs import Plan, run
 
 ROOT = Path(__file__).parents[2]
@@ -119,11 +120,9 @@ class Backwards(Here):
 
 def replies(model, contexts, *, dose=1.0, progress=None, **options):
     edit = Add("resid_post", 0, dose * torch.ones(model.cfg.d_model))
-    return elicit(
-        model, neutral_prompts(contexts), edits=lambda places: [edit], max_new_tokens=4,
-        batch_size=5,
-        progress=progress, **options,
-    )  # fmt: skip
+    asked, edits = neutral_prompts(contexts), lambda places: [edit]
+    with execution(batch_size=5, progress=progress):
+        return elicit(model, asked, edits=edits, max_new_tokens=4, **options)
 
 
 def test_batches_that_are_done_are_not_made_again_and_cost_the_same(llama, contexts, tmp_path):

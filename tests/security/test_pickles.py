@@ -17,7 +17,6 @@ from circuits.files import digest
 from circuits.judges.replies import read_judged
 from circuits.prompts import sev
 from circuits.prompts.texts import read_texts
-from circuits.provenance import Provenance
 from circuits.published.folder import read_folder
 from circuits.published.tables import (
     ALLOWED,
@@ -46,9 +45,9 @@ class Marking:
 
 READERS = {
     "directions.pt": load_dictionary,
-    "vector.npy": lambda path: read_reference(path, Provenance(), "anger"),
-    "sigma.json": lambda path: read_sigma(path, Provenance()),
-    "table.csv": lambda path: read_table(path, next(iter(TABLES)), Provenance(), "anger"),
+    "vector.npy": lambda path: read_reference(path, "anger"),
+    "sigma.json": lambda path: read_sigma(path),
+    "table.csv": lambda path: read_table(path, next(iter(TABLES)), "anger"),
     "hooks.safetensors": hooks_provenance,
     "vector.gguf": read_gguf,
     "circuit.json": read_circuit,

@@ -16,6 +16,7 @@ from circuits.names import head_name, hook, neuron_name
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
+from circuits.running import execution
 from circuits.steering.evaluate import Evaluator
 from circuits.steering.validation import (
     Known,
@@ -206,7 +207,8 @@ def known(mini, means, contexts):
 def test_replies_are_judged_for_every_set(evaluator, known):
     count = known.totals.head_effect[0].numel()
     told = []
-    found = validate_replies(evaluator, known, "head", (1, count), draws=2, progress=told.append)
+    with execution(progress=told.append):
+        found = validate_replies(evaluator, known, "head", (1, count), draws=2)
     assert sum(told) == replies_needed(evaluator, found.size, 2)
     # All heads at their neutral mean leave no emotion; all heads' differences bring it about.
     assert found.judged[:, found.method.index("neutral mean"), :, -1].eq(0).all()

@@ -9,6 +9,7 @@ from circuits.models.run import capture
 from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
+from circuits.running import execution
 from circuits.steering.interventions import (
     Interventions,
     Steering,
@@ -21,7 +22,8 @@ from circuits.steering.interventions import (
 
 @pytest.fixture(scope="module")
 def streams(llama, contexts):
-    return residuals(llama, contexts, EMOTIONS, batch_size=5)
+    with execution(batch_size=5):
+        return residuals(llama, contexts, EMOTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -46,10 +46,10 @@ class PlannedEvaluator(Evaluator):
         object.__setattr__(self, "plan", plan)
         object.__setattr__(self, "asked", [])
 
-    def prompted(self, progress: Any) -> Any:
+    def prompted(self) -> Any:
         return [None] * (100 * len(EMOTIONS))
 
-    def changed(self, method: str, edits: Any, progress: Any) -> Any:
+    def changed(self, method: str, edits: Any) -> Any:
         self.asked.append((method, edits))
         rows = []
         for emotion in EMOTIONS:
@@ -61,7 +61,7 @@ class PlannedEvaluator(Evaluator):
         object.__setattr__(self, "last", edits)
         return rows
 
-    def losses(self, judged: Any, progress: Any) -> Any:
+    def losses(self, judged: Any) -> Any:
         if judged[0] is None:
             return [0.0] * len(judged)
         found = []

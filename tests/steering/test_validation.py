@@ -13,6 +13,7 @@ from circuits.models.tokens import encode
 from circuits.names import hook
 from circuits.patching.pairs import projection
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
+from circuits.running import execution
 from circuits.steering.validation import (
     CHANGES,
     Known,
@@ -187,8 +188,8 @@ def test_prompts_are_read_once_and_sets_cost_a_token_each(llama, contexts, known
 def test_the_same_seed_draws_the_same_sets(llama, contexts, known, found, kind):
     again = validate_components(llama, contexts[:3], known, kind, how=HOW)
     assert torch.equal(again.random_baseline, found.random_baseline)
-    other = Validating(draws=4, steps=4, seed=1)
-    drawn = validate_components(llama, contexts[:3], known, kind, how=other)
+    with execution(seed=1):
+        drawn = validate_components(llama, contexts[:3], known, kind, how=HOW)
     assert not torch.equal(drawn.random_baseline, found.random_baseline)
     torch.testing.assert_close(drawn.effect, found.effect)
 

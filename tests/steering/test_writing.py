@@ -16,6 +16,7 @@ from circuits.models.run import run
 from circuits.models.tokens import encode, pad_left
 from circuits.names import EMOTIONS, head_name, neuron_name
 from circuits.prompts.templates import neutral_prompt
+from circuits.running import execution
 from circuits.steering.evaluate import Evaluator, mixtures, rises, strength_sweep, suppression
 from circuits.steering.interventions import (
     TIMES,
@@ -138,10 +139,7 @@ def test_batches_and_cached_keys_make_no_difference_to_what_is_said(
     edits = interventions.blend(how, {"fear": 1.0})
     prompts = [neutral_prompt(context) for context in contexts[:3]]
     together = elicit(mini, prompts, edits=lambda chosen: edits, max_new_tokens=6)
-    alone = [
-        elicit(mini, [p], edits=lambda chosen: edits, max_new_tokens=6, batch_size=1)[0]
-        for p in prompts
-    ]
+    alone = [elicit(mini, [p], edits=lambda chosen: edits, max_new_tokens=6)[0] for p in prompts]
     assert [r.text for r in together] == [r.text for r in alone]
     if (when, at) == ("every", "all"):
         assert [slowly(mini, prompt, edits, 6) for prompt in prompts] == [r.text for r in alone]
@@ -175,9 +173,9 @@ def test_a_sweep_says_what_its_points_say_one_by_one(mini, contexts, interventio
     own = evaluator(mini, contexts[:3])
     points = [interventions.edits(Modulation(strength=strength)) for strength in (0.0, 0.5, -1.0)]
     told = []
-    assert own.swept("circuit", points, told.append) == [
-        own.changed("circuit", edits, None) for edits in points
-    ]
+    with execution(progress=told.append):
+        swept = own.swept("circuit", points)
+    assert swept == [own.changed("circuit", edits) for edits in points]
     assert sum(told) == 3 * 3 * 6
 
 

@@ -24,6 +24,7 @@ from circuits.patching.patch import patch_heads, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, question
 from circuits.prompts.templates import emotion_prompts, neutral_prompt
+from circuits.running import execution
 from circuits.steering.interventions import Steering, steer
 
 LABELS = ("anger", "fear", "deep sadness")
@@ -93,7 +94,8 @@ def scored(study: Any) -> Any:
 
 def replies(study: Any) -> Any:
     prompts = emotion_prompts(study.contexts, ("anger", "fear"))
-    return [r.text for r in elicit(study.model, prompts, max_new_tokens=12, batch_size=5)]
+    with execution(batch_size=5):
+        return [r.text for r in elicit(study.model, prompts, max_new_tokens=12)]
 
 
 def edited_replies(study: Any) -> Any:

@@ -14,6 +14,7 @@ from circuits.models.engines import RETRIES, Here, engine, in_order, on_ray
 from circuits.models.generate import elicit
 from circuits.models.memory import counted
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 from circuits.runs.stages import at_work
 
 # What workers are given here is defined inside the tests, so that it travels by value.
@@ -51,6 +52,19 @@ def test_results_bear_the_places_of_their_parts(on_two, mini):
     assert found == {place: place**2 for place in range(10)}
 
 
+def test_workers_carry_out_their_parts_as_is_said_here(on_two, mini):
+    def how(model, part):
+        from circuits.running import in_force
+
+        own = in_force()
+        return own.batch_size, own.seed, own.progress
+
+    told = []
+    with execution(batch_size=3, seed=5, progress=told.append):
+        assert dict(on_two.results(mini, how, [0, 1])) == {0: (3, 5, None), 1: (3, 5, None)}
+    assert dict(on_two.results(mini, how, [0])) == {0: (None, 0, None)}
+
+
 def test_parts_are_taken_as_they_are_needed(on_two, mini):
     def same(model, part):
         return part
@@ -71,10 +85,10 @@ def test_parts_are_taken_as_they_are_needed(on_two, mini):
 
 def test_what_workers_run_is_charged_here(on_two, mini, contexts):
     prompts = emotion_prompts(contexts[:4])
-    with counted() as receipt:
-        said = elicit(mini, prompts, batch_size=6, max_new_tokens=20)
-    with _working(Here()), counted() as own:
-        here = elicit(mini, prompts, batch_size=6, max_new_tokens=20)
+    with execution(batch_size=6), counted() as receipt:
+        said = elicit(mini, prompts, max_new_tokens=20)
+    with _working(Here()), execution(batch_size=6), counted() as own:
+        here = elicit(mini, prompts, max_new_tokens=20)
     assert [reply.text for reply in said] == [reply.text for reply in here]
     assert receipt == own
     assert receipt.passes == len(prompts)
@@ -83,8 +97,8 @@ def test_what_workers_run_is_charged_here(on_two, mini, contexts):
 @pytest.mark.trial("workers", "a worker is killed (SIGKILL) while it does its part")
 def test_a_killed_workers_part_is_done_again(on_two, mini, contexts, trial):
     prompts = emotion_prompts(contexts[:6])
-    with _working(Here()), counted() as own:
-        here = elicit(mini, prompts, batch_size=4, max_new_tokens=20)
+    with _working(Here()), execution(batch_size=4), counted() as own:
+        here = elicit(mini, prompts, max_new_tokens=20)
     times = 2
     for turn in range(times):
         pids = processes(on_two)
@@ -95,8 +109,8 @@ def test_a_killed_workers_part_is_done_again(on_two, mini, contexts, trial):
                 os.kill(pids[turn % 2], signal.SIGKILL)
             done.append(count)
 
-        with counted() as receipt:
-            said = elicit(mini, prompts, batch_size=4, max_new_tokens=20, progress=kill)
+        with execution(batch_size=4, progress=kill), counted() as receipt:
+            said = elicit(mini, prompts, max_new_tokens=20)
         assert [reply.text for reply in said] == [reply.text for reply in here]
         assert sum(done) == len(prompts)
         assert receipt == own

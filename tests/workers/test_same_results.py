@@ -21,6 +21,7 @@ from circuits.models.generate import elicit
 from circuits.names import EMOTIONS
 from circuits.patching.totals import total_estimates
 from circuits.prompts.templates import emotion_prompts
+from circuits.running import execution
 from circuits.runs import Plan, run
 
 CLOSE = 1e-6
@@ -48,7 +49,8 @@ def measured(model, contexts):
     """Records of every kind of sum, and replies."""
     contexts = contexts[::2]
     grid = grid_of(contexts)
-    swept = read_activations(model, grid, batch_size=6, memory=1e-4)
+    with execution(batch_size=6, memory=1e-4):
+        swept = read_activations(model, grid)
     assert not swept.keeping.kept
     directions = emotion_directions(swept)
     heads, general = second_pass(model, swept, directions)
@@ -63,7 +65,8 @@ def measured(model, contexts):
         for name in record.axes
     }
     found["neurons"] = swept.post_centred.mean
-    said = elicit(model, emotion_prompts(contexts[:2]), batch_size=4, max_new_tokens=12)
+    with execution(batch_size=4):
+        said = elicit(model, emotion_prompts(contexts[:2]), max_new_tokens=12)
     return found, [reply.text for reply in said]
 
 
