@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from circuits.neurons.select import select_neurons
     from circuits.patching.attribution import attribute
     from circuits.patching.exact_paths import exact_paths
-    from circuits.patching.pairs import logit_difference, make_pairs, projection
-    from circuits.patching.patch import patch, patch_heads, patch_parts
+    from circuits.patching.pairs import CleanCorrupt, logit_difference, make_pairs, projection
+    from circuits.patching.patch import patch, patch_components, patch_heads
     from circuits.patching.paths import path_effects
     from circuits.patching.totals import total_estimates
     from circuits.prompts.prompt import Prompt
@@ -133,10 +133,11 @@ __all__ = [
     "direct_effects",
     "sublayer_importance",
     # Patching, attribution and paths.
+    "CleanCorrupt",
     "make_pairs",
     "projection",
     "patch_heads",
-    "patch_parts",
+    "patch_components",
     "attribute",
     "path_effects",
     "exact_paths",
@@ -220,10 +221,11 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "NeuronEffects": ("circuits.effects.neurons", "NeuronEffects"),
     "direct_effects": ("circuits.effects.neurons", "direct_effects"),
     "sublayer_importance": ("circuits.effects.importance", "sublayer_importance"),
+    "CleanCorrupt": ("circuits.patching.pairs", "CleanCorrupt"),
     "make_pairs": ("circuits.patching.pairs", "make_pairs"),
     "projection": ("circuits.patching.pairs", "projection"),
     "patch_heads": ("circuits.patching.patch", "patch_heads"),
-    "patch_parts": ("circuits.patching.patch", "patch_parts"),
+    "patch_components": ("circuits.patching.patch", "patch_components"),
     "attribute": ("circuits.patching.attribution", "attribute"),
     "path_effects": ("circuits.patching.paths", "path_effects"),
     "exact_paths": ("circuits.patching.exact_paths", "exact_paths"),

@@ -45,7 +45,7 @@ from circuits.models.run import (
 )
 from circuits.models.tokens import encode, pad_left
 from circuits.names import hook
-from circuits.patching.pairs import LogitDifference, Pair, Projection, clean_tokens, corrupt_tokens
+from circuits.patching.pairs import CleanCorrupt, LogitDifference, Projection
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import neutral_prompts
 
@@ -211,7 +211,7 @@ class AblationRuns:
 @torch.no_grad()
 def stand(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: CleanCorrupt,
     *,
     ablation: Ablation = "resample",
     positions: Positions = "last",
@@ -237,7 +237,7 @@ def stand(
     counts = torch.tensor([min(wide, pair.matched) for pair in pairs])
     replaced = torch.arange(wide)[None] >= wide - counts[:, None]
     z, post = _values(model, pairs, wide, means if ablation == "mean" else None, ablation)
-    tokens = clean_tokens(model, pairs)
+    tokens = pairs.clean
     device = tokens.ids.device
     return AblationRuns(
         model,
@@ -273,17 +273,17 @@ def _circuit(row: int) -> str:
     return f"the run of circuit {row} in all contexts"
 
 
-def _wide(pairs: Sequence[Pair], positions: Positions) -> int:
+def _wide(pairs: CleanCorrupt, positions: Positions) -> int:
     return 1 if positions == "last" else max(pair.matched for pair in pairs)
 
 
 def _values(
-    model: Model, pairs: Sequence[Pair], wide: int, means: NeutralMeans | None, ablation: Ablation
+    model: Model, pairs: CleanCorrupt, wide: int, means: NeutralMeans | None, ablation: Ablation
 ) -> tuple[list[Tensor], list[Tensor]]:
     layers, cfg = range(model.cfg.n_layers), model.cfg
     if ablation == "resample":
         picks = {site: lambda activation: activation[:, -wide:] for site in ("z", "post")}
-        found = capture(model, corrupt_tokens(model, pairs), picks)
+        found = capture(model, pairs.corrupt, picks)
         return [found["z"][:, i] for i in layers], [found["post"][:, i] for i in layers]
     z = means.z if means else torch.zeros(len(layers), cfg.n_heads, cfg.d_head)
     post = means.post if means else torch.zeros(len(layers), cfg.d_mlp)

@@ -21,45 +21,23 @@ problem, since signs are drawn at random. That effects add can be seen from the 
 themselves: both halves' effects then sum to the same number in every split.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
+from scipy.stats import binom, rankdata
 from torch import Tensor
 
-from circuits.effects.activations import Moments, Summary
 from circuits.errors import AxisError, DataError, ModelError
-from circuits.models.memory import halving_tables
+from circuits.models.families import key_value_groups
 from circuits.models.protocol import Model
-from circuits.models.run import check_values
 from circuits.names import SUBLAYERS, component, head_name, neuron_name
-from circuits.patching.estimates import (
-    METHODS,
-    PAIRS_AT_ONCE,
-    SITES,
-    Method,
-    Terms,
-    pair_terms,
-    picked,
-    refuse_equal_inputs,
-    sides,
-)
-from circuits.patching.pairs import (
-    By,
-    LogitDifference,
-    Mode,
-    Pair,
-    Places,
-    Projection,
-    Readout,
-    find_places,
-)
-from circuits.patching.patch import patch_parts
+from circuits.patching.estimates import METHODS, Method, Terms, compared, pair_terms
+from circuits.patching.pairs import By, CleanCorrupt, Mode, Readout, last_readout, over_contexts
+from circuits.patching.patch import patch_components
 from circuits.records import Record
+from circuits.running import in_force
 
 __all__ = [
     "Agreement",
@@ -70,12 +48,11 @@ __all__ = [
     "agreement",
     "attribute",
     "budgeted",
-    "check_request",
-    "estimates",
     "halves",
     "missed",
     "order",
-    "sampled_parts",
+    "rank_agreement",
+    "sampled_components",
 ]
 
 Agreement = Mapping[str, Mapping[str, float | int | None]]
@@ -84,13 +61,20 @@ Agreement = Mapping[str, Mapping[str, float | int | None]]
 is among the quarter with the largest estimates) and ``sampled`` (how many)."""
 
 
-def sampled_parts(model: Model, per_kind: int, seed: int = 0) -> tuple[str, ...]:
-    """Names of random heads and random neurons, of every layer as many, give or take one."""
-    random = torch.Generator().manual_seed(seed)
+def sampled_components(model: Model, per_kind: int) -> tuple[str, ...]:
+    """Names of random heads and random neurons, of every layer as many, give or take one.
+
+    The seed is that in force: :func:`~circuits.running.execution`.
+    """
+    random = torch.Generator().manual_seed(in_force().seed)
     cfg, names = model.cfg, []
+
+    def shuffled(count: int) -> list[int]:
+        return torch.randperm(count, generator=random).tolist()
+
     for units, name in ((cfg.n_heads, head_name), (cfg.d_mlp, neuron_name)):
-        layers = _shuffled(cfg.n_layers, random)
-        orders = {layer: _shuffled(units, random) for layer in layers}
+        layers = shuffled(cfg.n_layers)
+        orders = {layer: shuffled(units) for layer in layers}
         # The first of every layer, then the second of every layer, and so on.
         turns = [(layer, orders[layer][turn]) for turn in range(units) for layer in layers]
         names += [name(layer, unit) for layer, unit in sorted(turns[:per_kind])]
@@ -107,15 +91,17 @@ def agreement(
     found = {}
     for kind in dict.fromkeys(kinds):
         own = torch.tensor([other == kind for other in kinds])
-        found[kind] = _measures(estimate[own].double(), exact[own].double())
+        found[kind] = rank_agreement(estimate[own].double(), exact[own].double())
     return found
 
 
-def _measures(estimate: Tensor, exact: Tensor) -> dict[str, float | int | None]:
+def rank_agreement(estimate: Tensor, exact: Tensor) -> dict[str, float | int | None]:
+    """The measures of :data:`Agreement`, over all components."""
     n = len(exact)
     quarter = max(1, n // 4)
     tops = [set(values.abs().topk(quarter).indices.tolist()) for values in (estimate, exact)]
-    a, b = _ranks(estimate), _ranks(exact)
+    ranks = (torch.from_numpy(rankdata(values.numpy())) for values in (estimate, exact))
+    a, b = (own - own.mean() for own in ranks)
     size = float(a.norm() * b.norm())
     return {
         "spearman": float(a @ b) / size if size > 0 else None,
@@ -123,15 +109,6 @@ def _measures(estimate: Tensor, exact: Tensor) -> dict[str, float | int | None]:
         "top": len(tops[0] & tops[1]) / quarter,
         "sampled": n,
     }
-
-
-def _ranks(values: Tensor) -> Tensor:
-    ranks = torch.tensor(rankdata(values.numpy()), dtype=torch.float64)
-    return ranks - ranks.mean()
-
-
-def _shuffled(count: int, random: torch.Generator) -> list[int]:
-    return torch.randperm(count, generator=random).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +171,7 @@ class NodeScores(Record):
 
 
 def attribute(
-    model: Model,
-    pairs: Sequence[Pair],
+    pairs: CleanCorrupt,
     readout: Readout,
     method: Method = "atp",
     *,
@@ -203,12 +179,10 @@ def attribute(
     by: By = "all",
     steps: int = 10,
     sample: int = 24,
-    seed: int = 0,
 ) -> NodeScores:
     """Score heads, neurons, sublayers, queries, keys and values.
 
     Args:
-        model: The model.
         pairs: Clean and corrupt prompts of one contrast, one pair per context.
         readout: What the runs are judged by: a projection or a logit difference.
         method: See :mod:`~circuits.patching.estimates`.
@@ -216,8 +190,7 @@ def attribute(
         by: Scores by place as well, beside those of all matched positions.
         steps: Steps of integrated gradients; other methods have none.
         sample: How many heads, and how many neurons, are patched exactly to see how far the
-            scores can be trusted; all there are, if fewer.
-        seed: Of the sample.
+            scores can be trusted; all there are, if fewer. Drawn by the seed in force.
 
     Raises:
         AxisError: the method is unknown, or cannot use the readout.
@@ -225,140 +198,73 @@ def attribute(
             two sampled components are asked for, or ``ig-inputs`` is given equal inputs.
         ModelError: the model has no such parts, or one layer only (``atp*``).
     """
-    judged = check_request(model, pairs, readout, method, steps, sample)
-    places = _places(pairs, by)
-    found = _averaged(model, pairs, judged, places, method, mode, steps)
-    names = sampled_parts(model, sample, seed)
-    chosen = estimates(found["heads"], found["neurons"], names)
-    exact = patch_parts(model, pairs, readout, names, mode=mode).mean(0)
-    forwards, backwards = METHODS[method].passes(model.cfg.n_layers, steps)
+    _check_request(pairs, readout, method, steps, sample)
+    model, places = pairs.model, pairs.positions("all")
+    places += pairs.positions(by) if by != "all" else ()
+
+    def work(runs: CleanCorrupt) -> dict[str, Tensor]:
+        found, base = pair_terms(runs, method, steps)
+        return {"gap": runs.ends(base, runs.other_seen[1]), **_complete(model, found)}
+
+    sites = compared(model)
+    found = over_contexts(pairs.batches(work, readout, mode, sites, places, finite="gap"))
+    del found["gap_stderr"]
+    names = sampled_components(model, sample)
+    sampled = torch.stack([found[table][0, layer, i] for table, layer, i in _located(names)])
+    exact = patch_components(pairs, readout, names, mode=mode).mean(0)
+    forwards, backwards = METHODS[method](model.cfg.n_layers, steps)
+    axes = {"head": "heads", "neuron": "neurons", "group": "keys"}
     return NodeScores(
         **found,
-        sampled=chosen,
+        **{axis: tuple(range(found[table].shape[-1])) for axis, table in axes.items()},
+        layer=tuple(range(model.cfg.n_layers)),
+        sublayer=SUBLAYERS,
+        run=("clean", "corrupt"),
+        sampled=sampled,
         exact=exact,
-        **_labels(found),
-        place=places.names,
+        place=places,
         component=names,
-        agreement=agreement(names, chosen, exact),
-        emotion=pairs[0].emotion,
-        other=pairs[0].other or "neutral",
+        agreement=agreement(names, sampled, exact),
+        **pairs.described(readout, mode),
         method=method,
-        mode=mode,
-        readout=readout.name,
-        steps=steps if METHODS[method].stepwise else 0,
-        n_contexts=len(pairs),
+        steps=steps if method.startswith("ig-") else 0,
         forwards=forwards,
         backwards=backwards,
     )
 
 
-def check_request(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    method: str,
-    steps: int,
-    sample: int,
-) -> Projection | LogitDifference:
-    """The readout, if the method can be used as asked; raises as :func:`attribute` does."""
+def _check_request(
+    pairs: CleanCorrupt, readout: Readout, method: str, steps: int, sample: int
+) -> None:
     if method not in METHODS:
         raise AxisError(
             f"no attribution method is called {method!r}; methods are {', '.join(METHODS)}"
         )
-    if not isinstance(readout, Projection | LogitDifference):
-        raise AxisError(
-            f"method {method!r} cannot use the readout {readout.name!r}, which reads replies; "
-            "use a projection or a logit difference, or exact patching (patch_parts)"
-        )
-    if METHODS[method].stepwise and steps < 1:
+    last_readout(readout, f"method {method!r}")
+    if method.startswith("ig-") and steps < 1:
         raise DataError(f"method {method!r} needs one step or more, found {steps}")
     if sample < 2:
         raise DataError(f"agreement needs two sampled components or more, found {sample}")
-    if method == "atp*" and model.cfg.n_layers < 2:
+    if method == "atp*" and pairs.model.cfg.n_layers < 2:
         raise ModelError("method 'atp*' drops layers and needs two or more; use 'atp'")
     if method == "ig-inputs":
-        refuse_equal_inputs(pairs)
-    return readout
+        pairs.refuse_equal_inputs(method)
 
 
-def estimates(heads: Tensor, neurons: Tensor, names: Sequence[str]) -> Float[Tensor, " component"]:
-    """Scores of named heads and neurons at all matched positions."""
-    found = []
-    for name in names:
-        part = component(name)
-        table = heads if part.kind == "head" else neurons
-        found.append(table[0, part.layer, part.index])
-    return torch.stack(found)
-
-
-def _labels(found: Mapping[str, Tensor]) -> dict[str, Any]:
-    tables = {"head": "heads", "neuron": "neurons", "group": "keys"}
-    labels = {axis: tuple(range(found[table].shape[-1])) for axis, table in tables.items()}
-    layers = tuple(range(found["heads"].shape[1]))
-    return {**labels, "layer": layers, "sublayer": SUBLAYERS, "run": ("clean", "corrupt")}
-
-
-def _places(pairs: Sequence[Pair], by: By) -> Places:
-    everything = find_places(pairs, "all")
-    if by == "all":
-        return everything
-    more = find_places(pairs, by)
-    return Places(
-        (*everything.names, *more.names), torch.cat([everything.masks, more.masks], dim=1)
-    )
-
-
-def _averaged(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Projection | LogitDifference,
-    places: Places,
-    method: Method,
-    mode: Mode,
-    steps: int,
-) -> dict[str, Any]:
-    moments: dict[str, Moments] = {}
-    gaps, layers = [], range(model.cfg.n_layers)
-    sites = dict.fromkeys(SITES, layers) | {"resid_pre": (0,)}
-
-    def score(some: Sequence[int]) -> dict[str, Tensor]:
-        own = [pairs[place] for place in some]
-        side = sides(model, own, picked(pairs, places, some), readout, mode, sites)
-        found, base = pair_terms(side, method, steps)
-        ends = (side.source_readout, base) if mode == "denoising" else (base, side.source_readout)
-        gap = torch.stack(ends, dim=1).double().cpu()
-        check_values(model, gap, f"the readout {readout.name}", [pair.clean.ids for pair in own])
-        return {"gap": gap, **{name: x.cpu() for name, x in _complete(model, found).items()}}
-
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = range(len(pairs))[first : first + PAIRS_AT_ONCE]
-        found = halving_tables(score, some, lambda place: pairs[place].name)
-        gaps.append(found.pop("gap"))
-        for name, terms in found.items():
-            one = moments.setdefault(name, Moments((1, *terms.shape[1:])))
-            one.update(terms, torch.zeros(len(terms), dtype=torch.long))
-    result: dict[str, Any] = {"gap": torch.cat(gaps).mean(0).float()}
-    for name, one in moments.items():
-        summary = one.result()
-        result[name], result[f"{name}_stderr"] = summary.mean[0], summary.stderr[0]
-    return result
+def _located(names: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Table, layer and index of heads and neurons."""
+    for own in map(component, names):
+        yield f"{own.kind}s", own.layer or 0, own.index or 0
 
 
 def _complete(model: Model, found: Terms) -> Terms:
     """All kinds of scores, NaN where the method has none."""
-    heads = found["heads"]
-    groups = int(getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads)
-    sizes = {"queries": heads.shape[3], "keys": groups, "values": groups}
-    whole = {
-        "heads": heads,
-        "neurons": found["neurons"],
-        "sublayers": torch.stack([found[sublayer] for sublayer in SUBLAYERS], dim=3),
-    }
-    for kind, units in sizes.items():
-        nothing = heads.new_full((*heads.shape[:3], units), float("nan"))
-        whole[kind] = found.get(kind, nothing)
-    whole["inputs"] = found.get("inputs", heads.new_full(heads.shape[:2], float("nan")))
-    return whole
+    shape, groups = found["heads"].shape, key_value_groups(model)
+    sizes = {"queries": shape, "inputs": shape[:2]}
+    sizes |= dict.fromkeys(("keys", "values"), torch.Size((*shape[:3], groups)))
+    whole = {kind: found["heads"].new_full(size, torch.nan) for kind, size in sizes.items()}
+    whole |= {kind: own for kind, own in found.items() if kind not in SUBLAYERS}
+    return whole | {"sublayers": torch.stack([found[kind] for kind in SUBLAYERS], dim=3)}
 
 
 Groups = Sequence[Sequence[str]]
@@ -370,19 +276,14 @@ class Missed:
 
     bound: float
     """Upper bound of the largest single |effect|, if effects add."""
-    first: Float[Tensor, " draw"]
-    """Effect of each split's first half."""
-    second: Float[Tensor, " draw"]
+    departure: float
+    """Spread of the halves' sums over spread of their differences; 0 where effects add.
 
-    @property
-    def departure(self) -> float:
-        """Spread of the halves' sums over spread of their differences; 0 where effects add.
-
-        Near 1 or above, interactions are as large as what is bounded, and the bound means nothing.
-        """
-        apart = (self.first - self.second).square().mean().sqrt()
-        spread = (self.first + self.second).std(correction=0)
-        return float(spread / apart) if apart > 0 else 0.0
+    Near 1 or above, interactions are as large as what is bounded, and the bound means nothing.
+    """
+    first_half: Float[Tensor, " draw"]
+    second_half: Float[Tensor, " draw"]
+    """Effects of each split's halves."""
 
 
 def missed(
@@ -391,7 +292,6 @@ def missed(
     *,
     draws: int = 20,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Missed:
     """Bound the largest effect among ``names`` from joint effects of random halves.
 
@@ -400,32 +300,41 @@ def missed(
         names: Components whose effects are not known.
         draws: Splits into halves; two patched groups each.
         confidence: Of the bound.
-        seed: Of the splits.
 
     Raises:
         DataError: too few draws for the confidence (five for 95%), or fewer than two names.
     """
     place = order(draws, confidence)
-    groups = halves(names, draws, seed)
+    groups = halves(names, draws)
     found = effects(groups).double()
     first, second = found[0::2], found[1::2]
-    apart = (first - second).abs().sort(descending=True).values
-    return Missed(float(apart[place - 1]), first, second)
+    apart, spread = (first - second).abs(), (first + second).std(correction=0)
+    size = apart.square().mean().sqrt()
+    return Missed(
+        bound=float(apart.sort(descending=True).values[place - 1]),
+        departure=float(spread / size) if size > 0 else 0.0,
+        first_half=first.float(),
+        second_half=second.float(),
+    )
 
 
-def halves(names: Sequence[str], draws: int, seed: int = 0) -> list[list[str]]:
+def halves(names: Sequence[str], draws: int) -> list[list[str]]:
     """Random splits, one half after the other; every name goes by the toss of a coin.
+
+    The seed is that in force: :func:`~circuits.running.execution`.
 
     Raises:
         DataError: fewer than two names.
     """
     if len(names) < 2:
         raise DataError(f"random halves need two components or more, found {len(names)}")
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(in_force().seed)
     found: list[list[str]] = []
     while len(found) < 2 * draws:
-        side = (torch.rand(len(names), generator=random) < 0.5).tolist()
-        split = [[n for n, own in zip(names, side, strict=True) if own is b] for b in (True, False)]
+        heads = (torch.rand(len(names), generator=random) < 0.5).tolist()
+        split = [
+            [n for n, own in zip(names, heads, strict=True) if own is b] for b in (True, False)
+        ]
         if all(split):  # an empty half cannot be patched; rare unless there are very few names
             found += split
     return found
@@ -439,11 +348,8 @@ def order(draws: int, confidence: float) -> int:
     """
     if not 0 < confidence < 1:
         raise DataError(f"a confidence lies between 0 and 1, found {confidence}")
-    below, place = 0.0, 0
-    while place < draws:
-        below += comb(draws, place) * 0.5**draws
-        if below > 1 - confidence:
-            break
+    place = 0
+    while place < draws and binom.cdf(place, draws, 0.5) <= 1 - confidence:
         place += 1
     if place == 0:
         raise DataError(f"{draws} random halves are too few for confidence {confidence:g}")
@@ -454,8 +360,7 @@ def order(draws: int, confidence: float) -> int:
 class VerifiedScores(Record):
     """Scores of heads and neurons, the largest of them exact.
 
-    Sign and unit as in :class:`NodeScores`, at all matched
-    positions.
+    Sign and unit as in :class:`NodeScores`, at all matched positions.
     """
 
     heads: Float[Tensor, "layer head"]
@@ -494,8 +399,7 @@ class VerifiedScores(Record):
 
 
 def budgeted(
-    model: Model,
-    pairs: Sequence[Pair],
+    pairs: CleanCorrupt,
     readout: Readout,
     method: Method = "atp",
     *,
@@ -505,23 +409,14 @@ def budgeted(
     sample: int = 24,
     draws: int = 20,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> VerifiedScores:
     """Attribute, patch the ``exact`` heads and neurons with the largest scores, bound the rest.
 
     Args:
-        model: The model.
-        pairs: Clean and corrupt prompts of one contrast.
-        readout: What the runs are judged by.
-        method: The attribution; its options are those of
-            :func:`attribute`.
+        pairs, readout, method, mode, steps, sample: As in :func:`attribute`.
         exact: How many heads and neurons are confirmed.
-        mode: Clean values into the corrupt run, or the other way round.
-        steps: Of integrated gradients.
-        sample: Heads, and neurons, sampled for the agreement.
         draws: Random halves for the bound.
         confidence: Of the bound.
-        seed: Of sample and halves.
 
     Raises:
         DataError: fewer than one component is to be confirmed, or fewer than two are left over, or
@@ -529,79 +424,46 @@ def budgeted(
         AxisError, ModelError: as :func:`attribute`.
     """
     order(draws, confidence)
-    _check(model, exact)
-    scores = attribute(
-        model, pairs, readout, method, mode=mode, steps=steps, sample=sample, seed=seed
-    )
-    names = _ranked(scores)
-    chosen, rest = names[:exact], names[exact:]
-    effects = _over_contexts(patch_parts(model, pairs, readout, chosen, mode=mode))
-
-    def joint(groups: Groups) -> Float[Tensor, " group"]:
-        return patch_parts(model, pairs, readout, groups, mode=mode).mean(0)
-
-    bound = missed(joint, rest, draws=draws, confidence=confidence, seed=seed)
-    return VerifiedScores(
-        **_confirmed(scores, chosen, effects.mean[0]),
-        estimate=estimates(scores.heads, scores.neurons, chosen),
-        effect=effects.mean[0],
-        stderr=effects.stderr[0],
-        **_bounded(bound),
-        component=chosen,
-        confidence=confidence,
-        **{name: getattr(scores, name) for name in _SHARED},
-    )
-
-
-_SHARED = (
-    "layer",
-    "head",
-    "neuron",
-    "agreement",
-    "emotion",
-    "other",
-    "method",
-    "mode",
-    "readout",
-    "n_contexts",
-)
-
-
-def _check(model: Model, exact: int) -> None:
-    total = model.cfg.n_layers * (model.cfg.n_heads + model.cfg.d_mlp)
+    cfg = pairs.model.cfg
+    total = cfg.n_layers * (cfg.n_heads + cfg.d_mlp)
     if not 1 <= exact <= total - 2:
         raise DataError(
             f"exact patching can confirm 1 to {total - 2} of the model's {total} heads and "
             f"neurons, found {exact}"
         )
+    scores = attribute(pairs, readout, method, mode=mode, steps=steps, sample=sample)
+    tables = {"heads": scores.heads[0], "neurons": scores.neurons[0]}
+    names = [
+        name(layer, unit)
+        for table, name in zip(tables.values(), (head_name, neuron_name), strict=True)
+        for layer in scores.layer
+        for unit in range(table.shape[1])
+    ]
+    sizes = torch.cat([table.abs().flatten() for table in tables.values()])
+    ranked = [names[i] for i in sizes.argsort(descending=True).tolist()]
+    chosen, rest = tuple(ranked[:exact]), ranked[exact:]
 
+    def joint(groups: Groups) -> Float[Tensor, " group"]:
+        return patch_components(pairs, readout, groups, mode=mode).mean(0)
 
-def _ranked(scores: NodeScores) -> tuple[str, ...]:
-    """Names of all heads and neurons, largest score first."""
-    names, sizes = [], []
-    for table, name in ((scores.heads[0], head_name), (scores.neurons[0], neuron_name)):
-        sizes.append(table.abs().flatten())
-        names += [name(layer, unit) for layer in scores.layer for unit in range(table.shape[1])]
-    return tuple(names[i] for i in torch.cat(sizes).argsort(descending=True).tolist())
-
-
-def _bounded(found: Missed) -> dict[str, Any]:
-    halves = {"first_half": found.first.float(), "second_half": found.second.float()}
-    return {**halves, "bound": found.bound, "departure": found.departure}
-
-
-def _over_contexts(effects: Float[Tensor, "pair part"]) -> Summary:
-    moments = Moments((1, effects.shape[1]))
-    moments.update(effects, torch.zeros(len(effects), dtype=torch.long))
-    return moments.result()
-
-
-def _confirmed(scores: NodeScores, chosen: Sequence[str], effects: Tensor) -> dict[str, Tensor]:
-    """Scores with exact effects in their places, and which they are."""
-    tables = {"heads": scores.heads[0].clone(), "neurons": scores.neurons[0].clone()}
+    found = over_contexts([{"effect": patch_components(pairs, readout, chosen, mode=mode)}])
+    bound = missed(joint, rest, draws=draws, confidence=confidence)
     known = {kind: torch.zeros_like(table, dtype=torch.bool) for kind, table in tables.items()}
-    for name, effect in zip(chosen, effects, strict=True):
-        part = component(name)
-        tables[f"{part.kind}s"][part.layer, part.index] = effect
-        known[f"{part.kind}s"][part.layer, part.index] = True
-    return tables | {f"{kind}_exact": own for kind, own in known.items()}
+    verified = {kind: table.clone() for kind, table in tables.items()}
+    for (kind, *place), effect in zip(_located(chosen), found["effect"], strict=True):
+        verified[kind][tuple(place)] = effect
+        known[kind][tuple(place)] = True
+    return VerifiedScores(
+        **verified,
+        **{f"{kind}_exact": own for kind, own in known.items()},
+        estimate=torch.stack([tables[kind][layer, i] for kind, layer, i in _located(chosen)]),
+        effect=found["effect"],
+        stderr=found["effect_stderr"],
+        **vars(bound),
+        component=chosen,
+        confidence=confidence,
+        **{name: getattr(scores, name) for name in _SHARED.split()},
+    )
+
+
+_SHARED = "layer head neuron agreement emotion other method mode readout n_contexts"

@@ -6,121 +6,44 @@ or values of a key-value group, an MLP, a neuron, or the readout) is made of a r
 which the sender writes what it writes in the other run, through the norm exactly. All other
 readers of the sender see what they saw; what follows the receiver is computed as usual. This is
 path patching (Goldowsky-Dill et al. 2023, arXiv 2304.05969) of one edge.
-
-Single inputs made of another residual stream, for many rows at once.
-
-Queries, keys, values and the inputs of neurons are linear after the norm, so the change of one is
-its weight times the change of the norm's output; an MLP's input is the norm's output itself.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from circuits.errors import DataError
 from circuits.models.families import input_weights, needs, neuron_inputs, normed
 from circuits.models.memory import counted, halving
-from circuits.models.protocol import Hook, Model
-from circuits.models.run import CachedRun, cache_run, check_values, layers_run, resume
-from circuits.names import component, hook, receiver
-from circuits.patching.pairs import Mode, Pair, Readout
+from circuits.models.protocol import Hook
+from circuits.models.run import hook_name, layers_run
+from circuits.names import component, receiver
+from circuits.patching.attribution import rank_agreement
+from circuits.patching.pairs import CleanCorrupt, Mode, Readout, last_readout
 from circuits.patching.paths import (
-    LastReadout,
     PathEffects,
-    Runs,
     check_paths,
     differences,
-    last_readout,
-    minus,
-    open_runs,
-    other_run,
+    sender_changes,
+    sender_sites,
 )
 from circuits.records import Record
+from circuits.running import in_force
 
 __all__ = [
     "ExactPaths",
-    "Rows",
     "edge_name",
     "exact_paths",
-    "input_hooks",
     "path_agreement",
     "sample_paths",
 ]
 
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Runs side by side: which base run, which input, and what is added to what it reads."""
-
-    rows: tuple[int, ...]
-    receivers: tuple[str, ...]
-    change: Float[Tensor, "row pos d_model"]
-    """Added to the residual stream that this input is made of, in the last positions."""
-
-
-def input_hooks(model: Model, kept: CachedRun, layer: int, rows: Rows) -> list[Hook]:
-    """Hooks that change one input of every row; the inputs are all attention's, or all the MLP's.
-
-    Args:
-        model: The model.
-        kept: The base runs, with ``resid_pre`` and ``resid_mid``.
-        layer: Of the inputs.
-        rows: The runs.
-    """
-    ends = [receiver(name) for name in rows.receivers]
-    via = ends[0].via
-    site = "resid_mid" if via == "mlp" else "resid_pre"
-    before = kept.sites[site][layer][list(rows.rows), -rows.change.shape[1] :]
-    change = normed(model, via, layer, before + rows.change) - normed(model, via, layer, before)
-    hooks: list[Hook] = []
-    for kind in ("q", "k", "v"):
-        own = [i for i, end in enumerate(ends) if end.via == kind]
-        if own:
-            parts = [ends[i].index or 0 for i in own]
-            weight = input_weights(model, kind, layer)[parts]
-            value = einsum(change[own], weight, "row pos d, row d d_head -> row pos d_head")
-            hooks.append(_added(kind, layer, own, parts, value))
-    whole = [i for i, end in enumerate(ends) if end.via == "mlp" and end.index is None]
-    if whole:
-        hooks.append(_added("ln2_out", layer, whole, None, change[whole]))
-    single = [i for i, end in enumerate(ends) if end.via == "mlp" and end.index is not None]
-    if single:
-        neurons = [ends[i].index or 0 for i in single]
-        for inner, weight in neuron_inputs(model, layer, neurons).items():
-            value = einsum(change[single], weight, "row pos d, row d -> row pos")
-            hooks.append(_added(inner, layer, single, neurons, value))
-    return hooks
-
-
-def _added(
-    site: str, layer: int, rows: Sequence[int], parts: Sequence[int] | None, value: Tensor
-) -> Hook:
-    """Add ``value`` to some rows of an activation: to one part of each, or to the whole."""
-    places = torch.arange(value.shape[1])
-
-    def add(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-        changed = activation.clone()
-        at = torch.tensor(rows)[:, None], places[None]
-        where = at if parts is None else (*at, torch.tensor(parts)[:, None])
-        changed[where] += value.to(activation.dtype)
-        return changed
-
-    return place(site, layer), add
-
-
-def place(site: str, layer: int) -> str:
-    """The hook name; a function of its own because hooks call their hook point ``hook``."""
-    return hook(site, layer)
-
-
-AHEAD = 16
-"""Pairs whose base runs are kept at once."""
+_PAIRS_AT_ONCE = 16
+_RUNS_AT_ONCE = 96
 
 PathEdge = tuple[str, str]
 """Names of a sender and a receiver."""
@@ -163,46 +86,44 @@ def edge_name(sender: str, reader: str) -> str:
 
 
 def exact_paths(
-    model: Model,
-    pairs: Sequence[Pair],
+    pairs: CleanCorrupt,
     readout: Readout,
     edges: Sequence[PathEdge],
     *,
     mode: Mode = "noising",
-    batch_size: int = 96,
 ) -> ExactPaths:
     """The effect of every chosen path in every context.
 
     Args:
-        model: Its sublayers must write straight into the residual stream.
-        pairs: Clean and corrupt prompts of one emotion.
+        pairs: Clean and corrupt prompts of one emotion. Sublayers of their model must write
+            straight into the residual stream.
         readout: A projection or a logit difference.
         edges: (sender, receiver), named as in :class:`~circuits.patching.paths.PathEffects`.
         mode: Which run is changed.
-        batch_size: Patched runs (a path of a pair each) at once; does not change the result.
 
     Raises:
-        AxisError: no edges, one twice, or one that the model does not have.
-        DataError: no pairs, or a readout of replies.
+        AxisError: no edges, one twice, or one that the model does not have; a readout of replies.
+        DataError: no pairs, or pairs of several contrasts.
         ModelError: the model lacks a part.
     """
+    model = pairs.model
     needs(model, "paths", "attention", "mlp", "heads", "sequence")
     check_paths(model, edges)
-    last = last_readout(readout)
-    parts: list[Tensor] = []
+    last_readout(readout, "exact_paths")
+    pairs.check_contrast()
     layers_run(model, 0)  # finds out, once per model, whether layers can be skipped
+    senders = [component(sender) for sender, _ in edges]
+    inner = sorted({s.layer for s in senders if s.kind == "neuron" and s.layer is not None})
+    # The stream between sublayers is kept of the base run alone.
+    sites = {**sender_sites(model, inner), "resid_mid": ()}
 
-    def patch(own: Sequence[Pair]) -> Tensor:
-        found = _patched(model, open_runs(model, own, mode), last, edges, batch_size).cpu()
-        what = f"the readout {readout.name} of a patched run"
-        check_values(model, found, what, [pair.clean.ids for pair in own])
-        return found
+    def work(runs: CleanCorrupt) -> dict[str, Tensor]:
+        return {"effect": _patched(runs, edges).cpu()}
 
     with counted() as receipt:
-        for own in _batches(pairs):
-            parts += halving(patch, own, lambda pair: pair.name)
+        tables = list(pairs.batches(work, readout, mode, sites, at_once=_PAIRS_AT_ONCE))
     return ExactPaths(
-        effect=torch.cat(parts),
+        effect=torch.cat([table["effect"] for table in tables]),
         context=tuple(pair.context.id for pair in pairs),
         edge=tuple(edge_name(*edge) for edge in edges),
         emotion=pairs[0].emotion,
@@ -213,85 +134,110 @@ def exact_paths(
     )
 
 
-def _batches(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
-    # At least one, so that no pairs at all are refused where batches are made.
-    return [pairs[i : i + AHEAD] for i in range(0, max(len(pairs), 1), AHEAD)]
-
-
-def _patched(
-    model: Model, runs: Runs, readout: LastReadout, edges: Sequence[PathEdge], batch_size: int
-) -> Float[Tensor, "row edge"]:
-    senders = [component(sender) for sender, _ in edges]
-    inner = sorted({s.layer for s in senders if s.kind == "neuron" and s.layer is not None})
-    other = other_run(model, runs, inner)
-    sites = ("z", "mlp_out", "resid_mid", *(("post",) if inner else ()))
-    seen: list[Tensor] = []
-    with model.hooks(fwd_hooks=[_end(model, readout, seen)]):
-        kept = cache_run(model, runs.base, (*sites, "resid_post"))
-    found, base = minus(runs, kept.sites, other), readout.score(seen[0])
-    sign = -1 if runs.mode == "noising" else 1
-    effects = base.new_zeros(len(base), len(edges))
-    for (layer, _), own in _groups(edges).items():
-        jobs = [(row, e) for e in own for row in range(len(base))]
-
-        def patch(some: Sequence[tuple[int, int]], layer: int | None = layer) -> None:
-            rows, numbers = [row for row, _ in some], [e for _, e in some]
-            changes = {e: sign * differences(model, found, [edges[e][0]])[0] for e in set(numbers)}
-            change = torch.stack([changes[e][row] for row, e in some])
-            ends = tuple(edges[e][1] for e in numbers)
-            got = _run(model, kept, readout, layer, Rows(tuple(rows), ends, change))
-            effects[rows, numbers] = sign * (got - base[rows])
-
-        for start in range(0, len(jobs), batch_size):
-            some = jobs[start : start + batch_size]
-            halving(patch, some, lambda job: " to ".join(edges[job[1]]), rows=False)
-    return effects
-
-
 @torch.no_grad()
-def _run(
-    model: Model, kept: CachedRun, readout: LastReadout, layer: int | None, rows: Rows
-) -> Float[Tensor, " row"]:
-    """Readout of base runs, each with one input changed; all inputs lie in one layer."""
-    last, index = model.cfg.n_layers - 1, list(rows.rows)
-    seen: list[Tensor] = []
-    if layer is None:
-        resid = kept.sites["resid_post"][last][index, -1:] + rows.change[:, -1:]
-        if readout.site == "resid_post":
-            return readout.score(resid[:, 0])
-        resume(model, kept, index, kept.width - 1, last + 1, resid, [_end(model, readout, seen)])
-    else:
-        start = kept.width - rows.change.shape[1]
-        resid = kept.sites["resid_pre"][layer][index, start:]
-        hooks = [*input_hooks(model, kept, layer, rows), _end(model, readout, seen)]
-        resume(model, kept, index, start, layer, resid, hooks)
-    return readout.score(seen[0])
+def _patched(runs: CleanCorrupt, edges: Sequence[PathEdge]) -> Float[Tensor, "row edge"]:
+    model, base = runs.model, runs.baseline
+    found = sender_changes(runs, runs.base_run.sites)
+    effects = base.new_zeros(len(base), len(edges))
 
+    def patch(some: Sequence[tuple[int, int]], layer: int | None) -> None:
+        rows, numbers = [row for row, _ in some], [e for _, e in some]
+        changes = {e: differences(model, found, [edges[e][0]])[0] for e in set(numbers)}
+        change = runs.sign * torch.stack([changes[e][row] for row, e in some])
+        got = _run(runs, layer, rows, [edges[e][1] for e in numbers], change)
+        effects[rows, numbers] = runs.sign * (got - base[rows])
 
-def _end(model: Model, readout: LastReadout, seen: list[Tensor]) -> Hook:
-    def hold(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-        seen.append(activation[:, -1].clone())
-
-    return _end_name(model, readout.site), hold
-
-
-def _end_name(model: Model, site: str) -> str:
-    return "unembed.hook_out" if site == "logits" else hook(site, model.cfg.n_layers - 1)
-
-
-def _groups(edges: Sequence[PathEdge]) -> dict[tuple[int | None, bool], list[int]]:
-    """Numbers of the edges by what is changed together: layer, and attention or MLP."""
+    # What is changed together: inputs of one layer, all attention's or all the MLP's.
     groups: dict[tuple[int | None, bool], list[int]] = {}
     for number, (_, reader) in enumerate(edges):
         end = receiver(reader)
         groups.setdefault((end.layer, end.via == "mlp"), []).append(number)
-    return groups
+    at_once = in_force().rows(_RUNS_AT_ONCE)
+    for (layer, _), own in groups.items():
+        jobs = [(row, e) for e in own for row in range(len(base))]
+        for start in range(0, len(jobs), at_once):
+            halving(
+                lambda some, layer=layer: patch(some, layer),
+                jobs[start : start + at_once],
+                lambda job: " to ".join(edges[job[1]]),
+                rows=False,
+            )
+    return effects
 
 
-def sample_paths(effects: PathEffects, count: int, *, seed: int = 0) -> list[tuple[str, str]]:
-    """Paths drawn at random, all of them where there are fewer than ``count``."""
+def _run(
+    runs: CleanCorrupt,
+    layer: int | None,
+    rows: Sequence[int],
+    receivers: Sequence[str],
+    change: Float[Tensor, "row pos d_model"],
+) -> Float[Tensor, " row"]:
+    """Readout of base runs, each with one input made of a changed stream; all of one layer."""
+    kept, last = runs.base_run.sites, runs.model.cfg.n_layers - 1
+    if layer is None:
+        resid = kept["resid_post"][last][rows, -1:] + change[:, -1:]
+        return runs.read(rows, runs.end, last + 1, resid)
+    resid = kept["resid_pre"][layer][rows, -runs.width :]
+    hooks = _input_hooks(runs, layer, rows, receivers, change)
+    return runs.read(rows, 0, layer, resid, hooks, all_positions=True)
+
+
+def _input_hooks(
+    runs: CleanCorrupt,
+    layer: int,
+    rows: Sequence[int],
+    receivers: Sequence[str],
+    change: Float[Tensor, "row pos d_model"],
+) -> list[Hook]:
+    """Hooks that change one input of every row; the inputs are all attention's, or all the MLP's.
+
+    Queries, keys, values and the inputs of neurons are linear after the norm, so the change of one
+    is its weight times the change of the norm's output; an MLP's input is the norm's output itself.
+    """
+    model, ends = runs.model, [receiver(name) for name in receivers]
+    via = ends[0].via
+    site = "resid_mid" if via == "mlp" else "resid_pre"
+    before = runs.base_run.sites[site][layer][rows, -runs.width :]
+    change = normed(model, via, layer, before + change) - normed(model, via, layer, before)
+    alike: dict[tuple[str, bool], list[int]] = {}
+    for i, end in enumerate(ends):
+        alike.setdefault((end.via, end.index is None), []).append(i)
+    hooks: list[Hook] = []
+    for (kind, whole), own in alike.items():
+        if whole:
+            hooks.append(_added("ln2_out", layer, own, None, change[own]))
+            continue
+        units = [ends[i].index or 0 for i in own]
+        if kind == "mlp":
+            weights = neuron_inputs(model, layer, units)
+        else:
+            weights = {kind: input_weights(model, kind, layer)[units]}
+        for inner, weight in weights.items():
+            value = einsum(change[own], weight, "row pos d, row d ... -> row pos ...")
+            hooks.append(_added(inner, layer, own, units, value))
+    return hooks
+
+
+def _added(
+    site: str, layer: int, rows: Sequence[int], units: Sequence[int] | None, value: Tensor
+) -> Hook:
+    """Add ``value`` to some rows of an activation: to one unit of each, or to the whole."""
+    at = torch.tensor(rows)[:, None], torch.arange(value.shape[1])[None]
+    where = at if units is None else (*at, torch.tensor(units)[:, None])
+
+    def add(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
+        changed = activation.clone()
+        changed[where] += value.to(activation.dtype)
+        return changed
+
+    return hook_name(site, layer), add
+
+
+def sample_paths(effects: PathEffects, count: int) -> list[tuple[str, str]]:
+    """Paths drawn at random by the seed in force, all of them where there are fewer."""
     places = effects.exists.nonzero()
-    drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))[:count]
+    random = torch.Generator().manual_seed(in_force().seed)
+    drawn = torch.randperm(len(places), generator=random)[:count]
     return [(effects.sender[i], effects.receiver[j]) for i, j in places[drawn].tolist()]
 
 
@@ -308,14 +254,14 @@ def path_agreement(
     if len(edges) < 3:
         raise DataError(f"agreement needs three paths or more, found {len(edges)}")
     places = [exact.index("edge", edge_name(*edge)) for edge in edges]
-    measured = exact.mean[places].double()
     estimate = torch.tensor(
         [effects.at("mean", sender=s, receiver=r) for s, r in edges], dtype=torch.float64
     )
-    if measured.unique().numel() < 2 or estimate.unique().numel() < 2:
+    found = rank_agreement(estimate, exact.mean[places].double())
+    if found["spearman"] is None:
         raise DataError("these paths all have the same effect, so nothing can be compared")
     return {
-        "spearman": float(np.corrcoef(rankdata(estimate), rankdata(measured))[0, 1]),
-        "sign": float((estimate.sign() == measured.sign()).double().mean()),
+        "spearman": float(found["spearman"]),
+        "sign": float(found["sign"] or 0),
         "count": float(len(edges)),
     }

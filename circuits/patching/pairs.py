@@ -1,38 +1,46 @@
-"""Pairs of prompts, what is read of them, and the clean and corrupt runs that patching is between.
+"""What is read of a run, and matched clean and corrupt runs, on which all patching stands.
 
-Readouts: the number that a run is judged by.
+Readouts: the number that a run is judged by. Three kinds, all differentiable and larger for "more
+of the emotion": the projection of the last residual stream on the emotion's reference direction;
+the logits of the emotion's words above those of the other emotions' words; and how much more
+likely a reply with the emotion is than one without.
 
-Three kinds, all differentiable and larger for "more of the emotion": the projection of the last
-residual stream on the emotion's reference direction; the logits of the emotion's words above
-those of the other emotions' words; and how much more likely a reply with the emotion is than one
-without.
+Pairs: the clean prompt asks for the emotion, the corrupt one does not. The two prompts of a context
+differ in the asking line only. Counted from the end their tokens therefore match one by one, back
+to the first token that differs: for two emotions that is the last token of the emotion word, which
+is matched with the last token of the other one. Tokens before it are the same in both prompts, so
+nothing that is read there can differ (attention is causal).
 
-Pairs of runs of one context: the emotion asked for (clean), and not (corrupt).
-
-The two prompts differ in the asking line only. Counted from the end their tokens therefore match
-one by one, back to the first token that differs: for two emotions that is the last token of the
-emotion word, which is matched with the last token of the other one. Tokens before it are the same
-in both prompts, so nothing that is read there can differ (attention is causal).
-
-What a patching sweep stands on: the run that is changed, and the run new values come from.
-
-Denoising changes the corrupt run with values of the clean one, noising the clean run with values
-of the corrupt one. Effects have one sign in both: with the clean value minus without it.
+Denoising changes the corrupt run (the base) with values of the clean one (the other), noising the
+clean run with values of the corrupt one. Effects have one sign in both: with the clean value minus
+without it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from itertools import takewhile
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuits.effects.activations import Moments
 from circuits.effects.directions import Directions, reference_direction
 from circuits.errors import AxisError, DataError
+from circuits.models.memory import halving_tables
 from circuits.models.protocol import Hook, Model, device_of
-from circuits.models.run import CachedRun, cache_run, resume
+from circuits.models.run import (
+    CachedRun,
+    Prefix,
+    check_values,
+    hook_name,
+    keep,
+    observe,
+    prefill_prefix,
+    resume,
+)
 from circuits.models.tokens import (
     ROLES,
     Labelled,
@@ -42,33 +50,28 @@ from circuits.models.tokens import (
     label_prompt,
     pad_left,
 )
-from circuits.names import hook
 from circuits.prompts.prompt import Prompt, PromptLike, as_prompts
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template, emotion_prompt, neutral_prompt
+from circuits.running import advance, in_force
 
 __all__ = [
+    "Activations",
     "By",
-    "Case",
+    "CleanCorrupt",
+    "LastReadout",
     "LogitDifference",
     "LogitWords",
     "Mode",
     "Pair",
-    "Places",
     "Projection",
     "Readout",
     "ReplyLikelihood",
-    "Span",
-    "cases",
-    "clean_tokens",
-    "corrupt_tokens",
-    "find_places",
+    "last_readout",
     "logit_difference",
-    "make_pair",
     "make_pairs",
-    "pairs_between",
+    "over_contexts",
     "projection",
-    "spans",
 ]
 
 
@@ -142,10 +145,18 @@ class LogitWords:
         Raises:
             DataError: a word is several tokens for the model.
         """
-        own, others = (
-            torch.tensor([_single_token(model, word) for word in words])
-            for words in (self.own, self.others)
-        )
+
+        def token(word: str) -> int:
+            ids = encode_text(model, word)
+            if len(ids) == 1:
+                return ids[0]
+            pieces = ", ".join(map(repr, model.tokenizer.convert_ids_to_tokens(ids)))
+            raise DataError(
+                f"{word!r} is {len(ids)} tokens for this model ({pieces}); give a word that is a "
+                "single one, often with a space before it"
+            )
+
+        own, others = (torch.tensor(list(map(token, words))) for words in (self.own, self.others))
         return LogitDifference(own, others)
 
 
@@ -164,17 +175,6 @@ def logit_difference(own: str | Sequence[str], others: str | Sequence[str]) -> L
     if not all(found) or not all(word for words in found for word in words):
         raise DataError("a logit difference is between words; one of them is empty")
     return LogitWords(*found)
-
-
-def _single_token(model: Model, word: str) -> int:
-    ids = encode_text(model, word)
-    if len(ids) != 1:
-        pieces = model.tokenizer.convert_ids_to_tokens(ids)
-        raise DataError(
-            f"{word!r} is {len(ids)} tokens for this model ({', '.join(map(repr, pieces))}); "
-            "give a word that is a single one, often with a space before it"
-        )
-    return ids[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,25 @@ class ReplyLikelihood:
         return found
 
 
-Readout = Projection | LogitDifference | ReplyLikelihood
+LastReadout = Projection | LogitDifference
+"""Readouts of the last position, which need no reply."""
+
+Readout = LastReadout | ReplyLikelihood
+
+
+def last_readout(readout: Readout | None, who: str) -> LastReadout:
+    """The readout, if it is one of the last position.
+
+    Raises:
+        AxisError: it needs replies, which ``who`` cannot use.
+    """
+    if isinstance(readout, LastReadout):
+        return readout
+    name = readout.name if readout else None
+    raise AxisError(
+        f"{who} cannot use the readout {name!r}, which reads replies; "
+        "use a projection or a logit difference, or activation patching (patch_components)"
+    )
 
 
 def projection(directions: Directions, emotion: str, layers: tuple[int, ...]) -> Projection:
@@ -249,68 +267,9 @@ class Pair:
         )
         return tuple(a if a == b else f"{a}|{b}" for a, b in pairs)
 
-    def places(self, role: str) -> tuple[int, ...]:
-        """Matched positions of a role, counted from the end (``-1`` is the last token).
-
-        Raises:
-            AxisError: the role has no counterpart in the other prompt, or does not occur.
-        """
-        found = tuple(i - self.matched for i, own in enumerate(self.roles) if own == role)
-        if not found:
-            other = f"asked for {self.other}" if self.other else "neutral"
-            matched = ", ".join(dict.fromkeys(self.roles))
-            raise AxisError(
-                f"role {role!r} of the prompt asked for {self.emotion} has no counterpart in the "
-                f"{other} prompt of context {self.context.id}; matched roles are {matched}"
-            )
-        return found
-
-
-def make_pair(
-    model: Model,
-    context: Context,
-    emotion: str,
-    other: str | None = None,
-    template: str | Template = "published",
-) -> Pair:
-    """The pair of a context.
-
-    Args:
-        model: Its tokenizer and chat template.
-        context: What both prompts are about.
-        emotion: Asked for in the clean prompt.
-        other: Asked for in the corrupt prompt, or ``None`` for the neutral prompt.
-        template: How contexts become prompts.
-
-    Raises:
-        DataError: both prompts are the same, or they end differently.
-        ModelError: roles cannot be found.
-    """
-    clean = label_prompt(model, emotion_prompt(context, emotion, template))
-    corrupt = label_prompt(
-        model,
-        neutral_prompt(context, template)
-        if other is None
-        else emotion_prompt(context, other, template),
-    )
-    if clean.ids == corrupt.ids:
-        raise DataError(
-            f"the clean and the corrupt prompt of context {context.id} are the same "
-            f"({emotion!r} against {other!r}); choose another emotion"
-        )
-    matched = 0
-    for a, b in zip(reversed(clean.ids), reversed(corrupt.ids), strict=False):
-        if a != b:
-            break
-        matched += 1
-    if clean.roles[len(clean.ids) - matched - 1] == "emotion" == _role_before(corrupt, matched):
-        matched += 1
-    if matched == 0:
-        raise DataError(
-            f"the prompts of context {context.id} share no token at their end, so nothing can be "
-            "matched; the chat template must write the instruction before the context"
-        )
-    return Pair(context, emotion, other, clean, corrupt, matched)
+    def positions(self, role: str) -> tuple[int, ...]:
+        """Matched positions of a role, or of ``all``, from the end (``-1`` is the last token)."""
+        return tuple(i - self.matched for i, own in enumerate(self.roles) if role in (own, "all"))
 
 
 def make_pairs(
@@ -319,52 +278,55 @@ def make_pairs(
     emotion: str,
     other: str | None = None,
     template: str | Template = "published",
-) -> list[Pair]:
-    """One pair per context; see :func:`make_pair`."""
-    return [make_pair(model, context, emotion, other, template) for context in contexts]
+) -> "CleanCorrupt":
+    """One clean and one corrupt prompt per context.
 
-
-def pairs_between(
-    model: Model,
-    clean: PromptLike | Sequence[PromptLike],
-    corrupt: PromptLike | Sequence[PromptLike],
-) -> list[Pair]:
-    """Pairs of any two prompts, or of two sequences of prompts, one by one.
-
-    Prompts of as many tokens are matched position by position. Otherwise they are matched from the
-    end, as far back as their tokens are the same.
+    Args:
+        model: Its tokenizer and chat template; the model that patching runs.
+        contexts: What both prompts are about.
+        emotion: Asked for in the clean prompt.
+        other: Asked for in the corrupt prompt, or ``None`` for the neutral prompt.
+        template: How contexts become prompts.
 
     Raises:
-        DataError: the numbers differ, two prompts are the same, or prompts of different length end
-            differently.
+        DataError: both prompts are the same, or they end differently.
+        ModelError: roles cannot be found.
     """
-    sides = as_prompts(clean), as_prompts(corrupt)
-    if len(sides[0]) != len(sides[1]):
+    pairs = []
+    for context in contexts:
+        plain = neutral_prompt(context, template)
+        against = plain if other is None else emotion_prompt(context, other, template)
+        both = emotion_prompt(context, emotion, template), against
+        clean, corrupt = (label_prompt(model, prompt) for prompt in both)
+        pairs.append(_pair(context, clean, corrupt, (emotion, other)))
+    return CleanCorrupt(model, tuple(pairs))
+
+
+def _pair(
+    context: Context,
+    clean: Labelled,
+    corrupt: Labelled,
+    asked: tuple[str, str | None],
+    matched: int = 0,
+) -> Pair:
+    """The pair, matched from the end unless it is known how far."""
+    if clean.ids == corrupt.ids:
         raise DataError(
-            f"{len(sides[0])} clean and {len(sides[1])} corrupt prompts are given; each clean "
-            "prompt needs one corrupt prompt"
+            f"the clean and the corrupt prompt of {context.id} are the same; give two that differ"
         )
-    return [_between(model, i, *both) for i, both in enumerate(zip(*sides, strict=True))]
 
-
-def _between(model: Model, place: int, clean: Prompt, corrupt: Prompt) -> Pair:
-    left, right = (_labelled(model, prompt) for prompt in (clean, corrupt))
-    if left.ids == right.ids:
-        raise DataError(f"the clean and the corrupt prompt {clean.key} are the same")
-    matched = len(left.ids) if len(left.ids) == len(right.ids) else 0
-    if not matched:
-        for a, b in zip(reversed(left.ids), reversed(right.ids), strict=False):
-            if a != b:
-                break
-            matched += 1
+    ends = zip(reversed(clean.ids), reversed(corrupt.ids), strict=False)
+    matched = matched or len(list(takewhile(lambda both: both[0] == both[1], ends)))
+    before = [own.roles[::-1][matched : matched + 1] for own in (clean, corrupt)]
+    if before == [("emotion",), ("emotion",)]:
+        matched += 1
     if not matched:
         raise DataError(
-            f"the clean prompt has {len(left.ids)} tokens, the corrupt one {len(right.ids)}, and "
+            f"the prompts of {context.id} have {len(clean.ids)} and {len(corrupt.ids)} tokens, and "
             "they end differently, so no position can be matched; give prompts of equal length or "
-            "with the same ending"
+            "with the same ending, or a template that writes the instruction before the context"
         )
-    context = clean.context or Context(f"pair_{place:04d}", "prompts", "neutral", "", "")
-    return Pair(context, "clean", "corrupt", left, right, matched)
+    return Pair(context, *asked, clean, corrupt, matched)
 
 
 def _labelled(model: Model, prompt: Prompt) -> Labelled:
@@ -373,71 +335,326 @@ def _labelled(model: Model, prompt: Prompt) -> Labelled:
     return Labelled(tuple(ids), tuple(tokens), ("frame",) * (len(ids) - 1) + ("last",))
 
 
-def clean_tokens(model: Model, pairs: Sequence[Pair]) -> Tokens:
-    """The clean prompts as a batch, padded on the left: matched tokens stand under each other."""
-    return pad_left([pair.clean.ids for pair in pairs], device_of(model))
-
-
-def corrupt_tokens(model: Model, pairs: Sequence[Pair]) -> Tokens:
-    """The corrupt prompts as a batch, padded on the left."""
-    return pad_left([pair.corrupt.ids for pair in pairs], device_of(model))
-
-
-def _role_before(labelled: Labelled, matched: int) -> str:
-    place = len(labelled.ids) - matched - 1
-    return labelled.roles[place] if place >= 0 else ""
-
-
 Mode = Literal["denoising", "noising"]
 
-_LOGITS = "unembed.hook_out"
+By = Literal["position", "role", "all", "last"]
+"""``position``: every matched position by itself, counted from the end. ``role``: all matched
+positions of a role at once. ``all``: all matched positions at once. ``last``: the last one."""
+
+Activations = Mapping[str, Mapping[int, Tensor]]
+"""site -> layer -> activation ``[pair pos ...]``."""
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """Some pairs' runs, padded on the left, so that matched tokens stand under each other."""
+@dataclass(frozen=True, eq=False, repr=False)
+class CleanCorrupt(Sequence[Pair]):
+    """Matched clean and corrupt prompts of a model, and its runs on them.
+
+    A sequence of pairs, whose slices are of this kind too. Nothing is run before it is needed, and
+    what has been run is kept as long as this value. Prompts are padded on the left, so that
+    matched tokens stand under each other. The *window* is the last :attr:`width` positions,
+    which hold every matched token.
+
+    Example:
+        >>> import circuits as ec
+        >>> model = ec.load_model(ec.shipped("sev-mini"))
+        >>> ec.CleanCorrupt.of(model, "I am so afraid", "I am so angry")
+        CleanCorrupt(1 pair, clean against corrupt)
+    """
 
     model: Model
-    base: CachedRun
-    """The run that is changed."""
-    source: CachedRun
-    """The run that new values come from."""
-    matched: Bool[Tensor, "pair pos"]
-    """Which of the last positions (the widest pair's) have a counterpart; tails have none."""
-    tail: int
-    """Tokens of a reply after the prompt."""
-    rows: slice
-    """Which of the pairs asked for."""
-    sign: float
-    """What a rise of the readout counts: negative in noising, and for the reply without it."""
-    sign_of_clean: float
-    """1 in denoising, where the other run is the clean one; -1 in noising."""
-    reads: str
-    """The hook that the readout reads."""
-    score: Callable[[Float[Tensor, "row pos width"]], Float[Tensor, " row"]]
+    pairs: tuple[Pair, ...]
+    readout: Readout | None = None
+    """What the runs are judged by; chosen by :meth:`judged`, as all that follows."""
+    mode: Mode = "denoising"
+    sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Activations that are kept of the runs: site -> layers."""
+    names: tuple[str, ...] = ("all",)
+    """Positions that effects are of; see :meth:`positions`."""
+    tail: tuple[int, ...] = ()
+    """Tokens of a reply after every prompt."""
+    weight: float = 1.0
+    """What the readout counts: -1 for the reply without the emotion."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        clean: PromptLike | Sequence[PromptLike],
+        corrupt: PromptLike | Sequence[PromptLike],
+    ) -> "CleanCorrupt":
+        """Any two prompts, or two sequences of prompts, matched one by one.
+
+        Prompts of as many tokens are matched position by position. Otherwise they are matched from
+        the end, as far back as their tokens are the same.
+
+        Raises:
+            DataError: the numbers differ, two prompts are the same, or prompts of different length
+                end differently.
+        """
+        both = as_prompts(clean), as_prompts(corrupt)
+        if len(both[0]) != len(both[1]):
+            raise DataError(
+                f"{len(both[0])} clean and {len(both[1])} corrupt prompts are given; each clean "
+                "prompt needs one corrupt prompt"
+            )
+        pairs = []
+        for i, (one, other) in enumerate(zip(*both, strict=True)):
+            context = one.context or Context(f"pair_{i:04d}", "prompts", "neutral", "", "")
+            left, right = _labelled(model, one), _labelled(model, other)
+            matched = len(left.ids) if len(left.ids) == len(right.ids) else 0
+            pairs.append(_pair(context, left, right, ("clean", "corrupt"), matched))
+        return cls(model, tuple(pairs))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "CleanCorrupt": ...
+
+    def __getitem__(self, index: int | slice) -> "Pair | CleanCorrupt":
+        if isinstance(index, slice):
+            return replace(self, pairs=self.pairs[index])
+        return self.pairs[index]
+
+    def __repr__(self) -> str:
+        count = f"{len(self)} pair{'' if len(self) == 1 else 's'}"
+        about = dict.fromkeys(f"{p.emotion} against {p.other or 'plain'}" for p in self.pairs)
+        return f"CleanCorrupt({', '.join([count, *about])})"
+
+    def check_contrast(self) -> None:
+        """Refuse pairs that no record can average over.
+
+        Raises:
+            DataError: there are no pairs, or they are of different emotions.
+        """
+        if not self.pairs:
+            raise DataError("there is no pair to measure; give one context or more")
+        if len({(pair.emotion, pair.other) for pair in self.pairs}) > 1:
+            raise DataError("pairs of different emotions cannot be averaged; take them one by one")
+
+    def described(self, readout: Readout, mode: Mode) -> dict[str, Any]:
+        """What a record says of the pairs that it averages over, and of how they are judged."""
+        about = {"mode": mode, "readout": readout.name, "n_contexts": len(self)}
+        return {
+            **about,
+            "emotion": self.pairs[0].emotion,
+            "other": self.pairs[0].other or "neutral",
+        }
+
+    def refuse_equal_inputs(self, method: str) -> None:
+        """Refuse pairs between whose inputs there is no way to go.
+
+        Raises:
+            DataError: all matched tokens of a pair are the same.
+        """
+        for pair in self.pairs:
+            if pair.clean.ids[-pair.matched :] == pair.corrupt.ids[-pair.matched :]:
+                raise DataError(
+                    f"method {method!r} moves the inputs of matched tokens, and those of context "
+                    f"{pair.context.id} ({pair.emotion} against {pair.other or 'plain'}) are the "
+                    "same in both prompts; compare two emotions, or use another method"
+                )
+
+    def judged(
+        self,
+        readout: Readout,
+        mode: Mode,
+        sites: Iterable[str] | Mapping[str, Sequence[int]] = (),
+        names: tuple[str, ...] = ("all",),
+    ) -> Iterator["CleanCorrupt"]:
+        """These pairs with a readout; for a reply likelihood every pair twice, with either reply.
+
+        Raises:
+            DataError: a reply is missing, or the mode is unknown.
+        """
+        if mode not in ("noising", "denoising"):
+            raise DataError(f"mode is {mode!r}; it is noising or denoising")
+        layers = range(self.model.cfg.n_layers)
+        sites = sites if isinstance(sites, Mapping) else dict.fromkeys(sites, layers)
+        own = replace(self, readout=readout, mode=mode, sites=sites, names=names)
+        if not isinstance(readout, ReplyLikelihood):
+            yield own
+            return
+        for pair in self.pairs:
+            for tail, weight in zip(readout.tails(pair.context.id), (1.0, -1.0), strict=True):
+                yield replace(own, pairs=(pair,), tail=tail, weight=weight)
+
+    def batches(
+        self,
+        work: Callable[["CleanCorrupt"], Mapping[str, Tensor]],
+        readout: Readout,
+        mode: Mode,
+        sites: Iterable[str] | Mapping[str, Sequence[int]] = (),
+        names: tuple[str, ...] = ("all",),
+        *,
+        at_once: int = 8,
+        finite: str = "effect",
+    ) -> Iterator[dict[str, Tensor]]:
+        """Tables that ``work`` gives for some of the pairs at a time, judged, as memory allows.
+
+        Raises:
+            ModelError: a number of the table ``finite`` is NaN or infinite.
+        """
+
+        def checked(some: Sequence[Pair]) -> Mapping[str, Tensor]:
+            pairs = replace(self, pairs=tuple(some))
+            tables = [work(runs) for runs in pairs.judged(readout, mode, sites, names)]
+            found = tables[0]
+            if isinstance(readout, ReplyLikelihood):
+                # Two runs per pair, whose weighted readouts add up.
+                both = {name: torch.cat([table[name] for table in tables]) for name in found}
+                found = {name: own.unflatten(0, (-1, 2)).sum(1) for name, own in both.items()}
+            rows = [pair.clean.ids for pair in some]
+            check_values(self.model, found[finite], f"the {finite} of the readout", rows)
+            return found
+
+        if not self.pairs:
+            self.check_contrast()  # says so
+        at_once = in_force().rows(at_once)
+        for first in range(0, len(self), at_once):
+            some = self[first : first + at_once]
+            yield halving_tables(checked, some, lambda pair: pair.name)
+            advance(len(some))
+
+    # Tokens and positions.
+
+    @cached_property
+    def clean(self) -> Tokens:
+        """The clean prompts as a batch."""
+        return self._batch([pair.clean for pair in self.pairs])
+
+    @cached_property
+    def corrupt(self) -> Tokens:
+        """The corrupt prompts as a batch."""
+        return self._batch([pair.corrupt for pair in self.pairs])
+
+    def _batch(self, rows: Sequence[Labelled]) -> Tokens:
+        return pad_left([(*row.ids, *self.tail) for row in rows], device_of(self.model))
 
     @property
-    def n_pairs(self) -> int:
-        """Pairs side by side."""
-        return len(self.matched)
+    def base(self) -> Tokens:
+        """The prompts whose run is changed, or whose gradients are taken."""
+        return self.corrupt if self.mode == "denoising" else self.clean
+
+    @property
+    def other(self) -> Tokens:
+        """The prompts that new values come from."""
+        return self.clean if self.mode == "denoising" else self.corrupt
+
+    @property
+    def sign(self) -> float:
+        """1 in denoising, where the other run is the clean one; -1 in noising."""
+        return 1.0 if self.mode == "denoising" else -1.0
 
     @property
     def width(self) -> int:
-        """Positions that may differ, tail included, counted from the end."""
-        return self.matched.shape[1]
+        """Positions of the window: matched ones of the widest pair, and the tail."""
+        return max(pair.matched for pair in self.pairs) + len(self.tail)
 
-    def kept(self, site: str, layer: int) -> Tensor:
-        """The base run's activation at the last :attr:`width` positions."""
-        return self.base.sites[site][layer][:, -self.width :]
+    @property
+    def end(self) -> int:
+        """The last prompt position, counted within the window.
 
-    def given(self, site: str, layer: int) -> Tensor:
-        """The other run's activation at the same positions."""
-        return self.source.sites[site][layer][:, -self.width :]
+        What comes before it cannot reach the readout once the last layer has written.
+        """
+        return self.width - len(self.tail) - 1
 
-    def change(self, site: str, layer: int) -> Tensor:
-        """Other run minus base run, zero where there is no counterpart."""
-        apart = self.given(site, layer) - self.kept(site, layer)
-        return apart * self.matched.reshape(*self.matched.shape, *[1] * (apart.ndim - 2))
+    @cached_property
+    def matched(self) -> Bool[Tensor, "pair pos"]:
+        """Which positions of the window have a counterpart; those of a tail have none."""
+        return self._masks(("all",))[:, 0]
+
+    @cached_property
+    def masks(self) -> Bool[Tensor, "pair name pos"]:
+        """Where in the window the positions of :attr:`names` are."""
+        return self._masks(self.names)
+
+    def positions(self, by: str) -> tuple[str, ...]:
+        """Names of what every pair has, by one of :data:`By`.
+
+        Raises:
+            DataError: there are no pairs, or they are of different emotions.
+            AxisError: ``by`` is unknown.
+        """
+        self.check_contrast()
+        if by == "position":
+            count = min(pair.matched for pair in self.pairs)
+            if len(self) > 1:
+                return tuple(str(place) for place in range(-count, 0))
+            # Axis labels must differ, and words repeat; so each has its position beside it.
+            words = zip(range(-count, 0), self[0].tokens[-count:], strict=True)
+            return tuple(f"{place} {token!r}" for place, token in words)
+        if by == "role":
+            shared = set.intersection(*(set(pair.roles) for pair in self.pairs))
+            return tuple(role for role in ROLES if role in shared)
+        if by in ("all", "last"):
+            return (by,)
+        raise AxisError(f"patches go by position, role, all or last; found {by!r}")
+
+    def _masks(self, names: Sequence[str]) -> Bool[Tensor, "pair name pos"]:
+        found = torch.zeros(len(self), len(names), self.width, dtype=torch.bool)
+        for row, pair in enumerate(self.pairs):
+            for column, name in enumerate(names):
+                own = (int(name.split()[0]),) if name[0] == "-" else pair.positions(name)
+                found[row, column, [self.end + 1 + place for place in own]] = True
+        return found.to(device_of(self.model))
+
+    # Both runs.
+
+    @cached_property
+    def base_run(self) -> CachedRun:
+        """The base run: its keys and values, :attr:`sites`, and the last residual stream."""
+        return self._cached(self.base)
+
+    @cached_property
+    def other_run(self) -> CachedRun:
+        """The other run, likewise."""
+        return self._cached(self.other)
+
+    @cached_property
+    def baseline(self) -> Float[Tensor, " pair"]:
+        """Readout of the base run as it is."""
+        return self._untouched(self.base_run)
+
+    @property
+    def gap(self) -> Float[Tensor, "pair run"]:
+        """Readouts of the clean and of the corrupt run as they are."""
+        return self.ends(self.baseline, self._untouched(self.other_run))
+
+    def ends(self, base: Tensor, other: Tensor) -> Float[Tensor, "pair run"]:
+        """Readouts of both runs, the clean one first."""
+        return torch.stack((other, base) if self.mode == "denoising" else (base, other), dim=1)
+
+    @cached_property
+    def prefix(self) -> tuple[Int[Tensor, "pair 1"], Prefix]:
+        """The last token of the base prompts, and keys and values of all before it."""
+        with torch.no_grad():
+            return prefill_prefix(self.model, self.base)
+
+    @cached_property
+    def other_seen(self) -> tuple[Activations, Float[Tensor, " pair"]]:
+        """The other run's activations in the window, and its readout; keeps no keys and values."""
+        seen, value = observe(self.model, self.other, self.sites, **self.scored)
+
+        def window(layers: Mapping[int, Tensor]) -> dict[int, Tensor]:
+            return {i: own[:, -self.width :].clone() for i, own in layers.items()}
+
+        return {site: window(layers) for site, layers in seen.items()}, value
+
+    @property
+    def scored(self) -> dict[str, Any]:
+        """``score`` and ``at`` of passes that read the last position."""
+        own = last_readout(self.readout, "a pass with gradients")
+        return {"score": own.score, "at": own.site}
+
+    def change(self, other: Tensor, base: Tensor) -> Tensor:
+        """Other minus base activation in the window, zero where a token has no counterpart."""
+        apart = other[:, -self.width :] - base[:, -self.width :]
+        mask = self.matched.reshape(*self.matched.shape, *[1] * (apart.ndim - 2))
+        return apart.where(mask, apart.new_zeros(()))
 
     def read(
         self,
@@ -449,222 +666,78 @@ class Case:
         *,
         all_positions: bool = False,
     ) -> Float[Tensor, " row"]:
-        """Signed readout of runs that go on from the base run.
+        """Readout of runs that go on from the base run; see :func:`~circuits.models.run.resume`.
 
-        See :func:`~circuits.models.run.resume`; ``start`` counts within :attr:`width`.
-        ``all_positions``: the hooks need all positions of the last MLP.
+        ``start`` counts within the window. ``all_positions``: the hooks need all positions of the
+        last MLP.
         """
+        return self._resumed(self.base_run, rows, start, layer, resid, hooks, not all_positions)
+
+    def _cached(self, tokens: Tokens) -> CachedRun:
         seen: list[Tensor] = []
+        with self.model.hooks(fwd_hooks=[self._end(seen)]):
+            kept = cache_run(self.model, tokens, (*self.sites, "resid_post"))
+        return replace(kept, sites={**kept.sites, "end": {0: seen[0]}})
 
-        def see(activation: Tensor, hook: object) -> None:
-            seen.append(activation)
+    def _untouched(self, kept: CachedRun) -> Float[Tensor, " pair"]:
+        if not self.tail:
+            return self._score(kept.sites["end"][0])
+        # Of a reply, logits of all its positions are needed.
+        layers = self.model.cfg.n_layers
+        resid = kept.sites["resid_post"][layers - 1][:, -len(self.tail) - 1 :]
+        return self._resumed(kept, range(len(self)), self.end, layers, resid)
 
-        if layer == self.model.cfg.n_layers and self.is_stream:
-            return self.sign * self.score(resid)
-        offset = self.base.width - self.width
-        resume(
-            self.model,
-            self.base,
-            rows,
-            offset + start,
-            layer,
-            resid,
-            [*hooks, (self.reads, see)],
-            ends=self.tail + 1,
-            short=not all_positions,
-        )
-        return self.sign * self.score(seen[0])
+    def _resumed(
+        self,
+        kept: CachedRun,
+        rows: Sequence[int],
+        start: int,
+        layer: int,
+        resid: Tensor,
+        hooks: Sequence[Hook] = (),
+        short: bool = True,
+    ) -> Float[Tensor, " row"]:
+        layers, seen = self.model.cfg.n_layers, list[Tensor]()
+        if layer == layers and self._end(seen)[0] == hook_name("resid_post", layers - 1):
+            return self._score(resid)
+        first, hooks = kept.width - self.width + start, [*hooks, self._end(seen)]
+        ends = len(self.tail) + 1
+        resume(self.model, kept, rows, first, layer, resid, hooks, ends=ends, short=short)
+        return self._score(seen[0])
 
-    @property
-    def is_stream(self) -> bool:
-        """Is the readout read from the last residual stream itself?"""
-        return self.reads == hook("resid_post", self.model.cfg.n_layers - 1)
+    def _end(self, seen: list[Tensor]) -> Hook:
+        """The hook that holds what the readout reads."""
 
-    @property
-    def end(self) -> int:
-        """The last prompt position, counted within :attr:`width`.
+        def see(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+            seen.append(activation[:, -len(self.tail) - 1 :].clone())
 
-        What comes before it cannot reach the readout once the last layer has written.
-        """
-        return self.width - self.tail - 1
+        site = self.readout.site if self.readout else "resid_post"
+        last = self.model.cfg.n_layers - 1
+        return ("unembed.hook_out" if site == "logits" else hook_name(site, last)), see
 
-    @cached_property
-    def baseline(self) -> Float[Tensor, " pair"]:
-        """Signed readout of the base runs as they are."""
-        return self._untouched(self.kept("resid_post", self.model.cfg.n_layers - 1))
-
-    def other(self) -> Float[Tensor, " pair"]:
-        """Signed readout of the other runs as they are."""
-        return self._untouched(self.given("resid_post", self.model.cfg.n_layers - 1))
-
-    def _untouched(self, resid: Tensor) -> Float[Tensor, " pair"]:
-        rows = range(self.n_pairs)
-        return self.read(rows, self.end, self.model.cfg.n_layers, resid[:, self.end :])
-
-
-def cases(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    mode: Mode,
-    sites: Sequence[str],
-) -> Iterator[Case]:
-    """The case of these pairs; for a reply likelihood two per pair, with either reply.
-
-    Raises:
-        DataError: a reply is missing.
-    """
-    if not isinstance(readout, ReplyLikelihood):
-        yield _case(model, pairs, readout, mode, sites, slice(None))
-        return
-    for row, pair in enumerate(pairs):
-        for tail, sign in zip(readout.tails(pair.context.id), (1.0, -1.0), strict=True):
-            yield _case(model, [pair], readout, mode, sites, slice(row, row + 1), tail, sign)
-
-
-def _case(
-    model: Model,
-    pairs: Sequence[Pair],
-    readout: Readout,
-    mode: Mode,
-    sites: Sequence[str],
-    rows: slice,
-    tail: tuple[int, ...] = (),
-    sign: float = 1.0,
-) -> Case:
-    device = device_of(model)
-    clean = pad_left([(*pair.clean.ids, *tail) for pair in pairs], device)
-    corrupt = pad_left([(*pair.corrupt.ids, *tail) for pair in pairs], device)
-    base, other = (corrupt, clean) if mode == "denoising" else (clean, corrupt)
-    width = max(pair.matched for pair in pairs) + len(tail)
-    places = torch.arange(width, device=device)
-    starts = torch.tensor([width - len(tail) - pair.matched for pair in pairs], device=device)
-    matched = (places >= starts[:, None]) & (places < width - len(tail))
-    wanted = tuple(dict.fromkeys((*sites, "resid_post")))
-    source, of_clean = cache_run(model, other, wanted), 1.0 if mode == "denoising" else -1.0
-    if isinstance(readout, ReplyLikelihood):
-        reads, score = _LOGITS, _likelihood(torch.tensor(tail, device=device))
-    else:
-        reads, score = _place(model, readout.site), _last(readout.score)
-    return Case(
-        model,
-        cache_run(model, base, wanted),
-        source,
-        matched,
-        len(tail),
-        rows,
-        sign * of_clean,
-        of_clean,
-        reads,
-        score,
-    )
-
-
-def _place(model: Model, site: str) -> str:
-    return _LOGITS if site == "logits" else hook(site, model.cfg.n_layers - 1)
-
-
-def _last(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def at_last(activation: Tensor) -> Tensor:
-        return score(activation[:, -1])
-
-    return at_last
-
-
-def _likelihood(tail: Tensor) -> Callable[[Tensor], Tensor]:
-    def per_token(logits: Tensor) -> Tensor:
+    def _score(self, at_end: Float[Tensor, "row pos width"]) -> Float[Tensor, " row"]:
+        if not isinstance(self.readout, ReplyLikelihood):
+            return last_readout(self.readout, "this run").score(at_end[:, -1])
+        tail = torch.tensor(self.tail, device=at_end.device)
         # The token before each of the reply's tokens says how likely that token is.
-        before = logits[:, -len(tail) - 1 : -1].float().log_softmax(-1)
-        return before.gather(-1, tail.expand(len(logits), -1)[..., None]).mean((1, 2))
-
-    return per_token
-
-
-By = Literal["position", "role", "all", "last"]
-"""``position``: every matched position by itself, counted from the end. ``role``: all matched
-positions of a role at once. ``all``: all matched positions at once. ``last``: the last one."""
+        before = at_end[:, -len(tail) - 1 : -1].float().log_softmax(-1)
+        likely = before.gather(-1, tail.expand(len(before), -1)[..., None]).mean((1, 2))
+        return self.weight * likely
 
 
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Places that every pair has."""
+def over_contexts(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of every table over its rows, and standard error as ``NAME_stderr``.
 
-    names: tuple[str, ...]
-    masks: Bool[Tensor, "pair place pos"]
-    """The positions of each place, among the last ``pos`` of a prompt."""
-
-
-def find_places(pairs: Sequence[Pair], by: str) -> Places:
-    """The places of some pairs, by one of :data:`By`.
-
-    Raises:
-        DataError: there are no pairs, or they are of different emotions.
-        AxisError: ``by`` is unknown.
+    >>> over_contexts([{"effect": torch.tensor([1.0])}, {"effect": torch.tensor([3.0])}])
+    {'effect': tensor(2.), 'effect_stderr': tensor(1.)}
     """
-    if not pairs:
-        raise DataError("there is no pair to patch; give one context or more")
-    if len({(pair.emotion, pair.other) for pair in pairs}) > 1:
-        raise DataError("pairs of different emotions cannot be averaged; patch them one by one")
-    width = max(pair.matched for pair in pairs)
-    if by == "position":
-        least = min(pair.matched for pair in pairs)
-        names, eye = _position_names(pairs, least), torch.eye(width, dtype=torch.bool)
-        return Places(names, eye[width - least :].expand(len(pairs), -1, -1).clone())
-    if by == "role":
-        shared = set.intersection(*(set(pair.roles) for pair in pairs))
-        names = tuple(role for role in ROLES if role in shared)
-    elif by in ("all", "last"):
-        names = (by,)
-    else:
-        raise AxisError(f"patches go by position, role, all or last; found {by!r}")
-    masks = torch.zeros(len(pairs), len(names), width, dtype=torch.bool)
-    for row, pair in enumerate(pairs):
-        for column, name in enumerate(names):
-            own = range(-pair.matched, 0) if name == "all" else pair.places(name)
-            masks[row, column, [width + place for place in own]] = True
-    return Places(names, masks)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Places that are patched side by side, in runs that begin at one position."""
-
-    start: int
-    places: tuple[int, ...]
-
-
-def spans(masks: Bool[Tensor, "pair place pos"], per_place: int, tokens: int) -> Iterator[Span]:
-    """Group places whose runs begin close to each other; those of no position are left out.
-
-    Args:
-        masks: Places within the positions that are run.
-        per_place: Runs of each place.
-        tokens: How many tokens to run at once.
-    """
-    anywhere = masks.any(0)
-    firsts = anywhere.to(torch.uint8).argmax(-1).tolist()
-    width = masks.shape[-1]
-    some = anywhere.any(-1).nonzero()[:, 0].tolist()
-    order = sorted(some, key=lambda place: firsts[place])
-    group: list[int] = []
-    for place in order:
-        if group:
-            start, rows = firsts[group[0]], (len(group) + 1) * per_place
-            # Positions between the group's start and the place are run for nothing.
-            wasted = (firsts[place] - start) / (width - start)
-            if rows * (width - start) > tokens or wasted > 0.1:
-                yield Span(start, tuple(group))
-                group = []
-        group.append(place)
-    if group:
-        yield Span(firsts[group[0]], tuple(group))
-
-
-def _position_names(pairs: Sequence[Pair], count: int) -> tuple[str, ...]:
-    if len(pairs) > 1:
-        return tuple(str(place) for place in range(-count, 0))
-    # Axis labels must differ, and words repeat; so each has its place beside it.
-    return tuple(
-        f"{place} {token!r}"
-        for place, token in zip(range(-count, 0), pairs[0].tokens[-count:], strict=True)
-    )
+    moments: dict[str, Moments] = {}
+    for part in parts:
+        for name, values in part.items():
+            one = moments.setdefault(name, Moments((1, *values.shape[1:])))
+            one.update(values.cpu(), torch.zeros(len(values), dtype=torch.long))
+    found: dict[str, Tensor] = {}
+    for name, one in moments.items():
+        summary = one.result()
+        found |= {name: summary.mean[0], f"{name}_stderr": summary.stderr[0]}
+    return found

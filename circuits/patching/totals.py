@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.effects.importance import Importance
@@ -21,10 +21,9 @@ from circuits.errors import DataError
 from circuits.models.engines import engine, in_order
 from circuits.models.memory import halving
 from circuits.models.protocol import Hook, Model
-from circuits.models.run import Prefix, Trace, capture, check_values, prefill_prefix, trace
+from circuits.models.run import Trace, capture, check_values, hook_name, trace
 from circuits.models.tokens import Tokens
-from circuits.names import hook
-from circuits.patching.pairs import Pair, Projection, clean_tokens, corrupt_tokens, make_pairs
+from circuits.patching.pairs import CleanCorrupt, Pair, Projection, make_pairs
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template
 from circuits.records import Record
@@ -97,46 +96,6 @@ def ranked_first(
     return chosen.reshape(effects.shape)
 
 
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """The emotion prompts, read but for their last token, and what neutral prompts give there."""
-
-    model: Model
-    ids: Int[Tensor, "context 1"]
-    prefix: Prefix
-    plain: dict[str, Float[Tensor, "context layer ..."]]
-    readout: Projection
-
-    def trace(self, hooks: Sequence[Hook] = ()) -> Trace:
-        sites = {site: range(self.model.cfg.n_layers) for site in _SITES}
-        tokens = Tokens(self.ids, torch.ones_like(self.ids, dtype=torch.bool))
-        return trace(
-            self.model,
-            tokens,
-            sites,
-            self.readout.score,
-            at=self.readout.site,
-            hooks=hooks,
-            after=self.prefix,
-        )
-
-    def select(self, rows: list[int]) -> "_Runs":
-        """The same for some of the contexts."""
-        if len(rows) == len(self.ids):
-            return self
-        plain = {site: own[rows] for site, own in self.plain.items()}
-        return replace(self, ids=self.ids[rows], prefix=self.prefix.select(rows), plain=plain)
-
-    def within(self, inside: Sequence[Tensor]) -> list[Hook]:
-        """Hooks by which what lies outside is as in the neutral run."""
-        return [
-            (hook(site, layer), partial(_keep, inside=own[layer], value=self.plain[site][:, layer]))
-            for site, own in zip(_SITES, inside, strict=True)
-            for layer in range(self.model.cfg.n_layers)
-            if own.shape[1]
-        ]
-
-
 def _of_emotion(
     model: Model,
     emotion: str,
@@ -150,34 +109,59 @@ def _of_emotion(
     reference = importance.reference[importance.index("emotion", emotion)]
     readout = Projection(reference, site=importance.read_at)
 
-    def begin(own: Sequence[Pair]) -> tuple[_Runs, list[Tensor], list[Tensor]]:
+    def begin(own: Sequence[Pair]) -> tuple[CleanCorrupt, _Values, list[Tensor], list[Tensor]]:
+        (runs,) = replace(pairs, pairs=tuple(own)).judged(readout, "noising", _SITES)
         with torch.no_grad():
-            plain = capture(model, corrupt_tokens(model, own), dict.fromkeys(_SITES, _at_end))
-            ids, prefix = prefill_prefix(model, clean_tokens(model, own))
-        runs = _Runs(model, ids, prefix, plain, readout)
-        first = runs.trace()
+            picks = {site: lambda activation: activation[:, -1].cpu() for site in runs.sites}
+            plain = capture(model, runs.corrupt, picks)
+        first = _trace(runs, range(len(runs)))
         change = [_at_first(first.values[site]) - plain[site] for site in _SITES]
         effects = _effects(first, change)
         for found in effects:
             check_values(model, found, "the gradient of the readout", [p.clean.ids for p in own])
-        return runs, change, effects
+        return runs, plain, change, effects
 
-    parts = halving(begin, pairs, lambda pair: pair.name)
-    alone = _means([effects for _, _, effects in parts])
+    batches = halving(begin, pairs, lambda pair: pair.name)
+    alone = _means([effects for *_, effects in batches])
     inside = [ranked_first(own, count) for own, count in zip(alone, counts, strict=True)]
     found = []
-    for runs, change, _ in parts:
+    for runs, plain, change, _ in batches:
 
         def within(
-            rows: Sequence[int], runs: _Runs = runs, change: Sequence[Tensor] = change
+            rows: Sequence[int],
+            runs: CleanCorrupt = runs,
+            plain: _Values = plain,
+            change: Sequence[Tensor] = change,
         ) -> list[Tensor]:
-            some = runs.select(list(rows))
-            return _effects(some.trace(some.within(inside)), [own[list(rows)] for own in change])
+            some = list(rows)
+            # What lies outside is as in the neutral run.
+            hooks = [
+                (
+                    hook_name(site, layer),
+                    partial(_keep, inside=own[layer], value=plain[site][some, layer]),
+                )
+                for site, own in zip(_SITES, inside, strict=True)
+                for layer in range(model.cfg.n_layers)
+                if own.shape[1]
+            ]
+            return _effects(_trace(runs, some, hooks), [own[some] for own in change])
 
-        found += halving(within, range(len(runs.ids)), lambda row: pairs[row].name, rows=False)
+        found += halving(within, range(len(runs)), lambda row: pairs[row].name, rows=False)
     together = _means(found)
     heads, neurons = ((a + b) / 2 for a, b in zip(alone, together, strict=True))
     return heads, neurons
+
+
+_Values = dict[str, Float[Tensor, "context layer ..."]]
+
+
+def _trace(runs: CleanCorrupt, rows: Sequence[int], hooks: Sequence[Hook] = ()) -> Trace:
+    """The last token of some clean prompts, read after all before it."""
+    ids, prefix = runs.prefix
+    if len(rows) < len(runs):
+        ids, prefix = ids[list(rows)], prefix.select(list(rows))
+    tokens = Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
+    return trace(runs.model, tokens, runs.sites, **runs.scored, hooks=hooks, after=prefix)
 
 
 def _effects(
@@ -202,7 +186,3 @@ def _at_first(layers: Mapping[int, Tensor]) -> Float[Tensor, "context layer ..."
 def _keep(activation: Tensor, hook: object, *, inside: Tensor, value: Tensor) -> Tensor:
     chosen = inside.to(activation.device).reshape(-1, *[1] * (activation.ndim - 3))
     return torch.where(chosen, activation, value[:, None].to(activation))
-
-
-def _at_end(activation: Tensor) -> Tensor:
-    return activation[:, -1].cpu()

@@ -23,9 +23,9 @@ from circuits.models.protocol import Model
 from circuits.models.tokens import encode_text
 from circuits.patching.exact_paths import exact_paths, path_agreement, sample_paths
 from circuits.patching.pairs import (
+    CleanCorrupt,
     LogitDifference,
     Mode,
-    Pair,
     Projection,
     Readout,
     ReplyLikelihood,
@@ -43,6 +43,7 @@ from circuits.patching.paths import PathMethod, path_effects
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, recorded, versions
+from circuits.running import execution
 from circuits.runs.folder import Study, made_beside
 from circuits.runs.plan import CONFIG, Count, Stage, checked
 from circuits.runs.work import Reporter, Run, Silent, plan_of
@@ -103,7 +104,7 @@ class Contrast:
         return Run(plan_of(self.study), self.study, Silent()).model
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> CleanCorrupt:
         """Clean and corrupt prompts of the test contexts.
 
         Raises:
@@ -183,7 +184,7 @@ def patch_run(
         AxisError: a site has no counterpart in the other run; names it.
     """
     stream, heads = _sorted(sites)
-    model, pairs, measure = contrast.model, contrast.pairs, contrast.readout(readout)
+    pairs, measure = contrast.pairs, contrast.readout(readout)
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
     stages: tuple[Stage, ...] = (
@@ -193,11 +194,11 @@ def patch_run(
     beside = made_beside(contrast.study, folder, stages)
     with beside, counted() as receipt, recorded(provenance), work as done:
         if stream:
-            found = patch_sites(model, pairs, measure, sites=stream, by=by, mode=mode)
+            found = patch_sites(pairs, measure, sites=stream, by=by, mode=mode)
             found.save(folder / "stream")
             done(1)
         for site in heads:
-            patch_heads(model, pairs, measure, site=site, by=by, mode=mode).save(folder / site)
+            patch_heads(pairs, measure, site=site, by=by, mode=mode).save(folder / site)
             done(1)
         described = {"sites": list(sites), "by": by, "mode": mode, "readout": readout}
         write_json(folder / "receipt.json", {**described, "receipt": receipt.to_json()})
@@ -273,9 +274,8 @@ class PathStudy:
         """
         own, circuit, pairs = self.options, self._circuit(emotion), self._pairs(emotion)
         readout = self._readout(emotion)
-        with recorded(self._provenance):
+        with recorded(self._provenance), execution(seed=own.seed):
             effects = path_effects(
-                self.model,
                 pairs,
                 readout,
                 method=own.method,
@@ -283,12 +283,10 @@ class PathStudy:
                 mode=own.mode,
                 neurons=circuit.neurons,
                 positions=True,
-                seed=own.seed,
             )
-        sample = sample_paths(effects, own.sample, seed=own.seed)
-        edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
-        with recorded(self._provenance):
-            exact = exact_paths(self.model, pairs, readout, edges, mode=own.mode)
+            sample = sample_paths(effects, own.sample)
+            edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
+            exact = exact_paths(pairs, readout, edges, mode=own.mode)
         connected = connect(circuit, effects, exact, keep=own.keep)
         said = {
             "options": asdict(own),
@@ -340,7 +338,7 @@ class PathStudy:
         self.study.circuit_path(emotion)  # refuses an emotion that the run lacks
         return self._circuits[emotion]
 
-    def _pairs(self, emotion: str) -> list[Pair]:
+    def _pairs(self, emotion: str) -> CleanCorrupt:
         self._circuit(emotion)
         if self.options.against == emotion:
             raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import circuits as ec
-from circuits.patching.pairs import make_pair
+from circuits.patching.pairs import make_pairs
 
 Mistake = tuple[Any, str, str]
 
@@ -356,7 +356,7 @@ def small_model() -> tuple[Any, Tensor]:
     context = ec.Context(
         "cellar_00", "home", "neutral", "I opened the cellar door.", "It was dark."
     )
-    pairs = [make_pair(model, context, emotion) for emotion in ("anger", "fear", "sadness")]
+    pairs = [make_pairs(model, [context], e)[0] for e in ("anger", "fear", "sadness")]
     return model, torch.tensor([pair.clean.ids for pair in pairs])
 
 

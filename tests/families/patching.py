@@ -15,8 +15,8 @@ from circuits.patching.attribution import attribute
 from circuits.patching.estimates import relevance_rules
 from circuits.patching.exact_paths import exact_paths
 from circuits.patching.patch import (
+    patch_components,
     patch_heads,
-    patch_parts,
     patch_sites,
 )
 from circuits.patching.paths import path_effects
@@ -66,7 +66,7 @@ def _near(found: Tensor, wanted: Tensor, size: Tensor, *, to: float = 2e-4) -> N
 
 def patched_sublayers(evaluator: Evaluator) -> None:
     names = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    found = patch_sites(evaluator.model, evaluator.pairs, evaluator.readout, sites=names, by="all")
+    found = patch_sites(evaluator.pairs, evaluator.readout, sites=names, by="all")
     size = found.effect.abs().max()
     for s, site in enumerate(names):
         for layer in LAYERS:
@@ -75,14 +75,12 @@ def patched_sublayers(evaluator: Evaluator) -> None:
 
 def patched_middle(evaluator: Evaluator) -> None:
     """The stream between the sublayers of layer 0 holds all that differs, and so the whole gap."""
-    found = patch_sites(
-        evaluator.model, evaluator.pairs, evaluator.readout, sites=("resid_mid",), by="all"
-    )
+    found = patch_sites(evaluator.pairs, evaluator.readout, sites=("resid_mid",), by="all")
     _near(found.effect[0, 0, 0], found.gap[0] - found.gap[1], found.effect.abs().max())
 
 
 def patched_heads(evaluator: Evaluator) -> None:
-    found = patch_heads(evaluator.model, evaluator.pairs, evaluator.readout, by="all").effect
+    found = patch_heads(evaluator.pairs, evaluator.readout, by="all").effect
     for layer, head in ((0, 0), (1, N_HEADS - 1)):
         _near(found[layer, head, 0], _patched(evaluator, "z", layer, head), found.abs().max())
 
@@ -90,9 +88,7 @@ def patched_heads(evaluator: Evaluator) -> None:
 def patched_inside_heads(evaluator: Evaluator) -> None:
     """Queries of heads; keys and values of their groups."""
     for site, layer, unit in (("q", 1, 2), ("k", 1, 0), ("v", 0, 0)):
-        found = patch_heads(
-            evaluator.model, evaluator.pairs, evaluator.readout, site=site, by="all"
-        )
+        found = patch_heads(evaluator.pairs, evaluator.readout, site=site, by="all")
         wanted = _patched(evaluator, site, layer, unit)
         _near(found.effect[layer, unit, 0], wanted, found.effect.abs().max())
 
@@ -102,7 +98,7 @@ def patched_parts(evaluator: Evaluator) -> None:
     if evaluator.has_neurons:
         places.append(("L0N5", "post", 0, 5))
     names = [place[0] for place in places]
-    found = patch_parts(evaluator.model, evaluator.pairs, evaluator.readout, names).mean(0)
+    found = patch_components(evaluator.pairs, evaluator.readout, names).mean(0)
     for own, (_, site, layer, unit) in zip(found, places, strict=True):
         _near(own, _patched(evaluator, site, layer, unit), found.abs().max())
 
@@ -111,13 +107,13 @@ def paths(evaluator: Evaluator) -> None:
     """Paths add up to their senders; the direct ones are exact; an MLP's neurons to the MLP."""
     model, edges = evaluator.model, [("embed", "readout"), ("L0H0", "readout")]
     every = [(1, neuron) for neuron in range(model.cfg.d_mlp)]
-    found = path_effects(model, evaluator.pairs, evaluator.readout, neurons=every)
+    found = path_effects(evaluator.pairs, evaluator.readout, neurons=every)
     assert found.gap < 1e-4
     own = torch.tensor([name.startswith("L1N") for name in found.receiver])
     if evaluator.has_neurons:
         whole = found.mean[:, found.index("receiver", "L1.mlp")]
         _near(found.mean[:, own].sum(1), whole, found.mean.abs().max())
-    exact = exact_paths(model, evaluator.pairs, evaluator.readout, edges)
+    exact = exact_paths(evaluator.pairs, evaluator.readout, edges)
     straight = [found.at("mean", sender=s, receiver=r) for s, r in edges]
     assert exact.mean.tolist() == pytest.approx(straight, rel=1e-3, abs=1e-4)
 
@@ -125,7 +121,7 @@ def paths(evaluator: Evaluator) -> None:
 def exact_paths_through_heads(evaluator: Evaluator) -> None:
     """A head's query that sees another embedding; the oracle puts the query of such a stream."""
     edge = ("L0H0", "L1H1.q")
-    found = exact_paths(evaluator.model, evaluator.pairs, evaluator.readout, [edge])
+    found = exact_paths(evaluator.pairs, evaluator.readout, [edge])
     wanted = [_query_path(evaluator, pair) for pair in evaluator.pairs]
     size = torch.stack(wanted).abs().max().clamp_min(1e-2)
     _near(found.effect[:, 0], torch.stack(wanted), size, to=1e-3)
@@ -150,9 +146,7 @@ def _query_path(evaluator: Evaluator, pair: Any) -> Tensor:
 
 
 def _scores(evaluator: Evaluator, method: Any, steps: int = 4) -> Any:
-    return attribute(
-        evaluator.model, evaluator.pairs, evaluator.readout, method, steps=steps, sample=2
-    )
+    return attribute(evaluator.pairs, evaluator.readout, method, steps=steps, sample=2)
 
 
 def attribution(evaluator: Evaluator) -> None:

@@ -30,7 +30,7 @@ from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.patching.attribution import attribute
 from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference, Projection, make_pairs
-from circuits.patching.patch import patch_heads, patch_parts, patch_sites
+from circuits.patching.patch import patch_components, patch_heads, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
@@ -192,26 +192,19 @@ WORK: dict[str, Callable[[Any], Any]] = {
     "the scale of traces": (
         lambda given: trace_scale(given.model, given.contexts[:2], given.directions)
     ),
-    "attribution": (lambda given: attribute(given.model, given.pairs, given.readout, sample=2)),
+    "attribution": (lambda given: attribute(given.pairs, given.readout, sample=2)),
     "integrated gradients": (
-        lambda given: attribute(
-            given.model, given.pairs, given.readout, "ig-activations", steps=3, sample=2
-        )
+        lambda given: attribute(given.pairs, given.readout, "ig-activations", steps=3, sample=2)
     ),
-    "patched sites": lambda given: patch_sites(given.model, given.pairs, given.readout),
-    "patched heads": (lambda given: patch_heads(given.model, given.pairs, given.readout, by="all")),
-    "patched queries": (
-        lambda given: patch_heads(given.model, given.pairs, given.readout, site="q")
-    ),
+    "patched sites": lambda given: patch_sites(given.pairs, given.readout),
+    "patched heads": (lambda given: patch_heads(given.pairs, given.readout, by="all")),
+    "patched queries": (lambda given: patch_heads(given.pairs, given.readout, site="q")),
     "patched parts": (
-        lambda given: patch_parts(
-            given.model, given.pairs, given.readout, ["L0H1", "L1H2", "L0.mlp"]
-        )
+        lambda given: patch_components(given.pairs, given.readout, ["L0H1", "L1H2", "L0.mlp"])
     ),
-    "paths": (lambda given: path_effects(given.model, given.pairs, given.readout)),
+    "paths": (lambda given: path_effects(given.pairs, given.readout)),
     "exact paths": (
         lambda given: exact_paths(
-            given.model,
             given.pairs,
             given.readout,
             [("L0H1", "L1H2.q"), ("L0.mlp", "L1.mlp"), ("L0H3", "readout")],

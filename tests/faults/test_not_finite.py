@@ -20,7 +20,7 @@ from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.patching.attribution import attribute
 from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference, make_pairs
-from circuits.patching.patch import patch_parts, patch_sites
+from circuits.patching.patch import patch_components, patch_sites
 from circuits.patching.paths import path_effects
 from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
@@ -78,11 +78,11 @@ WORK: dict[str, Callable[[Any], Any]] = {
     "injections": lambda g: sublayer_importance(
         g.model, g.grid, g.directions, stable=(1,), doses=(0.1,)
     ),
-    "attribution": lambda g: attribute(g.model, g.pairs, READOUT, sample=2),
-    "patched sites": lambda g: patch_sites(g.model, g.pairs, READOUT),
-    "patched parts": lambda g: patch_parts(g.model, g.pairs, READOUT, ["L0H1"]),
-    "paths": lambda g: path_effects(g.model, g.pairs, READOUT),
-    "exact paths": lambda g: exact_paths(g.model, g.pairs, READOUT, [("L0H1", "readout")]),
+    "attribution": lambda g: attribute(g.pairs, READOUT, sample=2),
+    "patched sites": lambda g: patch_sites(g.pairs, READOUT),
+    "patched parts": lambda g: patch_components(g.pairs, READOUT, ["L0H1"]),
+    "paths": lambda g: path_effects(g.pairs, READOUT),
+    "exact paths": lambda g: exact_paths(g.pairs, READOUT, [("L0H1", "readout")]),
     "total effects": lambda g: total_estimates(g.model, g.contexts, g.importance, (3, 9)),
 }
 

@@ -183,6 +183,6 @@ def test_another_models_circuit_is_refused(llama):
 
 def test_no_pair_and_no_means_are_refused(llama, pairs):
     with pytest.raises(DataError, match="give one or more"):
-        stand(llama, [])
+        stand(llama, pairs[:0])
     with pytest.raises(DataError, match="needs the means"):
         stand(llama, pairs, ablation="mean")

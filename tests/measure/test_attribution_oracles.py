@@ -16,12 +16,9 @@ from circuits.patching.attribution import NodeScores, attribute
 from circuits.patching.pairs import (
     LogitDifference,
     Projection,
-    clean_tokens,
-    corrupt_tokens,
-    make_pair,
     make_pairs,
 )
-from circuits.patching.patch import patch_parts
+from circuits.patching.patch import patch_components
 
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
@@ -43,10 +40,10 @@ class Setting:
 
     def __init__(self, plainly: ModuleType, model, context, mode, other="fear", **options):
         readout = random_projection(model)
-        pair = make_pair(model, context, "anger", other)
-        self.plain = plainly.PlainPair(model, pair, readout, mode)
+        pairs = make_pairs(model, [context], "anger", other)
+        self.plain = plainly.PlainPair(model, pairs[0], readout, mode)
         self.unit = plainly.unit
-        self.scores: NodeScores = attribute(model, [pair], readout, mode=mode, sample=2, **options)
+        self.scores: NodeScores = attribute(pairs, readout, mode=mode, sample=2, **options)
 
     def slope(self, place, index=None, hooks=()):
         change = self.plain.change(place)
@@ -243,7 +240,8 @@ def test_integrated_gradients_over_activations_are_mean_slopes_along_each_way(
 
 def test_atp_agrees_with_exact_patching_to_second_order(plainly, double, contexts):
     readout, errors, sizes = random_projection(double), [], []
-    pair = make_pair(double, contexts[0], "anger", "fear")
+    pairs = make_pairs(double, contexts[:1], "anger", "fear")
+    pair = pairs[0]
     apart = [(a, b) for a, b in zip(reversed(pair.clean.ids), reversed(pair.corrupt.ids),
              strict=False) if a != b][:1]  # fmt: skip
     ((own, other),) = apart
@@ -253,8 +251,8 @@ def test_atp_agrees_with_exact_patching_to_second_order(plainly, double, context
     for size in (0.02, 0.01):
         with torch.no_grad():
             weight[other] = weight[own] + size * direction
-        scores = attribute(double, [pair], readout, sample=2).heads[0].flatten()
-        exact = patch_parts(double, [pair], readout, names)[0]
+        scores = attribute(pairs, readout, sample=2).heads[0].flatten()
+        exact = patch_components(pairs, readout, names)[0]
         errors.append(float((scores - exact).norm()))
         sizes.append(float(exact.norm()))
     assert 1.9 < sizes[0] / sizes[1] < 2.1
@@ -274,13 +272,13 @@ def test_atp_equals_the_scores_of_transformer_lens(plainly, tokenizer, contexts)
         readout = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200, 7]))
         pairs = make_pairs(model, contexts[:1], "anger", "fear")
         assert len(pairs[0].clean.ids) == len(pairs[0].corrupt.ids)
-        clean, corrupt = (of(model, pairs).ids for of in (clean_tokens, corrupt_tokens))
+        clean, corrupt = pairs.clean.ids, pairs.corrupt.ids
 
         def metric(logits):
             return readout.score(logits[:, -1]).sum()
 
         found = attribution_patch(model, clean, corrupt, metric).node_scores
-        scores = attribute(model, pairs, readout, sample=2)
+        scores = attribute(pairs, readout, sample=2)
     heads, mlps, embed = torch.zeros(2, 4), torch.zeros(2), 0.0
     for node, score in found.items():
         if node.kind == "attn_head_out":

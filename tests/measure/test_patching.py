@@ -16,25 +16,24 @@ from circuits.models.run import run
 from circuits.models.tokens import Tokens, pad_left
 from circuits.names import hook
 from circuits.patching.pairs import (
+    CleanCorrupt,
     LogitDifference,
     Mode,
     Pair,
     Projection,
     Readout,
     ReplyLikelihood,
-    clean_tokens,
-    corrupt_tokens,
-    find_places,
     make_pairs,
 )
 from circuits.patching.patch import (
     HeadSite,
     StreamSite,
+    patch_components,
     patch_heads,
-    patch_parts,
     patch_sites,
 )
 from circuits.prompts.sev import Context
+from circuits.running import execution
 
 CLEAN, CORRUPT = (17, 23, 40), (9, 31)
 
@@ -159,10 +158,11 @@ def test_head_patches_equal_one_patch_per_run(
     other: str | None,
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger", other)
-    found = patch_heads(llama, pairs, readouts[name], mode=mode)
+    found = patch_heads(pairs, readouts[name], mode=mode)
     for layer, head, role in [(0, 1, "event"), (1, 3, "last"), (2, 0, "brief"), (2, 2, "last")]:
         expected = [
-            plainly(llama, p, readouts[name], mode, "z", layer, p.places(role), head) for p in pairs
+            plainly(llama, p, readouts[name], mode, "z", layer, p.positions(role), head)
+            for p in pairs
         ]
         value = found.at("effect", layer=layer, head=head, place=role)
         assert value == pytest.approx(sum(expected) / 2, rel=0, abs=near[name])
@@ -179,7 +179,7 @@ def test_queries_keys_values_and_patterns_equal_one_patch_per_run(
     mode: Mode,
 ) -> None:
     pairs = make_pairs(llama, contexts[:1], "anger", "fear")
-    found = patch_heads(llama, pairs, readouts["projection"], site=site, by="position", mode=mode)
+    found = patch_heads(pairs, readouts["projection"], site=site, by="position", mode=mode)
     assert len(found.head) == (2 if site in ("k", "v") else 4)
     effects = found.effect.flatten().abs().topk(3).indices.tolist()
     for place in [*effects, 7]:
@@ -205,10 +205,11 @@ def test_patches_of_the_stream_equal_one_patch_per_run(
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger")
     for name in ("projection", "logits"):
-        found = patch_sites(llama, pairs, readouts[name], sites=[site], mode=mode)
+        found = patch_sites(pairs, readouts[name], sites=[site], mode=mode)
         for layer, role in [(0, "scenario"), (1, "event"), (2, "last")]:
             expected = [
-                plainly(llama, p, readouts[name], mode, site, layer, p.places(role)) for p in pairs
+                plainly(llama, p, readouts[name], mode, site, layer, p.positions(role))
+                for p in pairs
             ]
             value = found.at("effect", site=site, layer=layer, place=role)
             assert value == pytest.approx(sum(expected) / 2, rel=0, abs=near[name])
@@ -224,7 +225,7 @@ def test_patching_everything_turns_one_run_into_the_other(
     pairs = make_pairs(llama, contexts[:3], "anger", "fear")
     for name, readout in readouts.items():
         for mode in ("denoising", "noising"):
-            found = patch_sites(llama, pairs, readout, sites=["resid_pre"], by="all", mode=mode)
+            found = patch_sites(pairs, readout, sites=["resid_pre"], by="all", mode=mode)
             whole = float(found.gap[0] - found.gap[1])
             effect = found.effect[0, 0, 0].item()
             assert effect == pytest.approx(whole, rel=0, abs=near[name]), name
@@ -236,11 +237,11 @@ def test_what_is_behind_the_last_layer_of_a_place_is_not_run_and_has_no_effect_a
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger")
     for readout in readouts.values():
-        found = patch_heads(llama, pairs, readout, by="position").effect
+        found = patch_heads(pairs, readout, by="position").effect
         assert float(found[-1, :, :-1].abs().max()) == 0.0
         assert float(found[-1, :, -1].abs().min()) > 0.0
-    found = patch_sites(llama, pairs, readouts["logits"], by="role").effect
-    behind = [role for role in find_places(pairs, "role").names if role != "last"]
+    found = patch_sites(pairs, readouts["logits"], by="role").effect
+    behind = [role for role in pairs.positions("role") if role != "last"]
     assert behind
     assert float(found[1:, -1, : len(behind)].abs().max()) == 0.0
     assert float(found[1:, -1, -1].abs().min()) > 0.0
@@ -254,16 +255,16 @@ def test_the_batch_does_not_change_the_effects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pairs = make_pairs(llama, contexts[:5], "sadness")
-    whole = patch_heads(llama, pairs, readouts["logits"])
+    whole = patch_heads(pairs, readouts["logits"])
     for pairs_at_once, tokens in [(1, 4096), (3, 64), (5, 700)]:
-        monkeypatch.setattr("circuits.patching.patch.PAIRS_AT_ONCE", pairs_at_once)
         monkeypatch.setattr("circuits.patching.patch.TOKENS_AT_ONCE", tokens)
-        again = patch_heads(llama, pairs, readouts["logits"])
+        with execution(batch_size=pairs_at_once):
+            again = patch_heads(pairs, readouts["logits"])
         torch.testing.assert_close(again.effect, whole.effect, rtol=0, atol=near["logits"])
         torch.testing.assert_close(again.stderr, whole.stderr, rtol=0, atol=near["logits"])
 
 
-def test_named_parts_equal_the_sweep_and_groups_equal_hooks_on_all_their_members(
+def test_named_components_equal_the_sweep_and_groups_equal_hooks_on_all_their_members(
     llama: Model,
     contexts: tuple[Context, ...],
     readouts: Any,
@@ -271,12 +272,12 @@ def test_named_parts_equal_the_sweep_and_groups_equal_hooks_on_all_their_members
 ) -> None:
     pairs = make_pairs(llama, contexts[:3], "happiness")
     readout = readouts["logits"]
-    swept = patch_heads(llama, pairs, readout, by="all", mode="noising").effect
+    swept = patch_heads(pairs, readout, by="all", mode="noising").effect
     names = [f"L{i}H{j}" for i in range(3) for j in range(4)]
-    found = patch_parts(llama, pairs, readout, names, mode="noising")
+    found = patch_components(pairs, readout, names, mode="noising")
     torch.testing.assert_close(found.mean(0), swept.flatten(), rtol=0, atol=near["logits"])
     group = ["L0H1", "L1N7", "L2.mlp"]
-    joint = patch_parts(llama, pairs, readout, [group, "L0H1"], mode="denoising")
+    joint = patch_components(pairs, readout, [group, "L0H1"], mode="denoising")
     for row, pair in enumerate(pairs):
         expected = _jointly(
             llama, pair, readout, [("z", 0, 1), ("post", 1, 7), ("mlp_out", 2, None)]
@@ -316,8 +317,8 @@ def test_any_head_at_any_place_of_any_context(
 ) -> None:
     context = data.draw(st.sampled_from(contexts))
     other = data.draw(st.sampled_from([None, "surprise", "sadness"]))
-    pair = make_pairs(llama, [context], "disgust", other)[0]
-    found = patch_heads(llama, [pair], readouts["projection"], by="position")
+    pairs = make_pairs(llama, [context], "disgust", other)
+    pair, found = pairs[0], patch_heads(pairs, readouts["projection"], by="position")
     layer, head = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 3))
     position = data.draw(st.integers(-pair.matched, -1))
     expected = plainly(
@@ -331,10 +332,10 @@ def test_one_context_has_its_tokens_as_labels_and_several_count_from_the_end(
     llama: Model, contexts: tuple[Context, ...]
 ) -> None:
     pairs = make_pairs(llama, contexts[:2], "anger", "fear")
-    single = find_places(pairs[:1], "position").names
+    single = pairs[:1].positions("position")
     assert single[-1].startswith("-1 ")
     assert " anger| fear" in single[0]
-    assert find_places(pairs, "position").names[-1] == "-1"
+    assert pairs.positions("position")[-1] == "-1"
 
 
 def test_what_cannot_be_patched_is_refused_by_name(
@@ -342,35 +343,34 @@ def test_what_cannot_be_patched_is_refused_by_name(
 ) -> None:
     pairs, readout = make_pairs(llama, contexts[:2], "anger"), readouts["projection"]
     with pytest.raises(AxisError, match=r"attention patterns of context .* the asking line"):
-        patch_heads(llama, pairs, readout, site="pattern")
-    with pytest.raises(AxisError, match="no place of the residual stream"):
-        patch_sites(llama, pairs, readout, sites=["z"])
+        patch_heads(pairs, readout, site="pattern")
+    with pytest.raises(AxisError, match="no hook point of the residual stream"):
+        patch_sites(pairs, readout, sites=["z"])
     with pytest.raises(AxisError, match="give z, q, k, v, pattern"):
-        patch_heads(llama, pairs, readout, site="mlp")
+        patch_heads(pairs, readout, site="mlp")
     with pytest.raises(AxisError, match="position, role, all or last"):
-        patch_heads(llama, pairs, readout, by="token")
+        patch_heads(pairs, readout, by="token")
     with pytest.raises(DataError, match="no pair"):
-        patch_heads(llama, [], readout)
-    mixed = [pairs[0], *make_pairs(llama, contexts[:1], "fear")]
+        patch_heads(pairs[:0], readout)
+    mixed = CleanCorrupt(llama, (pairs[0], *make_pairs(llama, contexts[:1], "fear")))
     with pytest.raises(DataError, match="different emotions"):
-        patch_heads(llama, mixed, readout)
+        patch_heads(mixed, readout)
     with pytest.raises(DataError, match="are the same"):
         make_pairs(llama, contexts[:1], "anger", "anger")
-    with pytest.raises(AxisError, match="'emotion' .* has no counterpart"):
-        pairs[0].places("emotion")
-    with pytest.raises(AxisError, match="L9H0 is no part of the model"):
-        patch_parts(llama, pairs, readout, ["L9H0"])
+    assert pairs[0].positions("emotion") == ()  # it has no counterpart in a neutral prompt
+    with pytest.raises(AxisError, match="L9H0 is no component of the model"):
+        patch_components(pairs, readout, ["L9H0"])
     with pytest.raises(AxisError, match="cannot be patched"):
-        patch_parts(llama, pairs, readout, ["embed"])
+        patch_components(pairs, readout, ["embed"])
     with pytest.raises(AxisError, match="group 1 .* is empty"):
-        patch_parts(llama, pairs, readout, ["L0H0", []])
+        patch_components(pairs, readout, ["L0H0", []])
     with pytest.raises(DataError, match="no corrupt reply"):
-        patch_heads(llama, pairs, ReplyLikelihood({contexts[0].id: (1,)}, {}))
+        patch_heads(pairs, ReplyLikelihood({contexts[0].id: (1,)}, {}))
 
 
 def test_matched_tokens_stand_under_each_other(llama: Model, contexts: tuple[Context, ...]) -> None:
     pairs = make_pairs(llama, contexts[:4], "anger", "surprise")
-    clean, corrupt = clean_tokens(llama, pairs).ids, corrupt_tokens(llama, pairs).ids
+    clean, corrupt = pairs.clean.ids, pairs.corrupt.ids
     for row, pair in enumerate(pairs):
         assert pair.roles[0] == "emotion"
         assert torch.equal(clean[row, -pair.matched + 1 :], corrupt[row, -pair.matched + 1 :])

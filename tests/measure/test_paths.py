@@ -17,8 +17,15 @@ from circuits.models.load import wrap_model
 from circuits.models.memory import counted
 from circuits.patching import paths as paths_module
 from circuits.patching.exact_paths import edge_name, exact_paths
-from circuits.patching.pairs import LogitDifference, Projection, ReplyLikelihood, make_pairs
-from circuits.patching.paths import minus, open_runs, path_effects, path_ends, sees
+from circuits.patching.pairs import (
+    CleanCorrupt,
+    LogitDifference,
+    Projection,
+    ReplyLikelihood,
+    make_pairs,
+)
+from circuits.patching.paths import path_effects, path_ends, sees
+from circuits.running import execution
 
 NEURONS = ((0, 3), (1, 40), (1, 7), (2, 0))
 
@@ -193,9 +200,7 @@ def test_attributions_are_those_of_plainly_split_inputs(
     double, contexts, readouts, method, other, mode, kind
 ):
     pairs = make_pairs(double, contexts[:3], "anger", other)
-    found = path_effects(
-        double, pairs, readouts[kind], method=method, steps=3, mode=mode, neurons=NEURONS
-    )
+    found = path_effects(pairs, readouts[kind], method=method, steps=3, mode=mode, neurons=NEURONS)
     steps, ends = (3 if method == "eap-ig" else 1), path_ends(double, NEURONS)
     plain = torch.stack([plain_edges(double, p, readouts[kind], mode, steps, ends) for p in pairs])
     largest = plain.mean(0).abs().max()
@@ -221,7 +226,8 @@ def test_exact_paths_are_base_runs_with_one_other_input(
     chosen = [edges[i] for i in torch.randperm(len(edges), generator=torch.manual_seed(0))[:80]]
     chosen += [("L0H1", "readout"), ("L2.mlp", "readout"), ("L0H1", "L1G0.k"), ("embed", "L2N0")]
     chosen = list(dict.fromkeys(chosen))
-    found = exact_paths(double, pairs, readouts[kind], chosen, mode=mode, batch_size=37)
+    with execution(batch_size=37):
+        found = exact_paths(pairs, readouts[kind], chosen, mode=mode)
     plain = torch.stack([plain_exact(double, p, readouts[kind], mode, chosen) for p in pairs])
     assert plain.abs().max() > 1e-3
     assert (found.effect - plain).abs().max() < 1e-9 * plain.abs().max()
@@ -234,10 +240,9 @@ def test_small_differences_are_attributed_exactly(double, contexts, readouts, mo
     edges = all_edges(path_ends(double))[::7]
     gaps = []
     for size in (1e-2, 1e-3):
-        for module in ("paths", "exact_paths"):
-            shrink(monkeypatch, f"circuits.patching.{module}.minus", size)
-        found = path_effects(double, pairs, readouts["logits"])
-        exact = exact_paths(double, pairs, readouts["logits"], edges)
+        shrink(monkeypatch, size)
+        found = path_effects(pairs, readouts["logits"])
+        exact = exact_paths(pairs, readouts["logits"], edges)
         monkeypatch.undo()
         estimate = torch.tensor([found.at("mean", sender=s, receiver=r) for s, r in edges])
         gaps.append(float((estimate - exact.mean).abs().max() / exact.mean.abs().max()))
@@ -245,19 +250,17 @@ def test_small_differences_are_attributed_exactly(double, contexts, readouts, mo
     assert gaps[1] < gaps[0] / 5
 
 
-def shrink(monkeypatch, place, size):
-    def smaller(*arguments):
-        return {s: {i: size * v for i, v in own.items()} for s, own in minus(*arguments).items()}
-
-    monkeypatch.setattr(place, smaller)
+def shrink(monkeypatch, size):
+    whole = CleanCorrupt.change
+    monkeypatch.setattr(CleanCorrupt, "change", lambda *given: size * whole(*given))
 
 
 def test_a_path_straight_to_a_linear_readout_is_attributed_exactly(double, contexts, readouts):
     pairs = make_pairs(double, contexts[:2], "anger")
-    found = path_effects(double, pairs, readouts["projection"], neurons=NEURONS)
+    found = path_effects(pairs, readouts["projection"], neurons=NEURONS)
     edges = [(sender, "readout") for sender in found.sender]
     with counted() as receipt:
-        exact = exact_paths(double, pairs, readouts["projection"], edges)
+        exact = exact_paths(pairs, readouts["projection"], edges)
     assert torch.allclose(found.mean[:, -1], exact.mean, atol=1e-12)
     assert receipt.steps == 0
 
@@ -265,7 +268,7 @@ def test_a_path_straight_to_a_linear_readout_is_attributed_exactly(double, conte
 @pytest.mark.parametrize("method", ["eap", "eap-ig"])
 def test_the_paths_of_a_sender_add_up_to_the_sender(double, contexts, readouts, method):
     pairs = make_pairs(double, contexts[:3], "anger", "sadness")
-    found = path_effects(double, pairs, readouts["logits"], method=method, neurons=NEURONS)
+    found = path_effects(pairs, readouts["logits"], method=method, neurons=NEURONS)
     whole = torch.tensor(["N" not in name for name in found.receiver])
     together = found.mean[:, whole].sum(1)
     assert found.node.abs().max() > 1e-3
@@ -276,7 +279,7 @@ def test_the_paths_of_a_sender_add_up_to_the_sender(double, contexts, readouts, 
 def test_paths_into_all_neurons_add_up_to_the_path_into_their_mlp(double, contexts, readouts):
     pairs = make_pairs(double, contexts[:1], "anger")
     every = [(1, neuron) for neuron in range(48)]
-    found = path_effects(double, pairs, readouts["logits"], neurons=every)
+    found = path_effects(pairs, readouts["logits"], neurons=every)
     own = torch.tensor([name.startswith("L1N") for name in found.receiver])
     mlp = found.mean[:, found.index("receiver", "L1.mlp")]
     assert torch.allclose(found.mean[:, own].sum(1), mlp, atol=1e-9)
@@ -289,9 +292,11 @@ def test_paths_into_all_neurons_add_up_to_the_path_into_their_mlp(double, contex
 def test_neither_batch_nor_padding_changes_a_score(double, contexts, readouts, other):
     pairs = make_pairs(double, contexts[:5], "anger", other)
     assert len({len(pair.clean.ids) for pair in pairs}) > 1
-    together = path_effects(double, pairs, readouts["logits"], positions=True)
-    alone = [path_effects(double, [pair], readouts["logits"], positions=True) for pair in pairs]
-    some = path_effects(double, pairs, readouts["logits"], batch_size=2, positions=True)
+    together = path_effects(pairs, readouts["logits"], positions=True)
+    single = [pairs[i : i + 1] for i in range(5)]
+    alone = [path_effects(pair, readouts["logits"], positions=True) for pair in single]
+    with execution(batch_size=2):
+        some = path_effects(pairs, readouts["logits"], positions=True)
     by_hand = torch.stack([one.mean for one in alone]).mean(0)
     largest = together.mean.abs().max()
     assert (together.mean - by_hand).abs().max() < 1e-9 * largest
@@ -302,19 +307,20 @@ def test_neither_batch_nor_padding_changes_a_score(double, contexts, readouts, o
 
 def test_roles_share_out_what_a_path_carries(double, contexts, readouts):
     pairs = make_pairs(double, contexts[:3], "anger", "fear")
-    found = path_effects(double, pairs, readouts["logits"], positions=True)
+    found = path_effects(pairs, readouts["logits"], positions=True)
     assert set(found.role) == {role for pair in pairs for role in pair.roles}
     assert torch.allclose(found.by_role.sum(-1), found.mean, atol=1e-12)
     emotion = found.by_role[0, :, found.index("role", "emotion")]
     # Inputs differ at the emotion word alone.
     assert torch.allclose(emotion, found.mean[0], atol=1e-12)
-    assert path_effects(double, pairs, readouts["logits"]).role == ()
+    assert path_effects(pairs, readouts["logits"]).role == ()
 
 
 def test_the_control_is_the_size_along_random_directions(double, contexts, readouts):
     """Against senders that are replaced, one direction after the other."""
     pairs = make_pairs(double, contexts[:2], "anger")
-    found = path_effects(double, pairs, readouts["projection"], seed=3)
+    with execution(seed=3):
+        found = path_effects(pairs, readouts["projection"])
     ends = path_ends(double)
     sender, end = "L0H1", "L2.mlp"
     drawn = torch.zeros(found.draws, dtype=torch.float64)
@@ -349,7 +355,7 @@ def test_scores_are_those_of_transformer_lens_where_it_has_them(tokenizer, conte
         torch.tensor([list(ids)]) for ids in (pairs[0].clean.ids, pairs[0].corrupt.ids)
     )
     assert clean.shape == corrupt.shape
-    found = path_effects(model, pairs, readouts["logits"], mode="denoising")
+    found = path_effects(pairs, readouts["logits"], mode="denoising")
     config = EdgeAttributionConfig(granularity="edge")
     theirs = attribution_patch(
         model, clean, corrupt, lambda logits: readouts["logits"].score(logits[:, -1]).sum(), config
@@ -378,43 +384,44 @@ def their_receiver(node):
 def test_attribution_agrees_with_patching_on_the_embedded_model(mini, contexts):
     vector = torch.randn(192, generator=torch.Generator().manual_seed(0))
     readout, pairs = Projection(vector / vector.norm()), make_pairs(mini, contexts[:2], "anger")
-    found = path_effects(mini, pairs, readout)
+    found = path_effects(pairs, readout)
     assert found.gap < 1e-5
     strongest = found.mean.abs().flatten().argsort(descending=True)[:12].tolist()
     edges = [(found.sender[i // len(found.receiver)], found.receiver[i % len(found.receiver)])
              for i in strongest]  # fmt: skip
-    exact = exact_paths(mini, pairs, readout, edges)
+    exact = exact_paths(pairs, readout, edges)
     estimate = torch.tensor([found.at("mean", sender=s, receiver=r) for s, r in edges])
     assert (estimate * exact.mean > 0).all()
 
 
 def test_a_model_in_which_paths_do_not_add_up_is_refused(double, contexts, readouts, monkeypatch):
     pairs = make_pairs(double, contexts[:1], "anger")
-    monkeypatch.setattr(paths_module, "_gap", lambda sums, ends: 0.25)
-    with pytest.raises(ModelError, match=r"differ from the sender as a whole by 2\.5e-01"):
-        path_effects(double, pairs, readouts["logits"])
+    whole = paths_module.norm_pullback
+    monkeypatch.setattr(paths_module, "norm_pullback", lambda *given: 1.25 * whole(*given))
+    with pytest.raises(ModelError, match="differ from the sender as a whole by"):
+        path_effects(pairs, readouts["logits"])
 
 
 def test_what_cannot_be_measured_is_refused(double, contexts, readouts):
     pairs = make_pairs(double, contexts[:2], "anger")
-    mixed = [*pairs, *make_pairs(double, contexts[:1], "fear")]
+    mixed = CleanCorrupt(double, (*pairs, *make_pairs(double, contexts[:1], "fear")))
     projection = readouts["projection"]
-    with pytest.raises(DataError, match="no matched token of these pairs has another input"):
-        path_effects(double, pairs, projection, method="eap-ig")
-    with pytest.raises(DataError, match="2 such contrasts"):
-        path_effects(double, mixed, projection)
-    with pytest.raises(DataError, match="none is given"):
-        exact_paths(double, [], projection, [("embed", "readout")])
-    with pytest.raises(DataError, match="cannot be read"):
-        path_effects(double, pairs, ReplyLikelihood({}, {}))
+    with pytest.raises(DataError, match="are the same in both prompts"):
+        path_effects(pairs, projection, method="eap-ig")
+    with pytest.raises(DataError, match="different emotions"):
+        path_effects(mixed, projection)
+    with pytest.raises(DataError, match="no pair to measure"):
+        exact_paths(pairs[:0], projection, [("embed", "readout")])
+    with pytest.raises(AxisError, match="which reads replies"):
+        path_effects(pairs, ReplyLikelihood({}, {}))
     with pytest.raises(DataError, match="method is 'atp'"):
-        unwrap(path_effects)(double, pairs, projection, method="atp")
+        unwrap(path_effects)(pairs, projection, method="atp")
     with pytest.raises(DataError, match="steps is 0"):
-        path_effects(double, pairs, projection, method="eap-ig", steps=0)
+        path_effects(pairs, projection, method="eap-ig", steps=0)
     with pytest.raises(DataError, match="mode is 'both'"):
-        unwrap(open_runs)(double, pairs, "both")
+        unwrap(path_effects)(pairs, projection, mode="both")
     with pytest.raises(AxisError, match="no neuron L0N48"):
-        path_effects(double, pairs, projection, neurons=[(0, 48)])
+        path_effects(pairs, projection, neurons=[(0, 48)])
     with pytest.raises(AxisError, match="named twice"):
         path_ends(double, [(0, 1), (0, 1)])
 
@@ -436,4 +443,4 @@ def test_what_cannot_be_measured_is_refused(double, contexts, readouts):
 def test_paths_that_the_model_lacks_are_refused(double, contexts, readouts, edges, said):
     pairs = make_pairs(double, contexts[:1], "anger")
     with pytest.raises(AxisError, match=said):
-        exact_paths(double, pairs, readouts["projection"], edges)
+        exact_paths(pairs, readouts["projection"], edges)

@@ -9,7 +9,7 @@ import torch
 from circuits.effects.importance import sublayer_importance
 from circuits.errors import DataError
 from circuits.names import hook
-from circuits.patching.pairs import clean_tokens, corrupt_tokens, make_pairs
+from circuits.patching.pairs import make_pairs
 from circuits.patching.totals import ranked_first, total_estimates
 
 COUNTS = (3, 9)
@@ -57,8 +57,8 @@ def test_estimates_are_difference_times_mean_gradient_of_both_runs(
 ):
     e = importance.index("emotion", "fear")
     pairs, vector = make_pairs(llama, contexts[:3], "fear"), importance.reference[e]
-    corrupt, _ = plain_gradients(llama, corrupt_tokens(llama, pairs), vector, None, None)
-    clean, first = plain_gradients(llama, clean_tokens(llama, pairs), vector, None, None)
+    corrupt, _ = plain_gradients(llama, pairs.corrupt, vector, None, None)
+    clean, first = plain_gradients(llama, pairs.clean, vector, None, None)
 
     def effects(gradients):
         found = {}
@@ -71,7 +71,7 @@ def test_estimates_are_difference_times_mean_gradient_of_both_runs(
 
     alone = effects(first)
     inside = {"z": ranked_first(alone["z"], 3), "post": ranked_first(alone["post"], 9)}
-    _, second = plain_gradients(llama, clean_tokens(llama, pairs), vector, inside, corrupt)
+    _, second = plain_gradients(llama, pairs.clean, vector, inside, corrupt)
     together = effects(second)
     for site, found in (("z", totals.head_effect[e]), ("post", totals.neuron_effect[e])):
         expected = (alone[site] + together[site]) / 2

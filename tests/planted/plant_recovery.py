@@ -20,9 +20,9 @@ from circuits.files import shipped, write_text
 from circuits.names import component, head_name, neuron_name, receiver
 from circuits.patching.attribution import attribute
 from circuits.patching.exact_paths import exact_paths
-from circuits.patching.pairs import Mode, Pair, Projection, make_pairs
-from circuits.patching.patch import patch_parts
-from circuits.patching.paths import path_effects, path_ends
+from circuits.patching.pairs import CleanCorrupt, Mode, Projection, make_pairs
+from circuits.patching.patch import patch_components
+from circuits.patching.paths import path_effects, path_ends, sees
 from circuits.prompts import sev
 
 FLOOR = 0.02
@@ -39,7 +39,7 @@ class Case:
 
     plant: Plant
     emotion: str
-    pairs: list[Pair]
+    pairs: CleanCorrupt
     readout: Projection
     mode: Mode = "noising"
 
@@ -82,12 +82,10 @@ def case(
 
 def node_scores(of: Case, method: str) -> dict[str, float]:
     """Part -> score by the method."""
-    model = of.plant.model
     if method == "patching":
-        found = patch_parts(model, of.pairs, of.readout, of.parts, mode=of.mode).mean(0)
+        found = patch_components(of.pairs, of.readout, of.parts, mode=of.mode).mean(0)
         return dict(zip(of.parts, found.tolist(), strict=True))
     scores = attribute(
-        model,
         of.pairs,
         of.readout,
         method,  # type: ignore[arg-type]
@@ -100,14 +98,12 @@ def node_scores(of: Case, method: str) -> dict[str, float]:
 
 def edge_scores(of: Case, method: str, nodes: Sequence[str]) -> dict[Edge, float]:
     """(sender, input) -> score, for all edges among embedding, ``nodes`` and the readout."""
-    model = of.plant.model
     neurons = [(p.layer or 0, p.index or 0) for p in map(component, nodes) if p.kind == "neuron"]
     edges = list(_candidates(of, nodes, neurons))
     if method == "path patching":
-        exact = exact_paths(model, of.pairs, of.readout, edges)
+        exact = exact_paths(of.pairs, of.readout, edges)
         return dict(zip(edges, exact.mean.tolist(), strict=True))
     scores = path_effects(
-        model,
         of.pairs,
         of.readout,
         method=method,  # type: ignore[arg-type]
@@ -171,15 +167,14 @@ def _candidates(
     of: Case, nodes: Sequence[str], neurons: Sequence[tuple[int, int]]
 ) -> Iterator[Edge]:
     ends = path_ends(of.plant.model, neurons)
-    exists = ends.exists()
     wanted = {name for name in nodes if component(name).kind == "head"}
     groups = {name.split(".")[0] for name in _inputs(of, wanted)}
-    for s, sender in enumerate(ends.senders):
+    for sender in ends.senders:
         if sender != "embed" and sender not in nodes:
             continue
-        for r, name in enumerate(ends.receivers):
+        for name in ends.receivers:
             chosen = name == "readout" or name in nodes or name.split(".")[0] in groups
-            if chosen and receiver(name) is not None and bool(exists[s, r]):
+            if chosen and receiver(name) is not None and sees(name, sender):
                 yield sender, name
 
 

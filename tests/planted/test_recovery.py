@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuits.models.edits import Replace, edited
-from circuits.patching.patch import patch_parts
+from circuits.patching.patch import patch_components
 
 SEEDS = range(20)
 
@@ -51,9 +51,9 @@ def test_the_backup_is_found_once_the_writer_is_silent(methods, seed):
     chosen = torch.zeros(model.cfg.n_heads, model.cfg.d_head, dtype=torch.bool)
     chosen[writer.index] = True
     silent = Replace("z", writer.layer, torch.zeros_like(chosen).float(), chosen, positions="all")
-    awake = patch_parts(model, of.pairs, of.readout, [backup.name], mode="noising")
+    awake = patch_components(of.pairs, of.readout, [backup.name], mode="noising")
     with edited(model, [silent]):
-        asleep = patch_parts(model, of.pairs, of.readout, [backup.name], mode="noising")
+        asleep = patch_components(of.pairs, of.readout, [backup.name], mode="noising")
     largest = max(map(abs, methods.node_scores(of, "patching").values()))
     assert abs(float(awake)) < methods.FLOOR * largest
     assert float(asleep) > 5 * methods.FLOOR * largest

@@ -27,7 +27,7 @@ from circuits.files import shipped
 from circuits.judges.replies import Reply
 from circuits.models import load as loading
 from circuits.models.protocol import Model
-from circuits.patching.pairs import Pair, Projection, make_pairs
+from circuits.patching.pairs import CleanCorrupt, Projection, make_pairs
 from circuits.patching.totals import TotalEstimates, total_estimates
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompts
@@ -108,10 +108,10 @@ class Study:
         return total_estimates(self.model, self.contexts, self.importance, (4, 9))
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> CleanCorrupt:
         # The larger model is slow to patch.
         count = 2 if self.model.cfg.n_layers == 3 else 1
-        return list(make_pairs(self.model, self.contexts[:count], *EMOTIONS))
+        return make_pairs(self.model, self.contexts[:count], *EMOTIONS)
 
     @cached_property
     def readout(self) -> Projection:

@@ -67,21 +67,21 @@ def traced(study: Any) -> Any:
 
 def patched(study: Any) -> Any:
     every = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
-    return patch_sites(study.model, study.pairs, study.readout, sites=every)
+    return patch_sites(study.pairs, study.readout, sites=every)
 
 
 def by_logits(study: Any) -> Any:
     readout = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200, 7]))
-    return patch_heads(study.model, study.pairs, readout, site="v")
+    return patch_heads(study.pairs, readout, site="v")
 
 
 def paths(study: Any) -> Any:
-    return path_effects(study.model, study.pairs, study.readout, neurons=[(1, 3), (2, 40)])
+    return path_effects(study.pairs, study.readout, neurons=[(1, 3), (2, 40)])
 
 
 def exact(study: Any) -> Any:
     edges = [("embed", "readout"), ("L0H0", "L1H1.q"), ("L0.mlp", "L2.mlp"), ("L0H1", "L1G0.v")]
-    return exact_paths(study.model, study.pairs, study.readout, edges)
+    return exact_paths(study.pairs, study.readout, edges)
 
 
 def scored(study: Any) -> Any:
@@ -113,7 +113,7 @@ def edited_replies(study: Any) -> Any:
 
 def attributed(method: Any) -> Any:
     def scores(study: Any) -> Any:
-        return attribute(study.model, study.pairs, study.readout, method, steps=2, sample=2)
+        return attribute(study.pairs, study.readout, method, steps=2, sample=2)
 
     return scores
 
@@ -130,7 +130,7 @@ MEASUREMENTS: dict[str, Any] = {
     ),
     "total effects by gradients": lambda s: s.totals,
     "patching of the residual stream": patched,
-    "patching of heads": lambda s: patch_heads(s.model, s.pairs, s.readout),
+    "patching of heads": lambda s: patch_heads(s.pairs, s.readout),
     "patching of values, by logits": by_logits,
     "paths": paths,
     "exact paths": exact,
