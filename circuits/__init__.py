@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from circuits.names import EMOTIONS
     from circuits.neurons.mask import Mask
     from circuits.neurons.profile import profile_texts
-    from circuits.neurons.recognition import mask_effects
     from circuits.neurons.select import select_neurons
+    from circuits.neurons.study import mask_effects
     from circuits.patching.attribution import attribute
     from circuits.patching.exact_paths import exact_paths
     from circuits.patching.pairs import CleanCorrupt, logit_difference, make_pairs, projection
@@ -240,7 +240,7 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "Mask": ("circuits.neurons.mask", "Mask"),
     "profile_texts": ("circuits.neurons.profile", "profile_texts"),
     "select_neurons": ("circuits.neurons.select", "select_neurons"),
-    "mask_effects": ("circuits.neurons.recognition", "mask_effects"),
+    "mask_effects": ("circuits.neurons.study", "mask_effects"),
     "Record": ("circuits.records", "Record"),
     "Provenance": ("circuits.provenance", "Provenance"),
     "CircuitsError": ("circuits.errors", "CircuitsError"),

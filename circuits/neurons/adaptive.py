@@ -16,41 +16,35 @@ from torch import Tensor
 
 from circuits.errors import AxisError, DataError
 from circuits.models.edits import Edit
-from circuits.models.generate import Progress
 from circuits.models.protocol import Model
 from circuits.neurons.mask import (
-    Ask,
-    Asking,
+    Classify,
     Mask,
-    asker,
     at,
     below,
     by_class,
-    check_labels,
+    classifier,
     core,
     corrected,
     edits_of,
     gains,
     gaps,
     hits,
-    intervals,
+    interval,
     places_of,
     random_sets,
     taken,
 )
 from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
+from circuits.neurons.study import Effects
 from circuits.prompts.prompt import LabelledSet, Texts
-from circuits.provenance import Provenance
-from circuits.records import Record
+from circuits.running import in_force
 
 __all__ = [
     "Adaptive",
-    "Attenuation",
     "Course",
-    "Pool",
     "Schedule",
-    "adapt",
     "adaptive_masking",
     "attenuate_until",
 ]
@@ -93,22 +87,8 @@ class Schedule:
         return tuple(min(1.0, self.tau + i * self.tau_step) for i in range(self.steps))
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Neurons of which some are attenuated on behalf of a class."""
-
-    neurons: Bool[Tensor, "layer neuron"]
-    gap: Float[Tensor, "layer neuron"]
-    """The larger, the earlier a neuron is attenuated."""
-    profile: Profile
-    label: str
-    kind: str = "attenuate"
-
-    def attenuated(self, alpha: float, tau: float) -> tuple[list[Edit], int]:
-        """Edits of strength ``alpha`` on the share ``tau`` of the pool; on how many neurons."""
-        chosen = core(self.gap, self.neurons, tau)
-        edits = edits_of(Mask(self.kind, alpha), chosen, self.profile, self.label)
-        return edits, int(chosen.sum())
+Attenuation = Callable[[float, float], Sequence[Edit]]
+"""From strength and share of the pool to the edits; none where no neuron is attenuated."""
 
 
 @dataclass(frozen=True)
@@ -120,69 +100,50 @@ class Course:
     success: bool
     edits: Sequence[Edit]
     """The last mask."""
-    n_core: int
-
-
-Attenuation = Callable[[float, float], tuple[Sequence[Edit], int]]
-"""From strength and share to the edits, and the number of neurons that they are on."""
 
 
 def attenuate_until(
-    ask: Ask, dev: Texts, attenuation: Attenuation, schedule: Schedule, base: Tensor | None = None
+    classify: Classify,
+    dev: Texts,
+    attenuation: Attenuation,
+    schedule: Schedule,
+    base: Tensor | None = None,
 ) -> Course:
     """Attenuate more until accuracy on dev texts has fallen, or the steps are used up.
 
     Args:
-        ask: Asks the model.
+        classify: Classifies texts.
         dev: Texts of the dev split, all of them of the class.
         attenuation: The mask.
         schedule: How it grows.
-        base: What ``ask`` answers without edits, if it is known.
+        base: What ``classify`` gives without edits, if it is known.
 
     Raises:
         DataError: the texts are of another split.
     """
     truth = torch.tensor(dev.only("dev").truth)
-    base = ask(dev, ()) if base is None else base
+    base = classify(dev, ()) if base is None else base
     changes: list[float] = []
     edits: Sequence[Edit] = ()
-    n_core = 0
     for alpha, tau in zip(schedule.alphas, schedule.taus, strict=True):
-        edits, n_core = attenuation(alpha, tau)
-        answered = ask(dev, edits) if n_core else base
-        changes.append(float(gains(answered, base, truth).mean()))
+        edits = attenuation(alpha, tau)
+        masked = classify(dev, edits) if edits else base
+        changes.append(float(gains(masked, base, truth).mean()))
         if changes[-1] <= -schedule.fall:
-            return Course(tuple(changes), True, edits, n_core)
-    return Course(tuple(changes), False, edits, n_core)
+            return Course(tuple(changes), True, edits)
+    return Course(tuple(changes), False, edits)
 
 
 @dataclass(frozen=True, eq=False)
-class Adaptive(Record):
-    """The end of every loop on test texts, and its course on dev texts.
+class Adaptive(Effects):
+    """The end of every loop on test texts, and its course on dev texts."""
 
-    Changes are of accuracy, in percentage points, masked minus unmasked.
-    """
-
-    label: tuple[str, ...]
-    """The class whose neurons are attenuated."""
-    other_label: tuple[str, ...]
-    """The true class of the texts."""
     dose: tuple[int, ...]
     """Steps of the loop."""
-    change: Float[Tensor, "label other_label"]
-    """On test texts, with the last mask of the loop."""
-    low: Float[Tensor, "label other_label"]
-    """Lower end of its 95% interval: paired bootstrap over texts."""
-    high: Float[Tensor, "label other_label"]
-    """Upper end."""
-    base: Float[Tensor, " other_label"]
-    """Accuracy on test texts without a mask, in percent."""
     random: Float[Tensor, "draw label"]
     """Change on test texts of the own class after the same loop on a random pool."""
     p: Float[Tensor, " label"]
     """(1 + random pools whose change is at least as low) / (1 + random pools)."""
-    corrected_p: Float[Tensor, " label"]
-    """The same corrected for the number of classes (Benjamini and Hochberg 1995)."""
     success: Bool[Tensor, " label"]
     """Did the accuracy on dev texts fall by the wanted amount?"""
     random_success: Bool[Tensor, "draw label"]
@@ -201,12 +162,6 @@ class Adaptive(Record):
     """Attenuation at every step; the schedule is the same for all."""
     taus: Float[Tensor, " dose"]
     """Share of the pool at every step."""
-
-    @property
-    def own(self) -> Float[Tensor, " label"]:
-        """Change on test texts of the class whose neurons are attenuated."""
-        places = [self.index("other_label", label) for label in self.label]
-        return self.change[range(len(self.label)), places]
 
     @property
     def beyond_random(self) -> Float[Tensor, " label"]:
@@ -235,8 +190,8 @@ def adaptive_masking(
     *,
     schedule: Schedule | None = None,
     kind: str = "attenuate",
-    how: Asking | None = None,
-    progress: Progress | None = None,
+    per_label: int = 200,
+    draws: int = 20,
 ) -> Adaptive:
     """Run the loop for every class and for random pools, then look at test texts once.
 
@@ -249,142 +204,86 @@ def adaptive_masking(
         selection: The neurons of every class.
         profile: Gives the statistic by which a pool is ranked, and the largest activations.
         schedule: How the attenuation grows, and when it ends.
-        kind: By the activation at hand (dynamic), or by the class's mean.
-        how: How many test texts of a class, and how many random pools; 20 by default.
-        progress: Told how many texts were asked about.
+        kind: By the activation at hand (``attenuate``), or by the class's mean (``static``).
+        per_label: Test texts of every class, at most.
+        draws: Random pools.
 
     Raises:
         AxisError: a class of the selection is none of the texts' labels, or the kind is unknown.
         DataError: a class has no dev or no test texts.
         ModelError: a layer has too few other neurons for random pools.
     """
-    how = how or Asking(draws=20)
-    ask = asker(model, texts.request, how, progress)
-    return adapt(ask, texts, selection, profile, schedule or Schedule(), kind, how)
-
-
-def adapt(
-    ask: Ask,
-    texts: LabelledSet,
-    selection: Selection,
-    profile: Profile,
-    schedule: Schedule,
-    kind: str,
-    how: Asking,
-) -> Adaptive:
-    """:func:`adaptive_masking` of whatever ``ask`` asks."""
     if kind not in ("attenuate", "static"):
         raise AxisError(f"masks that grow are attenuate and static, not {kind!r}")
-    # The loops get the dev texts and nothing else.
-    loops = _loops(ask, texts.dev, selection, profile, schedule, kind, how)
-    provenance = selection.provenance.child(
-        **asdict(schedule),
-        kind=kind,
-        texts=texts.name,
-        test_per_label=how.per_label,
-        draws=how.draws,
-        seed=how.seed,
-        normalised=how.normalised,
-    )
-    tested = _tested(ask, taken(texts.test, "test", how.per_label), loops, how)
-    return _record(loops, tested, schedule, provenance)
+    schedule, classify = schedule or Schedule(), classifier(model, texts.request)
+    dev = taken(texts.dev, "dev", schedule.per_label, selection)
+    pools = torch.cat([selection.chosen[:, None], random_sets(selection, draws)], 1)
+    loops: list[list[Course]] = []
+    for label, own in zip(selection.label, pools, strict=True):
+        some, gap = dev.of(label), gaps(profile, label)
+        base = classify(some, ())
 
-
-@dataclass(frozen=True)
-class _Loops:
-    """How the loop went for a class and for its random pools."""
-
-    label: str
-    own: Course
-    random: tuple[Course, ...]
-
-
-def _loops(
-    ask: Ask,
-    dev: Texts,
-    selection: Selection,
-    profile: Profile,
-    schedule: Schedule,
-    kind: str,
-    how: Asking,
-) -> list[_Loops]:
-    dev = taken(dev, "dev", schedule.per_label)
-    check_labels(selection, dev)
-    drawn, found = random_sets(selection, how), []
-    for place, label in enumerate(selection.label):
-        own, gap = dev.of(label), gaps(profile, label)
-        base = ask(own, ())
-        courses = [
-            attenuate_until(
-                ask, own, Pool(pool, gap, profile, label, kind).attenuated, schedule, base
+        def attenuating(pool: Tensor, label: str = label, gap: Tensor = gap) -> Attenuation:
+            return lambda alpha, tau: edits_of(
+                Mask(kind, alpha), core(gap, pool, tau), profile, label
             )
-            for pool in (selection.chosen[place], *drawn[place])
-        ]
-        found.append(_Loops(label, courses[0], tuple(courses[1:])))
-    return found
 
+        loops.append(
+            [attenuate_until(classify, some, attenuating(pool), schedule, base) for pool in own]
+        )
 
-@dataclass(frozen=True, eq=False)
-class _Tested:
-    """What test texts say about the last masks."""
+    test = taken(texts.test, "test", per_label, selection)
+    truth, base = torch.tensor(test.truth), classify(test, ())
+    differences, random = [], []
+    for label, (own, *others) in zip(selection.label, loops, strict=True):
+        masked = classify(test, own.edits) if own.edits else base
+        differences.append(gains(masked, base, truth))
+        rows = places_of(test, label)
+        some, before = at(test, rows), base[rows]
+        after = [classify(some, each.edits) if each.edits else before for each in others]
+        random.append(gains(torch.stack(after), before, truth[rows]).mean(-1))
 
-    labels: tuple[str, ...]
-    truth: Int[Tensor, " text"]
-    base: Float[Tensor, "text judged"]
-    differences: Float[Tensor, "label text"]
-    random: Float[Tensor, "draw label"]
-    seed: int
-
-
-def _tested(ask: Ask, test: Texts, loops: Sequence[_Loops], how: Asking) -> _Tested:
-    truth, base = torch.tensor(test.truth), ask(test, ())
-    rows: list[Tensor] = []
-    random: list[Tensor] = []
-    for loop in loops:
-        masked = ask(test, loop.own.edits) if loop.own.n_core else base
-        rows.append(gains(masked, base, truth))
-        places = places_of(test, loop.label)
-        own, before, true = at(test, places), base[places], truth[places]
-        others = [ask(own, each.edits) if each.n_core else before for each in loop.random]
-        random.append(gains(torch.stack(others), before, true).mean(-1))
-    return _Tested(test.label, truth, base, torch.stack(rows), torch.stack(random, 1), how.seed)
-
-
-def _record(
-    loops: Sequence[_Loops], tested: _Tested, schedule: Schedule, provenance: Provenance
-) -> Adaptive:
-    classes = len(tested.labels)
-    low, high = intervals(tested.differences, tested.truth, classes, tested.seed)
-    change = by_class(tested.differences, tested.truth, classes)
-    own = change[range(len(loops)), [tested.labels.index(loop.label) for loop in loops]]
-    p = below(own, tested.random)
-    ends = [len(loop.own.changes) - 1 for loop in loops]
+    classes, changes = len(test.label), torch.stack(differences)
+    low, high = interval(changes, truth, classes)
+    change, baseline = by_class(changes, truth, classes), torch.stack(random, 1)
+    places = [test.label.index(label) for label in selection.label]
+    p = below(change[range(len(loops)), places], baseline)
+    steps, ends = schedule.steps, [len(own[0].changes) - 1 for own in loops]
+    course = torch.full((1 + draws, len(loops), steps), torch.nan)
+    for place, own in enumerate(loops):
+        for pool, each in enumerate(own):
+            course[pool, place, : len(each.changes)] = torch.tensor(each.changes)
+    success = torch.tensor([[each.success for each in own] for own in loops]).T
+    n_core = [
+        core(gaps(profile, label), own, schedule.taus[end]).sum()
+        for label, own, end in zip(selection.label, selection.chosen, ends, strict=True)
+    ]
     return Adaptive(
-        provenance=provenance,
-        label=tuple(loop.label for loop in loops),
-        other_label=tested.labels,
-        dose=tuple(range(schedule.steps)),
+        provenance=selection.provenance.child(
+            **asdict(schedule),
+            kind=kind,
+            texts=texts.name,
+            test_per_label=per_label,
+            draws=draws,
+            seed=in_force().seed,
+        ),
+        label=selection.label,
+        other_label=test.label,
+        dose=tuple(range(steps)),
         change=change,
         low=low,
         high=high,
-        base=by_class(100.0 * hits(tested.base, tested.truth), tested.truth, classes),
-        random=tested.random,
+        base=by_class(100.0 * hits(base, truth), truth, classes),
+        random=baseline,
         p=p,
         corrected_p=corrected(p),
-        success=torch.tensor([loop.own.success for loop in loops]),
-        random_success=torch.tensor([[c.success for c in loop.random] for loop in loops]).T,
+        success=success[0],
+        random_success=success[1:],
         alpha=torch.tensor([schedule.alphas[end] for end in ends]),
         tau=torch.tensor([schedule.taus[end] for end in ends]),
-        n_core=torch.tensor([loop.own.n_core for loop in loops]),
-        trajectory=_padded([loop.own for loop in loops], schedule.steps),
-        random_trajectory=torch.stack([_padded(loop.random, schedule.steps) for loop in loops], 1),
+        n_core=torch.stack(n_core),
+        trajectory=course[0],
+        random_trajectory=course[1:],
         alphas=torch.tensor(schedule.alphas),
         taus=torch.tensor(schedule.taus),
     )
-
-
-def _padded(courses: Sequence[Course], steps: int) -> Float[Tensor, "course dose"]:
-    found = torch.full((len(courses), steps), torch.nan)
-    for place, course in enumerate(courses):
-        found[place, : len(course.changes)] = torch.tensor(course.changes)
-    return found

@@ -1,20 +1,17 @@
-"""Masks on class-selective neurons, and the class that a model names under them.
-
-Masks on chosen neurons, and random sets of neurons to compare them with.
+"""Masks on class-selective neurons, and the class that a model recognises under them.
 
 All masks change ``post``, the activation that a neuron's output weights are multiplied by, at all
 positions of the prompt and of the reply. ``static`` and ``attenuate`` are those of Zheng et al.
 (ACL 2026, arXiv 2604.17255), with the ratio clipped so that neither ever amplifies or flips a sign.
 
-The class as the model writes it: greedy replies, in which the first label word counts.
-
-A restricted choice always names some class. A reply may name none; how often that happens under a
-mask says whether recognition changed or the model stopped answering.
+A text is classified by the log-probability of every label as the reply. Changes are differences of
+the same texts with and without a mask, held against random sets of neurons in the same layers.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,37 +21,32 @@ from torch import Tensor
 from circuits.circuit.score import bootstrap_counts
 from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.edits import Attenuate, Edit, Replace, Scale, attenuation
-from circuits.models.generate import EditsOf, Progress, batches, choice_logs, named
+from circuits.models.generate import EditsOf, batches, choice_logs
 from circuits.models.memory import halving, name_of_row
-from circuits.models.protocol import Hook, Model, device_of
-from circuits.models.run import check_values, read
+from circuits.models.protocol import Model, device_of
+from circuits.models.run import watch
 from circuits.models.tokens import encode, pad_left
-from circuits.names import hook as hook_name
 from circuits.neurons.profile import Profile
-from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet, Prompt, Split, Texts, questions
-from circuits.records import Record
-from circuits.running import execution
+from circuits.neurons.select import Selection, best_of
+from circuits.prompts.prompt import Prompt, Split, Texts, questions
+from circuits.provenance import Provenance
+from circuits.running import advance, execution, in_force
 
 __all__ = [
-    "Answers",
-    "Ask",
-    "Asking",
+    "Classified",
+    "Classify",
     "Edits",
     "EditsOn",
     "KINDS",
     "Mask",
-    "Naming",
     "above",
-    "ask_masked",
-    "asker",
     "at",
     "below",
     "by_class",
-    "check_labels",
+    "classifier",
+    "classify_masked",
     "core",
     "corrected",
-    "counts",
     "donor_values",
     "draw_donors",
     "edits_of",
@@ -62,86 +54,65 @@ __all__ = [
     "gaps",
     "hits",
     "interval",
-    "intervals",
     "masking",
-    "matched_sets",
-    "naming",
     "places_of",
     "random_sets",
     "resampling",
+    "studied",
     "taken",
 ]
 
 
-@torch.no_grad()
 def donor_values(
-    model: Model,
-    prompts: Sequence[Prompt],
-    chosen: Bool[Tensor, "layer neuron"],
-    *,
-    batch_size: int = 256,
-    progress: Progress | None = None,
+    model: Model, prompts: Sequence[Prompt], chosen: Bool[Tensor, "layer neuron"]
 ) -> list[Float[Tensor, "_ chosen"]]:
     """Activations of the chosen neurons (layer by layer) at every position of each prompt."""
     rows = [encode(model, prompt) for prompt in prompts]
-    layers = chosen.any(1).nonzero()[:, 0].tolist()
-    found: dict[int, Tensor] = {}
-    kept: dict[int, Tensor] = {}
-
-    def keeper(layer: int) -> Hook:
-        places = chosen[layer].nonzero()[:, 0]
-
-        def keep(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-            kept[layer] = activation[..., places.to(activation.device)].float().cpu()
-
-        return hook_name("post", layer), keep
+    found = [torch.zeros(0, 0)] * len(rows)
 
     def give(places: Sequence[int]) -> None:
-        read(model, pad_left([rows[i] for i in places], device_of(model)))
-        values = torch.cat([kept[layer] for layer in layers], dim=-1)
-        check_values(model, values, "post of a chosen neuron", [rows[i] for i in places])
-        for place, value in zip(places, values, strict=True):
+        kept: list[Tensor] = []
+
+        def keep(layer: int, activation: Tensor) -> None:
+            kept.append(activation[..., chosen[layer].to(activation.device)].float().cpu())
+
+        watch(model, pad_left([rows[i] for i in places], device_of(model)), {"post": keep})
+        for place, value in zip(places, torch.cat(kept, dim=-1), strict=True):
             found[place] = value[-len(rows[place]) :].clone()
 
-    with model.hooks(fwd_hooks=[keeper(layer) for layer in layers]):
-        for places in batches(rows, batch_size) if layers else ():
-            halving(give, places, lambda place: name_of_row(model, rows[place]))
-            if progress:
-                progress(len(places))
-    nothing = torch.zeros(0, 0)
-    return [found.get(place, nothing) for place in range(len(rows))]
+    for places in batches(rows, in_force().rows(_TEXTS)) if chosen.any() else ():
+        halving(give, places, lambda place: name_of_row(model, rows[place]))
+        advance(len(places))
+    return found
 
 
-def draw_donors(n_prompts: int, seed: int = 0) -> list[int]:
+def draw_donors(n_prompts: int) -> list[int]:
     """A random donor for every prompt: another one, and each is a donor once.
 
     One prompt alone is its own donor.
     """
-    order = torch.randperm(n_prompts, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(n_prompts, generator=_generator()).tolist()
     donors = dict(zip(order, [*order[1:], *order[:1]], strict=True))
     return [donors[place] for place in range(n_prompts)]
 
 
 def resampling(
-    values: Sequence[Float[Tensor, "_ chosen"]],
-    donors: Sequence[int],
-    chosen: Bool[Tensor, "layer neuron"],
+    values: Sequence[Float[Tensor, "_ chosen"]], chosen: Bool[Tensor, "layer neuron"]
 ) -> EditsOf:
-    """The mask "resample": prompt ``i`` gets the chosen activations of donor ``donors[i]``.
+    """The mask "resample": prompt ``i`` gets the chosen activations ``values[i]`` of its donor.
 
     Prompt and donor are aligned at the right end; what a shorter donor does not reach is kept.
     A batch's edits hold ``[row pos neuron]`` tables of every layer with a chosen neuron. They
     are due while the prompt is read: a label's tokens have no counterpart in a donor's prompt.
 
     Args:
-        values: What :func:`donor_values` returns.
-        donors: Place in ``values`` of each prompt's donor, such as :func:`draw_donors` gives.
+        values: What :func:`donor_values` returns for the donors.
         chosen: The neurons, the same as in :func:`donor_values`.
     """
     counts = chosen.sum(1).tolist()
 
     def edits(places: Sequence[int]) -> list[Edit]:
-        own = [values[donors[place]] for place in places]
+        own = [values[place] for place in places]
         width = max(map(len, own))
         table = torch.zeros(len(own), width, int(chosen.sum()))
         there = torch.zeros(len(own), width, 1, dtype=torch.bool)
@@ -153,9 +124,8 @@ def resampling(
             if counts[layer]:
                 value = torch.zeros(*part.shape[:2], chosen.shape[1])
                 value[..., chosen[layer]] = part
-                made.append(
-                    Replace("post", layer, value, there & chosen[layer], "all", when="prompt")
-                )
+                where = there & chosen[layer]
+                made.append(Replace("post", layer, value, where, "all", when="prompt"))
         return made
 
     return edits
@@ -171,9 +141,10 @@ Edits = Sequence[Edit] | EditsOf
 
 EditsOn = Callable[[Bool[Tensor, "layer neuron"], str, Sequence[int]], Edits]
 """Edits that do to some neurons what is done on behalf of a class, while the texts at some places
-are asked about."""
+are classified."""
 
 _EPS = 1e-6
+_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -196,21 +167,20 @@ class Mask:
             )
 
 
-def masking(
-    model: Model, mask: Mask, profile: Profile, texts: Texts, request: str, seed: int
-) -> EditsOn:
-    """Puts ``mask`` on neurons while some of ``texts`` are asked about.
+def masking(model: Model, mask: Mask, profile: Profile, texts: Texts, request: str) -> EditsOn:
+    """Puts ``mask`` on neurons while some of ``texts`` are classified.
 
-    For ``resample`` every text has another one of them as its donor, whichever are asked about.
+    For ``resample`` every text has another one of them as its donor, whichever are classified.
     """
     prompts = questions(texts.rows, request)
-    donors = draw_donors(len(prompts), seed)
+    donors = draw_donors(len(prompts))
 
     def edits_on(chosen: Tensor, label: str, places: Sequence[int]) -> Edits:
         if mask.kind != "resample":
             return edits_of(mask, chosen, profile, label)
         own = [prompts[donors[place]] for place in places]
-        return resampling(donor_values(model, own, chosen), range(len(own)), chosen)
+        with execution(progress=None):
+            return resampling(donor_values(model, own, chosen), chosen)
 
     return edits_on
 
@@ -244,16 +214,13 @@ def edits_of(
         elif mask.kind == "attenuate":
             edit = Attenuate("post", layer, mask.strength, largest[layer], here, "all")
         else:
-            factor = _factor(mask, own[layer], largest[layer])
+            if mask.kind == "static":
+                factor = attenuation(own[layer], mask.strength, largest[layer])
+            else:
+                factor = torch.full_like(own[layer], 1 + mask.strength)
             edit = Scale("post", layer, factor.where(here, 1.0), "all")
         edits.append(edit)
     return edits
-
-
-def _factor(mask: Mask, own: Tensor, largest: Tensor) -> Tensor:
-    if mask.kind == "gain":
-        return torch.full_like(own, 1 + mask.strength)
-    return attenuation(own, mask.strength, largest)
 
 
 def gaps(profile: Profile, label: str) -> Float[Tensor, "layer neuron"]:
@@ -277,36 +244,37 @@ def core(
     """The share of the pool with the largest gaps, rounded up; of equal ones the first."""
     # A product such as 0.15 * 20 may lie just above the whole number that it is.
     count = math.ceil(round(share * int(pool.sum()), 9))
-    order = gap.masked_fill(~pool, -torch.inf).flatten().argsort(descending=True, stable=True)
-    kept = torch.zeros(pool.numel(), dtype=torch.bool)
-    kept[order[:count]] = True
-    return kept.reshape(pool.shape)
+    return best_of(gap[None], pool[None], [count])[0]
 
 
-def matched_sets(
-    chosen: Bool[Tensor, "layer neuron"],
-    draws: int,
-    random: torch.Generator,
-) -> Bool[Tensor, "draw layer neuron"]:
-    """Random sets with as many neurons in every layer as ``chosen``, none of them chosen.
+def random_sets(selection: Selection, draws: int) -> Bool[Tensor, "label draw layer neuron"]:
+    """For every class random sets with as many neurons in every layer, none of them its own.
 
-    Args:
-        chosen: The set to match.
-        draws: How many random sets.
-        random: Decides the draws.
+    They are the same ones whenever they are drawn with the seed in force.
 
     Raises:
+        DataError: fewer than one is to be drawn.
         ModelError: a layer has fewer other neurons than are chosen there.
     """
-    wanted, left = chosen.sum(1), (~chosen).sum(1)
-    for layer in (wanted > left).nonzero()[:, 0].tolist():
-        raise ModelError(
-            f"layer {layer} has {int(wanted[layer])} chosen neurons and only {int(left[layer])} "
-            "others, so no random set of that size can be drawn there; choose fewer neurons"
-        )
-    # Chosen neurons sort last, and there are enough others.
-    keys = torch.rand(draws, *chosen.shape, generator=random).masked_fill(chosen, 2.0)
-    return keys.argsort(-1).argsort(-1) < wanted[:, None]
+    if draws < 1:
+        raise DataError(f"{draws} random sets of neurons were asked for; give at least 1")
+    random, found = _generator(), []
+    for chosen in selection.chosen:
+        wanted, left = chosen.sum(1), (~chosen).sum(1)
+        for layer in (wanted > left).nonzero()[:, 0].tolist():
+            raise ModelError(
+                f"layer {layer} has {int(wanted[layer])} chosen neurons and only "
+                f"{int(left[layer])} others, so no random set of that size can be drawn there; "
+                "choose fewer neurons"
+            )
+        # Chosen neurons sort last, and there are enough others.
+        keys = torch.rand(draws, *chosen.shape, generator=random).masked_fill(chosen, 2.0)
+        found.append(keys.argsort(-1).argsort(-1) < wanted[:, None])
+    return torch.stack(found)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(in_force().seed)
 
 
 _ROUNDING = 1e-6
@@ -315,14 +283,6 @@ _ROUNDING = 1e-6
 def hits(logs: Float[Tensor, "*rest text label"], truth: Int[Tensor, " text"]) -> Tensor:
     """``[*rest text]``: is the true label the most likely one? Of equal ones the first is named."""
     return logs.argmax(-1) == truth
-
-
-def counts(
-    logs: Float[Tensor, "text label"], truth: Int[Tensor, " text"]
-) -> Int[Tensor, "true label"]:
-    """How often each label is named, for texts of every class."""
-    n = logs.shape[1]
-    return torch.bincount(truth * n + logs.argmax(-1), minlength=n * n).reshape(n, n)
 
 
 def by_class(
@@ -343,28 +303,25 @@ def gains(
 
 
 def interval(
-    values: Float[Tensor, "*rest text"], random: torch.Generator
+    values: Float[Tensor, "*rest text"],
+    truth: Int[Tensor, " text"] | None = None,
+    classes: int = 1,
 ) -> tuple[Float[Tensor, "*rest"], Float[Tensor, "*rest"]]:
-    """95% interval of the mean over texts drawn with replacement.
+    """95% interval of the mean over texts drawn with replacement, with the seed in force.
 
     For a change the values are differences of the same text with and without a mask, so that what
-    makes a text hard cancels (paired bootstrap).
+    makes a text hard cancels (paired bootstrap). With ``truth`` the mean is that of every class by
+    itself, and the ends have one axis more, ``label``.
     """
-    count = values.shape[-1]
-    means = values.double() @ bootstrap_counts(count, random).T / count
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = means.quantile(ends, dim=-1)
+    random, ends = _generator(), torch.tensor([0.025, 0.975], dtype=torch.float64)
+    found = []
+    for place in range(classes):
+        own = (values if truth is None else values[..., truth == place]).double()
+        count = own.shape[-1]
+        means = own @ bootstrap_counts(count, random).T / count
+        found.append(means.quantile(ends, dim=-1))
+    low, high = found[0] if truth is None else torch.stack(found, -1)
     return low, high
-
-
-def intervals(
-    values: Float[Tensor, "*rest text"], truth: Int[Tensor, " text"], classes: int, seed: int
-) -> tuple[Float[Tensor, "*rest label"], Float[Tensor, "*rest label"]]:
-    """:func:`interval` for the texts of every class by itself."""
-    random = torch.Generator().manual_seed(seed)
-    ends = [interval(values[..., truth == place], random) for place in range(classes)]
-    low, high = zip(*ends, strict=True)
-    return torch.stack(low, -1), torch.stack(high, -1)
 
 
 def below(observed: Float[Tensor, "*rest"], random: Float[Tensor, "draw *rest"]) -> Tensor:
@@ -387,36 +344,23 @@ def corrected(p: Float[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
     return torch.from_numpy(found).to(p).reshape(p.shape)
 
 
-Ask = Callable[[Texts, Edits], Float[Tensor, "text label"]]
+Classify = Callable[[Texts, Edits], Float[Tensor, "text label"]]
 """Log-probability (nats) of every label as the reply, under edits; in the order of the texts."""
 
 
-@dataclass(frozen=True)
-class Asking:
-    """How much is asked, and how."""
+def classifier(model: Model, request: str) -> Classify:
+    """Classifies texts by what ``model`` replies to ``request``."""
 
-    per_label: int = 200
-    """Texts of every class, at most."""
-    draws: int = 40
-    """Random sets of neurons for every class."""
-    seed: int = 0
-    """Of random sets and of the bootstrap."""
-    normalised: bool = False
-    """Mean log-probability of a label's tokens in place of their sum."""
-    batch_size: int = 256
+    def classify(texts: Texts, edits: Edits) -> Tensor:
+        prompts = questions(texts.rows, request)
+        return choice_logs(model, prompts, texts.label, edits=edits).float().cpu()
 
-    def __post_init__(self) -> None:
-        """Refuse numbers that leave nothing to compare."""
-        if self.per_label < 1 or self.draws < 1:
-            raise DataError(
-                f"{self.per_label} texts per class and {self.draws} random sets were asked for; "
-                "give at least 1 of each"
-            )
+    return classify
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a model answered about texts, as it is and with the neurons of each class masked."""
+class Classified:
+    """How texts are classified, by the model as it is and with each class's neurons masked."""
 
     texts: Texts
     label: tuple[str, ...]
@@ -424,7 +368,7 @@ class Answers:
     base: Float[Tensor, "text judged"]
     masked: Float[Tensor, "label text judged"]
     random: Float[Tensor, "draw label text judged"]
-    """With random sets masked; NaN for texts that these were not asked about."""
+    """With random sets masked; NaN for texts that these do not stand for."""
     n_neurons: Int[Tensor, " label"]
 
     @property
@@ -462,29 +406,16 @@ class Answers:
         return torch.stack(found, 1)
 
 
-def asker(model: Model, request: str, how: Asking, progress: Progress | None = None) -> Ask:
-    """Asks ``model`` by ``request``; ``progress`` is told how many texts were asked about."""
-
-    def ask(texts: Texts, edits: Edits) -> Tensor:
-        with execution(batch_size=how.batch_size, progress=progress):
-            found = choice_logs(
-                model,
-                questions(texts.rows, request),
-                texts.label,
-                edits=edits,
-                normalised=how.normalised,
-            )
-        return found.float().cpu()
-
-    return ask
-
-
-def taken(texts: Texts, split: Split, per_label: int) -> Texts:
+def taken(texts: Texts, split: Split, per_label: int, selection: Selection) -> Texts:
     """At most so many texts of every class.
 
     Raises:
-        DataError: the texts are of another split, or a class has none.
+        AxisError: a class of the selection is none of the texts' labels.
+        DataError: the texts are of another split, a class has none, or none are wanted.
     """
+    if per_label < 1:
+        raise DataError(f"{per_label} texts of every class were asked for; give at least 1")
+    _check_labels(selection, texts)
     found = texts.only(split).first(per_label)
     for label in found.label:
         if not len(found.of(label)):
@@ -505,67 +436,54 @@ def places_of(texts: Texts, label: str) -> list[int]:
     return [place for place, row in enumerate(texts.rows) if row.label == label]
 
 
-def ask_masked(
-    ask: Ask,
+def classify_masked(
+    classify: Classify,
     texts: Texts,
     selection: Selection,
     edits_on: EditsOn,
-    how: Asking,
+    draws: int,
     *,
-    beside: Callable[[str], Sequence[int]],
+    rows_of: Callable[[str], Sequence[int]] | None = None,
     base: Float[Tensor, "text judged"] | None = None,
-) -> Answers:
-    """Ask about all texts with each class masked, and about some with random sets masked.
+) -> Classified:
+    """Classify all texts with each class masked, and some with random sets masked.
 
-    A class without selected neurons is masked by nothing: what the model answers stays.
+    A class without selected neurons is masked by nothing: its texts are classified as before.
 
     Args:
-        ask: Asks the model.
-        texts: What is asked about.
+        classify: Classifies texts.
+        texts: What is classified.
         selection: The neurons of every class.
         edits_on: The mask.
-        how: Gives the number of random sets and the seed.
-        beside: Places of the texts that are asked about under random sets of a class.
-        base: What the model answers without a mask, if it is known.
+        draws: Random sets of every class.
+        rows_of: Places of the texts that are classified under the random sets of a class; by
+            default its own texts.
+        base: What they are without a mask, if it is known.
 
     Raises:
         AxisError: a class of the selection is none of the texts' labels.
         ModelError: a layer has too few other neurons for random sets.
     """
-    check_labels(selection, texts)
-    drawn = random_sets(selection, how)
-    base = ask(texts, ()) if base is None else base
+    _check_labels(selection, texts)
+    drawn = random_sets(selection, draws)
+    base = classify(texts, ()) if base is None else base
     masked = base.repeat(len(selection.label), 1, 1)
-    others = torch.full((how.draws, *masked.shape), torch.nan)
+    random = torch.full((draws, *masked.shape), torch.nan)
     for place, label in enumerate(selection.label):
-        chosen, rows = selection.chosen[place], list(beside(label))
+        chosen = selection.chosen[place]
+        rows = list(rows_of(label)) if rows_of else places_of(texts, label)
         if not chosen.any():
-            others[:, place, rows] = base[rows]
+            random[:, place, rows] = base[rows]
             continue
-        masked[place] = ask(texts, edits_on(chosen, label, range(len(texts))))
+        masked[place] = classify(texts, edits_on(chosen, label, range(len(texts))))
         some = at(texts, rows)
         for draw, other in enumerate(drawn[place]):
-            others[draw, place, rows] = ask(some, edits_on(other, label, rows))
+            random[draw, place, rows] = classify(some, edits_on(other, label, rows))
     count = selection.chosen.sum((1, 2))
-    return Answers(texts, selection.label, base, masked, others, count)
+    return Classified(texts, selection.label, base, masked, random, count)
 
 
-def random_sets(selection: Selection, how: Asking) -> Bool[Tensor, "label draw layer neuron"]:
-    """Random neurons for those of every class, the same ones whenever they are asked for.
-
-    Raises:
-        ModelError: a layer has too few other neurons.
-    """
-    random = torch.Generator().manual_seed(how.seed)
-    return torch.stack([matched_sets(own, how.draws, random) for own in selection.chosen])
-
-
-def check_labels(selection: Selection, texts: Texts) -> None:
-    """Refuse neurons of classes that the texts do not have.
-
-    Raises:
-        AxisError: a class of the selection is none of the texts' labels.
-    """
+def _check_labels(selection: Selection, texts: Texts) -> None:
     for label in selection.label:
         if label not in texts.label:
             raise AxisError(
@@ -574,70 +492,12 @@ def check_labels(selection: Selection, texts: Texts) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Naming(Record):
-    """Greedy replies to test texts of every class, without a mask and under the class's own."""
-
-    label: tuple[str, ...]
-    """The class of the texts, whose neurons are masked."""
-    base: Float[Tensor, " label"]
-    """Texts whose class is written without a mask, in percent."""
-    masked: Float[Tensor, " label"]
-    """The same with the class's neurons masked."""
-    base_silent: Float[Tensor, " label"]
-    """Replies that name no class without a mask, in percent."""
-    masked_silent: Float[Tensor, " label"]
-    """The same with the class's neurons masked."""
-    n_texts: Int[Tensor, " label"]
-    mask: str = "zero"
-    strength: float = 1.0
-
-
-def naming(
-    model: Model,
-    texts: LabelledSet,
-    selection: Selection,
-    profile: Profile,
-    mask: Mask,
-    *,
-    how: Asking | None = None,
-    progress: Progress | None = None,
-) -> Naming:
-    """Let the model write the class of test texts, as it is and with the class's neurons masked.
-
-    Raises:
-        AxisError: a class of the selection is none of the texts' labels.
-        DataError: a class has no test texts.
-    """
-    how = how or Asking(per_label=40)
-    asked = taken(texts.test, "test", how.per_label)
-    check_labels(selection, asked)
-    edits_on = masking(model, mask, profile, asked, texts.request, how.seed)
-    shares: list[list[float]] = []
-    for place, label in enumerate(selection.label):
-        rows = places_of(asked, label)
-        prompts, own = questions(at(asked, rows).rows, texts.request), selection.chosen[place]
-        with execution(batch_size=how.batch_size, progress=progress):
-            both = [
-                named(model, prompts, asked.label, edits=edits)
-                for edits in ((), edits_on(own, label, rows))
-            ]
-        shares.append([_share(written, wanted) for wanted in (label, None) for written in both])
-    base, masked, base_silent, masked_silent = torch.tensor(shares).T
-    return Naming(
-        provenance=selection.provenance.child(
-            named=texts.name, mask=mask.kind, strength=mask.strength, per_label=how.per_label
-        ),
-        label=selection.label,
-        base=base,
-        masked=masked,
-        base_silent=base_silent,
-        masked_silent=masked_silent,
-        n_texts=torch.tensor([len(asked.of(label)) for label in selection.label]),
-        mask=mask.kind,
-        strength=mask.strength,
+def studied(
+    selection: Selection, texts: str, per_label: int, draws: int | None = None, **options: Any
+) -> Provenance:
+    """The provenance of what a study finds: the selection's, and everything that decides it."""
+    if draws is not None:
+        options["draws"] = draws
+    return selection.provenance.child(
+        **options, texts=texts, per_label=per_label, seed=in_force().seed
     )
-
-
-def _share(written: Sequence[str | None], wanted: str | None) -> float:
-    return 100.0 * sum(word == wanted for word in written) / len(written)

@@ -5,27 +5,23 @@ zero, as in LAPE (Tang et al. 2024, arXiv 2402.16438). ``product``: what the out
 above zero, as Lee et al. (Findings of ACL 2025) have been reconstructed. They differ wherever the
 linear branch of a gated MLP is negative.
 
-Which tokens are counted: no padding, and as many of every class.
+No padding is counted, and a class with more tokens would look less selective than one with few:
+every class gives the same number of tokens to each half of the texts, exactly.
 
-A class with more tokens would look less selective than one with few, so every class gives the
-same number of tokens to each half of the texts, exactly.
+Every batch is reduced to sums per class and half, and to counts per permutation of the labels,
+inside the pass: no activation outlives the hook that reads it. A permutation counts most texts
+whole, so their counts are shared by all permutations; only the texts that a permutation cuts short
+are counted for it again.
 
-Sums of activations per class and half, and of counts per permutation of the labels.
-
-Every batch is reduced to its groups inside the pass: no activation outlives the hook that reads
-it. A permutation counts most texts whole, so their counts are shared by all permutations; only
-the texts that a permutation cuts short are counted for it again.
-
-What every neuron does for the right label, estimated from one gradient per text.
-
-Activation times gradient (attribution of a neuron set to zero; Nanda 2023) of the margin by which
-a text's own label wins: the logit of the label's first token minus the log of the summed
-exponentials of the other labels' first tokens, where the reply begins. A score above zero
-estimates by how many nats the margin falls when the neuron is set to zero at all positions.
+What every neuron does for the right label is estimated from one gradient per text: activation times
+gradient (attribution of a neuron set to zero; Nanda 2023) of the margin by which a text's own label
+wins: the logit of the label's first token minus the log of the summed exponentials of the other
+labels' first tokens, where the reply begins. A score above zero estimates by how many nats the
+margin falls when the neuron is set to zero at all positions.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, get_args
@@ -37,27 +33,25 @@ from torch.nn.functional import one_hot
 
 from circuits.errors import AxisError, DataError
 from circuits.models.families import along_neurons, need_neurons
-from circuits.models.generate import Progress, batches
+from circuits.models.generate import batches
 from circuits.models.memory import halving, name_of_row
 from circuits.models.protocol import Model, device_of
 from circuits.models.run import Take, check_values, trace, watch
 from circuits.models.tokens import encode, encode_text, pad_left, text_span
-from circuits.prompts.prompt import Prompt, Texts, questions
+from circuits.prompts.prompt import Texts, questions
 from circuits.provenance import current
 from circuits.records import Record
+from circuits.running import advance, in_force
 
 __all__ = [
+    "Counted",
     "HALVES",
     "LabelAttribution",
     "Profile",
-    "Schemes",
-    "Share",
     "Sign",
     "Span",
-    "Sums",
     "Where",
     "balanced",
-    "check_texts",
     "check_word",
     "halves_of",
     "label_attribution",
@@ -66,11 +60,17 @@ __all__ = [
     "read_spans",
 ]
 
+Sign = Literal["gate", "product"]
+"""What must be above zero for a neuron to be active: ``pre``, or ``post``."""
+
 Where = Literal["content", "all", "last"]
 """Tokens of the text being classified, all of the prompt, or the one where the reply begins."""
 
 HALVES: Final = (0, 1)
 """The halves of the texts, from each of which neurons can be selected by itself."""
+
+_TEXTS, _GRADIENTS = 96, 32
+"""Texts in one pass at most, and with gradients, for which all layers are held at once."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,16 @@ class Span:
     start: int
     stop: int
 
-    @property
-    def length(self) -> int:
-        """How many tokens may be counted."""
-        return self.stop - self.start
 
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What every text counts for."""
 
-@dataclass(frozen=True)
-class Share:
-    """What a text counts for."""
-
-    half: int
-    label: int
+    label: Int[Tensor, " text"]
     """Place of the class."""
-    count: int
-    """Its first so many tokens are counted."""
+    half: Int[Tensor, " text"]
+    tokens: Int[Tensor, " text"]
+    """Its first so many tokens are counted; with 0 it counts for nothing."""
 
 
 def read_spans(model: Model, texts: Texts, request: str, where: Where) -> list[Span]:
@@ -106,11 +101,19 @@ def read_spans(model: Model, texts: Texts, request: str, where: Where) -> list[S
         ModelError: a text is empty or cannot be found in the rendered prompt.
     """
     check_word("where", where, get_args(Where))
-    return [_span(model, question, where) for question in questions(texts.rows, request)]
+    found = []
+    for question in questions(texts.rows, request):
+        if where == "content":
+            ids, start, stop = text_span(model, question)
+        else:
+            ids = encode(model, question)
+            start, stop = len(ids) - 1 if where == "last" else 0, len(ids)
+        found.append(Span(tuple(ids), start, stop))
+    return found
 
 
-def balanced(spans: Sequence[Span], truth: Sequence[int], seed: int) -> dict[int, Share]:
-    """Place of a text -> what it counts for, each class giving as many tokens to each half.
+def balanced(spans: Sequence[Span], truth: Sequence[int], seed: int) -> Counted:
+    """What every text counts for, each class giving as many tokens to each half.
 
     Texts are drawn until the number is reached that the class and half with the fewest tokens
     has; of the text that would exceed it only the first tokens are counted.
@@ -121,30 +124,31 @@ def balanced(spans: Sequence[Span], truth: Sequence[int], seed: int) -> dict[int
         seed: Of the draw.
     """
     groups = halves_of(truth, seed)
-    quota = min(sum(spans[i].length for i in own) for own in groups.values())
-    found = {}
-    for (half, label), own in groups.items():
-        left = quota
-        for place in own:
-            count = min(left, spans[place].length)
-            if count:
-                found[place] = Share(half, label, count)
-                left -= count
-    return found
+    length = _lengths(spans)
+    quota = min(int(length[own].sum()) for own in groups.values())
+    half, tokens = torch.zeros(2, len(spans), dtype=torch.long)
+    for (part, _), own in groups.items():
+        before = length[own].cumsum(0) - length[own]
+        half[own] = part
+        tokens[own] = (quota - before).clamp_min(0).minimum(length[own])
+    return Counted(torch.tensor(truth), half, tokens)
 
 
-def permuted(
-    spans: Sequence[Span], truth: Sequence[int], times: int, seed: int
-) -> list[dict[int, Share]]:
+def permuted(spans: Sequence[Span], truth: Sequence[int], times: int, seed: int) -> list[Counted]:
     """What every text counts for if the labels are permuted over the texts.
 
     Halves and tokens are drawn anew every time: what is done with the labels as they are is done
     with the permuted ones, or the two could not be compared.
     """
-    rng, found = random.Random(f"permuted {seed}"), []
-    for _ in range(times):
-        found.append(balanced(spans, rng.sample(list(truth), len(truth)), rng.getrandbits(32)))
-    return found
+    rng = random.Random(f"permuted {seed}")
+    return [
+        balanced(spans, rng.sample(list(truth), len(truth)), rng.getrandbits(32))
+        for _ in range(times)
+    ]
+
+
+def _lengths(spans: Sequence[Span]) -> Int[Tensor, " text"]:
+    return torch.tensor([span.stop - span.start for span in spans])
 
 
 def check_word(option: str, found: str, words: Sequence[str]) -> None:
@@ -157,13 +161,7 @@ def check_word(option: str, found: str, words: Sequence[str]) -> None:
         raise AxisError(f"{option} cannot be {found!r}; it is one of {', '.join(words)}")
 
 
-def check_texts(texts: Texts) -> None:
-    """Refuse texts from which no class-selective neurons can be identified.
-
-    Raises:
-        DataError: they are not train texts, there are fewer than two classes, or a class has
-            fewer than two texts.
-    """
+def _check_texts(texts: Texts) -> None:
     texts.only("train")
     if len(texts.label) < 2:
         raise DataError(
@@ -190,203 +188,126 @@ def halves_of(truth: Sequence[int], seed: int) -> dict[tuple[int, int], list[int
     return groups
 
 
-def _span(model: Model, question: Prompt, where: Where) -> Span:
-    if where == "content":
-        ids, start, stop = text_span(model, question)
-        return Span(tuple(ids), start, stop)
-    ids = encode(model, question)
-    return Span(tuple(ids), len(ids) - 1 if where == "last" else 0, len(ids))
-
-
-_OF_TOKENS = ("total", "absolute", "square")
-
-
-@dataclass(frozen=True)
-class Schemes:
-    """What every text counts for: with the labels as they are, and in each permutation."""
-
-    spans: Sequence[Span]
-    observed: Mapping[int, Share]
-    """Place of a text -> its share."""
-    permuted: Sequence[Mapping[int, Share]]
-    n_labels: int
-
-    @property
-    def used(self) -> list[int]:
-        """Places of the texts that count for something."""
-        return sorted({*self.observed, *(place for own in self.permuted for place in own)})
-
-    def group(self, share: Share) -> int:
-        """Place of the share's half and class."""
-        return share.half * self.n_labels + share.label
-
-    def tokens(self) -> Int[Tensor, "split label"]:
-        """Tokens that are counted of each half and class."""
-        return self._totals(self.observed, [share.count for share in self.observed.values()])
-
-    def texts(self) -> Int[Tensor, "split label"]:
-        """Texts that are counted of each half and class."""
-        return self._totals(self.observed, [1] * len(self.observed))
-
-    def permuted_tokens(self) -> Int[Tensor, "draw label"]:
-        """Tokens that are counted of each class, both halves together, in each permutation."""
-        each = [
-            self._totals(own, [share.count for share in own.values()]).sum(0)
-            for own in self.permuted
-        ]
-        return torch.stack(each) if each else torch.zeros(0, self.n_labels, dtype=torch.long)
-
-    def _totals(self, own: Mapping[int, Share], counts: Sequence[int]) -> Tensor:
-        found = torch.zeros(len(HALVES) * self.n_labels, dtype=torch.long)
-        groups = torch.tensor([self.group(share) for share in own.values()])
-        return found.index_add(0, groups, torch.tensor(counts)).reshape(len(HALVES), -1)
-
-
-class Sums:
+class _Sums:
     """Running sums, in float64 on the model's device."""
 
-    def __init__(self, model: Model, schemes: Schemes, *, by_gate: bool) -> None:
-        cfg, groups = model.cfg, len(HALVES) * schemes.n_labels
-        self._model, self._schemes, self._by_gate = model, schemes, by_gate
+    def __init__(
+        self, model: Model, spans: Sequence[Span], schemes: Sequence[Counted], by_gate: bool
+    ) -> None:
+        cfg, first = model.cfg, schemes[0]
+        self.model, self.spans, self.by_gate = model, spans, by_gate
+        self.n_labels, self.draws = int(first.label.max()) + 1, len(schemes) - 1
+        groups = len(HALVES) * self.n_labels
+        self.group = first.half * self.n_labels + first.label
+        self.tokens = torch.stack([own.tokens for own in schemes])
+        """Of the labels as they are, then of every permutation."""
+        self.permuted = torch.stack([own.label for own in schemes])[1:]
+        """Place of every text's permutation and class."""
+        self.permuted += self.n_labels * torch.arange(self.draws)[:, None]
+        names = ("active", "total", "absolute", "square", "peak", "at_last")
+        sizes: dict[str, tuple[int, int]] = dict.fromkeys(names, (groups, cfg.d_mlp))
+        sizes["stream_at_last"] = groups, cfg.d_model
+        sizes["shuffled_active"] = self.draws * self.n_labels, cfg.d_mlp
         options: Any = {"dtype": torch.float64, "device": device_of(model)}
-        names = ("active", *_OF_TOKENS, "peak", "at_last")
-        shape = (cfg.n_layers, groups, cfg.d_mlp)
-        self._sums = {name: torch.zeros(shape, **options) for name in names}
-        self._stream = torch.zeros(cfg.n_layers, groups, cfg.d_model, **options)
-        permuted = len(schemes.permuted) * schemes.n_labels
-        self._permuted = torch.zeros(cfg.n_layers, permuted, cfg.d_mlp, **options)
+        self.sums = {
+            name: torch.zeros(cfg.n_layers, *size, **options) for name, size in sizes.items()
+        }
 
-    def read(self, chosen: Sequence[int]) -> None:
+    def read(self, places: Sequence[int]) -> None:
         """Run these texts and add what they give, all of it or nothing."""
-        device = device_of(self._model)
-        tokens = pad_left([self._schemes.spans[place].ids for place in chosen], device)
-        batch = _batch(self._schemes, chosen, tokens.ids.shape[1], device)
+        tokens = pad_left([self.spans[place].ids for place in places], device_of(self.model))
         due: list[Callable[[], object]] = []
-        watch(self._model, tokens, self._takers(batch, due))
+        watch(self.model, tokens, self._takers(list(places), tokens.ids.shape[1], due))
         # Not before the pass has ended: one that fails half way is made again for fewer texts.
         for add in due:
             add()
 
-    def _takers(self, batch: "_Batch", due: list[Callable[[], object]]) -> dict[str, Take]:
-        def later(own: Tensor, more: Tensor) -> None:
-            due.append(partial(own.add_, more))
+    def _takers(
+        self, places: list[int], width: int, due: list[Callable[[], object]]
+    ) -> dict[str, Take]:
+        device, own = device_of(self.model), [self.spans[place] for place in places]
+        begin = torch.tensor([width - len(span.ids) + span.start for span in own])
+        whole_length = _lengths(own)
+        position = torch.arange(width)
 
-        def count(layer: int, activation: Tensor) -> None:
+        def first(count: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+            """Which positions are the first so many of those that may be counted."""
+            start = begin[rows, None]
+            return ((start <= position) & (position < start + count[:, None])).to(device)
+
+        group, count = self.group[places], self.tokens[:, places]
+        counted, inside = first(count[0]), first(whole_length)
+        member = one_hot(group, len(HALVES) * self.n_labels).T * (count[0] > 0)
+        member, group = member.double().to(device), group.to(device)
+        # Texts that a permutation counts whole, and those that it cuts short.
+        draw, row = (count[1:] == whole_length).nonzero().T
+        whole = torch.zeros(self.draws * self.n_labels, len(places), dtype=torch.float64)
+        whole[self.permuted[:, places][draw, row], row] = 1
+        whole = whole.to(device)
+        draw, row = ((count[1:] > 0) & (count[1:] < whole_length)).nonzero().T
+        cut = [
+            each.split(len(places))
+            for each in (
+                row.to(device),
+                first(count[1:][draw, row], row),
+                self.permuted[:, places][draw, row].to(device),
+            )
+        ]
+
+        def add(name: str, layer: int, more: Tensor) -> None:
+            due.append(partial(self.sums[name][layer].add_, more))
+
+        def signs(layer: int, activation: Tensor) -> None:
             active = (activation > 0).double()
-            later(self._sums["active"][layer], batch.groups @ _sums(active, batch.counted))
-            counts = batch.whole @ _sums(active, batch.inside)
-            for cut in batch.cut:
-                counts.index_add_(0, cut.groups, _sums(active[cut.rows], cut.counted))
-            later(self._permuted[layer], counts)
+            add("active", layer, member @ _over(active, counted))
+            counts = whole @ _over(active, inside)
+            for rows, mask, groups in zip(*cut, strict=True):
+                counts.index_add_(0, groups, _over(active[rows], mask))
+            add("shuffled_active", layer, counts)
 
         def post(layer: int, activation: Tensor) -> None:
             exact = activation.double()
-            for name, value in zip(_OF_TOKENS, (exact, exact.abs(), exact**2), strict=True):
-                later(self._sums[name][layer], batch.groups @ _sums(value, batch.counted))
-            later(self._sums["at_last"][layer], batch.groups @ exact[:, -1])
-            largest = exact.abs().masked_fill(~batch.counted[..., None], 0).amax(1)
-            own = self._sums["peak"][layer]
-            due.append(partial(torch.maximum, own, batch.largest(largest), out=own))
-            if not self._by_gate:
-                count(layer, activation)
+            add("total", layer, member @ _over(exact, counted))
+            add("absolute", layer, member @ _over(exact.abs(), counted))
+            add("square", layer, member @ _over(exact**2, counted))
+            add("at_last", layer, member @ exact[:, -1])
+            largest = exact.abs().masked_fill(~counted[..., None], 0).amax(1)
+            where, peak = group[:, None].expand_as(largest), self.sums["peak"][layer]
+            due.append(partial(peak.scatter_reduce_, 0, where, largest, "amax"))
+            if not self.by_gate:
+                signs(layer, activation)
 
         def stream(layer: int, activation: Tensor) -> None:
-            later(self._stream[layer], batch.groups @ activation[:, -1].double())
+            add("stream_at_last", layer, member @ activation[:, -1].double())
 
         takers: dict[str, Take] = {"post": post, "resid_post": stream}
-        return takers | ({"pre": count} if self._by_gate else {})
+        return takers | ({"pre": signs} if self.by_gate else {})
 
     def result(self) -> dict[str, Tensor]:
         """Tensors of a profile, by their names."""
-        label, schemes = self._schemes.n_labels, self._schemes
-        found = {name: _arranged(own, len(HALVES), label) for name, own in self._sums.items()}
-        found["active"] = found["active"].round().long()
-        found["tokens"], found["texts"] = schemes.tokens(), schemes.texts()
-        permuted = _arranged(self._permuted, len(schemes.permuted), label)
-        found["shuffled_active"] = permuted.round().long()
-        found["shuffled_tokens"] = schemes.permuted_tokens()
-        stream = _arranged(self._stream, len(HALVES), label)
-        along = along_neurons(self._model, stream.flatten(0, 1).float()).double()
-        found["along_stream"] = along.unflatten(0, (len(HALVES), label))
-        return found | {"stream_at_last": stream}
+        found = {}
+        for name, own in self.sums.items():
+            first = self.draws if name == "shuffled_active" else len(HALVES)
+            found[name] = own.cpu().transpose(0, 1).unflatten(0, (first, self.n_labels))
+            if name in ("active", "shuffled_active"):
+                found[name] = found[name].round().long()
+        stream = found["stream_at_last"]
+        along = along_neurons(self.model, stream.flatten(0, 1).float()).double()
+        found["along_stream"] = along.unflatten(0, stream.shape[:2])
+        none = torch.zeros(len(HALVES) * self.n_labels, dtype=torch.long)
+        for name, count in (("tokens", self.tokens[0]), ("texts", (self.tokens[0] > 0).long())):
+            found[name] = none.index_add(0, self.group, count).reshape(len(HALVES), -1)
+        each = torch.zeros(self.draws * self.n_labels, dtype=torch.long)
+        each.index_add_(0, self.permuted.flatten(), self.tokens[1:].flatten())
+        found["shuffled_tokens"] = each.reshape(self.draws, self.n_labels)
+        return {name: own.contiguous() for name, own in found.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """Texts that permutations cut short."""
-
-    rows: Int[Tensor, " part"]
-    counted: Bool[Tensor, "part pos"]
-    groups: Int[Tensor, " part"]
-    """Place of the permutation and class."""
-
-    @classmethod
-    def of(cls, parts: Sequence[tuple[int, Tensor, int]], device: torch.device) -> "_Cut":
-        """From the row, the positions and the group of each."""
-        rows, counted, groups = zip(*parts, strict=True)
-        tensors = torch.tensor(rows), torch.stack(counted), torch.tensor(groups)
-        return cls(*(each.to(device) for each in tensors))
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Which positions of a batch are counted, and for what its texts count."""
-
-    counted: Bool[Tensor, "text pos"]
-    groups: Float[Tensor, "group text"]
-    """One for the text's half and class."""
-    inside: Bool[Tensor, "text pos"]
-    """All that may be counted."""
-    whole: Float[Tensor, "permuted text"]
-    """One for each permutation and class that counts all of the text."""
-    cut: Sequence["_Cut"]
-    """In parts of no more texts than the batch has."""
-
-    def largest(self, values: Float[Tensor, "text neuron"]) -> Float[Tensor, "group neuron"]:
-        """Largest value of each group's texts; values are not negative."""
-        where = self.groups.argmax(0)[:, None].expand_as(values)
-        found = values.new_zeros(len(self.groups), values.shape[1])
-        return found.scatter_reduce(0, where, values, "amax")
-
-
-def _batch(schemes: Schemes, chosen: Sequence[int], width: int, device: torch.device) -> _Batch:
-    n_labels, size = schemes.n_labels, (len(chosen), width)
-    groups = torch.zeros(len(HALVES) * n_labels, len(chosen), dtype=torch.float64)
-    whole = torch.zeros(len(schemes.permuted) * n_labels, len(chosen), dtype=torch.float64)
-    counted, inside = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
-    cut: list[tuple[int, Tensor, int]] = []
-    for row, place in enumerate(chosen):
-        span = schemes.spans[place]
-        begin = width - len(span.ids) + span.start
-        inside[row, begin : begin + span.length] = True
-        if place in schemes.observed:
-            share = schemes.observed[place]
-            groups[schemes.group(share), row] = 1
-            counted[row, begin : begin + share.count] = True
-        for draw, own in enumerate(schemes.permuted):
-            if place in own:
-                group, count = draw * n_labels + own[place].label, own[place].count
-                if count == span.length:
-                    whole[group, row] = 1
-                else:
-                    cut.append((row, inside[row] & (torch.arange(width) < begin + count), group))
-    parts = [_Cut.of(cut[i : i + len(chosen)], device) for i in range(0, len(cut), len(chosen))]
-    return _Batch(counted.to(device), groups.to(device), inside.to(device), whole.to(device), parts)
-
-
-def _sums(
+def _over(
     values: Float[Tensor, "text pos neuron"], mask: Bool[Tensor, "text pos"]
 ) -> Float[Tensor, "text neuron"]:
+    """Sums over the positions of the mask."""
     return torch.einsum("tpn,tp->tn", values, mask.double())
-
-
-def _arranged(sums: Tensor, first: int, second: int) -> Tensor:
-    """From ``[layer group ...]`` to ``[first second layer ...]``."""
-    return sums.cpu().transpose(0, 1).unflatten(0, (first, second)).contiguous()
-
-
-Sign = Literal["gate", "product"]
-"""What must be above zero for a neuron to be active: ``pre``, or ``post``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -488,13 +409,11 @@ def profile_texts(
     sign: Sign = "gate",
     where: Where = "content",
     n_shuffles: int = 20,
-    seed: int = 0,
-    batch_size: int = 96,
-    progress: Progress | None = None,
 ) -> Profile:
     """Read train texts once, each with the request to name its class.
 
-    Nothing is kept per token; per-batch sums are in float64 and int64.
+    Nothing is kept per token; per-batch sums are in float64 and int64. The seed in force decides
+    the choice of texts, their halves and the permutations.
 
     Args:
         model: The model.
@@ -503,9 +422,6 @@ def profile_texts(
         sign: When a neuron counts as active.
         where: The tokens that are counted.
         n_shuffles: Permutations of the labels over the texts, for the null of entropies.
-        seed: Of the choice of texts, of their halves, and of the permutations.
-        batch_size: Texts at once, at most.
-        progress: Told after every batch how many texts were read.
 
     Raises:
         AxisError: ``sign`` or ``where`` is unknown.
@@ -517,16 +433,18 @@ def profile_texts(
     check_word("sign", sign, get_args(Sign))
     if n_shuffles < 0:
         raise DataError(f"{n_shuffles} permutations of the labels were asked for; give 0 or more")
-    check_texts(texts)
+    _check_texts(texts)
+    seed, truth = in_force().seed, texts.truth
     spans = read_spans(model, texts, request, where)
-    drawn = permuted(spans, texts.truth, n_shuffles, seed)
-    schemes = Schemes(spans, balanced(spans, texts.truth, seed), drawn, len(texts.label))
-    sums, used = Sums(model, schemes, by_gate=sign == "gate"), schemes.used
-    for chosen in batches([spans[place].ids for place in used], batch_size):
+    schemes = [balanced(spans, truth, seed), *permuted(spans, truth, n_shuffles, seed)]
+    sums = _Sums(model, spans, schemes, sign == "gate")
+    used = (sums.tokens > 0).any(0).nonzero()[:, 0].tolist()
+    for chosen in batches(
+        [spans[place].ids for place in used], min(_TEXTS, in_force().rows(_TEXTS))
+    ):
         places = [used[i] for i in chosen]
         halving(sums.read, places, lambda place: name_of_row(model, spans[place].ids))
-        if progress:
-            progress(len(chosen))
+        advance(len(chosen))
     return Profile(
         provenance=current(),
         **sums.result(),
@@ -573,24 +491,15 @@ class LabelAttribution(Record):
         return (each.sum(0) - each) / (len(self.label) - 1)
 
 
-def label_attribution(
-    model: Model,
-    texts: Texts,
-    request: str,
-    *,
-    seed: int = 0,
-    batch_size: int = 32,
-    progress: Progress | None = None,
-) -> LabelAttribution:
+def label_attribution(model: Model, texts: Texts, request: str) -> LabelAttribution:
     """Attribution of all neurons: one forward and one backward pass per text.
+
+    The seed in force decides the halves, which are those of a profile with this seed.
 
     Args:
         model: The model.
         texts: Of the train split; all of them are read.
         request: The request put to every text.
-        seed: Of the halves, which are those of a profile with this seed.
-        batch_size: Texts at once, at most.
-        progress: Told after every batch how many texts were read.
 
     Raises:
         DataError: the texts are of another split, there are fewer than two classes, a class has
@@ -598,31 +507,47 @@ def label_attribution(
         ModelError: a site did not run, or the model has no neurons.
     """
     need_neurons(model, "attributions of neurons")
-    check_texts(texts)
-    first = _first_tokens(model, texts.label)
+    _check_texts(texts)
+    seed, device, n_labels = in_force().seed, device_of(model), len(texts.label)
+    first = _first_tokens(model, texts.label).to(device)
     ids = [encode(model, question) for question in questions(texts.rows, request)]
-    half = {i: key[0] for key, own in halves_of(texts.truth, seed).items() for i in own}
-    truth, cfg, n_groups = torch.tensor(texts.truth), model.cfg, len(HALVES) * len(texts.label)
-    sums = torch.zeros(2, n_groups, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
-    count = torch.zeros(n_groups, dtype=torch.long)
-    for chosen in batches(ids, batch_size):
-        found = _halved(model, [(ids[i], texts.truth[i]) for i in chosen], first)
-        group = torch.tensor([half[i] for i in chosen]) * len(texts.label) + truth[chosen]
-        member = one_hot(group, n_groups).T
-        count += member.sum(1)
-        for place, values in enumerate((found, found.clamp_min(0))):
-            sums[place] += torch.einsum("gt,tln->gln", member.double(), values)
-        if progress:
-            progress(len(chosen))
-    total, positive = sums.unflatten(1, (len(HALVES), len(texts.label))).unbind(0)
+    layers, truth = range(model.cfg.n_layers), torch.tensor(texts.truth)
+    group = truth.clone()
+    for (half, label), own in halves_of(texts.truth, seed).items():
+        group[own] = half * n_labels + label
+
+    def attributions(places: Sequence[int]) -> Float[Tensor, "text layer neuron"]:
+        rows = [ids[place] for place in places]
+        own = one_hot(truth[list(places)], n_labels).bool().to(device)
+
+        def margin(logits: Float[Tensor, "text vocab"]) -> Float[Tensor, " text"]:
+            among = logits[:, first]
+            return among[own] - among.masked_fill(own, -torch.inf).logsumexp(1)
+
+        found = trace(model, pad_left(rows, device), {"post": layers}, margin, at="logits")
+        value, gradient = found.values["post"], found.gradients["post"]
+        each = [(value[layer] * gradient[layer]).double().sum(1) for layer in layers]
+        values = torch.stack(each, dim=1).cpu()
+        check_values(model, values, "the gradient of the margin", rows)
+        return values
+
+    size = len(HALVES) * n_labels, len(layers), model.cfg.d_mlp
+    total, positive = torch.zeros(2, *size, dtype=torch.float64)
+    for chosen in batches(ids, min(_GRADIENTS, in_force().rows(_GRADIENTS))):
+        parts = halving(attributions, chosen, lambda place: name_of_row(model, ids[place]))
+        values = torch.cat(parts)
+        member = one_hot(group[chosen], len(total)).T.double()
+        total += torch.einsum("gt,tln->gln", member, values)
+        positive += torch.einsum("gt,tln->gln", member, values.clamp_min(0))
+        advance(len(chosen))
     return LabelAttribution(
-        total=total,
-        positive=positive,
-        texts=count.reshape(len(HALVES), -1),
+        total=total.unflatten(0, (len(HALVES), n_labels)),
+        positive=positive.unflatten(0, (len(HALVES), n_labels)),
+        texts=torch.bincount(group, minlength=len(total)).reshape(len(HALVES), n_labels),
         split=HALVES,
         label=texts.label,
-        layer=tuple(range(cfg.n_layers)),
-        neuron=tuple(range(cfg.d_mlp)),
+        layer=tuple(layers),
+        neuron=tuple(range(model.cfg.d_mlp)),
         request=request,
         seed=seed,
     )
@@ -637,33 +562,3 @@ def _first_tokens(model: Model, labels: tuple[str, ...]) -> Int[Tensor, " label"
                 "token; give labels that begin differently"
             )
     return torch.tensor(first)
-
-
-def _halved(
-    model: Model, texts: Sequence[tuple[list[int], int]], first: Int[Tensor, " label"]
-) -> Float[Tensor, "text layer neuron"]:
-    """Attributions of tokens with their class, of fewer texts at once where memory is short."""
-
-    def work(some: Sequence[tuple[list[int], int]]) -> Tensor:
-        rows, truth = zip(*some, strict=True)
-        return _attributions(model, list(rows), torch.tensor(truth), first)
-
-    return torch.cat(halving(work, texts, lambda text: name_of_row(model, text[0])))
-
-
-def _attributions(
-    model: Model, rows: list[list[int]], truth: Int[Tensor, " text"], first: Int[Tensor, " label"]
-) -> Float[Tensor, "text layer neuron"]:
-    device = device_of(model)
-    is_own = one_hot(truth, len(first)).bool().to(device)
-
-    def margin(logits: Float[Tensor, "text vocab"]) -> Float[Tensor, " text"]:
-        among = logits[:, first.to(device)]
-        return among[is_own] - among.masked_fill(is_own, -torch.inf).logsumexp(1)
-
-    layers = range(model.cfg.n_layers)
-    found = trace(model, pad_left(rows, device), {"post": layers}, margin, at="logits")
-    each = [(found.values["post"][i] * found.gradients["post"][i]).double().sum(1) for i in layers]
-    values = torch.stack(each, dim=1).cpu()
-    check_values(model, values, "the gradient of the margin", rows)
-    return values

@@ -1,4 +1,4 @@
-"""The neurons that are selective for each class, and how the sets of two classes overlap.
+"""The neurons that are selective for each class, and whether they are more than chance.
 
 Selectors: how selective every neuron is for every class, and which may be chosen at all.
 
@@ -21,17 +21,15 @@ formulas of the last two a reading of "mean deviation" and "contrast". A neuron 
 fewer than ``least_active`` tokens has a rate that is mostly chance, and an entropy near zero for
 that reason alone: no selector that reads activity may choose it.
 
-Whether a selection is more than chance: the same neurons from other texts, and a null.
-
 Neurons with the lowest entropies exist in any data. Two checks: are those of one half of the texts
 those of the other half, more often than random sets are; and is the entropy of the last neuron
 that is chosen lower than where the labels are permuted over the texts?
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,17 +39,17 @@ from circuits.errors import AxisError, DataError
 from circuits.names import neuron_name
 from circuits.neurons.profile import LabelAttribution, Profile, check_word
 from circuits.records import Record
+from circuits.running import execution, in_force
 
 __all__ = [
     "Admission",
     "Association",
+    "DepthProfile",
     "EntropyNull",
-    "Evidence",
-    "Rounding",
     "SELECTORS",
     "Selection",
-    "Selector",
-    "SplitHalf",
+    "best_of",
+    "depth_profile",
     "entropy",
     "entropy_null",
     "how_many",
@@ -60,8 +58,12 @@ __all__ = [
     "split_half",
 ]
 
+SELECTORS: Final = ("lape", "lap", "mad", "cas", "z", "contribution", "attribution", "random")
+
 Per = Literal["model", "label"]
 Assign = Literal["argmax", "multi"]
+
+Scores = Float[Tensor, "label layer neuron"]
 
 _EPSILON = 1e-6
 """Added to a standard deviation, which is zero for a neuron that never changes."""
@@ -85,38 +87,10 @@ class Admission:
         if self.quantile is not None and not 0 < self.quantile < 1:
             raise DataError(f"a quantile lies between 0 and 1, found {self.quantile:g}")
 
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What selectors go by."""
-
-    profile: Profile
-    attribution: LabelAttribution | None = None
-    """Needed by ``attribution`` only."""
-    admission: Admission = Admission()
-    seed: int = 0
-    """Of ``random``."""
-
-
-Scores = Float[Tensor, "label layer neuron"]
-
-
-@runtime_checkable
-class Selector(Protocol):
-    """Scores neurons; higher is more selective, minus infinity where one may not be chosen."""
-
-    def __call__(self, evidence: Evidence) -> Scores:
-        """The score of every neuron for every class."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A selector, and how what it scores is chosen from by default."""
-
-    score: Selector
-    per: Per = "label"
-    assign: Assign = "multi"
+    def active_enough(self, active: Int[Tensor, "label layer neuron"]) -> Tensor:
+        """``[layer neuron]``: is it active on as many tokens as it must be?"""
+        least = 5 * len(active) if self.least_active is None else self.least_active
+        return active.sum(0) >= max(1, least)
 
 
 def entropy(
@@ -137,95 +111,54 @@ def lape_scores(
 ) -> Scores:
     """Minus the entropy of each neuron, the same for all classes that it may be chosen for."""
     rate = active.double() / tokens[:, None, None]
-    allowed = _active_enough(active, admission)
+    allowed = admission.active_enough(active).expand_as(rate)
     if admission.quantile is not None:
-        allowed = allowed & (rate > _quantile(rate, admission.quantile))
+        # torch.quantile refuses more than 16 million values; LAPE counts the place like this too.
+        place = min(max(1, round(admission.quantile * rate.numel())), rate.numel())
+        allowed = allowed & (rate > rate.flatten().kthvalue(place).values)
     score = -entropy(rate, normalised=admission.normalised).expand_as(rate)
     return torch.where(allowed, score, -torch.inf)
 
 
-def _active_enough(
-    active: Int[Tensor, "label layer neuron"], admission: Admission
-) -> Bool[Tensor, "label layer neuron"]:
-    least = 5 * len(active) if admission.least_active is None else admission.least_active
-    return (active.sum(0) >= max(1, least)).expand_as(active)
+def _scores(
+    selector: str, profile: Profile, attribution: LabelAttribution | None, admission: Admission
+) -> Scores:
+    active, tokens = profile.active.sum(0), profile.tokens.sum(0)
+    if selector == "lape":
+        return lape_scores(active, tokens, admission)
+    if selector == "contribution":
+        return (profile.last - profile.last.mean(0)) * profile.weight
+    if selector == "attribution":
+        return _attribution(profile, attribution)
+    if selector == "random":
+        generator = torch.Generator().manual_seed(in_force().seed)
+        return torch.rand(active.shape, generator=generator, dtype=torch.float64)
+    if selector == "lap":
+        score = profile.rate
+    elif selector == "cas":
+        first, second = profile.mean.topk(2, dim=0).values
+        # The best of the others is the best of all, or, for the best, the second best.
+        score = profile.mean - torch.where(profile.mean == first, second, first)
+    else:
+        total, each = profile.total.sum(0), tokens[:, None, None]
+        score = profile.mean - (total.sum(0) - total) / (each.sum(0) - each)
+        if selector == "z":
+            pooled = (profile.variance * each).sum(0) / each.sum(0)
+            score = score / (pooled.sqrt() + _EPSILON)
+    return torch.where(admission.active_enough(active), score, -torch.inf)
 
 
-def _quantile(rate: Scores, quantile: float) -> float:
-    # torch.quantile refuses more than 16 million values; LAPE counts the place in this way too.
-    place = min(max(1, round(quantile * rate.numel())), rate.numel())
-    return float(rate.flatten().kthvalue(place).values)
-
-
-def _lape(evidence: Evidence) -> Scores:
-    profile = evidence.profile
-    return lape_scores(profile.active.sum(0), profile.tokens.sum(0), evidence.admission)
-
-
-def _of_activity(score: Callable[[Profile], Scores]) -> Selector:
-    def scored(evidence: Evidence) -> Scores:
-        allowed = _active_enough(evidence.profile.active.sum(0), evidence.admission)
-        return torch.where(allowed, score(evidence.profile), -torch.inf)
-
-    return scored
-
-
-def _mad(profile: Profile) -> Scores:
-    total, tokens = profile.total.sum(0), profile.tokens.sum(0)[:, None, None]
-    return profile.mean - (total.sum(0) - total) / (tokens.sum(0) - tokens)
-
-
-def _z(profile: Profile) -> Scores:
-    tokens = profile.tokens.sum(0)[:, None, None]
-    pooled = (profile.variance * tokens).sum(0) / tokens.sum(0)
-    return _mad(profile) / (pooled.sqrt() + _EPSILON)
-
-
-def _cas(profile: Profile) -> Scores:
-    mean = profile.mean
-    first, second = mean.topk(2, dim=0).values
-    # The best of the others is the best of all, or, for the best, the second best.
-    return mean - torch.where(mean == first, second, first)
-
-
-def _contribution(evidence: Evidence) -> Scores:
-    last = evidence.profile.last
-    return (last - last.mean(0)) * evidence.profile.weight
-
-
-def _attribution(evidence: Evidence) -> Scores:
-    found = evidence.attribution
+def _attribution(profile: Profile, found: LabelAttribution | None) -> Scores:
     if found is None:
         raise DataError(
             "selector 'attribution' needs attribution; give what label_attribution returns"
         )
-    if found.label != evidence.profile.label or found.split != evidence.profile.split:
+    if found.label != profile.label or found.split != profile.split:
         raise AxisError(
             f"the attribution is of {', '.join(found.label)} (halves {found.split}), the profile "
-            f"of {', '.join(evidence.profile.label)} (halves {evidence.profile.split})"
+            f"of {', '.join(profile.label)} (halves {profile.split})"
         )
     return found.own - found.others
-
-
-def _random(evidence: Evidence) -> Scores:
-    generator = torch.Generator().manual_seed(evidence.seed)
-    return torch.rand(evidence.profile.rate.shape, generator=generator, dtype=torch.float64)
-
-
-SELECTORS: Final[dict[str, _Choice]] = {
-    "lape": _Choice(_lape, "model", "argmax"),
-    "lap": _Choice(_of_activity(lambda profile: profile.rate)),
-    "mad": _Choice(_of_activity(_mad)),
-    "cas": _Choice(_of_activity(_cas)),
-    "z": _Choice(_of_activity(_z)),
-    "contribution": _Choice(_contribution),
-    "attribution": _Choice(_attribution),
-    "random": _Choice(_random),
-}
-"""Name -> selector."""
-
-
-Rounding = Literal["ceil", "round"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +229,25 @@ class Selection(Record):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class DepthProfile(Record):
+    """How many of every class's neurons lie in each layer."""
+
+    label: tuple[str, ...]
+    layer: tuple[int, ...]
+    count: Int[Tensor, "label layer"]
+
+
+def depth_profile(selection: Selection) -> DepthProfile:
+    """Count every class's neurons layer by layer."""
+    return DepthProfile(
+        provenance=selection.provenance.child(counted="layer"),
+        label=selection.label,
+        layer=selection.layer,
+        count=selection.chosen.sum(2),
+    )
+
+
 def select_neurons(
     profile: Profile,
     selector: str = "lape",
@@ -303,57 +255,55 @@ def select_neurons(
     share: float = 0.01,
     per: Per | None = None,
     assign: Assign | None = None,
-    rounding: Rounding = "ceil",
     admission: Admission | None = None,
     attribution: LabelAttribution | None = None,
-    seed: int = 0,
 ) -> Selection:
     """Choose neurons; ties are broken by the higher rate, then by layer and index.
 
-    Fewer are chosen than asked for if fewer may be.
+    Fewer are chosen than wanted if fewer may be. The seed in force is that of the selector
+    ``random``.
 
     Args:
         profile: Activity on train texts.
         selector: How; see the module's text.
-        share: Of all neurons of the model, to be chosen.
+        share: Of all neurons of the model, to be chosen; their number is rounded up.
         per: ``model``: so many of the model, each then assigned (default of ``lape``); ``label``:
             so many of every class (default of the others).
         assign: ``argmax``: a neuron belongs to the class for which it scores highest (default of
             ``lape``: for which it is most often active). ``multi``: to every class for which it
             is good enough to be chosen; of ``lape``, whose rate exceeds the quantile.
-        rounding: Of the number of neurons.
         admission: Which neurons may be chosen.
         attribution: For the selector ``attribution``.
-        seed: Of the selector ``random``.
 
     Raises:
         AxisError: the selector or a way of choosing is unknown.
         DataError: the share is not above 0 and at most 1, the attribution is missing, or ``lape``
             without a quantile is to assign a neuron to several classes.
     """
-    check_word("selector", selector, tuple(SELECTORS))
-    how = SELECTORS[selector]
-    per, assign, admission = per or how.per, assign or how.assign, admission or Admission()
-    for option, found, words in (("per", per, Per), ("assign", assign, Assign)):
-        check_word(option, found, get_args(words))
-    count = how_many(share, len(profile.layer) * len(profile.neuron), rounding)
+    per = per or ("model" if selector == "lape" else "label")
+    assign = assign or ("argmax" if selector == "lape" else "multi")
+    admission = admission or Admission()
+    for option, found, words in (
+        ("selector", selector, SELECTORS),
+        ("per", per, get_args(Per)),
+        ("assign", assign, get_args(Assign)),
+    ):
+        check_word(option, found, words)
+    count = how_many(share, len(profile.layer) * len(profile.neuron))
     if selector == "lape" and assign == "multi" and admission.quantile is None:
         raise DataError(
             "lape assigns a neuron to every class whose rate exceeds the quantile; give a "
             "quantile, or assign='argmax'"
         )
-    score = how.score(Evidence(profile, attribution, admission, seed))
+    score = _scores(selector, profile, attribution, admission)
     return Selection(
         provenance=profile.provenance.child(
             selector=selector,
             share=share,
             per=per,
             assign=assign,
-            rounding=rounding,
-            quantile=admission.quantile,
-            least_active=admission.least_active,
-            normalised=admission.normalised,
-            seed=seed,
+            **asdict(admission),
+            seed=in_force().seed,
         ),
         score=score,
         chosen=_choose(score, profile.rate, count, per, assign),
@@ -367,22 +317,19 @@ def select_neurons(
     )
 
 
-def how_many(share: float, of: int, rounding: Rounding = "ceil") -> int:
-    """Number of neurons that a share is.
+def how_many(share: float, of: int) -> int:
+    """Number of neurons that a share is, rounded up.
 
     Raises:
-        AxisError: the rounding is unknown.
         DataError: the share is not above 0 and at most 1.
 
-    >>> how_many(0.01, 458_752), how_many(0.01, 458_752, "round")
-    (4588, 4588)
+    >>> how_many(0.01, 458_752)
+    4588
     """
     if not 0 < share <= 1:
         raise DataError(f"a share lies above 0 and is at most 1, found {share:g}")
-    check_word("rounding", rounding, get_args(Rounding))
     # A share such as 3 / 7 times 7 may come out a hair above 3.
-    exact = share * of
-    return max(1, round(exact) if rounding == "round" else math.ceil(exact * (1 - 1e-12)))
+    return max(1, math.ceil(share * of * (1 - 1e-12)))
 
 
 def _choose(
@@ -414,21 +361,16 @@ def _ranks(score: Tensor, tie: Tensor, dim: int = 0) -> Int[Tensor, "label unit"
     return first.gather(dim, second).argsort(dim=dim)
 
 
-@dataclass(frozen=True, eq=False)
-class SplitHalf(Record):
-    """Overlap of the neurons selected on either half of the texts."""
-
-    jaccard: Float[Tensor, " label"]
-    """Neurons selected on both halves over those selected on either; NaN if there are none."""
-    expected: Float[Tensor, " label"]
-    """For random sets of the same sizes; k / (2 N - k) for sets of k among N neurons."""
-    n_neurons: Int[Tensor, "split label"]
-    """Neurons selected on each half."""
-
-    split: tuple[int, ...]
-    label: tuple[str, ...]
-    selector: str
-    share: float
+def best_of(
+    score: Float[Tensor, "label layer neuron"],
+    allowed: Bool[Tensor, "label layer neuron"],
+    sizes: Sequence[int],
+) -> Bool[Tensor, "label layer neuron"]:
+    """So many of the allowed neurons of each class, by score; of equal ones the first."""
+    order = score.masked_fill(~allowed, -torch.inf).flatten(1)
+    ranks = order.argsort(dim=1, descending=True, stable=True).argsort(1)
+    kept = ranks < torch.tensor(sizes)[:, None]
+    return kept.reshape(score.shape) & allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -442,7 +384,7 @@ class EntropyNull(Record):
     observed: float
     """In nats, with the labels as they are; infinite if no neuron may be chosen."""
     rank: int
-    """The k of the neuron that is compared: as many as are asked for, or as may be chosen."""
+    """The k of the neuron that is compared: as many as are wanted, or as may be chosen."""
     share: float
 
     @property
@@ -457,13 +399,12 @@ def split_half(
     profile: Profile,
     selector: str = "lape",
     *,
-    share: float = 0.01,
     attribution: LabelAttribution | None = None,
-    admission: Admission | None = None,
-    seed: int = 0,
     **how: Any,
-) -> SplitHalf:
-    """Select on each half of the texts by itself; options as of :func:`select_neurons`.
+) -> Association:
+    """Overlap of the neurons selected on either half of the texts by itself.
+
+    The diagonal compares a class with itself. Options are those of :func:`select_neurons`.
 
     Raises:
         AxisError: the selector or a way of choosing is unknown.
@@ -474,29 +415,12 @@ def split_half(
             f"a comparison of two halves was asked for, the profile has {len(profile.split)}; "
             "give the whole profile"
         )
-    first, second = (
-        select_neurons(
-            profile.sel(split=half),
-            selector,
-            share=share,
-            admission=admission,
-            attribution=None if attribution is None else attribution.sel(split=half),
-            seed=seed + half,
-            **how,
-        )
-        for half in profile.split
-    )
-    between = first.jaccard(second)
-    return SplitHalf(
-        provenance=first.provenance.child(halves=True),
-        jaccard=between.jaccard.diagonal().clone(),
-        expected=between.expected.diagonal().clone(),
-        n_neurons=torch.stack([own.chosen.flatten(1).sum(1) for own in (first, second)]),
-        split=profile.split,
-        label=profile.label,
-        selector=selector,
-        share=share,
-    )
+    found, seed = [], in_force().seed
+    for half in profile.split:
+        own = None if attribution is None else attribution.sel(split=half)
+        with execution(seed=seed + half):
+            found.append(select_neurons(profile.sel(split=half), selector, attribution=own, **how))
+    return found[0].jaccard(found[1])
 
 
 def entropy_null(
@@ -510,26 +434,20 @@ def entropy_null(
     admission = admission or Admission()
     if not profile.draw:
         raise DataError("the profile has no permuted labels; make it with n_shuffles above 0")
-    observed = _entropies(profile.active.sum(0), profile.tokens.sum(0), admission)
+
+    def entropies(active: Tensor, tokens: Tensor) -> Float[Tensor, " unit"]:
+        """From low to high, infinite where a neuron may not be chosen."""
+        return (-lape_scores(active, tokens, admission).amax(0)).flatten().sort().values
+
+    observed = entropies(profile.active.sum(0), profile.tokens.sum(0))
     count = how_many(share, len(profile.layer) * len(profile.neuron))
     rank = max(1, min(count, int(observed.isfinite().sum())))
     shuffled = zip(profile.shuffled_active, profile.shuffled_tokens, strict=True)
-    null = [_entropies(active, tokens, admission)[rank - 1] for active, tokens in shuffled]
     return EntropyNull(
-        provenance=profile.provenance.child(
-            share=share,
-            quantile=admission.quantile,
-            least_active=admission.least_active,
-            normalised=admission.normalised,
-        ),
-        null=torch.stack(null),
+        provenance=profile.provenance.child(share=share, **asdict(admission)),
+        null=torch.stack([entropies(active, tokens)[rank - 1] for active, tokens in shuffled]),
         draw=profile.draw,
         observed=float(observed[rank - 1]),
         rank=rank,
         share=share,
     )
-
-
-def _entropies(active: Tensor, tokens: Tensor, admission: Admission) -> Float[Tensor, " unit"]:
-    """Entropies from low to high, infinite where a neuron may not be chosen."""
-    return (-lape_scores(active, tokens, admission).amax(0)).flatten().sort().values

@@ -1,17 +1,17 @@
-"""Induction: the mean activation of a class, added to its neurons while other texts are read.
+"""The mean activation of a class, added to neurons while other texts are read.
 
-Zheng et al. (ACL 2026, arXiv 2604.17255). The addition is a constant vector, equal in kind to
-activation addition, so a random vector of the same length is a baseline beside random neurons.
+**Steering to a class.** Zheng et al. (ACL 2026, arXiv 2604.17255) induce a class by adding its mean
+activations to its neurons. What is added is a constant vector, equal in kind to activation
+addition, so random vectors of the same length are a baseline, as random neurons are.
 
-Cross-signal: the mean activation on a rhetorical device, added to the neurons of an emotion.
-
-Zheng et al. (ACL 2026, arXiv 2604.17255) report that devices so support the recognition of
-emotions. The strength is chosen on dev texts, for random neurons as well; changes are of test
-texts.
+**Cross-signal.** The mean activation on a rhetorical device, added to the neurons of an emotion:
+Zheng et al. report that devices so support the recognition of emotions. The strength is chosen on
+dev texts, for random neurons as well; changes are of test texts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,36 +21,32 @@ from circuits.effects.heads import random_directions
 from circuits.errors import AxisError, DataError
 from circuits.models.edits import Add
 from circuits.models.families import neuron_weights
-from circuits.models.generate import Progress
 from circuits.models.protocol import Model
 from circuits.neurons.mask import (
-    Ask,
-    Asking,
     above,
-    asker,
     at,
-    check_labels,
+    classifier,
     corrected,
     gains,
     hits,
     interval,
-    places_of,
     random_sets,
+    studied,
     taken,
 )
 from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet, Texts
-from circuits.provenance import Provenance
+from circuits.prompts.prompt import LabelledSet
 from circuits.records import Record
+from circuits.running import in_force
 
 __all__ = [
     "CrossSignal",
     "Induction",
+    "add_class_means",
     "added",
     "as_long",
     "cross_signal",
-    "induce",
     "signal",
     "times",
 ]
@@ -61,21 +57,21 @@ class Induction(Record):
     """How often a class is named for test texts of all other classes."""
 
     label: tuple[str, ...]
-    """The class that is induced."""
+    """The class that is steered to."""
     dose: tuple[float, ...]
     """Multiples of the class's mean activation; 0 changes nothing."""
     rate: Float[Tensor, "label dose"]
-    """How often the induced class is named, in percent."""
+    """How often the class is named, in percent."""
     low: Float[Tensor, "label dose"]
     """Lower end of the 95% interval of the rate: bootstrap over texts."""
     high: Float[Tensor, "label dose"]
     """Upper end."""
     log_change: Float[Tensor, "label dose"]
-    """Mean change of the induced label's log-probability, in nats."""
+    """Mean change of its label's log-probability, in nats."""
     random_rate: Float[Tensor, "draw label dose"]
     """The rate when random neurons of the same layers get their own mean for the class."""
     random_log_change: Float[Tensor, "draw label dose"]
-    """Mean change of the induced label's log-probability then."""
+    """Mean change of its label's log-probability then."""
     vector_rate: Float[Tensor, "draw label dose"]
     """The rate when every MLP writes a random vector as long as what the neurons add."""
     random_p: Float[Tensor, "label dose"]
@@ -86,120 +82,79 @@ class Induction(Record):
     """Neurons that are added to."""
 
 
-def induce(
+def add_class_means(
     model: Model,
     texts: LabelledSet,
     selection: Selection,
     profile: Profile,
     *,
     doses: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
-    how: Asking | None = None,
-    progress: Progress | None = None,
+    per_label: int = 20,
+    draws: int = 10,
 ) -> Induction:
     """Add each class's mean activations to its neurons while texts of other classes are read.
 
     Args:
         model: The model.
-        texts: Test texts of the other classes are asked about.
+        texts: Test texts of the other classes are classified.
         selection: The neurons of every class.
         profile: Gives the mean activations.
         doses: Multiples of the mean.
-        how: How many texts of a class (by default 20), and how many random sets and vectors (10).
-        progress: Told how many texts were asked about.
+        per_label: Texts of every class, at most.
+        draws: Random sets of neurons, and as many random vectors, for every class.
 
     Raises:
         AxisError: a class of the selection is none of the texts' labels, or was not profiled.
         DataError: a class has no test texts, or there is no dose.
         ModelError: a layer has too few other neurons for random sets.
     """
-    how = how or Asking(per_label=20, draws=10)
-    if not doses:
-        raise DataError("there is no dose; give multiples of the mean activation, such as 1")
-    asked = taken(texts.test, "test", how.per_label)
-    check_labels(selection, asked)
-    ask = asker(model, texts.request, how, progress)
-    truth, base = torch.tensor(asked.truth), ask(asked, ())
-    drawn, cells = random_sets(selection, how), []
-    for place, label in enumerate(selection.label):
-        own = asked.label.index(label)
-        rows = (truth != own).nonzero()[:, 0].tolist()
-        ways = [added(profile, label, c) for c in (selection.chosen[place], *drawn[place])]
-        ways += as_long(model, ways[0], how.draws, how.seed)
-        answered = _answered(ask, at(asked, rows), base[rows], ways, doses)
-        cells.append(_induced(answered, base[rows], own, how))
+    _check_doses(doses)
+    test = taken(texts.test, "test", per_label, selection)
+    classify, drawn = classifier(model, texts.request), random_sets(selection, draws)
+    base, cells = classify(test, ()), []
+    for label, chosen, random in zip(selection.label, selection.chosen, drawn, strict=True):
+        own = test.label.index(label)
+        rows = [place for place, true in enumerate(test.truth) if true != own]
+        others, before = at(test, rows), base[rows]
+        ways = [added(profile, label, neurons) for neurons in (chosen, *random)]
+        ways += as_long(model, ways[0], draws)
+        logs = torch.stack(
+            [
+                classify(others, times(way, dose)) if way and dose else before
+                for way in ways
+                for dose in doses
+            ]
+        ).unflatten(0, (len(ways), len(doses)))
+        named = 100.0 * (logs.argmax(-1) == own).double()
+        rate, random_rate, vector_rate = named.mean(-1).split((1, draws, draws))
+        change = (logs[..., own].double() - before[:, own]).mean(-1)
+        low, high = interval(named[0])
+        cells.append(
+            {
+                "rate": rate[0],
+                "low": low,
+                "high": high,
+                "log_change": change[0],
+                "random_rate": random_rate,
+                "random_log_change": change[1 : 1 + draws],
+                "vector_rate": vector_rate,
+                "random_p": above(rate[0], random_rate),
+                "vector_p": above(rate[0], vector_rate),
+            }
+        )
+    options = {"induced": list(doses), "profile": profile.provenance.fingerprint()}
     return Induction(
-        provenance=selection.provenance.child(
-            induced=list(doses),
-            texts=texts.name,
-            per_label=how.per_label,
-            draws=how.draws,
-            seed=how.seed,
-            normalised=how.normalised,
-            profile=profile.provenance.fingerprint(),
-        ),
+        provenance=studied(selection, texts.name, per_label, draws, **options),
         label=selection.label,
         dose=tuple(doses),
         n_neurons=selection.chosen.sum((1, 2)),
-        **{own.name: _stacked(cells, own.name) for own in fields(_Induced)},
+        **{name: torch.stack([cell[name] for cell in cells], -2) for name in cells[0]},
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Induced:
-    """Rates and changes of one class."""
-
-    rate: Float[Tensor, " dose"]
-    low: Float[Tensor, " dose"]
-    high: Float[Tensor, " dose"]
-    log_change: Float[Tensor, " dose"]
-    random_rate: Float[Tensor, "draw dose"]
-    random_log_change: Float[Tensor, "draw dose"]
-    vector_rate: Float[Tensor, "draw dose"]
-    random_p: Float[Tensor, " dose"]
-    vector_p: Float[Tensor, " dose"]
-
-
-def _stacked(cells: Sequence[_Induced], name: str) -> Tensor:
-    return torch.stack([getattr(cell, name) for cell in cells], -2)
-
-
-def _induced(
-    answered: Float[Tensor, "way dose text label"],
-    base: Float[Tensor, "text label"],
-    own: int,
-    how: Asking,
-) -> _Induced:
-    named = 100.0 * (answered.argmax(-1) == own).double()
-    rates = named.mean(-1)
-    changes = (answered[..., own].double() - base[:, own]).mean(-1)
-    low, high = interval(named[0], torch.Generator().manual_seed(how.seed))
-    neurons, vectors = rates[1:].split(how.draws)
-    return _Induced(
-        rate=rates[0],
-        low=low,
-        high=high,
-        log_change=changes[0],
-        random_rate=neurons,
-        random_log_change=changes[1:].split(how.draws)[0],
-        vector_rate=vectors,
-        random_p=above(rates[0], neurons),
-        vector_p=above(rates[0], vectors),
-    )
-
-
-def _answered(
-    ask: Ask,
-    texts: Texts,
-    base: Float[Tensor, "text label"],
-    ways: Sequence[Sequence[Add]],
-    doses: Sequence[float],
-) -> Float[Tensor, "way dose text label"]:
-    return torch.stack(
-        [
-            torch.stack([ask(texts, times(way, dose)) if way and dose else base for dose in doses])
-            for way in ways
-        ]
-    )
+def _check_doses(doses: Sequence[float]) -> None:
+    if not doses:
+        raise DataError("there is no dose; give multiples of the mean activation, such as 1")
 
 
 def added(profile: Profile, label: str, chosen: Bool[Tensor, "layer neuron"]) -> list[Add]:
@@ -218,23 +173,21 @@ def times(edits: Sequence[Add], dose: float) -> list[Add]:
     return [replace(edit, value=dose * edit.value) for edit in edits]
 
 
-def as_long(model: Model, edits: Sequence[Add], draws: int, seed: int) -> list[list[Add]]:
+def as_long(model: Model, edits: Sequence[Add], draws: int) -> list[list[Add]]:
     """Edits that make each MLP write a random vector as long as what ``edits`` make it write."""
-    vectors = random_directions(draws * len(edits), model.cfg.d_model, seed=seed)
-    by_draw = vectors.reshape(draws, len(edits), model.cfg.d_model)
+    vectors = random_directions(draws * len(edits), model.cfg.d_model, seed=in_force().seed)
     values = {edit.layer: edit.value.float() for edit in edits}
-    written = {
-        layer: values[layer] @ W_out
+    lengths = {
+        layer: (values[layer] @ W_out).norm()
         for layer, W_out in enumerate(neuron_weights(model))
         if layer in values
     }
-    lengths = [written[edit.layer].norm() for edit in edits]
     return [
         [
-            Add("mlp_out", edit.layer, length * vector, "all")
-            for edit, length, vector in zip(edits, lengths, own, strict=True)
+            Add("mlp_out", edit.layer, lengths[edit.layer] * vector, "all")
+            for edit, vector in zip(edits, own, strict=True)
         ]
-        for own in by_draw
+        for own in vectors.reshape(draws, len(edits), model.cfg.d_model)
     ]
 
 
@@ -245,7 +198,7 @@ class CrossSignal(Record):
     label: tuple[str, ...]
     """The rhetorical device whose mean activations are added."""
     emotion: tuple[str, ...]
-    """The emotion to whose neurons they are added, and whose texts are asked about."""
+    """The emotion to whose neurons they are added, and whose texts are classified."""
     change: Float[Tensor, "label emotion"]
     """Change on texts of the emotion."""
     low: Float[Tensor, "label emotion"]
@@ -278,8 +231,8 @@ def cross_signal(
     *,
     doses: Sequence[float] = (0.05, 0.1, 0.2, 0.5, 1.0),
     mode: str = "index",
-    how: Asking | None = None,
-    progress: Progress | None = None,
+    per_label: int = 30,
+    draws: int = 10,
 ) -> CrossSignal:
     """Add the mean activations on every device to the neurons of every emotion.
 
@@ -290,44 +243,69 @@ def cross_signal(
         devices: Activity on texts of every rhetorical device; ``sel(label=...)`` leaves some out.
         doses: Multiples of the mean; among equally good ones the first is chosen.
         mode: Every neuron its own mean, or all the mean over the set.
-        how: How many texts of an emotion (by default 30), and how many random sets (10).
-        progress: Told how many texts were asked about.
+        per_label: Texts of every emotion and split, at most.
+        draws: Random sets of neurons for every emotion.
 
     Raises:
         AxisError: an emotion of the selection is none of the texts' labels, or the mode is unknown.
         DataError: an emotion has no dev or test texts, or there is no dose.
         ModelError: a layer has too few other neurons for random sets.
     """
-    how = how or Asking(per_label=30, draws=10)
     if mode not in ("index", "set_scalar"):
         raise AxisError(f"no mode is called {mode!r}; modes are index and set_scalar")
-    if not doses:
-        raise DataError("there is no dose; give multiples of the mean activation, such as 0.1")
-    dev = taken(texts.dev, "dev", how.per_label)
-    test = taken(texts.test, "test", how.per_label)
-    check_labels(selection, test)
-    ask, drawn = asker(model, texts.request, how, progress), random_sets(selection, how)
-    cells: list[list[_Cell]] = []
-    for place, emotion in enumerate(selection.label):
-        bench = _Bench.of(ask, dev, test, emotion)
-        sets = (selection.chosen[place], *drawn[place])
-        cells.append(
-            [
-                bench.cell([signal(devices, device, own, mode) for own in sets], doses, how.seed)
-                for device in devices.label
-            ]
-        )
-    provenance = selection.provenance.child(
-        devices=devices.provenance.fingerprint(),
-        doses=list(doses),
+    _check_doses(doses)
+    dev = taken(texts.dev, "dev", per_label, selection)
+    test = taken(texts.test, "test", per_label, selection)
+    classify, drawn = classifier(model, texts.request), random_sets(selection, draws)
+    cells: list[list[dict[str, Any]]] = []
+    for emotion, chosen, random in zip(selection.label, selection.chosen, drawn, strict=True):
+        others = test.of(*(label for label in test.label if label != emotion))
+        parts = {"dev": dev.of(emotion), "test": test.of(emotion), "others": others}
+        base = {name: classify(part, ()) for name, part in parts.items()}
+
+        def gained(
+            name: str, edits: Sequence[Add], dose: float, parts: Any = parts, base: Any = base
+        ) -> Tensor:
+            logs = classify(parts[name], times(edits, dose)) if edits else base[name]
+            return gains(logs, base[name], torch.tensor(parts[name].truth))
+
+        accuracy = 100.0 * hits(base["test"], torch.tensor(parts["test"].truth)).double().mean()
+        cells.append([])
+        for device in devices.label:
+            changes, strengths = [], []
+            signals = [signal(devices, device, neurons, mode) for neurons in (chosen, *random)]
+            for edits in signals:
+                reached = [float(gained("dev", edits, dose).mean()) for dose in doses]
+                strengths.append(doses[reached.index(max(reached))])
+                changes.append(gained("test", edits, strengths[-1]))
+            low, high = interval(changes[0])
+            cells[-1].append(
+                {
+                    "change": changes[0].mean(),
+                    "low": low,
+                    "high": high,
+                    "other_change": gained("others", signals[0], strengths[0]).mean(),
+                    "base": accuracy,
+                    "dose": torch.tensor(strengths[0], dtype=torch.float64),
+                    "random_change": torch.stack([own.mean() for own in changes[1:]]),
+                }
+            )
+    tables = {
+        name: torch.stack([torch.stack([cell[name] for cell in own], -1) for own in cells], -1)
+        for name in cells[0][0]
+    }
+    tables["base"] = tables["base"][0]
+    p = above(tables["change"], tables["random_change"])
+    options = {"devices": devices.provenance.fingerprint(), "doses": list(doses), "mode": mode}
+    return CrossSignal(
+        provenance=studied(selection, texts.name, per_label, draws, **options),
+        label=devices.label,
+        emotion=selection.label,
+        p=p,
+        corrected_p=corrected(p),
         mode=mode,
-        texts=texts.name,
-        per_label=how.per_label,
-        draws=how.draws,
-        seed=how.seed,
-        normalised=how.normalised,
+        **tables,
     )
-    return _record(cells, selection.label, devices.label, mode, provenance)
 
 
 def signal(
@@ -343,90 +321,3 @@ def signal(
         return edits
     mean = float(devices.mean[devices.index("label", device)][chosen].mean())
     return [Add("post", e.layer, mean * chosen[e.layer].float(), "all") for e in edits]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One device and one emotion."""
-
-    change: float
-    low: float
-    high: float
-    other_change: float
-    base: float
-    dose: float
-    random: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """What one emotion's cells have in common: texts, and what is answered without a signal."""
-
-    ask: Ask
-    dev: Texts
-    test: Texts
-    others: Texts
-    answered: tuple[Tensor, ...]
-
-    @classmethod
-    def of(cls, ask: Ask, dev: Texts, test: Texts, emotion: str) -> "_Bench":
-        """Ask about dev and test texts of the emotion, and test texts of the others."""
-        own = set(places_of(test, emotion))
-        rest = at(test, [place for place in range(len(test)) if place not in own])
-        parts = dev.of(emotion), test.of(emotion), rest
-        return cls(ask, *parts, tuple(ask(part, ()) for part in parts))
-
-    def cell(self, signals: Sequence[Sequence[Add]], doses: Sequence[float], seed: int) -> _Cell:
-        """The first signal is the emotion's own, the others are random."""
-        chosen = [(own, self._best(own, doses)) for own in signals]
-        gained = [self._gains(1, times(own, dose)) for own, dose in chosen]
-        low, high = interval(gained[0], torch.Generator().manual_seed(seed))
-        own, dose = chosen[0]
-        return _Cell(
-            float(gained[0].mean()),
-            float(low),
-            float(high),
-            float(self._gains(2, times(own, dose)).mean()),
-            100.0 * float(hits(self.answered[1], torch.tensor(self.test.truth)).double().mean()),
-            dose,
-            tuple(float(each.mean()) for each in gained[1:]),
-        )
-
-    def _best(self, edits: Sequence[Add], doses: Sequence[float]) -> float:
-        reached = [float(self._gains(0, times(edits, dose)).mean()) for dose in doses]
-        return doses[reached.index(max(reached))]
-
-    def _gains(self, part: int, edits: Sequence[Add]) -> Tensor:
-        texts, base = (self.dev, self.test, self.others)[part], self.answered[part]
-        answered = self.ask(texts, edits) if edits else base
-        return gains(answered, base, torch.tensor(texts.truth))
-
-
-def _record(
-    cells: Sequence[Sequence[_Cell]],
-    emotions: tuple[str, ...],
-    devices: tuple[str, ...],
-    mode: str,
-    provenance: Provenance,
-) -> CrossSignal:
-    def table(name: str) -> Tensor:
-        values = [[getattr(cell, name) for cell in own] for own in cells]
-        return torch.tensor(values, dtype=torch.float64).transpose(0, 1)
-
-    random = table("random").movedim(-1, 0)
-    p = above(table("change"), random)
-    return CrossSignal(
-        provenance=provenance,
-        label=devices,
-        emotion=emotions,
-        change=table("change"),
-        low=table("low"),
-        high=table("high"),
-        other_change=table("other_change"),
-        base=table("base")[0],
-        dose=table("dose"),
-        random_change=random,
-        p=p,
-        corrected_p=corrected(p),
-        mode=mode,
-    )

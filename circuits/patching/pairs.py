@@ -36,7 +36,6 @@ from circuits.models.run import (
     Prefix,
     check_values,
     hook_name,
-    keep,
     observe,
     prefill_prefix,
     resume,

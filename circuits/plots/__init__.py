@@ -17,9 +17,9 @@ from circuits.effects.inspection import TokenTrace
 from circuits.effects.neurons import NeuronEffects
 from circuits.judges.replies import JudgeConfusion
 from circuits.neurons.adaptive import Adaptive
-from circuits.neurons.recognition import DepthProfile, MaskEffects, RangeSweep
-from circuits.neurons.select import Association
+from circuits.neurons.select import Association, DepthProfile
 from circuits.neurons.steer import CrossSignal, Induction
+from circuits.neurons.study import MaskEffects, RangeSweep
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.patching.paths import PathEffects
 from circuits.plots.circuits import circuit_graph, faithfulness_curve

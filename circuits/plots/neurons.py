@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.neurons.adaptive import Adaptive
-from circuits.neurons.recognition import DepthProfile, MaskEffects, RangeSweep
-from circuits.neurons.select import Association
+from circuits.neurons.select import Association, DepthProfile
 from circuits.neurons.steer import CrossSignal, Induction
+from circuits.neurons.study import MaskEffects, RangeSweep
 from circuits.plots.style import (
     BASELINE,
     band,
@@ -197,7 +197,7 @@ def induction_curves(induction: Induction) -> go.Figure:
 
     groups = {words(label): lines(number, label) for number, label in enumerate(induction.label)}
     choose(figure, "Class", groups)
-    title = "Inducing a class: texts of other classes that are named as it"
+    title = "Steering to a class: texts of other classes that are named as it"
     x = "strength (multiples of the class's mean activation)"
     return layout(figure, title, x=x, y="named as the class (%)", height=460)
 

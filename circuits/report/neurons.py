@@ -1,6 +1,6 @@
 """What was measured of class-selective neurons on one set of labelled texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,9 @@ from typing import Any
 from circuits import plots as plot
 from circuits.files import write_text
 from circuits.neurons.adaptive import Adaptive
-from circuits.neurons.mask import Naming
-from circuits.neurons.recognition import DepthProfile, MaskEffects, PairedEffects, RangeSweep
-from circuits.neurons.select import Association, EntropyNull, SplitHalf
+from circuits.neurons.select import Association, DepthProfile, EntropyNull
 from circuits.neurons.steer import CrossSignal, Induction
+from circuits.neurons.study import Effects, MaskEffects, Naming, PairedEffects, RangeSweep
 from circuits.plots.style import short
 from circuits.provenance import Provenance
 from circuits.report.page import Table, cost_table, drawn_page, flat, provenance_rows
@@ -34,7 +33,8 @@ class SetResults:
     """Kind of mask -> its effects; the first one is the main result."""
     selectors: Mapping[str, MaskEffects]
     """Selector -> effects of the same mask on as many neurons of its own."""
-    halves: SplitHalf
+    halves: Association
+    """Neurons of every class from one half of the train texts with those from the other."""
     null: EntropyNull
     sweep: RangeSweep
     adaptive: Adaptive
@@ -120,84 +120,65 @@ def _words_of_set(own: SetResults) -> dict[str, Any]:
 
 def _verdicts(own: SetResults) -> list[str]:
     """What holds for how many classes, and one sentence for each class it does not hold for."""
-    effects = own.effects
-    held = [label for label in own.claimed if effects.supported[effects.index("label", label)]]
-    sentences = [
-        f"For {len(held)} of {len(own.claimed)} classes masking lowers recognition of the class "
-        "itself more than 95% of random sets of the same layers do, and more than that of any "
-        "other class."
-    ]
+    effects, sentences = own.effects, []
     for label in own.claimed:
-        if label not in held:
-            i = effects.index("label", label)
+        i = effects.index("label", label)
+        if not effects.supported[i]:
             sentences.append(
                 f"{label}: not supported. Its own change is {_points(effects.own[i])}, the lowest "
                 f"on another class {_points(effects.largest_other[i])}, p = "
                 f"{_short(effects.random_p[i])}."
             )
-    return sentences
+    first = (
+        f"For {len(own.claimed) - len(sentences)} of {len(own.claimed)} classes masking lowers "
+        "recognition of the class itself more than 95% of random sets of the same layers do, and "
+        "more than that of any other class."
+    )
+    return [first, *sentences]
 
 
 def _main_table(own: SetResults) -> Table:
     """Every class with its change, interval, random sets and p."""
-    effects, random = own.effects, own.effects.random_change
-    rows = [
-        {
-            "masked class": label,
-            "neurons": str(int(effects.n_neurons[i])),
-            "own change": _points(effects.own[i]),
-            "95% interval": _interval(effects, label),
-            "largest other change": _points(effects.largest_other[i]),
-            "lowest random change": _points(random[:, i].min()) if len(random) else "–",
-            "p": _short(effects.random_p[i]),
-            "corrected p": _short(effects.corrected_p[i]),
-            "log-probability": _short(effects.log_change[i, effects.index("other_label", label)]),
-            "perplexity ratio": _short(effects.perplexity_ratio[i]),
-            "supported": "yes" if effects.supported[i] else "no",
-        }
-        for i, label in enumerate(effects.label)
-    ]
+    effects, random, cells = own.effects, own.effects.random_change, _cells(own.effects)
     caption = (
         f"Change of accuracy on test texts ({int(effects.n_texts.min())} per class), percentage "
         f"points; {len(random)} random sets of the same layers"
     )
-    return Table(caption, rows)
+    columns = {
+        "masked class": effects.label,
+        "neurons": map(str, effects.n_neurons.tolist()),
+        **{name: cells[name] for name in ("own change", "95% interval", "largest other change")},
+        "lowest random change": map(_points, random.amin(0)),
+        "p": cells["p"],
+        "corrected p": map(_short, effects.corrected_p),
+        "log-probability": map(_short, effects.on_own(effects.log_change)),
+        "perplexity ratio": map(_short, effects.perplexity_ratio),
+        "supported": cells["supported"],
+    }
+    return Table(caption, _rows(columns))
 
 
 def _mask_table(own: SetResults) -> Table:
     """The same neurons under every kind of mask."""
-    rows = [
-        {
-            "class: mask": f"{label}: {kind}",
-            "own change": _points(effects.own[i]),
-            "95% interval": _interval(effects, label),
-            "largest other change": _points(effects.largest_other[i]),
-            "p": _short(effects.random_p[i]),
-            "supported": "yes" if effects.supported[i] else "no",
-        }
-        for i, label in enumerate(own.effects.label)
-        for kind, effects in own.masks.items()
+    of_mask = [
+        _rows({"class: mask": [f"{label}: {kind}" for label in found.label], **_cells(found)})
+        for kind, found in own.masks.items()
     ]
+    rows = [row for of_label in zip(*of_mask, strict=True) for row in of_label]
     return Table("Kinds of masks on the same neurons, percentage points", rows)
 
 
 def _selector_table(own: SetResults) -> Table:
     """Every selector's neurons under the same mask."""
-    rows = [
-        {
-            "selector": selector,
-            **{
-                label: f"{_points(effects.own[i])} ({_points(effects.largest_other[i])})"
-                f"{' ★' if effects.supported[i] else ''}"
-                for i, label in enumerate(effects.label)
-            },
-        }
-        for selector, effects in own.selectors.items()
-    ]
-    caption = (
-        "Selectors beside each other: own change, in brackets the lowest on another class; "
-        "★ supported"
-    )
+    rows = []
+    for selector, effects in own.selectors.items():
+        cells = zip(effects.own, effects.largest_other, effects.supported, strict=True)
+        found = [
+            f"{_points(change)} ({_points(other)}){' ★' if star else ''}"
+            for change, other, star in cells
+        ]
+        rows.append({"selector": selector, **dict(zip(effects.label, found, strict=True))})
+    caption = "Selectors compared: own change, in brackets the lowest on another class; ★ supported"
     return Table(caption, rows)
 
 
@@ -223,69 +204,55 @@ def _histogram(own: SetResults) -> Table:
 
 def _halves_table(own: SetResults) -> Table:
     """Overlap of the neurons from either half of the train texts."""
-    found = own.halves
-    rows = [
-        {
-            "class": label,
-            "overlap": _short(found.jaccard[i]),
-            "expected of random sets": _short(found.expected[i]),
-        }
-        for i, label in enumerate(found.label)
-    ]
-    return Table("Neurons selected on two halves of the train texts: Jaccard overlap", rows)
+    columns = {
+        "class": own.halves.label,
+        "overlap": map(_short, own.halves.jaccard.diagonal()),
+        "expected of random sets": map(_short, own.halves.expected.diagonal()),
+    }
+    caption = "Neurons selected on two halves of the train texts: Jaccard overlap"
+    return Table(caption, _rows(columns))
 
 
 def _loop_table(found: Adaptive) -> Table:
-    """The end of every adaptive loop, beside random pools."""
-    rows = [
-        {
-            "class": label,
-            "fell on dev": "yes" if found.success[i] else "no",
-            "random pools that fell": f"{100 * float(found.success_rate[i]):.0f}%",
-            "strength": _short(found.alpha[i]),
-            "neurons": f"{int(found.n_core[i])}",
-            "change on test": _points(found.own[i]),
-            "beyond random": _points(found.beyond_random[i]),
-            "p": _short(found.p[i]),
-            "corrected p": _short(found.corrected_p[i]),
-        }
-        for i, label in enumerate(found.label)
-    ]
-    return Table("Adaptive masking, and the same loop on random pools", rows)
+    """The end of every adaptive loop, compared with random pools."""
+    columns = {
+        "class": found.label,
+        "fell on dev": map(_yes, found.success),
+        "random pools that fell": map(_percent, 100 * found.success_rate),
+        "strength": map(_short, found.alpha),
+        "neurons": map(str, found.n_core.tolist()),
+        "change on test": map(_points, found.own),
+        "beyond random": map(_points, found.beyond_random),
+        "p": map(_short, found.p),
+        "corrected p": map(_short, found.corrected_p),
+    }
+    return Table("Adaptive masking, and the same loop on random pools", _rows(columns))
 
 
 def _naming_table(own: SetResults) -> Table:
     """Classes as the model writes them, and how often it writes none."""
-    found = own.naming
     columns = {
-        "named": found.base,
-        "named, masked": found.masked,
-        "no class": found.base_silent,
-        "no class, masked": found.masked_silent,
+        "class": own.naming.label,
+        "named": map(_percent, own.naming.base),
+        "named, masked": map(_percent, own.naming.masked),
+        "no class": map(_percent, own.naming.base_silent),
+        "no class, masked": map(_percent, own.naming.masked_silent),
     }
-    rows = [
-        {"class": label, **{name: f"{float(share[i]):.0f}%" for name, share in columns.items()}}
-        for i, label in enumerate(found.label)
-    ]
-    return Table("Greedy replies: the first class that they name", rows)
+    return Table("Greedy replies: the first class that they name", _rows(columns))
 
 
 def _paired_table(found: PairedEffects) -> Table:
     """Devices against their own paraphrases."""
-    rows = []
-    for label in found.other_label:
-        i, j = found.index("label", label), found.index("other_label", label)
-        rows.append(
-            {
-                "device": label,
-                "pairs": str(int(found.n_pairs[j])),
-                "accuracy": f"{float(found.base[j]):.1f}%",
-                "change": _points(found.change[i, j]),
-                "95% interval": f"{_points(found.low[i, j])} to {_points(found.high[i, j])}",
-                "random sets (mean)": _points(found.random_change[:, j].mean()),
-            }
-        )
-    return Table("A device against its own literal paraphrases, own neurons masked", rows)
+    columns = {
+        "device": found.label,
+        "pairs": map(str, found.n_pairs.tolist()),
+        "accuracy": [f"{accuracy:.1f}%" for accuracy in found.base.tolist()],
+        "change": map(_points, found.own),
+        "95% interval": _intervals(found),
+        "random sets (mean)": map(_points, found.random_change.mean(0)),
+    }
+    caption = "A device against its own literal paraphrases, own neurons masked"
+    return Table(caption, _rows(columns))
 
 
 def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
@@ -305,7 +272,7 @@ def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
 
 
 def _overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
-    """A circuit's neurons beside those of every selector."""
+    """A circuit's neurons compared with those of every selector."""
     found = [
         {
             "emotion: selector": f"{emotion}: {selector}",
@@ -316,12 +283,35 @@ def _overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
         }
         for emotion, selector, a, b, both in rows
     ]
-    return Table("Neurons of the circuits beside those that recognition selects", found)
+    return Table("Neurons of the circuits compared with those that recognition selects", found)
 
 
-def _interval(effects: MaskEffects, label: str) -> str:
-    i, j = effects.index("label", label), effects.index("other_label", label)
-    return f"{_points(effects.low[i, j])} to {_points(effects.high[i, j])}"
+def _cells(effects: MaskEffects) -> dict[str, list[str]]:
+    """What every table says of a mask's effect on its class."""
+    return {
+        "own change": [*map(_points, effects.own)],
+        "95% interval": _intervals(effects),
+        "largest other change": [*map(_points, effects.largest_other)],
+        "p": [*map(_short, effects.random_p)],
+        "supported": [*map(_yes, effects.supported)],
+    }
+
+
+def _rows(columns: Mapping[str, Iterable[str]]) -> list[dict[str, str]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _intervals(effects: Effects) -> list[str]:
+    ends = zip(effects.on_own(effects.low), effects.on_own(effects.high), strict=True)
+    return [f"{_points(low)} to {_points(high)}" for low, high in ends]
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+def _percent(value: Any) -> str:
+    return f"{float(value):.0f}%"
 
 
 def _points(value: Any) -> str:

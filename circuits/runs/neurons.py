@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,17 +10,16 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass as options_dataclass
 
-from circuits.circuit.circuit import Circuit
 from circuits.errors import DataError, RunError
 from circuits.files import exists, held, is_file, is_folder, remove_leftovers, shipped, write_json
 from circuits.judges.replies import Reply, read_replies, write_rows
-from circuits.models.generate import Progress, elicit
+from circuits.models.generate import elicit
 from circuits.models.load import EMBEDDED as SHIPPED_MODELS
 from circuits.models.load import describe_model, load_model
 from circuits.models.protocol import Model
 from circuits.names import LITERAL, neuron_name
 from circuits.neurons.adaptive import Adaptive, Schedule, adaptive_masking
-from circuits.neurons.mask import KINDS, Asking, Mask, Naming, naming
+from circuits.neurons.mask import KINDS, Mask
 from circuits.neurons.profile import (
     LabelAttribution,
     Profile,
@@ -29,30 +28,27 @@ from circuits.neurons.profile import (
     label_attribution,
     profile_texts,
 )
-from circuits.neurons.recognition import (
-    DepthProfile,
-    MaskEffects,
-    PairedEffects,
-    Ranges,
-    RangeSweep,
-    depth_profile,
-    mask_effects,
-    paired_effects,
-    range_sweep,
-)
 from circuits.neurons.select import (
     SELECTORS,
-    Association,
-    EntropyNull,
     Selection,
-    SplitHalf,
+    depth_profile,
     entropy_null,
     select_neurons,
     split_half,
 )
-from circuits.neurons.steer import CrossSignal, Induction, cross_signal, induce
+from circuits.neurons.steer import CrossSignal, Induction, add_class_means, cross_signal
+from circuits.neurons.study import (
+    MaskEffects,
+    Naming,
+    PairedEffects,
+    RangeSweep,
+    mask_effects,
+    naming,
+    paired_effects,
+    range_sweep,
+)
 from circuits.prompts import sev
-from circuits.prompts.prompt import SPLITS, LabelledSet, Split
+from circuits.prompts.prompt import SPLITS, LabelledSet, Texts
 from circuits.prompts.templates import neutral_prompts
 from circuits.prompts.texts import embedded_set, read_texts
 from circuits.provenance import Provenance, recorded, versions
@@ -83,7 +79,7 @@ AtLeastTwo = Annotated[int, Field(ge=2)]
 @checked
 @options_dataclass(frozen=True, config=CONFIG)
 class NeuronPlan:
-    """Texts, selector, mask, and how much is asked."""
+    """Texts, selector, mask, and how much is measured."""
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)] = EMBEDDED
     """Shipped sets (emotion, rhetoric), or folders that hold a file per split (``train.jsonl``,
@@ -101,7 +97,7 @@ class NeuronPlan:
     share: Annotated[float, Field(gt=0, le=1 / 3)] = 0.02
     """Of the model's neurons, selected for each class."""
     mask: str = "zero"
-    """The main mask: zero, mean, resample, gain, attenuate or static; others are measured beside
+    """The main mask: zero, mean, resample, gain, attenuate or static; others are compared with
     it."""
     sign: Sign = "gate"
     """What must be above zero: gate or product."""
@@ -159,40 +155,31 @@ def open_set(name: str, plan: NeuronPlan) -> LabelledSet:
     """
     if name in EMBEDDED:
         own = embedded_set(name)
-        return own if plan.request is None else _asked(own, plan.request)
+        return own if plan.request is None else replace(own, request=plan.request)
     folder = Path(name)
     if plan.request is None:
         raise RunError(f"--texts {name}: give --request, the question put to every text")
-    found = {split: _file_of(folder, split) for split in SPLITS}
-    columns: dict[str, Any] = {"text": plan.text, "label": plan.label, "pair": plan.pair}
-    train = read_texts(found["train"], split="train", **columns)
-    others = (
-        read_texts(found[split], split=split, labels=train.label, **columns) for split in SPLITS[1:]
-    )
-    return LabelledSet(folder.name, plan.request, train, *others)
-
-
-def _asked(own: LabelledSet, request: str) -> LabelledSet:
-    return LabelledSet(own.name, request, own.train, own.dev, own.test)
-
-
-def _file_of(folder: Path, split: Split) -> Path:
-    found = [folder / f"{split}{suffix}" for suffix in _SUFFIXES]
-    there = [path for path in found if is_file(path)]
-    if len(there) != 1:
-        raise RunError(
-            f"--texts {folder}: expected one file for the {split} split "
-            f"({', '.join(path.name for path in found)}), found {len(there)}; "
-            f"or give a shipped set: {', '.join(EMBEDDED)}"
-        )
-    return there[0]
+    read: list[Any] = []
+    for split in SPLITS:
+        paths = [folder / f"{split}{suffix}" for suffix in _SUFFIXES]
+        there = [path for path in paths if is_file(path)]
+        if len(there) != 1:
+            raise RunError(
+                f"--texts {folder}: expected one file for the {split} split "
+                f"({', '.join(path.name for path in paths)}), found {len(there)}; "
+                f"or give a shipped set: {', '.join(EMBEDDED)}"
+            )
+        labels = {"labels": read[0].label} if read else {}
+        columns: dict[str, Any] = {"text": plan.text, "label": plan.label, "pair": plan.pair}
+        read.append(read_texts(there[0], split=split, **columns, **labels))
+    return LabelledSet(folder.name, plan.request, *read)
 
 
 COMPARED = ("lape", "lap", "mad", "cas", "contribution", "attribution", "random")
-"""What is compared."""
+"""Selectors of which the neurons are compared."""
 
 MASKS = (Mask("zero"), Mask("mean"), Mask("resample"), Mask("attenuate", 1.0))
-"""What is compared on the same neurons."""
+"""Masks that are compared on the same neurons."""
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -200,7 +187,10 @@ T = TypeVar("T")
 
 @dataclass
 class SetStudy:
-    """One set of labelled texts asked of one model; what was measured before is read again."""
+    """One set of labelled texts and one model; what was measured before is read again.
+
+    Seed and batch size are those in force, which :func:`neuron_run` takes from the plan.
+    """
 
     model: Model
     texts: LabelledSet
@@ -220,53 +210,27 @@ class SetStudy:
     @cached_property
     def profile(self) -> Profile:
         """Activity on train texts."""
-        train = self.texts.train.first(self.plan.train_texts)
-
-        def make(done: Progress) -> Profile:
-            with recorded(self.provenance):
-                return profile_texts(
-                    self.model,
-                    train,
-                    self.texts.request,
-                    sign=self.plan.sign,
-                    where=self.plan.where,
-                    seed=self.plan.seed,
-                    progress=done,
-                )
-
-        return self.kept(Profile, "profile", "read train texts", len(train), make)
+        how = {"sign": self.plan.sign, "where": self.plan.where}
+        return self.kept(Profile, "profile", profile_texts, *self._train, **how)
 
     @cached_property
     def attribution(self) -> LabelAttribution:
         """What the own label's margin loses without each neuron, to first order, on train texts."""
-        train = self.texts.train.first(self.plan.train_texts)
+        return self.kept(LabelAttribution, "attribution", label_attribution, *self._train)
 
-        def make(done: Progress) -> LabelAttribution:
-            with recorded(self.provenance):
-                return label_attribution(
-                    self.model,
-                    train,
-                    self.texts.request,
-                    seed=self.plan.seed,
-                    progress=done,
-                )
-
-        return self.kept(LabelAttribution, "attribution", "attribute margins", len(train), make)
+    @property
+    def _train(self) -> tuple[Model, Texts, str]:
+        return self.model, self.texts.train.first(self.plan.train_texts), self.texts.request
 
     def selection(self, selector: str | None = None, share: float | None = None) -> Selection:
-        """The neurons of every class by a selector."""
+        """The neurons of every class by a selector; as many for each, so that they compare."""
         return select_neurons(
             self.profile,
             selector or self.plan.selector,
             share=share or self.plan.share,
             attribution=self.attribution,
-            seed=self.plan.seed,
-            per=self._per(selector),
+            per="label",
         )
-
-    def _per(self, selector: str | None) -> Any:
-        # As many for every class, so that selectors can be compared.
-        return "label" if (selector or self.plan.selector) == "lape" else None
 
     @cached_property
     def chosen(self) -> Selection:
@@ -278,130 +242,8 @@ class SetStudy:
     @cached_property
     def effects(self) -> MaskEffects:
         """The main result: the plan's mask on all test texts."""
-        how = self._asking(self.plan.test_texts, self.plan.draws)
+        how = {"per_label": self.plan.test_texts, "draws": self.plan.draws}
         return self._masked("effects", self.chosen, Mask(self.plan.mask), how)
-
-    @cached_property
-    def masks(self) -> dict[str, MaskEffects]:
-        """Every kind of mask on the same neurons; the plan's first."""
-        own = {self.plan.mask: self.effects}
-        others = {mask.kind: mask for mask in MASKS if mask.kind != self.plan.mask}
-        return own | {
-            kind: self._masked(f"masks/{kind}", self.chosen, mask) for kind, mask in others.items()
-        }
-
-    @cached_property
-    def selectors(self) -> dict[str, MaskEffects]:
-        """The plan's mask on the neurons of every selector."""
-        mask = Mask(self.plan.mask)
-        return {
-            name: self._masked(f"selectors/{name}", self.selection(name), mask) for name in COMPARED
-        }
-
-    @cached_property
-    def sweep(self) -> RangeSweep:
-        """Layer ranges by shares of the model's neurons."""
-
-        def make(done: Progress) -> RangeSweep:
-            return range_sweep(
-                self.model,
-                self.texts,
-                lambda share: self.selection(share=share),
-                self.profile,
-                Mask(self.plan.mask),
-                ranges=Ranges(self.plan.shares),
-                how=self._asking(self.plan.few_texts, min(3, self.plan.few_draws)),
-                progress=done,
-            )
-
-        return self.kept(RangeSweep, "sweep", "mask layer ranges", 0, make)
-
-    @cached_property
-    def adaptive(self) -> Adaptive:
-        """The adaptive loop, and the same on random pools."""
-
-        def make(done: Progress) -> Adaptive:
-            return adaptive_masking(
-                self.model,
-                self._fewer_dev,
-                self.chosen,
-                self.profile,
-                schedule=Schedule(steps=self.plan.loop_steps),
-                how=self._asking(self.plan.test_texts, self.plan.few_draws),
-                progress=done,
-            )
-
-        return self.kept(Adaptive, "adaptive", "adaptive masking", 0, make)
-
-    @cached_property
-    def induction(self) -> Induction:
-        """The mean activation of a class added to its neurons."""
-
-        def make(done: Progress) -> Induction:
-            return induce(
-                self.model,
-                self.texts,
-                self.chosen,
-                self.profile,
-                doses=self.plan.doses,
-                how=self._asking(self.plan.few_texts, self.plan.few_draws),
-                progress=done,
-            )
-
-        return self.kept(Induction, "induction", "induce classes", 0, make)
-
-    @cached_property
-    def naming(self) -> Naming:
-        """Classes as the model writes them, with and without the mask."""
-
-        def make(done: Progress) -> Naming:
-            return naming(
-                self.model,
-                self.texts,
-                self.chosen,
-                self.profile,
-                Mask(self.plan.mask),
-                how=self._asking(self.plan.few_texts, 1),
-                progress=done,
-            )
-
-        return self.kept(Naming, "naming", "let classes be written", 0, make)
-
-    @cached_property
-    def paired(self) -> PairedEffects | None:
-        """Devices against their own literal paraphrases; ``None`` for a set without them."""
-        if LITERAL not in self.texts.label:
-            return None
-
-        def make(done: Progress) -> PairedEffects:
-            return paired_effects(
-                self.model,
-                self.texts,
-                self.chosen,
-                self.profile,
-                Mask(self.plan.mask),
-                how=self._asking(self.plan.test_texts, self.plan.few_draws),
-                progress=done,
-            )
-
-        return self.kept(PairedEffects, "paired", "ask about paraphrases", 0, make)
-
-    @cached_property
-    def halves(self) -> SplitHalf:
-        """The same neurons from either half of the train texts?"""
-        return split_half(
-            self.profile, self.plan.selector, share=self.plan.share, attribution=self.attribution
-        )
-
-    @cached_property
-    def null(self) -> EntropyNull:
-        """Entropies beside those under permuted labels."""
-        return entropy_null(self.profile)
-
-    @property
-    def depth(self) -> DepthProfile:
-        """Where the chosen neurons lie."""
-        return depth_profile(self.chosen)
 
     @property
     def claimed(self) -> tuple[str, ...]:
@@ -414,13 +256,50 @@ class SetStudy:
         scenarios = sev.spread(sev.read(shipped("sev/test.jsonl")), (self.plan.neutral + 2) // 3)
         prompts = neutral_prompts(sev.contexts(scenarios)[: self.plan.neutral])
         path = self.folder / "neutral" / "replies.jsonl"
+        return self._kept(
+            "neutral",
+            lambda: elicit(self.model, prompts),
+            lambda replies: write_rows(path, replies),
+            lambda: read_replies(path),
+        )
 
-        def make(done: Progress) -> list[Reply]:
-            with execution(progress=done):
-                return elicit(self.model, prompts)
-
-        ways = (lambda replies: write_rows(path, replies)), (lambda: read_replies(path))
-        return self._kept("neutral", "reply to neutral prompts", len(prompts), make, *ways)
+    def results(self) -> SetResults:
+        """Everything that is measured on one set by itself."""
+        plan, mask, kept = self.plan, Mask(self.plan.mask), self.kept
+        model, texts, chosen, profile = parts = self.model, self.texts, self.chosen, self.profile
+        few = {"per_label": plan.few_texts, "draws": plan.few_draws}
+        wide = {"per_label": plan.test_texts, "draws": plan.few_draws}
+        masks, selectors = {plan.mask: self.effects}, {}
+        for own in MASKS:
+            if own.kind != plan.mask:
+                masks[own.kind] = self._masked(f"masks/{own.kind}", chosen, own, few)
+        for name in COMPARED:
+            selectors[name] = self._masked(f"selectors/{name}", self.selection(name), mask, few)
+        schedule = Schedule(steps=plan.loop_steps, per_label=plan.dev_texts)
+        ranges = {**few, "shares": plan.shares, "draws": min(3, plan.few_draws)}
+        of_share = model, texts, lambda share: self.selection(share=share), profile, mask
+        return SetResults(
+            name=texts.name,
+            claimed=self.claimed,
+            masks=masks,
+            selectors=selectors,
+            halves=split_half(
+                profile, plan.selector, share=plan.share, attribution=self.attribution
+            ),
+            null=entropy_null(profile),
+            depth=depth_profile(chosen),
+            sweep=kept(RangeSweep, "sweep", range_sweep, *of_share, **ranges),
+            adaptive=kept(
+                Adaptive, "adaptive", adaptive_masking, *parts, schedule=schedule, **wide
+            ),
+            induction=kept(
+                Induction, "induction", add_class_means, *parts, doses=plan.doses, **few
+            ),
+            paired=kept(PairedEffects, "paired", paired_effects, *parts, mask, **wide)
+            if LITERAL in texts.label
+            else None,
+            naming=kept(Naming, "naming", naming, *parts, mask, per_label=plan.few_texts),
+        )
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Per class: size, changes on test texts in percentage points, and p."""
@@ -441,60 +320,42 @@ class SetStudy:
             for i, j in [(found.index("label", label), found.index("other_label", label))]
         }
 
-    @cached_property
-    def _fewer_dev(self) -> LabelledSet:
-        own = self.texts
-        return LabelledSet(
-            own.name, own.request, own.train, own.dev.first(self.plan.dev_texts), own.test
+    def _masked(
+        self, place: str, selection: Selection, mask: Mask, how: Mapping[str, int]
+    ) -> MaskEffects:
+        parts = self.model, self.texts, selection, self.profile, mask, self.neutral
+        return self.kept(MaskEffects, place, mask_effects, *parts, **how)
+
+    def kept(self, kind: type[R], place: str, work: Callable[..., R], *parts: Any, **how: Any) -> R:
+        """What was measured before by the same plan, or ``work(*parts, **how)``, which is saved."""
+        folder = self.folder / place
+        return self._kept(
+            place,
+            lambda: work(*parts, **how),
+            lambda found: found.save(folder),
+            lambda: kind.load(folder),
         )
 
-    def _asking(self, per_label: int, draws: int) -> Asking:
-        return Asking(per_label, draws, self.plan.seed, batch_size=self.plan.batch_size)
-
-    def _masked(
-        self, place: str, selection: Selection, mask: Mask, how: Asking | None = None
-    ) -> MaskEffects:
-        how = how or self._asking(self.plan.few_texts, self.plan.few_draws)
-        neutral = self.neutral
-
-        def make(done: Progress) -> MaskEffects:
-            return mask_effects(
-                self.model,
-                self.texts,
-                selection,
-                self.profile,
-                mask,
-                neutral,
-                how=how,
-                progress=done,
-            )
-
-        return self.kept(MaskEffects, place, f"mask: {place}", 0, make)
-
-    def kept(
-        self, kind: type[R], place: str, what: str, total: int, make: Callable[[Progress], R]
-    ) -> R:
-        """What was measured before by the same plan, or is measured now and saved."""
-        folder = self.folder / place
-        ways = (lambda found: found.save(folder)), (lambda: kind.load(folder))
-        return self._kept(place, what, total, make, *ways)
-
     def _kept(
-        self,
-        place: str,
-        what: str,
-        total: int,
-        make: Callable[[Progress], T],
-        save: Callable[[T], None],
-        read: Callable[[], T],
+        self, place: str, make: Callable[[], T], save: Callable[[T], None], read: Callable[[], T]
     ) -> T:
         key = digest_of([self.plan.to_json(), self.provenance.to_json()])
         unfinished = self.folder / ".resume" / f"{place.replace('/', '-')}.jsonl"
-        with self.reporter.task(f"{self.texts.name}: {what}", total) as done:
+        with (
+            self.reporter.task(f"{self.texts.name}: {place}", self._totals.get(place, 0)) as done,
+            execution(progress=done),
+            recorded(self.provenance),
+        ):
             found, self.receipts[place] = kept_result(
-                self.folder / place, unfinished, key, lambda: make(done), save=save, read=read
+                self.folder / place, unfinished, key, make, save=save, read=read
             )
         return found
+
+    @cached_property
+    def _totals(self) -> dict[str, int]:
+        """How many items a piece of work has, where that is known beforehand."""
+        train = len(self.texts.train.first(self.plan.train_texts))
+        return {"profile": train, "attribution": train, "neutral": self.plan.neutral}
 
 
 def _points(value: Any) -> float:
@@ -515,7 +376,7 @@ def neuron_run(
 
     Args:
         folder: A run folder, or a new one.
-        plan: Texts, selector, mask, and how much is asked.
+        plan: Texts, selector, mask, and how much is measured.
         models: Names or folders; the run's own model is the first by default.
         reporter: Shows progress; silent by default.
 
@@ -531,35 +392,21 @@ def neuron_run(
     own = None if run is None else Run(plan_of(run), run, reporter)
     sources = _sources(own, models, folder)
     noted = nullcontext() if run is None else made_beside(run, folder / "neurons", ("circuits",))
-    with held(folder), noted:
+    with held(folder), noted, execution(batch_size=plan.batch_size, seed=plan.seed):
         remove_leftovers(folder)
-        return _measured(folder, sets, plan, run, _opened(own, sources), reporter)
+        found: dict[str, list[SetStudy]] = {}
+        for name, model in _opened(own, sources):
+            place = folder / "neurons" / name
+            found[name] = [SetStudy(model, own, plan, place / own.name, reporter) for own in sets]
+            write_json(place / "neurons.json", _summary(found[name]))
+        first = next(iter(found.values()))
+        page = _page(first, found, run)
+        write_json(folder / "neurons.json", _summary(first))
+        write_neuron_page(page, folder / "neurons.html")
+    return folder / "neurons.html"
 
 
-def _measured(
-    folder: Path,
-    sets: Sequence[LabelledSet],
-    plan: NeuronPlan,
-    run: Study | None,
-    opened: Iterator[tuple[str, Model]],
-    reporter: Reporter,
-) -> Path:
-    found: dict[str, list[SetStudy]] = {}
-    for name, model in opened:
-        place = folder / "neurons" / name
-        found[name] = [SetStudy(model, own, plan, place / own.name, reporter) for own in sets]
-        for own in found[name]:
-            _ = own.effects
-        write_json(place / "neurons.json", _summary(found[name]))
-    own = next(iter(found.values()))
-    page = _page(own, found, run)
-    write_json(folder / "neurons.json", _summary(own))
-    path = folder / "neurons.html"
-    write_neuron_page(page, path)
-    return path
-
-
-def _check_labels(sets: Sequence[Any]) -> None:
+def _check_labels(sets: Sequence[LabelledSet]) -> None:
     seen: dict[str, str] = {}
     for own in sets:
         for label in own.label:
@@ -608,13 +455,17 @@ def _summary(studies: Sequence[SetStudy]) -> dict[str, Any]:
 def _page(
     studies: Sequence[SetStudy], found: Mapping[str, Sequence[SetStudy]], run: Study | None
 ) -> NeuronPage:
-    sets = [_results(own) for own in studies]
-    cross = _cross(studies)
-    first = studies[0]
+    first, *others = studies
+    sets = [own.results() for own in studies]
+    cross = _cross({own.texts.name: own for own in studies})
     return NeuronPage(
         title=f"Class-selective neurons of {first.provenance.model['name']}",
         sets=sets,
-        association=_association(studies),
+        # Classes within every set, and those of the first set with those of the others.
+        association=[
+            *(own.chosen.jaccard() for own in studies),
+            *(first.chosen.jaccard(own.chosen) for own in others),
+        ],
         cross=cross,
         circuit_overlap=[] if run is None else list(_overlap(studies, run)),
         models={name: [own.effects for own in each] for name, each in found.items()},
@@ -628,64 +479,33 @@ def _page(
     )
 
 
-def _results(own: SetStudy) -> SetResults:
-    return SetResults(
-        name=own.texts.name,
-        claimed=own.claimed,
-        masks=own.masks,
-        selectors=own.selectors,
-        halves=own.halves,
-        null=own.null,
-        sweep=own.sweep,
-        adaptive=own.adaptive,
-        induction=own.induction,
-        depth=own.depth,
-        paired=own.paired,
-        naming=own.naming,
+def _cross(studies: Mapping[str, SetStudy]) -> CrossSignal | None:
+    """Rhetoric into emotion, where both shipped sets (or their like) were measured."""
+    if not set(EMBEDDED) <= set(studies):
+        return None
+    emotion, rhetoric = (studies[name] for name in EMBEDDED)
+    return emotion.kept(
+        CrossSignal,
+        "cross",
+        cross_signal,
+        emotion.model,
+        emotion.texts,
+        emotion.chosen.sel(label=emotion.claimed),
+        rhetoric.profile.sel(label=rhetoric.claimed),
+        per_label=emotion.plan.few_texts,
+        draws=emotion.plan.few_draws,
     )
 
 
-def _association(studies: Sequence[SetStudy]) -> list[Association]:
-    """Classes within every set, and those of the first set with those of the second."""
-    within = [own.chosen.jaccard() for own in studies]
-    between = [studies[0].chosen.jaccard(other.chosen) for other in studies[1:]]
-    return [*within, *between]
-
-
-def _cross(studies: Sequence[SetStudy]) -> CrossSignal | None:
-    """Rhetoric into emotion, where both shipped sets (or their like) were measured."""
-    named = {own.texts.name: own for own in studies}
-    if not set(EMBEDDED) <= set(named):
-        return None
-    emotion, rhetoric = (named[name] for name in EMBEDDED)
-    plan = emotion.plan
-
-    def make(done: Any) -> CrossSignal:
-        return cross_signal(
-            emotion.model,
-            emotion.texts,
-            emotion.chosen.sel(label=emotion.claimed),
-            rhetoric.profile.sel(label=rhetoric.claimed),
-            progress=done,
-            how=Asking(plan.few_texts, plan.few_draws, plan.seed, batch_size=plan.batch_size),
-        )
-
-    return emotion.kept(CrossSignal, "cross", "rhetoric into emotion", 0, make)
-
-
 def _overlap(studies: Sequence[SetStudy], run: Study) -> Iterator[tuple[str, str, int, int, int]]:
-    """The neurons of the run's circuits beside those of every selector."""
+    """The neurons of the run's circuits compared with those of every selector."""
     if "circuits" not in run.log["stages"]:
         return
     for own in studies:
         for label in own.claimed:
             if label not in run.emotions:
                 continue
-            mine = _neurons(run.circuits[label])
-            for selector in own.selectors:
+            mine = {neuron_name(*neuron) for neuron in run.circuits[label].neurons}
+            for selector in COMPARED:
                 theirs = set(own.selection(selector).neurons_of(label))
                 yield label, selector, len(mine), len(theirs), len(mine & theirs)
-
-
-def _neurons(circuit: Circuit) -> set[str]:
-    return {neuron_name(layer, neuron) for layer, neuron in circuit.neurons}

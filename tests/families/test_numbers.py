@@ -188,9 +188,7 @@ def test_batch_sizes_change_nothing_beyond_rounding(placed, contexts, monkeypatc
     _alike(_all_sizes(lambda _: reply_losses(model, prompts, texts)), "likelihood")
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
     _alike(_all_sizes(lambda _: choice_logs(model, asked, EMOTIONS)), "choices")
-    profiles = _all_sizes(
-        lambda n: profile_texts(model, TEXTS, EMOTION_REQUEST, n_shuffles=1, batch_size=n)
-    )
+    profiles = _all_sizes(lambda _: profile_texts(model, TEXTS, EMOTION_REQUEST, n_shuffles=1))
     _alike([own.total.float() for own in profiles], "profiles")
     doubtful = plain_profile.doubtful(model, TEXTS, EMOTION_REQUEST)
     for own in profiles:

@@ -41,8 +41,8 @@ def whole_post(model, prompt, hooks=()):
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_donor_values_are_the_activations_of_single_passes(mini, chosen, batch_size):
-    with counted() as receipt:
-        found = donor_values(mini, PROMPTS, chosen, batch_size=batch_size)
+    with counted() as receipt, execution(batch_size=batch_size):
+        found = donor_values(mini, PROMPTS, chosen)
     assert receipt.passes == 3
     for prompt, value in zip(PROMPTS, found, strict=True):
         post, _ = whole_post(mini, prompt)
@@ -53,7 +53,7 @@ def test_donor_values_are_the_activations_of_single_passes(mini, chosen, batch_s
 @pytest.mark.parametrize("donors", [[1, 2, 0], [2, 0, 1]])
 def test_a_resampled_choice_is_that_of_a_pass_with_the_donors_activations(mini, chosen, donors):
     values = donor_values(mini, PROMPTS, chosen)
-    edits = resampling(values, donors, chosen)
+    edits = resampling([values[donor] for donor in donors], chosen)
     with execution(batch_size=2):
         found = choice_logs(mini, PROMPTS, LABELS, edits=edits)
     ids = [int(mini.tokenizer(label, add_special_tokens=False)["input_ids"][0]) for label in LABELS]
@@ -78,7 +78,7 @@ def test_a_resampled_choice_is_that_of_a_pass_with_the_donors_activations(mini, 
 
 def test_a_prompt_that_is_its_own_donor_stays_as_it_is(mini, chosen):
     values = donor_values(mini, PROMPTS, chosen)
-    found = choice_logs(mini, PROMPTS, LABELS, edits=resampling(values, [0, 1, 2], chosen))
+    found = choice_logs(mini, PROMPTS, LABELS, edits=resampling(values, chosen))
     torch.testing.assert_close(found, choice_logs(mini, PROMPTS, LABELS), atol=3e-4, rtol=1e-4)
 
 
@@ -87,12 +87,13 @@ def test_no_neurons_need_no_pass_and_change_nothing(mini, chosen):
     with counted() as receipt:
         values = donor_values(mini, PROMPTS, none)
     assert receipt.passes == 0
-    assert resampling(values, [1, 2, 0], none)([0, 1]) == []
+    assert resampling(values, none)([0, 1]) == []
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_every_prompt_gets_another_donor_and_each_gives_once(n):
-    drawn = draw_donors(n, seed=n)
+    with execution(seed=n):
+        drawn = draw_donors(n)
+        assert drawn == draw_donors(n)
     assert sorted(drawn) == list(range(n))
     assert all(place != donor for place, donor in enumerate(drawn))
-    assert drawn == draw_donors(n, seed=n)

@@ -1,6 +1,7 @@
 """Class-selective neurons, from texts to neurons.json and a page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import circuits.plots as plot
 from circuits.errors import DataError, RunError
 from circuits.models.memory import counted
 from circuits.names import DEVICES, EMOTIONS
-from circuits.neurons.mask import Asking
 from circuits.runs.neurons import NeuronPlan, SetStudy, neuron_run, open_set
 from circuits.runs.work import Silent
 
@@ -70,11 +70,12 @@ def test_what_was_measured_is_read_again_by_the_same_plan(measured):
 def test_every_result_has_a_figure(measured):
     from circuits.models.load import load_model
 
-    texts = open_set("rhetoric", SMALL)
     place = measured / "neurons" / "sev-nano" / "rhetoric"
+    texts = open_set("rhetoric", SMALL)
     own = SetStudy(load_model("sev-nano"), texts, SMALL, place, Silent())
-    records = (own.effects, own.sweep, own.adaptive, own.induction, own.depth)
-    for record in (*records, own.chosen.jaccard()):
+    found = own.results()
+    records = (found.effects, found.sweep, found.adaptive, found.induction, found.depth)
+    for record in (*records, found.halves):
         assert plot.draw(record).data
 
 
@@ -126,11 +127,8 @@ def own_texts(tmp_path) -> Path:
 
 
 def test_classes_of_ones_own_are_measured_from_a_folder_of_files(tmp_path, own_texts):
-    plan = NeuronPlan(
-        texts=(str(own_texts),), request="Is the text polite or rude?", text="said", label="tone",
-        pair=None, train_texts=4, dev_texts=2, test_texts=2, few_texts=2, draws=2, few_draws=2,
-        neutral=2, shares=(0.02,), doses=(0.0, 2.0), loop_steps=1,
-    )  # fmt: skip
+    own = {"texts": (str(own_texts),), "text": "said", "label": "tone"}
+    plan = replace(SMALL, **own, request="Is the text polite or rude?")
     neuron_run(tmp_path / "out", plan, models=("sev-nano",))
     assert list(json.loads((tmp_path / "out" / "neurons.json").read_text())) == ["polite", "rude"]
 
@@ -148,18 +146,12 @@ def test_texts_of_ones_own_need_a_request_and_every_split(own_texts):
 @pytest.mark.slow
 def test_on_held_out_texts_masks_hit_their_own_class_beyond_random_sets(tmp_path):
     from circuits.models.load import load_model
-    from circuits.neurons.mask import Mask
-    from circuits.neurons.recognition import mask_effects
 
     model = load_model("sev-mini")
-    plan = NeuronPlan(train_texts=40, neutral=2)
+    plan = NeuronPlan(train_texts=40, neutral=2, test_texts=15, draws=20)
     supported = {}
     for name in plan.texts:
         own = SetStudy(model, open_set(name, plan), plan, tmp_path / name, Silent())
-        found = mask_effects(
-            model, own.texts, own.chosen, own.profile, Mask("zero"), own.neutral,
-            how=Asking(per_label=15, draws=20),
-        )  # fmt: skip
-        supported |= dict(zip(found.label, found.supported.tolist(), strict=True))
+        supported |= dict(zip(own.effects.label, own.effects.supported.tolist(), strict=True))
     assert sum(supported[emotion] for emotion in EMOTIONS) >= 5
     assert sum(supported[device] for device in DEVICES) >= 3

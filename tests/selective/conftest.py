@@ -36,6 +36,21 @@ def some_texts(per_label=(5, 7, 4), *, seed: int = 0, split: Split = "train") ->
 
 
 @pytest.fixture(scope="session")
+def make_selection():
+    """Builder of a selection of a model with one neuron table, from who is chosen."""
+
+    def make(chosen, labels=None) -> Selection:
+        chosen = torch.as_tensor(chosen, dtype=torch.bool)
+        chosen = chosen[:, None] if chosen.ndim == 2 else chosen
+        layer, neuron = (tuple(range(size)) for size in chosen.shape[1:])
+        names = labels or tuple("abcdefg"[: len(chosen)])
+        how = "mad", 0.1, "label", "multi"
+        return Selection(chosen.double(), chosen, names, layer, neuron, *how)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def texts() -> Texts:
     return some_texts()
 
@@ -83,3 +98,24 @@ def planted_selection(planted: SelectivePlant, planted_profile: Profile) -> Sele
             assert part.index is not None
             chosen[place, part.layer, part.index] = True
     return dataclasses.replace(found, chosen=chosen)
+
+
+@pytest.fixture(scope="session")
+def parts(planted: SelectivePlant, planted_set, planted_selection, planted_profile) -> tuple:
+    """Model, texts, known neurons and profile: what every study takes."""
+    return planted.model, planted_set, planted_selection, planted_profile
+
+
+@pytest.fixture(scope="session")
+def no_neurons(parts) -> tuple:
+    """The same with no neuron selected for any class."""
+    model, texts, selection, profile = parts
+    empty = dataclasses.replace(selection, chosen=torch.zeros_like(selection.chosen))
+    return model, texts, empty, profile
+
+
+@pytest.fixture(scope="session")
+def foreign(parts) -> tuple:
+    """The same with neurons of a class that the texts do not have."""
+    model, texts, selection, profile = parts
+    return model, texts, dataclasses.replace(selection, label=("anger", "joy", "fear")), profile

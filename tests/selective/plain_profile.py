@@ -25,17 +25,15 @@ def texts_counted(model, texts, request, where, seed):
     return cut(spans, balanced(spans, texts.truth, seed))
 
 
-def cut(spans, shares):
-    """What is counted of every text that has a share."""
+def cut(spans, counted):
+    """What is counted of every text that counts for something."""
+    parts = (own.tolist() for own in (counted.half, counted.label, counted.tokens))
     return [
         SimpleNamespace(
-            ids=spans[place].ids,
-            start=spans[place].start,
-            stop=spans[place].start + share.count,
-            half=share.half,
-            label=share.label,
+            ids=span.ids, start=span.start, stop=span.start + count, half=half, label=label
         )
-        for place, share in shares.items()
+        for span, half, label, count in zip(spans, *parts, strict=True)
+        if count
     ]
 
 

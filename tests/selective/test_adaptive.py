@@ -4,24 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError
 from circuits.models.edits import Attenuate
-from circuits.neurons.adaptive import (
-    Adaptive,
-    Pool,
-    Schedule,
-    adapt,
-    adaptive_masking,
-    attenuate_until,
-)
-from circuits.neurons.mask import Asking, asker, core, gaps
-from circuits.neurons.profile import Profile
+from circuits.neurons.adaptive import Adaptive, Schedule, adaptive_masking, attenuate_until
+from circuits.neurons.mask import Mask, classifier, core, edits_of, gaps
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
 
-HOW = Asking(per_label=8, draws=4)
+HOW: dict[str, Any] = {"per_label": 8, "draws": 4}
 
 
 class PeekedError(Exception):
@@ -41,9 +32,8 @@ class Guarded(LabelledSet):
 
 
 def dev_texts(count: int = 4) -> Texts:
-    return Texts(
-        "dev", ("anger", "fear"), tuple(LabelledText(f"a {i}", "anger") for i in range(count))
-    )
+    rows = tuple(LabelledText(f"a {i}", "anger") for i in range(count))
+    return Texts("dev", ("anger", "fear"), rows)
 
 
 def answers(texts: Texts, right: int) -> Tensor:
@@ -54,18 +44,21 @@ def answers(texts: Texts, right: int) -> Tensor:
     return logs
 
 
+SOME_EDIT = Attenuate("post", 0, 1.0, torch.ones(2), torch.ones(2, dtype=torch.bool), "all")
+
+
 def loop(reached: Sequence[int], schedule: Schedule):
     """A loop in which so many of four texts are right at every step; and what was tried."""
     tried: list[tuple[float, float]] = []
 
-    def attenuation(alpha: float, tau: float) -> tuple[list[Any], int]:
+    def attenuation(alpha: float, tau: float) -> list[Any]:
         tried.append((alpha, tau))
-        return [], 1
+        return [SOME_EDIT]
 
-    def ask(texts: Texts, edits: Any) -> Tensor:
+    def classify(texts: Texts, edits: Any) -> Tensor:
         return answers(texts, reached[len(tried) - 1] if tried else 4)
 
-    return attenuate_until(ask, dev_texts(), attenuation, schedule), tried
+    return attenuate_until(classify, dev_texts(), attenuation, schedule), tried
 
 
 def test_strength_and_share_grow_and_stop_at_one():
@@ -78,56 +71,37 @@ def test_strength_and_share_grow_and_stop_at_one():
     assert schedule.taus[:3] == pytest.approx((0.1, 0.15, 0.2))
 
 
-def test_the_loop_stops_at_the_first_fall():
-    course, tried = loop([4, 4, 3, 0, 0], Schedule(steps=5, fall=25.0))
-    assert course.changes == (0.0, 0.0, -25.0)
-    assert course.success
-    assert tried == [pytest.approx(pair) for pair in ((0.3, 0.1), (0.4, 0.15), (0.5, 0.2))]
-
-
-def test_a_loop_that_never_falls_uses_all_its_steps_and_fails():
-    course, tried = loop([4, 3, 4, 3], Schedule(steps=4, fall=30.0))
-    assert course.changes == (0.0, -25.0, 0.0, -25.0)
-    assert not course.success
-    assert len(tried) == 4
-
-
-def test_with_a_fall_of_nothing_every_mask_succeeds_at_once():
-    course, tried = loop([4], Schedule(fall=0.0))
-    assert course.success
-    assert len(tried) == 1
+@pytest.mark.parametrize(
+    ("reached", "schedule", "changes", "success"),
+    [
+        # The loop stops at the first fall, or when its steps are used up.
+        ([4, 4, 3, 0, 0], Schedule(steps=5, fall=25.0), (0.0, 0.0, -25.0), True),
+        ([4, 3, 4, 3], Schedule(steps=4, fall=30.0), (0.0, -25.0, 0.0, -25.0), False),
+        # With a fall of nothing every mask succeeds at once.
+        ([4], Schedule(fall=0.0), (0.0,), True),
+    ],
+)
+def test_the_loop_ends_with_the_first_fall_or_its_last_step(reached, schedule, changes, success):
+    course, tried = loop(reached, schedule)
+    assert (course.changes, course.success) == (changes, success)
+    pairs = zip(schedule.alphas, schedule.taus, strict=True)
+    assert tried == list(pairs)[: len(changes)]
 
 
 def test_a_loop_cannot_be_given_test_texts():
     texts = replace(dev_texts(), split="test")
     with pytest.raises(DataError, match="^dev texts are wanted here, found test texts"):
-        attenuate_until(
-            lambda texts, edits: answers(texts, 4), texts, lambda a, t: ([], 1), Schedule()
-        )
+        attenuate_until(lambda texts, _: answers(texts, 4), texts, lambda a, t: [], Schedule())
 
 
-def test_a_pool_gives_up_its_most_telling_neurons_first(planted_profile: Profile):
-    gap = gaps(planted_profile, "fear")
-    neurons = gap > gap.flatten().median()
-    pool = Pool(neurons, gap, planted_profile, "fear")
-    edits, count = pool.attenuated(0.4, 0.1)
-    expected = core(gap, neurons, 0.1)
-    assert [edit.layer for edit in edits] == expected.any(1).nonzero()[:, 0].tolist()
-    for edit in edits:
-        assert isinstance(edit, Attenuate)
-        assert edit.strength == 0.4
-        assert torch.equal(edit.chosen, expected[edit.layer])
-    assert count == int(expected.sum())
+def plain_loop(classify: Callable, dev: Texts, edits: Callable, schedule: Schedule) -> list[float]:
+    def right(changed) -> int:
+        logs = classify(dev, changed)
+        return sum(int(row.argmax()) == true for row, true in zip(logs, dev.truth, strict=True))
 
-
-def plain_loop(ask: Callable, dev: Texts, pool: Pool, schedule: Schedule) -> list[float]:
-    truth = dev.truth
-    before = sum(int(row.argmax()) == true for row, true in zip(ask(dev, ()), truth, strict=True))
-    changes, alpha, tau = [], schedule.alpha, schedule.tau
+    before, changes, alpha, tau = right(()), [], schedule.alpha, schedule.tau
     for _ in range(schedule.steps):
-        edits, _ = pool.attenuated(alpha, tau)
-        logs = ask(dev, edits)
-        after = sum(int(row.argmax()) == true for row, true in zip(logs, truth, strict=True))
+        after = right(edits(alpha, tau))
         changes.append(100 * (after - before) / len(dev))
         if after / len(dev) <= before / len(dev) - schedule.fall / 100:
             break
@@ -139,13 +113,11 @@ SCHEDULE = Schedule(alpha=0.4, alpha_step=0.3, tau=0.5, tau_step=0.25, steps=4, 
 
 
 @pytest.fixture(scope="module")
-def found(planted: SelectivePlant, planted_set, planted_selection, planted_profile) -> Adaptive:
-    return adaptive_masking(
-        planted.model, planted_set, planted_selection, planted_profile, schedule=SCHEDULE, how=HOW
-    )
+def found(parts) -> Adaptive:
+    return adaptive_masking(*parts, schedule=SCHEDULE, **HOW)
 
 
-def test_the_loop_finds_the_planted_neurons_and_not_their_controls(found: Adaptive):
+def test_the_loop_finds_the_planted_neurons_and_not_their_baselines(found: Adaptive):
     # One class is named by default, so its accuracy cannot fall.
     assert int(found.success.sum()) == 2
     assert bool((found.own[found.success] < 0).all())
@@ -156,48 +128,44 @@ def test_the_loop_finds_the_planted_neurons_and_not_their_controls(found: Adapti
     assert found.corrected_p.max() == 1.0
 
 
-def test_the_course_is_that_of_the_plain_loop(
-    found: Adaptive, planted: SelectivePlant, planted_set, planted_selection, planted_profile
-):
-    ask = asker(planted.model, planted_set.request, HOW)
+def test_the_course_is_that_of_the_plain_loop_on_the_most_telling_neurons(found: Adaptive, parts):
+    model, texts, selection, profile = parts
+    classify = classifier(model, texts.request)
     for place, label in enumerate(found.label):
-        pool = Pool(
-            planted_selection.chosen[place], gaps(planted_profile, label), planted_profile, label
-        )
-        changes = plain_loop(ask, planted_set.dev.of(label), pool, SCHEDULE)
-        course = found.trajectory[place]
+        gap, pool = gaps(profile, label), selection.chosen[place]
+
+        def edits(alpha, tau, gap=gap, pool=pool, label=label):
+            return edits_of(Mask("attenuate", alpha), core(gap, pool, tau), profile, label)
+
+        changes = plain_loop(classify, texts.dev.of(label), edits, SCHEDULE)
+        course, end = found.trajectory[place], len(changes) - 1
         assert course[: len(changes)].tolist() == pytest.approx(changes)
         assert course[len(changes) :].isnan().all()
-        assert float(found.alpha[place]) == pytest.approx(SCHEDULE.alphas[len(changes) - 1])
-        assert float(found.tau[place]) == pytest.approx(SCHEDULE.taus[len(changes) - 1])
+        assert float(found.alpha[place]) == pytest.approx(SCHEDULE.alphas[end])
+        assert float(found.tau[place]) == pytest.approx(SCHEDULE.taus[end])
+        assert int(found.n_core[place]) == int(core(gap, pool, SCHEDULE.taus[end]).sum())
     assert found.random_trajectory.shape == (4, 3, 4)
     assert found.alphas.tolist() == pytest.approx([0.4, 0.7, 1.0, 1.0])
 
 
-def test_test_texts_are_out_of_reach_until_the_last_loop_has_ended(
-    planted_set, planted_selection, planted_profile
-):
+def test_test_texts_are_out_of_reach_until_the_last_loop_has_ended(parts, monkeypatch):
     splits: list[str] = []
 
-    def ask(texts: Texts, edits: Any) -> Tensor:
+    def classify(texts: Texts, edits: Any) -> Tensor:
         splits.append(texts.split)
         return answers(texts, len(texts))
 
-    own = planted_set
+    monkeypatch.setattr("circuits.neurons.adaptive.classifier", lambda *_: classify)
+    model, own, *others = parts
     guarded = Guarded(own.name, own.request, own.train, own.dev, own.test)
     with pytest.raises(PeekedError):
-        adapt(ask, guarded, planted_selection, planted_profile, SCHEDULE, "attenuate", HOW)
+        adaptive_masking(model, guarded, *others, schedule=SCHEDULE, **HOW)
     # Three classes: once as the model is, four steps, and four pools of four steps each.
     assert splits == ["dev"] * 3 * (1 + 4 + 4 * 4)
-    adapt(ask, planted_set, planted_selection, planted_profile, SCHEDULE, "attenuate", HOW)
-    assert splits[63:].index("test") == 63
-    assert "dev" not in splits[63 + 63 :]
 
 
-def test_random_pools_succeed_as_often_as_any_where_every_mask_costs_accuracy(
-    planted_set, planted_selection, planted_profile
-):
-    def ask(texts: Texts, edits: Any) -> Tensor:
+def test_random_pools_succeed_as_often_as_any_where_every_mask_costs_accuracy(parts, monkeypatch):
+    def classify(texts: Texts, edits: Any) -> Tensor:
         logs, seen = answers(texts, len(texts)), set()
         for place, true in enumerate(texts.truth):
             # Every mask costs every class its first text.
@@ -206,7 +174,8 @@ def test_random_pools_succeed_as_often_as_any_where_every_mask_costs_accuracy(
             seen.add(true)
         return logs
 
-    found = adapt(ask, planted_set, planted_selection, planted_profile, SCHEDULE, "static", HOW)
+    monkeypatch.setattr("circuits.neurons.adaptive.classifier", lambda *_: classify)
+    found = adaptive_masking(*parts, schedule=SCHEDULE, kind="static", **HOW)
     assert found.success.all()
     assert found.success_rate.tolist() == [1.0] * 3
     # The loop has shown nothing: all pools end alike, and the statistic says so.
@@ -214,27 +183,18 @@ def test_random_pools_succeed_as_often_as_any_where_every_mask_costs_accuracy(
     assert found.p.tolist() == [1.0] * 3
 
 
-def test_a_class_without_neurons_is_left_as_it_is(
-    planted, planted_set, planted_selection, planted_profile
-):
-    empty = replace(planted_selection, chosen=torch.zeros_like(planted_selection.chosen))
-    found = adaptive_masking(
-        planted.model, planted_set, empty, planted_profile, schedule=SCHEDULE, how=HOW
-    )
+def test_a_class_without_neurons_is_left_as_it_is(no_neurons):
+    found = adaptive_masking(*no_neurons, schedule=SCHEDULE, **HOW)
     assert found.change.abs().max() == found.random.abs().max() == 0
     assert found.p.tolist() == [1.0] * 3
     assert not found.success.any()
     assert found.n_core.tolist() == [0, 0, 0]
 
 
-def test_schedules_and_kinds_that_make_no_sense_are_refused(
-    planted, planted_set, planted_selection, planted_profile
-):
+def test_schedules_and_kinds_that_make_no_sense_are_refused(parts):
     with pytest.raises(DataError, match="^alpha 1.2, tau 0.1 and 10 steps were asked for"):
         Schedule(alpha=1.2)
     with pytest.raises(DataError, match="must not be negative"):
         Schedule(tau_step=-0.1)
     with pytest.raises(AxisError, match="^masks that grow are attenuate and static, not 'zero'"):
-        adaptive_masking(
-            planted.model, planted_set, planted_selection, planted_profile, kind="zero"
-        )
+        adaptive_masking(*parts, kind="zero")

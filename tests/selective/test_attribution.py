@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,11 +9,13 @@ from circuits.models.tokens import encode, encode_text, pad_left
 from circuits.names import hook
 from circuits.neurons.profile import halves_of, label_attribution
 from circuits.prompts.prompt import EMOTION_REQUEST, Texts, questions
+from circuits.running import execution
 
 
 @pytest.fixture(scope="module")
 def found(llama, texts):
-    return label_attribution(llama, texts, EMOTION_REQUEST, batch_size=5)
+    with execution(batch_size=5):
+        return label_attribution(llama, texts, EMOTION_REQUEST)
 
 
 def scaled(model, ids, own, others):
@@ -61,15 +65,9 @@ def test_one_forward_and_one_backward_pass_per_text(llama, texts):
 
 
 def test_labels_that_begin_alike_are_refused(llama, texts):
-    rows = texts.rows
-    clash = Texts(
-        "train",
-        ("anger", "anger anger"),
-        tuple(
-            type(row)(row.text, "anger" if place % 2 else "anger anger")
-            for place, row in enumerate(rows)
-        ),
-    )
+    label = ("anger", "anger anger")
+    rows = tuple(replace(row, label=label[place % 2]) for place, row in enumerate(texts.rows))
+    clash = Texts("train", label, rows)
     with pytest.raises(DataError, match="'anger' and 'anger anger' begin with the same token"):
         label_attribution(llama, clash, EMOTION_REQUEST)
 

@@ -9,6 +9,7 @@ from circuits.errors import DataError
 from circuits.neurons.profile import label_attribution, profile_texts, read_spans
 from circuits.neurons.select import SELECTORS, Admission, entropy_null, select_neurons, split_half
 from circuits.prompts.prompt import EMOTION_REQUEST
+from circuits.running import execution
 
 LOW = Admission(0.8)
 
@@ -17,22 +18,21 @@ LOW = Admission(0.8)
 def test_halves_are_compared_as_two_selections_are(profile, llama, texts, name):
     attribution = label_attribution(llama, texts, EMOTION_REQUEST)
     found = split_half(profile, name, share=0.1, attribution=attribution, admission=LOW)
-    halves = [
-        select_neurons(
-            profile.sel(split=half), name, share=0.1, admission=LOW,
-            attribution=attribution.sel(split=half), seed=half,
-        ).chosen.flatten(1)
-        for half in (0, 1)
-    ]  # fmt: skip
+    halves = []
+    for half in (0, 1):
+        own, of = profile.sel(split=half), attribution.sel(split=half)
+        with execution(seed=half):
+            chosen = select_neurons(own, name, share=0.1, admission=LOW, attribution=of).chosen
+        halves.append(chosen.flatten(1))
     for label in range(3):
         one, two = (half[label] for half in halves)
         either = int((one | two).sum())
         jaccard = int((one & two).sum()) / either if either else float("nan")
-        assert float(found.jaccard[label]) == pytest.approx(jaccard, nan_ok=True)
-        assert found.n_neurons[:, label].tolist() == [int(one.sum()), int(two.sum())]
+        assert float(found.jaccard[label, label]) == pytest.approx(jaccard, nan_ok=True)
+        assert int(found.shared[label, label]) == int((one & two).sum())
         k = int(one.sum())
         if k == int(two.sum()) > 0:
-            assert float(found.expected[label]) == pytest.approx(k / (2 * 144 - k))
+            assert float(found.expected[label, label]) == pytest.approx(k / (2 * 144 - k))
 
 
 def test_one_half_alone_cannot_be_compared(profile):
@@ -80,9 +80,9 @@ def test_labels_that_say_nothing_give_p_values_that_are_uniform(llama, make_text
     for seed in range(60):
         rng.shuffle(names)
         rows = [replace(row, label=name) for row, name in zip(texts.rows, names, strict=True)]
-        profile = profile_texts(
-            llama, replace(texts, rows=tuple(rows)), EMOTION_REQUEST, seed=seed, n_shuffles=19,
-        )  # fmt: skip
+        with execution(seed=seed):
+            own = replace(texts, rows=tuple(rows))
+            profile = profile_texts(llama, own, EMOTION_REQUEST, n_shuffles=19)
         null = entropy_null(profile, share=0.05, admission=LOW)
         # Ties are broken by chance: only then is the p-value of a discrete statistic uniform.
         below = int((null.null < null.observed - 1e-9).sum())

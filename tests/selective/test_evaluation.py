@@ -1,24 +1,20 @@
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from planted.plant import SelectivePlant
 from torch import Tensor
 
-from circuits.errors import AxisError, DataError, ModelError
+from circuits.errors import AxisError, DataError
 from circuits.judges.replies import Reply
 from circuits.models.edits import edited
 from circuits.models.generate import choice_logs, reply_losses
-from circuits.neurons.mask import Answers, Asking, Mask, ask_masked, edits_of, places_of, taken
-from circuits.neurons.profile import Profile
-from circuits.neurons.recognition import MaskEffects, effects_of, mask_effects
-from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet, LabelledText, Texts, questions
+from circuits.neurons.mask import Classified, Mask, classify_masked, edits_of, random_sets, taken
+from circuits.neurons.study import MaskEffects, effects_of, mask_effects
+from circuits.prompts.prompt import LabelledText, Texts, questions
 from circuits.prompts.templates import emotion_prompts
-from circuits.provenance import Provenance
 
-HOW = Asking(per_label=8, draws=20)
+HOW: dict[str, Any] = {"per_label": 8, "draws": 20}
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +23,12 @@ def neutral(contexts) -> list[Reply]:
 
 
 @pytest.fixture(scope="module")
-def effects(
-    planted: SelectivePlant,
-    planted_set: LabelledSet,
-    planted_selection: Selection,
-    planted_profile: Profile,
-    neutral: list[Reply],
-) -> MaskEffects:
-    return mask_effects(
-        planted.model, planted_set, planted_selection, planted_profile, Mask("zero"), neutral,
-        how=HOW,
-    )  # fmt: skip
+def effects(parts, neutral: list[Reply]) -> MaskEffects:
+    return mask_effects(*parts, mask=Mask("zero"), neutral=neutral, **HOW)
 
 
-def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Answers:
-    """Answers that no model gave: five texts of every class, random log-probabilities."""
+def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Classified:
+    """Classifications that no model gave: five texts of every class, random log-probabilities."""
     random = torch.Generator().manual_seed(seed)
     label = ("anger", "fear", "sadness")[:n_labels]
     rows = tuple(LabelledText(f"{name} {i}", name) for i in range(5) for name in label)
@@ -49,23 +36,21 @@ def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Answers:
     def logs(*shape: int) -> Tensor:
         return torch.randn(*shape, len(rows), n_labels, generator=random).log_softmax(-1)
 
-    return Answers(
-        Texts("test", label, rows), label, logs(), logs(n_labels), logs(draws, n_labels),
-        torch.arange(1, n_labels + 1),
-    )  # fmt: skip
+    texts, count = Texts("test", label, rows), torch.arange(1, n_labels + 1)
+    return Classified(texts, label, logs(), logs(n_labels), logs(draws, n_labels), count)
 
 
-def effects_from(answers: Answers) -> MaskEffects:
+def effects_from(answers: Classified) -> MaskEffects:
     ones = torch.ones(len(answers.label))
-    return effects_of(answers, (ones, ones), Mask("zero"), 0, Provenance())
+    return effects_of(answers, (ones, ones), Mask("zero"))
 
 
 @pytest.fixture(scope="module")
-def by_default(planted: SelectivePlant, planted_set, planted_selection, planted_profile) -> int:
+def by_default(parts) -> int:
     """The class that is named when no selective neuron is left: its accuracy cannot fall."""
-    edits = edits_of(Mask("zero"), planted_selection.chosen.any(0), planted_profile, "fear")
-    prompts = questions(planted_set.test.rows, planted_set.request)
-    logs = choice_logs(planted.model, prompts, planted_set.label, edits=edits)
+    model, texts, selection, profile = parts
+    edits = edits_of(Mask("zero"), selection.chosen.any(0), profile, "fear")
+    logs = choice_logs(model, questions(texts.test.rows, texts.request), texts.label, edits=edits)
     (only,) = logs.argmax(-1).unique().tolist()
     return only
 
@@ -80,16 +65,10 @@ def test_masking_the_planted_neurons_of_a_class_costs_that_class_and_no_other(
     assert effects.supported.tolist() == falling.tolist()
     assert effects.n_neurons.tolist() == [2, 2, 2]
     assert torch.equal(effects.selectivity, -effects.own)
-
-
-def test_the_log_probability_falls_even_for_the_class_that_is_named_by_default(
-    effects: MaskEffects, by_default: int
-):
-    own = effects.log_change.diagonal()
-    others = effects.log_change[~torch.eye(3, dtype=torch.bool)]
+    # The log-probability falls even for the class that is named by default.
     assert float(effects.own[by_default]) == 0
-    assert bool((own < -0.5).all())
-    assert float(others.min()) > -0.1
+    assert bool((effects.log_change.diagonal() < -0.5).all())
+    assert float(effects.log_change[~torch.eye(3, dtype=torch.bool)].min()) > -0.1
 
 
 def test_random_sets_of_the_planted_model_cost_nothing(effects: MaskEffects, by_default: int):
@@ -101,28 +80,18 @@ def test_random_sets_of_the_planted_model_cost_nothing(effects: MaskEffects, by_
     assert effects.corrected_p.tolist() == pytest.approx(corrected)
 
 
-def test_the_matrix_is_that_of_masks_put_on_one_class_and_one_text_at_a_time(
-    effects: MaskEffects,
-    planted: SelectivePlant,
-    planted_set: LabelledSet,
-    planted_selection: Selection,
-    planted_profile: Profile,
-):
-    test, label = planted_set.test, planted_set.label
+def test_the_matrix_is_that_of_masks_put_on_one_class_and_one_text_at_a_time(effects, parts):
+    model, texts, selection, profile = parts
+    test, label = texts.test, texts.label
 
     def named(edits) -> list[str]:
-        found = []
-        for row in test.rows:
-            logs = choice_logs(
-                planted.model, questions([row], planted_set.request), label, edits=edits
-            )
-            found.append(label[int(logs.argmax())])
-        return found
+        asked = ([question] for question in questions(test.rows, texts.request))
+        logs = [choice_logs(model, one, label, edits=edits) for one in asked]
+        return [label[int(own.argmax())] for own in logs]
 
     plain = named(())
     for e, masked in enumerate(label):
-        chosen = planted_selection.chosen[e]
-        after = named(edits_of(Mask("zero"), chosen, planted_profile, masked))
+        after = named(edits_of(Mask("zero"), selection.chosen[e], profile, masked))
         for t, true in enumerate(label):
             rows = [i for i, row in enumerate(test.rows) if row.label == true]
             lost = sum((after[i] == true) - (plain[i] == true) for i in rows)
@@ -131,18 +100,14 @@ def test_the_matrix_is_that_of_masks_put_on_one_class_and_one_text_at_a_time(
                 assert int(effects.predicted[e, t, j]) == sum(after[i] == judged for i in rows)
 
 
-def test_perplexities_are_those_of_replies_read_under_the_mask(
-    effects: MaskEffects, planted, planted_selection, planted_profile, neutral
-):
+def test_perplexities_are_those_of_replies_read_under_the_mask(effects, parts, neutral):
+    model, _, selection, profile = parts
     prompts, texts = [r.prompt for r in neutral], [r.text for r in neutral]
-    plain = reply_losses(planted.model, prompts, texts).mean()
+    plain = reply_losses(model, prompts, texts).mean()
     for e, label in enumerate(effects.label):
-        edits = edits_of(Mask("zero"), planted_selection.chosen[e], planted_profile, label)
-        with edited(planted.model, edits):
-            masked = reply_losses(planted.model, prompts, texts).mean()
-        assert float(effects.perplexity_ratio[e]) == pytest.approx(
-            float((masked - plain).exp()), rel=1e-4
-        )
+        with edited(model, edits_of(Mask("zero"), selection.chosen[e], profile, label)):
+            ratio = (reply_losses(model, prompts, texts).mean() - plain).exp()
+        assert float(effects.perplexity_ratio[e]) == pytest.approx(float(ratio), rel=1e-4)
     assert effects.random_perplexity_ratio.tolist() == pytest.approx([1.0] * 3, rel=0.05)
 
 
@@ -153,13 +118,8 @@ def test_histograms_add_up_to_the_texts(effects: MaskEffects):
     torch.testing.assert_close(100.0 * right.double(), effects.base)
 
 
-def test_an_empty_mask_changes_nothing_and_is_no_better_than_chance(
-    planted: SelectivePlant, planted_set, planted_selection, planted_profile, neutral
-):
-    empty = replace(planted_selection, chosen=torch.zeros_like(planted_selection.chosen))
-    found = mask_effects(
-        planted.model, planted_set, empty, planted_profile, Mask("zero"), neutral, how=HOW
-    )
+def test_an_empty_mask_changes_nothing_and_is_no_better_than_chance(no_neurons, neutral):
+    found = mask_effects(*no_neurons, mask=Mask("zero"), neutral=neutral, **HOW)
     for name in ("change", "low", "high", "log_change", "random_change"):
         assert getattr(found, name).abs().max() == 0
     assert found.random_p.tolist() == found.corrected_p.tolist() == [1.0] * 3
@@ -168,23 +128,8 @@ def test_an_empty_mask_changes_nothing_and_is_no_better_than_chance(
     assert torch.equal(found.predicted, found.base_predicted.expand(3, -1, -1))
 
 
-def test_beside_everything_there_is_no_random_set(planted_set, planted_selection):
-    everything = torch.ones_like(planted_selection.chosen)
-    with pytest.raises(ModelError, match="^layer 0 has 48 chosen neurons and only 0 others"):
-        ask_masked(
-            lambda texts, edits: torch.zeros(len(texts), 3), planted_set.test,
-            replace(planted_selection, chosen=everything),
-            lambda chosen, label, places: (), HOW, beside=lambda label: [],
-        )  # fmt: skip
-
-
-def test_a_resample_mask_hits_the_class_as_well(
-    planted: SelectivePlant, planted_set, planted_selection, planted_profile, neutral, by_default
-):
-    found = mask_effects(
-        planted.model, planted_set, planted_selection, planted_profile, Mask("resample"), neutral,
-        how=Asking(per_label=6, draws=3),
-    )  # fmt: skip
+def test_a_resample_mask_hits_the_class_as_well(parts, neutral, by_default):
+    found = mask_effects(*parts, mask=Mask("resample"), neutral=neutral, per_label=6, draws=3)
     assert bool((found.own[torch.arange(3) != by_default] < -20).all())
     assert bool((found.log_change.diagonal() < 0).all())
     assert found.perplexity_ratio.isnan().all()
@@ -228,11 +173,14 @@ def test_random_sets_are_judged_by_texts_of_their_own_class_only():
 def test_permuting_the_classes_permutes_the_matrix():
     answers, order = some_answers(), [2, 0, 1]
     label = tuple(answers.label[i] for i in order)
-    permuted = Answers(
-        replace(answers.texts, label=label), label, answers.base[:, order],
-        answers.masked[order][..., order], answers.random[:, order][..., order],
+    permuted = Classified(
+        replace(answers.texts, label=label),
+        label,
+        answers.base[:, order],
+        answers.masked[order][..., order],
+        answers.random[:, order][..., order],
         answers.n_neurons[order],
-    )  # fmt: skip
+    )
     found, expected = effects_from(permuted), effects_from(answers)
     torch.testing.assert_close(found.change, expected.change[order][:, order])
     assert torch.equal(found.predicted, expected.predicted[order][:, order][..., order])
@@ -254,47 +202,38 @@ def test_own_other_and_selectivity_are_read_off_the_matrix():
     assert found.sel(label="sadness").own.tolist() == [-8.0]
 
 
-def asking_of(texts: Texts) -> tuple[list[Sequence[str]], Answers]:
-    """What is asked about, of a model that is never there."""
-    seen: list[Sequence[str]] = []
+def test_all_texts_are_classified_once_per_class_and_under_random_sets_those_of_the_own_class(
+    make_selection,
+):
+    texts, seen = some_answers().texts, []
 
-    def ask(some: Texts, edits) -> Tensor:
+    def classify(some: Texts, edits) -> Tensor:
         seen.append([row.text for row in some.rows])
         return torch.zeros(len(some), len(some.label))
 
     chosen = torch.zeros(3, 2, 8, dtype=torch.bool)
     chosen[:2, 0, 0] = True
-    selection = Selection(
-        chosen.double(), chosen, texts.label, (0, 1), tuple(range(8)), "mad", 0.1,
-        "label", "multi",
-    )  # fmt: skip
-    answers = ask_masked(
-        ask, texts, selection, lambda chosen, label, places: (), Asking(draws=4),
-        beside=lambda label: places_of(texts, label),
-    )  # fmt: skip
-    return seen, answers
-
-
-def test_all_texts_are_asked_once_per_class_and_random_sets_about_their_own_class():
-    texts = some_answers().texts
-    seen, answers = asking_of(texts)
+    selection = make_selection(chosen, texts.label)
+    found = classify_masked(classify, texts, selection, lambda *_: (), 4)
     # Once as it is; two classes have neurons, each with four random sets.
     assert [len(own) for own in seen] == [15, 15, 5, 5, 5, 5, 15, 5, 5, 5, 5]
     assert seen[2] == [row.text for row in texts.of("anger").rows]
-    assert answers.random[:, 0].isnan().any(-1).sum(-1).tolist() == [10] * 4
+    assert found.random[:, 0].isnan().any(-1).sum(-1).tolist() == [10] * 4
 
 
 def test_a_class_without_texts_another_split_and_foreign_neurons_are_refused(
-    planted, planted_set, planted_selection, planted_profile, neutral
+    parts, foreign, neutral
 ):
+    _, texts, selection, _ = parts
     with pytest.raises(DataError, match="^there are no test texts of class 'fear'"):
-        taken(planted_set.test.of("anger", "sadness"), "test", 4)
+        taken(texts.test.of("anger", "sadness"), "test", 4, selection)
     with pytest.raises(DataError, match="^test texts are wanted here, found dev texts"):
-        taken(planted_set.dev, "test", 4)
-    foreign = replace(planted_selection, label=("anger", "joy", "fear"))
+        taken(texts.dev, "test", 4, selection)
+    with pytest.raises(DataError, match="^0 texts of every class were asked for"):
+        taken(texts.test, "test", 0, selection)
+    with pytest.raises(DataError, match="^0 random sets of neurons were asked for"):
+        random_sets(selection, 0)
     with pytest.raises(AxisError, match="^neurons of 'joy' were selected"):
-        mask_effects(planted.model, planted_set, foreign, planted_profile, Mask(), neutral)
+        mask_effects(*foreign, mask=Mask(), neutral=neutral)
     with pytest.raises(DataError, match="^there are no neutral replies"):
-        mask_effects(planted.model, planted_set, planted_selection, planted_profile, Mask(), [])
-    with pytest.raises(DataError, match="^0 texts per class and 40 random sets"):
-        Asking(per_label=0)
+        mask_effects(*parts, mask=Mask(), neutral=[])

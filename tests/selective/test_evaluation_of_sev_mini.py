@@ -1,5 +1,7 @@
 """Everything once, from texts to records, on the embedded model."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,15 +9,15 @@ from circuits.judges.replies import Reply
 from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.neurons.adaptive import Schedule, adaptive_masking
-from circuits.neurons.mask import KINDS, Asking, Mask
+from circuits.neurons.mask import KINDS, Mask
 from circuits.neurons.profile import Profile, profile_texts
-from circuits.neurons.recognition import Ranges, mask_effects, range_sweep
 from circuits.neurons.select import Selection, select_neurons
-from circuits.neurons.steer import cross_signal, induce
+from circuits.neurons.steer import add_class_means, cross_signal
+from circuits.neurons.study import mask_effects, range_sweep
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledSet, LabelledText, Split, Texts
 from circuits.prompts.templates import neutral_prompts
 
-HOW = Asking(per_label=2, draws=2)
+HOW: dict[str, Any] = {"per_label": 2, "draws": 2}
 SAID = {
     "anger": "I am furious that {} again, how dare they!",
     "fear": "I was trembling and terrified because {} again.",
@@ -53,7 +55,7 @@ def selection(profile: Profile) -> Selection:
 def test_every_mask_is_measured(mini, texts, selection, profile, contexts, kind):
     neutral = [Reply(prompt, "I see.", 2, "neutral") for prompt in neutral_prompts(contexts[:2])]
     mask = Mask(kind, 0.5)
-    found = mask_effects(mini, texts, selection, profile, mask, neutral, how=HOW)
+    found = mask_effects(mini, texts, selection, profile, mask, neutral, **HOW)
     assert found.n_neurons.tolist() == [47] * 3
     assert found.n_texts.tolist() == [2] * 3
     assert bool((found.log_change != 0).all())
@@ -64,18 +66,18 @@ def test_every_mask_is_measured(mini, texts, selection, profile, contexts, kind)
 def test_the_request_is_read_once_per_mask(mini, texts, selection, profile, contexts):
     neutral = [Reply(neutral_prompts(contexts[:1])[0], "I see.", 2, "neutral")]
     with counted() as receipt:
-        mask_effects(mini, texts, selection, profile, Mask(), neutral, how=HOW)
+        mask_effects(mini, texts, selection, profile, Mask(), neutral, **HOW)
     # As it is, three masks, six random sets; and one reply, which each of these reads as well.
     assert receipt.passes == 10 + 10
 
 
 def test_the_loop_the_sweep_and_the_signals_run(mini, texts, selection, profile):
     parts = mini, texts, selection, profile
-    grown = adaptive_masking(*parts, schedule=Schedule(steps=2), how=HOW)
+    grown = adaptive_masking(*parts, schedule=Schedule(steps=2), **HOW)
     assert grown.trajectory.shape == (3, 2)
-    swept = range_sweep(*parts, Mask(), ranges=Ranges((0.5,)), how=HOW)
+    swept = range_sweep(*parts, Mask(), shares=(0.5,), **HOW)
     assert torch.equal(swept.n_neurons[:, :3].sum(1), swept.n_neurons[:, 3])
-    induced = induce(*parts, doses=(0.0, 2.0), how=HOW)
-    assert induced.rate.shape == (3, 2)
-    crossed = cross_signal(*parts, doses=(0.5,), how=HOW)
+    added = add_class_means(*parts, doses=(0.0, 2.0), **HOW)
+    assert added.rate.shape == (3, 2)
+    crossed = cross_signal(*parts, doses=(0.5,), **HOW)
     assert crossed.dose.unique().tolist() == [0.5]

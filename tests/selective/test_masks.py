@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circuits.errors import AxisError, ModelError
-from circuits.models.edits import Replace
 from circuits.models.generate import choice_logs
 from circuits.models.protocol import Model
-from circuits.neurons.mask import Mask, core, edits_of, gaps, masking, matched_sets
+from circuits.neurons.mask import Mask, core, edits_of, gaps, masking, random_sets
 from circuits.neurons.profile import Profile
 from circuits.prompts.prompt import EMOTION_REQUEST, Texts, questions
+from circuits.running import execution
 
 quick = settings(deadline=None, max_examples=40)
 
@@ -129,7 +129,8 @@ def test_resampling_gives_a_text_the_activations_of_its_donor_whoever_else_is_as
 ):
     texts: Texts = make_texts((2, 2, 2), split="test")
     chosen = some_neurons(profile, 60)
-    edits_on = masking(llama, Mask("resample"), profile, texts, EMOTION_REQUEST, seed=3)
+    with execution(seed=3):
+        edits_on = masking(llama, Mask("resample"), profile, texts, EMOTION_REQUEST)
     prompts = questions(texts.rows, EMOTION_REQUEST)
 
     def answers(places: list[int]) -> Tensor:
@@ -144,33 +145,32 @@ def test_resampling_gives_a_text_the_activations_of_its_donor_whoever_else_is_as
 @quick
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 5))
 def test_random_sets_have_the_same_layers_and_share_no_neuron_with_the_set(
-    seed: int, count: int, draws: int
+    make_selection, seed: int, count: int, draws: int
 ):
-    random = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros(4, 16, dtype=torch.bool)
-    chosen.view(-1)[torch.randperm(64, generator=random)[:count]] = True
-    if bool((chosen.sum(1) > 8).any()):
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(2, 4, 16, dtype=torch.bool)
+    chosen[0].view(-1)[order[:count]] = chosen[1].view(-1)[order[-count:]] = True
+    if bool((chosen.sum(-1) > 8).any()):
         return
-    drawn = matched_sets(chosen, draws, random)
-    assert drawn.shape == (draws, 4, 16)
-    assert torch.equal(drawn.sum(2), chosen.sum(1).expand(draws, -1))
-    assert not bool((drawn & chosen).any())
+    with execution(seed=seed):
+        drawn = random_sets(make_selection(chosen), draws)
+        assert torch.equal(drawn, random_sets(make_selection(chosen), draws))
+    assert torch.equal(drawn.sum(-1), chosen.sum(-1)[:, None].expand(2, draws, 4))
+    assert not bool((drawn & chosen[:, None]).any())
 
 
-def test_random_sets_are_drawn_from_all_others_alike():
-    chosen = torch.zeros(1, 6, dtype=torch.bool)
-    chosen[0, :2] = True
-    drawn = matched_sets(chosen, 3000, torch.Generator().manual_seed(0))
-    rate = drawn.double().mean(0)[0]
+def test_random_sets_are_drawn_from_all_others_alike(make_selection):
+    drawn = random_sets(make_selection([[1, 1, 0, 0, 0, 0]]), 3000)
+    rate = drawn.double().mean(1)[0, 0]
     assert rate[:2].tolist() == [0, 0]
     assert rate[2:].tolist() == pytest.approx([0.5] * 4, abs=0.04)
 
 
-def test_a_layer_with_too_few_others_is_named():
-    chosen = torch.zeros(3, 8, dtype=torch.bool)
-    chosen[1, :5] = True
+def test_a_layer_with_too_few_others_is_named(make_selection):
+    chosen = torch.zeros(1, 3, 8, dtype=torch.bool)
+    chosen[0, 1, :5] = True
     with pytest.raises(ModelError, match="^layer 1 has 5 chosen neurons and only 3 others"):
-        matched_sets(chosen, 2, torch.Generator())
+        random_sets(make_selection(chosen), 2)
 
 
 def test_a_gap_is_the_distance_of_the_means_over_the_mean_size(profile: Profile):
@@ -209,9 +209,3 @@ def test_a_larger_share_of_the_pool_contains_the_smaller_one(seed: int, steps: i
     assert int(few.sum()) == -(-steps * int(pool.sum()) // 20)
     if bool(few.any()) and bool((pool & ~few).any()):
         assert gap[few].min() >= gap[pool & ~few].max()
-
-
-def test_the_edit_of_a_zero_mask_writes_zeros(profile: Profile):
-    (edit, *_) = edits_of(Mask("zero"), some_neurons(profile), profile, "fear")
-    assert isinstance(edit, Replace)
-    assert not bool(edit.value.any())

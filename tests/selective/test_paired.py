@@ -2,14 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from planted.plant import SelectivePlant
 from torch import Tensor
 
 from circuits.errors import DataError
-from circuits.neurons.mask import Answers, Asking, Mask
-from circuits.neurons.recognition import paired_effects, paired_of, paired_texts
-from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
-from circuits.provenance import Provenance
+from circuits.neurons.mask import Classified, Mask
+from circuits.neurons.study import paired_effects, paired_of, paired_texts
+from circuits.prompts.prompt import LabelledText, Texts
 
 LABELS = ("simile", "irony", "literal")
 
@@ -55,8 +53,8 @@ def test_a_pair_counts_half_for_each_of_its_texts_that_is_told_rightly_from_the_
     def logs(*shape: int):
         return torch.randn(*shape, len(texts), 3, generator=random)
 
-    answers = Answers(texts, LABELS[:2], logs(), logs(2), logs(5, 2), torch.tensor([1, 1]))
-    found = paired_of(answers, "literal", 0, Provenance())
+    answers = Classified(texts, LABELS[:2], logs(), logs(2), logs(5, 2), torch.tensor([1, 1]))
+    found = paired_of(answers, "literal")
     for d, device in enumerate(LABELS[:2]):
         pairs = [
             (i, j)
@@ -80,10 +78,9 @@ def test_a_pair_counts_half_for_each_of_its_texts_that_is_told_rightly_from_the_
         assert float(found.random_p[d]) == pytest.approx((1 + as_low) / 6)
 
 
-def test_masking_the_planted_neurons_of_a_device_turns_it_literal(
-    planted: SelectivePlant, planted_set: LabelledSet, planted_selection, planted_profile
-):
+def test_masking_the_planted_neurons_of_a_device_turns_it_literal(parts):
     # The third class plays the literal texts; the n-th texts of all classes are one pair.
+    model, planted_set, selection, profile = parts
     label = planted_set.label
     seen = dict.fromkeys(label, 0)
     rows = []
@@ -91,10 +88,8 @@ def test_masking_the_planted_neurons_of_a_device_turns_it_literal(
         seen[row.label] += 1
         rows.append(replace(row, pair=str(seen[row.label])))
     texts = replace(planted_set, test=Texts("test", label, tuple(rows)))
-    found = paired_effects(
-        planted.model, texts, planted_selection, planted_profile, Mask("zero"),
-        literal=label[2], how=Asking(per_label=4, draws=4),
-    )  # fmt: skip
+    paired = model, texts, selection, profile
+    found = paired_effects(*paired, mask=Mask("zero"), literal=label[2], per_label=4, draws=4)
     assert found.label == found.other_label == label[:2]
     assert found.base.tolist() == [100.0, 100.0]
     assert found.n_pairs.tolist() == [4, 4]

@@ -1,0 +1,582 @@
+"""What masks on a class's neurons do to the recognition of every class.
+
+**Mask effects.** Matrix of masked class by true class, on held-out texts, compared with random
+neurons of the same layers (Lee et al., Findings of ACL 2025, report the matrix; the random sets,
+intervals and corrected p-values are added here). A *functional effect* is a drop on the own class
+that random neurons do not reach and that is larger than on any other class.
+
+**Naming.** A restricted choice always names some class. A greedy reply may name none; how often
+that happens under a mask says whether recognition changed or the model stopped answering.
+
+**Paired effects.** The right comparison for a rhetorical device is a text that says the same
+without it: a choice between two labels, on paired texts. A change of the accuracy among all labels
+may only be a change of which device is named.
+
+**Range sweep.** Lee et al. mask 1 to 5 percent in {bottom, middle, top, all}. Their shares can be
+read as shares of all neurons of the model or of the class's set; both are offered.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.errors import DataError
+from circuits.judges.replies import Reply
+from circuits.models.edits import Edit, edited
+from circuits.models.generate import named, reply_losses
+from circuits.models.protocol import Model
+from circuits.neurons.mask import (
+    Classified,
+    Mask,
+    at,
+    below,
+    by_class,
+    classifier,
+    classify_masked,
+    corrected,
+    edits_of,
+    interval,
+    masking,
+    places_of,
+    random_sets,
+    studied,
+    taken,
+)
+from circuits.neurons.profile import Profile
+from circuits.neurons.select import Selection, best_of, how_many
+from circuits.prompts.prompt import LabelledSet, Texts, questions
+from circuits.provenance import recorded
+from circuits.records import Record
+from circuits.running import execution
+
+__all__ = [
+    "Effects",
+    "MaskEffects",
+    "Naming",
+    "PairedEffects",
+    "RangeSweep",
+    "Sets",
+    "effects_of",
+    "layers_of",
+    "mask_effects",
+    "naming",
+    "paired_effects",
+    "paired_of",
+    "paired_texts",
+    "range_sweep",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Effects(Record):
+    """Changes of accuracy on test texts in percentage points, masked minus unmasked."""
+
+    label: tuple[str, ...]
+    """The class whose neurons are masked."""
+    other_label: tuple[str, ...]
+    """The true class of the texts; of pairs, the device that is told from its paraphrases."""
+    change: Float[Tensor, "label other_label"]
+    """Negative is a drop."""
+    low: Float[Tensor, "label other_label"]
+    """Lower end of its 95% interval: paired bootstrap over texts, or over pairs."""
+    high: Float[Tensor, "label other_label"]
+    """Upper end."""
+    base: Float[Tensor, " other_label"]
+    """Accuracy without a mask, in percent."""
+    corrected_p: Float[Tensor, " label"]
+    """p corrected for the number of classes (Benjamini and Hochberg 1995)."""
+
+    @property
+    def own(self) -> Float[Tensor, " label"]:
+        """Change on the class whose neurons are masked."""
+        return self.on_own(self.change)
+
+    @property
+    def largest_other(self) -> Float[Tensor, " label"]:
+        """The lowest change on another class."""
+        return _others(self.change, self._places, torch.inf).amin(1)
+
+    def on_own(self, values: Float[Tensor, "label other_label"]) -> Float[Tensor, " label"]:
+        """What a table says of the class whose neurons are masked."""
+        return values[range(len(self.label)), self._places]
+
+    @property
+    def _places(self) -> list[int]:
+        return [self.index("other_label", label) for label in self.label]
+
+
+def _others(change: Tensor, own: Sequence[int], value: float) -> Float[Tensor, "label other_label"]:
+    """The changes with a value in place of those on the own class."""
+    others = change.clone()
+    others[range(len(own)), own] = value
+    return others
+
+
+@dataclass(frozen=True, eq=False)
+class MaskEffects(Effects):
+    """Changes under masks."""
+
+    judged: tuple[str, ...]
+    """The class that the model names."""
+    log_change: Float[Tensor, "label other_label"]
+    """Mean change of the true label's log-probability, in nats."""
+    n_texts: Int[Tensor, " other_label"]
+    """Texts of every true class."""
+    base_predicted: Int[Tensor, "other_label judged"]
+    """How often each class is named without a mask."""
+    predicted: Int[Tensor, "label other_label judged"]
+    """How often under each mask."""
+    n_neurons: Int[Tensor, " label"]
+    """Neurons that are masked, and in each random set."""
+    random_change: Float[Tensor, "draw label"]
+    """Change on the own class with random neurons of the same layers masked instead."""
+    random_p: Float[Tensor, " label"]
+    """(1 + random sets whose change is at least as low) / (1 + random sets)."""
+    perplexity_ratio: Float[Tensor, " label"]
+    """Perplexity of replies to neutral prompts with the mask, divided by that without; NaN for
+    ``resample``, whose donors answer another request."""
+    random_perplexity_ratio: Float[Tensor, " label"]
+    """The same with random neurons, a mean over the first five random sets."""
+    mask: str = "zero"
+    strength: float = 1.0
+
+    @property
+    def selectivity(self) -> Float[Tensor, " label"]:
+        """Mean change on the other classes minus the own one; positive: hits its own class most."""
+        others = _others(self.change, self._places, 0.0).sum(1)
+        return others / (len(self.other_label) - 1) - self.own
+
+    @property
+    def supported(self) -> Bool[Tensor, " label"]:
+        """Is the own drop below 95% of the random sets' changes and those on every other class?"""
+        beaten = (self.random_change > self.own).double().mean(0) > 0.95
+        return beaten & (self.own < 0) & (self.own < self.largest_other)
+
+
+def mask_effects(
+    model: Model,
+    texts: LabelledSet,
+    selection: Selection,
+    profile: Profile,
+    mask: Mask,
+    neutral: Sequence[Reply],
+    *,
+    per_label: int = 200,
+    draws: int = 40,
+) -> MaskEffects:
+    """Mask the neurons of every class in turn, and random neurons of the same layers.
+
+    Under random sets only texts of the class that they stand in for are classified.
+
+    Args:
+        model: The model.
+        texts: Test texts are classified.
+        selection: The neurons of every class.
+        profile: What the mask takes means and largest activations from.
+        mask: What is done to the neurons.
+        neutral: Replies to neutral prompts, whose perplexity tells whether the model is broken.
+        per_label: Texts of every class, at most.
+        draws: Random sets of neurons for every class.
+
+    Raises:
+        AxisError: a class of the selection is none of the texts' labels.
+        DataError: a class has no test texts, or there are no neutral replies.
+        ModelError: a layer has too few other neurons for random sets.
+    """
+    if not neutral:
+        raise DataError("there are no neutral replies; give some replies to neutral prompts")
+    test = taken(texts.test, "test", per_label, selection)
+    edits_on = masking(model, mask, profile, test, texts.request)
+    found = classify_masked(classifier(model, texts.request), test, selection, edits_on, draws)
+    ratios = _perplexity_ratios(model, neutral, selection, profile, mask, draws)
+    with recorded(studied(selection, texts.name, per_label, draws, **_of_mask(mask))):
+        return effects_of(found, ratios, mask)
+
+
+def _of_mask(mask: Mask) -> dict[str, Any]:
+    return {"mask": mask.kind, "strength": mask.strength}
+
+
+def effects_of(
+    found: Classified,
+    perplexity_ratios: tuple[Float[Tensor, " label"], Float[Tensor, " label"]],
+    mask: Mask,
+) -> MaskEffects:
+    """The matrix of changes, given the classifications; ``perplexity_ratios``: masked, random."""
+    truth, label = found.truth, found.texts.label
+    n = len(label)
+    low, high = interval(found.differences, truth, n)
+    logs = torch.stack([found.base, *found.masked])
+    own_logs = logs[..., range(len(truth)), truth]
+    predicted = torch.stack(
+        [
+            torch.bincount(truth * n + each.argmax(-1), minlength=n * n).reshape(n, n)
+            for each in logs
+        ]
+    )
+    p = below(found.change[range(len(found.own)), found.own], found.random_change)
+    return MaskEffects(
+        label=found.label,
+        other_label=label,
+        judged=label,
+        change=found.change,
+        low=low,
+        high=high,
+        log_change=by_class(own_logs[1:].double() - own_logs[0], truth, n),
+        base=found.accuracy,
+        n_texts=torch.bincount(truth, minlength=n),
+        base_predicted=predicted[0],
+        predicted=predicted[1:],
+        n_neurons=found.n_neurons,
+        random_change=found.random_change,
+        random_p=p,
+        corrected_p=corrected(p),
+        perplexity_ratio=perplexity_ratios[0],
+        random_perplexity_ratio=perplexity_ratios[1],
+        **_of_mask(mask),
+    )
+
+
+def _perplexity_ratios(
+    model: Model,
+    neutral: Sequence[Reply],
+    selection: Selection,
+    profile: Profile,
+    mask: Mask,
+    draws: int,
+) -> tuple[Float[Tensor, " label"], Float[Tensor, " label"]]:
+    if mask.kind == "resample":
+        unknown = torch.full((len(selection.label),), torch.nan)
+        return unknown, unknown
+    prompts, texts = [reply.prompt for reply in neutral], [reply.text for reply in neutral]
+
+    def loss(edits: Sequence[Edit]) -> float:
+        # What is counted are texts that were classified.
+        with edited(model, edits), execution(progress=None):
+            return float(reply_losses(model, prompts, texts).double().nanmean())
+
+    base, found = loss(()), []
+    drawn = random_sets(selection, draws)[:, :_READ_UNDER]
+    for label, own, random in zip(selection.label, selection.chosen, drawn, strict=True):
+        found.append([loss(edits_of(mask, each, profile, label)) for each in (own, *random)])
+    ratios = (torch.tensor(found) - base).exp()
+    return ratios[:, 0], ratios[:, 1:].mean(1)
+
+
+_READ_UNDER = 5
+"""Random sets under which neutral replies are read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Naming(Record):
+    """Greedy replies to test texts of every class, without a mask and under the class's own."""
+
+    label: tuple[str, ...]
+    """The class of the texts, whose neurons are masked."""
+    base: Float[Tensor, " label"]
+    """Texts whose class is written without a mask, in percent."""
+    masked: Float[Tensor, " label"]
+    """The same with the class's neurons masked."""
+    base_silent: Float[Tensor, " label"]
+    """Replies that name no class without a mask, in percent."""
+    masked_silent: Float[Tensor, " label"]
+    """The same with the class's neurons masked."""
+    n_texts: Int[Tensor, " label"]
+    mask: str = "zero"
+    strength: float = 1.0
+
+
+def naming(
+    model: Model,
+    texts: LabelledSet,
+    selection: Selection,
+    profile: Profile,
+    mask: Mask,
+    *,
+    per_label: int = 40,
+) -> Naming:
+    """Let the model write the class of test texts, as it is and with the class's neurons masked.
+
+    Raises:
+        AxisError: a class of the selection is none of the texts' labels.
+        DataError: a class has no test texts.
+    """
+    test = taken(texts.test, "test", per_label, selection)
+    edits_on = masking(model, mask, profile, test, texts.request)
+    shares: list[list[float]] = []
+    for label, chosen in zip(selection.label, selection.chosen, strict=True):
+        rows = places_of(test, label)
+        prompts = questions(at(test, rows).rows, texts.request)
+        written = [
+            named(model, prompts, test.label, edits=edits)
+            for edits in ((), edits_on(chosen, label, rows))
+        ]
+        shares.append(
+            [100.0 * own.count(wanted) / len(own) for wanted in (label, None) for own in written]
+        )
+    base, masked, base_silent, masked_silent = torch.tensor(shares).T
+    return Naming(
+        provenance=studied(selection, texts.name, per_label, **_of_mask(mask)),
+        label=selection.label,
+        base=base,
+        masked=masked,
+        base_silent=base_silent,
+        masked_silent=masked_silent,
+        n_texts=torch.tensor([len(test.of(label)) for label in selection.label]),
+        **_of_mask(mask),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PairedEffects(Effects):
+    """Accuracy of device or literal, over texts and their paraphrases; chance is 50 percent."""
+
+    n_pairs: Int[Tensor, " other_label"]
+    """Pairs of a text and its paraphrase."""
+    random_change: Float[Tensor, "draw label"]
+    """Change on the device itself with random neurons of the same layers masked instead."""
+    random_p: Float[Tensor, " label"]
+    """(1 + random sets whose change is at least as low) / (1 + random sets)."""
+    literal: str
+    """The label of the paraphrases."""
+
+
+def paired_effects(
+    model: Model,
+    texts: LabelledSet,
+    selection: Selection,
+    profile: Profile,
+    mask: Mask,
+    *,
+    literal: str = "literal",
+    per_label: int = 200,
+    draws: int = 40,
+) -> PairedEffects:
+    """Mask the neurons of every device, and choose between the device and literal.
+
+    Of the texts those with a paraphrase in the same split are classified, ``per_label`` pairs of
+    every device at most. The other arguments are those of :func:`mask_effects`; the neurons of
+    ``literal``, the label of the paraphrases, are not masked.
+
+    Raises:
+        AxisError: a class of the selection is none of the texts' labels.
+        DataError: a device has no pair among the test texts.
+        ModelError: a layer has too few other neurons for random sets.
+    """
+    devices = tuple(label for label in selection.label if label != literal)
+    test = paired_texts(texts.test.only("test"), devices, literal, per_label)
+    found = classify_masked(
+        classifier(model, texts.request),
+        test,
+        selection.sel(label=devices),
+        masking(model, mask, profile, test, texts.request),
+        draws,
+        rows_of=lambda label: [place for pair in _pairs(test, label, literal) for place in pair],
+    )
+    options = {**_of_mask(mask), "paired": literal}
+    with recorded(studied(selection, texts.name, per_label, draws, **options)):
+        return paired_of(found, literal)
+
+
+def paired_texts(texts: Texts, devices: Sequence[str], literal: str, per_label: int) -> Texts:
+    """The first texts of every device that have a literal paraphrase, and these paraphrases.
+
+    Raises:
+        DataError: a device has none.
+    """
+    kept: set[int] = set()
+    for device in devices:
+        pairs = _pairs(texts, device, literal)[:per_label]
+        if not pairs:
+            raise DataError(
+                f"no {texts.split} text of class {device!r} has a paraphrase of class "
+                f"{literal!r}; give both the same pair"
+            )
+        kept |= {place for pair in pairs for place in pair}
+    return at(texts, sorted(kept))
+
+
+def paired_of(found: Classified, literal: str) -> PairedEffects:
+    """Changes of the choice between two labels, given the classifications among all.
+
+    A label's log-probability does not depend on which other labels may be named, so the choice
+    between two can be read from that among all.
+    """
+    before, columns, random = [], [], []
+    for place, device in enumerate(found.label):
+        base, masked, others = (
+            _right(logs, found.texts, device, literal)
+            for logs in (found.base, found.masked, found.random[:, place])
+        )
+        before.append(base)
+        columns.append(masked - base)
+        random.append((others - base).mean(-1))
+    n_pairs = torch.tensor([len(own) for own in before])
+    pair_of = torch.arange(len(before)).repeat_interleave(n_pairs)
+    low, high = interval(torch.cat(columns, -1), pair_of, len(before))
+    change = torch.stack([own.mean(-1) for own in columns], 1)
+    p = below(change.diagonal(), torch.stack(random, 1))
+    return PairedEffects(
+        label=found.label,
+        other_label=found.label,
+        change=change,
+        low=low,
+        high=high,
+        base=torch.stack([own.mean() for own in before]),
+        n_pairs=n_pairs,
+        random_change=torch.stack(random, 1),
+        random_p=p,
+        corrected_p=corrected(p),
+        literal=literal,
+    )
+
+
+def _right(
+    logs: Float[Tensor, "*rest text judged"], texts: Texts, device: str, literal: str
+) -> Float[Tensor, "*rest pair"]:
+    """Percent of the two texts of every pair for which the right one of two labels is likelier."""
+    first, second = torch.tensor(_pairs(texts, device, literal)).T
+    one, other = (logs[..., texts.label.index(label)] for label in (device, literal))
+    named = one >= other
+    return 50.0 * (named[..., first].double() + (~named[..., second]).double())
+
+
+def _pairs(texts: Texts, device: str, literal: str) -> list[tuple[int, int]]:
+    """Places of every text of the device and of its first literal paraphrase."""
+    plain: dict[str, int] = {}
+    for place, row in enumerate(texts.rows):
+        if row.label == literal and row.pair is not None:
+            plain.setdefault(row.pair, place)
+    return [
+        (place, plain[row.pair])
+        for place, row in enumerate(texts.rows)
+        if row.label == device and row.pair in plain
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class RangeSweep(Record):
+    """Changes of accuracy on test texts, in percentage points, by layer range and share."""
+
+    label: tuple[str, ...]
+    """The class whose neurons are masked."""
+    place: tuple[str, ...]
+    """``bottom``, ``middle``, ``top``: thirds of the layers; ``all``."""
+    dose: tuple[float, ...]
+    """Shares."""
+    own: Float[Tensor, "label place dose"]
+    """Change on the class itself."""
+    largest_other: Float[Tensor, "label place dose"]
+    """The lowest change on another class."""
+    random_own: Float[Tensor, "label place dose"]
+    """Change on the class itself with random neurons of the same layers, a mean over draws."""
+    n_neurons: Int[Tensor, "label place dose"]
+    """Masked neurons."""
+    base: Float[Tensor, " label"]
+    """Accuracy without a mask, in percent."""
+    ratio_of: str
+    """``all_neurons``: the dose is a share of the model's neurons. ``emotion_set``: of the class's
+    set."""
+    match_counts: bool
+    """Were as many neurons masked in every range?"""
+    mask: str = "zero"
+    strength: float = 1.0
+
+
+Sets = Selection | Callable[[float], Selection]
+"""A selection, of whose sets shares are masked (``emotion_set``), or what gives the selection of a
+share of all neurons (``all_neurons``)."""
+
+
+def range_sweep(
+    model: Model,
+    texts: LabelledSet,
+    sets: Sets,
+    profile: Profile,
+    mask: Mask,
+    *,
+    shares: Sequence[float] = (0.01, 0.02, 0.03, 0.04, 0.05),
+    match_counts: bool = False,
+    per_label: int = 30,
+    draws: int = 5,
+) -> RangeSweep:
+    """Mask every class's neurons range by range and share by share.
+
+    The other arguments and errors are those of :func:`mask_effects`.
+
+    Args:
+        sets: The neurons: shares of a selection's sets, or selections of shares of all neurons.
+        shares: What is masked.
+        match_counts: Mask as many neurons in every range, the best of that range, whether or not
+            the class's set has so many there. Else the part of the set that lies in the range.
+
+    Raises:
+        DataError: a share does not lie above 0, or is above 1.
+    """
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise DataError(f"shares lie above 0 and are at most 1, found {shares}")
+    places = ("bottom", "middle", "top", "all")
+    source = sets if isinstance(sets, Selection) else sets(shares[0])
+    test = taken(texts.test, "test", per_label, source)
+    classify = classifier(model, texts.request)
+    edits_on = masking(model, mask, profile, test, texts.request)
+    base = classify(test, ())
+    cells = []
+    for place, share in product(places, shares):
+        part = _part(sets, share, place, match_counts)
+        cells.append(classify_masked(classify, test, part, edits_on, draws, base=base))
+
+    def stacked(value: Callable[[Classified], Tensor]) -> Tensor:
+        return torch.stack([value(cell) for cell in cells], 1).unflatten(1, (len(places), -1))
+
+    first, own = cells[0], cells[0].own
+    ratio_of = "emotion_set" if isinstance(sets, Selection) else "all_neurons"
+    options = {"shares": list(shares), "match_counts": match_counts, "ratio_of": ratio_of}
+    return RangeSweep(
+        provenance=studied(source, texts.name, per_label, draws, **options, **_of_mask(mask)),
+        label=first.label,
+        place=places,
+        dose=tuple(shares),
+        own=stacked(lambda cell: cell.change[range(len(own)), own]),
+        largest_other=stacked(lambda cell: _others(cell.change, own, torch.inf).amin(1)),
+        random_own=stacked(lambda cell: cell.random_change.mean(0)),
+        n_neurons=stacked(lambda cell: cell.n_neurons),
+        base=first.accuracy[own],
+        ratio_of=ratio_of,
+        match_counts=match_counts,
+        **_of_mask(mask),
+    )
+
+
+def _part(sets: Sets, share: float, place: str, match_counts: bool) -> Selection:
+    """The neurons of every class that are masked in one cell."""
+    if isinstance(sets, Selection):
+        sizes = [how_many(share, int(own.sum())) if own.any() else 0 for own in sets.chosen]
+        selection, chosen = sets, best_of(sets.score, sets.chosen, sizes)
+    else:
+        selection = sets(share)
+        chosen = selection.chosen
+    here = torch.zeros_like(chosen)
+    here[:, layers_of(place, chosen.shape[1])] = True
+    if match_counts:
+        here = here & (selection.score > -torch.inf)
+        return replace(
+            selection, chosen=best_of(selection.score, here, chosen.sum((1, 2)).tolist())
+        )
+    return replace(selection, chosen=chosen & here)
+
+
+def layers_of(place: str, n_layers: int) -> slice:
+    """Layers of a third of the model, or all: ``[0, L // 3)``, ``[L // 3, 2 L // 3)``, the rest.
+
+    >>> layers_of("middle", 32)
+    slice(10, 21, None)
+    """
+    first, second = n_layers // 3, 2 * n_layers // 3
+    ends = {"bottom": (0, first), "middle": (first, second), "top": (second, n_layers)}
+    return slice(*ends.get(place, (0, n_layers)))
