@@ -90,12 +90,23 @@ def test_a_notebook_says_what_it_measures_and_ends_by_checking_its_claim(path):
     assert all(claim.msg is not None for claim in claims), "a claim that fails says which"
 
 
+@pytest.fixture(scope="module")
+def executed():
+    """All notebooks run in one kernel, names cleared between them: torch loads once."""
+    notebooks = {path.stem: read(path) for path in NOTEBOOKS}
+    together = nbformat.v4.new_notebook()
+    for own in notebooks.values():
+        together.cells += [nbformat.v4.new_code_cell("%reset -f"), *own.cells]
+    NotebookClient(together, timeout=300, kernel_name="python3", allow_errors=True).execute()
+    return notebooks
+
+
 @EACH
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
-def test_a_notebook_runs_from_top_to_bottom(path):
-    notebook = read(path)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    for cell in codes(notebook):
+def test_a_notebook_runs_from_top_to_bottom(path, executed):
+    for cell in codes(executed[path.stem]):
+        failed = [own for own in cell.outputs if own.output_type == "error"]
+        assert not failed, (cell.id, "".join(failed[0].traceback))
         for figure in figures(cell):
             assert figure["layout"]["title"]["text"]
             for axis in (name for name in figure["layout"] if re.match(r"[xy]axis$", name)):

@@ -112,9 +112,12 @@ def save_other(folder, kind, pad=None, side="right", **config):
         tokenizer_object=words, eos_token="[SEP]", pad_token=pad, padding_side=side
     ).save_pretrained(folder)
     settings = transformers.AutoConfig.for_model(
-        kind, vocab_size=len(WORDS), id2label=dict(enumerate(LABELS)),
-        label2id={label: index for index, label in enumerate(LABELS)}, **config,
-    )  # fmt: skip
+        kind,
+        vocab_size=len(WORDS),
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)},
+        **config,
+    )
     model = transformers.AutoModelForSequenceClassification.from_config(settings)
     model.save_pretrained(folder)
     return str(folder)
@@ -132,12 +135,16 @@ OTHERS = {
     "mpnet with few positions": (
         "mpnet",
         {
-            "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "intermediate_size": 16, "max_position_embeddings": 14, "pad_token_id": 1,
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "max_position_embeddings": 14,
+            "pad_token_id": 1,
         },
         {"pad": "[PAD]"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", OTHERS)

@@ -44,13 +44,6 @@ def test_an_address_that_cannot_work_is_refused(base):
         open_judge(f"http:{base}")
 
 
-@pytest.mark.parametrize("base", ["https://me:sk-hidden@host/v1", "https://host/v1?key=sk-hidden"])
-def test_an_address_with_a_secret_is_refused_without_repeating_it(base):
-    with pytest.raises(JudgeError, match="environment variable") as refused:
-        open_judge(f"http:{base}")
-    assert "sk-hidden" not in str(refused.value)
-
-
 def test_the_description_tells_how_to_judge_in_the_same_way():
     described = HttpJudge(base_url="https://host/v1", model="m").describe()
     assert (described["name"], described["model"], described["temperature"]) == ("http", "m", 0)
@@ -74,13 +67,6 @@ def test_a_malformed_key_is_refused_without_repeating_it(monkeypatch, bad):
     with pytest.raises(JudgeError, match="OPENAI_API_KEY does not hold a key") as refused:
         HttpJudge(base_url="http://127.0.0.1:9/v1").judge(["wow"], ["surprise"])
     assert "sk-" not in str(refused.value)
-
-
-def test_an_absent_server_is_named_after_the_last_attempt(monkeypatch):
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
-    judge = HttpJudge(base_url="http://127.0.0.1:9/v1", attempts=3)
-    with pytest.raises(JudgeError, match=r"127\.0\.0\.1.* after 3 attempts: connection failed"):
-        judge.judge(["wow"], ["surprise"])
 
 
 def test_without_the_client_its_extra_is_named(monkeypatch):

@@ -1,4 +1,3 @@
-import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -34,11 +33,6 @@ def written(folder: Path, *lines: object) -> Path:
 
 def scenarios_of(themes):
     return tuple(Scenario(f"s{i}", theme, "I sat", EVENT) for i, theme in enumerate(themes))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("sev") / "contexts.jsonl"
 
 
 def test_a_scenario_is_read_with_its_three_events(tmp_path):
@@ -134,46 +128,6 @@ def test_a_file_without_scenarios_is_refused(tmp_path, content):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"^cannot read .*absent\.jsonl: .*; check the path$"):
         read(tmp_path / "absent.jsonl")
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
-    max_leaves=5,
-)
-events = st.fixed_dictionaries({}, optional=dict.fromkeys(VALENCES, st.text(max_size=6) | anything))
-rows = st.fixed_dictionaries(
-    {},
-    optional={
-        "theme": st.just("Work") | anything,
-        "scenario": st.just("I sat") | anything,
-        "skeleton_id": st.text("ab/", max_size=2) | anything,
-        "event": st.just(EVENT) | events | anything,
-    },
-)
-
-
-def read_or_refused(path):
-    with contextlib.suppress(DataError):
-        found = read(path)
-        assert found
-        assert all(isinstance(scenario, Scenario) for scenario in found)
-        assert len({context.id for context in contexts(found)}) == 3 * len(found)
-
-
-@quick
-@given(st.binary(max_size=60))
-def test_any_bytes_are_scenarios_or_refused(place, content):
-    place.write_bytes(content)
-    read_or_refused(place)
-
-
-@quick
-@given(st.lists(rows | anything, max_size=3), st.booleans())
-def test_any_json_is_scenarios_or_refused(place, lines, ascii_only):
-    text = "\n".join(json.dumps(line, ensure_ascii=ascii_only) for line in lines)
-    place.write_bytes(text.encode("utf-8", "surrogatepass"))
-    read_or_refused(place)
 
 
 def test_contexts_are_every_scenario_with_every_event_in_order():

@@ -104,7 +104,7 @@ REFUSED = {
     "open quote": ("a.csv", 'text,label\nI won,joy\n"Go,rage\n', r"line 3: not a table"),
     "column twice": ("a.csv", "text,label,text\n", r"line 1: column 'text' is there twice"),
     "suffix": ("a.txt", "Go", r"read from \.jsonl, \.tsv and \.csv, found '\.txt'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -1,5 +1,6 @@
 """One brief run, which stands where the pages have that of ``make demo``."""
 
+import shlex
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -7,14 +8,12 @@ from multiprocessing import get_context
 import pytest
 from pages import typed
 
-BRIEF = [
-    "emotion-circuits", "run", "--model", "sev-mini", "--emotions", "anger,fear",
-    "--scenarios", "4", "--dev-scenarios", "1", "--test-scenarios", "1", "--score-contexts", "2",
-    "--set", "draws=10", "--set", "ablation_draws=1", "--set", "second_judge=none",
-    "--set", "hard=none",
-    "--stages", "replies,judgements,directions,effects,importance,circuits,scores",
-    "--out", "runs/demo",
-]  # fmt: skip
+BRIEF = shlex.split("""
+emotion-circuits run --model sev-mini --emotions anger,fear --scenarios 4 --dev-scenarios 1
+--test-scenarios 1 --score-contexts 2 --set draws=10 --set ablation_draws=1 --set second_judge=none
+--set hard=none --stages replies,judgements,directions,effects,importance,circuits,scores
+--out runs/demo
+""")
 
 
 @pytest.fixture(scope="session")

@@ -77,11 +77,17 @@ def paths(draw, nodes):
     chosen = draw(st.lists(st.sampled_from(possible_paths(nodes)), max_size=3, unique=True))
     return [
         Edge(
-            source, target, "path", draw(st.none() | NUMBERS), via, draw(st.none() | SIZES),
-            exact=draw(st.none() | NUMBERS), causal=draw(st.none() | st.booleans()),
+            source,
+            target,
+            "path",
+            draw(st.none() | NUMBERS),
+            via,
+            draw(st.none() | SIZES),
+            exact=draw(st.none() | NUMBERS),
+            causal=draw(st.none() | st.booleans()),
         )
         for source, target, via in chosen
-    ]  # fmt: skip
+    ]
 
 
 @st.composite

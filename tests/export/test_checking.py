@@ -92,13 +92,17 @@ def test_losses_stand_beside_the_files_by_name(files, tmp_path):
     found = json.loads((tmp_path / "anger.losses.json").read_text(encoding="utf-8"))
     assert set(found) == {path.name for path in files.values()}
     assert [name for name, own in found.items() if not own] == [
-        "anger.json", "anger.graphml", "anger.gexf"
-    ]  # fmt: skip
+        "anger.json",
+        "anger.graphml",
+        "anger.gexf",
+    ]
     stderr = next(own for own in found["anger.dot"] if own["what"] == "nodes.stderr")
     assert stderr == {
-        "what": "nodes.stderr", "size": 3, "unit": "count",
+        "what": "nodes.stderr",
+        "size": 3,
+        "unit": "count",
         "meaning": "standard errors, and with them the intervals, of nodes",
-    }  # fmt: skip
+    }
 
 
 def test_losses_of_other_files_stay_while_the_files_do(tmp_path):

@@ -45,8 +45,12 @@ def back(values, folder, emotion="anger"):
 @st.composite
 def graphs(draw):
     """Graph JSON as its own tool writes it: consistent, with what is outside at 0."""
-    cfg = {"n_layers": draw(st.integers(1, 3)), "n_heads": draw(st.integers(1, 2)),
-           "parallel_attn_mlp": draw(st.booleans()), "d_model": 8}  # fmt: skip
+    cfg = {
+        "n_layers": draw(st.integers(1, 3)),
+        "n_heads": draw(st.integers(1, 2)),
+        "parallel_attn_mlp": draw(st.booleans()),
+        "d_model": 8,
+    }
     # A type checker at run time looks at items drawn by chance, which hypothesis would mind.
     before = random.getstate()
     nodes, edges = {}, {}
@@ -154,8 +158,11 @@ def test_losses_are_counted_in_both_directions(pathed, tmp_path):
     values["nodes"]["a0.h1"]["neurons"] = [True]
     _, losses = back(values, tmp_path)
     assert {loss.what: loss.size for loss in losses} == {
-        "edges of outer nodes": 1, "edges": 1, "nodes": 1, "output dimensions": 1,
-    }  # fmt: skip
+        "edges of outer nodes": 1,
+        "edges": 1,
+        "nodes": 1,
+        "output dimensions": 1,
+    }
 
 
 def test_a_circuit_that_does_not_say_how_large_its_model_is_is_refused(circuit):

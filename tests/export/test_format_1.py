@@ -42,16 +42,24 @@ def test_its_figures_are_where_they_were():
     run, paths = (read_circuit(FILES / f"{kind}.json") for kind in ("run", "paths"))
     head = run.node("L0H1")
     assert (head.effect, head.stderr, head.random_baseline, head.direct, head.total) == (
-        0.5, 0.1, 0.2, 0.25, 1.0,
-    )  # fmt: skip
+        0.5,
+        0.1,
+        0.2,
+        0.25,
+        1.0,
+    )
     assert run.node("L0.attn").importance == -2.0
     assert (run.heads, run.neurons) == (((0, 1),), ((1, 7),))
     assert run.scores["faithfulness"] == 0.99
     assert run.provenance.model["n_key_value_heads"] == 1
     (path,) = (edge for edge in paths.paths if edge.via == "q")
     assert (path.source, path.target, path.weight, path.exact, path.causal) == (
-        "L0H1", "L1H0", 0.5, 0.4, True,
-    )  # fmt: skip
+        "L0H1",
+        "L1H0",
+        0.5,
+        0.4,
+        True,
+    )
 
 
 @pytest.mark.parametrize("kind", ["run", "paths"])

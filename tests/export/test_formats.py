@@ -30,8 +30,10 @@ def test_only_the_formats_asked_for_are_written_once_and_in_order(circuit, tmp_p
     paths = export_circuit(circuit, tmp_path, ["dot", "json", "dot"])
     assert [path.suffix for path in paths] == [".dot", ".json"]
     assert {path.name for path in tmp_path.iterdir()} == {
-        "anger.dot", "anger.json", "anger.losses.json"
-    }  # fmt: skip
+        "anger.dot",
+        "anger.json",
+        "anger.losses.json",
+    }
 
 
 def test_the_exported_json_is_the_written_circuit(circuit, tmp_path):

@@ -57,8 +57,10 @@ def test_networkx_reads_back_nodes_edges_and_their_attributes(write, read, circu
 
 def edge_rows(graph):
     """Edges with their attributes, whatever the keys are called."""
-    rows = [(a, b, {k: v for k, v in data.items() if k not in ("key", "id")})
-            for a, b, data in graph.edges(data=True)]  # fmt: skip
+    rows = [
+        (a, b, {k: v for k, v in data.items() if k not in ("key", "id")})
+        for a, b, data in graph.edges(data=True)
+    ]
     return sorted(rows, key=lambda row: (*row[:2], repr(sorted(row[2].items()))))
 
 
@@ -71,8 +73,10 @@ def test_paths_between_the_same_nodes_are_all_there(write, pathed):
     own = [data for _, _, data in graph.out_edges("L0H1", data=True) if data["kind"] == "path"]
     assert sorted(data["via"] for data in own) == ["k", "q", "readout"]
     assert {data["via"]: data.get("causal") for data in own} == {
-        "q": True, "k": False, "readout": None,
-    }  # fmt: skip
+        "q": True,
+        "k": False,
+        "readout": None,
+    }
 
 
 def test_no_two_edges_of_a_graphml_file_have_one_name(pathed):

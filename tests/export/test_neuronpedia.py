@@ -117,11 +117,22 @@ def test_a_circuit_in_layer_0_alone_is_refused_since_the_page_throws(circuit):
 def test_losses_count_what_the_page_does_not_show(pathed):
     found = {loss.what: loss.size for loss in neuronpedia_losses(pathed)}
     assert found == {
-        "sublayers": 2, "nodes.effect": 3, "nodes.stderr": 3, "nodes.random_baseline": 3,
-        "nodes.importance": 2, "nodes.direct": 2, "edges.stderr": 2, "edges.random_baseline": 2,
-        "edges.exact": 1, "edges.exact_stderr": 1, "edges.causal": 2, "edges.residual": 2,
-        "edges.part": 2, "edges.direct": 1, "positions": 1,
-    }  # fmt: skip
+        "sublayers": 2,
+        "nodes.effect": 3,
+        "nodes.stderr": 3,
+        "nodes.random_baseline": 3,
+        "nodes.importance": 2,
+        "nodes.direct": 2,
+        "edges.stderr": 2,
+        "edges.random_baseline": 2,
+        "edges.exact": 1,
+        "edges.exact_stderr": 1,
+        "edges.causal": 2,
+        "edges.residual": 2,
+        "edges.part": 2,
+        "edges.direct": 1,
+        "positions": 1,
+    }
 
 
 @pytest.mark.parametrize(

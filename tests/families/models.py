@@ -32,35 +32,58 @@ EMOTIONS: tuple[str, ...] = ("anger", "fear")
 N_LAYERS, N_HEADS, N_NEURONS, D_MODEL = 2, 4, 48, 32
 
 SMALL: dict[str, Any] = {
-    "hidden_size": D_MODEL, "intermediate_size": N_NEURONS, "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": N_HEADS, "max_position_embeddings": 512, "initializer_range": 0.3,
-}  # fmt: skip
+    "hidden_size": D_MODEL,
+    "intermediate_size": N_NEURONS,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 WIDE_HEADS = {**GROUPED, "head_dim": 12}
 OLD: dict[str, Any] = {
-    "n_embd": D_MODEL, "n_inner": N_NEURONS, "n_layer": N_LAYERS, "n_head": N_HEADS,
-    "n_positions": 512, "initializer_range": 0.3,
-}  # fmt: skip
+    "n_embd": D_MODEL,
+    "n_inner": N_NEURONS,
+    "n_layer": N_LAYERS,
+    "n_head": N_HEADS,
+    "n_positions": 512,
+    "initializer_range": 0.3,
+}
 OPT: dict[str, Any] = {
-    "hidden_size": D_MODEL, "ffn_dim": N_NEURONS, "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": N_HEADS, "max_position_embeddings": 512, "init_std": 0.3,
+    "hidden_size": D_MODEL,
+    "ffn_dim": N_NEURONS,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "max_position_embeddings": 512,
+    "init_std": 0.3,
     "word_embed_proj_dim": D_MODEL,
-}  # fmt: skip
+}
 LLAMA_3 = {
     **WIDE_HEADS,
     "rope_parameters": {
-        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0, "original_max_position_embeddings": 256,
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 256,
     },
-}  # fmt: skip
+}
 FALCON: dict[str, Any] = {
-    "hidden_size": D_MODEL, "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS,
-    "ffn_hidden_size": N_NEURONS, "initializer_range": 0.3, "alibi": False,
-}  # fmt: skip
+    "hidden_size": D_MODEL,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "ffn_hidden_size": N_NEURONS,
+    "initializer_range": 0.3,
+    "alibi": False,
+}
 GEMMA_2 = {**WIDE_HEADS, "sliding_window": 300}
 EXPERTS = {
-    **WIDE_HEADS, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_experts": 4,
-}  # fmt: skip
+    **WIDE_HEADS,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "num_experts": 4,
+}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-2": ("GPT2", OLD),
@@ -146,8 +169,13 @@ class Evaluator:
     @cached_property
     def _importance(self) -> Any:
         return sublayer_importance(
-            self.model, self.grid, self.directions, stable=(0, 1), doses=(0.5,), n_random=1,
-        )  # fmt: skip
+            self.model,
+            self.grid,
+            self.directions,
+            stable=(0, 1),
+            doses=(0.5,),
+            n_random=1,
+        )
 
     @property
     def importance(self) -> Any:

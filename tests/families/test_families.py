@@ -58,23 +58,34 @@ MIXTURE = "2 of 2 layers of this model hold a mixture of experts"
 
 _POST_NORM: dict[str, str] = dict.fromkeys(
     (
-        "sums of heads, neurons and writes", "effects of heads",
-        "effects of heads after the norm", "effects of neurons",
-        "direct effects", "circuits", "paths by gradient", "paths, exactly",
-        "IG over activations", "control vectors", "a whole run",
+        "sums of heads, neurons and writes",
+        "effects of heads",
+        "effects of heads after the norm",
+        "effects of neurons",
+        "direct effects",
+        "circuits",
+        "paths by gradient",
+        "paths, exactly",
+        "IG over activations",
+        "control vectors",
+        "a whole run",
     ),
     NORM,
-)  # fmt: skip
+)
 _PARALLEL: dict[str, str] = dict.fromkeys(
     ("patching between sublayers", "paths by gradient", "paths, exactly"), PARALLEL
 )
 _MIXTURE: dict[str, str] = dict.fromkeys(
     (
-        "effects of neurons", "RelP", "IG over activations", "profiles of neurons",
-        "attribution of neurons to labels", "masks of neurons",
+        "effects of neurons",
+        "RelP",
+        "IG over activations",
+        "profiles of neurons",
+        "attribution of neurons to labels",
+        "masks of neurons",
     ),
     MIXTURE,
-)  # fmt: skip
+)
 _CENTRED = {"effects of heads after the norm": "needs an RMSNorm before the MLP"}
 REFUSED: dict[str, dict[str, str]] = {
     "GPT-2": _CENTRED,

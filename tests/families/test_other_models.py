@@ -13,10 +13,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Granite": ("Granite", {**GROUPED, "residual_multiplier": 0.5}, r"multiplied by 0\.5"),
     "Mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2}, "split by heads"),
     "OPT with norms after its sublayers": (
-        "OPT", {**OPT, "do_layer_norm_before": False}, "OPTForCausalLM has no norm after its last",
+        "OPT",
+        {**OPT, "do_layer_norm_before": False},
+        "OPTForCausalLM has no norm after its last",
     ),
     "OpenAI-GPT": ("OpenAIGPT", OLD, "OpenAIGPTLMHeadModel has no norm after its last layer"),
-}  # fmt: skip
+}
 UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "BioGPT": ("BioGpt", SMALL),
     "Phi-3.5-MoE": ("Phimoe", {**GROUPED, "num_local_experts": 4}),
@@ -67,13 +69,19 @@ def test_a_tokenizer_without_a_name_is_taken(tokenizer) -> None:
     ("site", "change", "cause"),
     [
         ("blocks.1.hook_mlp_out", lambda x, hook: 3 * x, "of the MLP is multiplied by 3"),
-        ("blocks.1.hook_mlp_out", lambda x, hook: x / x.norm(dim=-1, keepdim=True),
-         "a norm after the MLP"),
+        (
+            "blocks.1.hook_mlp_out",
+            lambda x, hook: x / x.norm(dim=-1, keepdim=True),
+            "a norm after the MLP",
+        ),
         ("blocks.1.hook_mlp_out", lambda x, hook: x.sin(), "neither norm nor factor"),
-        ("blocks.1.hook_resid_post", lambda x, hook: x / x.norm(dim=-1, keepdim=True),
-         "on the residual stream after the MLP"),
+        (
+            "blocks.1.hook_resid_post",
+            lambda x, hook: x / x.norm(dim=-1, keepdim=True),
+            "on the residual stream after the MLP",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_changed_write_is_refused_with_its_layer_and_what_changed_it(
     tokenizer, site, change, cause
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from families.measuring import close, streams
 from families.models import D_MODEL, EMOTIONS, N_HEADS, N_LAYERS, N_NEURONS, Evaluator
+from plans import plan_in
 from rounding import rounding
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from circuits.effects.activations import differences
 from circuits.effects.inspection import token_trace, trace_scale
 from circuits.export import export_circuit
 from circuits.export.node_link import read_circuit, write_circuit
-from circuits.files import shipped
 from circuits.judges.judge import Verdict
 from circuits.judges.replies import Judged, Reply, write_rows
 from circuits.models.edits import Replace
@@ -27,7 +27,6 @@ from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.patching.pairs import make_pairs
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, questions
 from circuits.prompts.templates import emotion_prompts, neutral_prompt
-from circuits.runs import Plan
 from circuits.runs import run as run_plan
 from circuits.steering.control_vectors import control_vector
 from circuits.steering.hook_files import read_hooks, write_hooks
@@ -163,8 +162,13 @@ def _written(evaluator: Evaluator, ids: Any, edits: Any, count: int) -> str:
 
 def _says(evaluator: Evaluator, edits: Any) -> None:
     prompts = [neutral_prompt(context) for context in evaluator.contexts]
-    found = elicit(evaluator.model, prompts, emotions=["anger"] * 3, edits=lambda places: edits,
-                   max_new_tokens=4)  # fmt: skip
+    found = elicit(
+        evaluator.model,
+        prompts,
+        emotions=["anger"] * 3,
+        edits=lambda places: edits,
+        max_new_tokens=4,
+    )
     for prompt, reply in list(zip(prompts, found, strict=True))[:2]:
         assert reply.text == _written(evaluator, encode(evaluator.model, prompt), edits, 4)
 
@@ -234,9 +238,11 @@ def masks(evaluator: Evaluator) -> None:
     chosen[:24] = True
     asked = questions(TEXTS.rows, EMOTION_REQUEST)
     found = choice_logs(
-        evaluator.model, asked, EMOTIONS,
+        evaluator.model,
+        asked,
+        EMOTIONS,
         edits=[Replace("post", 0, torch.zeros(N_NEURONS), chosen, "all")],
-    )  # fmt: skip
+    )
     zero = (hook("post", 0), lambda x, hook: x.masked_fill(chosen, 0.0))
     close(found, _named(evaluator, asked, [zero]))
 
@@ -309,12 +315,23 @@ def run(evaluator: Evaluator) -> None:
         for p in emotion_prompts(evaluator.more, EMOTIONS)
     ]
     write_rows(accepted, rows)
-    plan = Plan(
-        model=str(home), data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-        out=evaluator.folder / "run", accepted=accepted, emotions=EMOTIONS, scenarios=8,
-        dev_scenarios=1, test_scenarios=1, score_contexts=2, draws=2, max_new_tokens=2,
-        methods=("circuit",), tuning="brief", sweep_contexts=0, ablation_draws=1, doses=(0.5,),
-    )  # fmt: skip
+    plan = plan_in(
+        evaluator.folder / "run",
+        model=str(home),
+        accepted=accepted,
+        emotions=EMOTIONS,
+        scenarios=8,
+        dev_scenarios=1,
+        test_scenarios=1,
+        score_contexts=2,
+        draws=2,
+        max_new_tokens=2,
+        methods=("circuit",),
+        tuning="brief",
+        sweep_contexts=0,
+        ablation_draws=1,
+        doses=(0.5,),
+    )
     study = run_plan(plan)
     assert set(study.circuits) == {*EMOTIONS}
     assert (study.folder / "report.html").is_file()

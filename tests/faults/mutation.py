@@ -12,9 +12,31 @@ many = settings(quick, max_examples=800)
 """Of which a good part is still valid."""
 
 ODD = [
-    None, True, 0, -1, 7, 2**80, 10**400, 0.5, -1e308, "", " ", "x", "a\nb", "\x00", "\ud800",
-    "=1+1", "../up", "anger", [], [1], [[]], {}, {"": 0}, "é" * 300,
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    7,
+    2**80,
+    10**400,
+    0.5,
+    -1e308,
+    "",
+    " ",
+    "x",
+    "a\nb",
+    "\x00",
+    "\ud800",
+    "=1+1",
+    "../up",
+    "anger",
+    [],
+    [1],
+    [[]],
+    {},
+    {"": 0},
+    "é" * 300,
+]
 _TEXTS = [
     "NaN",
     "Infinity",

@@ -37,10 +37,17 @@ def record(folder) -> Path:
     """A saved record."""
     torch.manual_seed(0)
     Directions(
-        provenance=Provenance({"name": "m"}, options={"a": 1.5}), vectors=torch.randn(2, 1, 3, 4),
-        norm=torch.ones(2, 1, 3), rms=torch.ones(1, 3), emotion=("anger", "fear"),
-        sublayer=("mlp",), layer=(0, 1, 2), n_contexts=4, n_left_out=0, read="prompt",
-    ).save(folder / "whole")  # fmt: skip
+        provenance=Provenance({"name": "m"}, options={"a": 1.5}),
+        vectors=torch.randn(2, 1, 3, 4),
+        norm=torch.ones(2, 1, 3),
+        rms=torch.ones(1, 3),
+        emotion=("anger", "fear"),
+        sublayer=("mlp",),
+        layer=(0, 1, 2),
+        n_contexts=4,
+        n_left_out=0,
+        read="prompt",
+    ).save(folder / "whole")
     return folder / "whole"
 
 

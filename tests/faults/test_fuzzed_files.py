@@ -9,6 +9,7 @@ import pytest
 from faults.mutation import damaged, json_files, json_lines, many
 from faults.outcomes import Outcomes
 from hypothesis import given
+from plans import plan_in
 
 from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.export.node_link import circuit_to_json, read_circuit, write_circuit
@@ -150,9 +151,7 @@ def test_labelled_texts_are_refused_by_place_or_read(folder, trial):
 
 @pytest.mark.trial("files", "the plan of a run's folder from the fuzzer")
 def test_a_saved_plan_is_refused_or_comes_back(folder, trial):
-    plan = Plan(
-        model="m", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"), out=folder / "r"
-    )
+    plan = plan_in(folder / "r", model="m")
     outcomes = Outcomes()
 
     @many

@@ -8,6 +8,7 @@ from faults.mutation import ODD, many
 from faults.outcomes import Outcomes
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import plan_in
 
 from circuits.files import shipped
 from circuits.runs.plan import Plan, read_plan
@@ -27,10 +28,31 @@ LINES = [
     'dtype = "float32"',
 ]
 VALUES = [
-    "nan", "inf", "-1", "0", "1e400", "99999999999999999999", "true", '""', '"x"', "[]", "[[]]",
-    "{}", "1979-05-27", '"\\u0000"', "[" * 300, '["anger", "anger"]', '["anger", 3]', "'''", "=",
-    '{ heads = "a" }', "{ heads = nan }", '"../../etc"', "0x10", "[1, [2, [3]]]",
-]  # fmt: skip
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e400",
+    "99999999999999999999",
+    "true",
+    '""',
+    '"x"',
+    "[]",
+    "[[]]",
+    "{}",
+    "1979-05-27",
+    '"\\u0000"',
+    "[" * 300,
+    '["anger", "anger"]',
+    '["anger", 3]',
+    "'''",
+    "=",
+    '{ heads = "a" }',
+    "{ heads = nan }",
+    '"../../etc"',
+    "0x10",
+    "[1, [2, [3]]]",
+]
 
 
 @st.composite
@@ -81,8 +103,7 @@ def test_a_plan_file_is_refused_by_name_or_read(tmp_path_factory, trial):
 
 @pytest.mark.trial("files", "an option of a run from the fuzzer")
 def test_an_option_is_refused_or_kept(trial):
-    plan = Plan(model="m", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-                out=Path("r"))  # fmt: skip
+    plan = plan_in(Path("r"), model="m")
     values = plan.to_json()
     outcomes = Outcomes()
 

@@ -6,24 +6,23 @@ from typing import Any
 import pytest
 from faults.mutation import json_files, quick
 from hypothesis import given
+from plans import plan_in
 from typer.testing import CliRunner
 
 from circuits.circuit.circuit import Circuit, Node
 from circuits.cli.app import app
 from circuits.errors import CircuitsError
 from circuits.export.node_link import write_circuit
-from circuits.files import read_json, shipped, write_json
+from circuits.files import read_json, write_json
 from circuits.models.memory import Receipt
 from circuits.provenance import Provenance
-from circuits.runs.plan import Plan
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A folder with a plan and a circuit, of which no other stage is said to be done."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    plan = Plan(model="m", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-                out=folder, emotions=("anger", "fear"))  # fmt: skip
+    plan = plan_in(folder, model="m", emotions=("anger", "fear"))
     model = Provenance({"name": "m", "n_layers": 2, "n_heads": 2, "d_mlp": 8})
     nodes = (
         Node("embed", "embed"),

@@ -72,10 +72,17 @@ def double(tokenizer) -> Any:
     """Of which sums in another order differ in the last digits only."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
-        initializer_range=0.3, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     model: Any = wrap_model(LlamaForCausalLM(config).double(), tokenizer, name="random-llama")
     for block in model.blocks:
         # TransformerLens rounds the pattern to float32 in every model, and gets NaN where a row of

@@ -22,9 +22,12 @@ ANSWER = json.dumps({"choices": [{"message": {"content": '{"match": 1, "reason":
 
 def page(status: str, body: str = "", *headers: str, kind: str = "application/json") -> bytes:
     lines = [
-        f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body.encode())}",
-        "Connection: close", *headers,
-    ]  # fmt: skip
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body.encode())}",
+        "Connection: close",
+        *headers,
+    ]
     return "\r\n".join([*lines, "", body]).encode()
 
 

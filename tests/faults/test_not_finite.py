@@ -52,9 +52,15 @@ def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
     weights[bad] = torch.nan
     weights[river] = torch.inf
     return SimpleNamespace(
-        model=model, contexts=contexts, grid=grid, directions=directions, importance=importance,
-        pairs=pairs, texts=texts, bad=contexts[1],
-    )  # fmt: skip
+        model=model,
+        contexts=contexts,
+        grid=grid,
+        directions=directions,
+        importance=importance,
+        pairs=pairs,
+        texts=texts,
+        bad=contexts[1],
+    )
 
 
 def _ids(model: Any, texts: Texts) -> list[list[int]]:

@@ -67,9 +67,14 @@ class Installed:
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         env = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
         done = subprocess.run(
-            [str(self.python), *map(str, words)], capture_output=True, text=True, check=False,
-            cwd=cwd or self.python.parents[1], env=env, timeout=timeout,
-        )  # fmt: skip
+            [str(self.python), *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd or self.python.parents[1],
+            env=env,
+            timeout=timeout,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -83,9 +88,10 @@ def installed(wheel: Path, once) -> Installed:
 
 
 def install(wheel: Path, home: Path) -> Installed:
-    venv.create(home, with_pip=True)
+    venv.create(home)
     found = Installed(home)
-    found("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    words = ("--python", found.python, "install", "--quiet", "--no-deps", "--no-index", wheel)
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
     # The dependencies as they are here. A .pth file inside that folder is not followed, so that
     # a checkout which is installed there for development is not seen.
     others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]

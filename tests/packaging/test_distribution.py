@@ -39,8 +39,9 @@ def test_the_wheel_is_complete(wheel, trial):
     assert {name for name in code if not name.startswith("_assets/")} == texts("circuits")
     assert "py.typed" in code
     assert {name.split("/")[0] for name in names} == {
-        "circuits", next(name for name in names if name.endswith("METADATA")).split("/")[0],
-    }  # fmt: skip
+        "circuits",
+        next(name for name in names if name.endswith("METADATA")).split("/")[0],
+    }
     folders = ("sev", "sev-mini", "sev-nano", "texts", "judge")
     wanted = {f"{own}/{name}" for own in folders for name in texts(f"assets/{own}")}
     schemas = {f"{name}.schema.json" for name in ("circuit", "eap-ig", "neuronpedia")}

@@ -9,9 +9,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIMIT, TRIES = 0.3, 5
 HEAVY = {
-    "torch", "transformers", "transformer_lens", "plotly", "pandas", "numpy", "scipy", "sklearn",
-    "networkx", "jaxtyping", "httpx2", "openai", "ray", "gguf",
-}  # fmt: skip
+    "torch",
+    "transformers",
+    "transformer_lens",
+    "plotly",
+    "pandas",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "networkx",
+    "jaxtyping",
+    "httpx2",
+    "openai",
+    "ray",
+    "gguf",
+}
 
 TIMED = "import time; t = time.perf_counter(); {what}; print(time.perf_counter() - t)"
 LOADED = "{what}; import sys; print(*sys.modules)"

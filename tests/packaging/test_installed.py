@@ -1,6 +1,7 @@
 """The wheel in an environment of its own, used outside the checkout."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,11 @@ from circuits.runs.plan import STAGES
 
 ROOT = Path(__file__).parents[2]
 
-WHOLE_RUN = [
-    "run", "--model", "sev-nano", "--out", "run", "--emotions", "anger,fear",
-    "--scenarios", "4", "--dev-scenarios", "1", "--test-scenarios", "1", "--score-contexts", "2",
-    "--set", "draws=3", "--set", "doses=0.3", "--set", "methods=circuit", "--set", "tuning=brief",
-    "--set", "sweep_contexts=1", "--set", "ablation_draws=1", "--set", "max_new_tokens=8",
-]  # fmt: skip
+WHOLE_RUN = shlex.split("""
+run --model sev-nano --out run --emotions anger,fear --scenarios 4 --dev-scenarios 1
+--test-scenarios 1 --score-contexts 2 --set draws=3 --set doses=0.3 --set methods=circuit
+--set tuning=brief --set sweep_contexts=1 --set ablation_draws=1 --set max_new_tokens=8
+""")
 
 
 @pytest.mark.trial("packaging", "model, data and modules of an installed wheel")

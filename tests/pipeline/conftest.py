@@ -4,9 +4,10 @@ from dataclasses import replace
 from shutil import copytree
 
 import pytest
+from plans import plan_in
 
 from circuits.files import shipped
-from circuits.runs import Plan, Study, run
+from circuits.runs import Study, run
 from circuits.runs.plan import STAGES
 from circuits.steering.evaluate import FEW
 
@@ -16,11 +17,9 @@ def plan(once):
     """The plan of ``emotion-circuits demo``."""
     with once("runs") as folder:
         out = folder / "demo"
-    return Plan(
+    return plan_in(
+        out,
         model="sev-mini",
-        data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"),
-        out=out,
         scenarios=32,
         dev_scenarios=8,
         test_scenarios=12,
@@ -41,11 +40,9 @@ def study(plan, once):
 def measured_run(once):
     """The folder of a run of two emotions that has its circuits, and nothing after them."""
     with once("measured") as folder:
-        plan = Plan(
+        plan = plan_in(
+            folder,
             model=str(shipped("sev-mini")),
-            data=shipped("sev/train.jsonl"),
-            test=shipped("sev/test.jsonl"),
-            out=folder,
             emotions=("anger", "fear"),
             scenarios=8,
             dev_scenarios=2,
@@ -58,11 +55,9 @@ def measured_run(once):
 @pytest.fixture(scope="session")
 def brief(tmp_path_factory):
     """A run of seconds: nothing is chosen on dev contexts, and one method is compared."""
-    return Plan(
+    return plan_in(
+        tmp_path_factory.mktemp("runs") / "brief",
         model="sev-mini",
-        data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"),
-        out=tmp_path_factory.mktemp("runs") / "brief",
         emotions=("anger", "fear"),
         scenarios=4,
         dev_scenarios=0,

@@ -48,12 +48,26 @@ _SHARES = {
 def small_plan(out: Path) -> Plan:
     """A run through every stage, as short as can be."""
     return Plan(
-        model=str(shipped("sev-nano")), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=out, emotions=("anger", "happiness"), scenarios=4,
-        dev_scenarios=1, test_scenarios=1, score_contexts=2, draws=3, doses=(0.1,),
-        methods=("circuit",), tuning="brief", sweep_contexts=1, ablation_draws=1,
-        second_judge=None, hard=None, max_new_tokens=3, batch_size=6,
-    )  # fmt: skip
+        model=str(shipped("sev-nano")),
+        data=shipped("sev/train.jsonl"),
+        test=shipped("sev/test.jsonl"),
+        out=out,
+        emotions=("anger", "happiness"),
+        scenarios=4,
+        dev_scenarios=1,
+        test_scenarios=1,
+        score_contexts=2,
+        draws=3,
+        doses=(0.1,),
+        methods=("circuit",),
+        tuning="brief",
+        sweep_contexts=1,
+        ablation_draws=1,
+        second_judge=None,
+        hard=None,
+        max_new_tokens=3,
+        batch_size=6,
+    )
 
 
 def small_run(out: Path) -> object:
@@ -71,10 +85,19 @@ def small_neurons(out: Path) -> object:
         rows = [{"text": f"{t} {split}", "label": e} for e, own in said.items() for t in own]
         write_json_lines(texts / f"{split}.jsonl", rows)
     plan = NeuronPlan(
-        texts=(str(texts),), request="Which emotion is it?", train_texts=2, dev_texts=2,
-        test_texts=2, few_texts=2, draws=2, few_draws=2, shares=(0.02,), doses=(0.0, 1.0),
-        loop_steps=1, neutral=3,
-    )  # fmt: skip
+        texts=(str(texts),),
+        request="Which emotion is it?",
+        train_texts=2,
+        dev_texts=2,
+        test_texts=2,
+        few_texts=2,
+        draws=2,
+        few_draws=2,
+        shares=(0.02,),
+        doses=(0.0, 1.0),
+        loop_steps=1,
+        neutral=3,
+    )
     return neuron_run(out, plan, models=["sev-nano"])
 
 
@@ -83,17 +106,15 @@ JOBS: dict[str, Job] = {"run": small_run, "validate": small_validation, "neurons
 
 def command(out: Path) -> list[str]:
     """What is typed for such a run."""
-    sets = (
-        "draws=3", "methods=circuit", "tuning=brief", "sweep_contexts=1", "ablation_draws=1",
-        "second_judge=none", "hard=none", "max_new_tokens=3",
-    )  # fmt: skip
-    return [
-        "emotion-circuits", "run", "--model", "sev-nano", "--out", str(out),
-        "--data", str(shipped("sev/train.jsonl")), "--test", str(shipped("sev/test.jsonl")),
-        "--emotions", "anger,happiness", "--scenarios", "4", "--dev-scenarios", "1",
-        "--test-scenarios", "1", "--score-contexts", "2", "--doses", "0.1", "--batch-size", "6",
-        *(word for text in sets for word in ("--set", text)),
-    ]  # fmt: skip
+    options = shlex.split("""
+        --emotions anger,happiness --scenarios 4 --dev-scenarios 1 --test-scenarios 1
+        --score-contexts 2 --doses 0.1 --batch-size 6 --set draws=3 --set methods=circuit
+        --set tuning=brief --set sweep_contexts=1 --set ablation_draws=1 --set second_judge=none
+        --set hard=none --set max_new_tokens=3
+    """)
+    data, test = (str(shipped(f"sev/{name}.jsonl")) for name in ("train", "test"))
+    begin = ["emotion-circuits", "run", "--model", "sev-nano", "--out", str(out)]
+    return [*begin, "--data", data, "--test", test, *options]
 
 
 def typed(words: list[str]) -> None:

@@ -32,8 +32,10 @@ def test_every_emotion_has_a_direction_and_a_circuit_in_every_format(deployed):
     folder, written = deployed
     names = {
         f"{emotion}.{kind}.{suffix}"
-        for emotion in EMOTIONS for kind in KINDS for suffix in ("gguf", "safetensors")
-    }  # fmt: skip
+        for emotion in EMOTIONS
+        for kind in KINDS
+        for suffix in ("gguf", "safetensors")
+    }
     assert {path.name for path in written} == names
     beside = {f"{emotion}.losses.json" for emotion in EMOTIONS}
     assert {path.name for path in folder.iterdir()} == names | beside
@@ -99,8 +101,11 @@ def test_a_run_without_its_control_stage_is_exported_as_control_would_begin(stud
 def test_the_command_writes_graphs_and_values_and_says_what_is_lost(study, tmp_path, capsys):
     export_circuits(study.folder, tmp_path, ("dot", "gguf"), ("fear",))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "fear.dot", "fear.direction.gguf", "fear.circuit.gguf", "fear.losses.json"
-    }  # fmt: skip
+        "fear.dot",
+        "fear.direction.gguf",
+        "fear.circuit.gguf",
+        "fear.losses.json",
+    }
     said = capsys.readouterr()
     assert said.out.count("fear.") == 3
     assert "note: not kept in 2 GGUF files: written at the last position or once" in said.err
@@ -126,5 +131,7 @@ def test_an_unknown_format_a_lone_circuit_or_a_missing_package_writes_nothing(
 def test_a_lone_circuit_is_still_drawn(study, tmp_path):
     export_circuits(study.circuit_path("fear"), tmp_path, ("dot", "json"), ())
     assert {path.name for path in tmp_path.iterdir()} == {
-        "fear.dot", "fear.json", "fear.losses.json"
-    }  # fmt: skip
+        "fear.dot",
+        "fear.json",
+        "fear.losses.json",
+    }

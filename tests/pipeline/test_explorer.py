@@ -108,8 +108,9 @@ def test_paths_become_edges_and_need_no_model(folder, page, no_model):
     path = folder / "circuits" / "anger.json"
     before = read_circuit(path)
     first = before.of_kind("head")[0]
-    edge = dataclasses.replace(before.edges[-1], source=first.id, target="readout", kind="path",
-                               weight=0.5, via="readout")  # fmt: skip
+    edge = dataclasses.replace(
+        before.edges[-1], source=first.id, target="readout", kind="path", weight=0.5, via="readout"
+    )
     try:
         write_circuit(dataclasses.replace(before, edges=(*before.edges, edge)), path)
         found = document(make_explorer(Study(folder)))
@@ -160,8 +161,10 @@ def test_view_serves_the_page_on_this_machine_until_it_is_stopped(folder, page):
     )
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program, "view", str(folder), "--serve"],
-        stdout=subprocess.PIPE, text=True, env=environment,
-    ) as served:  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as served:
         assert served.stdout is not None
         address = served.stdout.readline().split()[1]
         assert address.startswith("http://127.0.0.1:")

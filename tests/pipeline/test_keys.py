@@ -82,11 +82,6 @@ def test_a_rerun_does_only_what_changed_and_leaves_what_a_new_run_leaves(
     trial(outcome="2 of 9 stages run; byte-equal to a new run")
 
 
-def test_a_change_back_and_forth_is_noticed(copied):
-    study = run(replace(copied, score_contexts=3), stages=["scores"])
-    assert run_status(study, copied).to_do == ("scores", "report")
-
-
 def test_a_stage_whose_files_are_gone_is_run_again(copied, monkeypatch):
     done = begun(monkeypatch)
     (copied.out / "report.html").unlink()
@@ -117,7 +112,11 @@ def test_a_stage_that_fails_half_way_is_undone_and_so_is_what_is_made_from_it(
 def test_another_version_makes_every_stage_again(copied, monkeypatch, trial):
     other = {**versions(), "emotion-circuits": "0.0.1"}
     monkeypatch.setattr("circuits.runs.keys.versions", lambda: other)
-    assert run_status(Study(copied.out), copied).to_do == STAGES
+    found = run_status(Study(copied.out), copied)
+    assert found.to_do == STAGES
+    (why,) = found.stages[0].why
+    assert why.startswith("emotion-circuits: ")
+    assert why.endswith(" -> 0.0.1")
     trial(outcome="all stages are stale, and status says why")
 
 

@@ -103,8 +103,10 @@ def test_a_process_may_hold_a_lock_twice_and_it_is_free_after_the_last(tmp_path)
         with held(tmp_path):
             pass
         assert (tmp_path / HOLDER).exists()
-        code = f"from pathlib import Path; from circuits.files import holder; " \
-               f"print(holder(Path({str(tmp_path)!r})))"  # fmt: skip
+        code = (
+            f"from pathlib import Path; from circuits.files import holder; "
+            f"print(holder(Path({str(tmp_path)!r})))"
+        )
         seen = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
         )

@@ -125,11 +125,15 @@ def test_any_plan_is_written_and_read_back(
     plan = read_plan(
         None,
         {
-            "model": model, "out": folder / "run", "seed": seed, "memory": memory,
-            "circuit_strength": tuple(strengths.items()), "stable_layers": layers,
+            "model": model,
+            "out": folder / "run",
+            "seed": seed,
+            "memory": memory,
+            "circuit_strength": tuple(strengths.items()),
+            "stable_layers": layers,
             "budget": Budget(heads),
         },
-    )  # fmt: skip
+    )
     path = folder / "plan.toml"
     path.write_text(plan_toml(plan), encoding="utf-8")
     found = read_plan(path, {"out": folder / "run"})
@@ -140,21 +144,34 @@ def test_any_plan_is_written_and_read_back(
 REFUSED = [
     ("no TOML", "seed = = 1", "no TOML"),
     ("a key twice", "seed = 1\nseed = 2", "no TOML"),
-    ("an unknown option", "draws = 3\n\nscore_context = 4", r"line 3: no option is called "
-     r"'score_context' \(did you mean 'score_contexts'\?\)"),
+    (
+        "an unknown option",
+        "draws = 3\n\nscore_context = 4",
+        r"line 3: no option is called "
+        r"'score_context' \(did you mean 'score_contexts'\?\)",
+    ),
     ("an unknown table", "[budgets]\nheads = 1", r"line 1: no option .* mean 'budget'"),
-    ("an unknown key in a table", "[budget]\nheads = 0.1\nhead = 0.2",
-     "line 3: budget.head: found .*; give heads, neurons or min_per_layer"),
+    (
+        "an unknown key in a table",
+        "[budget]\nheads = 0.1\nhead = 0.2",
+        "line 3: budget.head: found .*; give heads, neurons or min_per_layer",
+    ),
     ("a word for a number", "\n\nseed = 'one'", "line 3: seed: found 'one'; give a whole number"),
     ("a number for a word", "judge = 3", "line 1: judge: found 3; give a text"),
     ("a fraction of a context", "score_contexts = 2.5", "found 2.5; give a whole number"),
-    ("a word that is no choice", "seed = 1\nablation = 'resampled'",
-     "line 2: ablation: found 'resampled'; give 'resample', 'mean' or 'zero'"),
+    (
+        "a word that is no choice",
+        "seed = 1\nablation = 'resampled'",
+        "line 2: ablation: found 'resampled'; give 'resample', 'mean' or 'zero'",
+    ),
     ("a flag that is none", "half = 'maybe'", "line 1: half: found 'maybe'; give true or false"),
     ("a list of the wrong kind", "doses = ['a']", "line 1: doses: found 'a'; give a number"),
     ("a date without quotes", "date = 2024-07-26", "line 1: date: found .*; give a text"),
-    ("a wrong key of a budget", "[budget]\n\nheads = 'many'",
-     "line 3: budget.heads: found 'many'; give a number"),
+    (
+        "a wrong key of a budget",
+        "[budget]\n\nheads = 'many'",
+        "line 3: budget.heads: found 'many'; give a number",
+    ),
     ("a budget that is no share", "draws = 4\nbudget = { heads = 2.0 }", "line 2: budget: heads"),
     ("a number that is too small", "seed = 1\ndraws = 0", "line 2: draws: found 0; give 1 or more"),
     ("a file that is not there", "data = 'none.jsonl'", "line 1: --data: there is no file .*none"),
@@ -163,7 +180,7 @@ REFUSED = [
     ("an emotion that is none of the run's", "circuit_strength = { joy = 1.0 }", "line 1: circuit"),
     ("a number that is none", "memory = nan", "line 1: memory: found nan; give a finite number"),
     ("a day that is none", "date = 'soon'", "line 1: date: 'soon' is no date"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.trial("files", "a plan file with {what}")

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plans import plan_in
 
-from circuits.files import read_json, shipped
+from circuits.files import read_json
 from circuits.names import EMOTIONS
-from circuits.runs import PRESETS, Plan, run
+from circuits.runs import PRESETS, run
 
 KINDS = {"attention": "attn", "mlp": "mlp"}
 
@@ -24,11 +25,9 @@ def golden(shared):
 
 @pytest.fixture(scope="module")
 def study(golden, tmp_path_factory):
-    plan = Plan(
+    plan = plan_in(
+        tmp_path_factory.mktemp("golden") / "run",
         model=str(golden / "model"),
-        data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"),
-        out=tmp_path_factory.mktemp("golden") / "run",
         accepted=golden / "accepted.jsonl",
         stable_layers=(2, 3),
     )

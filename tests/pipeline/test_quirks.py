@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plans import plan_in
 
 from circuits.errors import RunError
 from circuits.files import shipped
@@ -23,11 +24,9 @@ PUBLISHED = ("published", "as-released")
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    return Plan(
+    return plan_in(
+        tmp_path_factory.mktemp("runs") / "default",
         model=str(shipped("sev-nano")),
-        data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"),
-        out=tmp_path_factory.mktemp("runs") / "default",
         emotions=("anger", "sadness", "fear"),
         scenarios=4,
         test_scenarios=1,
@@ -138,9 +137,13 @@ def test_a_whole_run_says_what_was_written_where(studies):
     for name, study in studies.items():
         settings = study.steering["settings"]
         assert settings["circuit"] == {
-            "strength": 1.0, "when": "every", "heads_at": "all", "neurons_at": "last",
-            "by_emotion": {"anger": 0.8}, "order": "product",
-        }  # fmt: skip
+            "strength": 1.0,
+            "when": "every",
+            "heads_at": "all",
+            "neurons_at": "last",
+            "by_emotion": {"anger": 0.8},
+            "order": "product",
+        }
         assert (settings["steer"]["strength"], settings["steer"]["scale"]) == (8.0, "rms")
         assert (settings["tried"], study.importance.read_at) == ([], "final")
         assert study.log["plan"]["diff_unit"] == (name == "as-released")

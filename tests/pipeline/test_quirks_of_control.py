@@ -157,9 +157,11 @@ def test_a_bench_replies_by_the_way_of_each_method(
     evaluator.changed("steer", [])
     evaluator.changed("random_circuit", [])
     assert asked == [
-        (llama, Decoding(1.1, 3, 10), False), (mini, Decoding(), False),
-        (mini, Decoding(1.05, 3, 10), True), (llama, Decoding(1.1, 3, 10), False),
-    ]  # fmt: skip
+        (llama, Decoding(1.1, 3, 10), False),
+        (mini, Decoding(), False),
+        (mini, Decoding(1.05, 3, 10), True),
+        (llama, Decoding(1.1, 3, 10), False),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ def killed(job: str, folder: Path, *options: str, before: tuple[str, ...] = ()) 
     program = str(ROOT / "tests/pipeline/killing.py")
     done = subprocess.run(
         [*before, sys.executable, program, job, str(folder), *options],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -41,8 +41,18 @@ def test_accuracies_are_given_by_method_emotion_and_valence_with_their_price(stu
 
 def test_every_method_has_both_judges_and_its_price(study):
     found = study.steering
-    names = {"n", "overall", "by_emotion", "by_valence", "second_judge", "kappa",
-             "perplexity_ratio", "repetition", "topic_kept", "intervals"}  # fmt: skip
+    names = {
+        "n",
+        "overall",
+        "by_emotion",
+        "by_valence",
+        "second_judge",
+        "kappa",
+        "perplexity_ratio",
+        "repetition",
+        "topic_kept",
+        "intervals",
+    }
     for own in {**found["methods"], **found["baselines"]}.values():
         assert names <= set(own)
     assert found["second_judge"]["name"] == "wording"

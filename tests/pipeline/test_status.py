@@ -55,10 +55,14 @@ def test_stages_that_have_not_run_are_said(brief, tmp_path):
         ({"score_contexts": 3}, "scores", "score_contexts: 2 -> 3", ("scores", "report")),
         ({"emotions": ("anger", "disgust")}, "replies", 'emotions: ["anger", "fear"] -> [', STAGES),
         ({"model": "sev-nano"}, "replies", "model name: sev-mini -> sev-nano", STAGES),
-        ({"circuit_dtype": "float16"}, "steering", "circuit_dtype: none -> float16",
-         ("steering", "report")),
+        (
+            {"circuit_dtype": "float16"},
+            "steering",
+            "circuit_dtype: none -> float16",
+            ("steering", "report"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_changed_option_is_named_and_what_it_leads_to(
     brief, brief_study, changes, stage, reason, again
 ):
@@ -76,13 +80,6 @@ def test_a_changed_file_is_named(copied, tmp_path):
     found = run_status(Study(copied.out), replace(copied, test=other))
     assert why(found, "scores") == why(found, "steering") == ("test: another file",)
     assert found.to_do == ("scores", "steering", "report")
-
-
-def test_another_version_is_named(brief, brief_study, monkeypatch):
-    monkeypatch.setattr("circuits.runs.keys.versions", lambda: {"emotion-circuits": "9.9"})
-    (found,) = why(run_status(brief_study, brief), "replies")
-    assert found.startswith("emotion-circuits: ")
-    assert found.endswith(" -> 9.9")
 
 
 def test_files_that_are_gone_are_noticed(copied):
@@ -116,8 +113,13 @@ def test_so_does_what_is_measured_beside_the_stages(copied, name, journal):
 
 def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied):
     study = Study(copied.out)
-    patch_run(Contrast(study, "anger", contexts=1), ["z"], by="last", mode="denoising",
-              readout="projection")  # fmt: skip
+    patch_run(
+        Contrast(study, "anger", contexts=1),
+        ["z"],
+        by="last",
+        mode="denoising",
+        readout="projection",
+    )
     (own,) = run_status(study, copied).beside
     assert (own.name, own.state) == ("patching/anger-plain", "fresh")
     note = copied.out / own.name / MADE_FROM
@@ -129,8 +131,14 @@ def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied)
 
 
 def test_imported_results_are_what_they_are(tmp_path):
-    write_json(tmp_path / "run.json", {"plan": {"imported": "x"}, "versions": {}, "stages": {
-        "circuits": {"key": "imported", "receipt": {"passes": 0}}}})  # fmt: skip
+    write_json(
+        tmp_path / "run.json",
+        {
+            "plan": {"imported": "x"},
+            "versions": {},
+            "stages": {"circuits": {"key": "imported", "receipt": {"passes": 0}}},
+        },
+    )
     found = run_status(Study(tmp_path))
     assert states(found)["circuits"] == "done"
     assert states(found)["scores"] == "not run"

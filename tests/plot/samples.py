@@ -27,6 +27,7 @@ from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
+from circuits.report import ReportContent
 from circuits.steering.validation import (
     CHANGES,
     REPLY_CHANGES,
@@ -441,6 +442,26 @@ def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> ReplyVali
         n_contexts=6,
         n_draws=2,
     )
+
+
+def report(emotions: tuple[str, ...] = EMOTIONS, **changes: Any) -> ReportContent:
+    """What a report shows, with changes."""
+    made: dict[str, Any] = {
+        "title": "Emotion circuits of a tiny model",
+        "directions": directions(emotions=emotions),
+        "generality": generality(emotions=emotions),
+        "heads": heads(emotions=emotions),
+        "neurons": neurons(emotions=emotions),
+        "importance": importance(emotions=emotions),
+        "circuits": {emotion: circuit(emotion) for emotion in emotions},
+        "scores": scores(emotions),
+        "elicitation": elicitation(emotions),
+        "control": accuracy(emotions),
+        "replies": judged(emotions),
+        "receipts": {"replies": {"passes": 1440, "steps": 20_000, "token_layers": 5_000_000}},
+        "provenance": provenance(),
+    }
+    return ReportContent(**{**made, **changes})
 
 
 def ablation(emotions: tuple[str, ...] = EMOTIONS) -> dict[str, Any]:

@@ -7,19 +7,15 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
-import torch
 
 from circuits.names import EMOTIONS
 from circuits.plots.style import (
     EMOTION_COLOURS,
     SIGN_COLOURS,
-    band,
     choose,
     colour,
     cue,
     layout,
-    numbers,
-    words,
 )
 
 # Linear RGB as it looks without green or red receptors (Machado, Oliveira and Fernandes 2009).
@@ -91,22 +87,6 @@ def test_every_emotion_has_a_colour_and_unknown_ones_get_a_lasting_one():
     assert colour("awe") == "#5c93d6"
     assert cue("awe", "symbol") == cue("awe", "symbol")
     assert colour("awe") != colour("joy")
-
-
-def test_what_is_not_a_number_becomes_a_gap():
-    values = torch.tensor([[1.0, float("nan")], [float("inf"), 0.123456789]])
-    assert numbers(values) == [[1.0, None], [None, 0.123457]]
-
-
-def test_a_band_leaves_out_what_has_no_bound():
-    low, high = torch.tensor([0.0, float("nan"), 2.0]), torch.tensor([1.0, 2.0, 3.0])
-    drawn: Any = band([0, 1, 2], low, high, "rgba(1,2,3,0.5)")
-    assert list(drawn.x) == [0, 2, 2, 0]
-    assert list(drawn.y) == [0.0, 2.0, 3.0, 1.0]
-
-
-def test_a_label_cannot_become_markup():
-    assert words("<b>joy</b>") == "&lt;b&gt;joy&lt;/b&gt;"
 
 
 def test_a_menu_shows_one_group_at_a_time():

@@ -17,9 +17,12 @@ DOSES = (0.1, 0.3)
 def directions(rng, kind):
     vectors = {e: rng.normal(size=(LAYERS, WIDTH)).astype(np.float32) for e in EMOTIONS}
     return {
-        "dirs": vectors, "layers": LAYERS, "hidden": WIDTH, "emotions": list(EMOTIONS),
+        "dirs": vectors,
+        "layers": LAYERS,
+        "hidden": WIDTH,
+        "emotions": list(EMOTIONS),
         "type": kind,
-    }  # fmt: skip
+    }
 
 
 def heads(rng):
@@ -64,9 +67,12 @@ def write_published(home, seed=0):
     fifth = home / "05_emotion_diff_vector_computation"
     sixth = home / "06_emotion_circuit_integration"
     for folder in (
-        second, fourth / "mlp_neurons", fourth / "attention_heads", sixth / "sublayer_importance",
+        second,
+        fourth / "mlp_neurons",
+        fourth / "attention_heads",
+        sixth / "sublayer_importance",
         sixth / "global_ref",
-    ):  # fmt: skip
+    ):
         folder.mkdir(parents=True)
     for kind in ("attention", "mlp"):
         torch.save(directions(rng, kind), second / f"emo_directions_{kind}.pt")  # noqa: TID251

@@ -98,9 +98,11 @@ def oracle(scores, count, minimum, cap_ratio):
 
 
 @given(
-    st.lists(st.floats(-5, 5), min_size=1, max_size=12), st.integers(0, 200), st.integers(0, 5),
+    st.lists(st.floats(-5, 5), min_size=1, max_size=12),
+    st.integers(0, 200),
+    st.integers(0, 5),
     st.floats(0, 1),
-)  # fmt: skip
+)
 def test_places_are_those_of_the_rule_step_by_step(scores, count, minimum, cap_ratio):
     found = dealt(scores, [None] * len(scores), count, minimum, cap_ratio)
     assert list(found.planned) == oracle(scores, count, minimum, cap_ratio)

@@ -31,8 +31,11 @@ def test_import_assemble_show_and_export_follow_each_other(authors, tmp_path):
     command("export", run, "--format", "published", "--out", out)
     circuits = out / "06_emotion_circuit_integration" / "global_circuit"
     assert sorted(path.name for path in circuits.iterdir()) == [
-        "anger.json", "anger_alloc_log.csv", "fear.json", "fear_alloc_log.csv",
-    ]  # fmt: skip
+        "anger.json",
+        "anger_alloc_log.csv",
+        "fear.json",
+        "fear_alloc_log.csv",
+    ]
     # What was assembled is a published circuit like any other.
     again = command("import", out, "--out", tmp_path / "again")
     assert "AllocationLog" in again

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from circuits.names import EMOTIONS
-from circuits.report import ReportContent, write_report
-
-EVIL = "<script>alert(1)</script></script><!--<img src=x onerror=alert(2)> {{ 7*7 }} & \"'"
+from circuits.report import write_report
 
 
 class Page(HTMLParser):
@@ -40,28 +38,10 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def content(samples, text="Well, that is something.", emotions=EMOTIONS):
-    return ReportContent(
-        title="Emotion circuits of a tiny model",
-        directions=samples.directions(emotions=emotions),
-        generality=samples.generality(emotions=emotions),
-        heads=samples.heads(emotions=emotions),
-        neurons=samples.neurons(emotions=emotions),
-        importance=samples.importance(emotions=emotions),
-        circuits={emotion: samples.circuit(emotion) for emotion in emotions},
-        scores=samples.scores(emotions),
-        elicitation=samples.elicitation(emotions),
-        steering=samples.accuracy(emotions),
-        replies=samples.judged(emotions, text=text),
-        receipts={"replies": {"passes": 1440, "steps": 20_000, "token_layers": 5_000_000}},
-        provenance=samples.provenance(),
-    )
-
-
 @pytest.fixture(scope="module")
 def written(samples, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(content(samples), path)
+    write_report(samples.report(), path)
     return path.read_text(encoding="utf-8")
 
 
@@ -144,22 +124,6 @@ def test_the_policy_allows_the_page_s_own_scripts_and_no_network(page):
             assert f"'sha256-{digest}'" in scripts[1]
 
 
-def test_texts_and_labels_cannot_become_code(samples, tmp_path):
-    path = tmp_path / "report.html"
-    emotions = ("joy", "</script><script>alert(3)</script>")
-    made = content(samples, text=EVIL, emotions=emotions)
-    write_report(dataclasses.replace(made, title=EVIL), path)
-    written = path.read_text(encoding="utf-8")
-    found = Page(written)
-    assert "<script>alert" not in written
-    assert "<img" not in written.split("<script>/**")[0]
-    assert "49" not in "".join(w for w in found.words if "alert(1)" in w)
-    assert any(EVIL in words for words in found.words)
-    kinds = [attributes.get("type") for attributes, _ in found.scripts]
-    assert kinds.count(None) == 2
-    assert set(kinds) == {None, "application/json"}
-
-
 def test_the_page_stays_light(written):
     assert len(written.encode()) < 8_000_000
 
@@ -179,7 +143,7 @@ def test_tabs_name_the_panels_that_they_show(page):
 
 
 def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samples, tmp_path):
-    made = content(samples)
+    made = samples.report()
     bare = dataclasses.replace(
         made, replies={}, steering={"methods": made.steering["methods"]}, receipts={}
     )
@@ -190,7 +154,7 @@ def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samp
 
 
 def test_validation_is_shown_where_it_was_measured(samples, tmp_path):
-    plain = content(samples)
+    plain = samples.report()
     write_report(plain, tmp_path / "plain.html")
     assert 'id="validation"' not in (tmp_path / "plain.html").read_text()
     measured = dataclasses.replace(

@@ -71,8 +71,14 @@ def refused(tmp_path, scratch, archive, message):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_that_leads_out_is_refused(tmp_path, scratch, kind, trial):
     names = [
-        "../outside", "a/../../outside", "/outside", "..\\outside", "C:\\outside", "a/..", "c:x",
-    ]  # fmt: skip
+        "../outside",
+        "a/../../outside",
+        "/outside",
+        "..\\outside",
+        "C:\\outside",
+        "a/..",
+        "c:x",
+    ]
     for name in names:
         archive = packed(tmp_path / f"own{kind}", [SIGMA, (name, b"x")])
         refused(tmp_path, scratch, archive, "leads out of the archive")

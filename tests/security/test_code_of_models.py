@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from plans import plan_in
 
 from circuits.cli.app import main
 from circuits.errors import CircuitsError, JudgeError, ModelError
-from circuits.files import shipped
 from circuits.judges import open_judge
 from circuits.models.load import load_model
 from circuits.models.tokens import encode, render
@@ -137,10 +137,7 @@ def received(model_folder, tmp_path):
     model_folder.bring("model", "tokenizer", kind="brought_along")
     code = model_folder.path / "brought.py"
     code.write_text(f"{code.read_text()}\nraise RuntimeError('far enough')\n")
-    plan = Plan(
-        model=str(model_folder.path), data=shipped("sev/train.jsonl"),
-        test=shipped("sev/test.jsonl"), out=tmp_path / "run", trust_remote_code=True,
-    )  # fmt: skip
+    plan = plan_in(tmp_path / "run", model=str(model_folder.path), trust_remote_code=True)
     plan.out.mkdir()
     log = {"plan": plan.to_json(), "versions": {}, "stages": {}}
     (plan.out / "run.json").write_text(json.dumps(log))

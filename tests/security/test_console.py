@@ -13,10 +13,20 @@ from circuits.cli.console import Bars, accuracy_table, visible
 from circuits.cli.run import model_card
 
 HOSTILE = [
-    "[bold red]joy[/]", "[/]", "[link=https://host]joy[/link]", "\x1b[2J\x1b[31mjoy", ":smile:",
-    "\x1b]0;title\x07", "\x1b]8;;https://host\x1b\\joy", "\x9b31m", "joy\rfear", "\u202eyoj",
-    "[not a tag", "joy\x00", "\x08\x08\x08",
-]  # fmt: skip
+    "[bold red]joy[/]",
+    "[/]",
+    "[link=https://host]joy[/link]",
+    "\x1b[2J\x1b[31mjoy",
+    ":smile:",
+    "\x1b]0;title\x07",
+    "\x1b]8;;https://host\x1b\\joy",
+    "\x9b31m",
+    "joy\rfear",
+    "\u202eyoj",
+    "[not a tag",
+    "joy\x00",
+    "\x08\x08\x08",
+]
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 
 
@@ -56,8 +66,11 @@ def test_nothing_that_steers_a_terminal_is_left(text):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_tables_of_results_and_bars_show_hostile_emotions(screen, text):
     row = {
-        "overall": 50.0, "by_emotion": {text: 50.0}, "perplexity_ratio": None, "repetition": 0.0,
-    }  # fmt: skip
+        "overall": 50.0,
+        "by_emotion": {text: 50.0},
+        "perplexity_ratio": None,
+        "repetition": 0.0,
+    }
     console.OUT.print(accuracy_table({"methods": {"steer": row}}))
     with Bars().task(text, 1) as done:
         done(1)

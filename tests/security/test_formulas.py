@@ -60,9 +60,11 @@ def test_texts_start_no_formula_and_come_back(tmp_path, suffix, trial):
 @pytest.mark.parametrize("table", [nodes_csv, edges_csv])
 def test_circuits_start_no_formula_and_keep_their_negative_numbers(table, trial):
     nodes = (
-        Node("embed", "embed"), Node("L0H0", "head", 0, effect=-0.5, direct=-1.0),
-        Node("L0.attn", "sublayer", 0), Node("readout", "readout"),
-    )  # fmt: skip
+        Node("embed", "embed"),
+        Node("L0H0", "head", 0, effect=-0.5, direct=-1.0),
+        Node("L0.attn", "sublayer", 0),
+        Node("readout", "readout"),
+    )
     edges = (Edge("embed", "L0.attn", "residual"), Edge("L0H0", "L0.attn", "part", -0.5))
     for emotion in FORMULAS:
         rows = list(csv.reader(StringIO(table(Circuit(emotion, nodes, edges)))))

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -13,14 +14,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from plans import plan_in
 from rich.console import Console
 from rich.traceback import Traceback
 
 from circuits.errors import JudgeError
-from circuits.files import shipped
 from circuits.judges import open_judge
 from circuits.judges.http import HttpJudge
-from circuits.runs import Plan, run
+from circuits.runs import run
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-planted+0123/456789=abcdef"
@@ -95,15 +96,19 @@ def failing(judge):
 
 
 def carried_out(out, url, *words):
-    command = [
-        sys.executable, "-m", "circuits", "run", "--model", "sev-nano", "--out", str(out),
-        "--judge", f"http:{url}#any", "--scenarios", "4", "--dev-scenarios", "0",
-        "--emotions", "anger,fear", "--set", "max_new_tokens=8", *words,
-    ]  # fmt: skip
+    options = shlex.split(
+        "--scenarios 4 --dev-scenarios 0 --emotions anger,fear --set max_new_tokens=8"
+    )
+    begin = [sys.executable, "-m", "circuits", "run", "--model", "sev-nano", "--out", str(out)]
+    command = [*begin, "--judge", f"http:{url}#any", *options, *words]
     env = {
-        "PATH": os.environ["PATH"], "COLUMNS": "300", "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": KEY, "HF_TOKEN": TOKEN,
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "COLUMNS": "300",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENAI_API_KEY": KEY,
+        "HF_TOKEN": TOKEN,
+    }
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
     )
@@ -147,10 +152,7 @@ def test_an_address_with_a_key_is_refused_without_repeating_it(tmp_path, address
     with pytest.raises(JudgeError) as refused:
         open_judge(f"http:{address}")
     assert leaks(f"{refused.value!r} {refused.value}") == []
-    plan = Plan(
-        model="sev-nano", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-        out=tmp_path / "run", judge=f"http:{address}",
-    )  # fmt: skip
+    plan = plan_in(tmp_path / "run", judge=f"http:{address}")
     with pytest.raises(JudgeError):
         run(plan)
     assert not (tmp_path / "run").exists()
@@ -168,10 +170,16 @@ def test_a_traceback_with_values_shows_no_key(monkeypatch, trouble, trial):
         heard.clear()
         failed = failing(judge)
     console = Console(record=True, width=400, file=StringIO())
-    console.print(Traceback.from_exception(
-        type(failed), failed, failed.__traceback__, show_locals=True, locals_max_length=10_000,
-        locals_max_string=10_000,
-    ))  # fmt: skip
+    console.print(
+        Traceback.from_exception(
+            type(failed),
+            failed,
+            failed.__traceback__,
+            show_locals=True,
+            locals_max_length=10_000,
+            locals_max_string=10_000,
+        )
+    )
     assert bool(heard) == ("refuses" in trouble)
     shown = console.export_text()
     assert "locals" in shown
@@ -183,10 +191,7 @@ def test_a_judge_and_a_plan_show_no_key(monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     judge = open_judge("http:https://host/v1#any")
-    plan = Plan(
-        model="sev-nano", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-        out=tmp_path, judge="http:https://host/v1#any",
-    )  # fmt: skip
+    plan = plan_in(tmp_path, judge="http:https://host/v1#any")
     shown = f"{judge!r} {judge} {vars(judge)} {judge.describe()} {plan!r} {plan.to_json()}"
     assert leaks(shown) == []
 

@@ -11,7 +11,7 @@ import pytest
 from circuits.export.diagrams import dot, mermaid
 from circuits.export.tables import gexf, graphml
 from circuits.provenance import Provenance
-from circuits.report import ReportContent, write_report
+from circuits.report import write_report
 
 PACKAGE = Path(__file__).parents[2] / "circuits"
 RUNS = "document.title='hit'"
@@ -28,23 +28,18 @@ HOSTILE = (
 def content(samples, names, title, text):
     model = {**samples.provenance().model, "name": text}
     origin = Provenance(model, text, {text: text, "read": text}, {"python": text})
-    circuits = {
-        name: dataclasses.replace(samples.circuit(name), provenance=dataclasses.replace(
-            samples.provenance(), model=model
-        ))
-        for name in names
-    }  # fmt: skip
-    return ReportContent(
-        title=title, directions=samples.directions(emotions=names),
-        generality=dataclasses.replace(
-            samples.generality(emotions=names), theme=(text, "family", "school", "travel", "health")
-        ),
-        heads=samples.heads(emotions=names), neurons=samples.neurons(emotions=names),
-        importance=samples.importance(emotions=names), circuits=circuits,
-        scores=samples.scores(names), elicitation={**samples.elicitation(names), "dataset": text},
-        steering=samples.accuracy(names), replies=samples.judged(names, text=text),
-        receipts={"replies": {"passes": 1, "steps": 2, "token_layers": 3}}, provenance=origin,
-    )  # fmt: skip
+    by = dataclasses.replace(samples.provenance(), model=model)
+    circuits = {name: dataclasses.replace(samples.circuit(name), provenance=by) for name in names}
+    themes = (text, "family", "school", "travel", "health")
+    return samples.report(
+        names,
+        title=title,
+        generality=dataclasses.replace(samples.generality(emotions=names), theme=themes),
+        circuits=circuits,
+        elicitation={**samples.elicitation(names), "dataset": text},
+        replies=samples.judged(names, text=text),
+        provenance=origin,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,27 @@ from circuits.runs.folder import Study
 from circuits.runs.patching import Contrast
 
 HOSTILE = [
-    "../../outside", "/etc/outside", "..", ".", "a/b", "a\\b", "C:\\outside", "con", "~", "~/x",
-    "$HOME", "`id`", "x" * 300, ".hidden", "-rf", "*", "．．／x", "%2e%2e%2fx", "a|b", "a:b",
-]  # fmt: skip
+    "../../outside",
+    "/etc/outside",
+    "..",
+    ".",
+    "a/b",
+    "a\\b",
+    "C:\\outside",
+    "con",
+    "~",
+    "~/x",
+    "$HOME",
+    "`id`",
+    "x" * 300,
+    ".hidden",
+    "-rf",
+    "*",
+    "．．／x",
+    "%2e%2e%2fx",
+    "a|b",
+    "a:b",
+]
 
 
 @given(st.text(max_size=60) | st.sampled_from(HOSTILE))
@@ -56,8 +74,12 @@ def test_a_contrast_has_a_folder_of_its_own(tmp_path, trial):
     log = {"plan": {"emotions": HOSTILE}, "versions": {}, "stages": {}}
     (tmp_path / "run.json").write_text(json.dumps(log))
     study = Study(tmp_path)
-    stems = {Contrast(study, one, other).file_stem for one in HOSTILE for other in HOSTILE[:3]
-             if one != other}  # fmt: skip
+    stems = {
+        Contrast(study, one, other).file_stem
+        for one in HOSTILE
+        for other in HOSTILE[:3]
+        if one != other
+    }
     assert [stem for stem in stems if Path(stem).name != stem or stem.startswith(".")] == []
     assert len(stems) == 3 * len(HOSTILE) - 3
     assert Contrast(Study(tmp_path), "..").file_stem.endswith("-plain")
@@ -67,8 +89,12 @@ def test_a_contrast_has_a_folder_of_its_own(tmp_path, trial):
 @pytest.mark.trial("security", "an id of a scenario is a path")
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a\\b"])
 def test_an_id_that_is_a_path_is_refused(tmp_path, name, trial):
-    row = {"theme": "t", "scenario": "s", "skeleton_id": name,
-           "event": dict.fromkeys(("positive", "neutral", "negative"), "e")}  # fmt: skip
+    row = {
+        "theme": "t",
+        "scenario": "s",
+        "skeleton_id": name,
+        "event": dict.fromkeys(("positive", "neutral", "negative"), "e"),
+    }
     (tmp_path / "own.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match="may not contain spaces or slashes"):
         read(tmp_path / "own.jsonl")

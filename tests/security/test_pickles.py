@@ -128,8 +128,13 @@ def test_a_file_of_unknown_kind_is_left_closed(tmp_path, trial):
 def test_the_allow_list_holds_nothing_but_arrays():
     names = {(own[0] if isinstance(own, tuple) else own).__name__ for own in ALLOWED}
     assert names == {
-        "_reconstruct", "ndarray", "dtype", "Float16DType", "Float32DType", "Float64DType",
-    }  # fmt: skip
+        "_reconstruct",
+        "ndarray",
+        "dtype",
+        "Float16DType",
+        "Float32DType",
+        "Float64DType",
+    }
 
 
 # What can run code that a file holds, and the word that makes it safe, if there is one.

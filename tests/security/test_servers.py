@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from plans import plan_in
 
 from circuits.cli.app import main
 from circuits.errors import JudgeError
-from circuits.files import shipped
 from circuits.runs import Plan, run
 from circuits.runs.folder import Study
 from circuits.runs.plan import check_judges, read_plan, trusted, trusting
@@ -22,10 +22,7 @@ def key(monkeypatch):
 
 @pytest.fixture
 def plan(tmp_path):
-    return Plan(
-        model="sev-nano", data=shipped("sev/train.jsonl"), test=shipped("sev/test.jsonl"),
-        out=tmp_path / "run",
-    )  # fmt: skip
+    return plan_in(tmp_path / "run")
 
 
 @pytest.fixture

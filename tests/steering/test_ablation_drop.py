@@ -52,9 +52,14 @@ def means(mini, contexts):
     found = at_end(mini, [neutral_prompt(context) for context in contexts])
     z, post = found["z"].mean(0), found["post"].mean(0)
     return NeutralMeans(
-        provenance=Provenance(), z=z, post=post, layer=tuple(range(len(z))),
-        head=tuple(range(z.shape[1])), neuron=tuple(range(post.shape[1])), n_contexts=len(contexts),
-    )  # fmt: skip
+        provenance=Provenance(),
+        z=z,
+        post=post,
+        layer=tuple(range(len(z))),
+        head=tuple(range(z.shape[1])),
+        neuron=tuple(range(post.shape[1])),
+        n_contexts=len(contexts),
+    )
 
 
 def circuit_of(emotion, heads, neurons=()):
@@ -131,9 +136,13 @@ def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
             values = plain_values(mini, context)
         for e, emotion in enumerate(EMOTIONS):
             text = greedily(
-                mini, emotion_prompt(context, emotion), sets[[e]], values, evaluator.max_new_tokens,
+                mini,
+                emotion_prompt(context, emotion),
+                sets[[e]],
+                values,
+                evaluator.max_new_tokens,
                 when == "every",
-            )  # fmt: skip
+            )
             row = said[c * len(EMOTIONS) + e].reply
             assert (row.prompt.context, row.emotion) == (context, emotion)
             assert row.text == text
@@ -191,16 +200,21 @@ def known(mini, means, contexts):
     random = torch.Generator().manual_seed(0)
     axes = {"layer": means.layer, "head": means.head, "neuron": means.neuron}
     totals = TotalEstimates(
-        provenance=Provenance(), emotion=EMOTIONS, **axes,
+        provenance=Provenance(),
+        emotion=EMOTIONS,
+        **axes,
         head_effect=torch.randn(2, *shape, generator=random),
         neuron_effect=torch.randn(2, cfg.n_layers, cfg.d_mlp, generator=random),
-    )  # fmt: skip
+    )
     values = [at_end(mini, [emotion_prompt(c, emotion) for c in contexts]) for emotion in EMOTIONS]
     asked_means = ComponentMeans(
-        provenance=Provenance(), emotion=EMOTIONS, n_contexts=len(contexts), **axes,
+        provenance=Provenance(),
+        emotion=EMOTIONS,
+        n_contexts=len(contexts),
+        **axes,
         z=torch.stack([own["z"].mean(0) for own in values]),
         post=torch.stack([own["post"].mean(0) for own in values]),
-    )  # fmt: skip
+    )
     return Known(totals, {}, means, asked_means, differences(asked_means, means))
 
 

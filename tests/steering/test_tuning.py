@@ -186,13 +186,23 @@ def test_a_whole_circuit_has_no_parts_to_choose_from(directions):
 def test_every_candidate_is_recorded_with_what_it_reached(interventions):
     found, _ = tuned(interventions, lambda how, e: (50, 0.0), "neurons")
     assert found.tried[0] == {
-        "method": "neurons", "strength": 2.0, "when": "prompt", "at": "last", "by_emotion": {},
-        "n": 200, "accuracy": 50.0, "perplexity_ratio": 1.0, "repetition": 0.0,
-    }  # fmt: skip
+        "method": "neurons",
+        "strength": 2.0,
+        "when": "prompt",
+        "at": "last",
+        "by_emotion": {},
+        "n": 200,
+        "accuracy": 50.0,
+        "perplexity_ratio": 1.0,
+        "repetition": 0.0,
+    }
 
 
 def test_settings_are_plain_values():
     assert settings(NeuronSteering(by_emotion=(("fear", 2.0),))) == {
-        "strength": 1.0, "when": "prompt", "at": "last", "by_emotion": {"fear": 2.0},
-    }  # fmt: skip
+        "strength": 1.0,
+        "when": "prompt",
+        "at": "last",
+        "by_emotion": {"fear": 2.0},
+    }
     assert settings(Steering((1, 2)))["layers"] == [1, 2]

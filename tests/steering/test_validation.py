@@ -34,8 +34,11 @@ def known(llama, swept, directions, measured, provenance):
         provenance=provenance,
         z=torch.randn(means.z.shape[1:], generator=random),
         post=torch.randn(means.post.shape[1:], generator=random),
-        layer=means.layer, head=means.head, neuron=means.neuron, n_contexts=1,
-    )  # fmt: skip
+        layer=means.layer,
+        head=means.head,
+        neuron=means.neuron,
+        n_contexts=1,
+    )
     return Known(
         measured.totals,
         {emotion: projection(directions, emotion, (1, 2)) for emotion in emotions},
@@ -117,8 +120,10 @@ def test_effects_are_those_of_one_plain_run_per_set(llama, contexts, known, kind
     for order_name, k in (("top", 1), ("top", 2), ("bottom", 1), ("single", 2)):
         size = found.size[k]
         chosen = {
-            "top": order[:size], "bottom": order[len(order) - size :], "single": [order[size - 1]],
-        }[order_name]  # fmt: skip
+            "top": order[:size],
+            "bottom": order[len(order) - size :],
+            "single": [order[size - 1]],
+        }[order_name]
         members = {divmod(place, effects.shape[1]) for place in chosen}
         own = by_hand(llama, contexts[:3], known, kind, emotion, method, members)
         got = found.effect[e, m, ORDERS.index(order_name), k]

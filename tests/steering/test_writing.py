@@ -114,8 +114,11 @@ def test_steering_writes_where_and_when_it_is_told(directions):
     (edit,) = steer(directions, "anger", how)
     (plainly,) = steer(directions, "anger", Steering((1,), 3.0))
     assert (edit.positions, edit.when, plainly.positions, plainly.when) == (
-        "all", "every", "last", "prompt",
-    )  # fmt: skip
+        "all",
+        "every",
+        "last",
+        "prompt",
+    )
     assert torch.equal(edit.value, plainly.value)
 
 

@@ -18,28 +18,19 @@ def notebook(folder: Path, name: str) -> CELL:
     return nbformat.read(folder / f"{name}.ipynb", as_version=4)
 
 
-def executed(folder: Path) -> dict[str, list[CELL]]:
-    """All notebooks of a folder in one kernel, names cleared between them: torch loads once."""
-    notebooks = {name: notebook(folder, name) for name in NAMES}
+@pytest.fixture(scope="module")
+def executed() -> dict[str, dict[str, list[CELL]]]:
+    """All notebooks, run in one kernel, names cleared between them: torch loads once."""
+    folders = {"solved": FOLDER / "solutions", "unsolved": FOLDER}
+    notebooks = {key: {n: notebook(own, n) for n in NAMES} for key, own in folders.items()}
     together = nbformat.v4.new_notebook()
-    for own in notebooks.values():
-        together.cells += [nbformat.v4.new_code_cell("%reset -f"), *own.cells]
-    # As Jupyter does, in the notebooks' own folder.
-    where = {"metadata": {"path": str(folder)}}
-    NotebookClient(
-        together, timeout=300, kernel_name="python3", allow_errors=True, resources=where
-    ).execute()
-    return {name: own.cells for name, own in notebooks.items()}
-
-
-@pytest.fixture(scope="module")
-def solved() -> dict[str, list[CELL]]:
-    return executed(FOLDER / "solutions")
-
-
-@pytest.fixture(scope="module")
-def unsolved() -> dict[str, list[CELL]]:
-    return executed(FOLDER)
+    for key, folder in folders.items():
+        for own in notebooks[key].values():
+            # As Jupyter does, in the notebooks' own folder.
+            begin = f"%reset -f\n%cd -q {folder}"
+            together.cells += [nbformat.v4.new_code_cell(begin), *own.cells]
+    NotebookClient(together, timeout=300, kernel_name="python3", allow_errors=True).execute()
+    return {key: {n: own.cells for n, own in all.items()} for key, all in notebooks.items()}
 
 
 def tagged(cells: list[CELL], tag: str) -> list[CELL]:
@@ -101,16 +92,16 @@ def test_no_output_is_stored(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_solutions_pass_and_their_claims_hold(name, solved):
-    cells = solved[name]
+def test_the_solutions_pass_and_their_claims_hold(name, executed):
+    cells = executed["solved"][name]
     assert [error for cell in cells for error in errors(cell)] == []
     for cell in tagged(cells, "check"):
         assert ": right. " in cell.outputs[-1].data["text/plain"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unsolved_exercise_fails_at_its_check_and_nowhere_else(name, unsolved):
-    for cell in unsolved[name]:
+def test_an_unsolved_exercise_fails_at_its_check_and_nowhere_else(name, executed):
+    for cell in executed["unsolved"][name]:
         failed = errors(cell)
         if "check" not in cell.metadata.get("tags", ()):
             assert failed == [], cell.source
