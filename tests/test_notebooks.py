@@ -16,6 +16,8 @@ EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 ALLOWED = {"circuits", "dataclasses", "importlib.util", "pathlib", "random", "tempfile", "torch"}
 """What a notebook may import: the package as ``ec``, torch, and the standard library."""
 
+pytestmark = pytest.mark.slow
+
 
 def read(path):
     return nbformat.read(path, as_version=4)

@@ -11,7 +11,10 @@ from workshop.scripts import FOLDER, script
 NAMES = sorted(path.stem for path in (FOLDER / "solutions").glob("*.ipynb"))
 CELL = nbformat.NotebookNode
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning"),
+]
 
 
 def notebook(folder: Path, name: str) -> CELL:
