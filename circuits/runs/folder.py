@@ -407,7 +407,7 @@ class Beside:
     """A result that was measured beside the stages."""
 
     name: str
-    """Folder of it, such as ``patching/anger-plain``."""
+    """Folder of it, such as ``patching/anger-neutral``."""
     state: Literal["fresh", "stale"]
     why: tuple[str, ...]
     size: int

@@ -86,7 +86,7 @@ class Contrast:
 
     @property
     def name(self) -> str:
-        """``anger-plain``."""
+        """``anger-neutral``."""
         return f"{self.emotion}-{self.other}"
 
     @property

@@ -94,4 +94,4 @@ def test_the_command_shows_the_paths(folder):
     assert "Paths between the parts" in shown.output
     assert Study(folder).circuits["fear"].paths
     wrong = ask(app, [*words, "--against", "joy"])
-    assert "--against: 'joy' is none of plain, anger" in str(wrong.exception)
+    assert "--against: 'joy' is none of neutral, anger" in str(wrong.exception)

@@ -150,7 +150,7 @@ def test_a_bench_replies_by_the_way_of_each_method(
     monkeypatch.setattr("circuits.steering.evaluate.elicit", record)
     run = at_work(published)
     run.circuit_judge = Deaf()
-    ways = {method: run._way(method) for method in FEW}
+    ways = {method: run._generation(method) for method in FEW}
     evaluator = Evaluator(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
     evaluator.untouched()
     evaluator.prompted()

@@ -121,7 +121,7 @@ def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied)
         readout="projection",
     )
     (own,) = run_status(study, copied).beside
-    assert (own.name, own.state) == ("patching/anger-plain", "fresh")
+    assert (own.name, own.state) == ("patching/anger-neutral", "fresh")
     note = copied.out / own.name / MADE_FROM
     assert read_json(note) == {"importance": study.keys["importance"]}
     run(replace(copied, doses=(0.2,)), stages=["importance"])
