@@ -250,7 +250,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """``work_00/positive, anger against plain``."""
+        """``work_00/positive, anger against neutral``."""
         return f"{self.context.id}, {self.emotion} against {self.other or 'neutral'}"
 
     @property

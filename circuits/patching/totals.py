@@ -58,7 +58,7 @@ def total_estimates(
     *,
     template: str | Template = "published",
 ) -> TotalEstimates:
-    """Attributions of all heads and neurons, asked against plain, averaged over contexts.
+    """Attributions of all heads and neurons, asked against neutral, averaged over contexts.
 
     Args:
         model: The model.

@@ -67,7 +67,7 @@ ReadoutName = Literal["projection", "logits", "reply"]
 
 @dataclass(frozen=True)
 class Contrast:
-    """An emotion against plain (or another emotion) on contexts the run was not made from."""
+    """An emotion against neutral (or another emotion) on contexts the run was not made from."""
 
     study: Study
     emotion: str

@@ -126,5 +126,5 @@ def test_paths_of_something_else_are_refused(circuit, effects):
     with pytest.raises(CircuitError, match="paths are those of 'fear', the circuit is that of"):
         connect(circuit, fear)
     other = dataclasses.replace(patched([("embed", "readout")], [[1.0], [1.0]]), mode="denoising")
-    with pytest.raises(CircuitError, match="are of other runs: noising against plain"):
+    with pytest.raises(CircuitError, match="are of other runs: noising against neutral"):
         connect(circuit, effects, other)

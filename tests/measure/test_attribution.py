@@ -193,7 +193,7 @@ def test_what_a_method_cannot_do_is_refused_by_name(
     for method in ("ig-inputs", "ig-activations"):
         with pytest.raises(DataError, match=f"'{method}' needs one step or more, found 0"):
             attribute(pairs, readout, asked(method), steps=0)
-    with pytest.raises(DataError, match=r"anger against plain\) are the same in both prompts"):
+    with pytest.raises(DataError, match=r"anger against neutral\) are the same in both prompts"):
         attribute(from_plain, readout, "ig-inputs")
     with pytest.raises(DataError, match="two sampled components or more, found 1"):
         attribute(pairs, readout, sample=1)

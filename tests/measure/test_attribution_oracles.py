@@ -1,4 +1,4 @@
-"""Every attribution method against plain runs of single prompts, in float64.
+"""Every attribution method against neutral runs of single prompts, in float64.
 
 The oracles take no gradient: they move an activation a little and look at the readout.
 """

@@ -140,7 +140,7 @@ class Found:
 
 def recovered(seed: int) -> Iterator[Found]:
     """What every method finds on the plant of a seed."""
-    for what, against_plain in (("nodes", False), ("nodes, against plain", True)):
+    for what, against_plain in (("nodes", False), ("nodes, against neutral", True)):
         of = case(seed, against_plain=against_plain)
         exact = node_scores(of, "patching")
         truth = of.plant.true_nodes(emotion=of.emotion)
@@ -212,7 +212,7 @@ def main() -> None:
 _ABOUT = """# What each method recovers
 
 {n} planted models (`tests/planted/plant.py`), two contexts each. Nodes and edges: one emotion
-against another, noising. Against plain: an emotion against no emotion, denoising.
+against another, noising. Against neutral: an emotion against no emotion, denoising.
 A part or edge counts as found if its |score| is above {floor:.0%} of the method's largest. Edges
 are looked for among the planted parts, the distractors, six unplanted parts, embedding and readout.
 Worst plant: the lowest of precision and recall. Error: the largest distance of a score from the

@@ -26,7 +26,7 @@ def at_end(planted, prompts):
 
 
 def totals_of(planted):
-    """What each part is known to do to each readout, asked against plain."""
+    """What each part is known to do to each readout, asked against neutral."""
     shape = shape_of(planted.model)
     heads = torch.zeros(len(planted.emotions), shape["n_layers"], shape["n_heads"])
     neurons = torch.zeros(len(planted.emotions), shape["n_layers"], shape["d_mlp"])

@@ -82,7 +82,7 @@ def test_a_contrast_has_a_folder_of_its_own(tmp_path, trial):
     }
     assert [stem for stem in stems if Path(stem).name != stem or stem.startswith(".")] == []
     assert len(stems) == 3 * len(HOSTILE) - 3
-    assert Contrast(Study(tmp_path), "..").file_stem.endswith("-plain")
+    assert Contrast(Study(tmp_path), "..").file_stem.endswith("-neutral")
     trial(times=len(stems), outcome="nothing written outside the folder")
 
 
