@@ -420,7 +420,7 @@ class CleanCorrupt(Sequence[Pair]):
 
     def __repr__(self) -> str:
         count = f"{len(self)} pair{'' if len(self) == 1 else 's'}"
-        about = dict.fromkeys(f"{p.emotion} against {p.other or 'plain'}" for p in self.pairs)
+        about = dict.fromkeys(f"{p.emotion} against {p.other or 'neutral'}" for p in self.pairs)
         return f"CleanCorrupt({', '.join([count, *about])})"
 
     def check_contrast(self) -> None:
@@ -453,7 +453,7 @@ class CleanCorrupt(Sequence[Pair]):
             if pair.clean.ids[-pair.matched :] == pair.corrupt.ids[-pair.matched :]:
                 raise DataError(
                     f"method {method!r} moves the inputs of matched tokens, and those of context "
-                    f"{pair.context.id} ({pair.emotion} against {pair.other or 'plain'}) are the "
+                    f"{pair.context.id} ({pair.emotion} against {pair.other or 'neutral'}) are the "
                     "same in both prompts; compare two emotions, or use another method"
                 )
 

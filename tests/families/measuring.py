@@ -1,4 +1,4 @@
-"""What is measured once per prompt, held against neutral runs of single, unpadded prompts."""
+"""What is measured once per prompt, held against plain runs of single, unpadded prompts."""
 
 from typing import Any
 
