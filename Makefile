@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TL3 := .venv-tl3
-HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py
+HOOKED := tests/model tests/measure/test_heads.py tests/measure/test_patching.py tests/graph/test_ablation.py tests/selective/test_profile.py tests/test_front.py
 
 .PHONY: demo notebooks test test-kernels test-tl3 test-newest newest trials bench bench-size bench-workers plants docs lint format clean
 
@@ -36,6 +36,7 @@ test-kernels: $(VENV)/.ready
 test-tl3: $(TL3)/.ready
 	$(ON_TL3) tests/tl3
 	$(ON_TL3) --model-kind hooked -m "not slow" $(HOOKED)
+	$(ON_TL3) --model-kind hooked -k first_notebook tests/test_front.py
 
 # The wheel with the newest versions of all that pip installs beside it, in an environment of its own
 # that is removed again; needs the network. constraints-newest.txt lists what has passed.

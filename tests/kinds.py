@@ -16,10 +16,13 @@ from circuits.models import load as loading
 _INSIDE = "compares with Hugging Face's modules inside the model, which a HookedTransformer lacks"
 _TOOL = "compares with a tool of TransformerLens that is not asked for by HookedTransformers"
 _WINDOW = "a HookedTransformer reads on inside its window, so nothing is refused"
+_BRIDGE = "is about a bridge"
 _LIBRARY = "is about what transformers hands a bridge's attention, which a HookedTransformer lacks"
 NOT_FOR_HOOKED = {
     "test_a_model_that_runs_as_it_must_is_taken": _INSIDE,
     "test_the_cache_reaches_attention_under_its_new_name": _LIBRARY,
+    "test_a_bridge_is_taken_as_it_is": _BRIDGE,
+    "test_a_bridge_with_folded_weights_is_refused": _BRIDGE,
     "test_a_cache_that_is_not_kept_is_one_error_with_versions": _LIBRARY,
     "test_positions_that_count_padding_are_refused": _INSIDE,
     "test_a_rotary_scaling_that_switches_with_length_is_tried_below_the_switch": _INSIDE,

@@ -28,7 +28,10 @@ def test_maps_are_kept_with_their_receipt_and_shown_in_the_report(finished):
     assert stream.place == heads.place == ("frame", "brief", "scenario", "event", "last")
     receipt = read_json(folder / "receipt.json")["receipt"]
     assert receipt["passes"] == 2 * 2 * 2  # two contexts, a clean and a corrupt prompt, two calls
-    assert [type(one) for one in read_patches(finished)["fear-neutral"]] == [SitePatches, HeadPatches]
+    assert [type(one) for one in read_patches(finished)["fear-neutral"]] == [
+        SitePatches,
+        HeadPatches,
+    ]
     assert refresh_report(finished)
     page = (finished.folder / "report.html").read_text()
     assert "Activation patching" in page
