@@ -306,7 +306,7 @@ def interval(
     values: Float[Tensor, "*rest text"],
     truth: Int[Tensor, " text"] | None = None,
     classes: int = 1,
-) -> tuple[Float[Tensor, "*rest"], Float[Tensor, "*rest"]]:
+) -> tuple[Float[Tensor, "*ends"], Float[Tensor, "*ends"]]:
     """95% interval of the mean over texts drawn with replacement, with the seed in force.
 
     For a change the values are differences of the same text with and without a mask, so that what
