@@ -146,7 +146,7 @@ def say(
     any_revision: _AnyRevision = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 100,
 ) -> None:
-    """Answer one text, the emotion written into the model and not into the prompt.
+    """Answer one text, with the emotion steered in the model and not asked for in the prompt.
 
     A circuit's file names parts, not what they do: their differences are measured once, on shipped
     contexts, and kept in the user's cache folder.
