@@ -34,6 +34,7 @@ from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import (
     CachedRun,
     Prefix,
+    cache_run,
     check_values,
     hook_name,
     observe,
