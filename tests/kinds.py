@@ -21,6 +21,9 @@ _LIBRARY = "is about what transformers hands a bridge's attention, which a Hooke
 NOT_FOR_HOOKED = {
     "test_a_model_that_runs_as_it_must_is_taken": _INSIDE,
     "test_the_cache_reaches_attention_under_its_new_name": _LIBRARY,
+    "test_a_string_is_read_as_transformer_lens_reads_it": (
+        "compares with the model's own tokenizer, which these HookedTransformers are made without"
+    ),
     "test_a_bridge_is_taken_as_it_is": _BRIDGE,
     "test_a_bridge_with_folded_weights_is_refused": _BRIDGE,
     "test_a_cache_that_is_not_kept_is_one_error_with_versions": _LIBRARY,
