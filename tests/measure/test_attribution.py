@@ -1,6 +1,7 @@
 """Attributions keep their sums, cost what they say, and say how far they can be trusted."""
 
 from dataclasses import replace
+from inspect import unwrap
 from typing import Any
 
 import pytest
@@ -189,7 +190,7 @@ def test_what_a_method_cannot_do_is_refused_by_name(
         with pytest.raises(AxisError, match=f"method {method!r}".replace("*", r"\*")):
             attribute(pairs, replies, asked(method))
     with pytest.raises(AxisError, match="'eap'; methods are atp, atp"):
-        attribute(pairs, readout, asked("eap"))
+        unwrap(attribute)(pairs, readout, asked("eap"))
     for method in ("ig-inputs", "ig-activations"):
         with pytest.raises(DataError, match=f"'{method}' needs one step or more, found 0"):
             attribute(pairs, readout, asked(method), steps=0)

@@ -419,7 +419,7 @@ def test_what_cannot_be_measured_is_refused(double, contexts, readouts):
     with pytest.raises(DataError, match="steps is 0"):
         path_effects(pairs, projection, method="eap-ig", steps=0)
     with pytest.raises(DataError, match="mode is 'both'"):
-        unwrap(path_effects)(pairs, projection, mode="both")
+        next(unwrap(CleanCorrupt.judged)(pairs, projection, "both"))
     with pytest.raises(AxisError, match="no neuron L0N48"):
         path_effects(pairs, projection, neurons=[(0, 48)])
     with pytest.raises(AxisError, match="named twice"):

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from circuits.models.families import neuron_weights
 from circuits.models.memory import counted as receipts
 from circuits.models.run import watch
 from circuits.models.tokens import encode, pad_left
-from circuits.neurons.profile import permuted, profile_texts, read_spans
+from circuits.neurons.profile import Sign, Where, check_word, permuted, profile_texts, read_spans
 from circuits.prompts.prompt import EMOTION_REQUEST, Texts, question
 from circuits.running import execution
 
@@ -193,9 +194,9 @@ def test_texts_and_options_from_which_nothing_can_be_profiled_are_refused(llama,
         with pytest.raises(DataError, match=f"class 'fear' has {count} texts; every class needs"):
             profiled(llama, make_texts((4, count, 4)))
     with pytest.raises(AxisError, match="^sign cannot be 'up'; it is one of gate, product$"):
-        profiled(llama, texts, sign="up")
+        check_word("sign", "up", get_args(Sign))
     with pytest.raises(AxisError, match="^where cannot be 'first'; it is one of content, all"):
-        profiled(llama, texts, where="first")
+        check_word("where", "first", get_args(Where))
     with pytest.raises(DataError, match="-1 permutations of the labels were asked for"):
         profiled(llama, texts, n_shuffles=-1)
 
