@@ -456,7 +456,7 @@ def report(emotions: tuple[str, ...] = EMOTIONS, **changes: Any) -> ReportConten
         "circuits": {emotion: circuit(emotion) for emotion in emotions},
         "scores": scores(emotions),
         "elicitation": elicitation(emotions),
-        "control": accuracy(emotions),
+        "steering": accuracy(emotions),
         "replies": judged(emotions),
         "receipts": {"replies": {"passes": 1440, "steps": 20_000, "token_layers": 5_000_000}},
         "provenance": provenance(),
