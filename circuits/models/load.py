@@ -359,8 +359,12 @@ def _check_returned(model: Model, row: list[int], places: list[str]) -> None:
     tokens = pad_left([row] * (len(places) + 1), device_of(model))
     with model.hooks(fwd_hooks=[*hooks, _hold(after, seen)]):
         run(model, tokens)
+    untouched = seen[after][-1].float()
+    # Rows of a batch differ by rounding on some processors, by less than this in most elements.
+    least = min(32 * torch.finfo(seen[after].dtype).eps, 0.02)
     for number, place in enumerate(places):
-        if torch.equal(seen[after][number], seen[after][-1]):
+        apart = (seen[after][number].float() - untouched).abs() / untouched.abs().clamp_min(1e-6)
+        if float(apart.median()) <= least:
             raise _broken(f"what a function at the hook {place} returns is not used")
 
 
