@@ -172,8 +172,13 @@ def type_in(block: Block, folder: Path, env: Mapping[str, str]) -> None:
 
 def copy_of_the_clone(into: Path) -> Path:
     """The checkout without what was made in it."""
-    made = (".git", ".venv*", "runs", "dist", "site", "__pycache__", ".*_cache", ".hypothesis")
-    return shutil.copytree(ROOT, into / "clone", ignore=shutil.ignore_patterns(*made))
+    anywhere = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis")
+    at_top = shutil.ignore_patterns(".git", ".venv*", "runs", "dist", "site")  # circuits/runs stays
+
+    def made(folder: str, names: list[str]) -> set[str]:
+        return anywhere(folder, names) | (at_top(folder, names) if Path(folder) == ROOT else set())
+
+    return shutil.copytree(ROOT, into / "clone", ignore=made)
 
 
 def build(clone: Path) -> Path:
