@@ -84,6 +84,8 @@ def _loading(load: Callable[..., Any], wrap: Callable[..., Any]) -> Callable[...
     @wraps(load)
     def load_model(name: Any, **options: Any) -> Any:
         bridge = load(name, **options)
+        if bridge is name:  # a model that is loaded already
+            return bridge
         from transformers import AutoModelForCausalLM
 
         hf_model = AutoModelForCausalLM.from_pretrained(bridge.cfg.source, dtype=bridge.cfg.dtype)
