@@ -71,6 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _wrapping(wrap: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(wrap)
     def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Any:
+        if hasattr(hf_model, "hook_dict"):  # loaded already, as what a user has
+            return wrap(hf_model, tokenizer, name=name)
         try:
             model = hooked_transformer(hf_model)
         except NotConvertedError as reason:
@@ -84,7 +86,7 @@ def _loading(load: Callable[..., Any], wrap: Callable[..., Any]) -> Callable[...
     @wraps(load)
     def load_model(name: Any, **options: Any) -> Any:
         bridge = load(name, **options)
-        if bridge is name:  # a model that is loaded already
+        if bridge is name:
             return bridge
         from transformers import AutoModelForCausalLM
 

@@ -37,6 +37,7 @@ from circuits.files import digest, exists, is_file, is_folder, shipped
 from circuits.models.memory import Receipt, counted, uncounted
 from circuits.models.protocol import (
     Hook,
+    Hooked,
     Model,
     blocks_of,
     device_of,
@@ -532,6 +533,8 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
             hf_model.cfg.source = getattr(hf_model.cfg, "model_name", None) or name
         set_right(hf_model)
         _try(hf_model)
+        return hf_model
+    if isinstance(hf_model, Hooked):  # wrapped before
         return hf_model
     if is_hooked_transformer(hf_model):
         taken = hooked(hf_model)
