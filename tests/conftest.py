@@ -129,7 +129,7 @@ def swept(llama: Model, grid: ContextGroups) -> Activations:
 
 
 def gather(swept: Activations) -> Batch:
-    """The values of a sweep in one batch, contexts in the grid's order."""
+    """The values of a sweep in one batch, contexts in the groups' order."""
     parts = list(swept.values)
     order = torch.cat([part.places for part in parts]).argsort()
     names = [field.name for field in fields(Batch)]
@@ -138,13 +138,13 @@ def gather(swept: Activations) -> Batch:
 
 @pytest.fixture(scope="session")
 def gathered() -> Callable[[Activations], Batch]:
-    """Puts the values of a sweep in one batch, contexts in the grid's order."""
+    """Puts the values of a sweep in one batch, contexts in the groups' order."""
     return gather
 
 
 @pytest.fixture(scope="session")
 def values(swept: Activations) -> Batch:
-    """The values of the random model's pass, contexts in the grid's order."""
+    """The values of the random model's pass, contexts in the groups' order."""
     return gather(swept)
 
 

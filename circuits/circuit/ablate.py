@@ -193,7 +193,7 @@ _COPIES = 64
 
 @dataclass(frozen=True, eq=False)
 class AblationRuns:
-    """The clean runs of some contexts, ready to be gone on with under any circuit."""
+    """The cached clean runs of some contexts, to be continued with any circuit's ablation."""
 
     model: Model
     from_token: tuple[Tensor, Prefix] | None

@@ -164,16 +164,16 @@ _SAID = b"\nfinishing the batch; Ctrl-C again stops at once\n"
 def finishing_batches() -> Iterator[None]:
     """Have the first Ctrl-C inside the block end the work after the batch that is being done.
 
-    A process in which the work was stopped hears no Ctrl-C from then on.
+    A process in which the work was stopped ignores Ctrl-C from then on.
 
     Raises:
         Stopped: somebody pressed it.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
+        yield  # only the main thread receives signals
         return
 
-    def heard(number: int, frame: object) -> None:
+    def interrupted(number: int, frame: object) -> None:
         if stopping():
             raise KeyboardInterrupt
         ask_to_stop()
@@ -181,7 +181,7 @@ def finishing_batches() -> Iterator[None]:
         with suppress(OSError):
             os.write(2, _SAID)
 
-    after = signal.signal(signal.SIGINT, heard)
+    after = signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     except (Stopped, KeyboardInterrupt) as error:

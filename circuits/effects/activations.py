@@ -150,7 +150,7 @@ class Batch:
     """Whole contexts at the position that is read; zero where a cell is missing."""
 
     places: Int[Tensor, " context"]
-    """Their places in the groups."""
+    """Their indices in the groups."""
     present: Bool[Tensor, "context emotion"]
     resid_mid: Float[Tensor, "context emotion layer d_model"]
     """After attention."""
@@ -177,7 +177,7 @@ class Themed:
 
     theme: tuple[str, ...]
     of: dict[int, int]
-    """Place of a complete context in the groups -> place of its theme; in the grid's order."""
+    """Index of a complete context in the groups -> that of its theme, in the groups' order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +283,7 @@ class ActivationSums:
             batch: Their streams and head outputs.
             post: ``[row layer neuron]``, a row per prompt.
             cells: ``[row 2]``, context and emotion of every row.
-            present: ``[context emotion]``, which cells the whole groups has.
+            present: ``[context emotion]``, which cells all groups have.
         """
         self._contrasts.update(batch)
         whole = batch.z[batch.complete]
@@ -305,7 +305,7 @@ class ActivationSums:
             own.merge(vars(other)[name])
 
     def result(self) -> dict[str, Any]:
-        """The fields of a activations that are made of sums."""
+        """The fields of activations that are made of sums."""
         return {
             "contrasts": self._contrasts.result(),
             "z": self._z.result().mean,
@@ -598,7 +598,7 @@ def as_activations(model: Model, given: "Activations | PromptsByEmotion") -> "Ac
 
 @dataclass(frozen=True, eq=False)
 class _How:
-    """What workers need to know of a activations."""
+    """What workers need to know of a pass."""
 
     groups: ContextGroups
     read: Read

@@ -8,7 +8,7 @@ readout. Wang et al. 2025 (arXiv 2510.11328, stage 4.2) zero each head, run the 
 read the same layer after the next norm; since everything upstream is unchanged, that too has a
 closed form, ``norm(x) . v - norm(x - z W_O) . v`` (readout ``post_norm``).
 
-The second look at the values of a activations: effects of heads and generality, in one go.
+The second pass over the values: effects of heads and generality, in one go.
 
 Values that were kept are looked at here. Others are made again, shard by shard, where the engine
 says, and only sums come back.

@@ -221,14 +221,11 @@ def no_stage(name: str) -> str:
 
 
 def _check_names(option: str, value: Any) -> None:
-    for word in value.split(",") if isinstance(value, str) else value if _is_list(value) else ():
-        now = RENAMED_VALUES.get((option, word)) if isinstance(word, str) else None
+    words = value.split(",") if isinstance(value, str) else value
+    for word in words if isinstance(words, list | tuple) else ():
+        now = RENAMED_VALUES.get((option, word.strip())) if isinstance(word, str) else None
         if now:
             raise RunError(f"{option}: {word!r} is now called {now!r}; write that")
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def no_option(name: str, known: Collection[str]) -> str:
