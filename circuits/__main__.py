@@ -2,9 +2,7 @@
 
 from circuits.cli.app import main
 
-__all__ = [
-    "main",
-]
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

@@ -1,17 +1,13 @@
 """Reading and writing files: whole or not at all, locked, and counted where something is lost.
 
-Files written whole or not at all, and JSON read with an answer to "where is it wrong?".
-
 A file is written to a temporary neighbour, flushed to disk and renamed, so a reader never
 meets half of it. A process that is killed may leave the neighbour; :func:`remove_leftovers`
 knows it by its name.
 
-Texts in tables that spreadsheets open: none of them starts a formula.
-
-A spreadsheet runs a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return,
-whether or not the cell is quoted. Such a text gets an apostrophe in front, and so does one that
-has apostrophes before the sign, so that reading takes away exactly what writing put there.
-Numbers are no texts: a negative one stays as it is.
+No text in a table starts a formula. A spreadsheet runs a cell that begins with ``=``, ``+``, ``-``,
+``@``, a tab or a carriage return, whether or not the cell is quoted. Such a text gets an apostrophe
+in front, and so does one that has apostrophes before the sign, so that reading takes away exactly
+what writing put there. Numbers are no texts: a negative one stays as it is.
 """
 
 import errno
@@ -37,6 +33,7 @@ __all__ = [
     "LOCK",
     "Loss",
     "add_losses",
+    "checked_text",
     "digest",
     "exists",
     "guarded",
@@ -45,7 +42,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "is_leftover",
-    "losses_path",
+    "kind_of",
     "PathLike",
     "parse_json",
     "read_json",
@@ -65,6 +62,7 @@ __all__ = [
 
 _PARTIAL = ".partial"
 _LEFTOVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_PARTIAL)}(\.[^.]*)?")
+_HALVES = re.compile("[\ud800-\udfff]")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -114,23 +112,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def is_file(path: str | Path) -> bool:
     """Is there such a file? Not where the system will not look: a name too long, a shut folder."""
-    with suppress(OSError, ValueError):
-        return Path(path).is_file()
-    return False
+    return os.path.isfile(path)  # noqa: PTH113 - what pathlib asks raises there
 
 
 def is_folder(path: str | Path) -> bool:
     """Is there such a folder? As :func:`is_file`."""
-    with suppress(OSError, ValueError):
-        return Path(path).is_dir()
-    return False
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def exists(path: str | Path) -> bool:
     """Is there such a file or folder? As :func:`is_file`."""
-    with suppress(OSError, ValueError):
-        return Path(path).exists()
-    return False
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -249,8 +241,7 @@ def digest(*paths: Path) -> str:
     total = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
+            hashlib.file_digest(file, lambda: total)
     return f"sha256:{total.hexdigest()}"
 
 
@@ -261,6 +252,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise _RefusedError(f"field {twice!r} is there twice")
     return found
+
+
+def kind_of(value: object) -> str:
+    """What was found where something else was expected: ``nothing``, or the name of its type."""
+    return "nothing" if value is None else type(value).__name__
+
+
+def checked_text(value: object, where: str) -> str:
+    """The value, if it is a text that can be written.
+
+    Raises:
+        DataError: it is no text, or holds half a character; the message begins with ``where``.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{where}: expected a text, found {kind_of(value)}")
+    if _HALVES.search(value):
+        raise DataError(f"{where}: half a character (a lone surrogate)")
+    return value
 
 
 class _RefusedError(ValueError):
@@ -387,9 +396,6 @@ def _named(note: dict[str, Any]) -> str:
     return f"process {note['process']} on {note['host']}"
 
 
-_SUFFIX = ".losses.json"
-
-
 @dataclass(frozen=True)
 class Loss:
     """One thing that a file does not keep."""
@@ -410,13 +416,10 @@ class Loss:
         return {"what": self.what, "size": size, "unit": self.unit, "meaning": self.meaning}
 
 
-def losses_path(folder: Path, stem: str) -> Path:
-    """Where the losses of the files of one name stand: ``anger.losses.json``."""
-    return folder / f"{stem}{_SUFFIX}"
-
-
 def add_losses(folder: Path, stem: str, losses: Mapping[str, Sequence[Loss]]) -> Path:
-    """Write what files do not keep beside them; what is said of other files there stays.
+    """Write what files do not keep beside them, as ``anger.losses.json``.
+
+    What is said there of other files stays.
 
     Args:
         folder: Where the files are.
@@ -426,7 +429,7 @@ def add_losses(folder: Path, stem: str, losses: Mapping[str, Sequence[Loss]]) ->
     Raises:
         DataError: the folder cannot be written to, or another program's file has the name.
     """
-    path = losses_path(folder, stem)
+    path = folder / f"{stem}.losses.json"
     found = read_json(path) if path.exists() else {}
     if not isinstance(found, dict):
         raise DataError(f"{path} is no list of losses; move it away")

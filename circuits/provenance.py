@@ -13,12 +13,7 @@ from typing import Any
 
 from circuits.errors import DataError
 
-__all__ = [
-    "Provenance",
-    "current",
-    "recorded",
-    "versions",
-]
+__all__ = ["Provenance", "current", "recorded", "versions"]
 
 _PACKAGES = ("emotion-circuits", "torch", "transformer-lens", "transformers")
 

@@ -26,11 +26,7 @@ from circuits.errors import AxisError, DataError
 from circuits.files import PathLike, digest, read_json, resolved, write_atomically, write_json
 from circuits.provenance import Provenance, current
 
-__all__ = [
-    "FORMAT",
-    "Record",
-    "write_tensors",
-]
+__all__ = ["FORMAT", "Record", "write_tensors"]
 
 FORMAT = 1
 """Version of the files a record saves."""

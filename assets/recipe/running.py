@@ -35,10 +35,7 @@ def prompt(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -
 def chat(tokenizer: PreTrainedTokenizerBase, situation: Situation, emotion: str | None) -> str:
     """The prompt that asks for an emotion, or the plain one."""
     system = PLAIN if emotion is None else ASKED.format(emotion=emotion)
-    messages = [
-        {"role": "system", "content": system},
-        {"role": "user", "content": situation.text},
-    ]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": situation.text}]
     return prompt(tokenizer, messages)
 
 

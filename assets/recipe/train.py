@@ -75,10 +75,7 @@ class Settings:
     hidden: int = 384
 
 
-SIZES = {
-    "mini": Settings(),
-    "nano": Settings(width=128, layers=4, heads=4, hidden=256),
-}
+SIZES = {"mini": Settings(), "nano": Settings(width=128, layers=4, heads=4, hidden=256)}
 
 
 def network(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:

@@ -233,7 +233,7 @@ def stand(
         raise DataError("no context to run a circuit on; give one or more")
     if ablation == "mean" and means is None:
         raise DataError("mean ablation needs the means of the neutral prompts; give them")
-    wide = _wide(pairs, positions)
+    wide = 1 if positions == "last" else max(pair.matched for pair in pairs)
     counts = torch.tensor([min(wide, pair.matched) for pair in pairs])
     replaced = torch.arange(wide)[None] >= wide - counts[:, None]
     z, post = _values(model, pairs, wide, means if ablation == "mean" else None, ablation)
@@ -263,18 +263,15 @@ def run_circuits(
     step = _COPIES if on.from_token else max(1, 3 * _COPIES // len(on.replaced))
     parts = [range(len(masks))[first : first + step] for first in range(0, len(masks), step)]
     found = [
-        halving(lambda rows: _run(on, masks[list(rows)], readouts), part, _circuit, rows=False)
+        halving(
+            lambda rows: _run(on, masks[list(rows)], readouts),
+            part,
+            lambda row: f"the run of circuit {row} in all contexts",
+            rows=False,
+        )
         for part in parts
     ]
     return torch.cat([own for part in found for own in part])
-
-
-def _circuit(row: int) -> str:
-    return f"the run of circuit {row} in all contexts"
-
-
-def _wide(pairs: CleanCorrupt, positions: Positions) -> int:
-    return 1 if positions == "last" else max(pair.matched for pair in pairs)
 
 
 def _values(
@@ -382,7 +379,7 @@ def run_added(
         readouts: What the runs are judged by.
     """
     end = model.cfg.n_layers - 1
-    sites = {readout.site: _as_it_is for readout in readouts}
+    sites = {readout.site: lambda activation: activation for readout in readouts}
 
     def add(chosen: Sequence[int]) -> Tensor:
         some = masks[list(chosen)]
@@ -415,10 +412,6 @@ def _added(
         for layer in range(len(post))
         if bool(masks.neurons[:, layer].any())
     ]
-
-
-def _as_it_is(activation: Tensor) -> Tensor:
-    return activation
 
 
 PartKind = Literal["head", "neuron"]

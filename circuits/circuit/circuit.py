@@ -34,7 +34,7 @@ ablation at the last position it equals the corrupt run):
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
@@ -520,7 +520,8 @@ def circuit_of(graph: "nx.DiGraph[str]") -> Circuit:
         for start, end, own in graph.edges(data=True)
     ]
     numbers = _numbers(said, len(edges))
-    ordered = tuple(edge for _, edge in sorted(zip(numbers, edges, strict=True), key=_first))
+    pairs = sorted(zip(numbers, edges, strict=True), key=lambda pair: pair[0])
+    ordered = tuple(edge for _, edge in pairs)
     scores = {
         name.removeprefix(_SCORE): value
         for name, value in said.items()
@@ -538,10 +539,6 @@ def from_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
             now = now.removesuffix(old) + new if now.endswith(old) else now
         found[now] = value
     return found
-
-
-def _first(pair: tuple[int, Edge]) -> int:
-    return pair[0]
 
 
 def _numbers(said: Mapping[str, Any], count: int) -> list[int]:
@@ -614,16 +611,10 @@ def core(circuit: Circuit, n_heads: int, n_neurons: int, order: Order = "product
             return (node.effect or 0.0) * own
         return {"effect": node.effect, "direct": node.direct, "total": node.total}[order] or 0.0
 
-    kinds: Mapping[NodeKind, int] = {"head": n_heads, "neuron": n_neurons}
-    left_out = {name for kind, n in kinds.items() for name in _last(circuit, kind, n, strength)}
-    return circuit.without(left_out)
-
-
-def _last(
-    circuit: Circuit, kind: NodeKind, count: int, strength: Callable[[Node], float]
-) -> list[str]:
-    ranked = sorted(circuit.of_kind(kind), key=strength, reverse=True)
-    return [node.id for node in ranked[count:]]
+    heads, neurons = (
+        sorted(circuit.of_kind(kind), key=strength, reverse=True) for kind in ("head", "neuron")
+    )
+    return circuit.without({node.id for node in heads[n_heads:] + neurons[n_neurons:]})
 
 
 SHAPE: Final = ("n_layers", "n_heads", "n_key_value_heads", "d_model", "d_head", "d_mlp")

@@ -1,7 +1,5 @@
 """From measurements to a circuit: heads and neurons within a budget, and paths between them.
 
-From measurements to circuits: which heads and neurons, and how they hang together.
-
 By default all heads, and all neurons, are ranked together by their estimated total effect (see
 :mod:`circuits.patching.totals`). As published (Wang et al. 2025, arXiv 2510.11328, stage 6.5),
 importance first deals places out to layers, and within a layer the components with the largest
@@ -15,7 +13,6 @@ zero, or does not lie beyond the random baseline (a sender that changes by as mu
 direction), is kept and marked as not causal.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -29,13 +26,12 @@ from torch import Tensor
 from circuits.circuit.circuit import Circuit, Edge, Node, Via, with_scores
 from circuits.circuit.score import check_held_out, score_circuits
 from circuits.effects.activations import (
-    Activations,
     component_means,
     differences,
     group_by_context,
     read_activations,
 )
-from circuits.effects.directions import Directions, emotion_directions, stable_layers
+from circuits.effects.directions import emotion_directions, stable_layers
 from circuits.effects.heads import HeadEffects, head_effects
 from circuits.effects.importance import Importance, sublayer_importance
 from circuits.effects.neurons import (
@@ -135,7 +131,7 @@ def allocate(
     >>> allocate([3.0, 1.0, 0.0], [8, 8, 8], 6)
     [5, 1, 0]
     """
-    if not all(map(math.isfinite, weights)):
+    if not all(map(isfinite, weights)):
         raise CircuitError("a layer's weight is not finite; measure the importance again")
     given = [min(minimum, most) for most in available]
     if sum(given) > total:
@@ -561,9 +557,10 @@ def find_circuits(
         activations = read_activations(model, groups)
         found = emotion_directions(activations)
         heads = head_effects(model, activations, found)
-        has_neurons = bool(model.cfg.d_mlp)
-        of_neurons = neuron_effects if has_neurons else _no_neurons
-        neurons = of_neurons(model, activations, found)
+        if model.cfg.d_mlp:
+            neurons = neuron_effects(model, activations, found)
+        else:
+            neurons = without_neurons(activations, found)
         stable = stable_layers(len(found.layer))
         importance, neutral_means = sublayer_importance(
             model, groups, found, stable=stable, template=wording
@@ -582,19 +579,9 @@ def find_circuits(
         for e, emotion in enumerate(importance.emotion)
     }
     scores = score_circuits(
-        model,
-        circuits,
-        held_out,
-        readouts,
-        totals,
-        means=neutral_means,
-        template=wording,
+        model, circuits, held_out, readouts, totals, means=neutral_means, template=wording
     )
     return {emotion: with_scores(own, scores[emotion]) for emotion, own in circuits.items()}
-
-
-def _no_neurons(model: Model, activations: Activations, found: Directions) -> NeuronEffects:
-    return without_neurons(activations, found)
 
 
 def _evenly(contexts: Sequence[Context], most: int) -> Sequence[Context]:

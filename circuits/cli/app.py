@@ -40,10 +40,7 @@ from circuits.cli.steering import say, steer, validate
 from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import shipped
 
-__all__ = [
-    "app",
-    "main",
-]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="emotion-circuits",
@@ -107,77 +104,64 @@ _COMPARED = (
     "sweep_contexts",
     "second_judge",
 )
-_COMMANDS: tuple[tuple[str, Callable[..., None], type[TyperCommand] | None, str], ...] = (
-    (
-        "run",
-        run_command,
-        options_of(_PLAN),
-        "run --model meta-llama/Llama-3.2-3B-Instruct --dtype bfloat16 --out runs/llama | "
-        "run --plan plan.toml --out runs/mine | "
-        "run --plan runs/llama/plan.toml --seed 1 --out runs/again",
-    ),
-    ("plan", plan_command, None, "plan > plan.toml"),
-    (
-        "status",
-        status_command,
-        options_of(_PLAN),
-        "status runs/demo | status runs/demo --score-contexts 32",
-    ),
-    ("show", show, None, "show runs/demo"),
-    ("export", export, None, "export runs/demo --format graphml,dot --out graphs"),
-    (
-        "import",
-        import_command,
-        None,
-        "import EmotionCircuits-LLM/outputs/llama32_3b --out runs/published | "
-        "import ioi.json --emotion ioi --model gpt2 --out circuits",
-    ),
-    ("check", check, None, "check graphs/fear.graphml graph.json"),
-    ("assemble", assemble, None, "assemble runs/published --preset published"),
-    (
-        "patch",
-        patch,
-        None,
-        "patch runs/demo --emotion fear | patch runs/demo --against anger --sites z,pattern",
-    ),
-    (
-        "paths",
-        paths,
-        options_of("circuits.runs.patching:PathOptions"),
-        "paths runs/demo --emotion anger",
-    ),
-    (
-        "neurons",
-        neurons,
-        options_of("circuits.runs.neurons:NeuronPlan"),
-        "neurons runs/demo --models sev-nano",
-    ),
-    ("model-card", model_card, None, "model-card"),
-    ("score", score, options_of(_PLAN, *_SCORED), "score runs/demo --positions matched"),
-    (
-        "validate",
-        validate,
-        options_of("circuits.runs.steering:ValidationOptions"),
-        "validate runs/demo --contexts 8",
-    ),
-    ("view", view, None, "view runs/demo --open | view runs/demo --serve"),
-    (
-        "steer",
-        steer,
-        options_of(_PLAN, *_COMPARED),
-        "steer runs/demo --methods steer_neutral,circuit",
-    ),
-    (
-        "say",
-        say,
-        None,
-        "say 'I opened the cellar door' --emotion fear --strength 0.8 | "
-        "say 'It rains.' --circuit fear.json --emotion fear --mix sadness=0.5",
-    ),
+
+
+def _add(
+    name: str, function: Callable[..., None], *examples: str, cls: type[TyperCommand] | None = None
+) -> None:
+    shown = " · ".join(f"[bold]emotion-circuits {own}[/]" for own in examples)
+    app.command(name=name, cls=cls, epilog=f"Example: {shown}")(function)
+
+
+_add(
+    "run",
+    run_command,
+    "run --model meta-llama/Llama-3.2-3B-Instruct --dtype bfloat16 --out runs/llama",
+    "run --plan plan.toml --out runs/mine",
+    "run --plan runs/llama/plan.toml --seed 1 --out runs/again",
+    cls=options_of(_PLAN),
 )
-for _name, _function, _class, _examples in _COMMANDS:
-    _shown = " · ".join(f"[bold]emotion-circuits {own}[/]" for own in _examples.split(" | "))
-    app.command(name=_name, cls=_class, epilog=f"Example: {_shown}")(_function)
+_add("plan", plan_command, "plan > plan.toml")
+_add(
+    "status",
+    status_command,
+    "status runs/demo",
+    "status runs/demo --score-contexts 32",
+    cls=options_of(_PLAN),
+)
+_add("show", show, "show runs/demo")
+_add("export", export, "export runs/demo --format graphml,dot --out graphs")
+_add(
+    "import",
+    import_command,
+    "import EmotionCircuits-LLM/outputs/llama32_3b --out runs/published",
+    "import ioi.json --emotion ioi --model gpt2 --out circuits",
+)
+_add("check", check, "check graphs/fear.graphml graph.json")
+_add("assemble", assemble, "assemble runs/published --preset published")
+_add(
+    "patch",
+    patch,
+    "patch runs/demo --emotion fear",
+    "patch runs/demo --against anger --sites z,pattern",
+)
+_paths = options_of("circuits.runs.patching:PathOptions")
+_add("paths", paths, "paths runs/demo --emotion anger", cls=_paths)
+_neurons = options_of("circuits.runs.neurons:NeuronPlan")
+_add("neurons", neurons, "neurons runs/demo --models sev-nano", cls=_neurons)
+_add("model-card", model_card, "model-card")
+_add("score", score, "score runs/demo --positions matched", cls=options_of(_PLAN, *_SCORED))
+_validation = options_of("circuits.runs.steering:ValidationOptions")
+_add("validate", validate, "validate runs/demo --contexts 8", cls=_validation)
+_add("view", view, "view runs/demo --open", "view runs/demo --serve")
+_compared = options_of(_PLAN, *_COMPARED)
+_add("steer", steer, "steer runs/demo --methods steer_neutral,circuit", cls=_compared)
+_add(
+    "say",
+    say,
+    "say 'I opened the cellar door' --emotion fear --strength 0.8",
+    "say 'It rains.' --circuit fear.json --emotion fear --mix sadness=0.5",
+)
 
 
 _GONE = {
@@ -202,7 +186,7 @@ def main() -> None:
         with allowed(given):
             app()
     except Stopped as error:
-        ERRORS.print(f"{error}\nto go on: {command_again()}", markup=False, highlight=False)
+        ERRORS.print(f"{error}\nto go on: {command_again()}")
         raise SystemExit(130) from None
     except CircuitsError as error:
         if "--debug" in given:
@@ -218,4 +202,4 @@ def main() -> None:
 
 
 def _say(error: str) -> None:
-    ERRORS.print(f"error: {' '.join(error.split())}", markup=False, highlight=False)
+    ERRORS.print(f"error: {' '.join(error.split())}")

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ __all__ = [
     "circuit_table",
     "command_again",
     "finishing_batches",
+    "table_of",
     "visible",
 ]
 
@@ -58,7 +59,7 @@ class _Plain(Console):
     """Shows texts as they are: no markup in them, nothing that a terminal would obey."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, **options)
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """What a text looks like."""
@@ -96,19 +97,26 @@ class Bars:
             bars.update(task, total=done, completed=done)
 
 
+def table_of(title: str, words: Sequence[str], numbers: Sequence[str], *more: str) -> Table:
+    """A table of short words, numbers and, with ``more``, columns of longer texts."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in words:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in more:
+        table.add_column(name)
+    return table
+
+
 def accuracy_table(accuracy: Mapping[str, Any]) -> Table:
     """Judged accuracy and side effects of every method."""
     rows = {**accuracy["methods"], **accuracy.get("baselines", {})}
     emotions = next(iter(rows.values()))["by_emotion"]
     # Six emotions and the side effects stand side by side in eighty columns.
-    table = Table(
-        title="Replies that express the target emotion, in percent (test contexts)",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", no_wrap=True)
-    for name in ("all", *(emotion[:5] for emotion in emotions), "ppl", "rep."):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "Replies that express the target emotion, in percent (test contexts)"
+    numbers = ("all", *(emotion[:5] for emotion in emotions), "ppl", "rep.")
+    table = table_of(title, ["method"], numbers)
     for method, found in rows.items():
         ratio = found["perplexity_ratio"]
         table.add_row(
@@ -127,34 +135,27 @@ def _percent(value: float) -> str:
 
 def circuit_table(circuits: Mapping[str, Any]) -> Table:
     """Size of every circuit and its strongest components."""
-    table = Table(title="Circuits")
-    table.add_column("emotion")
-    for name in ("heads", "neurons", "share of the readout"):
-        table.add_column(name, justify="right")
-    table.add_column("strongest heads")
-    table.add_column("strongest neurons")
+    strongest = ("strongest heads", "strongest neurons")
+    table = table_of(
+        "Circuits", ["emotion"], ["heads", "neurons", "share of\nthe readout"], *strongest
+    )
     for emotion, circuit in circuits.items():
+        share = circuit.scores.get("direct_share")
         table.add_row(
             emotion,
             str(len(circuit.heads)),
             str(len(circuit.neurons)),
-            _share(circuit.scores.get("direct_share")),
-            _strongest(circuit, "head"),
-            _strongest(circuit, "neuron"),
+            "-" if share is None else f"{share:.0%}",
+            *(_strongest(circuit, kind) for kind in ("head", "neuron")),
         )
     return table
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
 
 
 def _strongest(circuit: Any, kind: str) -> str:
     known = [node for node in circuit.of_kind(kind) if node.effect is not None]
     nodes = sorted(known, key=lambda node: -node.effect)
-    if not nodes:
-        return "-"  # an imported circuit names its components without effects
-    return ", ".join(node.id for node in nodes[:4])
+    # An imported circuit names its components without effects.
+    return ", ".join(node.id for node in nodes[:4]) or "-"
 
 
 _SAID = b"\nfinishing the batch; Ctrl-C again stops at once\n"

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from circuits.circuit.circuit import Circuit
-from circuits.cli.console import ERRORS, OUT
+from circuits.cli.console import ERRORS, OUT, table_of
 from circuits.cli.options import Out, words
 from circuits.errors import DataError, RunError
 from circuits.export import FORMATS, file_stem, format_of, prepared, write_prepared
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from circuits.published.importing import Assembled
     from circuits.runs.folder import Study
 
-__all__ = [
-    "assemble",
-    "check",
-    "export",
-    "import_command",
-]
+__all__ = ["assemble", "check", "export", "import_command"]
 
 
 def export(
@@ -70,11 +65,25 @@ def import_command(
 ) -> None:
     """Make a run folder from results in the authors' layout, or a circuit from EAP-IG's JSON."""
     if source.suffix.lower() == ".json":
-        import_eap_ig(source, out, emotion or source.name.split(".")[0], model)
+        name = emotion or source.name.split(".")[0]
+        circuit, lost = read_eap_ig(source, name, model)
+        path = out / f"{file_stem(name)}.json"
+        write_circuit(circuit, path)
+        add_losses(out, path.stem, {path.name: lost})
+        _show_losses([("emotion-circuits", tuple(lost))])
+        OUT.print(str(path), soft_wrap=True)
         return
     if emotion or model:
         raise RunError("--emotion and --model: the authors' outputs name both; leave them out")
-    import_run(source, out)
+    from circuits.published import import_folder
+
+    contents = import_folder(source, out)
+    for kind, count in Counter(type(own).__name__ for own in contents.entries.values()).items():
+        OUT.print(f"{count:>5}  {kind}")
+    for place in contents.left_out:
+        ERRORS.print(f"not read: {place}")
+    _name_misnamed(contents)
+    OUT.print(f"\nrun: {out.resolve()}", soft_wrap=True)
 
 
 def check(
@@ -92,21 +101,15 @@ def check(
     wrong = 0
     for path in files:
         try:
-            OUT.print(f"{path}: {check_file(path)}", soft_wrap=True, markup=False, highlight=False)
+            OUT.print(f"{path}: {check_file(path)}", soft_wrap=True)
         except DataError as error:
             wrong += 1
-            ERRORS.print(str(error), soft_wrap=True, markup=False, highlight=False)
+            ERRORS.print(str(error))
     if wrong:
         raise RunError(f"{wrong} of {len(files)} files are not what their formats ask for")
 
 
-def circuits_of(place: Path, emotions: tuple[str, ...]) -> list[Circuit]:
-    """The circuits of a run (all, or those named), or the one in a file.
-
-    Raises:
-        RunError: the folder is no run, or has no such emotion.
-        DataError: the file is no circuit.
-    """
+def _circuits_of(place: Path, emotions: tuple[str, ...]) -> list[Circuit]:
     if is_file(place):
         return [read_circuit(place)]
     from circuits.runs.folder import Study
@@ -132,15 +135,14 @@ def export_circuits(
             f"cannot export to {', '.join(map(repr, unknown))}; formats are {', '.join(known)}, "
             "and published by itself"
         )
-    applied = [name for name in formats if name in APPLIED]
+    applied, drawn = ([n for n in formats if n in own] for own in (APPLIED, FORMATS))
     if applied and place.is_file():
         raise RunError(
             f"{place} says which components they are, not what they write; give the run folder for "
             f"{', '.join(applied)}"
         )
-    drawn = [name for name in formats if name in FORMATS]
     # All texts before the first file: a circuit that a format refuses leaves nothing behind.
-    circuits = [prepared(circuit, drawn) for circuit in circuits_of(place, emotions)]
+    circuits = [prepared(circuit, drawn) for circuit in _circuits_of(place, emotions)]
     written: dict[Path, tuple[str, tuple[Loss, ...]]] = {}
     if applied:
         from circuits.runs.folder import Study
@@ -156,21 +158,6 @@ def export_circuits(
         OUT.print(str(path), soft_wrap=True)
 
 
-def import_eap_ig(source: Path, out: Path, emotion: str, model: str) -> None:
-    """Write the circuit in a graph JSON of EAP-IG as ours, and say what it does not keep.
-
-    Raises:
-        DataError: the file is not of the form.
-    """
-    circuit, lost = read_eap_ig(source, emotion, model)
-    stem = file_stem(emotion)
-    path = out / f"{stem}.json"
-    write_circuit(circuit, path)
-    add_losses(out, stem, {path.name: lost})
-    _show_losses([("emotion-circuits", tuple(lost))])
-    OUT.print(str(path), soft_wrap=True)
-
-
 def _show_losses(written: Collection[tuple[str, Sequence[Loss]]]) -> None:
     """One line per format: what its files do not keep, and how much of it."""
     found: dict[str, dict[str, list[Loss]]] = {}
@@ -180,12 +167,7 @@ def _show_losses(written: Collection[tuple[str, Sequence[Loss]]]) -> None:
             found.setdefault(name, {}).setdefault(loss.meaning, []).append(loss)
     for name, by_meaning in found.items():
         parts = "; ".join(f"{meaning}: {_range(own)}" for meaning, own in by_meaning.items())
-        ERRORS.print(
-            f"note: not kept in {files[name]} {name} files: {parts}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        ERRORS.print(f"note: not kept in {files[name]} {name} files: {parts}")
 
 
 def _range(losses: Sequence[Loss]) -> str:
@@ -214,20 +196,6 @@ def wants_published(formats: tuple[str, ...], emotions: tuple[str, ...]) -> bool
     return True
 
 
-def import_run(folder: Path, out: Path) -> None:
-    """Import a published folder and say what was read and what was not."""
-    from circuits.published import import_folder
-
-    contents = import_folder(folder, out)
-    kinds = [type(entry).__name__ for entry in contents.entries.values()]
-    for kind in dict.fromkeys(kinds):
-        OUT.print(f"{kinds.count(kind):>5}  {kind}", highlight=False)
-    for name in contents.left_out:
-        ERRORS.print(f"not read: {name}", soft_wrap=True, markup=False, highlight=False)
-    _name_misnamed(contents)
-    OUT.print(f"\nrun: {out.resolve()}", soft_wrap=True, markup=False)
-
-
 def assemble(
     run: Annotated[Path, typer.Argument(help="A run folder, imported or not.")],
     preset: Annotated[
@@ -243,19 +211,21 @@ def assemble(
 ) -> None:
     """Assemble circuits from tables alone, without a model, by the published rule."""
     from circuits.published import importing
+    from circuits.published.derived import derive
     from circuits.published.importing import Settings
     from circuits.runs.folder import Study
 
     study, settings = Study(run), Settings(total=total, ratio_mode=ratio_mode)
     if importing.is_imported(run):
-        contents = importing.load_contents(run)
+        imported = importing.load_contents(run).circuits
         found = importing.assemble_run(run, settings)
     else:
-        contents = _derived(study)[0]
+        contents = derive(_measured(study))[0]
         with held(run):
             found = importing.write_assembled(contents, run, settings)
-    OUT.print(_assembled_table(found, contents.circuits if importing.is_imported(run) else {}))
-    OUT.print(f"\ncircuits: {(run / 'assembled').resolve()}", soft_wrap=True, markup=False)
+        imported = {}
+    OUT.print(_assembled_table(found, imported))
+    OUT.print(f"\ncircuits: {(run / 'assembled').resolve()}", soft_wrap=True)
 
 
 def export_run(run: Path, out: Path) -> None:
@@ -263,39 +233,32 @@ def export_run(run: Path, out: Path) -> None:
     from dataclasses import replace
 
     from circuits.published import importing
+    from circuits.published.derived import derive
     from circuits.published.folder import write_folder
     from circuits.published.layout import written_whole
     from circuits.runs.folder import Study
 
-    study = Study(run)
-    imported = importing.is_imported(run)
-    contents, losses = (importing.load_contents(run), ()) if imported else _derived(study)
-    if imported:
+    study, losses = Study(run), ()
+    if importing.is_imported(run):
+        contents = importing.load_contents(run)
         added = importing.assembled_entries(contents, run)
         contents = replace(contents, entries={**contents.entries, **added})
+    else:
+        contents, losses = derive(_measured(study))
     with written_whole(out) as temporary:
         write_folder(contents, temporary)
     _name_misnamed(contents)
     for loss in losses:
-        ERRORS.print(f"note: {loss}", soft_wrap=True, markup=False, highlight=False)
-    OUT.print(str((out / contents.prefix).resolve()), soft_wrap=True, markup=False)
+        ERRORS.print(f"note: {loss}")
+    OUT.print(str((out / contents.prefix).resolve()), soft_wrap=True)
 
 
 def _name_misnamed(contents: "Contents") -> None:
     for folder in contents.misnamed:
         ERRORS.print(
             f"note: {folder}: files are named layer0.npy; the released scripts look for L0.npy "
-            "there and write nothing where they do not find it",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
+            "there and write nothing where they do not find it"
         )
-
-
-def _derived(study: "Study") -> "tuple[Contents, tuple[str, ...]]":
-    from circuits.published.derived import derive
-
-    return derive(_measured(study))
 
 
 def _measured(study: "Study") -> "Measured":
@@ -323,12 +286,8 @@ def _measured(study: "Study") -> "Measured":
 
 
 def _assembled_table(found: "Mapping[str, Assembled]", imported: Mapping[str, Any]) -> Table:
-    table = Table(title="Circuits by the published rule")
-    table.add_column("emotion")
-    for name in ("heads", "neurons"):
-        table.add_column(name, justify="right")
-    for name in ("neuron ids", "beside the imported circuit"):
-        table.add_column(name)
+    more = ("neuron ids", "beside the imported circuit")
+    table = table_of("Circuits by the published rule", ["emotion"], ["heads", "neurons"], *more)
     for emotion, own in found.items():
         table.add_row(
             emotion,

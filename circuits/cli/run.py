@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich import box
 from rich.table import Table
 
 from circuits.cli.console import (
@@ -20,6 +19,7 @@ from circuits.cli.console import (
     accuracy_table,
     circuit_table,
     finishing_batches,
+    table_of,
     visible,
 )
 from circuits.cli.options import (
@@ -36,8 +36,7 @@ from circuits.files import is_file, shipped
 
 if TYPE_CHECKING:
     from circuits.circuit.circuit import CircuitScores
-    from circuits.runs.folder import Beside, RunStatus, StageStatus, Study
-    from circuits.runs.plan import Plan
+    from circuits.runs.folder import Beside, RunStatus, StageStatus
 
 __all__ = [
     "address",
@@ -67,39 +66,36 @@ def status_command(
     With a plan file or options: what a run with them would do. Nothing is written.
     """
     from circuits.runs.folder import Study, run_status
+    from circuits.runs.plan import read_plan
+    from circuits.runs.work import plan_of
 
     study = Study(run)
     options = {**given(context), **read_settings(settings)}
-    found = run_status(study, _asked(study, plan, options))
+    if plan is not None:
+        asked = read_plan(plan, {**options, "out": study.folder})
+    else:
+        imported = "imported" in study.log["plan"] and not options
+        asked = None if imported else plan_of(study).asking(options)
+    found = run_status(study, asked)
     if as_json:
         text = json.dumps(found.to_json(), indent=2, ensure_ascii=False)
-        OUT.print(text, soft_wrap=True, markup=False, highlight=False)
+        OUT.print(text, soft_wrap=True)
         return
     OUT.print(_stage_table(found))
     if found.beside:
         OUT.print(_beside_table(found))
-    for line in _closing(found, run, plan, options):
-        OUT.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _asked(study: "Study", plan: Path | None, options: Mapping[str, str]) -> "Plan | None":
-    from circuits.runs.plan import read_plan
-    from circuits.runs.work import plan_of
-
-    if plan is not None:
-        return read_plan(plan, {**options, "out": study.folder})
-    if "imported" in study.log["plan"] and not options:
-        return None
-    return plan_of(study).asking(options)
+    if found.writer:
+        OUT.print(f"{found.writer} is writing into it", soft_wrap=True)
+    if not found.to_do:
+        OUT.print("all is done")
+        return
+    typed = "".join(f" --{n.replace('_', '-')} {shlex.quote(v)}" for n, v in options.items())
+    goes_on = f"emotion-circuits run --plan {plan or run / 'plan.toml'}{typed} --out {run}"
+    OUT.print(f"a run does {', '.join(found.to_do)}: {goes_on}", soft_wrap=True)
 
 
 def _stage_table(found: "RunStatus") -> Table:
-    table = Table(title="Stages", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("stage", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("seconds", "passes", "size"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("because")
+    table = table_of("Stages", ["stage", "state"], ["seconds", "passes", "size"], "because")
     for own in found.stages:
         table.add_row(
             own.stage,
@@ -119,27 +115,10 @@ def _why(own: "StageStatus | Beside") -> str:
 
 
 def _beside_table(found: "RunStatus") -> Table:
-    table = Table(title="Measured beside them", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("result", "state"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("because")
+    table = table_of("Measured beside them", ["result", "state"], ["size"], "because")
     for own in found.beside:
         table.add_row(own.name, own.state, _size(own.size), _why(own))
     return table
-
-
-def _closing(
-    found: "RunStatus", run: Path, plan: Path | None, options: Mapping[str, str]
-) -> list[str]:
-    said = [f"{found.writer} is writing into it"] if found.writer else []
-    if not found.to_do:
-        return [*said, "all is done"]
-    file = plan or run / "plan.toml"
-    typed = "".join(f" --{n.replace('_', '-')} {shlex.quote(v)}" for n, v in options.items())
-    goes_on = f"emotion-circuits run --plan {file}{typed} --out {run}"
-    said.append(f"a run does {', '.join(found.to_do)}: {goes_on}")
-    return said
 
 
 def _size(count: int) -> str:
@@ -160,19 +139,13 @@ def score(
     Writes scores.json and the scores in the circuits' files; later stages then count as undone.
     """
     from circuits.runs.folder import Study
+    from circuits.runs.stages import at_work
     from circuits.runs.stages import run as carry_out
     from circuits.runs.work import plan_of
 
     plan = plan_of(Study(run)).asking(given(context))
-    with finishing_batches():
-        study = carry_out(
-            plan,
-            stages=["scores"],
-            reporter=Bars(),
-            engine=engine,
-            workers=workers,
-            ray_address=ray_address,
-        )
+    with finishing_batches(), at_work(engine, workers, ray_address):
+        study = carry_out(plan, stages=["scores"], reporter=Bars())
     OUT.print(score_table(study.scores))
 
 
@@ -180,11 +153,8 @@ def score_table(scores: "Mapping[str, CircuitScores]") -> Table:
     """Every score, marked where random circuits do as well; an interval with the first."""
     # Six intervals do not fit on a line; those of the others are in scores.json.
     title = "Scores on held-out contexts (*: no better than random circuits)"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("emotion", no_wrap=True)
     names = list(next(iter(scores.values())).scores)
-    for name in names:
-        table.add_column(name.removesuffix("ness"), justify="right", no_wrap=True)
+    table = table_of(title, ["emotion"], [name.removesuffix("ness") for name in names])
     for emotion, found in scores.items():
         cells = [
             f"{found.scores[name].value:.3f}{'' if found.above_baseline(name) else ' *'}"
@@ -227,15 +197,10 @@ def show_run(folder: Path) -> None:
     for stage, entry in done.items():
         cost, seconds = entry.get("receipt", {}), f"{took[stage]:.1f}" if stage in took else "-"
         passes, steps = (f"{cost[name]:,}" if name in cost else "-" for name in ("passes", "steps"))
-        OUT.print(
-            f"{stage:<11} {seconds:>7} s  {passes:>7} passes  {steps:>9} cached tokens",
-            highlight=False,
-        )
+        OUT.print(f"{stage:<11} {seconds:>7} s  {passes:>7} passes  {steps:>9} cached tokens")
     if "report" in done:
-        OUT.print(f"\nreport: {(folder / 'report.html').resolve()}", soft_wrap=True, markup=False)
-        OUT.print(
-            f"to explore: emotion-circuits view {folder} --open", soft_wrap=True, markup=False
-        )
+        OUT.print(f"\nreport: {(folder / 'report.html').resolve()}", soft_wrap=True)
+        OUT.print(f"to explore: emotion-circuits view {folder} --open", soft_wrap=True)
 
 
 def run_command(
@@ -256,21 +221,14 @@ def run_command(
     A stage that was finished in the same folder with the same inputs by the same
     version is not run again.
     """
-    from circuits.runs import run
     from circuits.runs.plan import read_plan, trusted
+    from circuits.runs.stages import at_work, run
 
     wanted = checked_stages(stages)
     own = read_plan(plan, {**given(context), **read_settings(settings)}, preset)
     own = replace(own, trust_remote_code=trusted("code"))
-    with finishing_batches():
-        done = run(
-            own,
-            stages=wanted,
-            reporter=Bars(),
-            engine=engine,
-            workers=workers,
-            ray_address=ray_address,
-        )
+    with finishing_batches(), at_work(engine, workers, ray_address):
+        done = run(own, stages=wanted, reporter=Bars())
     show_run(done.folder)
 
 
@@ -283,7 +241,7 @@ def plan_command(
     from circuits.runs.plan import plan_schema, template
 
     text = json.dumps(plan_schema(), indent=2) if schema else template().rstrip()
-    OUT.print(text, soft_wrap=True, markup=False, highlight=False)
+    OUT.print(text, soft_wrap=True)
 
 
 def view(
@@ -310,7 +268,7 @@ def view(
     path = out or (None if serve else run / "explorer.html")
     if path is not None:
         write_text(path, page)
-        OUT.print(f"explorer: {path.resolve()}", soft_wrap=True, markup=False)
+        OUT.print(f"explorer: {path.resolve()}", soft_wrap=True)
     if serve:
         _serve(page, open_it=open_it)
     elif open_it and path is not None:
@@ -318,9 +276,8 @@ def view(
 
 
 def _serve(page: str, *, open_it: bool) -> None:
-
     with server_of(page) as server:
-        OUT.print(f"explorer: {address(server)} (Ctrl-C ends it)", soft_wrap=True, markup=False)
+        OUT.print(f"explorer: {address(server)} (Ctrl-C ends it)", soft_wrap=True)
         if open_it:
             _open(address(server))
         try:
@@ -331,7 +288,7 @@ def _serve(page: str, *, open_it: bool) -> None:
 
 def _open(place: str) -> None:
     if not webbrowser.open(place):
-        ERRORS.print("note: no browser was found; open the page by hand", soft_wrap=True)
+        ERRORS.print("note: no browser was found; open the page by hand")
 
 
 _HOST = "127.0.0.1"

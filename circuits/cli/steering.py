@@ -5,25 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars, accuracy_table, finishing_batches
+from circuits.cli.console import OUT, Bars, accuracy_table, finishing_batches, table_of
 from circuits.cli.options import Engine, RayAddress, Workers, given
 from circuits.errors import RunError
 
-__all__ = [
-    "say",
-    "side_effects_table",
-    "steer",
-    "validate",
-    "weights",
-]
+__all__ = ["say", "side_effects_table", "steer", "validate", "weights"]
 
 
 def steer(
-    context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
+    context: typer.Context, run: Annotated[Path, typer.Argument(help="A run folder with circuits.")]
 ) -> None:
     """Compare all ways to an emotion on the test contexts: what each reaches, and its side effects.
 
@@ -39,16 +31,14 @@ def steer(
         study = carry_out(plan, stages=["steering", "report"], reporter=Bars())
     OUT.print(accuracy_table(study.steering))
     OUT.print(side_effects_table(study.steering))
-    OUT.print(f"\nreport: {(study.folder / 'report.html').resolve()}", soft_wrap=True, markup=False)
+    OUT.print(f"\nreport: {(study.folder / 'report.html').resolve()}", soft_wrap=True)
 
 
 def side_effects_table(found: Mapping[str, Any]) -> Table:
     """What every method cost, and what the second judge found."""
     title = "Expression by both judges (%) and its side effects"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("method", no_wrap=True)
-    for name in ("all", "second", "kappa", "opposing", "hard", "ratio", "repet.", "topic"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("all", "second", "kappa", "opposing", "hard", "ratio", "repet.", "topic")
+    table = table_of(title, ["method"], numbers)
     hard = found.get("hard") or {}
     for method, own in {**found["methods"], **found["baselines"]}.items():
         table.add_row(
@@ -90,16 +80,15 @@ def validate(
     with finishing_batches(), at_work(engine, workers, ray_address):
         place, study = carry_out(run, options, Bars()), Study(run)
     OUT.print(_drop_table(read_validation(study)[2]))
-    OUT.print(f"\nvalidation: {place.resolve()}", soft_wrap=True, markup=False)
+    OUT.print(f"\nvalidation: {place.resolve()}", soft_wrap=True)
     if refresh_report(study):
-        OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True, markup=False)
+        OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True)
 
 
 def _drop_table(found: Mapping[str, Any]) -> Table:
-    table = Table(title="Points of judged expression lost when it is asked for and ablated")
-    table.add_column("emotion")
-    for name in ("circuit", "95% interval", "random sets", "largest of them"):
-        table.add_column(name, justify="right")
+    title = "Points of judged expression lost when it is asked for and ablated"
+    numbers = ("circuit", "95% interval", "random sets", "largest of them")
+    table = table_of(title, ["emotion"], numbers)
     for emotion, own in {"all": found, **found["by_emotion"]}.items():
         table.add_row(
             emotion,
@@ -111,21 +100,6 @@ def _drop_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
-_DEMO = Path("runs/demo")
-
-
-_Circuit = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="A circuit's JSON file or a file of hooks (.safetensors), instead of a run; "
-        "several for a mixture."
-    ),
-]
-_AnyRevision = Annotated[
-    bool, typer.Option("--any-revision", help="Take files of other weights of the same sizes.")
-]
-
-
 def say(
     text: Annotated[str, typer.Argument(help="What the model is told.")],
     emotion: Annotated[str, typer.Option(help="Which emotion's circuit is written.")],
@@ -135,7 +109,13 @@ def say(
     run: Annotated[
         Path | None, typer.Option(help="A run folder; runs/demo, which demo makes, by default.")
     ] = None,
-    circuit: _Circuit = None,
+    circuit: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A circuit's JSON file or a file of hooks (.safetensors), instead of a run; "
+            "several for a mixture."
+        ),
+    ] = None,
     mix: Annotated[
         list[str] | None,
         typer.Option(metavar="EMOTION[=STRENGTH]", help="Another emotion's circuit as well."),
@@ -143,7 +123,9 @@ def say(
     model: Annotated[
         str | None, typer.Option(help="Model of the files; by default the one that they name.")
     ] = None,
-    any_revision: _AnyRevision = False,
+    any_revision: Annotated[
+        bool, typer.Option("--any-revision", help="Take files of other weights of the same sizes.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 100,
 ) -> None:
     """Answer one text, with the emotion steered in the model and not asked for in the prompt.
@@ -157,25 +139,18 @@ def say(
 
     if run is not None and circuit:
         raise RunError("--run and --circuit: give a run's circuits or files, not both")
-    _check_alone(model, any_revision, circuit)
+    for_files = {"--model": model is not None, "--any-revision": any_revision}
+    for option in (name for name, said in for_files.items() if said and not circuit):
+        raise RunError(f"{option}: a run has its own model; give {option} with --circuit only")
     wanted = weights(emotion, strength, mix or [])
     if max_new_tokens < 1:
         raise RunError(f"--max-new-tokens: {max_new_tokens} is too few; give 1 or more")
-    from_run = Study(run or _DEMO) if not circuit else None
-    generator = (
-        generator_of_run(from_run)
-        if from_run
-        else generator_of_files(circuit or [], model, Bars(), any_revision=any_revision)
-    )
+    if circuit:
+        generator = generator_of_files(circuit, model, Bars(), any_revision=any_revision)
+    else:
+        generator = generator_of_run(Study(run or Path("runs/demo")))
     reply = answer(generator, text, wanted, max_new_tokens=max_new_tokens)
-    OUT.print(reply, markup=False, highlight=False, soft_wrap=True)
-
-
-def _check_alone(model: str | None, any_revision: bool, circuit: list[Path] | None) -> None:
-    """Options that are for files only; a run has its own model."""
-    given = {"--model": model is not None, "--any-revision": any_revision}
-    for option in (name for name, said in given.items() if said and not circuit):
-        raise RunError(f"{option}: a run has its own model; give {option} with --circuit only")
+    OUT.print(reply, soft_wrap=True)
 
 
 def weights(emotion: str, strength: float, mix: list[str]) -> dict[str, float]:

@@ -200,13 +200,7 @@ class Contrasts:
 class ContrastSums:
     """Accumulates :class:`Contrasts`."""
 
-    def __init__(
-        self,
-        themes: Themed,
-        shape: tuple[int, int, int],
-        *,
-        half: bool = False,
-    ) -> None:
+    def __init__(self, themes: Themed, shape: tuple[int, int, int], *, half: bool = False) -> None:
         """Sums for ``shape`` emotions, layers and d_model; the seed in force shuffles emotions.
 
         Args:

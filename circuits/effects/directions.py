@@ -1,11 +1,10 @@
 """Emotion directions, and whether they hold beyond their contexts.
 
-Emotion directions: what is added to the residual stream when an emotion is asked for.
-
-Within every complete context the mean over its emotions is taken off, so that what the context
-itself says cancels; the rest is averaged over contexts, centred over emotions and normalised
-(Wang et al. 2025, arXiv 2510.11328, stage 2). Directions are relative to the mean of the
-emotions: they sum to zero before normalisation, and there is no neutral reference.
+A direction is what is added to the residual stream when an emotion is asked for. Within every
+complete context the mean over its emotions is taken off, so that what the context itself says
+cancels; the rest is averaged over contexts, centred over emotions and normalised (Wang et al. 2025,
+arXiv 2510.11328, stage 2). Directions are relative to the mean of the emotions: they sum to zero
+before normalisation, and there is no neutral reference.
 
 Do emotion directions hold beyond the contexts that they were made from?
 

@@ -1,6 +1,4 @@
-"""What every attention head adds along the emotion directions.
-
-What every attention head adds along the emotion direction: exact, without another pass.
+"""What every attention head adds along the emotion direction: exact, without another pass.
 
 A head's write is ``z @ W_O`` and the sublayer's write is their sum, so zeroing a head lowers
 the projection of resid_mid on a direction v by exactly ``z @ W_O @ v``. That is the default

@@ -41,14 +41,7 @@ from circuits.prompts.templates import Template, neutral_prompt
 from circuits.records import Record
 from circuits.running import advance, in_force
 
-__all__ = [
-    "DOSES",
-    "Importance",
-    "ReadAt",
-    "Responses",
-    "Variants",
-    "sublayer_importance",
-]
+__all__ = ["DOSES", "Importance", "ReadAt", "Responses", "Variants", "sublayer_importance"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,11 +119,7 @@ class TokenLens(Record):
 
 
 def token_lens(
-    model: Model,
-    between: Differences,
-    nodes: Sequence[str],
-    *,
-    most: int = 10,
+    model: Model, between: Differences, nodes: Sequence[str], *, most: int = 10
 ) -> TokenLens:
     """The ``most`` tokens at either end, for every node and emotion; costs no pass.
 
@@ -213,10 +209,7 @@ class NodeExamples(Record):
 
 
 def node_examples(
-    model: Model,
-    rows: Sequence[Sequence[Prompt]],
-    directions: Directions,
-    nodes: Sequence[str],
+    model: Model, rows: Sequence[Sequence[Prompt]], directions: Directions, nodes: Sequence[str]
 ) -> NodeExamples:
     """Run every prompt once.
 
@@ -305,10 +298,7 @@ class HeadPatterns(Record):
 
 
 def head_patterns(
-    model: Model,
-    rows: Sequence[Sequence[Prompt]],
-    emotions: Sequence[str],
-    nodes: Sequence[str],
+    model: Model, rows: Sequence[Sequence[Prompt]], emotions: Sequence[str], nodes: Sequence[str]
 ) -> HeadPatterns:
     """Run the prompts of one context after the other, each context's together.
 
@@ -451,7 +441,7 @@ def token_trace(
     vectors = _vectors(directions, model)
     if scale.plain.shape[1:] != vectors.shape[1:] or scale.emotion != directions.emotion:
         raise AxisError("the scale was made with other directions; make one with these")
-    stream = capture(model, pad_left([ids], device_of(model)), {"resid_post": _whole})
+    stream = capture(model, pad_left([ids], device_of(model)), {"resid_post": lambda x: x})
     places = torch.full((len(ids),), _OTHER)
     places[0] = _FIRST
     if not isinstance(said, str):
@@ -524,7 +514,3 @@ def _vectors(directions: Directions, model: Model) -> Float[Tensor, "emotion lay
             f"{own.shape[1]} of width {own.shape[2]}; are they another model's?"
         )
     return own
-
-
-def _whole(activation: Tensor) -> Tensor:
-    return activation

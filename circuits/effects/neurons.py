@@ -29,13 +29,7 @@ from circuits.models.families import along_heads, along_neurons, needs
 from circuits.models.protocol import Model
 from circuits.records import Record
 
-__all__ = [
-    "DirectEffects",
-    "NeuronEffects",
-    "direct_effects",
-    "neuron_effects",
-    "without_neurons",
-]
+__all__ = ["DirectEffects", "NeuronEffects", "direct_effects", "neuron_effects", "without_neurons"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,14 +102,12 @@ def prepared(circuit: Circuit, formats: Iterable[str]) -> Prepared:
             f"cannot export to {', '.join(map(repr, unknown))}; formats are {', '.join(FORMATS)}"
         )
     stem = file_stem(circuit.emotion)
-    return Prepared(
-        stem,
-        {
-            f"{stem}{suffix}": (form.text(circuit), tuple(form.losses(circuit)))
-            for name in chosen
-            for suffix, form in _FILES[name].items()
-        },
-    )
+    files = {
+        f"{stem}{suffix}": (form.text(circuit), tuple(form.losses(circuit)))
+        for name in chosen
+        for suffix, form in _FILES[name].items()
+    }
+    return Prepared(stem, files)
 
 
 def write_prepared(folder: Path, circuits: Iterable[Prepared]) -> dict[Path, tuple[Loss, ...]]:
@@ -159,14 +157,10 @@ def _json(circuit: Circuit) -> str:
     return json.dumps(circuit_to_json(circuit), indent=2, ensure_ascii=False) + "\n"
 
 
-def _none(circuit: Circuit) -> list[Loss]:
-    return []
-
-
 @dataclass(frozen=True)
 class _Form:
     text: Callable[[Circuit], str]
-    losses: Callable[[Circuit], list[Loss]] = _none
+    losses: Callable[[Circuit], list[Loss]] = lambda circuit: []
 
 
 _FILES: Mapping[str, Mapping[str, _Form]] = {

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from io import BytesIO, StringIO
@@ -25,9 +26,7 @@ from circuits.export.neuronpedia import check_neuronpedia
 from circuits.export.node_link import circuit_from_json
 from circuits.files import read_json, read_text
 
-__all__ = [
-    "check_file",
-]
+__all__ = ["check_file"]
 
 _RULED_TEXTS: Final = ("emotion", "id", "source", "target", "kind", "via", "causal")
 _HEADERS: Final = {
@@ -58,9 +57,9 @@ def _check_csv(text: str) -> None:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(rows[0]):
             raise DataError(f"line {number} has {len(row)} cells; the header has {len(rows[0])}")
-        for column, cell in zip(rows[0], row, strict=True):
-            _check_cell(table, column, cell, number)
         named = dict(zip(rows[0], row, strict=True))
+        for column, cell in named.items():
+            _check_cell(table, column, cell, number)
         name = tuple(named.get(key, "") for key in ("emotion", "id", "source", "target", "via"))
         if name in seen:
             raise DataError(f"line {number} names a {table} that another line names")
@@ -71,13 +70,10 @@ def _check_cell(table: str, column: str, cell: str, line: int) -> None:
     allowed: Iterable[str] | None = _ALLOWED.get((table, column))
     if allowed is not None and cell not in allowed:
         raise DataError(f"line {line}, {column}: {cell!r} is none of {', '.join(allowed)}")
-    if column in _RULED_TEXTS or not cell:
-        return
-    try:
-        finite = math.isfinite(float(cell))
-    except ValueError:
-        finite = False
-    if not finite:
+    if cell and column not in _RULED_TEXTS:
+        with suppress(ValueError):
+            if math.isfinite(float(cell)):
+                return
         raise DataError(f"line {line}, {column}: {cell!r} is not a finite number")
 
 

@@ -12,7 +12,7 @@ Mermaid's viewers refuse more than 500 edges by default; draw larger circuits wi
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circuits.circuit.circuit import Circuit, Edge, Node
@@ -20,11 +20,7 @@ from circuits.export.node_link import plain_values
 from circuits.export.tables import fields_lost, whole_lost
 from circuits.files import Loss
 
-__all__ = [
-    "diagram_losses",
-    "dot",
-    "mermaid",
-]
+__all__ = ["diagram_losses", "dot", "mermaid"]
 
 _TOWARDS, _AWAY, _NEITHER = "#D55E00", "#0072B2", "#888888"
 _DOT_SHAPES = {
@@ -64,7 +60,7 @@ def dot(circuit: Circuit) -> str:
     lines = _node_lines(circuit)
     text = [
         "digraph circuit {",
-        f"  label={_dot_text(_title(circuit))};",
+        f'  label="{_dot_escape(_title(circuit))}";',
         '  labelloc="t";',
         "  rankdir=BT;",
         '  node [fontname="sans-serif"];',
@@ -161,11 +157,11 @@ def _node_lines(circuit: Circuit) -> dict[str, _Line]:
     # Effects and importances have different units and are not compared with each other.
     sublayers = circuit.of_kind("sublayer")
     others = [node for node in circuit.nodes if node.kind != "sublayer"]
-    drawn = (
-        zip(group, _lines([node.score for node in group]), strict=True)
+    return {
+        node.id: line
         for group in (sublayers, others)
-    )
-    return {node.id: line for group in drawn for node, line in group}
+        for node, line in zip(group, _lines([node.score for node in group]), strict=True)
+    }
 
 
 def _edge_lines(circuit: Circuit) -> list[_Line]:
@@ -176,14 +172,13 @@ def _edge_lines(circuit: Circuit) -> list[_Line]:
     return [found[edge] for edge in circuit.edges]
 
 
-def _lines(scores: Iterable[float | None]) -> list[_Line]:
-    known = list(scores)
-    largest = max((abs(score) for score in known if score is not None), default=0.0)
+def _lines(scores: Sequence[float | None]) -> list[_Line]:
+    largest = max((abs(score) for score in scores if score is not None), default=0.0)
     return [
         _Line(_TOWARDS if score > 0 else _AWAY, 1 + 4 * (abs(score) / largest))
         if score
         else _Line()
-        for score in known
+        for score in scores
     ]
 
 
@@ -201,10 +196,6 @@ def _dot_path(edge: Edge) -> str:
 def _path_label(edge: Edge) -> str:
     """The input that a path enters; a question mark says that its effect is not shown."""
     return f"{edge.via}{'?' if edge.causal is False else ''}"
-
-
-def _dot_text(text: str) -> str:
-    return f'"{_dot_escape(text)}"'
 
 
 def _dot_escape(text: str) -> str:

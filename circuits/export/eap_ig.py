@@ -169,12 +169,8 @@ def _cfg(circuit: Circuit) -> dict[str, Any]:
 def _chosen(circuit: Circuit) -> set[str]:
     """Nodes that are in the circuit as more than a station of the residual stream."""
     ends = {end for edge in circuit.paths for end in (edge.source, edge.target)}
-    stations = {
-        end
-        for edge in circuit.edges
-        if edge.kind == "residual"
-        for end in (edge.source, edge.target)
-    }
+    stream = [edge for edge in circuit.edges if edge.kind == "residual"]
+    stations = {end for edge in stream for end in (edge.source, edge.target)}
     return {
         eap_ig_name(node.id)
         for node in circuit.nodes
@@ -205,12 +201,8 @@ def _node_scores(circuit: Circuit) -> dict[str, float]:
     for node in circuit.nodes:
         name = eap_ig_name(node.id)
         if name and node.total is not None and node.kind != "readout":
-            found[name][_is_neuron(node)].append(node.total)
+            found[name][node.kind == "neuron"].append(node.total)
     return {name: float(sum(totals[min(totals)])) for name, totals in found.items()}
-
-
-def _is_neuron(node: Node) -> bool:
-    return node.kind == "neuron"
 
 
 _HEAD = re.compile(r"a(\d+)\.h(\d+)")
@@ -258,16 +250,11 @@ def _circuit(
     values: Mapping[str, Any], emotion: str, named: Mapping[str, str], data: str
 ) -> Circuit:
     cfg = values["cfg"]
-    inside = _inside(values)
-    nodes = [
-        _node(name, values["nodes"].get(name, {})) for name in eap_ig_nodes(cfg) if name in inside
-    ]
-    edges = [
-        _edge(name, values["edges"][name]["score"])
-        for name in eap_ig_edges(cfg)
-        if _kept(name, values, inside)
-    ]
-    model = {**named, **{name: cfg[name] for name in ("n_layers", "n_heads", "d_model")}}
+    inside, scored = _inside(values), values["nodes"]
+    nodes = [_node(name, scored.get(name, {})) for name in eap_ig_nodes(cfg) if name in inside]
+    kept = [name for name in eap_ig_edges(cfg) if _kept(name, values, inside)]
+    edges = [_edge(name, values["edges"][name]["score"]) for name in kept]
+    model = {**named, **{name: cfg[name] for name in _SIZES}}
     if cfg["parallel_attn_mlp"]:
         model["parallel_attn_mlp"] = True
     provenance = Provenance(model, "", {"read_from": "EAP-IG", "file": data}, versions())
@@ -309,25 +296,16 @@ def _edge(name: str, score: float) -> Edge:
 def _losses(values: Mapping[str, Any]) -> list[Loss]:
     nodes, inside = values["nodes"].values(), _inside(values)
     outside = [e for name, e in values["edges"].items() if not _kept(name, values, inside)]
+    ended = sum(edge["in_graph"] for edge in outside)
+    scored = sum(edge["score"] != 0 for edge in outside)
+    alone = sum("score" in node and not node["in_graph"] for node in nodes)
+    single = sum("neurons" in node or "neurons_scores" in node for node in nodes)
+    meaning = "nodes of which single output dimensions are in the circuit or have scores"
     return [
         *counted(
-            "edges of outer nodes",
-            sum(edge["in_graph"] for edge in outside),
-            "edges in the circuit that end in a node outside it",
+            "edges of outer nodes", ended, "edges in the circuit that end in a node outside it"
         ),
-        *counted(
-            "edges",
-            sum(edge["score"] != 0 for edge in outside),
-            "scores of edges outside the circuit",
-        ),
-        *counted(
-            "nodes",
-            sum("score" in node and not node["in_graph"] for node in nodes),
-            "scores of nodes outside the circuit",
-        ),
-        *counted(
-            "output dimensions",
-            sum("neurons" in n or "neurons_scores" in n for n in nodes),
-            "nodes of which single output dimensions are in the circuit or have scores",
-        ),
+        *counted("edges", scored, "scores of edges outside the circuit"),
+        *counted("nodes", alone, "scores of nodes outside the circuit"),
+        *counted("output dimensions", single, meaning),
     ]

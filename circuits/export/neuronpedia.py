@@ -21,6 +21,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 from circuits.circuit.circuit import Circuit, Node
@@ -30,12 +31,7 @@ from circuits.export.tables import counted, fields_lost, kinds_lost
 from circuits.files import Loss
 from circuits.names import component
 
-__all__ = [
-    "check_neuronpedia",
-    "neuronpedia",
-    "neuronpedia_losses",
-    "page_name",
-]
+__all__ = ["check_neuronpedia", "neuronpedia", "neuronpedia_losses", "page_name"]
 
 _NUMBER = re.compile(r"[0-9]+")
 _PROBABILITY = re.compile(r"\(p=\s*[0-9.eE+-]+\s*\)")
@@ -66,7 +62,11 @@ def check_neuronpedia(values: Any) -> None:
         for end in ("source", "target"):
             if link[end] not in ids:
                 raise DataError(f"links[{number}].{end} is {link[end]!r}, which no node has as id")
-    _check_layers(values["nodes"])
+    layers = [str(node["layer"]) for node in values["nodes"] if node["feature_type"] != "logit"]
+    if not any(_NUMBER.fullmatch(layer) and int(layer) > 0 for layer in layers):
+        raise DataError(
+            "nodes: none but logits lies in a layer above 0; the page opens no such graph"
+        )
     _check_view(values["qParams"], ids)
 
 
@@ -80,14 +80,6 @@ def _ids(nodes: list[dict[str, Any]]) -> set[str]:
                 "every node needs an id of its own"
             )
     return set(found)
-
-
-def _check_layers(nodes: list[dict[str, Any]]) -> None:
-    layers = [str(node["layer"]) for node in nodes if node["feature_type"] != "logit"]
-    if not any(_NUMBER.fullmatch(layer) and int(layer) > 0 for layer in layers):
-        raise DataError(
-            "nodes: none but logits lies in a layer above 0; the page opens no such graph"
-        )
 
 
 def _check_view(view: dict[str, Any], ids: set[str]) -> None:
@@ -136,13 +128,8 @@ def neuronpedia(circuit: Circuit) -> str:
             for node in nodes
         ],
         "links": [
-            {
-                "source": ids[start],
-                "target": ids[end],
-                "weight": sum(parts.values()),
-                "circuit": parts,
-            }
-            for (start, end), parts in links.items()
+            {"source": ids[a], "target": ids[b], "weight": sum(parts.values()), "circuit": parts}
+            for (a, b), parts in links.items()
         ],
     }
     text = finite_json(found, circuit)
@@ -230,12 +217,11 @@ def _influence(
             for name, share in shares.items():
                 own[name] += unit * share
     ranked = sorted((n.id for n in nodes if n.kind != "readout"), key=lambda id: -own[id])
-    total, passed = sum(own[id] for id in ranked), 0.0
-    found = {}
-    for id in ranked if total else ():
-        passed += own[id]
-        found[id] = {"influence": min(1.0, passed / total)}
-    return found
+    total = sum(own[id] for id in ranked)
+    if not total:
+        return {}
+    held = zip(ranked, accumulate(own[id] for id in ranked), strict=True)
+    return {id: {"influence": min(1.0, passed / total)} for id, passed in held}
 
 
 def _height(node: Node) -> tuple[float, int, int]:
@@ -301,13 +287,13 @@ def _metadata(circuit: Circuit, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first_view(circuit: Circuit, ids: dict[str, str]) -> dict[str, Any]:
-    groups = {
-        node.id: [ids[own] for own in _members(node, circuit)]
+    groups = [
+        [node.id, *(ids[own] for own in _members(node, circuit))]
         for node in circuit.of_kind("sublayer")
-    }
+    ]
     return {
         "pinnedIds": list(ids.values()),
-        "supernodes": [[name, *own] for name, own in groups.items() if own],
+        "supernodes": [group for group in groups if len(group) > 1],
         "linkType": "both",
         "clickedId": ids.get("readout"),
         "sg_pos": "",

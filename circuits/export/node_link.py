@@ -149,10 +149,9 @@ def _explain(error: ValidationError, values: Any) -> str:
             text = f"is {found}; write {json.dumps(rule)}"
         case "type":
             text = f"is {found}; write {_article(rule)}"
-        case "minimum":
-            text = f"is {found}; write a number of at least {rule}"
-        case "maximum":
-            text = f"is {found}; write a number of at most {rule}"
+        case "minimum" | "maximum":
+            bound = "least" if error.validator == "minimum" else "most"
+            text = f"is {found}; write a number of at {bound} {rule}"
         case "pattern":
             text = f"is {found}, which does not have the right form"
         case "not":
@@ -258,7 +257,10 @@ def plain_values(circuit: Circuit) -> dict[str, Any]:
             "scores": _plain(circuit.scores),
         },
         "nodes": [_known(node) for node in circuit.nodes],
-        "edges": [_edge_values(edge, keyed) for edge in circuit.edges],
+        # networkx tells edges between the same nodes apart by their key.
+        "edges": [
+            {**_known(edge), **({"key": edge.key} if keyed else {})} for edge in circuit.edges
+        ],
         "scores": _plain(circuit.scores),
         "provenance": _plain(circuit.provenance.to_json()),
     }
@@ -348,11 +350,6 @@ def _plain(value: Any) -> Any:
 def _known(value: Node | Edge) -> dict[str, Any]:
     named = {field.name: getattr(value, field.name) for field in fields(value)}
     return {name: _plain(known) for name, known in named.items() if known is not None}
-
-
-def _edge_values(edge: Edge, keyed: bool) -> dict[str, Any]:
-    # networkx tells edges between the same nodes apart by this field.
-    return {**_known(edge), **({"key": edge.key} if keyed else {})}
 
 
 def _node(values: Mapping[str, Any]) -> Node:

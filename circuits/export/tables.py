@@ -12,13 +12,14 @@ the same nodes, such as paths into q, k and v of a head, are told apart by their
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from io import BytesIO, StringIO
 from typing import Any, Final
 from xml.dom import minidom
 
-from circuits.circuit.circuit import Circuit, Edge, Node, graph_attributes
+from circuits.circuit.circuit import Circuit, Edge, EdgeKind, Node, graph_attributes
 from circuits.export.node_link import plain_values
 from circuits.files import Loss, guarded
 
@@ -50,7 +51,7 @@ _EDGE_FIELDS: Final[Mapping[str, str]] = {
     "exact_stderr": "their standard errors",
     "causal": "verdicts on paths",
 }
-_EDGE_KINDS: Final[Mapping[str, str]] = {
+_EDGE_KINDS: Final[Mapping[EdgeKind, str]] = {
     "residual": "edges that say the order along the residual stream",
     "part": "edges from a head or neuron to its sublayer",
     "direct": "direct edges to the readout",
@@ -72,27 +73,20 @@ def fields_lost(
         nodes: Fields of nodes that the format leaves out.
         edges: Fields of edges that it leaves out.
     """
+    parts = (("nodes", nodes, _NODE_FIELDS), ("edges", edges, _EDGE_FIELDS))
     found: list[Loss] = []
-    parts: tuple[tuple[str, tuple[Node | Edge, ...], Iterable[str], Mapping[str, str]], ...] = (
-        ("nodes", circuit.nodes, nodes, _NODE_FIELDS),
-        ("edges", circuit.edges, edges, _EDGE_FIELDS),
-    )
-    for part, items, names, meanings in parts:
+    for part, names, meanings in parts:
         for name in names:
-            size = sum(getattr(item, name) is not None for item in items)
+            size = sum(getattr(item, name) is not None for item in getattr(circuit, part))
             found += counted(f"{part}.{name}", size, meanings[name])
     return found
 
 
-def kinds_lost(circuit: Circuit, *kinds: str) -> list[Loss]:
+def kinds_lost(circuit: Circuit, *kinds: EdgeKind) -> list[Loss]:
     """How many edges are of the kinds that the format has not."""
-    return [
-        loss
-        for kind in kinds
-        for loss in counted(
-            f"edges.{kind}", sum(edge.kind == kind for edge in circuit.edges), _EDGE_KINDS[kind]
-        )
-    ]
+    sizes = Counter(edge.kind for edge in circuit.edges)
+    lost = [counted(f"edges.{kind}", sizes[kind], _EDGE_KINDS[kind]) for kind in kinds]
+    return [loss for own in lost for loss in own]
 
 
 def whole_lost(circuit: Circuit, *, emotion: bool = False) -> list[Loss]:
@@ -134,13 +128,11 @@ def table_losses(circuit: Circuit) -> list[Loss]:
 
 
 def _csv(circuit: Circuit, part: str, columns: list[str]) -> str:
-    values = plain_values(circuit)
-    rows: Iterable[Mapping[str, Any]] = values[part]
     file = StringIO(newline="")
     table = csv.writer(file, lineterminator="\n")
     # With the emotion in every row, tables of several emotions can be joined.
     table.writerow(["emotion", *columns])
-    for row in rows:
+    for row in plain_values(circuit)[part]:
         cells = [circuit.emotion, *(row.get(column) for column in columns)]
         table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
     return file.getvalue()

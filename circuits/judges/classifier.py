@@ -15,10 +15,7 @@ from circuits.judges.judge import EMPTY, Verdict, check_questions
 from circuits.names import EMOTIONS, NEUTRAL
 from circuits.running import in_force
 
-__all__ = [
-    "ClassifierJudge",
-    "emotion_of_labels",
-]
+__all__ = ["ClassifierJudge", "emotion_of_labels"]
 
 _SAME_AS: Final = {
     "anger": ("angry", "mad", "annoyance", "disapproval", "rage"),

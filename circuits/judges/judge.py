@@ -7,13 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from circuits.errors import JudgeError
 from circuits.names import EMOTIONS, NEUTRAL
 
-__all__ = [
-    "EMPTY",
-    "Judge",
-    "OneByOne",
-    "Verdict",
-    "check_questions",
-]
+__all__ = ["EMPTY", "Judge", "OneByOne", "Verdict", "check_questions"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Replies and their judgements: read, written, and counted.
 
-How well replies express the target emotions, and what it costs in quality.
-
 Accuracy is the share of replies that the judge finds the target emotion in. The side effects is
 counted in two numbers. *Perplexity ratio*: the perplexity of the replies under the untouched model
 given the prompt that asks for the emotion, divided by the same for prompted replies; emotional
@@ -12,7 +10,6 @@ that it has said before.
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import DataError
-from circuits.files import read_json_lines, write_json_lines
+from circuits.files import checked_text, read_json_lines, write_json_lines
 from circuits.journal import begin_call, stop_if_asked, stopping
 from circuits.judges import wilson_interval
 from circuits.judges.judge import Judge, OneByOne, Verdict
@@ -116,7 +113,6 @@ def _digest(judge: Judge, part: _Part) -> str:
     return hashlib.sha256(asked.encode("ascii")).hexdigest()[:32]
 
 
-_HALVES = re.compile("[\ud800-\udfff]")
 _TEXTS = ("skeleton_id", "theme", "valence", "scenario", "event", "gen_text")
 
 
@@ -250,12 +246,8 @@ def _reply(row: Mapping[str, Any], where: str) -> Reply:
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 2**31:
         raise DataError(f"{where}: field 'meta.n_tokens': expected a count, found {tokens!r}")
     emotion = row["emotion"]
-    return Reply(
-        prompt=emotion_prompt(context, emotion) if was_asked else neutral_prompt(context),
-        text=row["gen_text"],
-        n_tokens=tokens,
-        emotion=row["emotion"],
-    )
+    prompt = emotion_prompt(context, emotion) if was_asked else neutral_prompt(context)
+    return Reply(prompt, row["gen_text"], tokens, emotion)
 
 
 def _verdict(row: Mapping[str, Any], where: str) -> Verdict:
@@ -272,9 +264,7 @@ def _verdict(row: Mapping[str, Any], where: str) -> Verdict:
 def _text(value: object, field: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: field '{field}': expected a text")
-    if _HALVES.search(value):
-        raise DataError(f"{where}: field '{field}': half a character (a lone surrogate)")
-    return value
+    return checked_text(value, f"{where}: field '{field}'")
 
 
 def accuracy(judged: Sequence[Judged]) -> float:
@@ -327,8 +317,7 @@ def accuracy_stats(judged: Sequence[Judged], dataset: str) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "overall": _counts(judged, "total_samples"),
-        "by_emotion": _grouped(judged, lambda row: row.reply.emotion, _counts),
-        "by_valence": _grouped(judged, lambda row: row.reply.prompt.origin.valence, _counts),
+        **_grouped(judged, _counts),
     }
 
 
@@ -350,8 +339,7 @@ def expression(
         "overall": round(accuracy(judged), 2),
         "low": round(low, 2),
         "high": round(high, 2),
-        "by_emotion": _grouped(judged, lambda row: row.reply.emotion, _rounded),
-        "by_valence": _grouped(judged, lambda row: row.reply.prompt.origin.valence, _rounded),
+        **_grouped(judged, lambda own: round(accuracy(own), 2)),
         "perplexity_ratio": None if ratio is None else round(ratio, 4),
         "repetition": round(_mean([repetition(row.reply.text) for row in judged]), 4),
         "mean_tokens": round(_mean([float(row.reply.n_tokens) for row in judged]), 1),
@@ -359,21 +347,23 @@ def expression(
     }
 
 
-def _rounded(judged: Sequence[Judged]) -> float:
-    return round(accuracy(judged), 2)
-
-
 def _grouped(
-    judged: Sequence[Judged],
-    key: Callable[[Judged], str],
-    value: Callable[[Sequence[Judged]], Any],
-) -> Mapping[str, Any]:
-    groups: dict[str, list[Judged]] = {}
-    for row in judged:
-        groups.setdefault(key(row), []).append(row)
-    order = [name for name in VALENCES if name in groups]
-    order += [name for name in groups if name not in order]
-    return {name: value(groups[name]) for name in order}
+    judged: Sequence[Judged], value: Callable[[Sequence[Judged]], Any]
+) -> dict[str, dict[str, Any]]:
+    """The value of the replies of each emotion and of each valence."""
+
+    def by(key: Callable[[Judged], str]) -> dict[str, Any]:
+        groups: dict[str, list[Judged]] = {}
+        for row in judged:
+            groups.setdefault(key(row), []).append(row)
+        order = [name for name in VALENCES if name in groups]
+        order += [name for name in groups if name not in order]
+        return {name: value(groups[name]) for name in order}
+
+    return {
+        "by_emotion": by(lambda row: row.reply.emotion),
+        "by_valence": by(lambda row: row.reply.prompt.origin.valence),
+    }
 
 
 def _counts(judged: Sequence[Judged], total: str = "total") -> dict[str, Any]:

@@ -23,9 +23,7 @@ from circuits.judges.agreement import LABELS, Labelled, read_labelled
 from circuits.judges.judge import EMPTY, Verdict, check_questions
 from circuits.names import NEUTRAL
 
-__all__ = [
-    "WordingJudge",
-]
+__all__ = ["WordingJudge"]
 
 _TEXTS: Final = "judge/wording.jsonl"
 _WORDS: Final = (1, 2)

@@ -31,6 +31,7 @@ __all__ = [
     "by_row",
     "edited",
     "of_rows",
+    "per_row",
 ]
 
 When = Literal["prompt", "every"]
@@ -191,19 +192,18 @@ def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
     return merged
 
 
-def of_rows(edit: Edit, rows: Sequence[int]) -> Edit:
-    """The edit for some rows of the batch that it was made for."""
+def per_row(edit: Edit) -> dict[str, Tensor]:
+    """The edit's tensors that hold values for single rows of a batch, by field."""
     # Heads have a width of their own, so their sites have one axis more.
     own = 2 if edit.site in ("q", "k", "v", "z") else 1
+    parts = ((name, part) for name, part in vars(edit).items() if isinstance(part, Tensor))
+    return {name: part for name, part in parts if part.ndim > own}
 
-    def some(part: Tensor) -> Tensor:
-        return part[list(rows)] if part.ndim > own and len(part) > 1 else part
 
-    if isinstance(edit, Replace):
-        return replace(edit, value=some(edit.value), chosen=some(edit.chosen))
-    if isinstance(edit, Scale):
-        return replace(edit, factor=some(edit.factor))
-    return replace(edit, value=some(edit.value)) if isinstance(edit, Add) else edit
+def of_rows(edit: Edit, rows: Sequence[int]) -> Edit:
+    """The edit for some rows of the batch that it was made for."""
+    parts = {name: part for name, part in per_row(edit).items() if len(part) > 1}
+    return replace(edit, **{name: part[list(rows)] for name, part in parts.items()})
 
 
 @contextmanager
@@ -227,26 +227,20 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
         if edit.site == "post":
             need_neurons(model, "edits of neurons")
         by_place.setdefault((edit.site, edit.layer), []).append(edit)
-    hooks: list[Hook] = [(hook(*place), _hook(own)) for place, own in by_place.items()]
+    hooks: list[Hook] = [(hook(*place), _changing(own)) for place, own in by_place.items()]
     with model.hooks(fwd_hooks=hooks):
         yield model
 
 
-def _hook(edits: list[Edit]) -> Callable[..., Tensor]:
+def _changing(edits: list[Edit]) -> Callable[..., Tensor]:
     def change(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
         for edit in edits:
-            if _is_due(edit):
+            everywhere, always = edit.positions == "all", edit.when == "every"
+            if everywhere if phase() == "prefix" else always or phase() == "prompt":
                 activation = edit.apply(activation)
         return activation
 
     return change
-
-
-def _is_due(edit: Edit) -> bool:
-    now = phase()
-    if now == "prefix":
-        return edit.positions == "all"
-    return edit.when == "every" or now == "prompt"
 
 
 def _check_attenuation(strength: float, largest: Tensor) -> None:

@@ -1,6 +1,4 @@
-"""Who does the work: this process, or Ray workers.
-
-Work on a model done by several processes or machines, through Ray.
+"""Who does the work on a model: this process, or Ray workers on several machines.
 
 Every worker is a Ray actor that loads the model by the arguments that :func:`load_model` was
 given here. Ray starts a worker again that dies, and gives it its parts again. What travels: the
@@ -194,7 +192,13 @@ class OnRay:
         if has_hooks(model):
             yield from Here().results(model, work, parts)
             return
-        loaded = _travels(model)
+        loaded = loaded_as(model)
+        if loaded is None:
+            name = getattr(model.cfg, "source", "the model")
+            raise ModelError(
+                f"{name} was given in memory, and workers load a model by its name; save it to a "
+                "folder that they can read and load it from there, or use --engine here"
+            )
         shared = self._ray.put((work, replace(in_force(), progress=None)))
         waiting: dict[Any, tuple[int, Any]] = {}
         places = enumerate(parts)
@@ -277,24 +281,13 @@ class _Worker:
         return os.getpid()
 
     def _load(self, loaded: LoadedAs) -> Model:
-        self._models[loaded] = load_model(**loaded.arguments())
+        self._models[loaded] = load_model(**vars(loaded))
         return self._models[loaded]
 
     def _got(self, reference: Any) -> tuple[Callable[[Model, Any], Any], Execution]:
         if self._work[0] != reference:
             self._work = reference, _ray().get(reference)
         return self._work[1]
-
-
-def _travels(model: Model) -> LoadedAs:
-    loaded = loaded_as(model)
-    if loaded is None:
-        name = getattr(model.cfg, "source", "the model")
-        raise ModelError(
-            f"{name} was given in memory, and workers load a model by its name; save it to a "
-            "folder that they can read and load it from there, or use --engine here"
-        )
-    return loaded
 
 
 def _size(resources: dict[str, float], workers: int | None) -> _Size:

@@ -30,9 +30,8 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.models.memory import uncounted
-from circuits.models.protocol import Model, blocks_of, device_of, dtype_of, writes_at_once
-from circuits.models.run import capture
-from circuits.models.tokens import Tokens
+from circuits.models.protocol import Model, blocks_of, dtype_of, hooks_of, writes_at_once
+from circuits.models.run import capture, some_tokens, whole
 from circuits.names import hook
 
 __all__ = [
@@ -90,14 +89,12 @@ def along_neurons(
 READS = {"q": "ln1", "k": "ln1", "v": "ln1", "mlp": "ln2"}
 """What a reader is -> the norm whose output it reads."""
 
-_NAMES = {"q": "W_Q", "k": "W_K", "v": "W_V"}
-
 
 def normed(
     model: Model, via: str, layer: int, resid: Float[Tensor, "... d_model"]
 ) -> Float[Tensor, "... d_model"]:
     """What the norm before ``q``, ``k``, ``v`` or ``mlp`` of a layer makes of a residual stream."""
-    return getattr(_block(model, layer), READS[via])(resid)
+    return getattr(blocks_of(model)[layer], READS[via])(resid)
 
 
 def norm_pullback(
@@ -117,7 +114,7 @@ def norm_pullback(
 
 def input_weights(model: Model, via: str, layer: int) -> Float[Tensor, "part d_model d_head"]:
     """Weights of the queries per head, or of the keys or values per key-value group."""
-    weight = _weight(_block(model, layer).attn, _NAMES[via], layer)
+    weight = _weight(blocks_of(model)[layer].attn, f"W_{via.upper()}", layer)
     parts = model.cfg.n_heads if via == "q" else key_value_groups(model)
     # TransformerLens may repeat the groups' weights, once for every head that reads them.
     return weight[:: len(weight) // parts]
@@ -127,14 +124,14 @@ def neuron_inputs(
     model: Model, layer: int, neurons: list[int]
 ) -> dict[str, Float[Tensor, "neuron d_model"]]:
     """Site -> weights that lead to these neurons: ``pre``, and ``pre_linear`` of a gated MLP."""
-    mlp = _block(model, layer).mlp
+    mlp = blocks_of(model)[layer].mlp
     names = {"pre": "W_gate", "pre_linear": "W_in"} if is_gated(model) else {"pre": "W_in"}
     return {site: _weight(mlp, name, layer)[:, neurons].T for site, name in names.items()}
 
 
 def output_weights(model: Model, kind: Literal["head", "neuron"], layer: int) -> Tensor:
     """Output weights of a layer: ``[head d_head d_model]`` or ``[neuron d_model]``."""
-    block = _block(model, layer)
+    block = blocks_of(model)[layer]
     if kind == "head":
         return _weight(block.attn, "W_O", layer)
     return _weight(block.mlp, "W_out", layer)
@@ -148,10 +145,6 @@ def key_value_groups(model: Model) -> int:
 def is_gated(model: Any) -> bool:
     """Have neurons two inputs, whose product they are?"""
     return hook("pre_linear", 0) in model.hook_dict
-
-
-def _block(model: Any, layer: int) -> Any:
-    return model.blocks[layer]
 
 
 def _weight(part: Any, name: str, layer: int) -> Tensor:
@@ -289,7 +282,9 @@ def _refuse(name: Need, broken: _Broken | None, what: str = "effects") -> None:
 
 
 def _broken(model: Any) -> dict[Need, _Broken | None]:
-    allowed, found = _allowed(model), dict[Need, _Broken | None]()
+    # 16-bit weights round coarsely.
+    allowed = 5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-4
+    found: dict[Need, _Broken | None] = {}
     for name, (left, right) in _sides(model, _FEW).items():
         gaps = [_gap(left[:, i], right[:, i]) for i in range(left.shape[1])]
         layer = gaps.index(max(gaps))
@@ -297,11 +292,6 @@ def _broken(model: Any) -> dict[Need, _Broken | None]:
         cause = _cause(left[:, layer], right[:, layer], name, 10 * allowed) if off else ""
         found[name] = _Broken(layer, gaps[layer], cause) if off else None
     return found
-
-
-def _allowed(model: Model) -> float:
-    # 16-bit weights round coarsely.
-    return 5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-4
 
 
 @torch.no_grad()
@@ -321,9 +311,7 @@ def _sides(model: Any, length: int) -> dict[Need, _Sides]:
 
 
 def _activations(model: Model, length: int, sites: tuple[str, ...]) -> dict[str, Tensor]:
-    ids = torch.arange(1, length + 1, device=device_of(model))[None]
-    tokens = Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
-    return capture(model, tokens, dict.fromkeys(sites, _everything))
+    return capture(model, some_tokens(model, length), dict.fromkeys(sites, whole))
 
 
 def _summed(parts: Tensor, weights: Iterator[Tensor], pattern: str) -> Tensor:
@@ -346,13 +334,11 @@ def _check_parts(model: Any) -> None:
 
 
 def _no_mlp(model: Any) -> str:
-    routed = sorted(
-        {
-            int(name.split(".")[1])
-            for name in getattr(model, "hook_dict", {})
-            if name.startswith("blocks.") and ("expert" in name or "router" in name)
-        }
-    )
+    routed = {
+        name.split(".")[1]
+        for name in hooks_of(model)
+        if name.startswith("blocks.") and ("expert" in name or "router" in name)
+    }
     if not routed:
         return "this model has layers without an MLP that could be read as neurons"
     which = f"{len(routed)} of {model.cfg.n_layers} layers"
@@ -388,7 +374,3 @@ def _bias(model: Model, part: str, name: str, like: Tensor) -> Tensor:
 
 def _gap(left: Tensor, right: Tensor) -> float:
     return float((left - right).abs().max() / right.abs().max().clamp_min(1e-12))
-
-
-def _everything(activation: Tensor) -> Tensor:
-    return activation

@@ -1,16 +1,13 @@
 """Replies and their likelihood: generated, resumed, scored, and chosen among options.
 
-Which token comes next: the likeliest, or the likeliest after penalties.
-
 By default every method replies greedily and alike. The published scripts penalise repetitions
 differently per method, over prompt and reply together, so that they also penalise the end token,
 which a chat prompt holds (Wang et al. 2025, arXiv 2510.11328, stages 3 and 7). Penalties are those
 of transformers' own processors.
 
-Which of given labels a model replies with: how likely each is, or which it writes.
-
-The choice is restricted: the labels are compared with each other, whatever else the model would
-rather say. Prompts that put one request to many texts begin alike; what they share is read once.
+The choice among labels is restricted: they are compared with each other, whatever else the model
+would rather say. Prompts that put one request to many texts begin alike; what they share is read
+once.
 
 How many prompts are read at once, and who is told after every batch how many of them are done, is
 said around the calls (:func:`~circuits.running.execution`).
@@ -20,7 +17,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import chain, pairwise
+from itertools import chain, pairwise, takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -30,7 +27,7 @@ from torch import Tensor
 from circuits.errors import ModelError
 from circuits.journal import Call, begin_call, stop_if_asked
 from circuits.judges.replies import Reply
-from circuits.models.edits import Add, Edit, Replace, Scale, edited, of_rows
+from circuits.models.edits import Edit, edited, of_rows, per_row
 from circuits.models.engines import engine
 from circuits.models.memory import Receipt, charge_receipt, counted, halving, name_of_row
 from circuits.models.protocol import Model, device_of
@@ -61,7 +58,6 @@ __all__ = [
     "continuations",
     "elicit",
     "generate",
-    "label_tokens",
     "named",
     "reply_losses",
     "resumed",
@@ -92,10 +88,7 @@ class Decoding:
 
 
 def chooser(
-    decoding: Decoding,
-    prompts: Sequence[Sequence[int]],
-    stops: Sequence[int],
-    device: torch.device,
+    decoding: Decoding, prompts: Sequence[Sequence[int]], stops: Sequence[int], device: torch.device
 ) -> Choose:
     """How the next tokens of replies to these prompts are chosen.
 
@@ -107,23 +100,6 @@ def chooser(
     """
     if decoding == Decoding():
         return lambda logits, written: logits.argmax(-1)
-    rules = _rules(decoding, prompts, stops, device)
-
-    def choose(logits: Tensor, written: Tensor) -> Tensor:
-        scores = logits.float()
-        for read, rule in rules:
-            scores = rule(torch.cat([read, written], dim=1), scores)
-        return scores.argmax(-1)
-
-    return choose
-
-
-def _rules(
-    decoding: Decoding,
-    prompts: Sequence[Sequence[int]],
-    stops: Sequence[int],
-    device: torch.device,
-) -> list[tuple[Tensor, Callable[..., Tensor]]]:
     # Loaded here: most decoding needs none of them.
     from transformers import (
         MinNewTokensLengthLogitsProcessor,
@@ -144,7 +120,14 @@ def _rules(
         width, least = rows.ids.shape[1], decoding.min_new_tokens
         ends = MinNewTokensLengthLogitsProcessor(width, least, list(stops), device=str(device))
         rules.append((rows.ids, ends))
-    return rules
+
+    def choose(logits: Tensor, written: Tensor) -> Tensor:
+        scores = logits.float()
+        for read, rule in rules:
+            scores = rule(torch.cat([read, written], dim=1), scores)
+        return scores.argmax(-1)
+
+    return choose
 
 
 P = TypeVar("P")
@@ -391,11 +374,7 @@ def _written(model: Model, asked: _Asked) -> list[tuple[str, int]]:
 
 @torch.no_grad()
 def _reply(
-    model: Model,
-    rows: Sequence[Sequence[int]],
-    edits: Sequence[Edit],
-    choose: Choose,
-    longest: int,
+    model: Model, rows: Sequence[Sequence[int]], edits: Sequence[Edit], choose: Choose, longest: int
 ) -> list[list[int]]:
     with edited(model, edits):
         if edits and all(edit.positions == "last" for edit in edits):
@@ -428,20 +407,12 @@ def _decode(
             check_logits(model, logits[:, -1], rows, written)
             written = torch.cat([written, choose(logits[:, -1], written)[:, None]], dim=1)
             ended = ended | torch.isin(written[:, -1], stops)
-    return [list(_until(row, stops.tolist())) for row in written.tolist()]
-
-
-def _until(row: Iterable[int], stops: Sequence[int]) -> Iterator[int]:
-    for token in row:
-        if token in stops:
-            return
-        yield token
+    ends = {*stops.tolist()}
+    return [list(takewhile(lambda token: token not in ends, row)) for row in written.tolist()]
 
 
 def reply_losses(
-    model: Model,
-    prompts: Sequence[Prompt],
-    texts: Sequence[str],
+    model: Model, prompts: Sequence[Prompt], texts: Sequence[str]
 ) -> Float[Tensor, " prompt"]:
     """Mean negative log-likelihood per token (nats) of each text as the reply to its prompt.
 
@@ -463,17 +434,14 @@ def _losses(
     model: Model, asked: Sequence[tuple[str, list[int], list[int]]]
 ) -> Float[Tensor, " prompt"]:
     """Of prompts with their replies: the prompt's name and tokens, the reply's tokens."""
-
-    def read_replies(some: Sequence[tuple[str, list[int], list[int]]]) -> Tensor:
-        return _of_replies(model, [head for _, head, _ in some], [tail for _, _, tail in some])
-
-    return torch.cat(halving(read_replies, asked, lambda one: one[0]))
+    return torch.cat(halving(lambda some: _of_replies(model, some), asked, lambda one: one[0]))
 
 
 @torch.no_grad()
 def _of_replies(
-    model: Model, heads: Sequence[list[int]], replies: Sequence[list[int]]
+    model: Model, asked: Sequence[tuple[str, list[int], list[int]]]
 ) -> Float[Tensor, " prompt"]:
+    _, heads, replies = zip(*asked, strict=True)
     last, prefix = prefill_shared(model, heads)
     # What stands after a reply's end is never looked at from before it.
     padded = torch.zeros(len(heads), max(map(len, replies)), dtype=torch.long)
@@ -517,7 +485,7 @@ def choice_logs(
         ModelError: there is no label, a label is empty, two labels have the same tokens, a prompt
             cannot be rendered, or an edit does not fit the model.
     """
-    names = label_tokens(model, labels)
+    names = _label_tokens(model, labels)
     rows = [encode(model, prompt) for prompt in prompts]
     own = edits if callable(edits) else None
     common = () if callable(edits) else edits
@@ -533,7 +501,10 @@ def choice_logs(
             found[chosen] = _label_logs(model, logits, prefix, names).cpu()
 
     with edited(model, common):
-        start = _read_trunk(model, rows[0][:trunk]) if trunk else None
+        start = None
+        if trunk:
+            with during("prefix"):
+                _, start = prefill(model, pad_left([rows[0][:trunk]], device_of(model)))
         for chosen in batches(rows, in_force().rows(_CHOICES)):
             halving(choose, chosen, lambda place: name_of_row(model, rows[place]))
             advance(len(chosen))
@@ -557,7 +528,7 @@ def named(
         ModelError: there is no label, a label is empty, two labels have the same tokens, a prompt
             cannot be rendered, or an edit does not fit the model.
     """
-    label_tokens(model, labels)
+    _label_tokens(model, labels)
     common = () if callable(edits) else edits
     _check_alike(common)
     written = continuations(
@@ -569,12 +540,8 @@ def named(
     return [_first(text, labels) for text, _ in written]
 
 
-def label_tokens(model: Model, labels: Sequence[str]) -> list[list[int]]:
-    """Token ids of each label as the beginning of a reply.
-
-    Raises:
-        ModelError: there is no label, a label is empty, or two labels have the same tokens.
-    """
+def _label_tokens(model: Model, labels: Sequence[str]) -> list[list[int]]:
+    """Token ids of each label as the beginning of a reply."""
     if not labels:
         raise ModelError("a choice needs labels and none is given; name the classes")
     seen: dict[tuple[int, ...], str] = {}
@@ -593,21 +560,11 @@ def label_tokens(model: Model, labels: Sequence[str]) -> list[list[int]]:
 
 def _check_alike(edits: Iterable[Edit]) -> None:
     for edit in edits:
-        # Heads have a width of their own, so their sites have one axis more.
-        own = 2 if edit.site in ("q", "k", "v", "z") else 1
-        if max(part.ndim for part in _values(edit)) > own:
+        if per_row(edit):
             raise ModelError(
                 f"an edit of {edit.site} in layer {edit.layer} has values for single rows, and "
                 "rows are put in batches by their length; give a function of the places of a batch"
             )
-
-
-def _values(edit: Edit) -> tuple[Tensor, ...]:
-    if isinstance(edit, Replace):
-        return edit.value, edit.chosen
-    if isinstance(edit, Scale):
-        return (edit.factor,)
-    return (edit.value,) if isinstance(edit, Add) else (edit.largest, edit.chosen)
 
 
 def _shared(rows: Sequence[list[int]]) -> int:
@@ -617,11 +574,6 @@ def _shared(rows: Sequence[list[int]]) -> int:
     low, high, room = min(rows), max(rows), min(map(len, rows)) - 1
     # What the first and the last row in alphabetical order share, all rows share.
     return next((i for i in range(room) if low[i] != high[i]), room)
-
-
-def _read_trunk(model: Model, row: Sequence[int]) -> Prefix:
-    with during("prefix"):
-        return prefill(model, pad_left([row], device_of(model)))[1]
 
 
 def _read_prompts(

@@ -1,26 +1,21 @@
 """Loading a model, from the hub, a folder or an object, and trying that it runs as expected.
 
-Does a model that has just been loaded run as everything else here takes it to?
-
 Results stand on things that the libraries below do without a word: that keys and values are kept
 and read on from, that positions are counted from the mask, that hooks fire and what they return
 is used, that attention looks back only. A release that changes one of them changes every number
 and raises nothing. So each is tried on a few tokens when a model is loaded: seven short passes.
 
-Models by name or folder, and what they are.
-
 A Hugging Face model, the embedded one included, is loaded raw: no weight is folded or centred,
 so the residual stream is the one that the published directions live in.
 """
 
-import contextlib
 import json
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pickle import UnpicklingError
@@ -60,15 +55,11 @@ __all__ = [
     "TESTED",
     "LoadedAs",
     "check_running",
-    "complete_weights",
-    "count_neurons",
     "describe_model",
     "folder_digest",
-    "is_from_disk",
     "load_model",
     "loaded_as",
     "rotary_switch",
-    "set_right",
     "wrap_model",
 ]
 
@@ -87,12 +78,8 @@ class _Reports(logging.Handler):
 
 
 @contextmanager
-def complete_weights(name: str) -> Iterator[None]:
-    """Refuse a model that is loaded inside the block, if its files lack some of its weights.
-
-    Raises:
-        ModelError: they do; names the first ones.
-    """
+def _complete_weights(name: str) -> Iterator[None]:
+    """Refuse a model that is loaded inside the block, if its files lack some of its weights."""
     # What is missing is said in a report to the log, and nowhere else to somebody who loads by
     # way of another library.
     logger, reports = logging.getLogger(_LOGGER), _Reports()
@@ -114,30 +101,22 @@ def complete_weights(name: str) -> Iterator[None]:
         )
 
 
-def set_right(model: Model) -> None:
-    """Refuse a model that TransformerLens wraps but cannot run; mend what can be mended.
-
-    Raises:
-        ModelError: the architecture has no final norm.
-    """
-    _check_final_norm(model)
-    _name_cache(model)
-    count_neurons(model)
-
-
-def count_neurons(model: Model) -> None:
-    """Set the neurons per layer, the rows of W_out: 0 where a layer has none, as of experts."""
+def _ready(model: Model) -> Model:
+    """Refuse a model that TransformerLens wraps but cannot run; mend what can be mended; try it."""
+    if not isinstance(model, Hooked):
+        _check_final_norm(model)
+        _name_cache(model)
     # TransformerLens guesses the number where it does not know a configuration's word for it, and
     # gives one for experts too, none of which has neurons that stand for the whole MLP.
     model.cfg.d_mlp = _neurons(model)
-
-
-def is_from_disk(tokenizer: Any) -> bool:
-    """Was it loaded by name? TransformerLens loads it once more, and fails for one in memory."""
-    return "name_or_path" in getattr(tokenizer, "init_kwargs", {})
+    with uncounted():
+        # What that cost is noted, and is on no receipt of a result.
+        model.cfg.tried = check_running(model)
+    return model
 
 
 def _neurons(model: Model) -> int:
+    """Neurons per layer, the rows of W_out: 0 where a layer has none, as of experts."""
     try:
         weights = [block.mlp.W_out for block in blocks_of(model)]
     except (AttributeError, ValueError, NotImplementedError):
@@ -154,12 +133,6 @@ def _check_final_norm(model: Any) -> None:
             f"{wrapped} has no norm after its last layer (ln_final), which TransformerLens needs "
             "to run it, as variants with norms after their sublayers do; use one with norms before"
         )
-
-
-def _try(model: Model) -> None:
-    """Try it, and note what that cost, which is on no receipt of a result."""
-    with uncounted():
-        model.cfg.tried = check_running(model)
 
 
 def _name_cache(model: Any) -> None:
@@ -193,10 +166,6 @@ class LoadedAs:
     date: str
     device_map: str | None
     trust_remote_code: bool
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of ``load_model``."""
-        return asdict(self)
 
 
 def loaded_as(model: Model) -> LoadedAs | None:
@@ -476,7 +445,7 @@ def load_model(
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        with _quiet(), complete_weights(str(name)):
+        with _quiet(), _complete_weights(str(name)):
             model = TransformerBridge.boot_transformers(
                 str(name),
                 device=chosen,
@@ -503,9 +472,7 @@ def load_model(
         device_map,
         trust_remote_code,
     )
-    set_right(model)
-    _try(model)
-    return model
+    return _ready(model)
 
 
 def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") -> Model:
@@ -531,36 +498,32 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
         hf_model.tokenizer = tokenizer or hf_model.tokenizer
         if not hasattr(hf_model.cfg, "source"):
             hf_model.cfg.source = getattr(hf_model.cfg, "model_name", None) or name
-        set_right(hf_model)
-        _try(hf_model)
-        return hf_model
+        return _ready(hf_model)
     if isinstance(hf_model, Hooked):  # wrapped before
         return hf_model
     if is_hooked_transformer(hf_model):
         taken = hooked(hf_model)
         taken.tokenizer = tokenizer or hf_model.tokenizer
         taken.cfg.source = name
-        count_neurons(taken)
-        _try(taken)
-        return taken
+        return _ready(taken)
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(hf_model).__name__
+    # One that was loaded by name TransformerLens loads once more; it fails for one in memory.
+    from_disk = "name_or_path" in getattr(tokenizer, "init_kwargs", {})
     try:
         model = build_bridge_from_module(
             hf_model.eval(),
             architecture,
             hf_config=hf_model.config,
-            tokenizer=tokenizer if is_from_disk(tokenizer) else None,
+            tokenizer=tokenizer if from_disk else None,
             model_name=name,
         )
         model.tokenizer = model.tokenizer or tokenizer
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"TransformerLens cannot wrap {architecture}: {error}") from error
     model.cfg.source = name
-    set_right(model)
-    _try(model)
-    return model
+    return _ready(model)
 
 
 def describe_model(model: Model) -> dict[str, Any]:
@@ -662,7 +625,7 @@ def _own_code(folder: Path) -> str:
     """The code that the files of a model folder name, as far as it is here."""
     named: set[str] = set()
     for name in ("config.json", "tokenizer_config.json"):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
             found = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map", {})
             listed = found.values() if isinstance(found, dict) else (found,)
             for own in listed:
@@ -686,7 +649,7 @@ def _head(path: Path) -> str:
         return file.read(min(size, 1 << 12)).hex()[:64]
 
 
-@contextlib.contextmanager
+@contextmanager
 def _quiet() -> Iterator[None]:
     # Loading bars and notices of the libraries would tear our own progress display.
     levels = {name: logging.getLogger(name).level for name in ("transformer_lens", "root")}
@@ -695,7 +658,7 @@ def _quiet() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

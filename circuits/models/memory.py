@@ -8,11 +8,11 @@ return what it finds, or write it to places of its own; sums are added to when i
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -22,7 +22,6 @@ from circuits.errors import ModelError
 from circuits.models.protocol import Model, dtype_of
 
 __all__ = [
-    "MemoryShortError",
     "Receipt",
     "charge",
     "charge_backward",
@@ -31,9 +30,7 @@ __all__ = [
     "halving",
     "halving_tables",
     "name_of_row",
-    "named_rows",
     "not_finite",
-    "provisional",
     "spoilt_rows",
     "uncounted",
 ]
@@ -66,21 +63,13 @@ _OPEN: ContextVar[tuple[Receipt, ...]] = ContextVar("open receipts", default=())
 def counted() -> Iterator[Receipt]:
     """Count what is run inside the block; blocks may nest."""
     receipt = Receipt()
-    token = _OPEN.set((*_OPEN.get(), receipt))
-    try:
+    with _opened(*_OPEN.get(), receipt):
         yield receipt
-    finally:
-        _OPEN.reset(token)
 
 
-@contextmanager
-def uncounted() -> Iterator[None]:
+def uncounted() -> AbstractContextManager[None]:
     """Passes that find out what a model can do, once, and belong to no piece of work."""
-    token = _OPEN.set(())
-    try:
-        yield
-    finally:
-        _OPEN.reset(token)
+    return _opened()
 
 
 def charge(rows: int, positions: int, layers: int, *, cached: bool, extra: int = 0) -> None:
@@ -103,23 +92,26 @@ def charge_backward(rows: int, positions: int, layers: int) -> None:
 def charge_receipt(receipt: Receipt) -> None:
     """Add what was counted elsewhere, such as by a worker, to every open receipt."""
     for own in _OPEN.get():
-        for name in _COUNTS:
-            setattr(own, name, getattr(own, name) + getattr(receipt, name))
+        for count in fields(Receipt):
+            setattr(own, count.name, getattr(own, count.name) + getattr(receipt, count.name))
 
 
 @contextmanager
-def provisional() -> Iterator[None]:
-    """Passes that count if the block ends, and not at all if it is left by an error."""
-    receipt = Receipt()
-    token = _OPEN.set((receipt,))
+def _opened(*receipts: Receipt) -> Iterator[None]:
+    token = _OPEN.set(receipts)
     try:
         yield
     finally:
         _OPEN.reset(token)
+
+
+@contextmanager
+def _provisional() -> Iterator[None]:
+    """Passes that count if the block ends, and not at all if it is left by an error."""
+    receipt = Receipt()
+    with _opened(receipt):
+        yield
     charge_receipt(receipt)
-
-
-_COUNTS = ("passes", "steps", "token_layers", "backward_passes", "backward_token_layers")
 
 
 T = TypeVar("T")
@@ -130,7 +122,7 @@ _NAMES: ContextVar[tuple[Callable[[], str], ...]] = ContextVar("names of rows", 
 
 
 @contextmanager
-def named_rows(items: Sequence[T], name: Callable[[T], str]) -> Iterator[None]:
+def _named_rows(items: Sequence[T], name: Callable[[T], str]) -> Iterator[None]:
     """Say what the rows are that are run inside the block, in their order."""
     token = _NAMES.set(tuple(partial(name, item) for item in items))
     try:
@@ -200,11 +192,6 @@ class MemoryShortError(ModelError):
     """What the allocator said."""
 
 
-class _Done(Generic[R]):
-    def __init__(self, result: R) -> None:
-        self.result = result
-
-
 def halving(
     work: Callable[[Sequence[T]], R],
     items: Sequence[T],
@@ -227,12 +214,21 @@ def halving(
     waiting = [items]
     while waiting:
         part = waiting.pop()
-        done = _tried(work, part, name if rows else None)
-        if isinstance(done, _Done):
-            found.append(done.result)
+        try:
+            with _provisional(), _named_rows(part, name) if rows else nullcontext():
+                found.append(work(part))
             continue
+        except (RuntimeError, MemoryError, MemoryShortError) as error:
+            if not _is_memory(error):
+                raise
+            # Of work within work, what the allocator said inside.
+            says = getattr(error, "says", str(error))
+        # Here the error is gone, and with its traceback the tensors of the frames that it held.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         if len(part) < 2:
-            raise _too_large(name(part[0]), done)
+            raise _too_large(name(part[0]), says)
         middle = len(part) // 2
         waiting += [part[middle:], part[:middle]]
     return found
@@ -248,25 +244,6 @@ def halving_tables(
     if len(parts) == 1:
         return dict(parts[0])
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-
-def _tried(
-    work: Callable[[Sequence[T]], R], part: Sequence[T], name: Callable[[T], str] | None
-) -> _Done[R] | str:
-    """The result, or what the allocator says."""
-    try:
-        with provisional(), named_rows(part, name) if name else nullcontext():
-            return _Done(work(part))
-    except (RuntimeError, MemoryError, MemoryShortError) as error:
-        if not _is_memory(error):
-            raise
-        # Of work within work, what the allocator said inside.
-        says = getattr(error, "says", str(error))
-    # Here the error is gone, and with its traceback the tensors of the frames that it held.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return says
 
 
 def _is_memory(error: Exception) -> bool:

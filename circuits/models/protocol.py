@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuits.errors import ModelError
 
@@ -40,7 +40,9 @@ __all__ = [
     "writes_at_once",
 ]
 
-Hook = tuple[str, Callable[..., Tensor | None]]
+_Function = Callable[..., Tensor | None]
+
+Hook = tuple[str, _Function]
 """A hook name and a function ``(activation, hook) -> new activation, or None to leave it``."""
 
 
@@ -82,11 +84,10 @@ def dtype_of(model: Model) -> torch.dtype:
     return next(iter(model.parameters())).dtype
 
 
-def blocks_of(model: Model) -> Any:
+def blocks_of(model: Any) -> Any:
     """The layers in turn, each with parts ``attn`` and ``mlp`` and norms."""
     # A bridge has them only once it has been wrapped around a model.
-    wrapped: Any = model
-    return wrapped.blocks
+    return model.blocks
 
 
 def has_hooks(model: Model) -> bool:
@@ -94,10 +95,9 @@ def has_hooks(model: Model) -> bool:
     return any(point.fwd_hooks for point in hooks_of(model).values())
 
 
-def hooks_of(model: Model) -> dict[str, Any]:
+def hooks_of(model: Any) -> dict[str, Any]:
     """The hook points, by name."""
-    wrapped: Any = model
-    return getattr(wrapped, "hook_dict", {})
+    return getattr(model, "hook_dict", {})
 
 
 def writes_at_once(model: Any) -> bool:
@@ -111,8 +111,6 @@ def shape_of(model: Model) -> dict[str, int]:
     names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp")
     return {name: int(getattr(model.cfg, name)) for name in names}
 
-
-_Function = Callable[..., Tensor | None]
 
 _SIDES = (".hook_in", ".hook_out")
 _MEAN = 1e-4
@@ -164,14 +162,19 @@ class Hooked:
             return_type: ``logits`` or ``logits_and_cache``.
             logits_to_keep: Logits of so many last positions; 0 for all.
         """
+        # Loaded here: it takes long, and most of what this module is imported for needs no cache.
+        from transformers import DynamicCache
+
         mask = torch.ones_like(ids) if attention_mask is None else attention_mask.long()
         cached = return_type == "logits_and_cache"
-        cache = _new_cache() if cached and past_key_values is None else past_key_values
+        cache = DynamicCache() if cached and past_key_values is None else past_key_values
         held = _Cache(cache, self.original_model, mask, ids) if cached else None
         with ExitStack() as stack:
             if logits_to_keep:
-                unembed = self.original_model.unembed
-                stack.callback(unembed.register_forward_pre_hook(_last(logits_to_keep)).remove)
+                last = self.original_model.unembed.register_forward_pre_hook(
+                    lambda module, args: (args[0][:, -logits_to_keep:], *args[1:])
+                )
+                stack.callback(last.remove)
             logits = self.original_model(
                 ids,
                 attention_mask=mask[:, -ids.shape[1] :],
@@ -200,7 +203,7 @@ class Hooked:
         return self.cfg.positional_embedding_type in ("standard", "rotary")
 
     @contextmanager
-    def hooks(self, fwd_hooks: Sequence[tuple[str, _Function]] = ()) -> Iterator["Hooked"]:
+    def hooks(self, fwd_hooks: Sequence[Hook] = ()) -> Iterator["Hooked"]:
         """Hooks that are there inside the ``with`` block and gone after it.
 
         Raises:
@@ -246,9 +249,12 @@ class Hooked:
         module = self._modules[path]
         if side == ".hook_out":
             return module.register_forward_hook(lambda module, args, out: hook(out, None))
-        return module.register_forward_pre_hook(
-            lambda module, args: _first(hook(args[0], None), args)
-        )
+
+        def before(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            changed = hook(args[0], None)
+            return None if changed is None else (changed, *args[1:])
+
+        return module.register_forward_pre_hook(before)
 
 
 class _Cache:
@@ -363,18 +369,3 @@ def _has_folded_values(model: Any) -> bool:
 
 def _size(weight: Tensor) -> float:
     return float(weight.detach().float().abs().max())
-
-
-def _new_cache() -> Any:
-    # Loaded here: it takes long, and most of what this module is imported for needs no cache.
-    from transformers import DynamicCache
-
-    return DynamicCache()
-
-
-def _last(count: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    return lambda module, args: (args[0][:, -count:], *args[1:])
-
-
-def _first(changed: Tensor | None, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    return None if changed is None else (changed, *args[1:])

@@ -1,15 +1,12 @@
 """Running a model: sites are read and replaced, prefixes kept, numbers checked.
 
-The one place where a model is run: plain passes, and passes over cached keys and values.
+The one place where a model is run. Keys and values are kept in Hugging Face's cache object; the
+rest of the package sees a :class:`Prefix`.
 
-Keys and values are kept in Hugging Face's cache object; the rest of the package sees a
-:class:`Prefix`.
-
-Passes that begin inside the model: at a layer, and at a position.
-
-A change at layer 4 and position 30 leaves layers 0 to 3 and positions 0 to 29 as they are. So a
-pass is kept once, its residual stream and its keys and values, and every change is run from where
-it begins. This is exact for causal attention.
+Passes may begin inside the model, at a layer and at a position. A change at layer 4 and position
+30 leaves layers 0 to 3 and positions 0 to 29 as they are. So a pass is kept once, its residual
+stream and its keys and values, and every change is run from where it begins. This is exact for
+causal attention.
 """
 
 import copy
@@ -30,15 +27,11 @@ from circuits.errors import ModelError
 from circuits.models.memory import charge, charge_backward, not_finite, spoilt_rows, uncounted
 from circuits.models.protocol import Hook, Hooked, Model, device_of, dtype_of, writes_at_once
 from circuits.models.tokens import Tokens, pad_left
-from circuits.names import hook
-from circuits.names import hook as site_hook
+from circuits.names import hook as hook_name
 
 __all__ = [
     "CachedRun",
-    "Phase",
-    "Pick",
     "Prefix",
-    "Take",
     "Trace",
     "after_mlp",
     "branch",
@@ -46,14 +39,12 @@ __all__ = [
     "can_run_mlp",
     "can_share",
     "capture",
-    "check_activation",
     "check_logits",
     "check_values",
     "check_window",
     "during",
     "extend",
     "extend_padded",
-    "last_logits",
     "layers_run",
     "observe",
     "phase",
@@ -61,7 +52,6 @@ __all__ = [
     "prefill_prefix",
     "prefill_shared",
     "read",
-    "read_on",
     "readers",
     "reading",
     "resume",
@@ -69,7 +59,9 @@ __all__ = [
     "token_rows",
     "trace",
     "trace_layers_dropped",
+    "some_tokens",
     "watch",
+    "whole",
 ]
 
 Phase = Literal["prefix", "prompt", "decode"]
@@ -121,37 +113,25 @@ def phase() -> Phase:
     return _PHASE.get()
 
 
-def run(model: Model, tokens: Tokens) -> Float[Tensor, "prompt pos vocab"]:
-    """Logits of a plain forward pass."""
+def run(model: Model, tokens: Tokens, **options: Any) -> Float[Tensor, "prompt pos vocab"]:
+    """Logits of a plain forward pass; ``options`` are the model's own."""
     rows, width = tokens.ids.shape
     charge(rows, width, model.cfg.n_layers, cached=False)
-    return model(tokens.ids, attention_mask=tokens.mask.long(), return_type="logits")
+    options = {"return_type": "logits", **options}
+    return model(tokens.ids, attention_mask=tokens.mask.long(), **options)
 
 
 def read(model: Model, tokens: Tokens) -> None:
     """A plain forward pass whose logits nobody wants: what is wanted is read with hooks."""
-    rows, width = tokens.ids.shape
-    charge(rows, width, model.cfg.n_layers, cached=False)
-    model(
-        tokens.ids,
-        attention_mask=tokens.mask.long(),
-        return_type="logits",
-        **last_logits(model),
-        **_without_cache(model),
-    )
+    # Models keep keys and values of all layers unless they are told not to.
+    without_cache = {"use_cache": False} if _takes(model, "use_cache") else {}
+    run(model, tokens, **_last_logits(model), **without_cache)
 
 
 def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
     """Logits of the last position, and the keys and values to go on from."""
-    rows, width = tokens.ids.shape
-    charge(rows, width, model.cfg.n_layers, cached=False)
-    logits, cache = model(
-        tokens.ids,
-        attention_mask=tokens.mask.long(),
-        use_cache=True,
-        return_type="logits_and_cache",
-        **last_logits(model),
-    )
+    wanted = {"use_cache": True, "return_type": "logits_and_cache"}
+    logits, cache = run(model, tokens, **wanted, **_last_logits(model))
     return logits[:, -1:], Prefix(cache, tokens.mask)
 
 
@@ -186,7 +166,7 @@ def extend_padded(
 
     The padding lies between the prefix and the tail: see :func:`can_share`.
     """
-    logits, prefix = _read_on(model, tokens, prefix, **last_logits(model))
+    logits, prefix = _read_on(model, tokens, prefix, **_last_logits(model))
     return logits[:, -1:], prefix
 
 
@@ -208,17 +188,11 @@ def can_share(model: Model, width: int) -> bool:
 def _read_on(
     model: Model, tokens: Tokens, prefix: Prefix, **options: int
 ) -> tuple[Float[Tensor, "prompt pos vocab"], Prefix]:
-    ids = tokens.ids
-    rows, width = ids.shape
+    rows, width = tokens.ids.shape
     charge(rows, width, model.cfg.n_layers, cached=True)
     mask = torch.cat([prefix.mask, tokens.mask], dim=1)
-    logits, cache = model(
-        ids,
-        attention_mask=mask.long(),
-        return_type="logits_and_cache",
-        **read_on(model, prefix.cache),
-        **options,
-    )
+    own = _with_cache(model, prefix.cache) | options
+    logits, cache = model(tokens.ids, attention_mask=mask.long(), **own)
     return logits, Prefix(cache, mask)
 
 
@@ -248,9 +222,8 @@ def branch(model: Model, ids: Int[Tensor, "prompt 1"], prefix: Prefix, times: in
         ids.expand(-1, times),
         attention_mask=hidden.masked_fill_(~seen, torch.finfo(dtype).min),
         position_ids=prefix.mask.sum(1, keepdim=True).expand(-1, times),
-        return_type="logits_and_cache",
-        **read_on(model, prefix.fork().cache),
-        **last_logits(model),
+        **_with_cache(model, prefix.fork().cache),
+        **_last_logits(model),
     )
 
 
@@ -281,23 +254,18 @@ def check_window(model: Model, width: int) -> None:
         )
 
 
-def last_logits(model: Model, count: int = 1) -> dict[str, int]:
+def _last_logits(model: Model, count: int = 1) -> dict[str, int]:
     """The argument that asks for the logits of the last ``count`` positions only."""
     # A vocabulary times many copies is more memory than all the rest.
     return {"logits_to_keep": count} if _takes(model, "logits_to_keep") else {}
 
 
-def read_on(model: Model, cache: Any) -> dict[str, Any]:
-    """The arguments that have the model read on from kept keys and values."""
+def _with_cache(model: Model, cache: Any) -> dict[str, Any]:
+    """The arguments that have the model read on from kept keys and values, and give them."""
     # transformers 5.24 renamed `past_key_values`, and warns of the old name.
-    if _takes(model, "cache"):
-        return {"cache": cache, "use_cache": True}
-    return {"past_key_values": cache}
-
-
-def _without_cache(model: Model) -> dict[str, bool]:
-    # Models keep keys and values of all layers unless they are told not to.
-    return {"use_cache": False} if _takes(model, "use_cache") else {}
+    own = {"cache": cache, "use_cache": True}
+    kept = own if _takes(model, "cache") else {"past_key_values": cache}
+    return {"return_type": "logits_and_cache", **kept}
 
 
 def _takes(model: Model, option: str) -> bool:
@@ -305,18 +273,13 @@ def _takes(model: Model, option: str) -> bool:
     return inner is not None and option in signature(inner.forward).parameters
 
 
-def check_activation(
-    model: Model, tokens: Tokens, value: Tensor | None, site: str, layer: int
-) -> None:
-    """Refuse an activation ``[prompt ...]`` that is missing or not finite.
+def _not_fired(site: str, layer: int) -> ModelError:
+    return ModelError(
+        f"hook {hook_name(site, layer)} did not fire; this architecture has no {site} there"
+    )
 
-    Raises:
-        ModelError: it is; names site, layer, hook and prompts.
-    """
-    if value is None:
-        raise ModelError(
-            f"hook {site_hook(site, layer)} did not fire; this architecture has no {site} there"
-        )
+
+def _check_finite(model: Model, tokens: Tokens, value: Tensor, site: str, layer: int) -> None:
     if not bool(torch.isfinite(value).all()):
         raise not_finite(model, _named(site, layer), spoilt_rows(value), token_rows(tokens))
 
@@ -367,8 +330,7 @@ def check_logits(
 
 def token_rows(tokens: Tokens) -> list[list[int]]:
     """The rows of a batch without their padding."""
-    pairs = zip(tokens.ids, tokens.mask, strict=True)
-    return [ids[mask].tolist() for ids, mask in pairs]
+    return [ids[mask].tolist() for ids, mask in zip(tokens.ids, tokens.mask, strict=True)]
 
 
 @torch.no_grad()
@@ -377,11 +339,11 @@ def _first_place(model: Model, rows: Sequence[Sequence[int]]) -> str | None:
     found: list[str] = []
 
     def watcher(site: str, layer: int) -> Hook:
-        def watch(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
+        def look(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
             if not found and not bool(torch.isfinite(activation).all()):
                 found.append(_named(site, layer))
 
-        return site_hook(site, layer), watch
+        return hook_name(site, layer), look
 
     sites = ("attn_out", "mlp_out", "resid_post")
     places = [("resid_pre", 0), *((s, i) for i in range(model.cfg.n_layers) for s in sites)]
@@ -391,11 +353,17 @@ def _first_place(model: Model, rows: Sequence[Sequence[int]]) -> str | None:
 
 
 def _named(site: str, layer: int) -> str:
-    return f"{site} of layer {layer} ({site_hook(site, layer)})"
+    return f"{site} of layer {layer} ({hook_name(site, layer)})"
 
 
 Pick = Callable[[Tensor], Tensor]
 """Takes what is wanted from one layer's activation ``[prompt pos ...]``."""
+
+
+def whole(activation: Tensor) -> Tensor:
+    """The pick of all of it."""
+    return activation
+
 
 Take = Callable[[int, Tensor], None]
 """Given a layer and its activation ``[prompt pos ...]``, which is not kept."""
@@ -464,7 +432,9 @@ def capture(
     for site in picks:
         layers = table.pop(site)
         for layer in range(model.cfg.n_layers):
-            check_activation(model, tokens, layers.get(layer), site, layer)
+            if layer not in layers:
+                raise _not_fired(site, layer)
+            _check_finite(model, tokens, layers[layer], site, layer)
         # A model that is spread over devices gives every layer's values where the layer is.
         home = layers[0].device
         values = [layers[i].to(home) for i in range(model.cfg.n_layers)]
@@ -484,7 +454,7 @@ def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
 
     def watcher(site: str, layer: int) -> list[Hook]:
         def hand_on(activation: Tensor) -> None:
-            check_activation(model, tokens, activation, site, layer)
+            _check_finite(model, tokens, activation, site, layer)
             seen.add((site, layer))
             takers[site](layer, activation)
 
@@ -495,12 +465,7 @@ def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
         read(model, tokens)
     for place in places:
         if place not in seen:
-            check_activation(model, tokens, None, *place)
-
-
-def hook_name(site: str, layer: int) -> str:
-    """The hook name; a function of its own because readers call their hook point ``hook``."""
-    return hook(site, layer)
+            raise _not_fired(*place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -527,8 +492,7 @@ def cache_run(model: Model, tokens: Tokens, sites: Sequence[str] = ()) -> Cached
         ModelError: the tokens are more than the model's attention window.
     """
     check_window(model, tokens.ids.shape[1])
-    wanted = dict.fromkeys(("resid_pre", *sites), _everything)
-    with reading(model, wanted) as table:
+    with reading(model, dict.fromkeys(("resid_pre", *sites), whole)) as table:
         _, prefix = prefill(model, tokens)
     return CachedRun(tokens, prefix, table)
 
@@ -564,7 +528,7 @@ def resume(
     charge(len(rows), resid.shape[1], layers - first, cached=True)
     index = torch.tensor(rows, device=kept.tokens.ids.device)
     ids, mask = kept.tokens.ids[index, start:], kept.tokens.mask[index]
-    place = hook("resid_pre", layer) if layer < layers else "ln_final.hook_in"
+    place = hook_name("resid_pre", layer) if layer < layers else "ln_final.hook_in"
     put: Hook = (place, lambda activation, hook: resid.to(activation.dtype))
     ending = _only_ends(model, ends, resid.shape[1]) if short and layer < layers else []
     with _only_from(model, first), model.hooks(fwd_hooks=[put, *ending, *hooks]):
@@ -572,9 +536,8 @@ def resume(
             ids,
             attention_mask=mask.long(),
             position_ids=(mask.long().cumsum(1) - 1).clamp_min(0)[:, start:],
-            return_type="logits_and_cache",
-            **read_on(model, _cut(kept.prefix, index, start, first)),
-            **last_logits(model, ends),
+            **_with_cache(model, _cut(kept.prefix, index, start, first)),
+            **_last_logits(model, ends),
         )
 
 
@@ -597,15 +560,12 @@ def after_mlp(
 
 def _cut(prefix: Prefix, rows: Tensor, start: int, first: int) -> Any:
     # Layers that are skipped keep their keys: nobody reads them but to learn how many there are.
-    cache = copy.copy(prefix.cache)
-    cache.layers = [copy.copy(layer) for layer in prefix.cache.layers]
+    cache = prefix.fork().cache
     for number, layer in enumerate(cache.layers):
         keys, values = layer.keys[..., :start, :], layer.values[..., :start, :]
         if hasattr(layer, "cumulative_length"):  # of a window, which counts what it has seen
             layer.cumulative_length = start
-        chosen = number >= first
-        layer.keys = keys[rows] if chosen else keys
-        layer.values = values[rows] if chosen else values
+        layer.keys, layer.values = (keys[rows], values[rows]) if number >= first else (keys, values)
     return cache
 
 
@@ -635,7 +595,7 @@ def _only_ends(model: Model, ends: int, width: int) -> list[Hook]:
     def widen(activation: Tensor, hook: object) -> Tensor:
         return pad(activation, (0, 0, width - ends, 0))
 
-    return [(f"blocks.{last}.mlp.hook_in", cut), (hook("mlp_out", last), widen)]
+    return [(f"blocks.{last}.mlp.hook_in", cut), (hook_name("mlp_out", last), widen)]
 
 
 def _blocks(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
@@ -663,8 +623,8 @@ def can_run_mlp(model: Model) -> bool:
 
 @torch.no_grad()
 def _same_after_mlp(model: Model) -> bool:
-    with uncounted(), reading(model, dict.fromkeys(("resid_mid", "resid_post"), _everything)) as at:
-        read(model, _some_tokens(model))
+    with uncounted(), reading(model, dict.fromkeys(("resid_mid", "resid_post"), whole)) as at:
+        read(model, some_tokens(model))
     try:
         with uncounted():
             found = {i: after_mlp(model, i, resid) for i, resid in at["resid_mid"].items()}
@@ -676,8 +636,9 @@ def _same_after_mlp(model: Model) -> bool:
     )
 
 
-def _some_tokens(model: Model) -> Tokens:
-    ids = torch.arange(1, 7, device=device_of(model))[None]
+def some_tokens(model: Model, count: int = 6) -> Tokens:
+    """One row of tokens, on which is tried what a model can do."""
+    ids = torch.arange(1, count + 1, device=device_of(model))[None]
     return Tokens(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
@@ -696,8 +657,8 @@ def _same_without_blocks(model: Model) -> bool:
     layers = model.cfg.n_layers
     if layers < 2:
         return False
-    tokens = _some_tokens(model)
-    last, resid = hook("resid_post", layers - 1), hook("resid_pre", layers // 2)
+    tokens = some_tokens(model)
+    last, resid = hook_name("resid_post", layers - 1), hook_name("resid_pre", layers // 2)
     seen: list[Tensor] = []
     put: list[Hook] = []
 
@@ -714,10 +675,6 @@ def _same_without_blocks(model: Model) -> bool:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             return False
     return len(seen) == 3 and bool(torch.equal(seen[1], seen[2]))
-
-
-def _everything(activation: Tensor) -> Tensor:
-    return activation
 
 
 Score = Callable[[Float[Tensor, "row width"]], Float[Tensor, " row"]]
@@ -853,30 +810,26 @@ def _forward(
     prefix: Prefix | None = None,
 ) -> _Graph:
     values: _Table = {site: {} for site in sites}
+    places = [(site, layer) for site, layers in sites.items() for layer in layers]
     last: list[Tensor] = []
-    readers = [
-        _holder(model, values, site, layer) for site, layers in sites.items() for layer in layers
-    ]
-    begin: Hook = (hook("resid_pre", 0), _leaf)
-    end = [] if at == "logits" else [_last_holder(at, model.cfg.n_layers - 1, last)]
-    with model.hooks(fwd_hooks=[begin, *hooks, *readers, *gates, *end]):
-        logits = _logits(model, tokens, prefix, wanted=at == "logits")
-        if logits is not None:
-            last.append(logits[:, -1])
-    _check([(site, layer) for site in sites for layer in sites[site]], values)
-    rows, width = tokens.ids.shape
-    return _Graph(values, score(last[0]), (rows, width, model.cfg.n_layers))
 
+    def hold_last(activation: Tensor, hook: object) -> None:
+        last.append(activation[:, -1])
 
-def _logits(
-    model: Model, tokens: Tokens, prefix: Prefix | None, *, wanted: bool
-) -> Float[Tensor, "row pos vocab"] | None:
-    if prefix is not None:
-        logits, _ = extend(model, tokens.ids, prefix.fork())
-        return logits if wanted else None
-    if wanted:
-        return run(model, tokens)
-    return read(model, tokens)
+    begin: Hook = (hook_name("resid_pre", 0), lambda x, hook: x.detach().requires_grad_())
+    own = [begin, *hooks, *(_holder(model, values, *place) for place in places), *gates]
+    if at != "logits":
+        own.append((hook_name(at, model.cfg.n_layers - 1), hold_last))
+    with model.hooks(fwd_hooks=own):
+        if prefix is not None:
+            logits, _ = extend(model, tokens.ids, prefix.fork())
+        else:
+            logits = (run if at == "logits" else read)(model, tokens)
+    end = logits[:, -1] if at == "logits" and logits is not None else last[0]
+    for site, layer in places:
+        if layer not in values[site]:
+            raise _not_fired(site, layer)
+    return _Graph(values, score(end), (*tokens.ids.shape, model.cfg.n_layers))
 
 
 def _holder(model: Model, values: _Table, site: str, layer: int) -> Hook:
@@ -889,18 +842,7 @@ def _holder(model: Model, values: _Table, site: str, layer: int) -> Hook:
         # with; what is returned is what the model goes on with.
         return activation
 
-    return hook("mlp_out" if none else site, layer), hold
-
-
-def _last_holder(site: str, layer: int, last: list[Tensor]) -> Hook:
-    def hold_last(activation: Tensor, hook: object) -> None:
-        last.append(activation[:, -1])
-
-    return hook(site, layer), hold_last
-
-
-def _leaf(activation: Tensor, hook: object) -> Tensor:
-    return activation.detach().requires_grad_()
+    return hook_name("mlp_out" if none else site, layer), hold
 
 
 class _Gate(torch.autograd.Function):
@@ -913,9 +855,8 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradients[0]
-        closed = ctx.layer in ctx.dropped
-        return torch.zeros_like(gradient) if closed else gradient, None, None
+        (gradient,) = gradients
+        return (torch.zeros_like(gradient) if ctx.layer in ctx.dropped else gradient), None, None
 
 
 def _gate(site: str, layer: int, dropped: set[int]) -> Hook:
@@ -923,16 +864,8 @@ def _gate(site: str, layer: int, dropped: set[int]) -> Hook:
         passed: Any = _Gate.apply(activation, layer, dropped)
         return passed
 
-    return hook(site, layer), gate
+    return hook_name(site, layer), gate
 
 
 def _detached(values: _Table) -> _Table:
     return {site: {i: v.detach() for i, v in own.items()} for site, own in values.items()}
-
-
-def _check(held: Sequence[tuple[str, int]], values: Mapping[str, Mapping[int, Tensor]]) -> None:
-    for site, layer in held:
-        if layer not in values[site]:
-            raise ModelError(
-                f"hook {hook(site, layer)} did not fire; this architecture has no {site} there"
-            )

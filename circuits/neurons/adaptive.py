@@ -41,13 +41,7 @@ from circuits.neurons.study import Effects
 from circuits.prompts.prompt import LabelledSet, Texts
 from circuits.running import in_force
 
-__all__ = [
-    "Adaptive",
-    "Course",
-    "Schedule",
-    "adaptive_masking",
-    "attenuate_until",
-]
+__all__ = ["Adaptive", "Course", "Schedule", "adaptive_masking", "attenuate_until"]
 
 
 @dataclass(frozen=True)

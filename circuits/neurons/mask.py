@@ -303,9 +303,7 @@ def gains(
 
 
 def interval(
-    values: Float[Tensor, "*rest text"],
-    truth: Int[Tensor, " text"] | None = None,
-    classes: int = 1,
+    values: Float[Tensor, "*rest text"], truth: Int[Tensor, " text"] | None = None, classes: int = 1
 ) -> tuple[Float[Tensor, "*ends"], Float[Tensor, "*ends"]]:
     """95% interval of the mean over texts drawn with replacement, with the seed in force.
 

@@ -82,9 +82,7 @@ def sampled_components(model: Model, per_kind: int) -> tuple[str, ...]:
 
 
 def agreement(
-    names: Sequence[str],
-    estimate: Float[Tensor, " component"],
-    exact: Float[Tensor, " component"],
+    names: Sequence[str], estimate: Float[Tensor, " component"], exact: Float[Tensor, " component"]
 ) -> Agreement:
     """Measures of agreement, of heads and of neurons by themselves."""
     kinds = [component(name).kind for name in names]

@@ -69,14 +69,7 @@ from circuits.models.run import Trace, hook_name, observe, trace, trace_layers_d
 from circuits.models.tokens import Tokens
 from circuits.patching.pairs import Activations, CleanCorrupt
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "Terms",
-    "compared",
-    "pair_terms",
-    "relevance_rules",
-]
+__all__ = ["METHODS", "Method", "Terms", "compared", "pair_terms", "relevance_rules"]
 
 _KINDS = {
     "heads": "z",

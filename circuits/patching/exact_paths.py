@@ -34,13 +34,7 @@ from circuits.patching.paths import (
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = [
-    "ExactPaths",
-    "edge_name",
-    "exact_paths",
-    "path_agreement",
-    "sample_paths",
-]
+__all__ = ["ExactPaths", "edge_name", "exact_paths", "path_agreement", "sample_paths"]
 
 _PAIRS_AT_ONCE = 16
 _RUNS_AT_ONCE = 96
@@ -86,11 +80,7 @@ def edge_name(sender: str, reader: str) -> str:
 
 
 def exact_paths(
-    pairs: CleanCorrupt,
-    readout: Readout,
-    edges: Sequence[PathEdge],
-    *,
-    mode: Mode = "noising",
+    pairs: CleanCorrupt, readout: Readout, edges: Sequence[PathEdge], *, mode: Mode = "noising"
 ) -> ExactPaths:
     """The effect of every chosen path in every context.
 

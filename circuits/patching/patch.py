@@ -220,11 +220,7 @@ def patch_heads(
 
 
 def patch_components(
-    pairs: CleanCorrupt,
-    readout: Readout,
-    components: Components,
-    *,
-    mode: Mode = "denoising",
+    pairs: CleanCorrupt, readout: Readout, components: Components, *, mode: Mode = "denoising"
 ) -> Float[Tensor, "pair component"]:
     """Effect of patching each component, or each group at once, at all matched positions.
 
@@ -257,11 +253,7 @@ def _check(site: str, known: Sequence[str], what: str) -> None:
 
 
 def _patched(
-    pairs: CleanCorrupt,
-    readout: Readout,
-    mode: Mode,
-    by: str,
-    sites: Sequence[str],
+    pairs: CleanCorrupt, readout: Readout, mode: Mode, by: str, sites: Sequence[str]
 ) -> dict[str, Any]:
     """What a record says of patches ``[site layer unit place]``."""
     names, layers = pairs.positions(by), range(pairs.model.cfg.n_layers)
@@ -382,9 +374,7 @@ def _rows(runs: CleanCorrupt, times: int) -> list[int]:
 
 
 def _side_by_side(
-    masks: Bool[Tensor, "pair place pos"],
-    per_place: int,
-    patch: Callable[[list[int], int], None],
+    masks: Bool[Tensor, "pair place pos"], per_place: int, patch: Callable[[list[int], int], None]
 ) -> None:
     """Patch places in groups whose runs begin close to each other; none that has no position.
 

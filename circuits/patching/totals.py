@@ -28,11 +28,7 @@ from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template
 from circuits.records import Record
 
-__all__ = [
-    "TotalEstimates",
-    "ranked_first",
-    "total_estimates",
-]
+__all__ = ["TotalEstimates", "ranked_first", "total_estimates"]
 
 _SITES = ("z", "post")
 

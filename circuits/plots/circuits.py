@@ -10,7 +10,9 @@ is not shown are left to the legend.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -33,11 +35,7 @@ from circuits.plots.style import (
     words,
 )
 
-__all__ = [
-    "circuit_graph",
-    "faithfulness_curve",
-    "strongest",
-]
+__all__ = ["circuit_graph", "faithfulness_curve", "strongest"]
 
 _DASHES: Final = {"q": "solid", "k": "dash", "v": "dot", "mlp": "dashdot", "readout": "longdash"}
 _WIDTHS: Final = (0.75, 1.75, 3.25, 5.0)
@@ -49,26 +47,23 @@ _Places = Mapping[str, tuple[float, float]]
 def _path_lines(edges: Sequence[Edge], places: _Places) -> list[go.Scatter]:
     """Lines and hover points of paths, both of whose ends have a place."""
     largest = max((abs(_weight(edge)) for edge in edges), default=0.0) or 1.0
-    groups: dict[tuple[str, str, bool], list[Edge]] = {}
-    for edge in edges:
-        sign = "towards" if _weight(edge) >= 0 else "away"
-        groups.setdefault((edge.via or "", sign, edge.causal is not False), []).append(edge)
+
+    def group(edge: Edge) -> tuple[str, str, bool]:
+        return edge.via or "", "towards" if _weight(edge) >= 0 else "away", edge.causal is not False
+
+    def step(edge: Edge) -> int:
+        return min(len(_WIDTHS) - 1, int(abs(_weight(edge)) / largest * len(_WIDTHS)))
+
     found: list[go.Scatter] = []
-    for (via, sign, shown), own in sorted(groups.items()):
+    for (via, sign, shown), grouped in groupby(sorted(edges, key=group), group):
+        own, shade = list(grouped), SIGN_COLOURS[sign]
         name = f"path into {via} ({sign}{'' if shown else ', not shown to be causal'})"
-        look = {"color": SIGN_COLOURS[sign], "dash": _DASHES[via]}
-        common = {"legendgroup": name, "visible": True if shown else "legendonly"}
-        points = _points(own, places, SIGN_COLOURS[sign])
-        points.update(name=name, showlegend=False, **common)
-        steps: dict[int, list[Edge]] = {}
-        for edge in own:
-            step = min(len(_WIDTHS) - 1, int(abs(_weight(edge)) / largest * len(_WIDTHS)))
-            steps.setdefault(step, []).append(edge)
-        for number, (step, some) in enumerate(sorted(steps.items(), reverse=True)):
-            own_look = {**look, "width": _WIDTHS[step]}
-            shown_once = {"name": name, "showlegend": number == 0, **common}
-            found.append(_line(some, places, line=own_look, **shown_once))
-        found.append(points)
+        common = {"name": name, "legendgroup": name, "visible": True if shown else "legendonly"}
+        steps = groupby(sorted(own, key=step, reverse=True), step)
+        for number, (at, alike) in enumerate(steps):
+            look = {"color": shade, "dash": _DASHES[via], "width": _WIDTHS[at]}
+            found.append(_line(alike, places, line=look, showlegend=number == 0, **common))
+        found.append(_points(own, places, shade, showlegend=False, **common))
     return found
 
 
@@ -76,7 +71,7 @@ def _weight(edge: Edge) -> float:
     return (edge.weight if edge.exact is None else edge.exact) or 0.0
 
 
-def _points(edges: Sequence[Edge], places: _Places, shade: str) -> go.Scatter:
+def _points(edges: Sequence[Edge], places: _Places, shade: str, **look: Any) -> go.Scatter:
     """A small point in the middle of every path, which says what it carries."""
     ends = [(places[edge.source], places[edge.target]) for edge in edges]
     return go.Scatter(
@@ -86,6 +81,7 @@ def _points(edges: Sequence[Edge], places: _Places, shade: str) -> go.Scatter:
         marker={"size": 4, "color": shade},
         customdata=[_hover(edge) for edge in edges],
         hovertemplate="%{customdata}<extra></extra>",
+        **look,
     )
 
 
@@ -93,10 +89,12 @@ def _hover(edge: Edge) -> str:
     lines = [f"<b>{edge}</b>", f"attributed {short(edge.weight)} ± {short(edge.stderr)}"]
     if edge.exact is not None:
         lines.append(f"patched {short(edge.exact)} ± {short(edge.exact_stderr)}")
-    verdict = {True: ", exceeded", False: ", not exceeded", None: ""}[edge.causal]
-    if edge.random_baseline is not None:
-        lines.append(f"random baseline {short(edge.random_baseline)}{verdict}")
-    return "<br>".join(lines)
+    return "<br>".join([*lines, *_baseline(edge.random_baseline, edge.causal)])
+
+
+def _baseline(value: float | None, exceeded: bool | None) -> list[str]:
+    verdict = {True: ", exceeded", False: ", not exceeded", None: ""}[exceeded]
+    return [] if value is None else [f"random baseline {short(value)}{verdict}"]
 
 
 _OFFSET: Final = {"attn": 0.25, "mlp": 0.75}
@@ -114,7 +112,6 @@ _EDGE_WORDS: Final[Mapping[EdgeKind, str]] = {
     "residual": "residual stream",
     "part": "writes through its sublayer",
     "direct": "direct effect on the readout",
-    "path": "path",
 }
 
 
@@ -187,19 +184,14 @@ def _edges(kind: EdgeKind, edges: Sequence[Edge], places: _Places) -> list[go.Sc
     stream = {"color": BASELINE, "width": 2.5}
     if kind == "residual":
         return [_line(edges, places, line=stream, name=_EDGE_WORDS[kind])] if edges else []
-    groups = {
-        "towards": [e for e in edges if (e.weight or 0.0) >= 0],
-        "away": [e for e in edges if (e.weight or 0.0) < 0],
-    }
+    # Every component has a direct edge: hundreds of lines, shown when asked for.
+    visible = "legendonly" if kind == "direct" else True
     traces = []
-    for sign, own in groups.items():
+    for sign, dash in (("towards", "solid"), ("away", "dot")):
+        own = [e for e in edges if ((e.weight or 0.0) >= 0) == (sign == "towards")]
+        look = {"color": lighter(SIGN_COLOURS[sign], 0.25), "width": 1, "dash": dash}
+        name = f"{_EDGE_WORDS[kind]} ({sign})"
         if own:
-            name = f"{_EDGE_WORDS[kind]} ({sign})"
-            shade = lighter(SIGN_COLOURS[sign], 0.25)
-            dash = "solid" if sign == "towards" else "dot"
-            # Every component has a direct edge: hundreds of lines, shown when asked for.
-            visible = "legendonly" if kind == "direct" else True
-            look = {"color": shade, "width": 1, "dash": dash}
             traces.append(_line(own, places, line=look, name=name, visible=visible))
     return traces
 
@@ -211,11 +203,8 @@ def _line(edges: Iterable[Edge], places: _Places, **look: Any) -> go.Scatter:
         start, end = places[edge.source], places[edge.target]
         # The stream itself is straight: sublayers read from it and write to it.
         turns = [(start[0], 0.0), (end[0], 0.0)] if edge.kind == "residual" else []
-        for at, height in (start, *turns, end):
-            x.append(round(at, 3))
-            y.append(round(height, 3))
-        x.append(None)
-        y.append(None)
+        x += [*(round(at, 3) for at, _ in (start, *turns, end)), None]
+        y += [*(round(height, 3) for _, height in (start, *turns, end)), None]
     return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", **look)
 
 
@@ -227,6 +216,10 @@ def _nodes(kind: str, nodes: Sequence[Node], places: _Places) -> list[go.Scatter
         "away": [n for n in nodes if (n.score or 0.0) < 0],
         "no effect": [n for n in nodes if not n.score],
     }
+
+    def size(node: Node) -> float:
+        return round(smallest + range_ * math.sqrt(abs(node.score or 0.0) / largest), 1)
+
     smallest, range_ = (5, 9) if kind == "sublayer" else (4, 8)
     return [
         go.Scatter(
@@ -237,10 +230,7 @@ def _nodes(kind: str, nodes: Sequence[Node], places: _Places) -> list[go.Scatter
             marker={
                 "symbol": symbol if sign == "towards" else f"{symbol}-open",
                 "color": SIGN_COLOURS.get(sign, BASELINE),
-                "size": [
-                    round(smallest + range_ * math.sqrt(abs(n.score or 0.0) / largest), 1)
-                    for n in own
-                ],
+                "size": [size(n) for n in own],
                 "line": {"width": 1, "color": SIGN_COLOURS.get(sign, BASELINE)},
             },
             customdata=[_hover_graph(n) for n in own],
@@ -256,9 +246,7 @@ def _hover_graph(node: Node) -> str:
     lines = [f"<b>{node.id}</b>", f"{what} {short(node.score)}"]
     if node.interval is not None:
         lines[1] += f" (95%: {short(node.interval[0])} to {short(node.interval[1])})"
-    if node.random_baseline is not None:
-        verdict = {True: ", exceeded", False: ", not exceeded", None: ""}[node.above_baseline]
-        lines.append(f"random baseline {short(node.random_baseline)}{verdict}")
+    lines += _baseline(node.random_baseline, node.above_baseline)
     if node.direct is not None:
         lines.append(f"direct effect on the readout {short(node.direct)}")
     return "<br>".join(lines)
@@ -283,10 +271,8 @@ def _label_rest(
     figure: go.Figure, circuit: Circuit, drawn: Sequence[Node], places: _Places
 ) -> None:
     kept = {node.id for node in drawn}
-    left: dict[int, int] = {}
-    for node in circuit.of_kind("neuron"):
-        if node.id not in kept and node.layer is not None:
-            left[node.layer] = left.get(node.layer, 0) + 1
+    neurons = circuit.of_kind("neuron")
+    left = Counter(n.layer for n in neurons if n.id not in kept and n.layer is not None)
     if not left:
         return
     lowest = {layer: min(places[n.id][1] for n in drawn if n.layer == layer) for layer in left}
@@ -345,8 +331,8 @@ def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
         own, name = found.scores["faithfulness"], words(emotion)
         low, high = torch.tensor(found.curve_low), torch.tensor(found.curve_high)
         grey = lighter(BASELINE, 0.3)
-        random = band(found.sizes, low, high, grey, name="random rankings (baseline)")
-        random.showlegend = True
+        title = "random rankings (baseline)"
+        random = band(found.sizes, low, high, grey, name=title, showlegend=True)
         hover = "%{x:.1%} of the components: %{y:.3f}"
         star = line(
             emotion,
@@ -366,9 +352,5 @@ def faithfulness_curve(scores: Mapping[str, CircuitScores]) -> go.Figure:
     figure.update_xaxes(
         type="log", dtick=1, title_text="share of heads and neurons", tickformat=".1%"
     )
-    return layout(
-        figure,
-        "How much of the emotion a circuit of each size carries",
-        y="faithfulness",
-        height=520,
-    )
+    title = "How much of the emotion a circuit of each size carries"
+    return layout(figure, title, y="faithfulness", height=520)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 import torch
+from torch import Tensor
 
 from circuits.effects.directions import Directions, Generality, similarity
 from circuits.effects.heads import HeadEffects
@@ -19,6 +20,7 @@ from circuits.plots.style import (
     SUBLAYER_WORDS,
     band,
     choose,
+    choose_one,
     colour,
     heat,
     integers,
@@ -47,13 +49,13 @@ def similarity_map(directions: Directions) -> go.Figure:
     The slider begins with the mean over layers; a layer has one position per sublayer.
     """
     cosine = similarity(directions)
+    places = [("mean over layers", cosine.mean(-1))]
+    places += [(f"layer {layer}", cosine[..., n]) for n, layer in enumerate(directions.layer)]
     steps = {
-        f"mean over layers, {SUBLAYER_WORDS[sublayer]}": cosine[:, :, s].mean(-1)
+        f"{place}, {SUBLAYER_WORDS[sublayer]}": own[:, :, s]
+        for place, own in places
         for s, sublayer in enumerate(directions.sublayer)
     }
-    for n, layer in enumerate(directions.layer):
-        for s, sublayer in enumerate(directions.sublayer):
-            steps[f"layer {layer}, {SUBLAYER_WORDS[sublayer]}"] = cosine[:, :, s, n]
     emotions = [words(emotion) for emotion in directions.emotion]
     hover = "%{y} and %{x}<br>cosine %{z:.3f}"
     first = next(iter(steps.values()))
@@ -75,13 +77,8 @@ def similarity_map(directions: Directions) -> go.Figure:
     }
     figure.update_layout(sliders=[slider])
     figure.update_yaxes(autorange="reversed")
-    return layout(
-        figure,
-        "How alike the emotion directions are (cosine)",
-        x="direction of emotion",
-        y="direction of emotion",
-        height=560,
-    )
+    title, axis = "How alike the emotion directions are (cosine)", "direction of emotion"
+    return layout(figure, title, x=axis, y=axis, height=560)
 
 
 def generality_profile(generality: Generality) -> go.Figure:
@@ -127,41 +124,25 @@ def generality_profile(generality: Generality) -> go.Figure:
 
     def accuracy(s: int) -> list[tuple[go.Scatter, int]]:
         chance = torch.full_like(generality.accuracy[s], 1 / len(generality.emotion))
-        lines = (
-            ("held out", generality.accuracy[s], "solid", "circle", "#6a6fd0"),
-            (
-                "emotions shuffled (baseline)",
-                generality.random_baseline[s],
-                "dash",
-                "square-open",
-                BASELINE,
-            ),
-            ("chance", chance, "dot", None, BASELINE),
-        )
-        return [
-            (
-                line(
-                    name,
-                    layers,
-                    100 * share,
-                    f"{name}, layer %{{x}}<br>%{{y:.1f}} %",
-                    shade=shade,
-                    dash=dash,
-                    size=6 if symbol else 0,
-                    marker={"symbol": symbol or "circle", "size": 6},
-                ),
-                3,
-            )
-            for name, share, dash, symbol, shade in lines
-        ]
+        shuffled, name = generality.random_baseline[s], "emotions shuffled (baseline)"
 
+        def share(name: str, own: Tensor, shade: str, dash: str, symbol: str | None) -> go.Scatter:
+            hover = f"{name}, layer %{{x}}<br>%{{y:.1f}} %"
+            look: Any = {"shade": shade, "dash": dash, "size": 6 if symbol else 0}
+            look["marker"] = {"symbol": symbol or "circle", "size": 6}
+            return line(name, layers, 100 * own, hover, **look)
+
+        lines = [
+            share("held out", generality.accuracy[s], "#6a6fd0", "solid", "circle"),
+            share(name, shuffled, BASELINE, "dash", "square-open"),
+            share("chance", chance, BASELINE, "dot", None),
+        ]
+        return [(own, 3) for own in lines]
+
+    emotions = list(enumerate(generality.emotion))
     groups = {
         f"after {SUBLAYER_WORDS[sublayer]}": [
-            *(
-                own
-                for e, emotion in enumerate(generality.emotion)
-                for own in stability(e, emotion, s)
-            ),
+            *(own for e, emotion in emotions for own in stability(e, emotion, s)),
             *accuracy(s),
         ]
         for s, sublayer in enumerate(generality.sublayer)
@@ -199,33 +180,19 @@ def head_map(heads: HeadEffects) -> go.Figure:
         "random baseline %{customdata[1]}<br>not centred: %{customdata[2]}"
     )
 
+    known = (heads.centred_stderr, heads.mean, heads.random_baseline)
+
     def cells(e: int, emotion: str) -> go.Heatmap:
         details = [
             [[short(error, 2), short(beyond), short(raw)] for error, raw in zip(*row, strict=True)]
-            for *row, beyond in zip(
-                heads.centred_stderr[e].tolist(),
-                heads.mean[e].tolist(),
-                heads.random_baseline[e].tolist(),
-                strict=True,
-            )
+            for *row, beyond in zip(*(own[e].tolist() for own in known), strict=True)
         ]
-        return heat(
-            heads.centred[e],
-            heads.head,
-            heads.layer,
-            "effect",
-            hover,
-            limit=limit,
-            customdata=details,
-            name=words(emotion),
-        )
+        own: Any = {"limit": limit, "customdata": details, "name": words(emotion)}
+        return heat(heads.centred[e], heads.head, heads.layer, "effect", hover, **own)
 
     def marks(e: int) -> go.Scatter:
-        sure = (
-            heads.centred[e].abs() - 1.96 * heads.centred_stderr[e]
-            > heads.random_baseline[e][:, None]
-        )
-        found = sure.nonzero().tolist()
+        least = heads.centred[e].abs() - 1.96 * heads.centred_stderr[e]
+        found = (least > heads.random_baseline[e][:, None]).nonzero().tolist()
         return go.Scatter(
             x=[heads.head[head] for _, head in found],
             y=[heads.layer[layer] for layer, _ in found],
@@ -338,10 +305,8 @@ def importance_profile(importance: Importance) -> go.Figure:
         random, found, row = importance.random_baseline[e, s], [], s + 1
         if importance.n_random:
             shade = lighter(BASELINE, 0.3)
-            grey = band(
-                importance.layer, -random, random, shade, name="random directions (baseline)"
-            )
-            grey.showlegend = s == 0
+            name = "random directions (baseline)"
+            grey = band(importance.layer, -random, random, shade, name=name, showlegend=s == 0)
             found.append((grey, row))
         own = line(
             emotion,
@@ -370,12 +335,8 @@ def importance_profile(importance: Importance) -> go.Figure:
     choose(figure, "Emotion", groups)
     figure.update_xaxes(integers(len(importance.layer)))
     figure.update_xaxes(title_text="layer", row=len(titles), col=1)
-    return layout(
-        figure,
-        "How much each sublayer moves the emotion readout",
-        y="response per unit injected",
-        height=640,
-    )
+    title = "How much each sublayer moves the emotion readout"
+    return layout(figure, title, y="response per unit injected", height=640)
 
 
 def token_map(trace: TokenTrace) -> go.Figure:
@@ -383,35 +344,17 @@ def token_map(trace: TokenTrace) -> go.Figure:
 
     Colours end at 1, as far as asking for the emotion moves the last prompt position.
     """
-    scale = {
-        "thickness": 12,
-        "y": 1,
-        "yanchor": "top",
-        "lenmode": "pixels",
-        "len": 180,
-        "tickvals": [-1, 0, 1],
-        "xpad": 4,
-    }
+    scale = {"thickness": 12, "xpad": 4, "tickvals": [-1, 0, 1]}
+    scale |= {"y": 1, "yanchor": "top", "lenmode": "pixels", "len": 180}
     tokens = list(range(len(trace.pos)))
     details = [[words(label)] * len(trace.layer) for label in trace.pos]
-    figure = go.Figure()
+    figure, hover = go.Figure(), "%{customdata}<br>layer %{x}: %{z:.2f}"
+    look: Any = {"limit": 1.0, "customdata": details, "colorbar": scale}
     cells = {
-        words(emotion): heat(
-            trace.value[e].T,
-            trace.layer,
-            tokens,
-            "",
-            "%{customdata}<br>layer %{x}: %{z:.2f}",
-            limit=1.0,
-            customdata=details,
-            colorbar=scale,
-        )
+        words(emotion): heat(trace.value[e].T, trace.layer, tokens, "", hover, **look)
         for e, emotion in enumerate(trace.emotion)
     }
-    if len(cells) > 1:
-        choose(figure, "Emotion", {name: [own] for name, own in cells.items()})
-    else:
-        figure.add_traces(list(cells.values()))
+    choose_one(figure, "Emotion", cells)
     places = [int(label.split(" ", 1)[0]) for label in trace.pos]
     first = next((i for i, place in enumerate(places) if place >= trace.n_prompt), None)
     if first is not None:

@@ -1,7 +1,7 @@
 """Class-selective neurons: what masking them does to recognition, and where they lie."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
 import torch
@@ -177,21 +177,13 @@ def induction_curves(induction: Induction) -> go.Figure:
 
     def lines(number: int, label: str) -> list[go.Scatter]:
         rate, hover = induction.rate[number], "strength %{x}: %{y:.1f}%"
+        look: Any = {"shade": BASELINE, "size": 0}
         found = [
-            line(
-                name,
-                doses,
-                rates[:, number].mean(0),
-                f"{name}<br>{hover}",
-                shade=BASELINE,
-                dash=dash,
-                size=0,
-            )
+            line(name, doses, rates[:, number].mean(0), f"{name}<br>{hover}", dash=dash, **look)
             for name, rates, dash in baselines
         ]
-        reach = bars(
-            rate, induction.low[number], induction.high[number], lighter(colour(label), 0.6)
-        )
+        shade = lighter(colour(label), 0.6)
+        reach = bars(rate, induction.low[number], induction.high[number], shade)
         own = line(label, doses, rate, f"{words(label)}<br>{hover}", size=8, error_y=reach)
         return [*found, own]
 

@@ -1,6 +1,5 @@
 """Maps of patching and of paths."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -10,13 +9,9 @@ from circuits.names import head_name
 from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.patching.paths import PathEffects
-from circuits.plots.style import BASELINE, choose, colour, cue, heat, layout, numbers, words
+from circuits.plots.style import BASELINE, choose_one, colour, cue, heat, layout, numbers, words
 
-__all__ = [
-    "patch_map",
-    "path_agreement",
-    "path_map",
-]
+__all__ = ["patch_map", "path_agreement", "path_map"]
 
 _SITE_WORDS: Final = {
     "resid_pre": "residual stream before the layer",
@@ -57,19 +52,13 @@ def patch_map(patches: SitePatches | HeadPatches) -> go.Figure:
         hover = f"{where}<br>effect %{{z:.3g}} ± %{{customdata:.2g}}"
         return heat(values, None, None, unit, hover, limit=limit, customdata=numbers(known))
 
-    def show(what: str, groups: Mapping[str, go.Heatmap]) -> None:
-        if len(groups) > 1:
-            choose(figure, what, {name: [own] for name, own in groups.items()})
-        else:
-            figure.add_traces(list(groups.values()))
-
     height, x, y = max(420, min(900, 260 + 20 * len(patches.layer))), "position", "layer"
     if isinstance(patches, SitePatches):
         groups = {
             _SITE_WORDS[site]: cells(patches.effect[s], patches.stderr[s], "layer %{y}, %{x}")
             for s, site in enumerate(patches.site)
         }
-        show("Site", groups)
+        choose_one(figure, "Site", groups)
         figure.update_yaxes(dtick=1)
     elif len(patches.place) <= 8:
         x = "key-value group" if patches.site in ("k", "v") else "head"
@@ -80,7 +69,7 @@ def patch_map(patches: SitePatches | HeadPatches) -> go.Figure:
             words(patches.place[p]): cells(patches.effect[..., p], patches.stderr[..., p], where)
             for p in order
         }
-        show("Place", groups)
+        choose_one(figure, "Place", groups)
         figure.update_xaxes(dtick=1, showgrid=False)
         figure.update_yaxes(dtick=1)
     else:
@@ -147,8 +136,8 @@ def path_map(paths: PathEffects, most: int = 18) -> go.Figure:
 def path_agreement(paths: PathEffects, exact: ExactPaths) -> go.Figure:
     """Attributed by patched effect of the same paths; on the dotted line they are equal."""
     ends = [edge.split("->") for edge in exact.edge]
-    guessed = [paths.at("mean", sender=sender, receiver=reader) for sender, reader in ends]
-    across = [1.96 * paths.at("stderr", sender=sender, receiver=reader) for sender, reader in ends]
+    guessed = [paths.at("mean", sender=start, receiver=end) for start, end in ends]
+    across = [1.96 * paths.at("stderr", sender=start, receiver=end) for start, end in ends]
     patched = numbers(exact.mean)
     ends_of_line = [min([0.0, *guessed, *patched]), max([0.0, *guessed, *patched])]
     figure = go.Figure(
@@ -177,10 +166,5 @@ def path_agreement(paths: PathEffects, exact: ExactPaths) -> go.Figure:
         )
     )
     unit = _UNITS.get(exact.readout, words(exact.readout))
-    return layout(
-        figure,
-        f"Paths of {words(exact.emotion)}: estimated and measured",
-        x=f"attributed ({unit})",
-        y=f"patched ({unit})",
-        height=460,
-    )
+    title = f"Paths of {words(exact.emotion)}: estimated and measured"
+    return layout(figure, title, x=f"attributed ({unit})", y=f"patched ({unit})", height=460)

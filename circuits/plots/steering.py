@@ -1,7 +1,7 @@
 """What steering reaches, what it costs, and what a judge makes of replies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import plotly.graph_objects as go
 import torch
@@ -28,7 +28,9 @@ from circuits.plots.style import (
 from circuits.steering.validation import ReplyValidation, Validation
 
 __all__ = [
+    "METHODS",
     "METHOD_WORDS",
+    "Method",
     "accuracy_bars",
     "confusion_map",
     "reply_curves",
@@ -38,36 +40,79 @@ __all__ = [
     "validation_curves",
 ]
 
-METHOD_WORDS: Final[Mapping[str, str]] = {
-    "none": "unsteered",
-    "prompt": "prompting",
-    "steer": "steering",
-    "steer_layers": "steering, several layers",
-    "steer_neutral": "steering from neutral",
-    "probe": "probe direction",
-    "neurons": "neuron induction",
-    "circuit": "circuit",
-    "random_circuit": "random, same layers (baseline)",
-    "random_anywhere": "random, any layer (baseline)",
+
+class Method(NamedTuple):
+    """How a method is named, explained and drawn."""
+
+    word: str
+    meaning: str
+    shade: str
+    symbol: str
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "none": Method(
+        "unsteered", "the model as it is, with no emotion asked for", "#6b7280", "circle-open"
+    ),
+    "prompt": Method("prompting", "the system prompt asks for the emotion", "#1d4f91", "square"),
+    "steer": Method(
+        "steering",
+        "the emotion's direction is added to the residual stream; no emotion is asked for",
+        "#c2570c",
+        "triangle-up",
+    ),
+    "steer_layers": Method(
+        "steering, several layers",
+        "the same at several layers at once, which share the strength",
+        "#c2570c",
+        "triangle-up-open",
+    ),
+    "steer_neutral": Method(
+        "steering from neutral",
+        "the difference between emotion and neutral prompts is added instead",
+        "#a21caf",
+        "triangle-down",
+    ),
+    "probe": Method(
+        "probe direction",
+        "the weights of a linear probe (logistic regression) are added instead",
+        "#a21caf",
+        "triangle-down-open",
+    ),
+    "neurons": Method(
+        "neuron induction",
+        "the neurons with the largest effects, as many as the circuit's, get a multiple of "
+        "their own mean activation",
+        "#00818c",
+        "diamond",
+    ),
+    "circuit": Method(
+        "circuit",
+        "what the circuit's heads and neurons do differently when the emotion is asked "
+        "for is added to them; no emotion is asked for",
+        "#b21f12",
+        "star",
+    ),
+    "random_circuit": Method(
+        "random, same layers (baseline)",
+        "baseline: the same with as many random heads and neurons of the same layers",
+        BASELINE,
+        "x",
+    ),
+    "random_anywhere": Method(
+        "random, any layer (baseline)",
+        "baseline: the same with as many random heads and neurons of any layer",
+        BASELINE,
+        "cross",
+    ),
 }
+METHOD_WORDS: Final[Mapping[str, str]] = {name: own.word for name, own in METHODS.items()}
 """What each method is called where people read it."""
 
 _VALENCE_LOOKS: Final = {
     "positive": ("#e3a018", "/"),
     "neutral": ("#2a9d8f", ""),
     "negative": ("#5b68c8", "x"),
-}
-_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
-    "none": ("#6b7280", "circle-open"),
-    "prompt": ("#1d4f91", "square"),
-    "steer": ("#c2570c", "triangle-up"),
-    "steer_layers": ("#c2570c", "triangle-up-open"),
-    "steer_neutral": ("#a21caf", "triangle-down"),
-    "probe": ("#a21caf", "triangle-down-open"),
-    "neurons": ("#00818c", "diamond"),
-    "circuit": ("#b21f12", "star"),
-    "random_circuit": (BASELINE, "x"),
-    "random_anywhere": (BASELINE, "cross"),
 }
 
 
@@ -83,20 +128,12 @@ def accuracy_bars(accuracy: Mapping[str, Any]) -> go.Figure:
     found = _methods(accuracy)
     overall = {method: stats["overall"] for method, stats in found.items()}
     emotions = dict.fromkeys(e for stats in found.values() for e in stats["by_emotion"])
-    groups = [
-        _bars(
-            emotion,
-            {method: stats["by_emotion"].get(emotion) for method, stats in found.items()},
-            found,
-            len(emotions),
-            (colour(emotion), cue(emotion, "hatch")),
-        )
-        for emotion in emotions
-    ]
-    return _grouped(
-        [_bars("overall", overall, found, 1, ("#5b6472", "")), *groups],
-        "How often replies express the target emotion, by method",
-    )
+    groups = [_bars("overall", overall, found, 1, ("#5b6472", ""))]
+    for emotion in emotions:
+        shares = {method: stats["by_emotion"].get(emotion) for method, stats in found.items()}
+        look = (colour(emotion), cue(emotion, "hatch"))
+        groups.append(_bars(emotion, shares, found, len(emotions), look))
+    return _grouped(groups, "How often replies express the target emotion, by method")
 
 
 def valence_bars(accuracy: Mapping[str, Any]) -> go.Figure:
@@ -108,16 +145,11 @@ def valence_bars(accuracy: Mapping[str, Any]) -> go.Figure:
     found = _methods(accuracy)
     present = {v for stats in found.values() for v in stats["by_valence"]}
     valences = [valence for valence in VALENCES if valence in present]
-    groups = [
-        _bars(
-            f"{valence} event",
-            {method: stats["by_valence"].get(valence) for method, stats in found.items()},
-            found,
-            len(valences),
-            _VALENCE_LOOKS[valence],
-        )
-        for valence in valences
-    ]
+    groups = []
+    for valence in valences:
+        shares = {method: stats["by_valence"].get(valence) for method, stats in found.items()}
+        look = _VALENCE_LOOKS[valence]
+        groups.append(_bars(f"{valence} event", shares, found, len(valences), look))
     return _grouped(groups, "How often replies express the target emotion, by valence of the event")
 
 
@@ -166,8 +198,8 @@ def _bars(
     )
 
 
-def _grouped(groups: Sequence[Any], title: str) -> go.Figure:
-    figure = go.Figure(list(groups))
+def _grouped(groups: list[Any], title: str) -> go.Figure:
+    figure = go.Figure(groups)
     figure.update_layout(barmode="group", bargap=0.2)
     named = list(dict.fromkeys(name for group in groups for name in group.x))
     # One word per line, so that names stay level on a phone.
@@ -215,12 +247,8 @@ def side_effects_map(found: Mapping[str, Any]) -> go.Figure:
     choose(figure, "Replies", groups)
     figure.update_yaxes(range=[-4, 106])
     figure.update_xaxes(title_text="perplexity ratio (1: as prompted)")
-    return layout(
-        figure,
-        "Expression against its side effects, by method",
-        y="replies that match (%)",
-        height=560,
-    )
+    title = "Expression against its side effects, by method"
+    return layout(figure, title, y="replies that match (%)", height=560)
 
 
 def _point(
@@ -230,8 +258,8 @@ def _point(
     across: Sequence[float] | None,
     upright: Sequence[Any] | None,
 ) -> go.Scatter:
-    shade, symbol = _LOOKS.get(method, (colour(method), "circle"))
-    name = words(METHOD_WORDS.get(method, method))
+    own = METHODS.get(method, Method(method, "", colour(method), "circle"))
+    name, shade = words(own.word), own.shade
     sides = {
         side: bars([value], [bounds[0]], [bounds[1]], shade, width=3)
         for side, value, bounds in (("error_x", x, across), ("error_y", y, upright))
@@ -242,7 +270,12 @@ def _point(
         y=[y],
         name=name,
         mode="markers",
-        marker={"color": shade, "symbol": symbol, "size": 12, "line": {"width": 2, "color": shade}},
+        marker={
+            "color": shade,
+            "symbol": own.symbol,
+            "size": 12,
+            "line": {"width": 2, "color": shade},
+        },
         hovertemplate=f"{name}<br>%{{y:.2f}} % at a ratio of %{{x:.3f}}<extra></extra>",
         **sides,
     )
@@ -257,7 +290,7 @@ def strength_curve(found: Mapping[str, Any]) -> go.Figure:
     swept = found.get("strengths")
     if not swept:
         raise DataError("no strength was swept; expected an entry 'strengths'")
-    at, shade = swept["strength"], _LOOKS["circuit"][0]
+    at, shade = swept["strength"], METHODS["circuit"].shade
     low, high = torch.tensor(swept["low"]), torch.tensor(swept["high"])
     figure = go.Figure(band(at, low, high, lighter(shade, 0.2)))
     for emotion, shares in swept["by_emotion"].items():
@@ -276,13 +309,8 @@ def strength_curve(found: Mapping[str, Any]) -> go.Figure:
         )
     )
     figure.update_yaxes(range=[-4, 106])
-    return layout(
-        figure,
-        "Strength of the circuit",
-        x="strength (1: the model's own difference)",
-        y="replies that match (%)",
-        height=460,
-    )
+    x = "strength (1: the model's own difference)"
+    return layout(figure, "Strength of the circuit", x=x, y="replies that match (%)", height=460)
 
 
 def confusion_map(found: JudgeConfusion) -> go.Figure:
@@ -304,13 +332,8 @@ def confusion_map(found: JudgeConfusion) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, tickangle=-45)
-    return layout(
-        figure,
-        "What the judge finds in the replies",
-        x="judged emotion",
-        y="emotion asked for",
-        height=220 + 34 * len(found.label),
-    )
+    title, height = "What the judge finds in the replies", 220 + 34 * len(found.label)
+    return layout(figure, title, x="judged emotion", y="emotion asked for", height=height)
 
 
 _TITLES: Final = {
@@ -338,13 +361,10 @@ def validation_curves(found: Validation) -> go.Figure:
     def panel(e: int, m: int) -> list[tuple[go.Scatter, int]]:
         emotion, x = found.emotion[e], found.size
         own, shade = found.other_emotion.index(emotion), colour(emotion)
-        low, high = (
-            found.random_baseline_low[e, m, :, own],
-            found.random_baseline_high[e, m, :, own],
-        )
-        grey = lighter(BASELINE, 0.3)
+        low = found.random_baseline_low[e, m, :, own]
+        high = found.random_baseline_high[e, m, :, own]
         traces = [
-            band(x, low, high, grey, name=_GROUPS["random"]),
+            band(x, low, high, lighter(BASELINE, 0.3), name=_GROUPS["random"]),
             band(x, found.low[e, m, 0, :, own], found.high[e, m, 0, :, own], lighter(shade, 0.25)),
         ]
         for o, order in enumerate(found.order):
@@ -355,19 +375,9 @@ def validation_curves(found: Validation) -> go.Figure:
                 f"{label}, k = %{{x}}<br>%{{y:.3g}} "
                 "(95%: %{customdata[0]:.3g} to %{customdata[1]:.3g})"
             )
-            traces.append(
-                line(
-                    emotion,
-                    x,
-                    found.effect[e, m, o, :, own],
-                    hover,
-                    dash=dash,
-                    width=2.5 if top else 1.5,
-                    size=7 if top else 5,
-                    name=label,
-                    customdata=numbers(limits),
-                )
-            )
+            look: Any = {"dash": dash, "width": 2.5 if top else 1.5, "size": 7 if top else 5}
+            look |= {"name": label, "customdata": numbers(limits)}
+            traces.append(line(emotion, x, found.effect[e, m, o, :, own], hover, **look))
         for f, other in enumerate(found.other_emotion):
             if f != own:
                 name = f"readout of {words(other)}"

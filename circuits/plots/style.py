@@ -30,6 +30,7 @@ __all__ = [
     "band",
     "bars",
     "choose",
+    "choose_one",
     "colour",
     "cue",
     "heat",
@@ -77,17 +78,14 @@ SHARES: Final = ((0.0, "rgba(128,128,128,0.08)"), (1.0, DIVERGING[-1][1]))
 
 SUBLAYER_WORDS: Final = {"attn": "attention", "mlp": "MLP"}
 
-_SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "star", "x")
-_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-_HATCHES: Final = ("", "/", "x", "\\", ".", "-")
 _WIDTH: Final = 44
 """Characters of a title that fit on a line of a phone."""
 
 Cue = Literal["symbol", "dash", "hatch"]
 _CUES: Final[Mapping[str, tuple[str, ...]]] = {
-    "symbol": _SYMBOLS,
-    "dash": _DASHES,
-    "hatch": _HATCHES,
+    "symbol": ("circle", "square", "diamond", "triangle-up", "star", "x"),
+    "dash": ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"),
+    "hatch": ("", "/", "x", "\\", ".", "-"),
 }
 
 
@@ -228,11 +226,7 @@ def heat(
 def panels(titles: Sequence[str], spacing: float) -> go.Figure:
     """Panels below each other that share their x axis."""
     return make_subplots(
-        rows=len(titles),
-        cols=1,
-        shared_xaxes=True,
-        vertical_spacing=spacing,
-        subplot_titles=titles,
+        rows=len(titles), cols=1, shared_xaxes=True, vertical_spacing=spacing, subplot_titles=titles
     )
 
 
@@ -250,8 +244,7 @@ def band(
         fillcolor=shade,
         line={"width": 0, "color": shade},
         hoverinfo="skip",
-        showlegend=False,
-        **options,
+        **{"showlegend": False, **options},
     )
 
 
@@ -293,18 +286,21 @@ def choose(figure: go.Figure, what: str, groups: Mapping[str, Sequence[Any]]) ->
     figure.update_layout(updatemenus=[menu])
 
 
+def choose_one(figure: go.Figure, what: str, traces: Mapping[str, Any]) -> None:
+    """The same with one trace each, and without a menu where there is only one."""
+    if len(traces) > 1:
+        choose(figure, what, {label: [own] for label, own in traces.items()})
+    else:
+        figure.add_traces(list(traces.values()))
+
+
 def integers(count: int) -> dict[str, Any]:
     """Axis ticks for layers or heads: whole numbers, about a dozen of them."""
     return {"tickmode": "linear", "tick0": 0, "dtick": max(1, math.ceil(count / 12))}
 
 
 def layout(
-    figure: go.Figure,
-    title: str,
-    *,
-    x: str | None = None,
-    y: str | None = None,
-    height: int = 440,
+    figure: go.Figure, title: str, *, x: str | None = None, y: str | None = None, height: int = 440
 ) -> go.Figure:
     """Title, axis titles with units, fonts, margins and a legend below; the same figure."""
     lines = textwrap.wrap(title, _WIDTH)
@@ -341,23 +337,12 @@ def layout(
         },
     )
     figure.update_annotations(font={"size": 13})
-    figure.update_xaxes(_axis(), zeroline=False)
-    figure.update_yaxes(_axis())
-    if x is not None:
-        figure.update_xaxes(title_text=x)
-    if y is not None:
-        figure.update_yaxes(title_text=y)
+    axis = {"automargin": True, "gridcolor": GRID, "linecolor": GRID, "zerolinecolor": BASELINE}
+    for update, name in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
+        text = {} if name is None else {"title_text": name}
+        update(axis, title_standoff=8, **text)
+    figure.update_xaxes(zeroline=False)
     return figure
-
-
-def _axis() -> dict[str, Any]:
-    return {
-        "automargin": True,
-        "gridcolor": GRID,
-        "zerolinecolor": BASELINE,
-        "linecolor": GRID,
-        "title": {"standoff": 8},
-    }
 
 
 def _seed(label: str) -> int:

@@ -13,23 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import DataError
-from circuits.files import read_json_lines, resolved, shipped
+from circuits.files import checked_text, kind_of, read_json_lines, resolved, shipped
 from circuits.names import VALENCES
 
-__all__ = [
-    "Context",
-    "Scenario",
-    "contexts",
-    "read",
-    "sev",
-    "spread",
-]
+__all__ = ["Context", "Scenario", "contexts", "read", "sev", "spread"]
 
 SPLITS = ("train", "test", "hard")
 """The parts of SEV that ship with the package."""
 
 _FIELDS = ("theme", "scenario", "skeleton_id")
-_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class Context:
         # A scenario's events in place of one of them would be written into the prompt as they are.
         if not isinstance(self.event, str):
             raise DataError(
-                f"context {self.id!r}: expected one event as a text, found {_kind(self.event)}; "
+                f"context {self.id!r}: expected one event as a text, found {kind_of(self.event)}; "
                 "give the event of one valence"
             )
 
@@ -157,7 +149,7 @@ def _scenario(row: Mapping[str, Any], where: str) -> Scenario:
     if not isinstance(events, dict):
         raise DataError(
             f"{where}: field 'event': expected an object with {', '.join(VALENCES)}, "
-            f"found {_kind(events)}"
+            f"found {kind_of(events)}"
         )
     for valence in VALENCES:
         _text(events, valence, where, within="event.")
@@ -171,15 +163,7 @@ def _scenario(row: Mapping[str, Any], where: str) -> Scenario:
 
 
 def _text(row: Mapping[str, Any], field: str, where: str, within: str = "") -> str:
-    value = row.get(field)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: field '{within}{field}': expected a text, found {_kind(value)}")
-    if not value.strip():
+    value = checked_text(row.get(field), f"{where}: field '{within}{field}'").strip()
+    if not value:
         raise DataError(f"{where}: field '{within}{field}': the text is empty")
-    if _HALVES.search(value):
-        raise DataError(f"{where}: field '{within}{field}': half a character (a lone surrogate)")
-    return value.strip()
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else f"{type(value).__name__}"
+    return value

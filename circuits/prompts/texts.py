@@ -7,13 +7,13 @@ that would start a formula has an apostrophe in front there (:mod:`circuits.file
 import csv
 import io
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from circuits.errors import DataError
 from circuits.files import (
+    checked_text,
     guarded,
     read_json_lines,
     read_text,
@@ -34,16 +34,10 @@ from circuits.prompts.prompt import (
     Texts,
 )
 
-__all__ = [
-    "embedded_set",
-    "read_texts",
-    "split_texts",
-    "write_texts",
-]
+__all__ = ["embedded_set", "read_texts", "split_texts", "write_texts"]
 
 _SETS = ("emotion", "rhetoric")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_HALVES = re.compile("[\ud800-\udfff]")
 Row = tuple[int, dict[str, Any]]
 """Line number and fields."""
 
@@ -236,22 +230,16 @@ def _field(fields: Mapping[str, Any], column: str, where: str, *, empty: bool = 
         return ""
     if column not in fields:
         raise DataError(f"{where}: no column {column!r}; columns are {', '.join(fields)}")
-    value = fields[column]
-    if not isinstance(value, str):
-        found = "nothing" if value is None else type(value).__name__
-        raise DataError(f"{where}: column {column!r}: expected a text, found {found}")
-    if not value.strip() and not empty:
+    value = checked_text(fields[column], f"{where}: column {column!r}").strip()
+    if not value and not empty:
         raise DataError(f"{where}: column {column!r}: the text is empty")
-    if _HALVES.search(value):
-        raise DataError(f"{where}: column {column!r}: half a character (a lone surrogate)")
-    return value.strip()
+    return value
 
 
 def _by_labels(rows: Sequence[LabelledText]) -> list[list[list[int]]]:
     """Groups of rows that must stay together, those with the same labels in one list."""
-    groups = _groups(rows)
     alike: dict[tuple[str, ...], list[list[int]]] = {}
-    for group in groups:
+    for group in _groups(rows):
         key = tuple(sorted(rows[index].label for index in group))
         alike.setdefault(key, []).append(group)
     return list(alike.values())

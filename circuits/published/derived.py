@@ -51,10 +51,7 @@ from circuits.published.tables import (
     UnitDirections,
 )
 
-__all__ = [
-    "Measured",
-    "derive",
-]
+__all__ = ["Measured", "derive"]
 
 Entries = Iterator[tuple[str, Entry]]
 

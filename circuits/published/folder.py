@@ -1,6 +1,7 @@
 """A published folder as a value: read and written file by file, labels checked."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,7 @@ from circuits.published.tables import (
 )
 from circuits.records import Record
 
-__all__ = [
-    "Contents",
-    "Entry",
-    "check_labels",
-    "check_lines",
-    "read_folder",
-    "write_folder",
-]
+__all__ = ["WRITERS", "Contents", "Entry", "check_labels", "read_folder", "write_folder"]
 
 Entry = Record | Document
 R = TypeVar("R", bound=Record)
@@ -176,16 +170,6 @@ def check_labels(path: Path) -> None:
             )
 
 
-def check_lines(path: Path) -> None:
-    """Check that every line is a JSON object.
-
-    Raises:
-        DataError: a line is not; names it.
-    """
-    for _ in read_json_lines(path):
-        pass
-
-
 Named = Mapping[str, str | None]
 
 
@@ -209,7 +193,7 @@ def _table(kind: type[Record]) -> Callable[[Sequence[Path], Named], Entry]:
     return read
 
 
-def _document(check: Callable[[Path], None]) -> Callable[..., Entry]:
+def _document(check: Callable[[Path], object]) -> Callable[..., Entry]:
     def read(paths: Sequence[Path], named: Named) -> Entry:
         check(paths[0])
         return read_document(paths[0])
@@ -249,12 +233,12 @@ _CODECS: Final = (
     _codec(r"06_[^/]+/global_circuit/EMOTION_alloc_log\.csv", _table(AllocationLog)),
     _codec(r"06_[^/]+/global_circuit/EMOTION\.json", _document(check_circuit)),
     _codec(r"0[1-7]_[^/]+/(.+/)?(accepted|rejected)\.jsonl", _document(check_labels)),
-    _codec(r"0[1-7]_[^/]+/.+\.jsonl", _document(check_lines)),
+    _codec(r"0[1-7]_[^/]+/.+\.jsonl", _document(lambda path: deque(read_json_lines(path), 0))),
     _codec(r"0[1-7]_[^/]+/.+\.json", _document(check_document)),
 )
 """The first pattern that fits counts: means before single doses, tables before any JSON."""
 
-_WRITERS: Mapping[type[Any], Callable[[Any, Path], None]] = {
+WRITERS: Mapping[type[Any], Callable[[Any, Path], None]] = {
     Document: lambda document, path: document.write(path),
     UnitDirections: write_directions,
     DifferenceVectors: write_differences,
@@ -265,6 +249,7 @@ _WRITERS: Mapping[type[Any], Callable[[Any, Path], None]] = {
         write_table,
     ),
 }
+"""Kind of entry -> what writes it."""
 
 
 def read_folder(folder: Path) -> Contents:
@@ -281,11 +266,12 @@ def read_folder(folder: Path) -> Contents:
     units: dict[str, tuple[_Codec, Named, list[str]]] = {}
     left_out = []
     for name in files_below(folder, home):
-        found = _match(name)
-        if found is None or not (home / name).is_file():
+        fits = ((codec, codec.pattern.fullmatch(name)) for codec in _CODECS)
+        codec, match = next((found for found in fits if found[1]), (None, None))
+        if codec is None or match is None or not (home / name).is_file():
             left_out.append(name)
             continue
-        codec, named = found
+        named = match.groupdict()
         units.setdefault(named.get("unit") or name, (codec, named, []))[2].append(name)
     if not units:
         raise DataError(f"{home}: no published file was found; found {', '.join(left_out[:8])}")
@@ -304,15 +290,7 @@ def write_folder(contents: Contents, folder: Path) -> None:
     """
     for name, entry in contents.entries.items():
         path = place(folder, f"{contents.prefix}/{name}".lstrip("/"))
-        _WRITERS[type(entry)](entry, path)
-
-
-def _match(name: str) -> tuple[_Codec, Named] | None:
-    for codec in _CODECS:
-        found = codec.pattern.fullmatch(name)
-        if found is not None:
-            return codec, found.groupdict()
-    return None
+        WRITERS[type(entry)](entry, path)
 
 
 def _read(home: Path, codec: _Codec, named: Named, names: Sequence[str]) -> Entry:

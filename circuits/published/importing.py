@@ -44,7 +44,7 @@ from circuits.files import held, is_file, read_json, write_json, write_text
 from circuits.models.memory import Receipt
 from circuits.names import EMOTIONS, head_name, neuron_name, sublayer_name
 from circuits.provenance import Provenance, recorded, versions
-from circuits.published.folder import Contents, Entry, read_folder
+from circuits.published.folder import WRITERS, Contents, Entry, read_folder
 from circuits.published.layout import (
     CIRCUITS,
     ELICITATION,
@@ -54,20 +54,7 @@ from circuits.published.layout import (
     read_document,
     written_whole,
 )
-from circuits.published.tables import (
-    TABLES,
-    AllocationLog,
-    Contributions,
-    DifferenceVectors,
-    HeadImportance,
-    MeanImportance,
-    ReferenceDirection,
-    Sigma,
-    SublayerImportance,
-    UnitDirections,
-    read_table,
-    write_table,
-)
+from circuits.published.tables import TABLES, AllocationLog, read_table, write_table
 
 __all__ = [
     "Assembled",
@@ -223,7 +210,7 @@ class Assembled:
 
     def to_json(self) -> dict[str, Any]:
         """The circuit in its published form."""
-        layers = []
+        given, layers = self.settings, []
         for layer, heads in enumerate(self.head_ids):
             neurons = None if self.neuron_ids is None else list(self.neuron_ids[layer])
             layers.append(
@@ -237,13 +224,10 @@ class Assembled:
             self.emotion,
             layers,
             total=sum(self.split),
-            ratio=(
-                self.settings.ratio_mode,
-                ",".join(f"{share:g}" for share in self.settings.ratio),
-            ),
+            ratio=(given.ratio_mode, ",".join(f"{share:g}" for share in given.ratio)),
             split=self.split,
             minima=(self.neurons.base[0], self.heads.base[0]),
-            cap_ratio=self.settings.cap_ratio,
+            cap_ratio=given.cap_ratio,
             planned=(sum(self.neurons.planned), sum(self.heads.planned)),
         )
 
@@ -293,21 +277,14 @@ def assemble_published(
                 f"{type(found).__name__} has {len(found.layer)}"
             )
     attention, mlp = weights.tolist()
-    split = given.split(2 * n_layers, _positive(mlp), _positive(attention))
-    cap = given.cap_ratio
+    positive = weights.clamp_min(0.0).tolist()
+    split = given.split(2 * n_layers, mlp=positive[1], attention=positive[0])
+    n_neurons, n_heads, cap = contents.n_neurons(emotion), len(heads.head), given.cap_ratio
     dealt_mlp = deal_out(
-        mlp,
-        [contents.n_neurons(emotion)] * n_layers,
-        split[0],
-        minimum=given.min_mlp,
-        cap_ratio=cap,
+        mlp, [n_neurons] * n_layers, split[0], minimum=given.min_mlp, cap_ratio=cap
     )
     dealt_heads = deal_out(
-        attention,
-        [len(heads.head)] * n_layers,
-        split[1],
-        minimum=given.min_attention,
-        cap_ratio=cap,
+        attention, [n_heads] * n_layers, split[1], minimum=given.min_attention, cap_ratio=cap
     )
     return Assembled(
         emotion,
@@ -352,10 +329,6 @@ def published_form(
 
 def _both(pair: Sequence[Any]) -> dict[str, Any]:
     return {"mlp": pair[0], "attention": pair[1]}
-
-
-def _positive(scores: Sequence[float]) -> list[float]:
-    return [max(score, 0.0) for score in scores]
 
 
 def _first(
@@ -498,7 +471,8 @@ def unpacked(path: Path, most_bytes: int = _MOST_BYTES) -> Iterator[Path]:
 def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
     left = most_bytes
     for number, (name, file) in enumerate(_members(path)):
-        target = folder / _checked(path, name)
+        _check_name(path, name)
+        target = folder / name
         if number >= _MOST_FILES:
             raise DataError(f"{path}: more than {_MOST_FILES:,} files; unpack it yourself")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -521,7 +495,7 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 kind = stat.S_IFMT(own.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise _refused(path, own.filename, "is no plain file")
-                _checked(path, own.filename)
+                _check_name(path, own.filename)
                 if not own.is_dir():
                     yield own.filename, archive.open(own)
         return
@@ -529,18 +503,17 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         for member in archive:
             if not (member.isreg() or member.isdir()):
                 raise _refused(path, member.name, "is no plain file")
-            _checked(path, member.name)
+            _check_name(path, member.name)
             file = archive.extractfile(member)
             if file is not None:
                 yield member.name, file
 
 
-def _checked(path: Path, name: str) -> PurePosixPath:
+def _check_name(path: Path, name: str) -> None:
     parts = PurePosixPath(name)
     odd = "\\" in name or ":" in name or "\0" in name
     if odd or parts.is_absolute() or ".." in parts.parts or os.path.isabs(name):  # noqa: PTH117
         raise _refused(path, name, "leads out of the archive")
-    return parts
 
 
 def _refused(path: Path, name: str, why: str) -> DataError:
@@ -550,20 +523,7 @@ def _refused(path: Path, name: str, why: str) -> DataError:
 FORMAT = "published-outputs/1"
 _FOLDER = "published"
 _LABELLED = f"{ELICITATION}/labeled/sev"
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        AllocationLog,
-        Contributions,
-        DifferenceVectors,
-        HeadImportance,
-        MeanImportance,
-        ReferenceDirection,
-        Sigma,
-        SublayerImportance,
-        UnitDirections,
-    )
-}
+_KINDS = {kind.__name__: kind for kind in WRITERS if kind is not Document}
 
 
 def import_folder(folder: Path, run: Path) -> Contents:

@@ -82,7 +82,8 @@ def locate(folder: Path) -> Path:
     for level in [*levels, sorted(folder.glob("*"))]:
         found = [path for path in level if path.is_dir() and _holds_stages(path)]
         if len(found) > 1:
-            raise DataError(f"{folder} holds several models; give one of {_listed(found)}")
+            several = ", ".join(map(str, found))
+            raise DataError(f"{folder} holds several models; give one of {several}")
         if found:
             place(folder, found[0].relative_to(folder).as_posix())
             return found[0]
@@ -168,10 +169,6 @@ def written_whole(folder: Path) -> Iterator[Path]:
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _listed(paths: list[Path]) -> str:
-    return ", ".join(str(path) for path in paths)
 
 
 _SIDES = {"mlp": "neurons", "attention": "heads"}

@@ -17,13 +17,7 @@ from typing import Any
 
 from circuits.circuit.find import Budget
 
-__all__ = [
-    "METHOD",
-    "PRESETS",
-    "QUIRKS",
-    "Quirk",
-    "Switch",
-]
+__all__ = ["METHOD", "PRESETS", "QUIRKS", "Quirk", "Switch"]
 
 
 @dataclass(frozen=True)
@@ -113,10 +107,7 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         "gentler_anger",
         "one emotion would be given a strength of its own by hand; dev contexts choose instead",
-        (
-            Switch("circuit_strength", (("anger", 0.8), ("other", 1.0))),
-            Switch("dev_scenarios", 0),
-        ),
+        (Switch("circuit_strength", (("anger", 0.8), ("other", 1.0))), Switch("dev_scenarios", 0)),
     ),
     Quirk(
         "penalties_over_the_prompt",

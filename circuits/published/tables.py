@@ -333,12 +333,7 @@ def read_table(path: Path, kind: type[Record], emotion: str | None = None) -> Re
     row = _rows(path, pd.MultiIndex.from_arrays(list(places.values())), named)
     tensors = {name: torch.from_numpy(value[row].reshape(shape)) for name, value in values.items()}
     make: Any = kind  # every table has these fields beside those of a record
-    return make(
-        row=torch.from_numpy(row.reshape(shape)),
-        columns=columns,
-        **tensors,
-        **named,
-    )
+    return make(row=torch.from_numpy(row.reshape(shape)), columns=columns, **tensors, **named)
 
 
 def _rows(path: Path, found: pd.MultiIndex, named: Mapping[str, tuple[Any, ...]]) -> np.ndarray:

@@ -94,10 +94,7 @@ MEASURES: Final[Mapping[str, tuple[str, str]]] = {
         "what a head or neuron adds along its own layer's emotion direction; of a sublayer its "
         "importance, the response of the readout per unit injected",
     ),
-    "direct": (
-        "direct effect",
-        "what it adds to the readout through the residual stream alone",
-    ),
+    "direct": ("direct effect", "what it adds to the readout through the residual stream alone"),
     "total": (
         "total effect",
         "estimated effect on the readout with everything downstream, against the neutral prompt",
@@ -118,18 +115,8 @@ def explorer_document(content: ExplorerContent) -> dict[str, Any]:
     if not content.circuits:
         raise CircuitError("there is no circuit to explore; run the stage 'circuits' first")
     wanted = tuple(content.circuits)
-    for name in (
-        "heads",
-        "neurons",
-        "importance",
-        "direct",
-        "totals",
-        "lens",
-        "examples",
-        "patterns",
-    ):
-        record = getattr(content, name)
-        if record is not None and record.emotion != wanted:
+    for name, record in vars(content).items():
+        if hasattr(record, "emotion") and record.emotion != wanted:
             raise CircuitError(
                 f"{name} are of {', '.join(record.emotion)}, the circuits of {', '.join(wanted)}; "
                 "give records of the same run"
@@ -144,16 +131,10 @@ def explorer_document(content: ExplorerContent) -> dict[str, Any]:
     for name in names:
         part = component(name)
         known = {"layer": part.layer, "index": part.index, "sublayer": part.sublayer}
-        nodes.append(
-            {
-                "id": name,
-                "kind": part.kind,
-                **{key: value for key, value in known.items() if value is not None},
-                "scores": rows(name),
-                "tokens": tokens.get(name),
-                "contexts": _top_contexts(content.examples, name),
-            }
-        )
+        node = {"id": name, "kind": part.kind}
+        node |= {key: value for key, value in known.items() if value is not None}
+        node |= {"scores": rows(name), "tokens": tokens.get(name)}
+        nodes.append({**node, "contexts": _top_contexts(content.examples, name)})
     places = {name: place for place, name in enumerate(names)}
     model = content.model.items()
     document = {
@@ -264,14 +245,13 @@ def _tables(
             x.transpose(1, 2) for x in (own.slope, own.stderr, own.random_baseline)
         )
         found["sublayer", "effect"] = slope, error, baseline if own.n_random else None
+    for measure, own in (("direct", content.direct), ("total", content.totals)):
+        if own is not None:
+            found["head", measure] = own.head_effect, None, None
+            found["neuron", measure] = own.neuron_effect, None, None
     if content.direct is not None:
-        own = content.direct
-        found["head", "direct"] = own.head_effect, None, None
-        found["neuron", "direct"] = own.neuron_effect, None, None
-        found["sublayer", "direct"] = own.sublayer_effect.transpose(1, 2), None, None
-    if content.totals is not None:
-        found["head", "total"] = content.totals.head_effect, None, None
-        found["neuron", "total"] = content.totals.neuron_effect, None, None
+        whole = content.direct.sublayer_effect.transpose(1, 2)
+        found["sublayer", "direct"] = whole, None, None
     return found
 
 

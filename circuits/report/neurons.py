@@ -15,11 +15,7 @@ from circuits.plots.style import short
 from circuits.provenance import Provenance
 from circuits.report.page import Table, cost_table, drawn_page, flat, provenance_rows
 
-__all__ = [
-    "NeuronPage",
-    "SetResults",
-    "write_neuron_page",
-]
+__all__ = ["NeuronPage", "SetResults", "write_neuron_page"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +86,7 @@ def write_neuron_page(page: NeuronPage, path: Path) -> None:
         "models": _model_table(page.models) if len(page.models) > 1 else None,
         "overlap": _overlap_table(overlap) if overlap else None,
         "cost": cost_table(page.receipts, "part"),
-        "provenance": [
-            *flat({"options": dict(page.options)}),
-            *provenance_rows(page.provenance),
-        ],
+        "provenance": [*flat({"options": dict(page.options)}), *provenance_rows(page.provenance)],
     }
     write_text(path, drawn_page("neurons.html.j2", figures, words))
 
@@ -104,7 +97,7 @@ def _words_of_set(own: SetResults) -> dict[str, Any]:
         "verdicts": _verdicts(own),
         "main": _main_table(own),
         "histogram": _histogram(own),
-        "naming": _naming_table(own),
+        "naming": _naming_table(own.naming),
         "selectors": _selector_table(own),
         "halves": _halves_table(own),
         "null": (
@@ -138,7 +131,6 @@ def _verdicts(own: SetResults) -> list[str]:
 
 
 def _main_table(own: SetResults) -> Table:
-    """Every class with its change, interval, random sets and p."""
     effects, random, cells = own.effects, own.effects.random_change, _cells(own.effects)
     caption = (
         f"Change of accuracy on test texts ({int(effects.n_texts.min())} per class), percentage "
@@ -159,7 +151,6 @@ def _main_table(own: SetResults) -> Table:
 
 
 def _mask_table(own: SetResults) -> Table:
-    """The same neurons under every kind of mask."""
     of_mask = [
         _rows({"class: mask": [f"{label}: {kind}" for label in found.label], **_cells(found)})
         for kind, found in own.masks.items()
@@ -169,7 +160,6 @@ def _mask_table(own: SetResults) -> Table:
 
 
 def _selector_table(own: SetResults) -> Table:
-    """Every selector's neurons under the same mask."""
     rows = []
     for selector, effects in own.selectors.items():
         cells = zip(effects.own, effects.largest_other, effects.supported, strict=True)
@@ -183,16 +173,13 @@ def _selector_table(own: SetResults) -> Table:
 
 
 def _histogram(own: SetResults) -> Table:
-    """How often each class is named, without and with a mask."""
     effects, what = own.effects, "mask: true class"
 
     def row(name: str, counts: Any) -> dict[str, str]:
         return {what: name, **dict(zip(effects.judged, map(str, counts.tolist()), strict=True))}
 
-    rows = [
-        row(f"none: {true}", effects.base_predicted[t])
-        for t, true in enumerate(effects.other_label)
-    ]
+    bare = zip(effects.other_label, effects.base_predicted, strict=True)
+    rows = [row(f"none: {true}", counts) for true, counts in bare]
     rows += [
         row(f"{label}: {label}", effects.predicted[i, effects.index("other_label", label)])
         for i, label in enumerate(effects.label)
@@ -203,7 +190,6 @@ def _histogram(own: SetResults) -> Table:
 
 
 def _halves_table(own: SetResults) -> Table:
-    """Overlap of the neurons from either half of the train texts."""
     columns = {
         "class": own.halves.label,
         "overlap": map(_short, own.halves.jaccard.diagonal()),
@@ -214,7 +200,6 @@ def _halves_table(own: SetResults) -> Table:
 
 
 def _loop_table(found: Adaptive) -> Table:
-    """The end of every adaptive loop, compared with random pools."""
     columns = {
         "class": found.label,
         "fell on dev": map(_yes, found.success),
@@ -229,20 +214,18 @@ def _loop_table(found: Adaptive) -> Table:
     return Table("Adaptive masking, and the same loop on random pools", _rows(columns))
 
 
-def _naming_table(own: SetResults) -> Table:
-    """Classes as the model writes them, and how often it writes none."""
+def _naming_table(naming: Naming) -> Table:
     columns = {
-        "class": own.naming.label,
-        "named": map(_percent, own.naming.base),
-        "named, masked": map(_percent, own.naming.masked),
-        "no class": map(_percent, own.naming.base_silent),
-        "no class, masked": map(_percent, own.naming.masked_silent),
+        "class": naming.label,
+        "named": map(_percent, naming.base),
+        "named, masked": map(_percent, naming.masked),
+        "no class": map(_percent, naming.base_silent),
+        "no class, masked": map(_percent, naming.masked_silent),
     }
     return Table("Greedy replies: the first class that they name", _rows(columns))
 
 
 def _paired_table(found: PairedEffects) -> Table:
-    """Devices against their own paraphrases."""
     columns = {
         "device": found.label,
         "pairs": map(str, found.n_pairs.tolist()),
@@ -256,7 +239,6 @@ def _paired_table(found: PairedEffects) -> Table:
 
 
 def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
-    """Main results of several models."""
     labels = [label for effects in next(iter(models.values())) for label in effects.label]
     rows = []
     for model, measured in models.items():
@@ -272,7 +254,6 @@ def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
 
 
 def _overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
-    """A circuit's neurons compared with those of every selector."""
     found = [
         {
             "emotion: selector": f"{emotion}: {selector}",

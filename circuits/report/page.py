@@ -8,7 +8,7 @@ model can become code.
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -30,13 +30,13 @@ from circuits.judges.replies import Judged
 from circuits.names import NEUTRAL, VALENCES
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.plots.circuits import strongest
+from circuits.plots.steering import METHODS
 from circuits.plots.style import short
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
 from circuits.steering.validation import ReplyValidation, Validation
 
 __all__ = [
-    "METHOD_MEANINGS",
     "ReportContent",
     "Sample",
     "Table",
@@ -147,20 +147,6 @@ class ReportContent:
     """What of judged expression the circuits carry where it is asked for, if it was measured."""
 
 
-METHOD_MEANINGS: Final[Mapping[str, str]] = {
-    "none": "the model as it is, with no emotion asked for",
-    "prompt": "the system prompt asks for the emotion",
-    "steer": "the emotion's direction is added to the residual stream; no emotion is asked for",
-    "steer_layers": "the same at several layers at once, which share the strength",
-    "steer_neutral": "the difference between emotion and neutral prompts is added instead",
-    "probe": "the weights of a linear probe (logistic regression) are added instead",
-    "neurons": "the neurons with the largest effects, as many as the circuit's, get a multiple of "
-    "their own mean activation",
-    "circuit": "what the circuit's heads and neurons do differently when the emotion is asked "
-    "for is added to them; no emotion is asked for",
-    "random_circuit": "baseline: the same with as many random heads and neurons of the same layers",
-    "random_anywhere": "baseline: the same with as many random heads and neurons of any layer",
-}
 _READ: Final = {"prompt": "at the last prompt position", "reply": "averaged over the reply"}
 
 
@@ -191,30 +177,19 @@ def write_report(content: ReportContent, path: Path) -> None:
         + ".",
         "headline_table": _headline_table(methods, emotions),
         "side_effects_table": _side_effects_table(methods, steering.get("hard") or {}),
-        "meanings": [(_word(m), METHOD_MEANINGS[m]) for m in methods if m in METHOD_MEANINGS],
+        "meanings": [(METHODS[m].word, METHODS[m].meaning) for m in methods if m in METHODS],
         "judge": list(flat(steering.get("judge") or {})),
         "settings": [
-            (
-                _word(method),
-                "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in flat(how)),
-            )
+            (_word(method), "; ".join(f"{name.replace('_', ' ')} {v}" for name, v in flat(how)))
             for method, how in settings.items()
             if method != "tried"
         ],
-        "samples": sample_replies(
-            content.replies, emotions, without=tuple(steering.get("baselines", {}))
-        ),
+        "samples": sample_replies(content.replies, emotions, without=steering.get("baselines", ())),
         "elicitation": _elicitation_table(content.elicitation),
-        "circuits": {
-            emotion: component_tables(circuit) for emotion, circuit in content.circuits.items()
-        },
+        "circuits": {emotion: component_tables(own) for emotion, own in content.circuits.items()},
         "circuit_scores": {
             # What was measured on held-out contexts has a section of its own.
-            emotion: [
-                (name, value)
-                for name, value in flat(circuit.scores)
-                if not name.startswith(tuple(SCORES))
-            ]
+            emotion: [own for own in flat(circuit.scores) if not own[0].startswith(tuple(SCORES))]
             for emotion, circuit in content.circuits.items()
         },
         "scores": _score_table(content.scores),
@@ -309,8 +284,7 @@ def _side_effects_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[
 def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
     """How often prompting brought the emotion out, and how many replies were kept."""
     groups = {"all replies": elicitation["overall"], **elicitation.get("by_emotion", {})}
-    for valence, counts in elicitation.get("by_valence", {}).items():
-        groups[f"{valence} event"] = counts
+    groups |= {f"{name} event": own for name, own in elicitation.get("by_valence", {}).items()}
     rows = [
         {
             "replies": name,
@@ -339,15 +313,11 @@ def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]
             "direct effect": short(node.direct),
         }
 
+    ranked = [row(node) for node in strongest(heads, len(heads))]
+    caption = f"The {len(shown):,} neurons with the largest |effect|, of {len(own):,}"
     return (
-        Table(
-            f"All {len(heads):,} heads, largest |effect| first",
-            [row(node) for node in strongest(heads, len(heads))],
-        ),
-        Table(
-            f"The {len(shown):,} neurons with the largest |effect|, of {len(own):,}",
-            [row(node) for node in shown],
-        ),
+        Table(f"All {len(heads):,} heads, largest |effect| first", ranked),
+        Table(caption, [row(node) for node in shown]),
     )
 
 
@@ -409,20 +379,20 @@ def cost_table(receipts: Mapping[str, Mapping[str, int]], what: str) -> Table:
 def _facts(content: ReportContent) -> list[tuple[str, str]]:
     """Name and value of what was run, on which model."""
     model, directions = content.provenance.model, content.directions
+    size = (
+        f"{len(content.heads.layer)} layers with {len(content.heads.head)} heads and "
+        f"{len(content.neurons.neuron):,} neurons each"
+    )
+    made = (
+        f"from {directions.n_contexts:,} contexts with an accepted reply in every emotion; "
+        f"{directions.n_left_out:,} others left out; read "
+        + _READ.get(directions.read, directions.read)
+    )
     found = [
         ("Model", str(model.get("name", "not recorded"))),
         ("Revision", str(model.get("revision", "not recorded"))),
-        (
-            "Size",
-            f"{len(content.heads.layer)} layers with {len(content.heads.head)} heads and "
-            f"{len(content.neurons.neuron):,} neurons each",
-        ),
-        (
-            "Directions",
-            f"from {directions.n_contexts:,} contexts with an accepted reply in every emotion; "
-            f"{directions.n_left_out:,} others left out; read "
-            + _READ.get(directions.read, directions.read),
-        ),
+        ("Size", size),
+        ("Directions", made),
         ("Themes", ", ".join(content.generality.theme)),
     ]
     if content.circuits:
@@ -509,7 +479,7 @@ def sample_replies(
     replies: Mapping[str, Sequence[Judged]],
     emotions: Sequence[str],
     *,
-    without: Sequence[str] = (),
+    without: Collection[str] = (),
     most: int = 9,
 ) -> list[Sample]:
     """Contexts spread evenly over the file and over valences, with every method's replies."""
@@ -518,11 +488,8 @@ def sample_replies(
         for method, rows in replies.items()
         if method not in without
     }
-    contexts = {
-        row.reply.prompt.origin.id: row.reply.prompt.origin
-        for rows in replies.values()
-        for row in rows
-    }
+    origins = [row.reply.prompt.origin for rows in replies.values() for row in rows]
+    contexts = {origin.id: origin for origin in origins}
     each, kept = max(1, most // len(VALENCES)), set[str]()
     for shift, valence in enumerate(VALENCES):
         own = [context for context in contexts.values() if context.valence == valence]
@@ -546,10 +513,8 @@ def _sample(
         texts = {row.reply.text for row in known}
         if len(rows) == len(known) > 1 and len(texts) == 1:
             matched = [row.reply.emotion for row in known if row.verdict.match]
-            label = known[0].verdict.label
-            verdict = (
-                f"judged {label}" if label else f"matches {', '.join(matched) or 'no emotion'}"
-            )
+            label, named = known[0].verdict.label, ", ".join(matched) or "no emotion"
+            verdict = f"judged {label}" if label else f"matches {named}"
             alike.append(Answer(_word(method), texts.pop(), bool(matched), verdict))
         else:
             apart[_word(method)] = [None if row is None else _answer(method, row) for row in rows]

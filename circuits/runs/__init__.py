@@ -6,10 +6,4 @@ from circuits.runs.plan import Plan as Plan
 from circuits.runs.plan import Stage as Stage
 from circuits.runs.stages import run as run
 
-__all__ = [
-    "PRESETS",
-    "Plan",
-    "Stage",
-    "Study",
-    "run",
-]
+__all__ = ["PRESETS", "Plan", "Stage", "Study", "run"]

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
@@ -21,21 +22,17 @@ from circuits.errors import RunError
 from circuits.export import file_stem
 from circuits.export.node_link import read_circuit
 from circuits.files import held, holder, is_file, read_json, resolved, write_json
-from circuits.journal import forget, journal, stop_if_asked
-from circuits.models.memory import counted
 from circuits.patching.totals import TotalEstimates
 from circuits.records import Record
-from circuits.runs.keys import NEEDS, Kind, changes, dependents, key_of, made_of
+from circuits.runs.keys import NEEDS, changes, dependents, key_of, made_of
 from circuits.runs.plan import RENAMED_VALUES, STAGES, Plan, Stage
 
 if TYPE_CHECKING:
     from circuits.judges.replies import Judged
 
 __all__ = [
-    "BESIDE",
     "MADE_FROM",
     "PLACES",
-    "TIMINGS",
     "Beside",
     "RunStatus",
     "StageStatus",
@@ -44,10 +41,7 @@ __all__ = [
     "beside",
     "digest_of",
     "is_there",
-    "journals",
-    "kept_result",
     "made_beside",
-    "read_made_from",
     "run_status",
 ]
 
@@ -76,7 +70,7 @@ PLACES: Mapping[Stage, tuple[str, ...]] = {
 _MAY_LACK = ("effects/written_means", "steering")
 """Those that a plan may not ask for."""
 
-BESIDE: Mapping[str, str] = {
+_BESIDE: Mapping[str, str] = {
     "validation": "validation",
     "patching": "patching/*",
     "paths": "paths/*",
@@ -96,14 +90,13 @@ def is_there(folder: Path, stage: Stage) -> bool:
 
 def beside(folder: Path) -> Iterator[tuple[str, Path]]:
     """Name and folder of everything that was measured beside the stages, or begun."""
-    for name, pattern in BESIDE.items():
+    for name, pattern in _BESIDE.items():
         found = [place for place in sorted(folder.glob(pattern)) if place.is_dir()]
-        begun = [folder / pattern] if not found and journals(folder, name) else []
+        begun = [folder / pattern] if not found and _journals(folder, name) else []
         yield from ((name, place) for place in [*found, *begun])
 
 
-def journals(folder: Path, name: str) -> list[Path]:
-    """Of something that is measured beside the stages: where its finished batches wait."""
+def _journals(folder: Path, name: str) -> list[Path]:
     return sorted(folder.glob(_JOURNALS[name])) if name in _JOURNALS else []
 
 
@@ -123,13 +116,13 @@ def made_beside(study: "Study", place: Path, stages: Sequence[Stage]) -> Iterato
         )
 
 
-def read_made_from(place: Path) -> dict[str, str] | None:
+def _made_from(place: Path) -> dict[str, str] | None:
     """Stages and keys from which a result beside was made; None if it is not whole."""
     path = place / MADE_FROM
     return read_json(path) if path.is_file() else None
 
 
-TIMINGS = "timings.json"
+_TIMINGS = "timings.json"
 """Wall-clock seconds: the one file in which two runs of one plan differ."""
 
 _Amount = Annotated[float, Field(strict=True, ge=0, lt=10**18)]
@@ -177,6 +170,13 @@ def _read_as(kind: type[BaseModel], path: Path, otherwise: str) -> dict[str, Any
 R = TypeVar("R", bound=Record)
 
 
+class _Saved(cached_property[R]):
+    """A record of a run, read when it is asked for."""
+
+    def __init__(self, kind: type[R], place: str, stage: Stage) -> None:
+        super().__init__(lambda study: study._load(kind, place, stage))
+
+
 class Study:
     """Read what a run has written; nothing is computed here.
 
@@ -209,7 +209,7 @@ class Study:
     @property
     def seconds(self) -> dict[str, float]:
         """Finished stage -> how long it took; kept apart from all that two runs have in common."""
-        path = self.folder / TIMINGS
+        path = self.folder / _TIMINGS
         if not path.is_file():
             return {}
         return _read_as(_Timings, path, "delete the file")["stages"]
@@ -228,7 +228,7 @@ class Study:
         """Note that a stage is about to write: it and all that is made from it count as undone."""
         undone = (stage, *dependents(stage))
         for _, place in beside(self.folder):
-            if {*(read_made_from(place) or ())} & {*undone}:
+            if {*(_made_from(place) or ())} & {*undone}:
                 (place / MADE_FROM).unlink()
         log = self.log
         kept = {name: own for name, own in log["stages"].items() if name not in undone}
@@ -242,33 +242,19 @@ class Study:
         stages = {name: done[name] for name in STAGES if name in done}
         took = {**self.seconds, stage: round(seconds, 2)}
         took = {name: took[name] for name in stages if name in took}
-        write_json(self.folder / TIMINGS, {"stages": took})
+        write_json(self.folder / _TIMINGS, {"stages": took})
         write_json(self.folder / "run.json", {**log, "stages": stages})
 
-    @cached_property
-    def directions(self) -> Directions:
-        """Emotion directions."""
-        return self._load(Directions, "directions", "directions")
-
-    @cached_property
-    def generality(self) -> Generality:
-        """How far the directions hold beyond their contexts."""
-        return self._load(Generality, "generality", "effects")
-
-    @cached_property
-    def heads(self) -> HeadEffects:
-        """Effects of heads."""
-        return self._load(HeadEffects, "effects/heads", "effects")
-
-    @cached_property
-    def neurons(self) -> NeuronEffects:
-        """Effects of neurons."""
-        return self._load(NeuronEffects, "effects/neurons", "effects")
-
-    @cached_property
-    def means(self) -> ComponentMeans:
-        """Mean head outputs and neuron activations of every emotion."""
-        return self._load(ComponentMeans, "effects/means", "effects")
+    directions = _Saved(Directions, "directions", "directions")
+    """Emotion directions."""
+    generality = _Saved(Generality, "generality", "effects")
+    """How far the directions hold beyond their contexts."""
+    heads = _Saved(HeadEffects, "effects/heads", "effects")
+    """Effects of heads."""
+    neurons = _Saved(NeuronEffects, "effects/neurons", "effects")
+    """Effects of neurons."""
+    means = _Saved(ComponentMeans, "effects/means", "effects")
+    """Mean head outputs and neuron activations of every emotion."""
 
     @cached_property
     def written_means(self) -> ComponentMeans:
@@ -278,25 +264,14 @@ class Study:
             return self.means
         return self._load(ComponentMeans, place, "effects")
 
-    @cached_property
-    def neutral_means(self) -> NeutralMeans:
-        """The same of neutral prompts."""
-        return self._load(NeutralMeans, "effects/neutral_means", "importance")
-
-    @cached_property
-    def importance(self) -> Importance:
-        """Importance of sublayers."""
-        return self._load(Importance, "importance", "importance")
-
-    @cached_property
-    def direct(self) -> DirectEffects:
-        """Direct effects on the readout."""
-        return self._load(DirectEffects, "effects/direct", "circuits")
-
-    @cached_property
-    def totals(self) -> TotalEstimates:
-        """Estimated total effects of heads and neurons."""
-        return self._load(TotalEstimates, "effects/totals", "circuits")
+    neutral_means = _Saved(NeutralMeans, "effects/neutral_means", "importance")
+    """The same of neutral prompts."""
+    importance = _Saved(Importance, "importance", "importance")
+    """Importance of sublayers."""
+    direct = _Saved(DirectEffects, "effects/direct", "circuits")
+    """Direct effects on the readout."""
+    totals = _Saved(TotalEstimates, "effects/totals", "circuits")
+    """Estimated total effects of heads and neurons."""
 
     @cached_property
     def circuits(self) -> dict[str, Circuit]:
@@ -443,74 +418,57 @@ def run_status(study: Study, plan: Plan | None = None) -> RunStatus:
         plan: What a run is to be asked for; None for imported results, whose stages are what they
             are.
     """
-    standing = _imported(study) if plan is None else _standing(study, plan)
+    standing = _standing(study, plan)
     stages = tuple(_stage(study, stage, *standing[stage]) for stage in STAGES)
     results = tuple(_beside(study, name, place) for name, place in beside(study.folder))
     return RunStatus(str(study.folder), stages, results, holder(study.folder))
 
 
-_Standing = tuple[State, dict[Kind, list[str]]]
+_Standing = tuple[State, tuple[str, ...]]
 
 
-def _imported(study: Study) -> dict[Stage, _Standing]:
-    done = study.log["stages"]
-    return {stage: ("done" if stage in done else "not run", {}) for stage in STAGES}
-
-
-def _standing(study: Study, plan: Plan) -> dict[Stage, _Standing]:
+def _standing(study: Study, plan: Plan | None) -> dict[Stage, _Standing]:
     done, found = study.log["stages"], dict[Stage, _Standing]()
     for stage in STAGES:
         before = done.get(stage)
-        if before is None:
-            found[stage] = "not run", {}
+        if before is None or plan is None:
+            found[stage] = "not run" if before is None else "done", ()
             continue
         made = made_of(plan, stage, study.keys)
         if not is_there(study.folder, stage):
-            found[stage] = "stale", {"files": ["its files are gone"]}
-        elif before["key"] != key_of(made):
-            found[stage] = "stale", _changed(before.get("made_of"), made)
+            found[stage] = "stale", ("its files are gone",)
+        elif before["key"] == key_of(made):
+            open_needs = [need for need in NEEDS[stage] if found[need][0] != "done"]
+            why = tuple(f"{need} is to be made again" for need in open_needs)
+            found[stage] = "stale" if why else "done", why
+        elif before.get("made_of") is None:
+            found[stage] = "stale", ("made by an earlier version",)
         else:
-            again = [f"{need} is to be made again" for need in NEEDS[stage] if _open(found[need])]
-            found[stage] = ("stale", {"needs": again}) if again else ("done", {})
+            differ = changes(before["made_of"], made)
+            found[stage] = "stale", tuple(chain.from_iterable(differ.values()))
     return found
 
 
-def _changed(
-    before: Mapping[str, Any] | None, made: Mapping[Kind, Mapping[str, Any]]
-) -> dict[Kind, list[str]]:
-    return {"options": ["made by an earlier version"]} if before is None else changes(before, made)
-
-
-def _open(standing: _Standing) -> bool:
-    return standing[0] != "done"
-
-
-def _stage(study: Study, stage: Stage, state: State, why: Mapping[Kind, list[str]]) -> StageStatus:
+def _stage(study: Study, stage: Stage, state: State, why: tuple[str, ...]) -> StageStatus:
     receipt = study.log["stages"].get(stage, {}).get("receipt", {})
     return StageStatus(
         stage=stage,
         state=state,
-        why=tuple(each for kind in why for each in why[kind]),
+        why=why,
         seconds=study.seconds.get(stage),
         passes=receipt.get("passes"),
-        size=sum(map(_size, _places(study.folder, stage))),
+        size=sum(_size(study.folder / place) for place in PLACES[stage]),
         waiting=_waiting(study.journal_path(stage)),
     )
 
 
-def _places(folder: Path, stage: Stage) -> Iterator[Path]:
-    return (folder / place for place in PLACES[stage])
-
-
 def _beside(study: Study, name: str, place: Path) -> Beside:
-    own, keys = read_made_from(place), study.keys
-    why: tuple[str, ...] = ()
-    if own is None:
-        why = ("not finished, or what it was made from is older than the run",)
-    else:
+    own, keys = _made_from(place), study.keys
+    why = ("not finished, or what it was made from is older than the run",)
+    if own is not None:
         why = tuple(f"{stage} was made again" for stage in own if keys.get(stage) != own[stage])
     shown = str(place.relative_to(study.folder))
-    waiting = sum(map(_waiting, journals(study.folder, name)))
+    waiting = sum(map(_waiting, _journals(study.folder, name)))
     return Beside(shown, "stale" if why else "fresh", why, _size(place), waiting)
 
 
@@ -523,46 +481,6 @@ def _size(path: Path) -> int:
 def _waiting(path: Path) -> int:
     # One line says for which stage it is; a line without an end was being written.
     return max(0, path.read_bytes().count(b"\n") - 1) if path.is_file() else 0
-
-
-T = TypeVar("T")
-
-
-def kept_result(
-    folder: Path,
-    unfinished: Path,
-    key: str,
-    make: Callable[[], T],
-    *,
-    save: Callable[[T], None],
-    read: Callable[[], T],
-) -> tuple[T, dict[str, int]]:
-    """What is in the folder, or is made now and saved there; and what it cost to make.
-
-    Args:
-        folder: Of the result; ``key.json`` in it tells that it is whole.
-        unfinished: Journal of what is being made.
-        key: Digest of everything that decides the result.
-        make: Makes it.
-        save: Writes it into the folder.
-        read: Reads it from there.
-
-    Raises:
-        Stopped: the work was asked to stop.
-    """
-    note = folder / "key.json"
-    if note.is_file() and read_json(note)["key"] == key:
-        forget(unfinished)
-        return read(), read_json(note)["receipt"]
-    note.unlink(missing_ok=True)
-    with counted() as receipt, journal(unfinished, key):
-        found = make()
-    save(found)
-    # The key is written last: without it the result counts as not made.
-    write_json(note, {"key": key, "receipt": receipt.to_json()})
-    forget(unfinished)
-    stop_if_asked()
-    return found, receipt.to_json()
 
 
 def digest_of(value: object) -> str:

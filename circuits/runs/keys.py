@@ -16,16 +16,7 @@ from circuits.models.load import EMBEDDED, folder_digest
 from circuits.provenance import versions
 from circuits.runs.plan import JUDGES, STAGES, Plan, Stage, judge_file
 
-__all__ = [
-    "NEEDS",
-    "Kind",
-    "changes",
-    "dependents",
-    "key_of",
-    "made_of",
-    "needed",
-    "stage_key",
-]
+__all__ = ["NEEDS", "Kind", "changes", "dependents", "key_of", "made_of", "needed", "stage_key"]
 
 NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "replies": (),
@@ -151,13 +142,11 @@ def _said(kind: Kind, name: str, before: Any, now: Any) -> str:
     if kind in ("options", "model", "version"):
         what = f"model {name}" if kind == "model" else name
         return f"{what}: {_short(before)} -> {_short(now)}"
-    if kind == "files":
-        return f"{name}: another file" if before and now else f"{name}: {_there(before, now)}"
-    return f"{name} was made again"
-
-
-def _there(before: Any, now: Any) -> str:
-    return "no file any more" if before else "a file where there was none"
+    if kind == "needs":
+        return f"{name} was made again"
+    if before and now:
+        return f"{name}: another file"
+    return f"{name}: {'no file any more' if before else 'a file where there was none'}"
 
 
 def _short(value: Any) -> str:

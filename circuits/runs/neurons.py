@@ -11,11 +11,22 @@ from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass as options_dataclass
 
 from circuits.errors import DataError, RunError
-from circuits.files import exists, held, is_file, is_folder, remove_leftovers, shipped, write_json
+from circuits.files import (
+    exists,
+    held,
+    is_file,
+    is_folder,
+    read_json,
+    remove_leftovers,
+    shipped,
+    write_json,
+)
+from circuits.journal import forget, journal, stop_if_asked
 from circuits.judges.replies import Reply, read_replies, write_rows
 from circuits.models.generate import elicit
 from circuits.models.load import EMBEDDED as SHIPPED_MODELS
 from circuits.models.load import describe_model, load_model
+from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.names import LITERAL, neuron_name
 from circuits.neurons.adaptive import Adaptive, Schedule, adaptive_masking
@@ -55,17 +66,11 @@ from circuits.provenance import Provenance, recorded, versions
 from circuits.records import Record
 from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
 from circuits.running import execution
-from circuits.runs.folder import Study, digest_of, kept_result, made_beside
+from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, Count, checked, listed, trusted
 from circuits.runs.work import Reporter, Run, Silent, plan_of
 
-__all__ = [
-    "EMBEDDED",
-    "NeuronPlan",
-    "SetStudy",
-    "neuron_run",
-    "open_set",
-]
+__all__ = ["EMBEDDED", "NeuronPlan", "SetStudy", "neuron_run", "open_set"]
 
 EMBEDDED = ("emotion", "rhetoric")
 """Sets of labelled texts that are shipped."""
@@ -341,21 +346,27 @@ class SetStudy:
     ) -> T:
         key = digest_of([self.plan.to_json(), self.provenance.to_json()])
         unfinished = self.folder / ".resume" / f"{place.replace('/', '-')}.jsonl"
+        note = self.folder / place / "key.json"
+        train = len(self.texts.train.first(self.plan.train_texts))
+        totals = {"profile": train, "attribution": train, "neutral": self.plan.neutral}
         with (
-            self.reporter.task(f"{self.texts.name}: {place}", self._totals.get(place, 0)) as done,
+            self.reporter.task(f"{self.texts.name}: {place}", totals.get(place, 0)) as done,
             execution(progress=done),
             recorded(self.provenance),
         ):
-            found, self.receipts[place] = kept_result(
-                self.folder / place, unfinished, key, make, save=save, read=read
-            )
+            if note.is_file() and read_json(note)["key"] == key:
+                found, self.receipts[place] = read(), read_json(note)["receipt"]
+            else:
+                note.unlink(missing_ok=True)
+                with counted() as receipt, journal(unfinished, key):
+                    found = make()
+                save(found)
+                self.receipts[place] = receipt.to_json()
+                # The key is written last: without it the result counts as not made.
+                write_json(note, {"key": key, "receipt": receipt.to_json()})
+            forget(unfinished)
+            stop_if_asked()
         return found
-
-    @cached_property
-    def _totals(self) -> dict[str, int]:
-        """How many items a piece of work has, where that is known beforehand."""
-        train = len(self.texts.train.first(self.plan.train_texts))
-        return {"profile": train, "attribution": train, "neutral": self.plan.neutral}
 
 
 def _points(value: Any) -> float:
@@ -363,11 +374,7 @@ def _points(value: Any) -> float:
 
 
 def neuron_run(
-    folder: Path,
-    plan: NeuronPlan,
-    *,
-    models: Sequence[str] = (),
-    reporter: Reporter | None = None,
+    folder: Path, plan: NeuronPlan, *, models: Sequence[str] = (), reporter: Reporter | None = None
 ) -> Path:
     """Measure class-selective neurons; return the page's path.
 

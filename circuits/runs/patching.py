@@ -26,7 +26,6 @@ from circuits.patching.pairs import (
     CleanCorrupt,
     LogitDifference,
     Mode,
-    Projection,
     Readout,
     ReplyLikelihood,
     make_pairs,
@@ -46,18 +45,9 @@ from circuits.provenance import Provenance, recorded, versions
 from circuits.running import execution
 from circuits.runs.folder import Study, made_beside
 from circuits.runs.plan import CONFIG, Count, Stage, checked
-from circuits.runs.work import Reporter, Run, Silent, plan_of
+from circuits.runs.work import Reporter, Run, Silent, in_turn, plan_of, readouts, scenarios_of_test
 
-__all__ = [
-    "NEUTRAL_PROMPT",
-    "SITES",
-    "Contrast",
-    "PathOptions",
-    "PathStudy",
-    "ReadoutName",
-    "patch_run",
-    "read_patches",
-]
+__all__ = ["Contrast", "PathOptions", "PathStudy", "patch_run", "read_patches"]
 
 NEUTRAL_PROMPT = "neutral"
 """The contrast's other side when no emotion is asked for."""
@@ -111,7 +101,9 @@ class Contrast:
             RunError: the test file is gone, or has fewer contexts.
         """
         other = None if self.other == NEUTRAL_PROMPT else self.other
-        return make_pairs(self.model, self._contexts(), self.emotion, other)
+        scenarios = sev.read(plan_of(self.study).test)
+        contexts = in_turn(sev.spread(scenarios, min(self.contexts, len(scenarios))))
+        return make_pairs(self.model, contexts, self.emotion, other)
 
     def readout(self, name: ReadoutName) -> Readout:
         """The readout of that name.
@@ -120,9 +112,7 @@ class Contrast:
             RunError: reply likelihoods need the replies of the run's steering stage.
         """
         if name == "projection":
-            importance = self.study.importance
-            place = importance.index("emotion", self.emotion)
-            return Projection(importance.reference[place], site=importance.read_at)
+            return readouts(self.study)[self.emotion]
         if name == "logits":
             words = emotion_words(self.study.emotions)
             return LogitDifference.of_words(self.model, words, self.emotion)
@@ -133,13 +123,6 @@ class Contrast:
         return self.study.importance.provenance.child(
             contrast=self.name, contexts=[pair.context.id for pair in self.pairs], **options
         )
-
-    def _contexts(self) -> Sequence[sev.Context]:
-        scenarios = sev.read(plan_of(self.study).test)
-        # One event per scenario, the valences in turn.
-        spread = sev.spread(scenarios, min(self.contexts, len(scenarios)))
-        every = sev.contexts(spread)
-        return [every[3 * i + i % 3] for i in range(len(spread))]
 
     def _reply_likelihood(self) -> ReplyLikelihood:
         path = self.study.replies_path
@@ -183,7 +166,12 @@ def patch_run(
         RunError: a site is unknown.
         AxisError: a site has no counterpart in the other run; names it.
     """
-    stream, heads = _sorted(sites)
+    unknown = [site for site in sites if site not in SITES]
+    if unknown or not sites:
+        what = repr(unknown[0]) if unknown else "nothing"
+        raise RunError(f"--sites: found {what}; give one or more of {', '.join(SITES)}")
+    stream = [site for site in sites if site in get_args(StreamSite)]
+    heads = [site for site in sites if site not in stream]
     pairs, measure = contrast.pairs, contrast.readout(readout)
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
     folder = contrast.study.folder / "patching" / contrast.file_stem
@@ -212,15 +200,6 @@ def read_patches(study: Study) -> dict[str, list[SitePatches | HeadPatches]]:
         kind = SitePatches if path.parent.name == "stream" else HeadPatches
         found.setdefault(path.parents[1].name, []).append(kind.load(path.parent))
     return found
-
-
-def _sorted(sites: Sequence[str]) -> tuple[list[str], list[str]]:
-    unknown = [site for site in sites if site not in SITES]
-    if unknown or not sites:
-        what = repr(unknown[0]) if unknown else "nothing"
-        raise RunError(f"--sites: found {what}; give one or more of {', '.join(SITES)}")
-    stream = get_args(StreamSite)
-    return [s for s in sites if s in stream], [s for s in sites if s not in stream]
 
 
 @checked
@@ -272,8 +251,13 @@ class PathStudy:
         Returns:
             The circuit with its paths, and what is said of them in ``paths.json``.
         """
-        own, circuit, pairs = self.options, self._circuit(emotion), self._pairs(emotion)
-        readout = self._readout(emotion)
+        self.study.circuit_path(emotion)  # refuses an emotion that the run lacks
+        own, circuit = self.options, self._circuits[emotion]
+        if own.against == emotion:
+            raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
+        other = None if own.against == NEUTRAL_PROMPT else own.against
+        pairs = make_pairs(self.model, self._contexts, emotion, other)
+        readout = readouts(self.study)[emotion]
         with recorded(self._provenance), execution(seed=own.seed):
             effects = path_effects(
                 pairs,
@@ -313,39 +297,16 @@ class PathStudy:
     @cached_property
     def _contexts(self) -> Sequence[Context]:
         """Contexts that nothing of the circuits was made from, evenly over the split."""
-        plan = self._run.plan
-        if self.options.split == "dev":
-            scenarios = self._run.dev
-        else:
-            scenarios = sev.read(plan.test)
-            if plan.test_scenarios:
-                scenarios = sev.spread(scenarios, plan.test_scenarios)
-        every = sev.contexts(scenarios)
-        if self.options.contexts > len(every):
+        run, split, count = self._run, self.options.split, self.options.contexts
+        every = sev.contexts(run.dev if split == "dev" else scenarios_of_test(run.plan))
+        if count > len(every):
             raise RunError(
-                f"--contexts: asked for {self.options.contexts}, the {self.options.split} split of "
-                f"{self.study.folder} has {len(every)}"
+                f"--contexts: asked for {count}, the {split} split of {self.study.folder} has "
+                f"{len(every)}"
             )
-        count = self.options.contexts
         return [every[i * len(every) // count] for i in range(count)]
 
     @property
     def _provenance(self) -> Provenance:
         data = digest(self._run.plan.test if self.options.split == "test" else self._run.plan.data)
         return Provenance(describe_model(self.model), data, asdict(self.options), versions())
-
-    def _circuit(self, emotion: str) -> Circuit:
-        self.study.circuit_path(emotion)  # refuses an emotion that the run lacks
-        return self._circuits[emotion]
-
-    def _pairs(self, emotion: str) -> CleanCorrupt:
-        self._circuit(emotion)
-        if self.options.against == emotion:
-            raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
-        other = None if self.options.against == NEUTRAL_PROMPT else self.options.against
-        return make_pairs(self.model, self._contexts, emotion, other)
-
-    def _readout(self, emotion: str) -> Projection:
-        importance = self.study.importance
-        place = importance.index("emotion", emotion)
-        return Projection(importance.reference[place], site=importance.read_at)

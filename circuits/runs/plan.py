@@ -49,25 +49,21 @@ from circuits.steering.interventions import Where
 
 __all__ = [
     "CONFIG",
-    "NONE",
     "OPTIONS",
     "PLAN_FILE",
     "RENAMED",
     "RENAMED_VALUES",
-    "SHIPPED",
     "STAGES",
     "STEERING_BUDGET",
     "Count",
     "Plan",
     "Stage",
-    "Trust",
     "check_judges",
     "checked",
     "circuit_judge_of",
     "judge_file",
     "judge_of",
     "listed",
-    "make_plan",
     "meanings",
     "no_option",
     "no_stage",
@@ -675,8 +671,8 @@ def _naming_line(path: Path, text: str, given: Collection[str]) -> Iterator[None
         inner = re.match(r"\w+\.(\w+):", str(error))
         if inner:
             lines.insert(0, rf"\s*[\"']?{inner[1]}[\"']?\s*=")
-        found = [n for own in lines for n, line in enumerate(text.split("\n"), 1)
-                 if re.match(own, line)]  # fmt: skip
+        numbered = [*enumerate(text.split("\n"), 1)]
+        found = [n for own in lines for n, line in numbered if re.match(own, line)]
         line = f", line {found[0]}" if found else ""
         raise type(error)(f"{path}{line}: {error}") from error
 
@@ -729,25 +725,15 @@ def judge_file(spec: str | None) -> Path | None:
 
 
 def _opened(plan: Plan, option: str, spec: str, profile: JudgeProfile = "robust") -> Judge:
-    with _naming(option):
+    try:
         judge = open_judge(spec, profile, labels=plan.emotions, meanings=plan.meanings)
-        if option in plan.judges_of_file and not trusted("judge"):
-            _check_keeps_key(judge)
-    return judge
-
-
-def _check_keeps_key(judge: Judge) -> None:
-    if isinstance(judge, HttpJudge) and judge.sends_key_away:
+    except CircuitsError as error:
+        raise type(error)(f"{option}: {error}") from error
+    of_file = option in plan.judges_of_file and not trusted("judge")
+    if of_file and isinstance(judge, HttpJudge) and judge.sends_key_away:
         raise JudgeError(
-            f"a file names the server {judge.host}, and it would be sent the key in "
+            f"{option}: a file names the server {judge.host}, and it would be sent the key in "
             f"{judge.key_variable}; give --trust-judge (in Python: "
             'circuits.runs.plan.trusting("judge")) if the server is yours, or unset the variable'
         )
-
-
-@contextmanager
-def _naming(option: str) -> Iterator[None]:
-    try:
-        yield
-    except CircuitsError as error:
-        raise type(error)(f"{option}: {error}") from error
+    return judge

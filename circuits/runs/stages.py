@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from circuits.circuit.find import Measurements, assemble
 from circuits.effects.activations import component_means, differences
@@ -42,26 +42,13 @@ from circuits.patching.totals import total_estimates
 from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import recorded, versions
 from circuits.runs.folder import Study, is_there
-from circuits.runs.keys import Kind, key_of, made_of
-from circuits.runs.plan import (
-    PLAN_FILE,
-    STAGES,
-    Plan,
-    Stage,
-    check_judges,
-    no_stage,
-    plan_toml,
-)
+from circuits.runs.keys import key_of, made_of
+from circuits.runs.plan import PLAN_FILE, STAGES, Plan, Stage, check_judges, no_stage, plan_toml
 from circuits.runs.report import make_report
 from circuits.runs.steering import steering
-from circuits.runs.work import Reporter, Run, Silent, scores
+from circuits.runs.work import Reporter, Run, Silent, part_counts, scores
 
-__all__ = [
-    "DOES",
-    "EngineName",
-    "at_work",
-    "run",
-]
+__all__ = ["at_work", "run"]
 
 
 def replies(run: Run) -> None:
@@ -99,8 +86,8 @@ def directions(run: Run) -> None:
 def effects(run: Run) -> None:
     """Effects of heads and neurons, their means, and how far directions generalise."""
     found, folder = run.study.directions, run.study.folder / "effects"
-    provenance = found.provenance.child(head_readout=run.plan.head_readout)
     activations, plan = run.activations, run.plan
+    provenance = found.provenance.child(head_readout=plan.head_readout)
     with run.task("effects of heads", len(run.groups.cells)):
         heads, general = second_pass(run.model, activations, found, readout=plan.head_readout)
     with recorded(found.provenance.child(seed=plan.seed)):
@@ -108,35 +95,29 @@ def effects(run: Run) -> None:
     with recorded(provenance):
         heads.result().save(folder / "heads")
         if run.model.cfg.d_mlp:
-            neurons = neuron_effects(run.model, run.activations, found)
+            neurons = neuron_effects(run.model, activations, found)
         else:
-            neurons = without_neurons(run.activations, found)
+            neurons = without_neurons(activations, found)
             run.notes["neurons"] = "none: the MLPs of this model are not sums over neurons"
         neurons.save(folder / "neurons")
-        component_means(run.activations).save(folder / "means")
+        component_means(activations).save(folder / "means")
     shutil.rmtree(folder / "written_means", ignore_errors=True)
-    if run.plan.reads_apart:
-        names = ("diff_prompt", "diff_grouping", "half")
-        how = {name: getattr(run.plan, name) for name in names}
-        with recorded(provenance.child(**how)):
-            written = component_means(run.written_activations)
-        written.save(folder / "written_means")
+    if plan.reads_apart:
+        apart = provenance.child(
+            diff_prompt=plan.diff_prompt, diff_grouping=plan.diff_grouping, half=plan.half
+        )
+        with recorded(apart):
+            component_means(run.written_activations).save(folder / "written_means")
 
 
 def importance(run: Run) -> None:
     """Importance of every sublayer."""
     plan, found = run.plan, run.study.directions
-    grid = run.groups
     stable = plan.stable_layers or stable_layers(len(found.layer))
     provenance = found.provenance.child(stable_layers=stable, doses=plan.doses, seed=plan.seed)
-    with run.task("inject doses", len(grid.contexts)), recorded(provenance):
+    with run.task("inject doses", len(run.groups.contexts)), recorded(provenance):
         measured, neutral_means = sublayer_importance(
-            run.model,
-            grid,
-            found,
-            stable=stable,
-            doses=plan.doses,
-            read_at=plan.read_at,
+            run.model, run.groups, found, stable=stable, doses=plan.doses, read_at=plan.read_at
         )
     measured.save(run.study.folder / "importance")
     neutral_means.save(run.study.folder / "effects" / "neutral_means")
@@ -149,7 +130,7 @@ def circuits(run: Run) -> None:
     provenance = importance.provenance.child(
         budget=plan.to_json()["budget"], rank_by=plan.rank_by, signed=plan.signed
     )
-    counts = plan.budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
+    counts = part_counts(study, plan.budget)
     with recorded(provenance):
         direct = direct_effects(run.model, differences(study.means), found, importance.reference)
         direct.save(folder / "effects" / "direct")
@@ -169,7 +150,7 @@ def report(run: Run) -> None:
     make_report(run.study, run.study.folder / "report.html")
 
 
-DOES: Mapping[Stage, Callable[[Run], None]] = {
+_DOES: Mapping[Stage, Callable[[Run], None]] = {
     "replies": replies,
     "judgements": judgements,
     "directions": directions,
@@ -255,7 +236,12 @@ def run(
     # Replies that are given need no asking for: the two stages only take them over.
     wanted = {*stages, "replies", "judgements"} if plan.accepted else {*stages}
     with held(plan.out), at_work(engine, workers, ray_address):
-        study = _open(plan)
+        _check_folder(plan)  # once more, now that nobody else writes
+        path = plan.out / "run.json"
+        done = Study(plan.out).log["stages"] if path.exists() else {}
+        write_text(plan.out / PLAN_FILE, plan_toml(plan))
+        write_json(path, {"plan": plan.to_json(), "versions": versions(), "stages": done})
+        study = Study(plan.out)
         remove_leftovers(plan.out)
         work = Run(plan, study, reporter or Silent())
         for stage in STAGES:
@@ -281,48 +267,32 @@ def _check_folder(plan: Plan) -> None:
         )
 
 
-def _open(plan: Plan) -> Study:
-    _check_folder(plan)  # once more, now that nobody else writes
-    path = plan.out / "run.json"
-    done = Study(plan.out).log["stages"] if path.exists() else {}
-    write_text(plan.out / PLAN_FILE, plan_toml(plan))
-    write_json(path, {"plan": plan.to_json(), "versions": versions(), "stages": done})
-    return Study(plan.out)
-
-
 def _do_if_needed(work: Run, stage: Stage) -> None:
-    made = made_of(work.plan, stage, work.study.keys)
-    before = work.study.log["stages"].get(stage)
-    if before and before["key"] == key_of(made) and is_there(work.study.folder, stage):
+    study = work.study
+    made = made_of(work.plan, stage, study.keys)
+    before = study.log["stages"].get(stage)
+    if before and before["key"] == key_of(made) and is_there(study.folder, stage):
         return
-    _do(work, stage, made)
-
-
-def _do(work: Run, stage: Stage, made: Mapping[Kind, Mapping[str, Any]]) -> None:
     stop_if_asked()
     started = time.perf_counter()
     work.notes.clear()
-    work.study.begin(stage)
+    study.begin(stage)
     try:
         with (
             counted() as receipt,
-            journal(work.study.journal_path(stage), key_of(made)) as kept,
+            journal(study.journal_path(stage), key_of(made)) as kept,
             work.as_planned(),
         ):
             if kept.discarded:
                 work.notes["journal"] = "discarded: it was kept for another plan or version"
-            DOES[stage](work)
+            _DOES[stage](work)
     except Stopped as error:
         number = STAGES.index(stage) + 1
         raise Stopped(f"stage {stage!r} ({number} of {len(STAGES)}): {error}") from error
     except CircuitsError as error:
         raise type(error)(f"stage {stage!r}: {error}") from error
     entry = {"key": key_of(made), "made_of": made, "receipt": receipt.to_json(), **work.notes}
-    work.study.finish(stage, entry, time.perf_counter() - started)
-    _forget(work.study)
-
-
-def _forget(study: Study) -> None:
+    study.finish(stage, entry, time.perf_counter() - started)
     # What was read before the stage ran may be older than what it wrote.
     for name in list(vars(study)):
         if name != "folder":

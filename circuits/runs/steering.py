@@ -43,7 +43,6 @@ from circuits.models.load import describe_model, load_model
 from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
-from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import context_of, neutral_prompt
@@ -51,7 +50,17 @@ from circuits.provenance import Provenance, recorded, versions
 from circuits.running import execution
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, STEERING_BUDGET, Count, Plan, checked, trusted
-from circuits.runs.work import Reporter, Run, Silent, held_out, plan_of
+from circuits.runs.work import (
+    Reporter,
+    Run,
+    Silent,
+    held_out,
+    in_turn,
+    part_counts,
+    plan_of,
+    readouts,
+    scenarios_of_test,
+)
 from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
 from circuits.steering.evaluate import (
     STEERED,
@@ -99,7 +108,6 @@ __all__ = [
     "drop",
     "generator_of_files",
     "generator_of_run",
-    "make_interventions",
     "read_validation",
     "say",
     "steering",
@@ -140,7 +148,8 @@ def validate(
         DataError: a test context is one that the circuits were made from.
     """
     options = options or ValidationOptions()
-    run = _opened(folder, reporter)
+    study = Study(folder)
+    run = Run(plan_of(study), study, reporter or Silent())
     contexts = held_out(run, options.contexts)
     known, evaluator = _known(run), run.evaluator(contexts)
     provenance = run.study.importance.provenance.child(
@@ -161,7 +170,10 @@ def validate(
         # Without the receipt what is there counts as not made.
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
-            _measure(run, known, kind, contexts, options.draws).save(place / kind)
+            with run.task(f"ablate and add to {kind}s", len(run.plan.emotions)):
+                how = Validating(draws=options.draws)
+                found = validate_components(run.model, contexts, known, kind, how=how)
+            found.save(place / kind)
             _validate_replies(run, evaluator, known, kind, options).save(place / f"{kind}_replies")
         write_json(place / "ablation.json", drop(run, evaluator, options.draws))
         write_json(place / "receipt.json", receipt.to_json())
@@ -181,39 +193,19 @@ def read_validation(study: Study) -> tuple[list[Validation], list[ReplyValidatio
     )
 
 
-def _opened(folder: Path, reporter: Reporter | None) -> Run:
-    study = Study(folder)
-    return Run(plan_of(study), study, reporter or Silent())
-
-
 def _known(run: Run) -> Known:
-    study, plan, importance = run.study, run.plan, run.study.importance
-    readouts = {
-        emotion: Projection(importance.reference[e], site=importance.read_at)
-        for e, emotion in enumerate(importance.emotion)
-    }
+    study, written = run.study, _written(run.study, run.plan)
+    return Known(study.totals, readouts(study), study.neutral_means, study.means, written)
+
+
+def _written(study: Study, plan: Plan) -> Differences:
+    """The differences that are written into the model."""
     plain = study.neutral_means if plan.relative_to == "neutral" else None
-    written = differences(study.written_means, plain, unit=plan.diff_unit)
-    return Known(study.totals, readouts, study.neutral_means, study.means, written)
-
-
-def _measure(
-    run: Run,
-    known: Known,
-    kind: PartKind,
-    contexts: tuple[Context, ...],
-    draws: int,
-) -> Validation:
-    with run.task(f"ablate and add to {kind}s", len(run.plan.emotions)):
-        return validate_components(run.model, contexts, known, kind, how=Validating(draws=draws))
+    return differences(study.written_means, plain, unit=plan.diff_unit)
 
 
 def _validate_replies(
-    run: Run,
-    evaluator: Evaluator,
-    known: Known,
-    kind: PartKind,
-    options: ValidationOptions,
+    run: Run, evaluator: Evaluator, known: Known, kind: PartKind, options: ValidationOptions
 ) -> ReplyValidation:
     count = known.effects(evaluator.emotions[0], kind).numel()
     sizes = sizes_to(count, options.reply_sizes)
@@ -228,8 +220,7 @@ def drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
     See :func:`~circuits.steering.validation.ablation_drop`; the mean over neutral prompts stands
     for it.
     """
-    study, plan = run.study, run.plan
-    counts = plan.control_budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
+    study, counts = run.study, part_counts(run.study, run.plan.control_budget)
     needed: dict[str, Circuit] = {
         emotion: core(circuit, *counts, "total") for emotion, circuit in study.circuits.items()
     }
@@ -247,11 +238,9 @@ _GOOD_ENOUGH = 99.0
 def steering(run: Run) -> None:
     """Compare all methods, sweep the circuit's strength, and say what it cost."""
     study, plan = run.study, run.plan
-    interventions = make_interventions(run)
+    interventions = _interventions(run)
     tuned = _tuned(run, interventions)
-    scenarios = sev.read(plan.test)
-    if plan.test_scenarios:
-        scenarios = sev.spread(scenarios, plan.test_scenarios)
+    scenarios = scenarios_of_test(plan)
     found = _compared(run, interventions, tuned, sev.contexts(scenarios), "reply by every method")
     _write_replies(study.replies_path, found)
     hard = None
@@ -281,11 +270,8 @@ def circuit_interventions(study: Study, plan: Plan) -> Interventions:
     Raises:
         RunError: a stage that makes them has not run.
     """
-    n_heads, n_neurons = study.heads.mean[0].numel(), study.neurons.mean[0].numel()
-    counts = plan.control_budget.counts(n_heads, n_neurons)
-    plain = study.neutral_means if plan.relative_to == "neutral" else None
-    written = differences(study.written_means, plain, unit=plan.diff_unit)
-    return Interventions(study.circuits, written, study.directions, counts)
+    counts = part_counts(study, plan.control_budget)
+    return Interventions(study.circuits, _written(study, plan), study.directions, counts)
 
 
 def written_how(study: Study) -> Modulation:
@@ -296,7 +282,7 @@ def written_how(study: Study) -> Modulation:
     return Modulation(**{**chosen, "by_emotion": tuple(chosen.get("by_emotion", {}).items())})
 
 
-def make_interventions(run: Run) -> Interventions:
+def _interventions(run: Run) -> Interventions:
     """Interventions of the planned methods; some need a pass over train contexts."""
     study, plan = run.study, run.plan
     interventions = circuit_interventions(study, plan)
@@ -318,28 +304,21 @@ def make_interventions(run: Run) -> Interventions:
 def _compared(
     run: Run, interventions: Interventions, tuned: Tuned, contexts: Sequence[Context], what: str
 ) -> Comparison:
-    work = compare_cost(len(contexts), len(run.plan.emotions), tuned.by_method)
-    with run.task(what, work):
-        return compare(
-            run.evaluator(contexts), interventions, tuned.by_method, second=run.second_judge
-        )
+    evaluator, by_method = run.evaluator(contexts), tuned.by_method
+    with run.task(what, compare_cost(len(contexts), len(run.plan.emotions), by_method)):
+        return compare(evaluator, interventions, by_method, second=run.second_judge)
 
 
 def _tuned(run: Run, interventions: Interventions) -> Tuned:
     plan = run.plan
     like = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
-    candidates = {
-        m: by_method for m, by_method in starts(interventions, like).items() if m in plan.methods
-    }
+    candidates = {m: own for m, own in starts(interventions, like).items() if m in plan.methods}
     given = _given(run, like, candidates)
-    candidates = {
-        method: by_method for method, by_method in candidates.items() if method not in given
-    }
+    candidates = {method: own for method, own in candidates.items() if method not in given}
     if not candidates:
         return Tuned(given, {}, ())
-    # One event per dev scenario, the valences in turn; all events for the last round.
-    every = sev.contexts(run.dev)
-    some = [every[3 * i + i % 3] for i in range(len(run.dev))]
+    # One event per dev scenario; all events for the last round.
+    some, every = in_turn(run.dev), sev.contexts(run.dev)
     brief = plan.tuning == "brief"
     with run.task("choose strengths on dev contexts", 0):
         found = tune(
@@ -382,8 +361,7 @@ def _strengths(
     how, count = tuned.by_method.get("circuit"), run.plan.sweep_contexts
     if not isinstance(how, Modulation) or not count:
         return dict.fromkeys(("ablation", "strengths", "suppression", "mixtures"))
-    every = sev.contexts(sev.spread(scenarios, min(count, len(scenarios))))
-    contexts = [every[3 * i + i % 3] for i in range(len(every) // 3)]
+    contexts = in_turn(sev.spread(scenarios, min(count, len(scenarios))))
     evaluator, emotions = run.evaluator(contexts), len(run.plan.emotions)
     # Replies and losses of the sweep; replies of the others.
     work = len(contexts) * (1 + emotions * (2 + 2 * len(STRENGTHS) + 3))
@@ -559,8 +537,7 @@ def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: P
     place = folder / sha256(key.encode()).hexdigest()[:24]
     if is_file(place / "record.json"):
         return Differences.load(place)
-    every = sev.contexts(sev.spread(sev.read(data), _CONTEXTS))
-    contexts = [every[3 * i + i % 3] for i in range(_CONTEXTS)]
+    contexts = in_turn(sev.spread(sev.read(data), _CONTEXTS))
     provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
     with (
         reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done,
@@ -645,13 +622,11 @@ def _edits_of_files(run: Run, emotion: str) -> dict[str, tuple[list[Add], Proven
 
 def _steering(study: Study) -> Steering:
     """As the steering stage steers, at strength 1; at the first stable layer, if it has not run."""
-    plain = Steering((study.importance.stable_layers[0],))
-    if "steering" not in study.log["stages"]:
-        return plain
-    chosen = study.steering["settings"].get("steer")
+    has_run = "steering" in study.log["stages"]
+    chosen = study.steering["settings"].get("steer") if has_run else None
     if chosen is None:
-        return plain
-    return replace(plain, layers=tuple(chosen["layers"]), when=chosen["when"])
+        return Steering((study.importance.stable_layers[0],))
+    return Steering(tuple(chosen["layers"]), when=chosen["when"])
 
 
 def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tuple[Loss, ...]]:

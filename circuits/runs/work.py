@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from circuits.circuit.circuit import with_scores
+from circuits.circuit.find import Budget
 from circuits.circuit.score import Scoring, check_held_out, score_circuits
 from circuits.effects.activations import (
     Activations,
@@ -42,7 +43,11 @@ __all__ = [
     "Run",
     "Silent",
     "held_out",
+    "in_turn",
+    "part_counts",
     "plan_of",
+    "readouts",
+    "scenarios_of_test",
     "scores",
 ]
 
@@ -158,18 +163,17 @@ class Run:
         # A run that was interrupted after the stage that reads for all makes the pass again.
         # Receipts say what results cost, and its cost stands in that stage's already.
         again = "directions" in self.study.log["stages"]
-        with uncounted() if again else nullcontext():
-            found = self._activations()
+        groups, plan = self.groups, self.plan
+        with (
+            uncounted() if again else nullcontext(),
+            self.task("read activations", len(groups.cells)),
+        ):
+            found = read_activations(
+                self.model, groups, read=plan.read, last=plan.last, half=plan.half
+            )
         if not again:
             self.notes["values"] = found.keeping.reason
         return found
-
-    def _activations(self) -> Activations:
-        groups, plan = self.groups, self.plan
-        with self.task("read activations", len(groups.cells)):
-            return read_activations(
-                self.model, groups, read=plan.read, last=plan.last, half=plan.half
-            )
 
     @cached_property
     def written_activations(self) -> Activations:
@@ -250,20 +254,17 @@ def plan_of(study: Study) -> Plan:
 
 def scores(run: Run) -> None:
     """Score every circuit, and write the scores into its files."""
-    study, plan, importance = run.study, run.plan, run.study.importance
-    contexts = held_out(run, run.plan.score_contexts)
-    readouts = {
-        emotion: Projection(importance.reference[e], site=importance.read_at)
-        for e, emotion in enumerate(importance.emotion)
-    }
+    study, plan = run.study, run.plan
+    contexts = held_out(run, plan.score_contexts)
+    how = Scoring(plan.ablation, plan.positions, plan.draws)
     with run.task("score the circuits", len(plan.emotions)):
         found = score_circuits(
             run.model,
             study.circuits,
             contexts,
-            readouts,
+            readouts(study),
             study.totals,
-            how=_how(plan),
+            how=how,
             means=study.neutral_means,
         )
     folder = study.folder
@@ -275,8 +276,28 @@ def scores(run: Run) -> None:
         export_circuit(scored, folder / "export")
 
 
-def _how(plan: Plan) -> Scoring:
-    return Scoring(plan.ablation, plan.positions, plan.draws)
+def readouts(study: Study) -> dict[str, Projection]:
+    """Emotion -> the projection on its reference direction."""
+    found = study.importance
+    vectors = zip(found.emotion, found.reference, strict=True)
+    return {emotion: Projection(vector, site=found.read_at) for emotion, vector in vectors}
+
+
+def part_counts(study: Study, budget: Budget) -> tuple[int, int]:
+    """Heads and neurons that a budget allows in a circuit of the run's model."""
+    return budget.counts(study.heads.mean[0].numel(), study.neurons.mean[0].numel())
+
+
+def scenarios_of_test(plan: Plan) -> tuple[sev.Scenario, ...]:
+    """Test scenarios, as many as the plan asks for."""
+    scenarios = sev.read(plan.test)
+    return sev.spread(scenarios, plan.test_scenarios) if plan.test_scenarios else scenarios
+
+
+def in_turn(scenarios: Sequence[sev.Scenario]) -> list[Context]:
+    """One event of every scenario, the valences in turn."""
+    every = sev.contexts(scenarios)
+    return [every[3 * i + i % 3] for i in range(len(scenarios))]
 
 
 def held_out(run: Run, count: int) -> tuple[Context, ...]:

@@ -2,9 +2,7 @@
 
 from typing import Final
 
-__all__ = [
-    "APPLIED",
-]
+__all__ = ["APPLIED"]
 
 APPLIED: Final = ("gguf", "hf")
 """Formats that hold values: control vectors, and hooks on a Hugging Face model."""

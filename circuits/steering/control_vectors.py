@@ -97,11 +97,7 @@ class _Written:
 
 
 def control_vector(
-    model: Model,
-    edits: Sequence[Edit],
-    emotion: str,
-    *,
-    rms: Float[Tensor, " layer"] | None = None,
+    model: Model, edits: Sequence[Edit], emotion: str, *, rms: Float[Tensor, " layer"] | None = None
 ) -> tuple[ControlVector, tuple[Loss, ...]]:
     """The control vector that comes closest to some edits, and what it does not keep of them.
 

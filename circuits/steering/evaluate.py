@@ -186,8 +186,7 @@ class Evaluator:
         """Plain replies, each judged against every emotion."""
         replies = self._replies("none", neutral_prompts(self.contexts))
         return self._judged(
-            "none",
-            [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions],
+            "none", [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions]
         )
 
     def losses(self, judged: Sequence[Judged]) -> list[float]:
@@ -298,11 +297,11 @@ def side_effects(
         return math.exp(own - prompted)
 
     return {
-        "topic_kept": _rounded(_mean(kept), 2),
-        "topic_by_chance": _rounded(_mean(chance), 2),
-        "distinct_1": _rounded(distinct(texts, 1), 4),
-        "distinct_2": _rounded(distinct(texts, 2), 4),
-        "mean_words": _rounded(_mean([float(len(text.split())) for text in texts]), 1),
+        "topic_kept": round(_mean(kept), 2),
+        "topic_by_chance": round(_mean(chance), 2),
+        "distinct_1": round(distinct(texts, 1), 4),
+        "distinct_2": round(distinct(texts, 2), 4),
+        "mean_words": round(_mean([float(len(text.split())) for text in texts]), 1),
         "opposing": _opposing(judged),
         "ratio_by_emotion": _ratios(judged, losses, prompted_losses, lambda r: r.reply.emotion),
         "ratio_by_valence": _ratios(
@@ -311,16 +310,14 @@ def side_effects(
         "intervals": {
             "overall": _share(names, matched),
             "topic_kept": _share(names, kept),
-            "repetition": interval(names, [repeated], _first),
+            "repetition": interval(names, [repeated], float),
             "perplexity_ratio": interval(names, [losses, prompted_losses], ratio),
         },
     }
 
 
 def interval(
-    units: Sequence[str],
-    columns: Sequence[Sequence[float]],
-    statistic: Callable[..., float],
+    units: Sequence[str], columns: Sequence[Sequence[float]], statistic: Callable[..., float]
 ) -> list[float] | None:
     """95% percentile interval of a statistic of column means, units resampled (Efron 1979).
 
@@ -346,7 +343,7 @@ def interval(
         means.append(total[drawn].sum(1) / count[drawn].sum(1))
     found = [statistic(*row) for row in zip(*means, strict=True)]
     low, high = np.quantile(found, (0.025, 0.975))
-    return [_rounded(float(low), 4), _rounded(float(high), 4)]
+    return [round(float(low), 4), round(float(high), 4)]
 
 
 def _ratios(
@@ -369,8 +366,8 @@ def _share(units: Sequence[str], percents: Sequence[float]) -> list[float] | Non
     if len(set(percents)) == 1:
         count = len(set(units))
         low, high = wilson(round(percents[0] / 100 * count), count)
-        return [_rounded(low, 2), _rounded(high, 2)]
-    return interval(units, [percents], _first)
+        return [round(low, 2), round(high, 2)]
+    return interval(units, [percents], float)
 
 
 def _opposing(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -379,9 +376,9 @@ def _opposing(judged: Sequence[Judged]) -> dict[str, Any]:
     low, high = wilson(matches, len(rows))
     return {
         "n": len(rows),
-        "overall": _rounded(100 * matches / len(rows), 2) if rows else None,
-        "low": _rounded(low, 2),
-        "high": _rounded(high, 2),
+        "overall": round(100 * matches / len(rows), 2) if rows else None,
+        "low": round(low, 2),
+        "high": round(high, 2),
     }
 
 
@@ -403,14 +400,6 @@ def _functional() -> frozenset[str]:
 def _singular(word: str) -> str:
     ends = word.endswith("s") and not word.endswith("ss") and len(word) > _SHORTEST
     return word[:-1] if ends else word
-
-
-def _first(value: float) -> float:
-    return float(value)
-
-
-def _rounded(value: float, digits: int) -> float:
-    return round(value, digits)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -569,9 +558,7 @@ def strength_sweep(
         expression(judged, losses[place * size : (place + 1) * size], prompted)
         for place, judged in enumerate(swept)
     ]
-    zero = next(
-        (_same(own, plain) for own, at in zip(swept, strengths, strict=True) if at == 0), None
-    )
+    unwritten = next((own for own, at in zip(swept, strengths, strict=True) if at == 0), None)
     names = ("overall", "low", "high", "perplexity_ratio", "repetition")
     upto = sum(strength <= 1 for strength in strengths)
     columns = {name: [point[name] for point in points] for name in names}
@@ -581,7 +568,9 @@ def strength_sweep(
         **columns,
         "by_emotion": {e: [p["by_emotion"][e] for p in points] for e in evaluator.emotions},
         "rises": rises(columns["low"][:upto], columns["high"][:upto]),
-        "unchanged_at_zero": zero,
+        "unchanged_at_zero": None
+        if unwritten is None
+        else sum(a.reply.text == b.reply.text for a, b in zip(unwritten, plain, strict=True)),
     }
 
 
@@ -597,11 +586,7 @@ def rises(low: Sequence[float], high: Sequence[float]) -> bool:
 
 
 def suppression(
-    evaluator: Evaluator,
-    interventions: Interventions,
-    how: Modulation,
-    *,
-    strength: float = -1.0,
+    evaluator: Evaluator, interventions: Interventions, how: Modulation, *, strength: float = -1.0
 ) -> dict[str, Any]:
     """What is left of an emotion that the prompt asks for when its circuit is written negatively.
 
@@ -644,9 +629,8 @@ def mixtures(
     Returns:
         One object per pair: ``emotions``, ``weights``, ``n``, and ``labels`` (label -> percent).
     """
-    pairs = list(
-        zip(evaluator.emotions, (*evaluator.emotions[1:], evaluator.emotions[0]), strict=True)
-    )
+    emotions = evaluator.emotions
+    pairs = list(zip(emotions, (*emotions[1:], emotions[0]), strict=True))
     edits = [interventions.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
     judged = evaluator.changed("circuit", edits)
     found = []
@@ -661,11 +645,6 @@ def mixtures(
             }
         )
     return found
-
-
-def _same(one: Sequence[Judged], other: Sequence[Judged]) -> int:
-    pairs = zip(one, other, strict=True)
-    return sum(a.reply.text == b.reply.text for a, b in pairs)
 
 
 def _label_rates(rows: Sequence[Judged]) -> dict[str, float]:

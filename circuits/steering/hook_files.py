@@ -29,14 +29,7 @@ from circuits.prompts.templates import BRIEF
 from circuits.provenance import Provenance, current
 from circuits.records import write_tensors
 
-__all__ = [
-    "FORMAT",
-    "Side",
-    "hooks_provenance",
-    "module_of",
-    "read_hooks",
-    "write_hooks",
-]
+__all__ = ["FORMAT", "Side", "hooks_provenance", "module_of", "read_hooks", "write_hooks"]
 
 Side = Literal["input", "output"]
 

@@ -80,8 +80,21 @@ Scale = Literal["difference", "rms"]
 mean square of the running residual stream, at every layer."""
 
 
+class _ByEmotion:
+    strength: float
+    by_emotion: tuple[tuple[str, float], ...]
+
+    def strength_of(self, emotion: str) -> float:
+        """The strength for one emotion.
+
+        >>> Modulation(1.0, by_emotion=(("anger", 0.8),)).strength_of("anger")
+        0.8
+        """
+        return dict(self.by_emotion).get(emotion, self.strength)
+
+
 @dataclass(frozen=True)
-class Modulation:
+class Modulation(_ByEmotion):
     """How a circuit is written into the model."""
 
     strength: float = 1.0
@@ -95,17 +108,9 @@ class Modulation:
     order: Order = "product"
     """Which components of a circuit are written, if not all are."""
 
-    def strength_of(self, emotion: str) -> float:
-        """The strength for one emotion.
-
-        >>> Modulation(1.0, by_emotion=(("anger", 0.8),)).strength_of("anger")
-        0.8
-        """
-        return dict(self.by_emotion).get(emotion, self.strength)
-
 
 @dataclass(frozen=True)
-class Steering:
+class Steering(_ByEmotion):
     """How a direction is added to the residual stream."""
 
     layers: tuple[int, ...]
@@ -116,13 +121,9 @@ class Steering:
     along: Along = "others"
     by_emotion: tuple[tuple[str, float], ...] = ()
 
-    def strength_of(self, emotion: str) -> float:
-        """The strength for one emotion."""
-        return dict(self.by_emotion).get(emotion, self.strength)
-
 
 @dataclass(frozen=True)
-class NeuronSteering:
+class NeuronSteering(_ByEmotion):
     """How neurons are driven."""
 
     strength: float = 1.0
@@ -130,10 +131,6 @@ class NeuronSteering:
     when: When = "prompt"
     at: Where = "last"
     by_emotion: tuple[tuple[str, float], ...] = ()
-
-    def strength_of(self, emotion: str) -> float:
-        """The strength for one emotion."""
-        return dict(self.by_emotion).get(emotion, self.strength)
 
 
 InterventionSettings = Modulation | Steering | NeuronSteering
@@ -374,9 +371,7 @@ _STEPS = 5000
 
 
 def residuals(
-    model: Model,
-    contexts: Sequence[Context],
-    emotions: Sequence[str],
+    model: Model, contexts: Sequence[Context], emotions: Sequence[str]
 ) -> Float[Tensor, "context judged layer d_model"]:
     """Residual streams after every layer at the last prompt position.
 
@@ -396,8 +391,7 @@ def residuals(
 
 
 def other_directions(
-    streams: Float[Tensor, "context judged layer d_model"],
-    emotions: tuple[str, ...],
+    streams: Float[Tensor, "context judged layer d_model"], emotions: tuple[str, ...]
 ) -> dict[Along, Directions]:
     """Directions after every MLP: emotion minus neutral, and those of linear probes.
 
@@ -443,9 +437,7 @@ def strongest_neurons(
     return tuple(sorted((i // own.shape[1], i % own.shape[1]) for i in best))
 
 
-def _probe(
-    streams: Float[Tensor, "context judged d_model"],
-) -> Float[Tensor, "emotion d_model"]:
+def _probe(streams: Float[Tensor, "context judged d_model"]) -> Float[Tensor, "emotion d_model"]:
     """Weights of each emotion minus those of the neutral prompt, in the stream's own units."""
     from sklearn.linear_model import LogisticRegression
 

@@ -24,11 +24,7 @@ from circuits.provenance import Provenance, recorded
 from circuits.steering.interventions import Modulation, Steering, circuit_edits, published_steering
 from circuits.steering.interventions import steer as add_direction
 
-__all__ = [
-    "WRITTEN",
-    "Steered",
-    "steer",
-]
+__all__ = ["WRITTEN", "Steered", "steer"]
 
 WRITTEN = Budget(0.10, 0.02)
 """Share of the model's heads and neurons that a circuit writes at most: its strongest ones."""
@@ -47,10 +43,7 @@ class Steered:
     template: Template
 
     def generate(
-        self,
-        prompts: PromptLike | Sequence[PromptLike],
-        *,
-        max_new_tokens: int = 100,
+        self, prompts: PromptLike | Sequence[PromptLike], *, max_new_tokens: int = 100
     ) -> Any:
         """What the steered model replies.
 

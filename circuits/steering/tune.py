@@ -25,14 +25,7 @@ from circuits.steering.interventions import (
     Steering,
 )
 
-__all__ = [
-    "FACTORS",
-    "LIMIT",
-    "Tuned",
-    "settings",
-    "starts",
-    "tune",
-]
+__all__ = ["FACTORS", "LIMIT", "Tuned", "settings", "starts", "tune"]
 
 LIMIT = 1.3
 """Perplexity ratio above which text counts as broken."""

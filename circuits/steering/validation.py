@@ -434,7 +434,10 @@ def validate_components(
         advance(1)
     return Validation(
         provenance=current(),
-        **{own.name: _stacked(found, own.name) for own in fields(SetEffects)},
+        **{
+            own.name: torch.stack([getattr(one, own.name) for one in found])
+            for own in fields(SetEffects)
+        },
         emotion=emotions,
         other_emotion=emotions,
         method=CHANGES,
@@ -491,10 +494,6 @@ def _neutral_runs(
     return {emotion: runs(emotion) for emotion in emotions}
 
 
-def _stacked(found: Sequence[SetEffects], name: str) -> Tensor:
-    return torch.stack([getattr(own, name) for own in found])
-
-
 REPLY_CHANGES = ("neutral mean", "add")
 REPLY_ORDERS = ("top", "bottom", "random")
 
@@ -533,12 +532,7 @@ def replies_needed(evaluator: Evaluator, sizes: Sequence[int], draws: int) -> in
 
 
 def validate_replies(
-    evaluator: Evaluator,
-    known: Known,
-    kind: PartKind,
-    sizes: tuple[int, ...],
-    *,
-    draws: int = 2,
+    evaluator: Evaluator, known: Known, kind: PartKind, sizes: tuple[int, ...], *, draws: int = 2
 ) -> ReplyValidation:
     """Reply under sets of a few sizes, and judge the replies.
 

@@ -135,9 +135,7 @@ def _unit(vectors: Tensor, dim: int = -1) -> Tensor:
 # --- notebook 1: a clean split, emotion directions, and how far they carry ----------------------
 
 SPLIT = Exercise(
-    "1.1",
-    "split",
-    "two lists, train and test, that hold every context once and share no scenario",
+    "1.1", "split", "two lists, train and test, that hold every context once and share no scenario"
 )
 
 
@@ -518,9 +516,7 @@ def check_effect(answer: Callable[..., Any]) -> str:
 
 
 SHARE = Exercise(
-    "3.2",
-    "share",
-    "the mean effect divided by the mean of clean - corrupt, over contexts",
+    "3.2", "share", "the mean effect divided by the mean of clean - corrupt, over contexts"
 )
 
 
@@ -707,9 +703,7 @@ def check_faithfulness(answer: Callable[..., Any]) -> str:
 
 
 P_VALUE = Exercise(
-    "4.3",
-    "p_value",
-    "(1 + random circuits that are at least as good) / (1 + random circuits)",
+    "4.3", "p_value", "(1 + random circuits that are at least as good) / (1 + random circuits)"
 )
 
 

@@ -81,13 +81,7 @@ def neurons(of: Setting) -> Tensor:
 def responses(of: Setting) -> Tensor:
     """Our sublayer importance, at every dose."""
     found, _ = sublayer_importance(
-        of.model,
-        of.grid,
-        of.directions,
-        stable=of.stable,
-        doses=DOSES,
-        read_at="final",
-        n_random=0,
+        of.model, of.grid, of.directions, stable=of.stable, doses=DOSES, read_at="final", n_random=0
     )
     return found.response
 

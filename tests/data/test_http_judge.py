@@ -169,10 +169,7 @@ def test_retry_after_is_honoured():
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [
-        (400, "request for model 'gpt-4o-mini' is not accepted"),
-        (404, "base URL often ends in /v1"),
-    ],
+    [(400, "request for model 'gpt-4o-mini' is not accepted"), (404, "base URL often ends in /v1")],
 )
 def test_a_refusal_is_final_and_says_what_to_do(status, advice):
     body = json.dumps({"error": {"message": "bad luck"}})

@@ -69,9 +69,7 @@ def test_the_confusion_counts_add_up_to_the_texts(tmp_path):
 
 def test_a_judge_without_labels_hears_other_where_it_disagrees(tmp_path):
     path = write(
-        tmp_path / "two.jsonl",
-        {"text": "yes", "label": "fear"},
-        {"text": "no", "label": "fear"},
+        tmp_path / "two.jsonl", {"text": "yes", "label": "fear"}, {"text": "no", "label": "fear"}
     )
     assert error_rate(Yes(), path).confusion == {"fear": {"fear": 1, "other": 1}}
 

@@ -107,12 +107,7 @@ def _lens(n: int, count: int) -> dict[str, torch.Tensor]:
         torch.tensor([lists[(e + end) % 2] for e in range(n)])[:, None].expand(n, count, 3)
         for end in (0, 1)
     )
-    return {
-        "promoted": sizes,
-        "promoted_token": up,
-        "suppressed": -sizes,
-        "suppressed_token": down,
-    }
+    return {"promoted": sizes, "promoted_token": up, "suppressed": -sizes, "suppressed_token": down}
 
 
 @pytest.fixture(scope="session")

@@ -90,14 +90,7 @@ def test_shape_says_the_kind_and_colour_the_sign_in_dot(circuit):
 def test_width_says_the_size_relative_to_the_same_quantity(circuit):
     text = dot(circuit)
     widths = {node.id: float(attributes(text, node.id)["penwidth"]) for node in circuit.nodes}
-    assert widths == {
-        "embed": 1,
-        "L0H1": 5,
-        "L0.attn": 5,
-        "L1N7": 2,
-        "L1.mlp": 3,
-        "readout": 1,
-    }
+    assert widths == {"embed": 1, "L0H1": 5, "L0.attn": 5, "L1N7": 2, "L1.mlp": 3, "readout": 1}
 
 
 def test_a_score_that_does_not_beat_its_control_is_dashed(circuit):

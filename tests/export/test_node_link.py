@@ -73,12 +73,7 @@ def test_what_was_not_measured_is_left_out_and_order_is_kept(circuit):
     ]
     assert [node["id"] for node in values["nodes"]] == [node.id for node in circuit.nodes]
     assert values["nodes"][0] == {"id": "embed", "kind": "embed"}
-    assert values["nodes"][4] == {
-        "id": "L1.mlp",
-        "kind": "sublayer",
-        "layer": 1,
-        "importance": 1.0,
-    }
+    assert values["nodes"][4] == {"id": "L1.mlp", "kind": "sublayer", "layer": 1, "importance": 1.0}
     assert "weight" not in values["edges"][0]
 
 
@@ -164,10 +159,7 @@ INVALID = {
         lambda v: v["edges"][3].update(source="L1.mlp", target="L0.attn"),
         r"edge L1.mlp -> L0.attn goes against the residual stream",
     ),
-    "newline in an id": (
-        lambda v: v["nodes"][1].update(id="L0H1\n"),
-        r".*no component",
-    ),
+    "newline in an id": (lambda v: v["nodes"][1].update(id="L0H1\n"), r".*no component"),
 }
 
 

@@ -78,12 +78,7 @@ FALCON: dict[str, Any] = {
     "alibi": False,
 }
 GEMMA_2 = {**WIDE_HEADS, "sliding_window": 300}
-EXPERTS = {
-    **WIDE_HEADS,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 16,
-    "num_experts": 4,
-}
+EXPERTS = {**WIDE_HEADS, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_experts": 4}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-2": ("GPT2", OLD),
@@ -169,12 +164,7 @@ class Evaluator:
     @cached_property
     def _importance(self) -> Any:
         return sublayer_importance(
-            self.model,
-            self.grid,
-            self.directions,
-            stable=(0, 1),
-            doses=(0.5,),
-            n_random=1,
+            self.model, self.grid, self.directions, stable=(0, 1), doses=(0.5,), n_random=1
         )
 
     @property

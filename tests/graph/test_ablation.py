@@ -5,13 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from circuits.circuit.ablate import (
-    Masks,
-    random_masks,
-    run_circuits,
-    shuffled,
-    stand,
-)
+from circuits.circuit.ablate import Masks, random_masks, run_circuits, shuffled, stand
 from circuits.circuit.circuit import Circuit, Node
 from circuits.effects.activations import NeutralMeans
 from circuits.errors import CircuitError, DataError

@@ -51,9 +51,7 @@ def test_the_first_the_last_and_the_single_ones_are_those_of_the_ranking(sets, e
         assert single[row].nonzero()[:, 0].tolist() == [order[size - 1]]
 
 
-def test_random_sets_have_as_many_in_every_layer_and_none_of_the_first_where_there_are_others(
-    sets,
-):
+def test_random_sets_have_as_many_in_every_layer_and_none_of_the_first_where_there_are_others(sets):
     top, drawn = sets[0], sets[len(ORDERS) :]
     assert torch.equal(drawn.sum(-1), top.sum(-1).expand(DRAWS, -1, -1))
     enough = top.sum(-1) * 2 <= top.shape[-1]

@@ -12,12 +12,7 @@ from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.memory import counted
 from circuits.names import component
 from circuits.patching import estimates
-from circuits.patching.attribution import (
-    NodeScores,
-    agreement,
-    attribute,
-    sampled_components,
-)
+from circuits.patching.attribution import NodeScores, agreement, attribute, sampled_components
 from circuits.patching.estimates import METHODS
 from circuits.patching.pairs import (
     CleanCorrupt,

@@ -13,11 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from circuits.models.load import wrap_model
 from circuits.patching.attribution import NodeScores, attribute
-from circuits.patching.pairs import (
-    LogitDifference,
-    Projection,
-    make_pairs,
-)
+from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.patch import patch_components
 
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}

@@ -25,13 +25,7 @@ from circuits.patching.pairs import (
     ReplyLikelihood,
     make_pairs,
 )
-from circuits.patching.patch import (
-    HeadSite,
-    StreamSite,
-    patch_components,
-    patch_heads,
-    patch_sites,
-)
+from circuits.patching.patch import HeadSite, StreamSite, patch_components, patch_heads, patch_sites
 from circuits.prompts.sev import Context
 from circuits.running import execution
 
@@ -265,10 +259,7 @@ def test_the_batch_does_not_change_the_effects(
 
 
 def test_named_components_equal_the_sweep_and_groups_equal_hooks_on_all_their_members(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: Any,
-    near: dict[str, float],
+    llama: Model, contexts: tuple[Context, ...], readouts: Any, near: dict[str, float]
 ) -> None:
     pairs = make_pairs(llama, contexts[:3], "happiness")
     readout = readouts["logits"]

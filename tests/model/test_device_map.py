@@ -32,7 +32,7 @@ def test_a_mapped_model_gives_the_same_numbers(mini, contexts, device_map):
     loaded = loaded_as(mapped)
     assert loaded is not None
     assert loaded.device_map == device_map
-    assert loaded.arguments()["device"] is None
+    assert loaded.device is None
 
 
 @pytest.mark.gpu

@@ -552,11 +552,7 @@ class Plant:
         )
 
     def true_edges(
-        self,
-        kind: EdgeEntry | None = None,
-        *,
-        emotion: str | None = None,
-        when: When = "asked",
+        self, kind: EdgeEntry | None = None, *, emotion: str | None = None, when: When = "asked"
     ) -> frozenset[tuple[str, str, EdgeEntry]]:
         """Source, target and entry of the connections that have an effect on a readout.
 

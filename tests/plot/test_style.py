@@ -9,14 +9,7 @@ import plotly.io as pio
 import pytest
 
 from circuits.names import EMOTIONS
-from circuits.plots.style import (
-    EMOTION_COLOURS,
-    SIGN_COLOURS,
-    choose,
-    colour,
-    cue,
-    layout,
-)
+from circuits.plots.style import EMOTION_COLOURS, SIGN_COLOURS, choose, colour, cue, layout
 
 # Linear RGB as it looks without green or red receptors (Machado, Oliveira and Fernandes 2009).
 DEUTERANOPIA = np.array(

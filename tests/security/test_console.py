@@ -65,12 +65,7 @@ def test_nothing_that_steers_a_terminal_is_left(text):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_tables_of_results_and_bars_show_hostile_emotions(screen, text):
-    row = {
-        "overall": 50.0,
-        "by_emotion": {text: 50.0},
-        "perplexity_ratio": None,
-        "repetition": 0.0,
-    }
+    row = {"overall": 50.0, "by_emotion": {text: 50.0}, "perplexity_ratio": None, "repetition": 0.0}
     console.OUT.print(accuracy_table({"methods": {"steer": row}}))
     with Bars().task(text, 1) as done:
         done(1)

@@ -103,9 +103,7 @@ def test_a_class_without_neurons_is_not_steered_to(no_neurons):
     assert found.vector_p.tolist() == [[1.0]] * 3
 
 
-def test_a_signal_of_the_same_class_costs_its_texts_nothing_and_leans_to_it(
-    crossed: CrossSignal,
-):
+def test_a_signal_of_the_same_class_costs_its_texts_nothing_and_leans_to_it(crossed: CrossSignal):
     # Devices and emotions are the same three classes here, all of them named rightly.
     assert crossed.base.tolist() == [100.0] * 3
     assert crossed.change.diagonal().tolist() == [0.0] * 3

@@ -173,10 +173,7 @@ def test_work_on_an_edited_model_is_done_where_the_edits_are(on_two, mini):
 @pytest.mark.trial("workers", "--engine ray without the extra [ray]")
 def test_without_ray_the_extra_is_named(monkeypatch, trial):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with (
-        pytest.raises(RunError, match=r"pip install 'ray>=2\.40,<3'$"),
-        at_work("ray"),
-    ):
+    with pytest.raises(RunError, match=r"pip install 'ray>=2\.40,<3'$"), at_work("ray"):
         pass
     trial(outcome="named error that says how to install it")
 
