@@ -113,11 +113,14 @@ def phase() -> Phase:
     return _PHASE.get()
 
 
-def run(model: Model, tokens: Tokens, **options: Any) -> Float[Tensor, "prompt pos vocab"]:
-    """Logits of a plain forward pass; ``options`` are the model's own."""
+def run(model: Model, tokens: Tokens) -> Float[Tensor, "prompt pos vocab"]:
+    """Logits of a plain forward pass."""
+    return _run(model, tokens, return_type="logits")
+
+
+def _run(model: Model, tokens: Tokens, **options: Any) -> Any:
     rows, width = tokens.ids.shape
     charge(rows, width, model.cfg.n_layers, cached=False)
-    options = {"return_type": "logits", **options}
     return model(tokens.ids, attention_mask=tokens.mask.long(), **options)
 
 
@@ -125,13 +128,13 @@ def read(model: Model, tokens: Tokens) -> None:
     """A plain forward pass whose logits nobody wants: what is wanted is read with hooks."""
     # Models keep keys and values of all layers unless they are told not to.
     without_cache = {"use_cache": False} if _takes(model, "use_cache") else {}
-    run(model, tokens, **_last_logits(model), **without_cache)
+    _run(model, tokens, return_type="logits", **_last_logits(model), **without_cache)
 
 
 def prefill(model: Model, tokens: Tokens) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
     """Logits of the last position, and the keys and values to go on from."""
     wanted = {"use_cache": True, "return_type": "logits_and_cache"}
-    logits, cache = run(model, tokens, **wanted, **_last_logits(model))
+    logits, cache = _run(model, tokens, **wanted, **_last_logits(model))
     return logits[:, -1:], Prefix(cache, tokens.mask)
 
 
