@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,6 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from circuits.circuit.find import Measurements
 from circuits.effects.activations import (
     Activations,
-    Batch,
     ContextGroups,
     component_means,
     differences,
@@ -126,26 +124,6 @@ def grid(contexts: tuple[sev.Context, ...]) -> ContextGroups:
 def swept(llama: Model, grid: ContextGroups) -> Activations:
     """One pass of the random model over the grid."""
     return read_activations(llama, grid)
-
-
-def gather(swept: Activations) -> Batch:
-    """The values of a sweep in one batch, contexts in the groups' order."""
-    parts = list(swept.values)
-    order = torch.cat([part.places for part in parts]).argsort()
-    names = [field.name for field in fields(Batch)]
-    return Batch(**{n: torch.cat([getattr(part, n) for part in parts])[order] for n in names})
-
-
-@pytest.fixture(scope="session")
-def gathered() -> Callable[[Activations], Batch]:
-    """Puts the values of a sweep in one batch, contexts in the groups' order."""
-    return gather
-
-
-@pytest.fixture(scope="session")
-def values(swept: Activations) -> Batch:
-    """The values of the random model's pass, contexts in the groups' order."""
-    return gather(swept)
 
 
 @pytest.fixture(scope="session")

@@ -5,48 +5,37 @@ complete context the mean over its emotions is taken off, so that what the conte
 cancels; the rest is averaged over contexts, centred over emotions and normalised (Wang et al. 2025,
 arXiv 2510.11328, stage 2). Directions are relative to the mean of the emotions: they sum to zero
 before normalisation, and there is no neutral reference.
-
-Do emotion directions hold beyond the contexts that they were made from?
-
-Three answers per sublayer and layer: the cosine between directions from two random halves of
-the contexts; the cosine between a theme's own direction and the one made without that theme;
-and how often the nearest direction, made without the theme, names the emotion of a context of
-that theme. The shuffled baseline repeats the last with emotions shuffled within contexts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from einops import einsum
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.effects.activations import (
     Activations,
-    Batch,
     Differences,
     PromptsByEmotion,
+    component_means,
+    group_by_context,
     group_prompts,
     read_activations,
 )
 from circuits.errors import AxisError, DataError
-from circuits.models.generate import batches
-from circuits.models.memory import halving_tables
-from circuits.models.protocol import Model, device_of
-from circuits.models.run import capture
-from circuits.models.tokens import encode, pad_left
-from circuits.names import SUBLAYERS
+from circuits.judges.replies import Reply
+from circuits.models.protocol import Model
+from circuits.names import NEUTRAL, SUBLAYERS
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import Template, emotion_prompts, neutral_prompts
 from circuits.records import Record
-from circuits.running import advance, in_force
+from circuits.running import in_force
 
 __all__ = [
     "Directions",
     "Generality",
-    "GeneralityPass",
-    "GeneralitySums",
-    "centred",
     "direction_generality",
     "directions",
     "emotion_directions",
@@ -81,7 +70,7 @@ class Directions(Record):
 
 
 def emotion_directions(activations: Activations, *, read: str = "prompt") -> Directions:
-    """Directions of every emotion after every sublayer, from the sums of one activations.
+    """Directions of every emotion after every sublayer.
 
     Args:
         activations: One pass over the accepted prompts.
@@ -90,19 +79,31 @@ def emotion_directions(activations: Activations, *, read: str = "prompt") -> Dir
     Raises:
         DataError: no context has a reply accepted in every emotion; says which emotions lack.
     """
-    sums, n = activations.contrasts, int(activations.contrasts.count.sum())
-    if not n:
-        raise DataError(_why_none(activations))
-    vectors, norm = unit(centred(sums.apart.sum(0), n))
+    emotions, present, n = activations.groups.emotions, activations.present, activations.complete
+    if not bool(n.any()):
+        lacking = (~present).sum(0)
+        worst = int(lacking.argmax())
+        raise DataError(
+            f"no context has an accepted reply in all of {', '.join(emotions)}; of {len(present)} "
+            f"contexts {lacking[worst]} lack {emotions[worst]!r}. "
+            "Use more contexts, another judge, or drop that emotion"
+        )
+    apart, rms = [], []
+    for layer in range(activations.z.shape[2]):
+        streams = activations.streams(layer)
+        # In the number type of the dumps, as the scripts take it.
+        rms.append((streams * streams).mean(-1).sqrt().double().mean((0, 1)))
+        apart.append(_apart(streams.float()).double().mean(0))
+    vectors, norm = unit(_centred(torch.stack(apart, dim=2)))
     return Directions(
         vectors=vectors,
         norm=norm,
-        rms=sums.rms.float(),
-        emotion=activations.groups.emotions,
+        rms=torch.stack(rms, dim=1).float(),
+        emotion=emotions,
         sublayer=SUBLAYERS,
-        layer=tuple(range(vectors.shape[2])),
-        n_contexts=n,
-        n_left_out=len(activations.present) - n,
+        layer=tuple(range(len(rms))),
+        n_contexts=int(n.sum()),
+        n_left_out=int((~n).sum()),
         read=read,
     )
 
@@ -113,7 +114,7 @@ def directions(model: Model, prompts: PromptsByEmotion) -> Directions:
     Args:
         model: The model.
         prompts: Emotion -> prompts whose replies are to express it; they are contrasted within
-            groups, see :func:`~circuits.effects.activations.grouped`.
+            groups, see :func:`~circuits.effects.activations.group_prompts`.
 
     Raises:
         DataError: the prompts form no group with all emotions.
@@ -122,10 +123,16 @@ def directions(model: Model, prompts: PromptsByEmotion) -> Directions:
     return emotion_directions(read_activations(model, group_prompts(prompts)))
 
 
-def centred(apart: Float[Tensor, "emotion *rest"], n: int) -> Float[Tensor, "emotion *rest"]:
-    """The mean of ``n`` contexts' contrasts from their sum, centred over emotions, in float32."""
-    mean = apart / n
-    return (mean - mean.mean(dim=0, keepdim=True)).float()
+def _apart(
+    values: Float[Tensor, "context emotion *rest"],
+) -> Float[Tensor, "context emotion *rest"]:
+    """Minus the mean over the emotions of a context."""
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def _centred(mean: Float[Tensor, "*theme emotion sublayer layer d_model"]) -> Tensor:
+    """A mean contrast, centred over emotions, in float32."""
+    return (mean - mean.mean(dim=-4, keepdim=True)).float()
 
 
 def unit(
@@ -165,20 +172,6 @@ def similarity(directions: Directions) -> Float[Tensor, "emotion other_emotion s
     return torch.einsum("eslw,oslw->eosl", directions.vectors, directions.vectors)
 
 
-def _why_none(activations: Activations) -> str:
-    present: Bool[Tensor, "context emotion"] = activations.present
-    lacking = {
-        emotion: int((~present[:, i]).sum())
-        for i, emotion in enumerate(activations.groups.emotions)
-    }
-    worst = max(lacking, key=lambda emotion: lacking[emotion])
-    return (
-        f"no context has an accepted reply in all of {', '.join(activations.groups.emotions)}; of "
-        f"{len(present)} contexts {lacking[worst]} lack {worst!r}. "
-        "Use more contexts, another judge, or drop that emotion"
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Generality(Record):
     """Evidence that directions do not depend on the context."""
@@ -202,134 +195,82 @@ class Generality(Record):
 
 
 def direction_generality(activations: Activations, *, n_splits: int = 50) -> Generality:
-    """Measure how far the directions generalise; only complete contexts are used.
+    """Whether directions hold beyond the contexts that they were made from.
 
-    Passes at the values of the activations once.
-
-    Raises:
-        DataError: fewer than two themes have a complete context.
-    """
-    look = GeneralityPass(activations, n_splits=n_splits)
-    for batch in activations.values:
-        look.update(batch)
-    return look.result()
-
-
-@dataclass(frozen=True, eq=False)
-class GeneralitySums:
-    """What was seen so far; parts are merged."""
-
-    first: Float[Tensor, "split emotion sublayer layer d_model"]
-    """Of every split's first half."""
-    right: Float[Tensor, "sublayer layer"]
-    by_chance: Float[Tensor, "sublayer layer"]
-
-    def merge(self, other: "GeneralitySums") -> None:
-        """Add what another one has seen."""
-        self.first.add_(other.first)
-        self.right.add_(other.right)
-        self.by_chance.add_(other.by_chance)
-
-
-class GeneralityPass:
-    """Measures generality while batches of values are shown, every one once.
-
-    Holds sums per split and directions per theme, whatever the number of contexts.
+    Per sublayer and layer: the cosine between directions from two random halves of the complete
+    contexts; the cosine between a theme's own direction and the one made without that theme; and
+    how often the nearest direction, made without the theme, names the emotion of a context of that
+    theme. The seed in force draws the halves and shuffles the emotions of the baseline.
 
     Raises:
         DataError: fewer than two themes have a complete context.
     """
-
-    def __init__(self, activations: Activations, *, n_splits: int = 50) -> None:
-        sums, self._emotions = activations.contrasts, activations.groups.emotions
-        self._themes, self._n = sums.themes, int(sums.count.sum())
-        if len(sums.count) < 2:
-            raise DataError(
-                f"generality needs complete contexts of at least two themes, found "
-                f"{len(sums.count)}"
-            )
-        self._total = sums.apart.sum(0).float()
-        self._within = _made_of(sums.apart, sums.count)
-        self._without = _made_without(sums.apart, sums.count)
-        self._shuffled = _made_without(sums.shuffled, sums.count)
-        others = (self._n - sums.count)[:, None, None, None]
-        self._middle = ((sums.middle.sum(0) - sums.middle) / others).float()
-        own = self._total.shape
-        self.sums = GeneralitySums(
-            torch.zeros(n_splits, *own), torch.zeros(own[1:3]), torch.zeros(own[1:3])
+    emotions, places = activations.groups.emotions, activations.complete.nonzero()[:, 0].tolist()
+    themes = [activations.groups.contexts[place].theme for place in places]
+    names = tuple(dict.fromkeys(themes))
+    if len(names) < 2:
+        raise DataError(
+            f"generality needs complete contexts of at least two themes, found {len(names)}"
         )
-        self._in_first = _halves(list(sums.themes.of), n_splits)
+    n, own = len(places), torch.tensor([names.index(theme) for theme in themes])
+    of_theme = torch.nn.functional.one_hot(own).T.double()
+    count = of_theme.sum(1)[:, None, None, None]
+    seed, random = in_force().seed, torch.Generator()
+    order = torch.rand(n, len(emotions), generator=random.manual_seed(seed)).argsort(dim=1)
+    random.manual_seed(seed)
+    in_first = torch.zeros(n_splits, n)
+    for split in in_first:
+        split[torch.randperm(n, generator=random)[: n // 2]] = 1.0
 
-    def update(self, batch: Batch) -> None:
-        """Add the complete contexts of a batch."""
-        for place, streams in batch.whole():
-            theme = self._themes.of[place]
-            moved = streams - self._middle[theme]
-            self.sums.right.add_(_named(moved, self._without[theme]))
-            self.sums.by_chance.add_(_named(moved, self._shuffled[theme]))
-            apart = streams - streams.mean(dim=0)
-            for split in self._in_first[place]:
-                self.sums.first[split] += apart
+    def by_theme(values: Float[Tensor, "context *rest"]) -> Float[Tensor, "theme *rest"]:
+        return einsum(of_theme, values.double(), "theme context, context ... -> theme ...")
 
-    def result(self) -> Generality:
-        """What was measured."""
-        halves = torch.stack([_cosine(first, self._total - first) for first in self.sums.first])
-        n_prompts = self._n * len(self._emotions)
-        return Generality(
-            split_half=halves.mean(0),
-            split_half_low=halves.quantile(0.025, dim=0),
-            without_theme=(self._within * self._without).sum(-1).movedim(0, -1),
-            accuracy=self.sums.right / n_prompts,
-            random_baseline=self.sums.by_chance / n_prompts,
-            emotion=self._emotions,
-            sublayer=SUBLAYERS,
-            layer=tuple(range(self._total.shape[2])),
-            theme=self._themes.theme,
-            n_splits=len(self.sums.first),
-        )
+    def made(apart: Float[Tensor, "theme emotion sublayer d_model"], of: Tensor) -> Tensor:
+        return unit(_centred((apart / of)[:, :, :, None]))[0][:, :, :, 0]
 
-
-def _halves(places: list[int], n_splits: int) -> dict[int, list[int]]:
-    """Place of a context -> the splits in whose first half it is."""
-    random = torch.Generator().manual_seed(in_force().seed)
-    found: dict[int, list[int]] = {place: [] for place in places}
-    for split in range(n_splits):
-        for chosen in torch.randperm(len(places), generator=random)[: len(places) // 2].tolist():
-            found[places[chosen]].append(split)
-    return found
-
-
-def _made_of(
-    apart: Float[Tensor, "theme emotion sublayer layer d_model"], count: Int[Tensor, " theme"]
-) -> Float[Tensor, "theme emotion sublayer layer d_model"]:
-    """Directions from each theme's own sums."""
-    made = [unit(centred(own, int(n)))[0] for own, n in zip(apart, count, strict=True)]
-    return torch.stack(made)
-
-
-def _made_without(
-    apart: Float[Tensor, "theme emotion sublayer layer d_model"], count: Int[Tensor, " theme"]
-) -> Float[Tensor, "theme emotion sublayer layer d_model"]:
-    """Directions from all themes' sums but each theme's own."""
-    return _made_of(apart.sum(0) - apart, count.sum() - count)
-
-
-def _cosine(
-    one: Float[Tensor, "*rest d_model"], other: Float[Tensor, "*rest d_model"]
-) -> Float[Tensor, "*rest"]:
-    return (unit(one)[0] * unit(other)[0]).sum(-1)
+    halves, without_theme, right, by_chance = [], [], [], []
+    for layer in range(activations.z.shape[2]):
+        streams = activations.streams(layer).float()
+        apart, middle = _apart(streams), streams.mean(1)
+        sums = by_theme(apart)
+        shuffled = by_theme(apart[torch.arange(n)[:, None], order])
+        without = made(sums.sum(0) - sums, n - count)
+        without_theme.append((made(sums, count) * without).sum(-1).movedim(0, -1))
+        others = ((by_theme(middle).sum(0) - by_theme(middle)) / (n - count[..., 0])).float()
+        moved = streams - others[own][:, None]
+        right.append(_named(moved, without[own]))
+        by_chance.append(_named(moved, made(shuffled.sum(0) - shuffled, n - count)[own]))
+        first = einsum(in_first, apart, "split context, context ... -> split ...")
+        rest = sums.sum(0).float() - first
+        halves.append((unit(first)[0] * unit(rest)[0]).sum(-1))
+    splits = torch.stack(halves, dim=-1)
+    return Generality(
+        split_half=splits.mean(0),
+        split_half_low=splits.quantile(0.025, dim=0),
+        without_theme=torch.stack(without_theme, dim=-2),
+        accuracy=torch.stack(right, dim=-1),
+        random_baseline=torch.stack(by_chance, dim=-1),
+        emotion=emotions,
+        sublayer=SUBLAYERS,
+        layer=tuple(range(len(right))),
+        theme=names,
+        n_splits=n_splits,
+    )
 
 
 def _named(
-    streams: Float[Tensor, "emotion sublayer layer d_model"],
-    directions: Float[Tensor, "other_emotion sublayer layer d_model"],
-) -> Float[Tensor, "sublayer layer"]:
-    """How many emotions' streams lie nearest to their own emotion's direction."""
-    scores = torch.einsum("esld,osld->sleo", streams, directions)
-    return (scores.argmax(-1) == torch.arange(len(streams))).sum(-1).float()
+    streams: Float[Tensor, "context emotion sublayer d_model"],
+    directions: Float[Tensor, "context other_emotion sublayer d_model"],
+) -> Float[Tensor, " sublayer"]:
+    """Share of streams that lie nearest to their own emotion's direction."""
+    pattern = (
+        "context emotion sublayer d_model, context other sublayer d_model "
+        "-> sublayer context emotion other"
+    )
+    scores = einsum(streams, directions, pattern)
+    return (scores.argmax(-1) == torch.arange(scores.shape[2])).float().mean((1, 2))
 
 
-@torch.no_grad()
 def own_differences(
     model: Model,
     contexts: Sequence[Context],
@@ -348,31 +289,15 @@ def own_differences(
     if not contexts:
         raise DataError("differences need one context or more, found none")
     prompts = emotion_prompts(contexts, emotions, template) + neutral_prompts(contexts, template)
-    rows = [encode(model, prompt) for prompt in prompts]
-    cfg, n = model.cfg, len(emotions)
-    z = torch.zeros(n + 1, cfg.n_layers, cfg.n_heads, cfg.d_head)
-    post = torch.zeros(n + 1, cfg.n_layers, cfg.d_mlp)
-
-    def read(chosen: Sequence[int]) -> dict[str, Tensor]:
-        tokens = pad_left([rows[i] for i in chosen], device_of(model))
-        return capture(model, tokens, {"z": _last, "post": _last})
-
-    for chosen in batches(rows, in_force().rows()):
-        found = halving_tables(read, chosen, lambda place: prompts[place].key)
-        places = torch.tensor([i % n if i < n * len(contexts) else n for i in chosen])
-        z.index_add_(0, places, found["z"].cpu() / len(contexts))
-        post.index_add_(0, places, found["post"].cpu() / len(contexts))
-        advance(len(chosen))
+    said = [Reply(prompt, "", 0, prompt.emotion or NEUTRAL) for prompt in prompts]
+    groups = group_by_context(said, (*emotions, NEUTRAL))
+    means = component_means(read_activations(model, groups))
     return Differences(
-        z=z[:-1] - z[-1],
-        post=post[:-1] - post[-1],
+        z=means.z[:-1] - means.z[-1],
+        post=means.post[:-1] - means.post[-1],
         emotion=tuple(emotions),
-        layer=tuple(range(cfg.n_layers)),
-        head=tuple(range(cfg.n_heads)),
-        neuron=tuple(range(cfg.d_mlp)),
+        layer=means.layer,
+        head=means.head,
+        neuron=means.neuron,
         relative_to="neutral",
     )
-
-
-def _last(activation: Tensor) -> Tensor:
-    return activation[:, -1]

@@ -5,16 +5,9 @@ the projection of resid_mid on a direction v by exactly ``z @ W_O @ v``. That is
 readout. Wang et al. 2025 (arXiv 2510.11328, stage 4.2) zero each head, run the model again and
 read the same layer after the next norm; since everything upstream is unchanged, that too has a
 closed form, ``norm(x) . v - norm(x - z W_O) . v`` (readout ``post_norm``).
-
-The second pass over the values: effects of heads and generality, in one go.
-
-Values that were kept are looked at here. Others are made again, shard by shard, where the engine
-says, and only sums come back.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,32 +17,18 @@ from torch import Tensor
 
 from circuits.effects.activations import (
     Activations,
-    Batch,
-    Last,
-    Moments,
     PromptsByEmotion,
-    Read,
-    SecondPass,
     as_activations,
+    mean_stderr,
+    mean_stderr_by_emotion,
 )
-from circuits.effects.directions import Directions, GeneralityPass, GeneralitySums
+from circuits.effects.directions import Directions
 from circuits.errors import ModelError
-from circuits.models.engines import Here, engine, in_order, shards
-from circuits.models.families import along_heads, head_weights, needs
+from circuits.models.families import head_weights, needs
 from circuits.models.protocol import Model, blocks_of, device_of, dtype_of
 from circuits.records import Record
-from circuits.running import advance
 
-__all__ = [
-    "QUANTILE",
-    "HeadEffects",
-    "HeadPass",
-    "HeadReadout",
-    "HeadSums",
-    "head_effects",
-    "random_directions",
-    "second_pass",
-]
+__all__ = ["QUANTILE", "HeadEffects", "HeadReadout", "head_effects", "random_directions"]
 
 QUANTILE = 0.99
 """A random baseline is this quantile of |effect| along random directions, over all components
@@ -64,12 +43,6 @@ def random_directions(count: int, d_model: int, *, seed: int = 0) -> Float[Tenso
 
 
 HeadReadout = Literal["resid_mid", "post_norm"]
-
-_SPLIT = (
-    "context emotion layer head d_head, emotion layer head d_head -> context emotion layer head"
-)
-_SHARED = "context layer head d_head, emotion layer head d_head -> context emotion layer head"
-_ALONG = "context emotion layer d_model, emotion layer d_model -> context emotion layer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,120 +95,63 @@ def head_effects(
         ModelError: heads do not add up to what is written, or ``post_norm`` is asked of a model
             whose norm before the MLP is no RMSNorm.
     """
+    needs(model, "effects of heads", "attention", "heads")
     found = as_activations(model, prompts)
-    look = HeadPass(model, found, directions, readout=readout, draws=draws)
-    for batch in found.values:
-        look.update(batch)
-    return look.result()
-
-
-@dataclass(frozen=True, eq=False)
-class HeadSums:
-    """What was seen so far; parts are merged."""
-
-    raw: Moments
-    centred: Moments
-    baseline: Moments
-
-    def merge(self, other: "HeadSums") -> None:
-        """Add what another one has seen."""
-        self.raw.merge(other.raw)
-        self.centred.merge(other.centred)
-        self.baseline.merge(other.baseline)
-
-
-class HeadPass:
-    """Measures effects of heads while batches of values are shown, every one once."""
-
-    def __init__(
-        self,
-        model: Model,
-        activations: Activations,
-        directions: Directions,
-        *,
-        readout: HeadReadout = "resid_mid",
-        draws: int = 100,
-    ) -> None:
-        needs(model, "effects of heads", "attention", "heads")
-        self._model, self._directions = model, directions
-        self._between = activations.z - activations.z.mean(0)
-        self._readout: HeadReadout = readout
-        self._draws = draws
-        self._vectors = directions.sel(sublayer="attn").vectors[:, 0]
-        self._along = along_heads(model, self._vectors)
-        shape = self._along.shape[:3]
-        self.sums = HeadSums(Moments(shape), Moments(shape), Moments(shape[:2]))
-
-    def update(self, batch: Batch) -> None:
-        """Add the prompts of a batch."""
-        linear = einsum(batch.z, self._along, _SPLIT)
-        effect, baseline = linear, einsum(batch.resid_mid, self._vectors, _ALONG)
-        if self._readout == "post_norm":
-            effect, baseline = _post_norm(self._model, batch, self._vectors)
-        emotions = torch.arange(linear.shape[1]).expand(len(linear), -1)
-        self.sums.raw.update(effect[batch.present], emotions[batch.present])
-        self.sums.baseline.update(baseline[batch.present], emotions[batch.present])
+    present, whole = found.present, found.complete
+    vectors = directions.sel(sublayer="attn").vectors[:, 0]
+    random, layers = random_directions(draws, model.cfg.d_model), list[dict[str, Tensor]]()
+    for layer, W_O in enumerate(head_weights(model)):
+        resid, z, v = found.resid_mid[:, :, layer], found.z[:, :, layer], vectors[:, layer]
+        along = einsum(W_O, v, "head d_head d_model, emotion d_model -> emotion head d_head")
+        effect = (z * along).sum(-1)
         # z of every emotion along the direction of one: the mean over emotions is what all share.
-        apart = linear - einsum(batch.z.mean(1), self._along, _SHARED)
-        whole = batch.complete
-        self.sums.centred.update(apart[whole].flatten(0, 1), emotions[whole].flatten())
-
-    def result(self) -> HeadEffects:
-        """What was measured."""
-        plain, relative = self.sums.raw.result(), self.sums.centred.result()
-        return HeadEffects(
-            mean=plain.mean,
-            stderr=plain.stderr,
-            centred=relative.mean,
-            centred_stderr=relative.stderr,
-            baseline=self.sums.baseline.result().mean,
-            random_baseline=_random_baseline(self._model, self._between, self._draws),
-            emotion=self._directions.emotion,
-            layer=self._directions.layer,
-            head=tuple(range(plain.mean.shape[2])),
-            readout=self._readout,
-            n_contexts=tuple(plain.count.tolist()),
-        )
-
-
-def _post_norm(
-    model: Model, batch: Batch, vectors: Float[Tensor, "emotion layer d_model"]
-) -> tuple[Float[Tensor, "context emotion layer head"], Float[Tensor, "context emotion layer"]]:
-    found = [
-        _post_norm_of_layer(
-            model, i, batch.resid_mid[:, :, i], batch.z[:, :, i], W_O, vectors[:, i]
-        )
-        for i, W_O in enumerate(head_weights(model))
-    ]
-    effect, baseline = zip(*found, strict=True)
-    return torch.stack(effect, dim=2), torch.stack(baseline, dim=2)
+        centred = effect - (z.mean(1, keepdim=True) * along).sum(-1)
+        baseline = einsum(resid, v, "context emotion d_model, emotion d_model -> context emotion")
+        if readout == "post_norm":
+            effect, baseline = _after_norm(model, layer, resid, z, W_O, v)
+        mean = mean_stderr(z[whole])[0]
+        write = einsum(mean - mean.mean(0), W_O, "emotion head k, head k m -> emotion head m")
+        drawn = einsum(write, random, "emotion head m, draw m -> emotion head draw").abs()
+        own = {"baseline": mean_stderr_by_emotion(baseline, present)[0]}
+        own["mean"], own["stderr"] = mean_stderr_by_emotion(effect, present)
+        own["centred"], own["centred_stderr"] = mean_stderr(centred[whole])
+        own["random_baseline"] = drawn.flatten(1).quantile(QUANTILE, dim=1)
+        layers.append(own)
+    return HeadEffects(
+        **{name: torch.stack([own[name] for own in layers], dim=1) for name in layers[0]},
+        emotion=directions.emotion,
+        layer=directions.layer,
+        head=tuple(range(found.z.shape[3])),
+        readout=readout,
+        n_contexts=tuple(present.sum(0).tolist()),
+    )
 
 
-def _post_norm_of_layer(
-    model: Model, layer: int, x: Tensor, z: Tensor, W_O: Tensor, v: Tensor
+def _after_norm(
+    model: Model,
+    layer: int,
+    x: Float[Tensor, "context emotion d_model"],
+    z: Float[Tensor, "context emotion head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    v: Float[Tensor, "emotion d_model"],
 ) -> tuple[Float[Tensor, "context emotion head"], Float[Tensor, "context emotion"]]:
+    """What zeroing each head takes off the normed stream's projection, and the projection."""
     gain, eps = _rms_norm(model, layer)
-    write = einsum(
-        z, W_O, "context emotion head d_head, head d_head d_model -> context emotion head d_model"
-    )
-    toward = gain * v
+    toward, d_model = gain * v, x.shape[-1]
+    along = einsum(x, toward, "context emotion m, emotion m -> context emotion")[..., None]
+    lost = (z * einsum(W_O, toward, "head k m, emotion m -> emotion head k")).sum(-1)
+    # |x - write|^2 without the writes, which would fill [context emotion head d_model].
+    cross = (z * einsum(x, W_O, "context emotion m, head k m -> context emotion head k")).sum(-1)
+    gram = einsum(W_O, W_O, "head k m, head j m -> head k j")
+    square = (z * einsum(z, gram, "... head k, head k j -> ... head j")).sum(-1)
     size = x.square().sum(-1)[..., None]
-    along = einsum(x, toward, "context emotion d_model, emotion d_model -> context emotion")[
-        ..., None
-    ]
-    lost = einsum(
-        write, toward, "context emotion head d_model, emotion d_model -> context emotion head"
-    )
-    cross = einsum(
-        write, x, "context emotion head d_model, context emotion d_model -> context emotion head"
-    )
-    left = (size - 2 * cross + write.square().sum(-1)).clamp_min(0)
-    d_model = x.shape[-1]
+    left = (size - 2 * cross + square).clamp_min(0)
     whole = along / (size / d_model + eps).sqrt()
     return whole - (along - lost) / (left / d_model + eps).sqrt(), whole[..., 0]
 
 
 def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], float]:
+    """Gain and epsilon of the norm before the MLP."""
     kind = str(getattr(model.cfg, "normalization_type", ""))
     if not kind.startswith("RMS"):
         raise ModelError(
@@ -250,85 +166,3 @@ def _rms_norm(model: Model, layer: int) -> tuple[Float[Tensor, " d_model"], floa
     with torch.no_grad():
         gain = norm(ones)[0, 0]
     return gain.float().cpu() * (1 + eps) ** 0.5, eps
-
-
-def _random_baseline(
-    model: Model, between: Float[Tensor, "emotion layer head d_head"], draws: int
-) -> Float[Tensor, "emotion layer"]:
-    random, found = random_directions(draws, model.cfg.d_model), []
-    for layer, W_O in enumerate(head_weights(model)):
-        write = einsum(
-            between[:, layer],
-            W_O,
-            "emotion head d_head, head d_head d_model -> emotion head d_model",
-        )
-        effects = einsum(write, random, "emotion head d_model, draw d_model -> emotion head draw")
-        found.append(effects.abs().flatten(1).quantile(QUANTILE, dim=1))
-    return torch.stack(found, dim=1)
-
-
-Passes = tuple[HeadPass, GeneralityPass]
-
-
-def second_pass(
-    model: Model,
-    activations: Activations,
-    directions: Directions,
-    *,
-    readout: HeadReadout = "resid_mid",
-) -> Passes:
-    """Show every batch of values to both looks once; the splits of generality are drawn.
-
-    Args:
-        model: The model.
-        activations: Its values.
-        directions: Made from the activations.
-        readout: Of the effects of heads.
-
-    Raises:
-        ModelError: ``post_norm`` is asked of a model whose norm before the MLP is no RMSNorm.
-        DataError: fewer than two themes have a complete context.
-    """
-    how = _How(replace(activations, values=()), directions, readout)
-    heads, general = how.passes(model)
-    if isinstance(activations.values, SecondPass):
-        work = partial(
-            _made_again, how=how, read=activations.values.read, last=activations.values.last
-        )
-        found = engine().results(model, work, shards(activations.values.together))
-    else:
-        found = Here().results(model, partial(_seen, how=how), shards(tuple(activations.values)))
-    for of_heads, of_generality, count in in_order(found):
-        heads.sums.merge(of_heads)
-        general.sums.merge(of_generality)
-        advance(count)
-    return heads, general
-
-
-@dataclass(frozen=True, eq=False)
-class _How:
-    activations: Activations
-    directions: Directions
-    readout: HeadReadout
-
-    def passes(self, model: Model) -> Passes:
-        heads = HeadPass(model, self.activations, self.directions, readout=self.readout)
-        return heads, GeneralityPass(self.activations)
-
-
-def _made_again(
-    model: Model, together: tuple[tuple[int, ...], ...], *, how: _How, read: Read, last: Last
-) -> tuple[HeadSums, GeneralitySums, int]:
-    return _seen(model, SecondPass(model, how.activations.groups, read, last, together), how=how)
-
-
-def _seen(
-    model: Model, batches: Iterable[Batch], *, how: _How
-) -> tuple[HeadSums, GeneralitySums, int]:
-    """What both looks see in batches of values, and how many prompts these are of."""
-    (heads, general), count = how.passes(model), 0
-    for batch in batches:
-        heads.update(batch)
-        general.update(batch)
-        count += int(batch.present.sum())
-    return heads.sums, general.sums, count

@@ -1,30 +1,18 @@
 """Components and tokens up close: logit lens, top contexts, attention patterns, traces of texts.
 
-What the output layer makes of a write: the logits that it gives by itself.
+What a part writes differently when an emotion is asked for is a direction in the residual stream:
+the mean difference of a head's output times W_O, that of a neuron's activation times its row of
+W_out, and for a sublayer the sum over its components. The logit lens (nostalgebraist 2020) reads it
+in place of a residual stream: the final norm, then the unembedding. What both add whatever they
+read, their biases, is no output of the part and is left out.
 
-The logit lens (nostalgebraist 2020) put to the write of one part in place of a residual stream:
-the final norm, then the unembedding. What both add whatever they read, their biases, is no
-output of the part and is left out.
-
-Tokens that heads, neurons and sublayers promote and suppress.
-
-What a part writes differently when an emotion is asked for is a direction in the residual
-stream: the mean difference of a head's output times W_O, that of a neuron's activation times its
-row of W_out, and for a sublayer the sum over its components. The logit lens reads it.
-
-What single heads and neurons do in single contexts: which contexts a part answers most.
-
-The same quantity whose mean over contexts is a part's centred effect, not summed up.
-
-How far every token of a text stands along an emotion's direction, layer by layer.
-
-A projection of the residual stream onto the emotion's direction. Zero is where neutral prompts
-stand at such a place: at their first token, which takes up what attention need not look at, at
-their last position, where the reply begins, or on average at all others. One is how far asking for
-the emotion moves the projection at the last position.
+A trace projects every token of a text onto an emotion's direction, layer by layer. Zero is where
+neutral prompts stand at such a place: at their first token, which takes up what attention need not
+look at, at their last position, where the reply begins, or on average at all others. One is how far
+asking for the emotion moves the projection at the last position.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,17 +21,17 @@ from einops import einsum
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from circuits.effects.activations import Differences
+from circuits.effects.activations import Differences, group_by_context, read_activations
 from circuits.effects.directions import Directions
 from circuits.errors import AxisError, DataError, ModelError
 from circuits.judges.replies import Reply
 from circuits.models.families import along_heads, along_neurons, head_weights, neuron_weights
 from circuits.models.generate import batches
-from circuits.models.memory import halving
+from circuits.models.memory import halving_tables
 from circuits.models.protocol import Model, device_of, dtype_of
 from circuits.models.run import capture, watch
-from circuits.models.tokens import Tokens, encode, encode_text, pad_left
-from circuits.names import Component, component, sublayer_name
+from circuits.models.tokens import encode, encode_text, pad_left
+from circuits.names import component
 from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
@@ -131,7 +119,19 @@ def token_lens(
     """
     # Models may have more rows than their tokenizer has tokens.
     known = len(model.tokenizer)
-    writes = torch.stack(_in_order(model, between, nodes), dim=1)
+    parts, found = [component(name) for name in nodes], dict[str, Tensor]()
+    layers = zip(head_weights(model), neuron_weights(model), strict=True)
+    for layer, (W_O, W_out) in enumerate(layers):
+        heads = einsum(between.z[:, layer], W_O, "emotion head k, head k m -> emotion head m")
+        post = between.post[:, layer]
+        for part in parts:
+            if part.layer == layer and part.kind == "head":
+                found[part.name] = heads[:, part.index]
+            elif part.layer == layer and part.kind == "neuron":
+                found[part.name] = post[:, part.index, None] * W_out[part.index]
+            elif part.layer == layer:
+                found[part.name] = heads.sum(1) if part.sublayer == "attn" else post @ W_out
+    writes = torch.stack([found[name] for name in nodes], dim=1)
     flat = writes.flatten(0, 1)
     ends: list[tuple[Tensor, ...]] = []
     for start in range(0, len(flat), _ROWS_AT_ONCE):
@@ -151,40 +151,6 @@ def token_lens(
         rank=tuple(range(1, most + 1)),
         word=token_texts(model, ids.tolist()),
     )
-
-
-def _in_order(
-    model: Model, between: Differences, nodes: Sequence[str]
-) -> list[Float[Tensor, "emotion d_model"]]:
-    parts = [component(name) for name in nodes]
-    layers = zip(head_weights(model), neuron_weights(model), strict=True)
-    found: dict[str, Tensor] = {}
-    for layer, (W_O, W_out) in enumerate(layers):
-        own = [part for part in parts if part.layer == layer]
-        found |= dict(_of_layer(between, own, layer, W_O, W_out))
-    return [found[name] for name in nodes]
-
-
-def _of_layer(
-    between: Differences,
-    parts: Sequence[Component],
-    layer: int,
-    W_O: Float[Tensor, "head d_head d_model"],
-    W_out: Float[Tensor, "neuron d_model"],
-) -> Iterator[tuple[str, Float[Tensor, "emotion d_model"]]]:
-    pattern = "emotion head d_head, head d_head d_model -> emotion head d_model"
-    heads, post = einsum(between.z[:, layer], W_O, pattern), between.post[:, layer]
-    whole: Mapping[str, Tensor] = {
-        sublayer_name(layer, "attn"): heads.sum(1),
-        sublayer_name(layer, "mlp"): post @ W_out,
-    }
-    for part in parts:
-        if part.kind == "sublayer":
-            yield part.name, whole[part.name]
-        elif part.kind == "head" and part.index is not None:
-            yield part.name, heads[:, part.index]
-        elif part.index is not None:
-            yield part.name, post[:, part.index, None] * W_out[part.index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,26 +188,29 @@ def node_examples(
     Raises:
         DataError: there is no context, or a context lacks an emotion.
     """
-    _check(rows, directions)
-    parts, many = [component(name) for name in nodes], len(directions.emotion)
-    heads = [part for part in parts if part.kind == "head"]
-    neurons = [part for part in parts if part.kind == "neuron"]
-    along = _chosen(along_heads(model, directions.sel(sublayer="attn").vectors[:, 0]), heads)
-    beta = _chosen(along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0]), neurons)
-    found: list[Float[Tensor, "context emotion node"]] = []
-    together = max(1, in_force().rows() // many)
-    for start in range(0, len(rows), together):
-        prompts = [prompt for own in rows[start : start + together] for prompt in own]
-        tokens = pad_left([encode(model, prompt) for prompt in prompts], device_of(model))
-        read = capture(model, tokens, {"z": _last, "post": _last})
-        z = _apart(_chosen(read["z"], heads), many)
-        post = _apart(_chosen(read["post"], neurons), many)
-        found.append(torch.cat([(z * along).sum(-1), post * beta], dim=-1))
-        advance(len(prompts))
-    order = [part.name for part in (*heads, *neurons)]
+    if not rows:
+        raise DataError("no context to read examples from; give one or more")
+    for own in rows:
+        if tuple(prompt.emotion for prompt in own) != directions.emotion:
+            raise DataError(
+                f"context {own[0].origin.id if own else 'without prompts'!r} is not asked for "
+                f"{', '.join(directions.emotion)} in this order; give one prompt for each"
+            )
+    asked = [Reply(prompt, "", 0, str(prompt.emotion)) for own in rows for prompt in own]
+    read = read_activations(model, group_by_context(asked, directions.emotion))
+    along = along_heads(model, directions.sel(sublayer="attn").vectors[:, 0])
+    beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
+    effects: list[Float[Tensor, "context emotion"]] = []
+    for part in map(component, nodes):
+        layer, i = part.layer, part.index
+        if part.kind == "head":
+            value, weight = read.z[:, :, layer, i], along[:, layer, i]
+        else:
+            value, weight = read.post[:, :, layer, i, None], beta[:, layer, i, None]
+        effects.append(((value - value.mean(1, keepdim=True)) * weight).sum(-1))
     contexts = [own[0].origin for own in rows]
     return NodeExamples(
-        effect=torch.cat(found)[..., [order.index(name) for name in nodes]],
+        effect=torch.stack(effects, dim=-1),
         context=tuple(context.id for context in contexts),
         emotion=directions.emotion,
         node=tuple(nodes),
@@ -250,34 +219,6 @@ def node_examples(
         situation=tuple(context.situation for context in contexts),
         event=tuple(context.event for context in contexts),
     )
-
-
-def _check(rows: Sequence[Sequence[Prompt]], directions: Directions) -> None:
-    for own in rows:
-        if tuple(prompt.emotion for prompt in own) != directions.emotion:
-            raise DataError(
-                f"context {own[0].origin.id if own else 'without prompts'!r} is not asked for "
-                f"{', '.join(directions.emotion)} in this order; give one prompt for each"
-            )
-    if not rows:
-        raise DataError("no context to read examples from; give one or more")
-
-
-def _chosen(values: Tensor, parts: Sequence[Component]) -> Tensor:
-    """The parts of ``[row layer part ...]``, as ``[row node ...]``."""
-    layers = torch.tensor([part.layer for part in parts], dtype=torch.long)
-    indices = torch.tensor([part.index for part in parts], dtype=torch.long)
-    return values[:, layers, indices]
-
-
-def _apart(values: Tensor, many: int) -> Tensor:
-    """Minus the mean over the emotions of a context: ``[context emotion node ...]``."""
-    grouped = values.unflatten(0, (-1, many))
-    return grouped - grouped.mean(1, keepdim=True)
-
-
-def _last(activation: Tensor) -> Tensor:
-    return activation[:, -1].cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,25 +257,21 @@ def head_patterns(
     ids = [[encode(model, prompt) for prompt in own] for own in rows]
     width = max(len(prompt) for own in ids for prompt in own)
     found = torch.zeros(len(rows), len(emotions), len(nodes), width, width, dtype=torch.uint8)
-    wanted: dict[int, list[tuple[int, int]]] = {}
-    for place, part in enumerate(map(component, nodes)):
-        if part.layer is not None and part.index is not None:
-            wanted.setdefault(part.layer, []).append((place, part.index))
-
+    parts = [component(name) for name in nodes]
     for own, into in zip(ids, found, strict=True):
 
         def take(layer: int, activation: Tensor, into: Tensor = into) -> None:
             size = activation.shape[-1]
-            for place, index in wanted.get(layer, ()):
-                rounded = (255 * activation[:, index].float()).round().to(torch.uint8)
-                into[:, place, width - size :, width - size :] = rounded.cpu()
+            for place, part in enumerate(parts):
+                if part.layer == layer:
+                    rounded = (255 * activation[:, part.index].float()).round().to(torch.uint8)
+                    into[:, place, width - size :, width - size :] = rounded.cpu()
 
-        tokens = pad_left(own, device_of(model))
-        watch(model, tokens, {"pattern": take})
-        # What stands at padding attends to padding, and means nothing.
-        real = torch.zeros(len(own), width, dtype=torch.bool)
-        real[:, width - tokens.mask.shape[1] :] = tokens.mask.cpu()
-        into *= (real[:, None, :, None] & real[:, None, None, :]).to(torch.uint8)
+        watch(model, pad_left(own, device_of(model)), {"pattern": take})
+        for prompt, values in zip(own, into, strict=True):
+            # What stands at padding attends to padding, and means nothing.
+            values[:, : width - len(prompt)] = 0
+            values[:, :, : width - len(prompt)] = 0
     return HeadPatterns(
         weight=found,
         context=tuple(own[0].origin.id for own in rows),
@@ -435,7 +372,14 @@ def token_trace(
         DataError: the text is empty.
         AxisError: directions or scale are another model's, or of other emotions.
     """
-    ids, n_prompt = _ids(model, said)
+    if isinstance(said, str):
+        ids, begin = encode_text(model, said), model.tokenizer.bos_token_id
+        ids = [begin, *ids] if ids and begin is not None and ids[0] != begin else ids
+        n_prompt = len(ids)
+    else:
+        ids = encode(model, said.prompt if isinstance(said, Reply) else said)
+        n_prompt = len(ids)
+        ids = ids + (encode_text(model, said.text) if isinstance(said, Reply) else [])
     if not ids:
         raise DataError("an empty text has no tokens to trace; give some text")
     vectors = _vectors(directions, model)
@@ -459,50 +403,30 @@ def token_trace(
     )
 
 
-def _ids(model: Model, said: Prompt | Reply | str) -> tuple[list[int], int]:
-    if isinstance(said, str):
-        ids, begin = encode_text(model, said), model.tokenizer.bos_token_id
-        ids = [begin, *ids] if ids and begin is not None and ids[0] != begin else ids
-        return ids, len(ids)
-    prompt = said.prompt if isinstance(said, Reply) else said
-    before = encode(model, prompt)
-    after = encode_text(model, said.text) if isinstance(said, Reply) else []
-    return before + after, len(before)
-
-
 def _places(model: Model, prompts: Sequence[Prompt]) -> Float[Tensor, "prompt place layer d_model"]:
     """The residual stream after every layer at each of the places."""
     rows = [encode(model, prompt) for prompt in prompts]
     size = (len(rows), len(_PLACES), int(model.cfg.n_layers), int(model.cfg.d_model))
     found = torch.zeros(size, dtype=torch.float64)
 
-    def keep(chosen: Sequence[int]) -> None:
+    def read(chosen: Sequence[int]) -> dict[str, Tensor]:
         tokens = pad_left([rows[i] for i in chosen], device_of(model))
-        shares = _shares(tokens)
+        row, first = torch.arange(len(chosen)), tokens.mask.int().argmax(1)
+        weight = tokens.mask.float()
+        weight[row, first] = weight[:, -1] = 0.0
 
-        def pick(activation: Tensor, shares: Tensor = shares) -> Tensor:
-            pattern = "prompt place pos, prompt pos d_model -> prompt place d_model"
-            return einsum(shares, activation.float(), pattern)
+        def pick(activation: Tensor) -> Tensor:
+            stream = activation.float()
+            other = (stream * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+            return torch.stack([stream[row, first], other, stream[:, -1]], dim=1)
 
-        read = capture(model, tokens, {"resid_post": pick})["resid_post"]
-        found[chosen] = read.transpose(1, 2).double().cpu()
+        return capture(model, tokens, {"resid_post": pick})
 
     for chosen in batches(rows, in_force().rows(32)):
-        halving(keep, chosen, lambda place: prompts[place].key)
+        read_rows = halving_tables(read, chosen, lambda place: prompts[place].key)
+        found[chosen] = read_rows["resid_post"].transpose(1, 2).double().cpu()
         advance(len(chosen))
     return found
-
-
-def _shares(tokens: Tokens) -> Float[Tensor, "prompt place pos"]:
-    """What each position counts for each place."""
-    rows, width = tokens.mask.shape
-    shares = torch.zeros(rows, len(_PLACES), width, device=tokens.mask.device)
-    first = tokens.mask.int().argmax(1)
-    shares[torch.arange(rows), _FIRST, first] = 1.0
-    shares[:, _LAST, -1] = 1.0
-    other = tokens.mask.float() - shares[:, _FIRST] - shares[:, _LAST]
-    shares[:, _OTHER] = other / other.sum(1, keepdim=True)
-    return shares
 
 
 def _vectors(directions: Directions, model: Model) -> Float[Tensor, "emotion layer d_model"]:

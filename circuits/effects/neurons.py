@@ -1,14 +1,11 @@
 """What every neuron adds along the emotion directions, and direct effects on the readout.
 
-What every MLP neuron adds along the emotion direction: exact, without another pass.
-
 An MLP's write is ``post @ W_out`` (plus a bias), so along a direction v it is the sum over
-neurons of ``post[n] * (W_out[n] . v)``. Wang et al. 2025 (arXiv 2510.11328, stage 4.1) rank by
-this quantity. It is not centred: a neuron that is as active for every emotion ranks high if its
-weight is large. ``centred`` takes the mean over the emotions of the same context off, so that
-only what differs between emotions counts; the circuits are made from it by default.
-
-What every component adds to the emotion readout through the residual stream alone.
+neurons of ``post[n] * (W_out[n] . v)``: exact, without another pass. Wang et al. 2025 (arXiv
+2510.11328, stage 4.1) rank by this quantity. It is not centred: a neuron that is as active for
+every emotion ranks high if its weight is large. ``centred`` takes the mean over the emotions of the
+same context off, so that only what differs between emotions counts; the circuits are made from it
+by default.
 
 The last resid_post is the sum of the embedding and of all sublayers' writes, and those are sums
 over heads and neurons. Projected on the reference direction, the difference between an emotion
@@ -22,10 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.effects.activations import Activations, Differences, PromptsByEmotion, as_activations
+from circuits.effects.activations import (
+    Activations,
+    Differences,
+    PromptsByEmotion,
+    as_activations,
+    mean_stderr,
+    mean_stderr_by_emotion,
+)
 from circuits.effects.directions import Directions
 from circuits.effects.heads import QUANTILE, random_directions
-from circuits.models.families import along_heads, along_neurons, needs
+from circuits.models.families import along_heads, along_neurons, needs, neuron_weights
 from circuits.models.protocol import Model
 from circuits.records import Record
 
@@ -81,67 +85,51 @@ def neuron_effects(
         ModelError: the model has no neurons, or they do not add up to what is written.
     """
     needs(model, "effects of neurons", "mlp", "neurons")
-    activations = as_activations(model, prompts)
-    beta = along_neurons(model, directions.sel(sublayer="mlp").vectors[:, 0])
-    above = activations.post_above_zero.mean
-    below = above - activations.post.mean
+    found = as_activations(model, prompts)
+    present, whole = found.present, found.complete
+    random, layers = random_directions(draws, model.cfg.d_model), list[dict[str, Tensor]]()
+    vectors = directions.sel(sublayer="mlp").vectors[:, 0]
+    for layer, W_out in enumerate(neuron_weights(model)):
+        post = found.post[:, :, layer]
+        mean, stderr = mean_stderr_by_emotion(post, present)
+        centred, centred_stderr = mean_stderr(post[whole] - post[whole].mean(1, keepdim=True))
+        drawn = ((random @ W_out.T) * centred[:, None]).abs().flatten(1)
+        # torch.quantile refuses more than 16 million values: a large model's neurons x draws.
+        place = round(QUANTILE * (drawn.shape[1] - 1)) + 1
+        own = {"beta": vectors[:, layer] @ W_out.T, "mean": mean, "stderr": stderr}
+        own |= {"centred": centred, "centred_stderr": centred_stderr}
+        own |= {"above": mean_stderr_by_emotion(post.clamp_min(0), present)[0]}
+        layers.append({**own, "drawn": drawn.kthvalue(place, dim=1).values})
+    every = {name: torch.stack([own[name] for own in layers], dim=1) for name in layers[0]}
+    beta, above, below = every["beta"], every["above"], every["above"] - every["mean"]
     return NeuronEffects(
-        mean=beta * activations.post.mean,
-        stderr=beta.abs() * activations.post.stderr,
-        centred=beta * activations.post_centred.mean,
-        centred_stderr=beta.abs() * activations.post_centred.stderr,
+        mean=beta * every["mean"],
+        stderr=beta.abs() * every["stderr"],
+        centred=beta * every["centred"],
+        centred_stderr=beta.abs() * every["centred_stderr"],
         positive=beta.abs() * torch.where(beta > 0, above, below),
         negative=beta.abs() * torch.where(beta > 0, below, above),
         weight=beta,
-        activation=activations.post.mean,
-        random_baseline=_random_baseline(model, activations.post_centred.mean, draws),
+        activation=every["mean"],
+        random_baseline=every["drawn"],
         emotion=directions.emotion,
         layer=directions.layer,
         neuron=tuple(range(beta.shape[2])),
-        n_contexts=tuple(activations.post.count.tolist()),
+        n_contexts=tuple(present.sum(0).tolist()),
     )
 
 
 def without_neurons(activations: Activations, directions: Directions) -> NeuronEffects:
     """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
-    nothing = activations.post.mean.new_zeros(len(directions.emotion), len(directions.layer), 0)
-    names = (
-        "mean",
-        "stderr",
-        "centred",
-        "centred_stderr",
-        "positive",
-        "negative",
-        "weight",
-        "activation",
-    )
+    shape = (len(directions.emotion), len(directions.layer))
     return NeuronEffects(
-        **dict.fromkeys(names, nothing),
-        random_baseline=nothing.sum(-1),
+        *torch.zeros(8, *shape, 0),
+        torch.zeros(shape),
         emotion=directions.emotion,
         layer=directions.layer,
         neuron=(),
-        n_contexts=tuple(activations.post.count.tolist()),
+        n_contexts=tuple(activations.present.sum(0).tolist()),
     )
-
-
-def _random_baseline(
-    model: Model, centred: Float[Tensor, "emotion layer neuron"], draws: int
-) -> Float[Tensor, "emotion layer"]:
-    n_layers = centred.shape[1]
-    random = random_directions(draws, model.cfg.d_model)
-    weights = along_neurons(model, random[:, None].expand(-1, n_layers, -1))
-    found = []
-    for layer in range(n_layers):
-        effects = (weights[:, None, layer] * centred[None, :, layer]).abs()
-        found.append(_quantile(effects.transpose(0, 1).flatten(1)))
-    return torch.stack(found, dim=1)
-
-
-def _quantile(values: Float[Tensor, "emotion draw"]) -> Float[Tensor, " emotion"]:
-    # torch.quantile refuses more than 16 million values; a large model has more neurons x draws.
-    place = max(0, min(values.shape[1] - 1, round(QUANTILE * (values.shape[1] - 1))))
-    return values.kthvalue(place + 1, dim=1).values
 
 
 @dataclass(frozen=True, eq=False)

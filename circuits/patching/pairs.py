@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.effects.activations import Moments
+from circuits.effects.activations import mean_stderr
 from circuits.effects.directions import Directions, reference_direction
 from circuits.errors import AxisError, DataError
 from circuits.models.memory import halving_tables
@@ -731,13 +731,9 @@ def over_contexts(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     >>> over_contexts([{"effect": torch.tensor([1.0])}, {"effect": torch.tensor([3.0])}])
     {'effect': tensor(2.), 'effect_stderr': tensor(1.)}
     """
-    moments: dict[str, Moments] = {}
-    for part in parts:
-        for name, values in part.items():
-            one = moments.setdefault(name, Moments((1, *values.shape[1:])))
-            one.update(values.cpu(), torch.zeros(len(values), dtype=torch.long))
+    rows = [{name: own.cpu() for name, own in part.items()} for part in parts]
     found: dict[str, Tensor] = {}
-    for name, one in moments.items():
-        summary = one.result()
-        found |= {name: summary.mean[0], f"{name}_stderr": summary.stderr[0]}
+    for name in rows[0]:
+        mean, stderr = mean_stderr(torch.cat([part[name] for part in rows]))
+        found |= {name: mean, f"{name}_stderr": stderr}
     return found

@@ -391,9 +391,8 @@ class Plan:
     batch_size: Count = 96
     """Prompts at once, at most."""
     memory: Positive = 1.0
-    """Activation-cache budget (GB), and that of the activations of one pass; overflow is
-    recomputed; not for the weights, nor for sums, whose size does not depend on the number of
-    prompts."""
+    """Gigabytes beside the weights: half for the values of all prompts, which lie in a temporary
+    file where they need more, half for the activations of one pass."""
     seed: int = 0
     """Of everything random."""
     judges_of_file: tuple[str, ...] = field(default=(), compare=False)

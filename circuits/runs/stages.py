@@ -9,8 +9,8 @@ from typing import Literal
 
 from circuits.circuit.find import Measurements, assemble
 from circuits.effects.activations import component_means, differences
-from circuits.effects.directions import emotion_directions, stable_layers
-from circuits.effects.heads import second_pass
+from circuits.effects.directions import direction_generality, emotion_directions, stable_layers
+from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
 from circuits.effects.neurons import direct_effects, neuron_effects, without_neurons
 from circuits.errors import CircuitsError, RunError, Stopped
@@ -88,12 +88,11 @@ def effects(run: Run) -> None:
     found, folder = run.study.directions, run.study.folder / "effects"
     activations, plan = run.activations, run.plan
     provenance = found.provenance.child(head_readout=plan.head_readout)
-    with run.task("effects of heads", len(run.groups.cells)):
-        heads, general = second_pass(run.model, activations, found, readout=plan.head_readout)
     with recorded(found.provenance.child(seed=plan.seed)):
-        general.result().save(run.study.folder / "generality")
+        direction_generality(activations).save(run.study.folder / "generality")
     with recorded(provenance):
-        heads.result().save(folder / "heads")
+        heads = head_effects(run.model, activations, found, readout=plan.head_readout)
+        heads.save(folder / "heads")
         if run.model.cfg.d_mlp:
             neurons = neuron_effects(run.model, activations, found)
         else:

@@ -172,7 +172,7 @@ class Run:
                 self.model, groups, read=plan.read, last=plan.last, half=plan.half
             )
         if not again:
-            self.notes["values"] = found.keeping.reason
+            self.notes["values"] = found.stored
         return found
 
     @cached_property

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from circuits.effects.activations import GB, ContextGroups, group_by_context, read_activations
+from circuits.effects.activations import ContextGroups, group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.neurons import neuron_effects
@@ -88,7 +88,7 @@ def watched() -> Iterator[dict[str, float]]:
 
     def watch() -> None:
         while not stop.wait(0.01):
-            seen["peak"] = max(seen["peak"], process.memory_info().rss / GB)
+            seen["peak"] = max(seen["peak"], process.memory_info().rss / 1e9)
 
     watcher, start = threading.Thread(target=watch), time.perf_counter()
     watcher.start()
@@ -112,16 +112,16 @@ def measure(folder: Path, n: int, memory: float) -> None:
     """Load the model, capture ``n`` prompts, measure effects; print what each took, as JSON."""
     with watched() as loading:
         model: Any = load_model(folder, device="cpu", dtype="bfloat16")
-    weights = sum(p.numel() * p.element_size() for p in model.original_model.parameters()) / GB
+    weights = sum(p.numel() * p.element_size() for p in model.original_model.parameters()) / 1e9
     with watched() as passing, execution(memory=memory):
         swept = read_activations(model, prompts(n))
     with watched() as after:
         directions = emotion_directions(swept)
         head_effects(model, swept, directions)
         neuron_effects(model, swept, directions)
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     found = {
-        "prompts": n, "weights": weights, "values": swept.keeping.reason,
+        "prompts": n, "weights": weights, "values": swept.stored,
         "load": loading, "capture": passing, "effects": after, "highest": highest,
     }  # fmt: skip
     sys.stdout.write(json.dumps(found) + "\n")

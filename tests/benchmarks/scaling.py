@@ -1,7 +1,6 @@
 """``python tests/benchmarks/scaling.py``: writes the computed tables of docs/scaling.md.
 
-Counts follow from how stages are made (the tests hold them against receipts); sizes of sums are
-those of the accumulators themselves, made without memory.
+Counts follow from how stages are made; the tests hold them against receipts.
 """
 
 from collections.abc import Iterator
@@ -12,22 +11,15 @@ from typing import Any
 
 import torch
 
-from circuits.effects.activations import (
-    ActivationSums,
-    ContrastSums,
-    NeutralSums,
-    Themed,
-    _bytes_cached,
-    _bytes_of_row,
-)
-from circuits.effects.importance import _VARIANTS_AT_ONCE, DOSES, Responses, Variants
+from circuits.effects.activations import _bytes_of_row, _bytes_of_values
+from circuits.effects.importance import DOSES
 from circuits.models.engines import SHARDS
 from circuits.names import EMOTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 BEGIN, END = "<!-- computed -->", "<!-- end of computed -->"
 
-SPLITS, RANDOM = 50, 8
+RANDOM = 8
 
 
 @dataclass(frozen=True)
@@ -91,11 +83,8 @@ LLAMA_3B = Size("Llama-3.2 3B", 28, 3072, 24, 8, 128, 8192, 128256, tied=True)
 
 
 def copies(layers: int, n_emotions: int = len(EMOTIONS), doses: int = len(DOSES)) -> int:
-    """Copies of its last token that importance runs for a context."""
-    variants = n_emotions * doses + RANDOM
-    places = 2 * layers
-    calls = -(-places // max(1, _VARIANTS_AT_ONCE // variants))
-    return calls + places * variants
+    """Copies of its last token that importance runs for a context: as it is, and all variants."""
+    return 1 + 2 * layers * (n_emotions * doses + RANDOM)
 
 
 def token_layers(size: Size, contexts: int) -> dict[str, int]:
@@ -104,48 +93,25 @@ def token_layers(size: Size, contexts: int) -> dict[str, int]:
     return {
         "replies": asked * (size.asked + size.reply - 1) * layers,
         "read activations": asked * size.asked * layers,
-        "second look": asked * size.asked * layers,
         "inject doses": contexts * (size.plain - 1 + copies(layers)) * layers,
     }
 
 
-def bytes_of(held: Any) -> int:
-    """Of all tensors that an accumulator holds."""
-    if isinstance(held, torch.Tensor):
-        return held.nbytes
-    if isinstance(held, dict):
-        return sum(map(bytes_of, held.values()))
-    return sum(map(bytes_of, vars(held).values())) if hasattr(held, "__dict__") else 0
-
-
-def sums(size: Size, themes: int = 8) -> dict[str, int]:
-    """Bytes of what a shard sends back, stage by stage."""
-    n, layers = len(EMOTIONS), size.layers
-    variants = n * len(DOSES) + RANDOM
-    with torch.device("meta"):
-        named = Themed(tuple(map(str, range(themes))), {})
-        swept = ActivationSums(
-            ContrastSums(named, (n, layers, size.d_model)), size.heads, size.d_head, size.d_mlp
-        )
-        given = Variants(
-            torch.empty(2, layers, variants, size.d_model), torch.empty(2, layers, variants),
-            len(DOSES),
-        )  # fmt: skip
-        rest, responses = NeutralSums(size.model), Responses(given, n)
-    looks = 4 * (SPLITS * n * 2 * layers * size.d_model) + 16 * n * layers * (2 * size.heads + 1)
+def sent(size: Size, contexts: int) -> dict[str, int]:
+    """Bytes that all parts of a stage send back: values or readouts, and sums of float64."""
+    variants = len(EMOTIONS) * (1 + 2 * size.layers * (len(EMOTIONS) * len(DOSES) + RANDOM))
+    sums = 8 * SHARDS * size.layers * (size.heads * size.d_head + size.d_mlp)
     return {
-        "read activations": bytes_of(swept),
-        "second look": looks,
-        "inject doses": bytes_of(rest) + bytes_of(responses),
+        "read activations": contexts * len(EMOTIONS) * _bytes_of_values(size.model),
+        "inject doses": 4 * contexts * variants + sums,
     }
 
 
 def lines(size: Size) -> Iterator[str]:
     """The table of a model."""
-    back = sums(size)
     yield f"### {size.name}"
     yield ""
-    one_pass, values = _bytes_of_row(size.model, size.asked), _bytes_cached(size.model)
+    one_pass, values = _bytes_of_row(size.model, size.asked), _bytes_of_values(size.model)
     yield (
         f"{size.weights / 1e9:.1f} billion weights,"
         f" {size.weights * size.bytes_per_weight / 1e9:.0f} GB in bfloat16, read once by every"
@@ -153,26 +119,25 @@ def lines(size: Size) -> Iterator[str]:
         f" read; its values at the position that is read take {values / 1e6:.1f} MB."
     )
     yield ""
-    yield (
-        "| stage | token-layers, 480 contexts | token-layers, 100,000 contexts"
-        " | sums of a shard | sums that travel |"
-    )
+    counts = (480, 10_000)
+    few, many = (token_layers(size, contexts) for contexts in counts)
+    yield "| stage |" + "".join(f" token-layers, {n:,} contexts | what travels |" for n in counts)
     yield "| --- | --- | --- | --- | --- |"
-    few, many = token_layers(size, 480), token_layers(size, 100_000)
+    back = [sent(size, contexts) for contexts in counts]
     for stage in few:
-        own = back.get(stage)
-        sent = ("text", "text") if own is None else (_gb(own), _gb(own * SHARDS))
-        yield f"| {stage} | {few[stage]:.2e} | {many[stage]:.2e} | {sent[0]} | {sent[1]} |"
+        travels = [_gb(own[stage]) if stage in own else "text" for own in back]
+        yield f"| {stage} | {few[stage]:.2e} | {travels[0]} | {many[stage]:.2e} | {travels[1]} |"
+    totals = [
+        f"{sum(own.values()):.2e} | {_gb(sum(b.values()))}"
+        for own, b in zip((few, many), back, strict=True)
+    ]
+    yield f"| all | {totals[0]} | {totals[1]} |"
     work = 2 * size.weights / size.layers
-    yield (
-        f"| all | {sum(few.values()):.2e} | {sum(many.values()):.2e} | | "
-        f"{_gb(SHARDS * sum(back.values()))} |"
-    )
     yield ""
     hours = [sum(own.values()) * work / (0.3 * 1e15) / 3600 for own in (few, many)]
     yield (
         f"A token-layer is about {work / 1e9:.1f} billion operations here. At 30% of 10^15 per"
-        f" second and GPU, 480 contexts are {hours[0]:,.3f} GPU-hours, and 100,000 contexts"
+        f" second and GPU, 480 contexts are {hours[0]:,.3f} GPU-hours, and 10,000 contexts"
         f" {hours[1]:,.1f}."
     )
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.effects.activations import ContrastSums, group_by_context, read_activations
+from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import (
     direction_generality,
     emotion_directions,
@@ -19,24 +19,21 @@ from circuits.names import EMOTIONS
 from circuits.prompts.templates import emotion_prompts
 
 
-def with_streams(swept, values, made):
+def with_streams(swept, made):
     """The same grid with other residual streams."""
-    batch = replace(values, resid_mid=made, resid_post=made)
-    sums = ContrastSums(swept.groups.themes, (made.shape[1], made.shape[2], made.shape[3]))
-    sums.update(batch)
-    return replace(swept, values=(batch,), contrasts=sums.result())
+    return replace(swept, resid_mid=made, resid_post=made)
 
 
-def streams(values, signal, noise, own_size=5.0):
+def streams(swept, signal, noise, own_size=5.0):
     """Residual streams made of contexts, noise, and a signal per emotion."""
     torch.manual_seed(0)
-    shape = values.resid_mid.shape
+    shape = swept.resid_mid.shape
     own = torch.randn(shape[0], 1, *shape[2:]) * own_size
     return own + noise * torch.randn(shape) + signal[None, :, None]
 
 
-def planted(swept, values, signal, noise, own_size=5.0):
-    return with_streams(swept, values, streams(values, signal, noise, own_size))
+def planted(swept, signal, noise, own_size=5.0):
+    return with_streams(swept, streams(swept, signal, noise, own_size))
 
 
 def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directions):
@@ -47,29 +44,29 @@ def test_directions_are_unit_vectors_of_rank_five_that_repel_each_other(directio
     torch.testing.assert_close(weighted, torch.zeros_like(weighted), atol=1e-4, rtol=0)
 
 
-def test_a_planted_signal_is_found(swept, values):
+def test_a_planted_signal_is_found(swept):
     torch.manual_seed(1)
     signal = torch.randn(6, 32)
-    found = emotion_directions(planted(swept, values, signal, noise=0.01))
+    found = emotion_directions(planted(swept, signal, noise=0.01))
     expected = signal - signal.mean(0)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     cosine = torch.einsum("eslw,ew->esl", found.vectors, expected)
     assert cosine.min() > 0.999
 
 
-def test_what_a_context_says_in_every_emotion_cancels(swept, values):
+def test_what_a_context_says_in_every_emotion_cancels(swept):
     torch.manual_seed(2)
-    made = streams(values, torch.randn(6, 32), noise=0.1)
+    made = streams(swept, torch.randn(6, 32), noise=0.1)
     shift = torch.randn(made.shape[0], 1, *made.shape[2:]) * 50
-    one, other = (emotion_directions(with_streams(swept, values, x)) for x in (made, made + shift))
+    one, other = (emotion_directions(with_streams(swept, x)) for x in (made, made + shift))
     torch.testing.assert_close(one.vectors, other.vectors, atol=1e-4, rtol=0)
 
 
-def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, values, grid):
+def test_contexts_with_a_missing_emotion_are_counted_and_left_out(swept, grid):
     found = emotion_directions(swept)
     assert (found.n_contexts, found.n_left_out) == (10, 2)
     whole = grid.complete
-    apart = values.resid_post[whole] - values.resid_post[whole].mean(1, keepdim=True)
+    apart = swept.resid_post[whole] - swept.resid_post[whole].mean(1, keepdim=True)
     by_hand = apart.mean(0)
     torch.testing.assert_close(found.vectors[:, 1] * found.norm[:, 1, :, None], by_hand)
 
@@ -120,9 +117,9 @@ def test_similarity_of_an_emotion_with_itself_is_one(directions):
     torch.testing.assert_close(own, torch.ones(own.shape), atol=1e-5, rtol=0)
 
 
-def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values):
+def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept):
     torch.manual_seed(3)
-    made = planted(swept, values, torch.randn(6, 32), noise=0.05, own_size=0.3)
+    made = planted(swept, torch.randn(6, 32), noise=0.05, own_size=0.3)
     found = direction_generality(made)
     assert found.accuracy.min() == 1.0
     assert found.split_half.min() > 0.95
@@ -130,8 +127,8 @@ def test_a_planted_signal_generalises_and_shuffled_emotions_do_not(swept, values
     assert found.random_baseline.max() < 0.6
 
 
-def test_without_a_signal_nothing_generalises(swept, values):
-    made = planted(swept, values, torch.zeros(6, 32), noise=1.0)
+def test_without_a_signal_nothing_generalises(swept):
+    made = planted(swept, torch.zeros(6, 32), noise=1.0)
     found = direction_generality(made)
     assert found.accuracy.max() < 0.5
     assert found.split_half.abs().mean() < 0.3

@@ -96,26 +96,24 @@ def test_neuron_effects_split_into_a_positive_and_a_negative_part(llama, swept, 
     assert effects.negative.min() >= -1e-7
 
 
-def test_centred_effects_say_how_an_emotion_differs_from_the_others(
-    llama, swept, values, grid, directions
-):
+def test_centred_effects_say_how_an_emotion_differs_from_the_others(llama, swept, grid, directions):
     whole = grid.complete
     effects = head_effects(llama, swept, directions)
     W_O, e, layer, head = llama.W_O.detach(), 2, 1, 3
     v = directions.at  # the same by hand, for one head
     vector = directions.vectors[e, 0, layer]
-    z = values.z[whole][:, :, layer, head]
+    z = swept.z[whole][:, :, layer, head]
     by_hand = ((z[:, e] - z.mean(1)) @ W_O[layer, head] @ vector).mean()
     assert v("norm", emotion="anger", sublayer="attn", layer=0) > 0
     assert float(effects.centred[e, layer, head]) == pytest.approx(float(by_hand), abs=1e-6)
 
 
-def test_standard_errors_are_over_contexts(llama, swept, values, directions):
+def test_standard_errors_are_over_contexts(llama, swept, directions):
     effects = head_effects(llama, swept, directions)
     e, layer, head = 1, 2, 0
     present = swept.present[:, e]
     vector = directions.vectors[e, 0, layer]
-    each = values.z[present][:, e, layer, head] @ llama.W_O.detach()[layer, head] @ vector
+    each = swept.z[present][:, e, layer, head] @ llama.W_O.detach()[layer, head] @ vector
     expected = each.std() / len(each) ** 0.5
     assert float(effects.stderr[e, layer, head]) == pytest.approx(float(expected), rel=1e-4)
     assert effects.n_contexts[e] == int(present.sum())

@@ -116,8 +116,8 @@ def test_difference_vectors_sum_to_zero_over_emotions(swept):
         torch.testing.assert_close(values.sum(0), torch.zeros_like(values[0]), atol=1e-4, rtol=0)
 
 
-def test_difference_vectors_are_the_contrast_of_complete_contexts(swept, values, grid):
-    z = values.z[grid.complete]
+def test_difference_vectors_are_the_contrast_of_complete_contexts(swept, grid):
+    z = swept.z[grid.complete]
     by_hand = (z - z.mean(1, keepdim=True)).mean(0)
     between = differences(component_means(swept))
     torch.testing.assert_close(between.z, by_hand, atol=1e-5, rtol=1e-4)

@@ -18,6 +18,7 @@ from circuits.effects.activations import (
     read_activations,
     reworded,
 )
+from circuits.effects.directions import emotion_directions
 from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
 from circuits.files import shipped
@@ -78,11 +79,11 @@ def test_moving_date(mini, contexts, monkeypatch):
     assert stage_key(pinned, "replies") != stage_key(moving, "replies")
 
 
-def test_final_norm_as_last_layer(llama, grid, values, gathered, directions):
-    found = gathered(read_activations(llama, grid, last="final"))
-    normed = llama.ln_final(values.resid_post[..., -1, :]).detach()
+def test_final_norm_as_last_layer(llama, grid, swept, directions):
+    found = read_activations(llama, grid, last="final")
+    normed = llama.ln_final(swept.resid_post[..., -1, :]).detach()
     torch.testing.assert_close(found.resid_post[..., -1, :][grid.present], normed[grid.present])
-    assert torch.equal(found.resid_post[..., :-1, :], values.resid_post[..., :-1, :])
+    assert torch.equal(found.resid_post[..., :-1, :], swept.resid_post[..., :-1, :])
     plain_last, normed_last = (
         sublayer_importance(llama, grid, directions, stable=(1, 2), doses=(0.1,), read_at=read_at)[
             0
@@ -93,34 +94,33 @@ def test_final_norm_as_last_layer(llama, grid, values, gathered, directions):
     assert not torch.allclose(plain_last.slope, normed_last.slope, rtol=0.01)
 
 
-def test_half_dumps(llama, few, gathered):
+def test_half_dumps(llama, few):
     exact, rounded = (
         read_activations(llama, few),
         read_activations(llama, few, half=True, half_parts=True),
     )
-    own = gathered(exact)
-    streams = torch.stack([own.resid_mid[0], own.resid_post[0]], dim=1).half()
+    streams = torch.stack([exact.resid_mid[0], exact.resid_post[0]], dim=1).half()
     expected = streams.float() - streams.float().mean(0)
-    torch.testing.assert_close(rounded.contrasts.apart[0].float(), expected)
-    assert not torch.equal(exact.contrasts.apart, rounded.contrasts.apart)
+    one, other = emotion_directions(exact), emotion_directions(rounded)
+    torch.testing.assert_close(other.vectors * other.norm[..., None], expected)
+    assert not torch.equal(one.vectors, other.vectors)
     # The mean of one half-precision number is that number.
-    assert torch.equal(rounded.z, own.z[0].half().to(rounded.z))
-    means = rounded.post_shared.mean + rounded.post_centred.mean
-    assert (means - means.half()).abs().max() < 1e-6 < (exact.z - exact.z.half()).abs().max()
-    sizes = (streams * streams).mean(-1).sqrt().double().mean(0)
-    torch.testing.assert_close(rounded.contrasts.rms.double(), sizes)
+    means = component_means(rounded)
+    assert torch.equal(means.z, exact.z[0].half().float())
+    assert torch.equal(means.post, exact.post[0].half().float())
+    assert (exact.z - exact.z.half()).abs().max() > 1e-6
+    torch.testing.assert_close(other.rms, (streams * streams).mean(-1).sqrt().float().mean(0))
 
 
-def test_heads_after_the_norm(llama, few, directions, gathered):
+def test_heads_after_the_norm(llama, few, directions):
     swept = read_activations(llama, few)
-    own = gathered(swept)
     before, after = (
         head_effects(llama, swept, directions, readout=readout)
         for readout in ("resid_mid", "post_norm")
     )
     e, layer, head = 3, 1, 2
-    stream = own.resid_mid[0, e, layer]
-    write = own.z[0, e, layer, head] @ llama.W_O.detach()[layer, head]
+    stream = swept.resid_mid[0, e, layer]
+    write = swept.z[0, e, layer, head] @ llama.W_O.detach()[layer, head]
     vector = directions.vectors[e, 0, layer]
     norm = llama.blocks[layer].ln2
     with torch.no_grad():

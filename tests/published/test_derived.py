@@ -60,12 +60,12 @@ def test_directions_are_ours_to_the_last_digit(measured, written):
     assert torch.equal(own.vectors, measured.directions.vectors[:, 1])
 
 
-def test_the_spread_of_heads_divides_by_n(measured, llama, swept, values):
+def test_the_spread_of_heads_divides_by_n(measured, llama, swept):
     found = derive(measured)[0].heads("anger")
     assert found is not None
     W_O = llama.W_O.detach().float()
     v = measured.directions.vectors[0, 0, 1]
-    effects = (values.z[:, 0, 1, 2] @ W_O[1, 2] @ v)[swept.present[:, 0]].double()
+    effects = (swept.z[:, 0, 1, 2] @ W_O[1, 2] @ v)[swept.present[:, 0]].double()
     spread = found.at("std", emotion="anger", layer=1, head=2)
     assert abs(spread - float(effects.std(correction=0))) < 1e-5
     assert found.at("samples", emotion="anger", layer=1, head=2) == len(effects)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from circuits.effects.activations import (
     Activations,
-    Batch,
     ContextGroups,
     Differences,
     component_means,
@@ -118,10 +117,6 @@ class Study:
         d_model = self.model.cfg.d_model
         vector = torch.randn(d_model, generator=torch.Generator().manual_seed(3))
         return Projection(vector / vector.norm())
-
-    @cached_property
-    def values(self) -> list[Batch]:
-        return list(self.swept.values)
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -119,7 +119,7 @@ def attributed(method: Any) -> Any:
 
 
 MEASUREMENTS: dict[str, Any] = {
-    "sweep": lambda s: s.values,
+    "sweep": lambda s: [getattr(s.swept, n) for n in ("resid_mid", "resid_post", "z", "post")],
     "directions": lambda s: s.directions,
     "head effects": lambda s: head_effects(s.model, s.swept, s.directions),
     "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions),

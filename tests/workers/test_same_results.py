@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from circuits.effects.activations import group_by_context, read_activations
-from circuits.effects.directions import emotion_directions
-from circuits.effects.heads import second_pass
+from circuits.effects.directions import direction_generality, emotion_directions
+from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
 from circuits.files import shipped
 from circuits.judges.replies import Reply
@@ -51,20 +51,20 @@ def measured(model, contexts):
     grid = grid_of(contexts)
     with execution(batch_size=6, memory=1e-4):
         swept = read_activations(model, grid)
-    assert not swept.keeping.kept
+    assert swept.stored.startswith("a temporary file")
     directions = emotion_directions(swept)
-    heads, general = second_pass(model, swept, directions)
+    heads, general = head_effects(model, swept, directions), direction_generality(swept)
     importance, plain = sublayer_importance(
         model, grid, directions, stable=(1, 2), doses=(0.1,), n_random=2
     )
     totals = total_estimates(model, contexts[:2], importance, (4, 8))
-    records = (directions, heads.result(), general.result(), importance, plain, totals)
+    records = (directions, heads, general, importance, plain, totals)
     found = {
         f"{type(record).__name__}.{name}": getattr(record, name)
         for record in records
         for name in record.axes
     }
-    found["neurons"] = swept.post_centred.mean
+    found["neurons"] = swept.post
     with execution(batch_size=4):
         said = elicit(model, emotion_prompts(contexts[:2]), max_new_tokens=12)
     return found, [reply.text for reply in said]
