@@ -5,7 +5,7 @@ be printed, stored in a provenance, and tested without a model. :func:`edited` m
 list of edits, out of place, and takes them away again on every path.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -60,21 +60,14 @@ class Add:
 
     def apply(self, activation: Tensor) -> Tensor:
         """The activation with the value added."""
-        value = self.value.to(activation)
-        if self.positions == "all":
-            return activation + self._sized(_with_position(value, activation), activation)
-        if self.positions == "variant":
-            return activation + self._sized(value, activation)
-        changed = activation.clone()
-        changed[:, -1] = activation[:, -1] + self._sized(value, activation[:, -1])
-        return changed
-
-    def _sized(self, value: Tensor, here: Tensor) -> Tensor:
-        if not self.times_rms:
-            return value
-        # Squares of half-precision numbers overflow.
-        rms = here.float().square().mean(-1, keepdim=True).add(1e-12).sqrt()
-        return value * rms.to(here)
+        here, value = _edited_part(self.positions, activation), self.value.to(activation)
+        if self.positions != "variant":
+            value = _with_position(value, here)
+        if self.times_rms:
+            # Squares of half-precision numbers overflow.
+            rms = here.float().square().mean(-1, keepdim=True).add(1e-12).sqrt()
+            value = value * rms.to(here)
+        return _ending(activation, here + value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +88,9 @@ class Replace:
     def apply(self, activation: Tensor) -> Tensor:
         """The activation with the chosen parts replaced."""
         parts = self.value.to(activation), self.chosen.to(activation.device)
+        here = _edited_part(self.positions, activation)
         spans = [part.shape[1] for part in parts if part.ndim == activation.ndim]
-        here = activation[:, -min([_width(self.positions, activation), *spans]) :]
+        here = here[:, -min([here.shape[1], *spans]) :]
         value, chosen = (_with_position(part, here) for part in parts)
         return _ending(activation, value.where(chosen, here))
 
@@ -117,7 +111,7 @@ class Scale:
 
     def apply(self, activation: Tensor) -> Tensor:
         """The activation multiplied."""
-        here = activation[:, -_width(self.positions, activation) :]
+        here = _edited_part(self.positions, activation)
         return _ending(activation, here * _with_position(self.factor.to(activation), here))
 
 
@@ -144,11 +138,11 @@ class Attenuate:
 
     def __post_init__(self) -> None:
         """Refuse a strength that would change signs."""
-        _check_attenuation(self.strength, self.largest)
+        attenuation(self.largest, self.strength, self.largest)
 
     def apply(self, activation: Tensor) -> Tensor:
         """The activation with the chosen neurons scaled down."""
-        here = activation[:, -_width(self.positions, activation) :]
+        here = _edited_part(self.positions, activation)
         scaled = here * attenuation(here, self.strength, self.largest)
         return _ending(activation, scaled.where(self.chosen.to(activation.device), here))
 
@@ -163,7 +157,15 @@ def attenuation(
     Raises:
         ModelError: the strength is not in [0, 1], or a largest activation is negative.
     """
-    _check_attenuation(strength, largest)
+    if not 0 <= strength <= 1:
+        raise ModelError(
+            f"an attenuation of strength {strength} is asked for; give one in [0, 1], "
+            "or activations would grow or change their sign"
+        )
+    if not bool((largest >= 0).all()):
+        raise ModelError(
+            "a largest activation is negative or NaN; give the largest absolute activations"
+        )
     largest = largest.to(activation)
     share = activation.abs() / largest.where(largest > 0, torch.inf)
     return 1 - strength * share.clamp(0, 1)
@@ -177,19 +179,17 @@ def by_row(groups: Sequence[Sequence[Add]], rows: Sequence[int]) -> list[Edit]:
 
     Groups may touch different places; a row is left alone where its group has no edit.
     """
-    places: dict[tuple[str, int, Positions, When, bool], dict[int, Tensor]] = {}
+    places: dict[tuple[str, int, Positions, When, bool], Tensor] = {}
     for number, group in enumerate(groups):
         for edit in group:
             place = (edit.site, edit.layer, edit.positions, edit.when, edit.times_rms)
-            own = places.setdefault(place, {})
-            own[number] = own[number] + edit.value if number in own else edit.value
-    merged: list[Edit] = []
-    for place, values in places.items():
-        site, layer, positions, when, times_rms = place
-        nothing = torch.zeros_like(next(iter(values.values())))
-        table = torch.stack([values.get(number, nothing) for number in range(len(groups))])
-        merged.append(Add(site, layer, table[list(rows)], positions, when, times_rms))
-    return merged
+            if place not in places:
+                places[place] = edit.value.new_zeros(len(groups), *edit.value.shape)
+            places[place][number] += edit.value
+    return [
+        Add(site, layer, table[list(rows)], positions, when, times_rms)
+        for (site, layer, positions, when, times_rms), table in places.items()
+    ]
 
 
 def per_row(edit: Edit) -> dict[str, Tensor]:
@@ -227,12 +227,11 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Model]:
         if edit.site == "post":
             need_neurons(model, "edits of neurons")
         by_place.setdefault((edit.site, edit.layer), []).append(edit)
-    hooks: list[Hook] = [(hook(*place), _changing(own)) for place, own in by_place.items()]
-    with model.hooks(fwd_hooks=hooks):
+    with model.hooks(fwd_hooks=[_changing(*place, own) for place, own in by_place.items()]):
         yield model
 
 
-def _changing(edits: list[Edit]) -> Callable[..., Tensor]:
+def _changing(site: str, layer: int, edits: list[Edit]) -> Hook:
     def change(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
         for edit in edits:
             everywhere, always = edit.positions == "all", edit.when == "every"
@@ -240,23 +239,11 @@ def _changing(edits: list[Edit]) -> Callable[..., Tensor]:
                 activation = edit.apply(activation)
         return activation
 
-    return change
+    return hook(site, layer), change
 
 
-def _check_attenuation(strength: float, largest: Tensor) -> None:
-    if not 0 <= strength <= 1:
-        raise ModelError(
-            f"an attenuation of strength {strength} is asked for; give one in [0, 1], "
-            "or activations would grow or change their sign"
-        )
-    if bool((largest < 0).any()) or bool(largest.isnan().any()):
-        raise ModelError(
-            "a largest activation is negative or NaN; give the largest absolute activations"
-        )
-
-
-def _width(positions: Positions, activation: Tensor) -> int:
-    return activation.shape[1] if positions == "all" else 1
+def _edited_part(positions: Positions, activation: Tensor) -> Tensor:
+    return activation[:, -1:] if positions == "last" else activation
 
 
 def _ending(activation: Tensor, end: Tensor) -> Tensor:

@@ -12,27 +12,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from circuits.errors import CircuitsError, ModelError, RunError
-from circuits.models.load import LoadedAs, load_model, loaded_as
-from circuits.models.memory import Receipt, charge_receipt, counted
-from circuits.models.protocol import Model, has_hooks
-from circuits.running import Execution, execution, in_force
+from circuits.models.load import load_model, loaded_as
+from circuits.models.memory import Receipt, charge_receipt, counted, setting
+from circuits.models.protocol import Model, hooks_of
+from circuits.running import execution, in_force
 
-__all__ = [
-    "SHARDS",
-    "Engine",
-    "Here",
-    "OnRay",
-    "engine",
-    "in_order",
-    "on_ray",
-    "shards",
-    "working_on",
-]
+__all__ = ["SHARDS", "Here", "OnRay", "engine", "in_order", "on_ray", "shards", "working_on"]
 
 SHARDS = 32
 """Parts that a sum over contexts is made of, at most. Neither it nor what is in a part depends on
@@ -43,37 +33,33 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """Does parts of a piece of work; what they cost is charged to the receipts open here."""
-
-    def results(
-        self, model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
-    ) -> Iterator[tuple[int, R]]:
-        """``(place, work(model, part))`` of every part, in the order in which they are ready.
-
-        What a part cost is charged while its result is being waited for, and nothing else is.
-        """
-        ...
-
-
 class Here:
     """This process, one part after the other."""
 
     def results(
         self, model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
     ) -> Iterator[tuple[int, R]]:
-        """The results in the order of the parts, each made when it is asked for."""
+        """``(place, work(model, part))`` of every part, each made when it is asked for."""
         return ((place, work(model, part)) for place, part in enumerate(parts))
 
 
-_HERE = Here()
-_ENGINE: ContextVar[Engine] = ContextVar("engine")
+_ENGINE: ContextVar[Any] = ContextVar("engine", default=Here())  # noqa: B039 (it has no state)
 
 
-def engine() -> Engine:
-    """What does the work; this process unless :func:`working_on` says otherwise."""
-    return _ENGINE.get(_HERE)
+def engine() -> Any:
+    """What does the work: this process, unless :func:`working_on` says otherwise.
+
+    Its ``results`` are in the order in which they are ready. What a part cost is charged to the
+    receipts open here while its result is being waited for, and nothing else is.
+    """
+    return _ENGINE.get()
+
+
+@contextmanager
+def working_on(chosen: Any) -> Iterator[None]:
+    """Have the work inside the block done by another engine."""
+    with setting(_ENGINE, chosen):
+        yield
 
 
 def in_order(results: Iterable[tuple[int, R]]) -> Iterator[R]:
@@ -100,16 +86,6 @@ def shards(items: Sequence[P]) -> list[tuple[P, ...]]:
     count = min(SHARDS, len(items))
     edges = [place * len(items) // count for place in range(count + 1)] if count else [0]
     return [tuple(items[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-
-
-@contextmanager
-def working_on(chosen: Engine) -> Iterator[None]:
-    """Have the work inside the block done by another engine."""
-    token = _ENGINE.set(chosen)
-    try:
-        yield
-    finally:
-        _ENGINE.reset(token)
 
 
 RETRIES = 3
@@ -141,7 +117,7 @@ def on_ray(workers: int | None = None, address: str | None = None) -> Iterator["
     if started:
         _start(ray, workers, address)
     try:
-        chosen = OnRay(ray, _size(ray.cluster_resources(), workers))
+        chosen = OnRay(ray, workers)
         try:
             with working_on(chosen):
                 yield chosen
@@ -152,34 +128,38 @@ def on_ray(workers: int | None = None, address: str | None = None) -> Iterator["
             ray.shutdown()
 
 
-@dataclass(frozen=True)
-class _Size:
-    """How many workers there are, and what each of them has."""
-
-    workers: int
-    threads: int
-    gpus: int
-
-
 class OnRay:
     """Ray actors that do parts of a piece of work; made by :func:`on_ray`."""
 
-    def __init__(self, ray: Any, size: _Size) -> None:
-        self._ray, self.size = ray, size
+    def __init__(self, ray: Any, workers: int | None) -> None:
+        self._ray, there = ray, ray.cluster_resources()
+        cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+        count = workers or gpus or cpus
+        if not 0 < count <= cpus or (gpus and count > gpus):
+            raise RunError(
+                f"--workers: {count} asked for, and the Ray cluster has {cpus} cores and {gpus} "
+                "GPUs; give no more workers than there are cores, nor than GPUs where there are any"
+            )
+        threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cpus // count))
+        threads = min(threads, cpus // count)
+        # Ray restarts what dies, as often as it dies; a part may not kill for ever.
         kind = ray.remote(_Worker).options(
-            num_cpus=size.threads,
-            num_gpus=size.gpus,
-            # Ray restarts what dies, as often as it dies; a part may not kill for ever.
-            max_restarts=-1,
-            max_task_retries=RETRIES,
+            num_cpus=threads, num_gpus=gpus // count, max_restarts=-1, max_task_retries=RETRIES
         )
-        self.workers = [kind.remote(size.threads) for _ in range(size.workers)]
-        self._check_started()
+        self.workers = [kind.remote(threads) for _ in range(count)]
+        asked = [worker.process.remote() for worker in self.workers]
+        ready, late = ray.wait(asked, num_returns=count, timeout=_START)
+        if late:
+            self.close()
+            raise RunError(
+                f"--workers: only {len(ready)} of {count} workers started within {_START} "
+                "seconds; the cluster's cores or GPUs are taken. Give fewer workers"
+            )
 
     def results(
         self, model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
     ) -> Iterator[tuple[int, R]]:
-        """The results as they are ready; see :class:`Engine`.
+        """The results as they are ready; see :func:`engine`.
 
         ``work`` is a function that a worker can import, or a ``functools.partial`` of one. While
         the model is edited here the work is done here, since workers would not see the edits.
@@ -189,7 +169,7 @@ class OnRay:
             RunError: a part's workers died again and again.
             CircuitsError: what ``work`` raises.
         """
-        if has_hooks(model):
+        if any(point.fwd_hooks for point in hooks_of(model).values()):
             yield from Here().results(model, work, parts)
             return
         loaded = loaded_as(model)
@@ -203,21 +183,20 @@ class OnRay:
         waiting: dict[Any, tuple[int, Any]] = {}
         places = enumerate(parts)
 
-        def hand_out(worker: Any, count: int) -> None:
-            for place, part in islice(places, count):
+        def hand_out(worker: Any) -> None:
+            for place, part in islice(places, 1):
                 # In a list, a reference is handed on as it is: the worker keeps what it got.
                 done = worker.do.remote(loaded, [shared], part)
                 waiting[done] = place, worker
 
         try:
-            for _ in range(_IN_FLIGHT):
-                for worker in self.workers:
-                    hand_out(worker, 1)
+            for worker in self.workers * _IN_FLIGHT:
+                hand_out(worker)
             while waiting:
                 (ready, *_), _ = self._ray.wait(list(waiting), num_returns=1)
                 place, worker = waiting.pop(ready)
                 result, receipt = self._got(ready, place)
-                hand_out(worker, 1)
+                hand_out(worker)
                 charge_receipt(receipt)
                 yield place, result
         finally:
@@ -229,27 +208,15 @@ class OnRay:
         for worker in self.workers:
             self._ray.kill(worker)
 
-    def _check_started(self) -> None:
-        asked = [worker.process.remote() for worker in self.workers]
-        ready, late = self._ray.wait(asked, num_returns=len(asked), timeout=_START)
-        if late:
-            self.close()
-            raise RunError(
-                f"--workers: only {len(ready)} of {len(asked)} workers started within {_START} "
-                "seconds; the cluster's cores or GPUs are taken. Give fewer workers"
-            )
-
     def _got(self, ready: Any, place: int) -> tuple[Any, Receipt]:
-        errors = self._ray.exceptions
         try:
             found = self._ray.get(ready)
-        except errors.RayTaskError as error:
+        except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        except errors.RayError as error:
-            why = " ".join(str(error).split())[:300]
+        except self._ray.exceptions.RayError as error:
             raise RunError(
                 f"part {place} was lost: its worker died {RETRIES + 1} times, or cannot be "
-                f"reached; give fewer workers or more memory each. Ray says: {why}"
+                f"reached; give fewer workers or more memory each. Ray says: {_brief(error)}"
             ) from error
         if isinstance(found, CircuitsError):
             raise found
@@ -263,43 +230,25 @@ class _Worker:
         import torch
 
         torch.set_num_threads(threads)
-        self._models: dict[LoadedAs, Model] = {}
+        self._models: dict[str, Model] = {}
         self._work: tuple[Any, Any] = (None, None)
 
-    def do(self, loaded: LoadedAs, work: list[Any], part: Any) -> Any:
+    def do(self, loaded: dict[str, Any], work: list[Any], part: Any) -> Any:
         """The result with its receipt, or the error that the work raised on purpose."""
         try:
-            model = self._models.get(loaded) or self._load(loaded)
-            shared, how = self._got(work[0])
+            if repr(loaded) not in self._models:
+                self._models[repr(loaded)] = load_model(**loaded)
+            if self._work[0] != work[0]:
+                self._work = work[0], _ray().get(work[0])
+            shared, how = self._work[1]
             with execution(**vars(how)), counted() as receipt:
-                return shared(model, part), receipt
+                return shared(self._models[repr(loaded)], part), receipt
         except CircuitsError as error:
             return error
 
     def process(self) -> int:
         """The number of the worker's process."""
         return os.getpid()
-
-    def _load(self, loaded: LoadedAs) -> Model:
-        self._models[loaded] = load_model(**vars(loaded))
-        return self._models[loaded]
-
-    def _got(self, reference: Any) -> tuple[Callable[[Model, Any], Any], Execution]:
-        if self._work[0] != reference:
-            self._work = reference, _ray().get(reference)
-        return self._work[1]
-
-
-def _size(resources: dict[str, float], workers: int | None) -> _Size:
-    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    count = workers or gpus or cpus
-    if not 0 < count <= cpus or (gpus and count > gpus):
-        raise RunError(
-            f"--workers: {count} asked for, and the Ray cluster has {cpus} cores and {gpus} GPUs; "
-            "give no more workers than there are cores, nor than GPUs where there are any"
-        )
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cpus // count))
-    return _Size(count, min(threads, cpus // count), gpus // count)
 
 
 def _ray() -> Any:
@@ -319,11 +268,14 @@ def _start(ray: Any, workers: int | None, address: str | None) -> None:
     if address is None:
         # Cores are counts to Ray: more workers than cores take turns.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-        where = {"num_cpus": max(workers or 1, cores or os.cpu_count() or 1)}
-        where |= {"include_dashboard": False}
+        count = max(workers or 1, cores or os.cpu_count() or 1)
+        where = {"num_cpus": count, "include_dashboard": False}
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         at = address or "this machine"
-        why = " ".join(str(error).split())[:300]
-        raise RunError(f"--engine ray: Ray does not start at {at}: {why}") from error
+        raise RunError(f"--engine ray: Ray does not start at {at}: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

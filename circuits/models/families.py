@@ -1,27 +1,19 @@
 """What holds for which architecture: weights, norms, and the identities that are relied on.
 
-Output weights of heads and neurons, one layer at a time.
+Weights are given one layer at a time: ``W_O`` and ``W_out`` of a model stack those of all layers,
+which copies them, and in float32 would take more memory than the model itself. Queries, keys and
+values are linear in the norm's output, before the rotation of positions; so are a neuron's inputs.
+Key and value weights are those of the key-value groups.
 
-``W_O`` and ``W_out`` of a model stack the weights of all layers, which copies them; in float32
-they would take more memory than the model itself.
-
-What reads the residual stream: norms, and the input weights of heads, groups and neurons.
-
-Queries, keys and values are linear in the norm's output, before the rotation of positions; so are
-a neuron's inputs. Key and value weights are those of the key-value groups.
-
-Does the model obey the identities that the closed forms stand on?
-
-Heads add up to the attention's write, neurons to the MLP's, and both writes go straight into
-the residual stream. Norms after a sublayer (Gemma-2, OLMo-2), factors on a sublayer's output
-(Granite), a parallel block (GPT-J) or experts (Mixtral) break one of them. That, and what breaks
-it, is measured on a few tokens, not looked up by name. Whatever needs an identity asks for it.
+Closed forms stand on identities: heads add up to the attention's write, neurons to the MLP's, and
+both writes go straight into the residual stream. Norms after a sublayer (Gemma-2, OLMo-2), factors
+on a sublayer's output (Granite), a parallel block (GPT-J) or experts (Mixtral) break one of them.
+That, and what breaks it, is measured on a few tokens, not looked up by name. Whatever needs an
+identity asks for it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from einops import einsum
@@ -30,7 +22,15 @@ from torch import Tensor
 
 from circuits.errors import ModelError
 from circuits.models.memory import uncounted
-from circuits.models.protocol import Model, blocks_of, dtype_of, hooks_of, writes_at_once
+from circuits.models.protocol import (
+    Model,
+    blocks_of,
+    dtype_of,
+    hooks_of,
+    once_per_model,
+    weight_of,
+    writes_at_once,
+)
 from circuits.models.run import capture, some_tokens, whole
 from circuits.names import hook
 
@@ -86,15 +86,11 @@ def along_neurons(
     return torch.stack(found, dim=1)
 
 
-READS = {"q": "ln1", "k": "ln1", "v": "ln1", "mlp": "ln2"}
-"""What a reader is -> the norm whose output it reads."""
-
-
 def normed(
     model: Model, via: str, layer: int, resid: Float[Tensor, "... d_model"]
 ) -> Float[Tensor, "... d_model"]:
     """What the norm before ``q``, ``k``, ``v`` or ``mlp`` of a layer makes of a residual stream."""
-    return getattr(blocks_of(model)[layer], READS[via])(resid)
+    return getattr(blocks_of(model)[layer], "ln2" if via == "mlp" else "ln1")(resid)
 
 
 def norm_pullback(
@@ -114,7 +110,7 @@ def norm_pullback(
 
 def input_weights(model: Model, via: str, layer: int) -> Float[Tensor, "part d_model d_head"]:
     """Weights of the queries per head, or of the keys or values per key-value group."""
-    weight = _weight(blocks_of(model)[layer].attn, f"W_{via.upper()}", layer)
+    weight = _weight(model, layer, "attn", f"W_{via.upper()}")
     parts = model.cfg.n_heads if via == "q" else key_value_groups(model)
     # TransformerLens may repeat the groups' weights, once for every head that reads them.
     return weight[:: len(weight) // parts]
@@ -124,17 +120,13 @@ def neuron_inputs(
     model: Model, layer: int, neurons: list[int]
 ) -> dict[str, Float[Tensor, "neuron d_model"]]:
     """Site -> weights that lead to these neurons: ``pre``, and ``pre_linear`` of a gated MLP."""
-    mlp = blocks_of(model)[layer].mlp
     names = {"pre": "W_gate", "pre_linear": "W_in"} if is_gated(model) else {"pre": "W_in"}
-    return {site: _weight(mlp, name, layer)[:, neurons].T for site, name in names.items()}
+    return {s: _weight(model, layer, "mlp", name)[:, neurons].T for s, name in names.items()}
 
 
 def output_weights(model: Model, kind: Literal["head", "neuron"], layer: int) -> Tensor:
     """Output weights of a layer: ``[head d_head d_model]`` or ``[neuron d_model]``."""
-    block = blocks_of(model)[layer]
-    if kind == "head":
-        return _weight(block.attn, "W_O", layer)
-    return _weight(block.mlp, "W_out", layer)
+    return _weight(model, layer, *(("attn", "W_O") if kind == "head" else ("mlp", "W_out")))
 
 
 def key_value_groups(model: Model) -> int:
@@ -147,14 +139,14 @@ def is_gated(model: Any) -> bool:
     return hook("pre_linear", 0) in model.hook_dict
 
 
-def _weight(part: Any, name: str, layer: int) -> Tensor:
-    try:
-        return getattr(part, name).detach()
-    except (AttributeError, ValueError, NotImplementedError) as error:
+def _weight(model: Model, layer: int, part: str, name: str) -> Tensor:
+    weight = weight_of(model, layer, part, name)
+    if weight is None:
         raise ModelError(
             f"paths need the weight {name} of every layer; layer {layer} of this model has none. "
             "Use a dense transformer with ordinary attention"
-        ) from error
+        )
+    return weight
 
 
 Need = Literal["attention", "mlp", "heads", "neurons", "sequence"]
@@ -167,28 +159,8 @@ IDENTITIES: Final[dict[Need, str]] = {
     "neurons": "post W_out = mlp_out",
 }
 
-_HEADS = "prompt pos head d_head, head d_head d_model -> prompt pos d_model"
-_NEURONS = "prompt pos neuron, neuron d_model -> prompt pos d_model"
-_FEW = 8
 
-_Sides = tuple[Float[Tensor, "prompt layer pos d_model"], Float[Tensor, "prompt layer pos d_model"]]
-"""Left and right of an identity."""
-
-
-@dataclass(frozen=True)
-class _Broken:
-    """Where an identity is off, by how much, and why."""
-
-    layer: int
-    gap: float
-    cause: str
-
-
-_FIRED: "WeakKeyDictionary[Any, set[tuple[str, ...]]]" = WeakKeyDictionary()
-_FOUND: "WeakKeyDictionary[Any, dict[Need, _Broken | None]]" = WeakKeyDictionary()
-
-
-def identity_gaps(model: Model, length: int = _FEW) -> dict[str, float]:
+def identity_gaps(model: Model, length: int = 8) -> dict[str, float]:
     """Largest gap of each identity on a few tokens, relative to the size of what is summed.
 
     That of neurons is left out where there are none.
@@ -196,7 +168,6 @@ def identity_gaps(model: Model, length: int = _FEW) -> dict[str, float]:
     Raises:
         ModelError: the model lacks a part that the identities speak of; names it.
     """
-    _check_parts(model)
     return {IDENTITIES[n]: _gap(*sides) for n, sides in _sides(model, length).items()}
 
 
@@ -208,9 +179,8 @@ def check_identities(model: Any) -> None:
     Raises:
         ModelError: names the identity that does not hold and what breaks it, or the missing part.
     """
-    _check_parts(model)
-    for name, broken in _broken(model).items():
-        _refuse(name, broken)
+    for broken in _broken(model).values():
+        raise ModelError(f"effects need {broken}")
 
 
 def needs(model: Any, what: str, *identities: Need) -> None:
@@ -221,8 +191,6 @@ def needs(model: Any, what: str, *identities: Need) -> None:
     Raises:
         ModelError: names the identity and what breaks it, or the missing part.
     """
-    if {"heads", "attention"} & {*identities}:
-        _check_parts(model)
     if "neurons" in identities:
         need_neurons(model, what)
     if "sequence" in identities and writes_at_once(model):
@@ -232,7 +200,8 @@ def needs(model: Any, what: str, *identities: Need) -> None:
             "nothing is written between them. Use a model with sequential sublayers"
         )
     for name in identities:
-        _refuse(name, _known(model).get(name), what)
+        if not adds_up(model, name):
+            raise ModelError(f"{what} need {_known(model)[name]}")
 
 
 def need_neurons(model: Any, what: str) -> None:
@@ -241,135 +210,111 @@ def need_neurons(model: Any, what: str) -> None:
     Raises:
         ModelError: says what the model has in their place.
     """
-    if not model.cfg.d_mlp:
-        raise ModelError(
-            f"{what} need one MLP output weight (W_out) per layer; {_no_mlp(model)}. "
-            "Use a dense model"
-        )
+    if model.cfg.d_mlp:
+        return
+    experts = {
+        name.split(".")[1]
+        for name in hooks_of(model)
+        if name.startswith("blocks.") and ("expert" in name or "router" in name)
+    }
+    found = "this model has layers without an MLP that could be read as neurons"
+    if experts:
+        which = f"{len(experts)} of {model.cfg.n_layers} layers"
+        found = f"{which} of this model hold a mixture of experts, which has one per expert"
+    raise ModelError(
+        f"{what} need one MLP output weight (W_out) per layer; {found}. Use a dense model"
+    )
 
 
+@once_per_model
 def need_sites(model: Any, *sites: str) -> None:
     """Refuse a model in which a site exists and yet is not run through. Tried once per model.
 
     Raises:
         ModelError: names the hook that does not fire.
     """
-    if sites not in _FIRED.setdefault(model, set()):
-        with uncounted(), torch.no_grad():
-            _activations(model, _FEW, sites)
-        _FIRED[model].add(sites)
+    with uncounted():
+        capture(model, some_tokens(model), dict.fromkeys(sites, whole))
 
 
 def adds_up(model: Any, identity: Need) -> bool:
     """Does an identity hold? Measured once per model."""
-    return _known(model).get(identity) is None
+    return identity not in _known(model)
 
 
-def _known(model: Any) -> "dict[Need, _Broken | None]":
-    if model not in _FOUND:
-        with uncounted():
-            _FOUND[model] = _broken(model)
-    return _FOUND[model]
+@once_per_model
+def _known(model: Any) -> dict[Need, str]:
+    with uncounted():
+        return _broken(model)
 
 
-def _refuse(name: Need, broken: _Broken | None, what: str = "effects") -> None:
-    if broken is not None:
-        raise ModelError(
-            f"{what} need {IDENTITIES[name]}; in layer {broken.layer} of this model it is off by "
-            f"{broken.gap:.1%}: {broken.cause}. Use a model whose sublayers write straight into "
-            "the residual stream, such as Llama, Qwen or Mistral"
-        )
-
-
-def _broken(model: Any) -> dict[Need, _Broken | None]:
+def _broken(model: Any) -> dict[Need, str]:
+    """The identities that do not hold, and how they are refused."""
     # 16-bit weights round coarsely.
     allowed = 5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-4
-    found: dict[Need, _Broken | None] = {}
-    for name, (left, right) in _sides(model, _FEW).items():
+    found: dict[Need, str] = {}
+    for name, (left, right) in _sides(model, 8).items():
+        if _gap(left, right) <= allowed:
+            continue
         gaps = [_gap(left[:, i], right[:, i]) for i in range(left.shape[1])]
         layer = gaps.index(max(gaps))
-        off = _gap(left, right) > allowed
-        cause = _cause(left[:, layer], right[:, layer], name, 10 * allowed) if off else ""
-        found[name] = _Broken(layer, gaps[layer], cause) if off else None
+        cause = _cause(left[:, layer], right[:, layer], name, 10 * allowed)
+        found[name] = (
+            f"{IDENTITIES[name]}; in layer {layer} of this model it is off by "
+            f"{gaps[layer]:.1%}: {cause}. Use a model whose sublayers write straight into the "
+            "residual stream, such as Llama, Qwen or Mistral"
+        )
     return found
 
 
 @torch.no_grad()
-def _sides(model: Any, length: int) -> dict[Need, _Sides]:
-    sites = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
-    found = {site: value.cpu() for site, value in _activations(model, length, sites).items()}
-    heads = _summed(found["z"], head_weights(model), _HEADS)
-    sides: dict[Need, _Sides] = {
-        "attention": (found["resid_pre"] + found["attn_out"], found["resid_mid"]),
-        "mlp": (found["resid_mid"] + found["mlp_out"], found["resid_post"]),
-        "heads": (heads + _bias(model, "attn", "b_O", heads), found["attn_out"]),
-    }
-    if model.cfg.d_mlp:
-        neurons = _summed(found["post"], neuron_weights(model), _NEURONS)
-        sides["neurons"] = (neurons + _bias(model, "mlp", "b_out", neurons), found["mlp_out"])
-    return sides
-
-
-def _activations(model: Model, length: int, sites: tuple[str, ...]) -> dict[str, Tensor]:
-    return capture(model, some_tokens(model, length), dict.fromkeys(sites, whole))
-
-
-def _summed(parts: Tensor, weights: Iterator[Tensor], pattern: str) -> Tensor:
-    layers = [einsum(parts[:, i], weight, pattern) for i, weight in enumerate(weights)]
-    return torch.stack(layers, dim=1)
-
-
-def _check_parts(model: Any) -> None:
-    """Refuse a model whose attention is not split by heads."""
-    try:
-        weights = [block.attn.W_O for block in model.blocks]
-    except (AttributeError, ValueError, NotImplementedError):
-        weights = []
-    if not weights or not all(isinstance(weight, Tensor) for weight in weights):
+def _sides(model: Any, length: int) -> dict[Need, tuple[Tensor, Tensor]]:
+    """Left and right of the identities, ``[prompt layer pos d_model]`` each."""
+    if any(weight_of(model, i, "attn", "W_O") is None for i in range(model.cfg.n_layers)):
         raise ModelError(
             "effects need an attention output weight (W_O) that is split by heads in every layer; "
             "this model has layers without one, such as state-space layers. Use a transformer with "
             "ordinary attention in every layer"
         )
-
-
-def _no_mlp(model: Any) -> str:
-    routed = {
-        name.split(".")[1]
-        for name in hooks_of(model)
-        if name.startswith("blocks.") and ("expert" in name or "router" in name)
+    sites = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
+    read = capture(model, some_tokens(model, length), dict.fromkeys(sites, whole))
+    found = {site: value.cpu() for site, value in read.items()}
+    sides: dict[Need, tuple[Tensor, Tensor]] = {
+        "attention": (found["resid_pre"] + found["attn_out"], found["resid_mid"]),
+        "mlp": (found["resid_mid"] + found["mlp_out"], found["resid_post"]),
+        "heads": (_written(model, "attn", found["z"].flatten(3)), found["attn_out"]),
     }
-    if not routed:
-        return "this model has layers without an MLP that could be read as neurons"
-    which = f"{len(routed)} of {model.cfg.n_layers} layers"
-    return f"{which} of this model hold a mixture of experts, which has one per expert"
+    if model.cfg.d_mlp:
+        sides["neurons"] = (_written(model, "mlp", found["post"]), found["mlp_out"])
+    return sides
+
+
+def _written(model: Model, part: Literal["attn", "mlp"], parts: Tensor) -> Tensor:
+    """What ``[prompt layer pos part]`` write, with their bias."""
+    weights, bias = (head_weights, "b_O") if part == "attn" else (neuron_weights, "b_out")
+    layers = []
+    for i, weight in enumerate(weights(model)):
+        own = parts[:, i] @ weight.flatten(0, -2)
+        constant = weight_of(model, i, part, bias)
+        layers.append(own if constant is None else own + constant.float().cpu())
+    return torch.stack(layers, dim=1)
 
 
 def _cause(left: Tensor, right: Tensor, name: Need, allowed: float) -> str:
     """What turns the left side of an identity into the right one, found by trying."""
     part = "attention" if name in ("attention", "heads") else "MLP"
     residual = name in ("attention", "mlp")
-    what = "sum of residual stream and" if residual else "output of the"
     factor = float((left * right).sum() / left.square().sum().clamp_min(1e-12))
     if _gap(factor * left, right) < allowed:
+        what = "sum of residual stream and" if residual else "output of the"
         return f"the {what} {part} is multiplied by {factor:.3g} before it is written"
-    for normed in (_normed(left), _normed(left - left.mean(-1, keepdim=True))):
-        gain = (normed * right).sum((0, 1)) / normed.square().sum((0, 1)).clamp_min(1e-12)
-        if _gap(gain * normed, right) < allowed:
+    for own in (left, left - left.mean(-1, keepdim=True)):
+        unit = own / own.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
+        gain = (unit * right).sum((0, 1)) / unit.square().sum((0, 1)).clamp_min(1e-12)
+        if _gap(gain * unit, right) < allowed:
             where = "on the residual stream after" if residual else "after"
             return f"there is a norm {where} the {part}"
     return f"something after the {part} changes what it writes, and it is neither norm nor factor"
-
-
-def _normed(x: Tensor) -> Tensor:
-    return x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
-
-
-def _bias(model: Model, part: str, name: str, like: Tensor) -> Tensor:
-    found = [getattr(getattr(block, part), name, None) for block in blocks_of(model)]
-    none = like.new_zeros(like.shape[-1])
-    biases = [none if bias is None else bias.detach().float().cpu() for bias in found]
-    return torch.stack(biases)[None, :, None, :]
 
 
 def _gap(left: Tensor, right: Tensor) -> float:

@@ -14,6 +14,7 @@ said around the calls (:func:`~circuits.running.execution`).
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -25,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import ModelError
-from circuits.journal import Call, begin_call, stop_if_asked
+from circuits.journal import begin_call, stop_if_asked
 from circuits.judges.replies import Reply
 from circuits.models.edits import Edit, edited, of_rows, per_row
 from circuits.models.engines import engine
@@ -34,45 +35,33 @@ from circuits.models.protocol import Model, device_of
 from circuits.models.run import (
     Prefix,
     can_share,
-    check_logits,
     check_values,
     during,
     extend,
-    extend_padded,
     prefill,
     prefill_shared,
 )
 from circuits.models.tokens import encode, encode_text, pad_left, stop_tokens
 from circuits.names import NEUTRAL
 from circuits.prompts.prompt import Prompt, PromptLike, as_prompts, is_one_prompt
-from circuits.running import Progress, advance, in_force
+from circuits.running import advance, in_force
 
 __all__ = [
-    "Choose",
     "Decoding",
     "EditsOf",
-    "Progress",
     "batches",
     "choice_logs",
     "chooser",
-    "continuations",
     "elicit",
     "generate",
     "named",
     "reply_losses",
-    "resumed",
 ]
 
 Choose = Callable[
     [Float[Tensor, "prompt vocab"], Int[Tensor, "prompt pos"]], Int[Tensor, " prompt"]
 ]
 """(logits of the next token, tokens written so far) -> the next token of every row."""
-
-_CHOICES = 256
-"""Prompts before which labels are compared, at once; only one token of each is computed."""
-
-_NEVER = -1
-"""An id that no token has: n-grams with it are never seen again."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +79,7 @@ class Decoding:
 def chooser(
     decoding: Decoding, prompts: Sequence[Sequence[int]], stops: Sequence[int], device: torch.device
 ) -> Choose:
-    """How the next tokens of replies to these prompts are chosen.
-
-    Args:
-        decoding: The penalties.
-        prompts: Token ids; rows may differ in length, which changes nothing for any of them.
-        stops: Tokens that end a reply.
-        device: That of the logits.
-    """
+    """How the next tokens of replies to these prompts are chosen."""
     if decoding == Decoding():
         return lambda logits, written: logits.argmax(-1)
     # Loaded here: most decoding needs none of them.
@@ -107,7 +89,8 @@ def chooser(
         RepetitionPenaltyLogitsProcessor,
     )
 
-    rows = pad_left(prompts, device, pad=_NEVER)
+    # Padded with an id that no token has: n-grams with it are never seen again.
+    rows = pad_left(prompts, device, pad=-1)
     rules: list[tuple[Tensor, Callable[..., Tensor]]] = []
     if decoding.repetition_penalty != 1.0:
         # A token is penalised once however often it is there: a row's own token is no padding.
@@ -134,7 +117,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def resumed(
+def _resumed(
     model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
 ) -> Iterator[tuple[int, R]]:
     """``(place, work(model, part))`` of every part, by the engine or from the journal.
@@ -145,7 +128,7 @@ def resumed(
     Args:
         model: What the work is done on; the journal's key stands for it.
         work: Gives a plain JSON value.
-        parts: Dataclasses of plain values and tensors.
+        parts: Tuples and dataclasses of plain values and tensors.
 
     Raises:
         RunError: a result cannot be kept.
@@ -156,19 +139,13 @@ def resumed(
         for found in engine().results(model, work, parts):
             yield found
             stop_if_asked()
-    else:
-        yield from _kept(call, model, work, parts)
-
-
-def _kept(
-    call: Call, model: Model, work: Callable[[Model, P], R], parts: Iterable[P]
-) -> Iterator[tuple[int, R]]:
+        return
     known: list[tuple[int, Any]] = []
     asked: list[tuple[int, str]] = []
 
     def missing() -> Iterator[P]:
         for place, part in enumerate(parts):
-            digest = _digest(part)
+            digest = hashlib.sha256(json.dumps(_plain(part)).encode()).hexdigest()[:32]
             found = call.find(place, digest)
             if found is None:
                 asked.append((place, digest))
@@ -192,29 +169,15 @@ def _kept(
         stop_if_asked()
 
 
-def _digest(part: object) -> str:
-    total = hashlib.sha256()
-    for piece in _pieces(part):
-        total.update(piece)
-    return total.hexdigest()[:32]
-
-
-def _pieces(value: object) -> Iterator[bytes]:
-    """The value as bytes, from which no other value of its kind could come."""
+def _plain(value: object) -> Any:
+    """The value as plain values, to which no other value of its kind comes."""
     if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous()
-        yield f"{plain.dtype}{tuple(plain.shape)}".encode()
-        yield plain.reshape(-1).view(torch.uint8).numpy().tobytes()
-    elif isinstance(value, tuple):
-        yield f"({len(value)}".encode()
-        for item in value:
-            yield from _pieces(item)
-    elif is_dataclass(value):
-        yield type(value).__name__.encode()
-        for own in fields(value):
-            yield from _pieces(getattr(value, own.name))
-    else:
-        yield f"{value!r};".encode()
+        own = value.detach().cpu().contiguous()
+        data = own.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return [str(own.dtype), list(own.shape), hashlib.sha256(data).hexdigest()]
+    if is_dataclass(value):
+        return [type(value).__name__, *(_plain(getattr(value, own.name)) for own in fields(value))]
+    return [_plain(own) for own in value] if isinstance(value, tuple) else repr(value)
 
 
 EditsOf = Callable[[Sequence[int]], Sequence[Edit]]
@@ -246,13 +209,8 @@ def elicit(
         ModelError: a prompt cannot be rendered, or an edit does not fit the model.
     """
     wanted = emotions or [prompt.emotion or NEUTRAL for prompt in prompts]
-    written = continuations(
-        model,
-        [encode(model, prompt) for prompt in prompts],
-        edits=edits,
-        decoding=decoding,
-        max_new_tokens=max_new_tokens,
-    )
+    rows = [encode(model, prompt) for prompt in prompts]
+    written = _continuations(model, rows, edits, decoding, max_new_tokens)
     return [
         Reply(prompt, text, n_tokens, emotion=emotion)
         for prompt, (text, n_tokens), emotion in zip(prompts, written, wanted, strict=True)
@@ -284,34 +242,25 @@ def generate(
         DataError: a prompt is empty or of no known kind.
         ModelError: a prompt cannot be rendered, or an edit does not fit the model.
     """
-    own = as_prompts(prompts)
-    written = continuations(
-        model,
-        [encode(model, prompt) for prompt in own],
-        edits=(lambda places: edits) if edits else None,
-        decoding=decoding,
-        max_new_tokens=max_new_tokens,
-    )
+    rows = [encode(model, prompt) for prompt in as_prompts(prompts)]
+    own = (lambda places: edits) if edits else None
+    written = _continuations(model, rows, own, decoding, max_new_tokens)
     texts = [text for text, _ in written]
     return texts[0] if is_one_prompt(prompts) else texts
 
 
-def continuations(
+def _continuations(
     model: Model,
     rows: Sequence[Sequence[int]],
-    *,
-    edits: EditsOf | None = None,
-    decoding: Decoding | None = None,
-    max_new_tokens: int = 100,
+    edits: EditsOf | None,
+    decoding: Decoding | None,
+    max_new_tokens: int,
 ) -> list[tuple[str, int]]:
-    """What the model writes after token sequences, with its number of tokens.
-
-    The options are those of :func:`elicit`.
-    """
+    """What the model writes after token sequences, with its number of tokens."""
     texts: dict[int, tuple[str, int]] = {}
     together = list(batches(rows, in_force().rows()))
     asked = (
-        _Asked(
+        (
             tuple(tuple(rows[place]) for place in chosen),
             tuple(edits(chosen)) if edits else (),
             decoding or Decoding(),
@@ -319,7 +268,7 @@ def continuations(
         )
         for chosen in together
     )
-    for batch, written in resumed(model, _written, asked):
+    for batch, written in _resumed(model, _written, asked):
         own = ((text, n_tokens) for text, n_tokens in written)
         texts |= zip(together[batch], own, strict=True)
         advance(len(written))
@@ -347,35 +296,34 @@ def batches(
         yield batch
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A batch to reply to."""
-
-    rows: tuple[tuple[int, ...], ...]
-    edits: tuple[Edit, ...]
-    decoding: Decoding
-    longest: int
+_Asked = tuple[tuple[tuple[int, ...], ...], tuple[Edit, ...], Decoding, int]
+"""A batch to reply to: rows, edits, decoding, longest reply."""
 
 
 def _written(model: Model, asked: _Asked) -> list[tuple[str, int]]:
-    def some(places: Sequence[int]) -> list[list[int]]:
-        rows = [asked.rows[place] for place in places]
-        whole = len(rows) == len(asked.rows)
-        edits = asked.edits if whole else [of_rows(edit, places) for edit in asked.edits]
-        choose = chooser(asked.decoding, rows, stop_tokens(model), device_of(model))
-        return _reply(model, rows, edits, choose, asked.longest)
+    all_rows, edits, decoding, longest = asked
 
-    parts = halving(
-        some, range(len(asked.rows)), lambda place: name_of_row(model, asked.rows[place])
-    )
+    def some(places: Sequence[int]) -> list[list[int]]:
+        whole = len(places) == len(all_rows)
+        own = edits if whole else [of_rows(edit, places) for edit in edits]
+        return _reply(model, [all_rows[place] for place in places], own, decoding, longest)
+
+    places = range(len(all_rows))
+    parts = halving(some, places, lambda place: name_of_row(model, all_rows[place]))
     decode, replies = model.tokenizer.decode, chain.from_iterable(parts)
     return [(decode(reply, skip_special_tokens=True).strip(), len(reply)) for reply in replies]
 
 
 @torch.no_grad()
 def _reply(
-    model: Model, rows: Sequence[Sequence[int]], edits: Sequence[Edit], choose: Choose, longest: int
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    edits: Sequence[Edit],
+    decoding: Decoding,
+    longest: int,
 ) -> list[list[int]]:
+    ends = stop_tokens(model)
+    choose = chooser(decoding, rows, ends, device_of(model))
     with edited(model, edits):
         if edits and all(edit.positions == "last" for edit in edits):
             # Nothing before the last token is touched: prompts that are equal are read once.
@@ -385,30 +333,30 @@ def _reply(
         else:
             with during("prompt"):
                 logits, prefix = prefill(model, pad_left(rows, device_of(model)))
-        check_logits(model, logits[:, -1], rows)
-        return _decode(model, logits, prefix, choose, longest, rows)
+        _check_next(model, logits, rows)
+        stops = torch.tensor(ends, device=logits.device)
+        nothing: Int[Tensor, "prompt pos"] = stops.new_zeros(len(logits), 0)
+        written = choose(logits[:, -1], nothing)[:, None]
+        ended = torch.isin(written[:, 0], stops)
+        with during("decode"):
+            while written.shape[1] < longest and not bool(ended.all()):
+                logits, prefix = extend(model, written[:, -1:], prefix)
+                _check_next(model, logits, rows, written)
+                written = torch.cat([written, choose(logits[:, -1], written)[:, None]], dim=1)
+                ended = ended | torch.isin(written[:, -1], stops)
+    return [list(takewhile(lambda token: token not in ends, row)) for row in written.tolist()]
 
 
-def _decode(
+def _check_next(
     model: Model,
     logits: Float[Tensor, "prompt pos vocab"],
-    prefix: Prefix,
-    choose: Choose,
-    longest: int,
     rows: Sequence[Sequence[int]],
-) -> list[list[int]]:
-    stops = torch.tensor(stop_tokens(model), device=logits.device)
-    nothing: Int[Tensor, "prompt pos"] = stops.new_zeros(len(logits), 0)
-    written = choose(logits[:, -1], nothing)[:, None]
-    ended = torch.isin(written[:, 0], stops)
-    with during("decode"):
-        while written.shape[1] < longest and not bool(ended.all()):
-            logits, prefix = extend(model, written[:, -1:], prefix)
-            check_logits(model, logits[:, -1], rows, written)
-            written = torch.cat([written, choose(logits[:, -1], written)[:, None]], dim=1)
-            ended = ended | torch.isin(written[:, -1], stops)
-    ends = {*stops.tolist()}
-    return [list(takewhile(lambda token: token not in ends, row)) for row in written.tolist()]
+    written: Int[Tensor, "prompt more"] | None = None,
+) -> None:
+    """Refuse logits from which no token can be chosen."""
+    # A logit that is minus infinity is never chosen.
+    largest = logits[:, -1].amax(-1)
+    check_values(model, largest, "the logits of the next token", rows, written)
 
 
 def reply_losses(
@@ -434,28 +382,21 @@ def _losses(
     model: Model, asked: Sequence[tuple[str, list[int], list[int]]]
 ) -> Float[Tensor, " prompt"]:
     """Of prompts with their replies: the prompt's name and tokens, the reply's tokens."""
-    return torch.cat(halving(lambda some: _of_replies(model, some), asked, lambda one: one[0]))
 
+    @torch.no_grad()
+    def some(chosen: Sequence[tuple[str, list[int], list[int]]]) -> Tensor:
+        _, heads, replies = zip(*chosen, strict=True)
+        last, prefix = prefill_shared(model, heads)
+        # What stands after a reply's end is never looked at from before it.
+        width = max(map(len, replies))
+        rows = [[*reply, *[0] * (width - len(reply))] for reply in replies]
+        padded = torch.tensor(rows, dtype=torch.long, device=last.device)
+        logits, _ = extend(model, torch.cat([last, padded], dim=1), prefix)
+        check_values(model, logits.amax(-1), "the logits of a reply", heads)
+        logs = logits[:, :-1].float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
+        return torch.stack([-own[: len(r)].mean() for own, r in zip(logs, replies, strict=True)])
 
-@torch.no_grad()
-def _of_replies(
-    model: Model, asked: Sequence[tuple[str, list[int], list[int]]]
-) -> Float[Tensor, " prompt"]:
-    _, heads, replies = zip(*asked, strict=True)
-    last, prefix = prefill_shared(model, heads)
-    # What stands after a reply's end is never looked at from before it.
-    padded = torch.zeros(len(heads), max(map(len, replies)), dtype=torch.long)
-    for row, reply in enumerate(replies):
-        padded[row, : len(reply)] = torch.tensor(reply, dtype=torch.long)
-    padded = padded.to(last.device)
-    logits, _ = extend(model, torch.cat([last, padded], dim=1), prefix)
-    check_values(model, logits.amax(-1), "the logits of a reply", heads)
-    logs = logits[:, :-1].float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
-    losses = torch.full((len(heads),), float("nan"))
-    for row, reply in enumerate(replies):
-        if reply:
-            losses[row] = -logs[row, : len(reply)].mean()
-    return losses
+    return torch.cat(halving(some, asked, lambda one: one[0])).cpu()
 
 
 @torch.no_grad()
@@ -487,17 +428,27 @@ def choice_logs(
     """
     names = _label_tokens(model, labels)
     rows = [encode(model, prompt) for prompt in prompts]
-    own = edits if callable(edits) else None
-    common = () if callable(edits) else edits
+    own, common = (edits, ()) if callable(edits) else (None, edits)
     _check_alike(common)
     longest = max(map(len, rows), default=0) + max(map(len, names))
-    trunk = _shared(rows) if own is None and can_share(model, longest) else 0
+    trunk = 0
+    if rows and own is None and can_share(model, longest):
+        # What the first and the last row in alphabetical order share, all rows share; every row
+        # keeps a token of its own.
+        low, high, room = min(rows), max(rows), min(map(len, rows)) - 1
+        trunk = next((i for i in range(room) if low[i] != high[i]), room)
     found = torch.zeros(len(rows), len(names))
 
     def choose(chosen: Sequence[int]) -> None:
+        tokens = pad_left([rows[i][trunk:] for i in chosen], device_of(model))
         with edited(model, own(chosen) if own else ()):
-            logits, prefix = _read_prompts(model, [rows[i][trunk:] for i in chosen], start)
-            check_logits(model, logits[:, -1], [rows[i] for i in chosen])
+            with during("prompt"):
+                if start is None:
+                    logits, prefix = prefill(model, tokens)
+                else:
+                    own_start = start.select([0] * len(chosen))
+                    logits, prefix = extend(model, tokens, own_start, ends=1)
+            _check_next(model, logits, [rows[i] for i in chosen])
             found[chosen] = _label_logs(model, logits, prefix, names).cpu()
 
     with edited(model, common):
@@ -505,7 +456,7 @@ def choice_logs(
         if trunk:
             with during("prefix"):
                 _, start = prefill(model, pad_left([rows[0][:trunk]], device_of(model)))
-        for chosen in batches(rows, in_force().rows(_CHOICES)):
+        for chosen in batches(rows, in_force().rows(256)):  # of each, few tokens are computed
             halving(choose, chosen, lambda place: name_of_row(model, rows[place]))
             advance(len(chosen))
     return found / torch.tensor([len(name) for name in names]) if normalised else found
@@ -529,15 +480,17 @@ def named(
             cannot be rendered, or an edit does not fit the model.
     """
     _label_tokens(model, labels)
-    common = () if callable(edits) else edits
-    _check_alike(common)
-    written = continuations(
-        model,
-        [encode(model, prompt) for prompt in prompts],
-        edits=edits if callable(edits) else lambda places: common,
-        max_new_tokens=max_new_tokens,
-    )
-    return [_first(text, labels) for text, _ in written]
+    if not callable(edits):
+        _check_alike(edits)
+    rows, common = [encode(model, prompt) for prompt in prompts], edits
+    own = edits if callable(edits) else lambda places: common
+    spelled = {label.lower(): label for label in reversed(labels)}
+    # Of two labels that begin at one place, the longer one is meant.
+    words = "|".join(re.escape(word) for word in sorted(spelled, key=len, reverse=True))
+    first = re.compile(rf"(?<!\w)(?:{words})(?!\w)")
+    written = _continuations(model, rows, own, None, max_new_tokens)
+    found = [first.search(text.lower()) for text, _ in written]
+    return [spelled[label[0]] if label else None for label in found]
 
 
 def _label_tokens(model: Model, labels: Sequence[str]) -> list[list[int]]:
@@ -567,25 +520,6 @@ def _check_alike(edits: Iterable[Edit]) -> None:
             )
 
 
-def _shared(rows: Sequence[list[int]]) -> int:
-    """How many tokens all rows begin with; every row keeps one of its own."""
-    if not rows:
-        return 0
-    low, high, room = min(rows), max(rows), min(map(len, rows)) - 1
-    # What the first and the last row in alphabetical order share, all rows share.
-    return next((i for i in range(room) if low[i] != high[i]), room)
-
-
-def _read_prompts(
-    model: Model, rows: Sequence[Sequence[int]], start: Prefix | None
-) -> tuple[Float[Tensor, "prompt 1 vocab"], Prefix]:
-    tokens = pad_left(rows, device_of(model))
-    with during("prompt"):
-        if start is None:
-            return prefill(model, tokens)
-        return extend_padded(model, tokens, start.select([0] * len(rows)))
-
-
 def _label_logs(
     model: Model,
     logits: Float[Tensor, "prompt 1 vocab"],
@@ -603,11 +537,3 @@ def _label_logs(
                 step, own = extend(model, ids, own)
             sums[:, place] += step[:, -1].float().log_softmax(-1)[:, following]
     return sums
-
-
-def _first(text: str, labels: Sequence[str]) -> str | None:
-    spelled = {label.lower(): label for label in reversed(labels)}
-    # Of two labels that begin at one place, the longer one is meant.
-    words = "|".join(re.escape(word) for word in sorted(spelled, key=len, reverse=True))
-    found = re.search(rf"(?<!\w)(?:{words})(?!\w)", text.lower())
-    return spelled[found[0]] if found else None

@@ -1,6 +1,4 @@
-"""Passes counted, batches cut, and halved where memory runs out.
-
-Work that runs out of memory is done again in halves, down to one item at a time.
+"""Passes counted, and work done again in halves where memory runs out, down to one item at a time.
 
 What fails leaves nothing behind: neither tensors, nor passes on a receipt. Work must therefore
 return what it finds, or write it to places of its own; sums are added to when it has ended.
@@ -8,11 +6,10 @@ return what it finds, or write it to places of its own; sums are added to when i
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -31,9 +28,22 @@ __all__ = [
     "halving_tables",
     "name_of_row",
     "not_finite",
-    "spoilt_rows",
+    "setting",
     "uncounted",
 ]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Give a context variable another value inside the block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 @dataclass
@@ -63,30 +73,25 @@ _OPEN: ContextVar[tuple[Receipt, ...]] = ContextVar("open receipts", default=())
 def counted() -> Iterator[Receipt]:
     """Count what is run inside the block; blocks may nest."""
     receipt = Receipt()
-    with _opened(*_OPEN.get(), receipt):
+    with setting(_OPEN, (*_OPEN.get(), receipt)):
         yield receipt
 
 
 def uncounted() -> AbstractContextManager[None]:
     """Passes that find out what a model can do, once, and belong to no piece of work."""
-    return _opened()
+    return setting(_OPEN, ())
 
 
 def charge(rows: int, positions: int, layers: int, *, cached: bool, extra: int = 0) -> None:
     """Add one batched forward call to every open receipt; ``extra`` counts single token-layers."""
-    for receipt in _OPEN.get():
-        receipt.token_layers += rows * positions * layers + extra
-        if cached:
-            receipt.steps += rows
-        else:
-            receipt.passes += rows
+    own = {"steps" if cached else "passes": rows}
+    charge_receipt(Receipt(token_layers=rows * positions * layers + extra, **own))
 
 
 def charge_backward(rows: int, positions: int, layers: int) -> None:
     """Add one batched backward call to every open receipt."""
-    for receipt in _OPEN.get():
-        receipt.backward_passes += rows
-        receipt.backward_token_layers += rows * positions * layers
+    own = Receipt(backward_passes=rows, backward_token_layers=rows * positions * layers)
+    charge_receipt(own)
 
 
 def charge_receipt(receipt: Receipt) -> None:
@@ -96,39 +101,9 @@ def charge_receipt(receipt: Receipt) -> None:
             setattr(own, count.name, getattr(own, count.name) + getattr(receipt, count.name))
 
 
-@contextmanager
-def _opened(*receipts: Receipt) -> Iterator[None]:
-    token = _OPEN.set(receipts)
-    try:
-        yield
-    finally:
-        _OPEN.reset(token)
-
-
-@contextmanager
-def _provisional() -> Iterator[None]:
-    """Passes that count if the block ends, and not at all if it is left by an error."""
-    receipt = Receipt()
-    with _opened(receipt):
-        yield
-    charge_receipt(receipt)
-
-
-T = TypeVar("T")
-
-_SHOWN = 3
-_LETTERS = 70
-_NAMES: ContextVar[tuple[Callable[[], str], ...]] = ContextVar("names of rows", default=())
-
-
-@contextmanager
-def _named_rows(items: Sequence[T], name: Callable[[T], str]) -> Iterator[None]:
-    """Say what the rows are that are run inside the block, in their order."""
-    token = _NAMES.set(tuple(partial(name, item) for item in items))
-    try:
-        yield
-    finally:
-        _NAMES.reset(token)
+_NAMES: ContextVar[tuple[Callable[[Any], str], Sequence[Any]] | None] = ContextVar(
+    "what the rows of a batch are", default=None
+)
 
 
 def name_of_row(model: Model, ids: Sequence[int]) -> str:
@@ -136,14 +111,9 @@ def name_of_row(model: Model, ids: Sequence[int]) -> str:
     tokenizer = model.tokenizer
     text = tokenizer.decode(list(ids), skip_special_tokens=True) if tokenizer else str(list(ids))
     words = " ".join(text.split())
-    if len(words) > 2 * _LETTERS:
-        words = f"{words[:_LETTERS]} ... {words[-_LETTERS:]}"
+    if len(words) > 140:
+        words = f"{words[:70]} ... {words[-70:]}"
     return f"a prompt of {len(ids)} tokens, {words!r}"
-
-
-def spoilt_rows(values: Tensor) -> Bool[Tensor, " row"]:
-    """Rows in which a value is NaN or infinite."""
-    return ~torch.isfinite(values).flatten(1).all(1)
 
 
 def not_finite(
@@ -157,29 +127,23 @@ def not_finite(
         bad: Which rows.
         rows: Their token ids, without padding; for rows that nobody gave a name.
     """
-    places, names = bad.nonzero()[:, 0].tolist(), _NAMES.get()
-    if len(names) == len(bad):
-        shown = [names[place]() for place in places[:_SHOWN]]
+    places, (name, items) = bad.nonzero()[:, 0].tolist(), _NAMES.get() or (str, ())
+    if len(items) == len(bad):
+        shown = [name(items[place]) for place in places[:3]]
     else:
-        shown = [name_of_row(model, rows[place]) for place in places[:_SHOWN]] if rows else []
-    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+        shown = [name_of_row(model, rows[place]) for place in places[:3]] if rows else []
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
     whose = f" for {'; '.join(shown)}{more}" if shown else ""
+    advice = {
+        torch.float16: "numbers above 65504 do not fit into float16: load the model in float32 or "
+        "bfloat16",
+        torch.bfloat16: "load the model in float32",
+    }.get(dtype_of(model), "the weights or the changes made to the model hold such a number")
     return ModelError(
         f"{where} holds NaN or infinity{whose} ({len(places)} of {len(bad)} prompts of the "
-        f"batch); {_advice(model)}"
+        f"batch); {advice}"
     )
 
-
-def _advice(model: Model) -> str:
-    dtype = dtype_of(model)
-    if dtype == torch.float16:
-        return "numbers above 65504 do not fit into float16: load the model in float32 or bfloat16"
-    if dtype == torch.bfloat16:
-        return "load the model in float32"
-    return "the weights or the changes made to the model hold such a number: check them"
-
-
-R = TypeVar("R")
 
 _SAYS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 """What errors of allocators say; CPU and older CUDA ones have no class of their own."""
@@ -213,13 +177,17 @@ def halving(
     found: list[R] = []
     waiting = [items]
     while waiting:
-        part = waiting.pop()
+        part, receipt = waiting.pop(), Receipt()
         try:
-            with _provisional(), _named_rows(part, name) if rows else nullcontext():
+            # Passes count if the work ends, and not at all if it is left by an error.
+            names = (name, part) if rows else _NAMES.get()
+            with setting(_OPEN, (receipt,)), setting(_NAMES, names):
                 found.append(work(part))
+            charge_receipt(receipt)
             continue
         except (RuntimeError, MemoryError, MemoryShortError) as error:
-            if not _is_memory(error):
+            short = isinstance(error, MemoryError | MemoryShortError | torch.OutOfMemoryError)
+            if not short and not any(says in str(error).lower() for says in _SAYS):
                 raise
             # Of work within work, what the allocator said inside.
             says = getattr(error, "says", str(error))
@@ -228,7 +196,13 @@ def halving(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(part) < 2:
-            raise _too_large(name(part[0]), says)
+            error = MemoryShortError(
+                f"{name(part[0])} alone does not fit into memory ({' '.join(says.split())[:160]}); "
+                "give a smaller --memory or batch size, load the model in bfloat16, or use shorter "
+                "prompts and replies"
+            )
+            error.says = says
+            raise error
         middle = len(part) // 2
         waiting += [part[middle:], part[:middle]]
     return found
@@ -244,18 +218,3 @@ def halving_tables(
     if len(parts) == 1:
         return dict(parts[0])
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-
-def _is_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | MemoryShortError | torch.OutOfMemoryError):
-        return True
-    return any(says in str(error).lower() for says in _SAYS)
-
-
-def _too_large(name: str, says: str) -> MemoryShortError:
-    error = MemoryShortError(
-        f"{name} alone does not fit into memory ({' '.join(says.split())[:160]}); give a smaller "
-        "--memory or batch size, load the model in bfloat16, or use shorter prompts and replies"
-    )
-    error.says = says
-    return error

@@ -1,21 +1,16 @@
 """The surface of TransformerLens that this package uses, as a protocol.
 
 ``TransformerBridge`` (TransformerLens 3.9 and 4) satisfies it, and a ``HookedTransformer``
-(TransformerLens 3.9) that :func:`~circuits.models.load.wrap_model` has taken. Hook names are
-HookedTransformer's; see :func:`circuits.names.hook`.
-
-A ``HookedTransformer`` of TransformerLens 3, spoken to as a ``TransformerBridge`` is.
-
-Its names of places are those of :data:`circuits.names.SITES` where it has them; the inputs and
-outputs of whole modules (``blocks.0.ln1.hook_out``), for which it has no hook points, are read
-with PyTorch's own hooks. It reads on from Hugging Face's cache object, and counts positions from
-the attention mask, which gives what ``position_ids`` would.
+(TransformerLens 3.9) that :func:`~circuits.models.load.wrap_model` has taken: :class:`Hooked` gives
+it the bridge's call form. Hook names are HookedTransformer's; see :func:`circuits.names.hook`.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from functools import wraps
+from typing import Any, Protocol, TypeVar, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -30,13 +25,13 @@ __all__ = [
     "blocks_of",
     "device_of",
     "dtype_of",
-    "has_hooks",
     "hooked",
     "hooks_of",
-    "is_bridge",
-    "is_hooked_transformer",
+    "is_a",
+    "once_per_model",
     "refuse_unwrapped",
     "shape_of",
+    "weight_of",
     "writes_at_once",
 ]
 
@@ -48,17 +43,10 @@ Hook = tuple[str, _Function]
 
 @runtime_checkable
 class Model(Protocol):
-    """A transformer with hook points."""
+    """A transformer with hook points: ``cfg`` has its sizes, ``hooks`` are gone after the block."""
 
-    @property
-    def cfg(self) -> Any:
-        """Sizes and settings: ``n_layers``, ``n_heads``, ``d_model``, ``d_head``, ``d_mlp``, ..."""
-        ...
-
-    @property
-    def tokenizer(self) -> Any:
-        """A Hugging Face tokenizer, or ``None``."""
-        ...
+    cfg: Any
+    tokenizer: Any
 
     def parameters(self) -> Iterator[Tensor]:
         """The weights, one by one."""
@@ -86,13 +74,16 @@ def dtype_of(model: Model) -> torch.dtype:
 
 def blocks_of(model: Any) -> Any:
     """The layers in turn, each with parts ``attn`` and ``mlp`` and norms."""
-    # A bridge has them only once it has been wrapped around a model.
     return model.blocks
 
 
-def has_hooks(model: Model) -> bool:
-    """Is something read or changed at a hook point just now?"""
-    return any(point.fwd_hooks for point in hooks_of(model).values())
+def weight_of(model: Any, layer: int, part: str, name: str) -> Tensor | None:
+    """A weight of a layer's ``attn`` or ``mlp``; ``None`` where the architecture has none."""
+    try:
+        found = getattr(getattr(model.blocks[layer], part), name)
+    except (AttributeError, ValueError, NotImplementedError):
+        return None
+    return found.detach() if isinstance(found, Tensor) else None
 
 
 def hooks_of(model: Any) -> dict[str, Any]:
@@ -112,13 +103,30 @@ def shape_of(model: Model) -> dict[str, int]:
     return {name: int(getattr(model.cfg, name)) for name in names}
 
 
-_SIDES = (".hook_in", ".hook_out")
-_MEAN = 1e-4
-"""A mean of weights, relative to their size, below which they have been centred."""
+R = TypeVar("R")
+
+
+def once_per_model(measure: Callable[..., R]) -> Callable[..., R]:
+    """Remember what a function of a model (and of plain values) found, while the model lives."""
+    known: WeakKeyDictionary[Any, dict[Any, R]] = WeakKeyDictionary()
+
+    @wraps(measure)
+    def remembered(model: Any, *args: Any) -> R:
+        own = known.setdefault(model, {})
+        if args not in own:
+            own[args] = measure(model, *args)
+        return own[args]
+
+    return remembered
 
 
 class Hooked:
-    """A HookedTransformer with a bridge's surface; its weights and places are the model's own."""
+    """A HookedTransformer with a bridge's surface; its weights and places are the model's own.
+
+    The inputs and outputs of whole modules (``blocks.0.ln1.hook_out``), for which it has no hook
+    points, are read with PyTorch's own hooks. It reads on from Hugging Face's cache object, and
+    counts positions from the attention mask, which gives what ``position_ids`` would.
+    """
 
     def __init__(self, model: Any) -> None:
         self.original_model, self.tokenizer = model, model.tokenizer
@@ -150,17 +158,9 @@ class Hooked:
         return_type: str = "logits",
         logits_to_keep: int = 0,
     ) -> Any:
-        """Logits, or with ``return_type="logits_and_cache"`` logits and cache.
+        """Logits, or with ``return_type="logits_and_cache"`` logits and Hugging Face's cache.
 
-        Args:
-            ids: Tokens that follow those of the cache.
-            attention_mask: False where padded; of the cached tokens and the new ones.
-            position_ids: Not used: positions are counted from the mask.
-            past_key_values: Hugging Face's cache with keys and values of earlier tokens; the new
-                ones are added to it.
-            use_cache: Not used: ``return_type`` says whether a cache is wanted.
-            return_type: ``logits`` or ``logits_and_cache``.
-            logits_to_keep: Logits of so many last positions; 0 for all.
+        ``position_ids`` and ``use_cache`` are not needed; ``logits_to_keep=0`` gives all logits.
         """
         # Loaded here: it takes long, and most of what this module is imported for needs no cache.
         from transformers import DynamicCache
@@ -169,38 +169,24 @@ class Hooked:
         cached = return_type == "logits_and_cache"
         cache = DynamicCache() if cached and past_key_values is None else past_key_values
         held = _Cache(cache, self.original_model, mask, ids) if cached else None
-        with ExitStack() as stack:
-            if logits_to_keep:
-                last = self.original_model.unembed.register_forward_pre_hook(
-                    lambda module, args: (args[0][:, -logits_to_keep:], *args[1:])
-                )
-                stack.callback(last.remove)
+        # All of them is from position 0, which -0 says too.
+        last = self.original_model.unembed.register_forward_pre_hook(
+            lambda module, args: (args[0][:, -logits_to_keep:], *args[1:])
+        )
+        try:
             logits = self.original_model(
                 ids,
                 attention_mask=mask[:, -ids.shape[1] :],
                 past_kv_cache=held,
                 return_type="logits",
             )
+        finally:
+            last.remove()
         return (logits, cache) if cached else logits
 
     def parameters(self) -> Iterator[Tensor]:
         """The weights, one by one."""
         return self.original_model.parameters()
-
-    @property
-    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
-        """Attention output weights."""
-        return torch.stack([block.attn.W_O for block in self._blocks])
-
-    @property
-    def W_out(self) -> Float[Tensor, "layer neuron d_model"]:
-        """MLP output weights."""
-        return torch.stack([block.mlp.W_out for block in self._blocks])
-
-    @property
-    def counts_positions_by_mask(self) -> bool:
-        """Is what stands in the way of padding nothing but the mask?"""
-        return self.cfg.positional_embedding_type in ("standard", "rotary")
 
     @contextmanager
     def hooks(self, fwd_hooks: Sequence[Hook] = ()) -> Iterator["Hooked"]:
@@ -242,31 +228,28 @@ class Hooked:
         return see
 
     def _beside(self, name: str, hook: _Function) -> Any:
-        side = next((side for side in _SIDES if name.endswith(side)), None)
-        path = name.removesuffix(side or "")
-        if side is None or path not in self._modules:
+        path, _, side = name.rpartition(".hook_")
+        if side not in ("in", "out") or path not in self._modules:
             raise ModelError(f"this HookedTransformer has no place called {name}")
-        module = self._modules[path]
-        if side == ".hook_out":
-            return module.register_forward_hook(lambda module, args, out: hook(out, None))
+        if side == "out":
+            return self._modules[path].register_forward_hook(lambda m, args, out: hook(out, None))
 
         def before(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             changed = hook(args[0], None)
             return None if changed is None else (changed, *args[1:])
 
-        return module.register_forward_pre_hook(before)
+        return self._modules[path].register_forward_pre_hook(before)
 
 
 class _Cache:
     """Hugging Face's cache, as a HookedTransformer asks its own."""
 
     def __init__(self, cache: Any, model: Any, mask: Tensor, ids: Tensor) -> None:
-        cfg = model.cfg
         self.cache, self.mask = cache, mask
         # Blocks that are left out are not counted by the model, but have places in the cache.
-        self.skipped = cfg.n_layers - len(model.blocks)
-        groups = cfg.n_key_value_heads or cfg.n_heads
-        self.shape = (len(ids), mask.shape[1] - ids.shape[1], groups, cfg.d_head)
+        self.skipped = model.cfg.n_layers - len(model.blocks)
+        groups = model.cfg.n_key_value_heads or model.cfg.n_heads
+        self.shape = (len(ids), mask.shape[1] - ids.shape[1], groups, model.cfg.d_head)
 
     def append_attention_mask(self, mask: Tensor) -> Tensor:
         return self.mask
@@ -290,9 +273,9 @@ class _Layer:
         return found[0].transpose(1, 2), found[1].transpose(1, 2)
 
 
-def is_hooked_transformer(model: Any) -> bool:
-    """Is it a HookedTransformer itself, of a class that TransformerLens 4 no longer has?"""
-    return any(kind.__name__ == "HookedTransformer" for kind in type(model).__mro__)
+def is_a(model: Any, name: str) -> bool:
+    """Is it of this class, or below it? By name: TransformerLens 4 has no HookedTransformer."""
+    return any(kind.__name__ == name for kind in type(model).__mro__)
 
 
 def hooked(model: Any) -> Hooked:
@@ -302,14 +285,13 @@ def hooked(model: Any) -> Hooked:
         ModelError: its weights were centred, its value biases folded, or a setting makes its
             places other than a bridge's; says what that means and what to do.
     """
-    cfg = model.cfg
     for setting in ("use_attn_in", "use_split_qkv_input"):
-        if getattr(cfg, setting, False):
+        if getattr(model.cfg, setting, False):
             raise ModelError(
                 f"the HookedTransformer runs with {setting}, which gives every head an input of "
                 f"its own and its norms one axis more; call model.set_{setting}(False)"
             )
-    if getattr(cfg, "attn_only", False):
+    if getattr(model.cfg, "attn_only", False):
         raise ModelError(
             "the HookedTransformer has no MLPs (attn_only); effects need one per layer"
         )
@@ -320,7 +302,10 @@ def hooked(model: Any) -> Hooked:
             "residual stream lacks its mean: directions and effects along them are not those of "
             f"the model as it was trained; {again}"
         )
-    if _has_folded_values(model):
+    parts = [block.attn for block in model.blocks]
+    if any(bool(part.b_O.any()) for part in parts) and not any(
+        bool(part.b_V.any()) for part in parts
+    ):
         raise ModelError(
             "the HookedTransformer's value biases are folded into b_O (fold_value_biases), so a "
             f"head writes without its bias: effects of heads are not the trained model's; {again}"
@@ -328,13 +313,18 @@ def hooked(model: Any) -> Hooked:
     return Hooked(model.eval())
 
 
-def is_bridge(model: Any) -> bool:
-    """Is it a ``TransformerBridge``?"""
-    return any(kind.__name__ == "TransformerBridge" for kind in type(model).__mro__)
+def _is_centred(model: Any) -> bool:
+    """Do weights have means of less than 1e-4 of their size?"""
+    # RMS norms do not centre, so TransformerLens centres weights of models with LayerNorm only.
+    if not str(model.cfg.normalization_type).startswith("LN"):
+        return False
+    weights = [w for b in model.blocks for w in (b.attn.W_O.detach(), b.mlp.W_out.detach())]
+    means = [float(w.float().mean(-1).abs().max() / w.abs().max()) for w in weights if w.any()]
+    return bool(means) and max(means) < 1e-4
 
 
 def refuse_unwrapped(model: Any) -> None:
-    """Refuse a HookedTransformer as it is.
+    """Refuse a HookedTransformer as it is, and a bridge that was folded.
 
     Raises:
         ModelError: says how it is taken.
@@ -345,27 +335,8 @@ def refuse_unwrapped(model: Any) -> None:
             "residual stream is another one; give a bridge without it, or call it with "
             "no_processing=True"
         )
-    if is_hooked_transformer(model):
+    if is_a(model, "HookedTransformer"):
         raise ModelError(
             "a HookedTransformer is given as it is; give circuits.wrap_model(model), which checks "
             "that it was loaded raw"
         )
-
-
-def _is_centred(model: Any) -> bool:
-    # RMS norms do not centre, so TransformerLens centres weights of models with LayerNorm only.
-    if not str(model.cfg.normalization_type).startswith("LN"):
-        return False
-    weights = [weight for block in model.blocks for weight in (block.attn.W_O, block.mlp.W_out)]
-    with torch.no_grad():
-        means = [float(w.float().mean(-1).abs().max() / _size(w)) for w in weights if _size(w)]
-    return bool(means) and max(means) < _MEAN
-
-
-def _has_folded_values(model: Any) -> bool:
-    parts = [block.attn for block in model.blocks]
-    return not any(_size(part.b_V) for part in parts) and any(_size(part.b_O) for part in parts)
-
-
-def _size(weight: Tensor) -> float:
-    return float(weight.detach().float().abs().max())

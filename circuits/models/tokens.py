@@ -1,15 +1,12 @@
 """Prompts as tokens: chat templates, padding, and where a text stands among the tokens.
 
-From prompts to tokens: the chat template, one begin token, left padding.
+From prompts to tokens: the chat template, one begin token, left padding. Two traps are closed here
+and nowhere else. A chat template that writes its own begin token gets a second one from a tokenizer
+that adds one (the published scripts run with two); and a template that writes today's date gives
+other numbers tomorrow.
 
-Two traps are closed here and nowhere else. A chat template that writes its own begin token gets
-a second one from a tokenizer that adds one (the published scripts run with two); and a template
-that writes today's date gives other numbers tomorrow.
-
-What every token of a prompt is there for: its role.
-
-Prompts that ask for different emotions, or for none, differ in length. Their tokens are matched
-by role, so the roles are found here, from the characters that each token covers.
+Prompts that ask for different emotions, or for none, differ in length. Their tokens are matched by
+role, what every token is there for, found from the characters that each token covers.
 """
 
 from collections.abc import Sequence
@@ -49,9 +46,6 @@ Begin = Literal["one", "tokenizer"]
 
 DATE = "26 Jul 2024"
 """The date given to templates that write one (the default date of Llama 3's template)."""
-
-
-_DATED = "{{%- macro strftime_now(format) -%}}{}{{%- endmacro -%}}"
 
 
 @dataclass(frozen=True)
@@ -103,8 +97,14 @@ def encode(model: Model, prompt: PromptLike) -> list[int]:
             ids outside of the vocabulary.
         ModelError: the model has no tokenizer or no chat template.
     """
-    own = as_prompt(prompt)
-    ids, most = _encoded(model, own), getattr(model.cfg, "n_ctx", None)
+    own, most = as_prompt(prompt), getattr(model.cfg, "n_ctx", None)
+    ids = list(own.ids) if own.ids is not None else _encoded(model, own)
+    wrong = next((i for i in own.ids or () if not 0 <= i < int(model.cfg.d_vocab)), None)
+    if wrong is not None:
+        raise DataError(
+            f"token id {wrong} is not in the model's vocabulary, whose ids are 0 to "
+            f"{int(model.cfg.d_vocab) - 1}"
+        )
     if most and len(ids) > int(most):
         raise DataError(
             f"the prompt {own.key} has {len(ids)} tokens, the model reads {most}; shorten it"
@@ -113,19 +113,10 @@ def encode(model: Model, prompt: PromptLike) -> list[int]:
 
 
 def _encoded(model: Model, own: Prompt) -> list[int]:
-    if own.ids is not None:
-        size = int(model.cfg.d_vocab)
-        wrong = next((i for i in own.ids if not 0 <= i < size), None)
-        if wrong is not None:
-            raise DataError(
-                f"token id {wrong} is not in the model's vocabulary, whose ids are 0 to {size - 1}"
-            )
-        return list(own.ids)
     tokenizer, text = _tokenizer(model), own.text if own.text is not None else render(model, own)
     if getattr(model.cfg, "begin", "one") == "tokenizer":
         trusted = bool(getattr(model.cfg, "trust_remote_code", False))
-        saved = _as_saved(str(model.cfg.source), trusted)
-        return list(saved(text)["input_ids"])
+        return list(_as_saved(str(model.cfg.source), trusted)(text)["input_ids"])
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     begin = tokenizer.bos_token_id
     if begin is None:
@@ -162,8 +153,7 @@ def stop_tokens(model: Model) -> tuple[int, ...]:
     """Ids that end a reply: the tokenizer's end token and those of the generation settings."""
     wrapped = getattr(model, "original_model", None)
     listed = getattr(getattr(wrapped, "generation_config", None), "eos_token_id", None)
-    ids = listed if isinstance(listed, list) else [listed]
-    ids = [*ids, _tokenizer(model).eos_token_id]
+    ids = [*(listed if isinstance(listed, list) else [listed]), _tokenizer(model).eos_token_id]
     return tuple(sorted({int(i) for i in ids if i is not None}))
 
 
@@ -190,7 +180,8 @@ def _template(tokenizer: Any, messages: Sequence[Message], date: str) -> str | N
         return tokenizer.apply_chat_template(
             [message._asdict() for message in messages],
             # A macro hides the function of the same name that would give today's date.
-            chat_template=_DATED.format(date) + tokenizer.get_chat_template(),
+            chat_template=f"{{%- macro strftime_now(format) -%}}{date}{{%- endmacro -%}}"
+            + tokenizer.get_chat_template(),
             tokenize=False,
             add_generation_prompt=messages[-1].role != "assistant",
             continue_final_message=messages[-1].role == "assistant",
@@ -270,26 +261,30 @@ def label_prompt(model: Model, prompt: Prompt) -> Labelled:
             rewrites the prompt's text.
     """
     text, ids, spans = token_spans(model, prompt)
-    parts = [] if prompt.context is None else _parts(text, prompt, prompt.context)
-    roles = [_role(span, parts) for span in spans]
-    roles[-1] = "last"
+    parts = _parts(text, prompt, prompt.context) if prompt.context else []
+    # The first part that a token covers some of; the inner ones come first.
+    roles = [
+        next((role for first, last, role in parts if start < last and end > first), "frame")
+        for start, end in spans
+    ]
     pieces = model.tokenizer.convert_ids_to_tokens(ids)
-    tokens = tuple(
+    tokens = [
         text[start:end] if end > start else piece
         for (start, end), piece in zip(spans, pieces, strict=True)
-    )
-    return Labelled(tuple(ids), tokens, tuple(roles))
+    ]
+    return Labelled(tuple(ids), tuple(tokens), (*roles[:-1], "last"))
 
 
 def _parts(text: str, prompt: Prompt, context: Context) -> list[tuple[int, int, str]]:
     """(start, end, role) of the prompt's own words, the inner ones first."""
+    request = prompt.system.split("\n")
     wanted = [
         (context.event, "event"),
         (context.situation, "scenario"),
-        (prompt.system.split("\n")[-1].strip(), "brief"),
+        (request[-1].strip(), "brief"),
     ]
     if prompt.emotion is not None:
-        wanted.append((prompt.system.split("\n")[0].strip(), "asking"))
+        wanted.append((request[0].strip(), "asking"))
     parts: list[tuple[int, int, str]] = []
     for words, role in wanted:
         start = text.rfind(words)
@@ -303,11 +298,3 @@ def _parts(text: str, prompt: Prompt, context: Context) -> list[tuple[int, int, 
             parts.insert(0, (word, word + len(prompt.emotion), "emotion"))
         parts.append((start, start + len(words), role))
     return parts
-
-
-def _role(span: tuple[int, ...], parts: list[tuple[int, int, str]]) -> str:
-    start, end = span
-    for first, last, role in parts:
-        if start < last and end > first:
-            return role
-    return "frame"
