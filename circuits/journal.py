@@ -1,12 +1,10 @@
 """Stopping a long piece of work without loss, and going on where it stopped.
 
-Finished parts of a long piece of work, kept one by one, so that it goes on where it ended.
-
-Inside :func:`journal` every call that makes replies or judgements writes what it has finished to
-a file, part by part, each on the disk before the next is begun. When the same work is done again
-after a kill, a full disk or a judge that gave up, those parts are read instead of made. An
-entry is known by the number of the call and of the part, since the work does the same calls again
-in the same order, and holds a digest of what was asked, so that it never answers another question.
+Inside :func:`journal` every call that makes replies or judgements keeps what it has finished in a
+file, part by part, each on the disk before the next is begun. When the same work is done again
+after a kill, a full disk or a judge that gave up, those parts are read instead of made. An entry is
+known by the number of the call and of the part, since the work does the same calls again in the
+same order, and holds a digest of what was asked, so that it never answers another question.
 
 A line is a checksum and a JSON object. What follows the first line that is torn or changed is
 dropped, and so is the file of another key or version.
@@ -39,20 +37,12 @@ __all__ = [
 
 _ASKED = threading.Event()
 
-
-def ask_to_stop() -> None:
-    """Have the work end after the batch that is being done; may be called by a signal handler."""
-    _ASKED.set()
-
-
-def go_on() -> None:
-    """Forget that anybody asked."""
-    _ASKED.clear()
-
-
-def stopping() -> bool:
-    """Has somebody asked the work to stop?"""
-    return _ASKED.is_set()
+ask_to_stop = _ASKED.set
+"""Have the work end after the batch that is being done; may be called by a signal handler."""
+go_on = _ASKED.clear
+"""Forget that anybody asked."""
+stopping = _ASKED.is_set
+"""Has somebody asked the work to stop?"""
 
 
 def stop_if_asked() -> None:
@@ -91,13 +81,17 @@ def journal(path: Path, key: str) -> "Iterator[Journal]":
         raise Stopped(f"{error}; {opened.kept}") from error
     finally:
         _OPEN.reset(token)
-        opened.close()
+        if opened.file is not None:
+            os.close(opened.file)
 
 
 def begin_call() -> "Call | None":
     """The next call of the work that is kept; ``None`` where nothing is kept."""
     opened = _OPEN.get()
-    return None if opened is None else opened.begin_call()
+    if opened is None:
+        return None
+    opened.calls += 1
+    return Call(opened, opened.calls)
 
 
 def forget(path: Path) -> None:
@@ -108,70 +102,53 @@ def forget(path: Path) -> None:
 
 
 class Journal:
-    """An open file of finished parts."""
+    """A file of finished parts, opened for writing when there is one more."""
 
     def __init__(self, path: Path, key: str) -> None:
-        self.path = path
+        self.path, self.calls = path, -1
+        self.file: int | None = None
+        self.entries: dict[tuple[int, int], dict[str, Any]] = {}
         self.discarded = False
         """Was there a file of another key or version?"""
-        self._head = _line({"journal": _FORMAT, "key": key})
-        self._calls = 0
-        self._entries: dict[tuple[int, int], dict[str, Any]] = {}
-        self._size = self._read()
-        self._file: int | None = None
+        self._head, self._size = _line({"journal": _FORMAT, "key": key}), 0
+        try:
+            head, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+        if head != self._head:
+            self.discarded = _entry(head) is not None  # a head that is torn says nothing of a key
+            return
+        self._size = len(head)
+        for line in lines:
+            entry = _entry(line)
+            if entry is None:
+                break
+            self.entries[entry["call"], entry["part"]] = entry
+            self._size += len(line)
 
     @property
     def kept(self) -> str:
         """How much is kept, in words."""
-        parts = len(self._entries)
+        parts = len(self.entries)
         return f"{parts} finished {'part is' if parts == 1 else 'parts are'} kept"
 
-    def begin_call(self) -> "Call":
-        """The next call."""
-        self._calls += 1
-        return Call(self, self._calls - 1)
-
-    def find(self, call: int, part: int, asked: str) -> Any:
-        """What a part gave, if it is kept and was asked in just this way; else ``None``."""
-        entry = self._entries.get((call, part))
-        return entry["gave"] if entry is not None and entry["asked"] == asked else None
-
-    def append(self, call: int, part: int, asked: str, gave: Any) -> None:
-        """Keep what a part gave; it is on the disk when this returns.
-
-        Raises:
-            RunError: the file cannot be written.
-        """
-        entry = {"call": call, "part": part, "asked": asked, "gave": gave}
+    def append(self, entry: dict[str, Any]) -> None:
+        """Keep what a part gave."""
         try:
-            if self._file is None:
-                self._file = self._open()
-            self._write(self._file, _line(entry))
-        except OSError as error:
-            raise RunError(
-                refusal(self.path, error, "see to it and give the same command again")
-                + f" ({self.kept})"
-            ) from error
-        self._entries[call, part] = entry
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.ftruncate(file, self._size)
+            if self.file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                os.ftruncate(self.file, self._size)
             if not self._size:
-                self._write(file, self._head)
+                self._write(self.file, self._head)
                 sync_folder(self.path.parent)
-        except OSError:
-            os.close(file)
-            raise
-        return file
+            self._write(self.file, _line(entry))
+        except OSError as error:
+            told = refusal(self.path, error, "see to it and give the same command again")
+            raise RunError(f"{told} ({self.kept})") from error
+        self.entries[entry["call"], entry["part"]] = entry
 
     def _write(self, file: int, line: bytes) -> None:
         try:
@@ -185,28 +162,6 @@ class Journal:
             raise
         self._size += len(line)
 
-    def _read(self) -> int:
-        """Take the entries up to the first line that is not whole; how long they are."""
-        try:
-            text = self.path.read_bytes()
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            raise RunError(f"cannot read {self.path}: {error.strerror or error}") from error
-        head, *lines = text.splitlines(keepends=True) or [b""]
-        if head != self._head:
-            # A head that is torn says nothing of a key.
-            self.discarded = _entry(head) is not None
-            return 0
-        size = len(head)
-        for line in lines:
-            entry = _entry(line)
-            if entry is None:
-                break
-            self._entries[entry["call"], entry["part"]] = entry
-            size += len(line)
-        return size
-
 
 class Call:
     """One call whose parts are kept."""
@@ -216,7 +171,8 @@ class Call:
 
     def find(self, part: int, asked: str) -> Any:
         """What a part gave, if it is kept and was asked in just this way; else ``None``."""
-        return self._journal.find(self._number, part, asked)
+        entry = self._journal.entries.get((self._number, part))
+        return entry["gave"] if entry is not None and entry["asked"] == asked else None
 
     def keep(self, part: int, asked: str, gave: Any) -> None:
         """Keep what a part gave, as JSON values; it is on the disk when this returns.
@@ -224,7 +180,7 @@ class Call:
         Raises:
             RunError: the file cannot be written; says what is kept.
         """
-        self._journal.append(self._number, part, asked, gave)
+        self._journal.append({"call": self._number, "part": part, "asked": asked, "gave": gave})
 
 
 def _line(value: object) -> bytes:

@@ -11,13 +11,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from types import EllipsisType
 
 from circuits.errors import DataError
 
-__all__ = ["Execution", "Progress", "advance", "execution", "in_force"]
+__all__ = ["Execution", "Progress", "Reporter", "advance", "execution", "in_force"]
 
 Progress = Callable[[int], None]
 """Told how many items have just been finished."""
+
+
+class Reporter:
+    """Shows how far pieces of work are; this one shows nothing."""
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[Progress]:
+        """A piece of work with ``total`` items (0: not known); told of finished ones inside."""
+        yield lambda finished: None
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,23 @@ def in_force() -> Execution:
 
 
 @contextmanager
-def execution(**changes: object) -> Iterator[Execution]:
-    """Carry out the work of a block in another way.
+def execution(
+    *,
+    batch_size: int | EllipsisType | None = ...,
+    memory: float | EllipsisType = ...,
+    seed: int | EllipsisType = ...,
+    progress: Progress | EllipsisType | None = ...,
+) -> Iterator[Execution]:
+    """Carry out the work of a block in another way; what is not given stays as it is.
 
     Args:
-        changes: Fields of :class:`Execution`; those not given stay as they are.
+        batch_size: Sequences in one forward pass at most; ``None`` leaves it to each function.
+        memory: Gigabytes beside the weights for cached activations and for those of one pass.
+        seed: Of whatever is drawn.
+        progress: Told after every batch how many items it has finished.
 
     Raises:
-        DataError: For a name that is no field, a batch of less than one or a budget of nothing.
+        DataError: For a batch of less than one or a budget of nothing.
 
     Example:
         >>> import circuits as ec
@@ -63,11 +82,9 @@ def execution(**changes: object) -> Iterator[Execution]:
         ...     how.rows(96), how.seed
         (16, 3)
     """
-    names = tuple(Execution.__dataclass_fields__)
-    unknown = sorted(set(changes) - set(names))
-    if unknown:
-        raise DataError(f"execution has no {', '.join(unknown)}; it has {', '.join(names)}")
-    how = replace(in_force(), **changes)  # type: ignore[arg-type]
+    said = {"batch_size": batch_size, "memory": memory, "seed": seed, "progress": progress}
+    given = {name: value for name, value in said.items() if value is not ...}
+    how = replace(in_force(), **given)  # type: ignore[arg-type]
     if how.batch_size is not None and how.batch_size < 1:
         raise DataError(f"a batch of {how.batch_size} sequences holds nothing; give 1 or more")
     if not how.memory > 0:

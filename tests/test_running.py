@@ -32,12 +32,7 @@ def test_a_block_that_fails_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"batch": 3}, "it has batch_size"),
-        ({"batch_size": 0}, "1 or more"),
-        ({"memory": 0.0}, "than 0"),
-    ],
+    ("changes", "said"), [({"batch_size": 0}, "1 or more"), ({"memory": 0.0}, "than 0")]
 )
 def test_what_makes_no_sense_is_refused(changes, said):
     with pytest.raises(DataError, match=said), execution(**changes):

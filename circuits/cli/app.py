@@ -6,27 +6,15 @@ traceback instead. Heavy imports happen inside the commands, so that ``--help`` 
 
 import os
 import sys
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
+from circuits.cli import exporting, measuring, steering
 from circuits.cli.console import ERRORS, Bars, command_again, finishing_batches
-from circuits.cli.exporting import assemble, check, export, import_command
-from circuits.cli.measuring import neurons, patch, paths
-from circuits.cli.options import (
-    ANYWHERE,
-    Debug,
-    Engine,
-    RayAddress,
-    TrustCode,
-    TrustJudge,
-    Workers,
-    allowed,
-    options_of,
-)
+from circuits.cli.options import Engine, RayAddress, RunFolder, Workers, options_of
 from circuits.cli.run import (
     model_card,
     plan_command,
@@ -36,7 +24,6 @@ from circuits.cli.run import (
     status_command,
     view,
 )
-from circuits.cli.steering import say, steer, validate
 from circuits.errors import CircuitsError, RunError, Stopped
 from circuits.files import shipped
 
@@ -50,6 +37,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that comes with a model. It can do all that you can."
+    ),
+]
+TrustJudge = Annotated[
+    bool,
+    typer.Option(
+        "--trust-judge", help="Send your key to the judge's server that a plan or a run names."
+    ),
+]
 
 
 @app.callback()
@@ -88,14 +89,15 @@ def demo(
     show_run(done.folder)
 
 
-def show(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def show(run: RunFolder) -> None:
     """Show the results of a run as tables."""
     show_run(run)
 
 
-_PLAN = "circuits.runs.plan:Plan"
-_SCORED = ("score_contexts", "ablation", "positions", "draws")
-_COMPARED = (
+_PLAN = options_of("circuits.runs.plan:Plan")
+_SCORED = options_of("circuits.runs.plan:Plan", "score_contexts", "ablation", "positions", "draws")
+_COMPARED = options_of(
+    "circuits.runs.plan:Plan",
     "methods",
     "test",
     "hard",
@@ -104,64 +106,57 @@ _COMPARED = (
     "sweep_contexts",
     "second_judge",
 )
+_PATHS = options_of("circuits.runs.patching:PathOptions")
+_NEURONS = options_of("circuits.runs.neurons:NeuronPlan")
+_VALIDATION = options_of("circuits.runs.steering:ValidationOptions")
 
-
-def _add(
-    name: str, function: Callable[..., None], *examples: str, cls: type[TyperCommand] | None = None
-) -> None:
-    shown = " · ".join(f"[bold]emotion-circuits {own}[/]" for own in examples)
-    app.command(name=name, cls=cls, epilog=f"Example: {shown}")(function)
-
-
-_add(
-    "run",
-    run_command,
-    "run --model meta-llama/Llama-3.2-3B-Instruct --dtype bfloat16 --out runs/llama",
-    "run --plan plan.toml --out runs/mine",
-    "run --plan runs/llama/plan.toml --seed 1 --out runs/again",
-    cls=options_of(_PLAN),
-)
-_add("plan", plan_command, "plan > plan.toml")
-_add(
-    "status",
-    status_command,
-    "status runs/demo",
-    "status runs/demo --score-contexts 32",
-    cls=options_of(_PLAN),
-)
-_add("show", show, "show runs/demo")
-_add("export", export, "export runs/demo --format graphml,dot --out graphs")
-_add(
-    "import",
-    import_command,
-    "import EmotionCircuits-LLM/outputs/llama32_3b --out runs/published",
-    "import ioi.json --emotion ioi --model gpt2 --out circuits",
-)
-_add("check", check, "check graphs/fear.graphml graph.json")
-_add("assemble", assemble, "assemble runs/published --preset published")
-_add(
-    "patch",
-    patch,
-    "patch runs/demo --emotion fear",
-    "patch runs/demo --against anger --sites z,pattern",
-)
-_paths = options_of("circuits.runs.patching:PathOptions")
-_add("paths", paths, "paths runs/demo --emotion anger", cls=_paths)
-_neurons = options_of("circuits.runs.neurons:NeuronPlan")
-_add("neurons", neurons, "neurons runs/demo --models sev-nano", cls=_neurons)
-_add("model-card", model_card, "model-card")
-_add("score", score, "score runs/demo --positions matched", cls=options_of(_PLAN, *_SCORED))
-_validation = options_of("circuits.runs.steering:ValidationOptions")
-_add("validate", validate, "validate runs/demo --contexts 8", cls=_validation)
-_add("view", view, "view runs/demo --open", "view runs/demo --serve")
-_compared = options_of(_PLAN, *_COMPARED)
-_add("steer", steer, "steer runs/demo --methods steer_neutral,circuit", cls=_compared)
-_add(
-    "say",
-    say,
-    "say 'I opened the cellar door' --emotion fear --strength 0.8",
-    "say 'It rains.' --circuit fear.json --emotion fear --mix sadness=0.5",
-)
+for name, function, cls, *examples in (
+    (
+        "run",
+        run_command,
+        _PLAN,
+        "--model meta-llama/Llama-3.2-3B-Instruct --dtype bfloat16 --out runs/llama",
+        "--plan plan.toml --out runs/mine",
+        "--plan runs/llama/plan.toml --seed 1 --out runs/again",
+    ),
+    ("plan", plan_command, None, "> plan.toml"),
+    ("status", status_command, _PLAN, "runs/demo", "runs/demo --score-contexts 32"),
+    ("show", show, None, "runs/demo"),
+    ("export", exporting.export, None, "runs/demo --format graphml,dot --out graphs"),
+    (
+        "import",
+        exporting.import_command,
+        None,
+        "EmotionCircuits-LLM/outputs/llama32_3b --out runs/published",
+        "ioi.json --emotion ioi --model gpt2 --out circuits",
+    ),
+    ("check", exporting.check, None, "graphs/fear.graphml graph.json"),
+    ("assemble", exporting.assemble, None, "runs/published --preset published"),
+    (
+        "patch",
+        measuring.patch,
+        None,
+        "runs/demo --emotion fear",
+        "runs/demo --against anger --sites z,pattern",
+    ),
+    ("paths", measuring.paths, _PATHS, "runs/demo --emotion anger"),
+    ("neurons", measuring.neurons, _NEURONS, "runs/demo --models sev-nano"),
+    ("model-card", model_card, None, ""),
+    ("score", score, _SCORED, "runs/demo --positions matched"),
+    ("validate", steering.validate, _VALIDATION, "runs/demo --contexts 8"),
+    ("view", view, None, "runs/demo --open", "runs/demo --serve"),
+    ("steer", steering.steer, _COMPARED, "runs/demo --methods steer_neutral,circuit"),
+    (
+        "say",
+        steering.say,
+        None,
+        "'I opened the cellar door' --emotion fear --strength 0.8",
+        "'It rains.' --circuit fear.json --emotion fear --mix sadness=0.5",
+    ),
+):
+    lines = (f"emotion-circuits {name} {own}".strip() for own in examples)
+    epilog = f"Example: {' · '.join(f'[bold]{line}[/]' for line in lines)}"
+    app.command(name=name, cls=cls, epilog=epilog)(function)
 
 
 _GONE = {
@@ -175,31 +170,33 @@ def main() -> None:
     # Threads that wait by spinning slow a small model twentyfold on a busy machine. It must be
     # said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    given = [word for word in ANYWHERE if word in sys.argv]
+    anywhere = ("--debug", "--trust-remote-code", "--trust-judge")
+    given = [word for word in anywhere if word in sys.argv]
     sys.argv = [sys.argv[0], *given, *(word for word in sys.argv[1:] if word not in given)]
+    trust = [word.rpartition("-")[2] for word in given if "trust" in word]
+    allowed = nullcontext()
     try:
         if sys.argv[1:2] == ["control"]:
             raise RunError("the command control is now called steer; write that")
-        for option in _GONE:
+        for option, instead in _GONE.items():
             if option in sys.argv:
-                raise RunError(f"{option}: gone since 0.2.0; leave it out: {_GONE[option]}")
-        with allowed(given):
+                raise RunError(f"{option}: gone since 0.2.0; leave it out: {instead}")
+        if trust:
+            # Loaded here: the pipeline is heavy, and --help is to be quick.
+            from circuits.runs.plan import trusting
+
+            allowed = trusting(*trust)
+        with allowed:
             app()
     except Stopped as error:
         ERRORS.print(f"{error}\nto go on: {command_again()}")
         raise SystemExit(130) from None
-    except CircuitsError as error:
-        if "--debug" in given:
+    except (CircuitsError, OSError) as error:
+        told = str(error)
+        if isinstance(error, OSError):
+            # A path that the system refuses, where no command had expected it.
+            told = f"{error.filename}: {error.strerror}; give another path, or mend this one"
+        if "--debug" in given or told.startswith("None:"):
             raise
-        _say(str(error))
+        ERRORS.print(f"error: {' '.join(told.split())}")
         raise SystemExit(2) from error
-    except OSError as error:
-        # A path that the system refuses, where no command had expected it.
-        if "--debug" in given or not error.filename:
-            raise
-        _say(f"{error.filename}: {error.strerror}; give another path, or mend this one")
-        raise SystemExit(2) from error
-
-
-def _say(error: str) -> None:
-    ERRORS.print(f"error: {' '.join(error.split())}")

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -26,9 +26,8 @@ from rich.text import Text
 
 from circuits.errors import Stopped
 from circuits.journal import ask_to_stop, go_on, stop_if_asked, stopping
-
-if TYPE_CHECKING:
-    from circuits.running import Progress as Finished
+from circuits.running import Progress as Finished
+from circuits.running import Reporter
 
 __all__ = [
     "ERRORS",
@@ -38,6 +37,7 @@ __all__ = [
     "circuit_table",
     "command_again",
     "finishing_batches",
+    "number",
     "table_of",
     "visible",
 ]
@@ -71,11 +71,11 @@ OUT = _Plain(width=_WIDTH, soft_wrap=False)
 ERRORS = _Plain(stderr=True, width=_WIDTH, soft_wrap=True)
 
 
-class Bars:
+class Bars(Reporter):
     """A progress bar per piece of work, one below the other; work that is to stop ends there."""
 
     @contextmanager
-    def task(self, what: str, total: int) -> "Iterator[Finished]":
+    def task(self, what: str, total: int) -> Iterator[Finished]:
         """Show a bar while the work goes on; ``total`` 0 means that it is not known."""
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
@@ -109,6 +109,11 @@ def table_of(title: str, words: Sequence[str], numbers: Sequence[str], *more: st
     return table
 
 
+def number(value: float | None, digits: int = 1) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def accuracy_table(accuracy: Mapping[str, Any]) -> Table:
     """Judged accuracy and side effects of every method."""
     rows = {**accuracy["methods"], **accuracy.get("baselines", {})}
@@ -118,44 +123,28 @@ def accuracy_table(accuracy: Mapping[str, Any]) -> Table:
     numbers = ("all", *(emotion[:5] for emotion in emotions), "ppl", "rep.")
     table = table_of(title, ["method"], numbers)
     for method, found in rows.items():
-        ratio = found["perplexity_ratio"]
-        table.add_row(
-            method.replace("_", " "),
-            _percent(found["overall"]),
-            *(_percent(found["by_emotion"][emotion]) for emotion in emotions),
-            "-" if ratio is None else f"{ratio:.2f}",
-            f"{found['repetition']:.3f}",
-        )
+        rates = (found["overall"], *(found["by_emotion"][emotion] for emotion in emotions))
+        percent = ("100" if rate == 100 else f"{rate:.1f}" for rate in rates)
+        effects = number(found["perplexity_ratio"], 2), number(found["repetition"], 3)
+        table.add_row(method.replace("_", " "), *percent, *effects)
     return table
-
-
-def _percent(value: float) -> str:
-    return "100" if value == 100 else f"{value:.1f}"
 
 
 def circuit_table(circuits: Mapping[str, Any]) -> Table:
     """Size of every circuit and its strongest components."""
-    strongest = ("strongest heads", "strongest neurons")
-    table = table_of(
-        "Circuits", ["emotion"], ["heads", "neurons", "share of\nthe readout"], *strongest
-    )
+    numbers, strongest = ("heads", "neurons", "share of\nthe readout"), ("head", "neuron")
+    more = (f"strongest {kind}s" for kind in strongest)
+    table = table_of("Circuits", ["emotion"], numbers, *more)
     for emotion, circuit in circuits.items():
         share = circuit.scores.get("direct_share")
-        table.add_row(
-            emotion,
-            str(len(circuit.heads)),
-            str(len(circuit.neurons)),
-            "-" if share is None else f"{share:.0%}",
-            *(_strongest(circuit, kind) for kind in ("head", "neuron")),
-        )
+        # An imported circuit names its components without effects.
+        known = [node for node in circuit.nodes if node.effect is not None]
+        known.sort(key=lambda node: -node.effect)
+        first = ([node.id for node in known if node.kind == kind][:4] for kind in strongest)
+        sizes = (str(len(own)) for own in (circuit.heads, circuit.neurons))
+        shown = "-" if share is None else f"{share:.0%}"
+        table.add_row(emotion, *sizes, shown, *(", ".join(ids) or "-" for ids in first))
     return table
-
-
-def _strongest(circuit: Any, kind: str) -> str:
-    known = [node for node in circuit.of_kind(kind) if node.effect is not None]
-    nodes = sorted(known, key=lambda node: -node.effect)
-    # An imported circuit names its components without effects.
-    return ", ".join(node.id for node in nodes[:4]) or "-"
 
 
 _SAID = b"\nfinishing the batch; Ctrl-C again stops at once\n"

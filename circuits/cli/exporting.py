@@ -1,16 +1,15 @@
 """The commands that write, read and check files of other programs."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from circuits.circuit.circuit import Circuit
 from circuits.cli.console import ERRORS, OUT, table_of
-from circuits.cli.options import Out, words
+from circuits.cli.options import Out, RunFolder, words
 from circuits.errors import DataError, RunError
 from circuits.export import FORMATS, file_stem, format_of, prepared, write_prepared
 from circuits.export.eap_ig import read_eap_ig
@@ -44,7 +43,7 @@ def export(
 ) -> None:
     """Write circuits in formats that other programs read or apply, and say what each loses."""
     if wants_published(words(format), words(emotion)):
-        export_run(run, out)
+        _export_run(run, out)
     else:
         export_circuits(run, out, words(format), words(emotion))
 
@@ -109,17 +108,6 @@ def check(
         raise RunError(f"{wrong} of {len(files)} files are not what their formats ask for")
 
 
-def _circuits_of(place: Path, emotions: tuple[str, ...]) -> list[Circuit]:
-    if is_file(place):
-        return [read_circuit(place)]
-    from circuits.runs.folder import Study
-
-    study = Study(place)
-    for emotion in emotions:
-        study.circuit_path(emotion)
-    return [circuit for name, circuit in study.circuits.items() if not emotions or name in emotions]
-
-
 def export_circuits(
     place: Path, out: Path, formats: tuple[str, ...], emotions: tuple[str, ...]
 ) -> None:
@@ -128,30 +116,37 @@ def export_circuits(
     Raises:
         RunError: a format is unknown or needs a run folder; then nothing is written.
     """
-    known = (*FORMATS, *APPLIED)
-    unknown = [name for name in formats if name not in known]
+    from circuits.runs.folder import Study
+
+    unknown = [repr(name) for name in formats if name not in (*FORMATS, *APPLIED)]
     if unknown:
         raise RunError(
-            f"cannot export to {', '.join(map(repr, unknown))}; formats are {', '.join(known)}, "
-            "and published by itself"
+            f"cannot export to {', '.join(unknown)}; formats are "
+            f"{', '.join((*FORMATS, *APPLIED))}, and published by itself"
         )
     applied, drawn = ([n for n in formats if n in own] for own in (APPLIED, FORMATS))
-    if applied and place.is_file():
-        raise RunError(
-            f"{place} says which components they are, not what they write; give the run folder for "
-            f"{', '.join(applied)}"
-        )
+    study = None if is_file(place) else Study(place)
+    if study is None:
+        if applied:
+            raise RunError(
+                f"{place} says which components they are, not what they write; give the run folder "
+                f"for {', '.join(applied)}"
+            )
+        circuits = [read_circuit(place)]
+    else:
+        for emotion in emotions:
+            study.circuit_path(emotion)  # refuses one that the run lacks
+        circuits = [own for name, own in study.circuits.items() if not emotions or name in emotions]
     # All texts before the first file: a circuit that a format refuses leaves nothing behind.
-    circuits = [prepared(circuit, drawn) for circuit in _circuits_of(place, emotions)]
+    texts = [prepared(circuit, drawn) for circuit in circuits]
     written: dict[Path, tuple[str, tuple[Loss, ...]]] = {}
-    if applied:
-        from circuits.runs.folder import Study
+    if study and applied:
         from circuits.runs.steering import deploy
 
-        for path, lost in deploy(Study(place), out, applied, emotions).items():
+        for path, lost in deploy(study, out, applied, emotions).items():
             written[path] = ("GGUF" if path.suffix == ".gguf" else "hf", lost)
     if drawn:
-        for path, lost in write_prepared(out, circuits).items():
+        for path, lost in write_prepared(out, texts).items():
             written[path] = (format_of(path), lost)
     _show_losses(written.values())
     for path in written:
@@ -160,25 +155,18 @@ def export_circuits(
 
 def _show_losses(written: Collection[tuple[str, Sequence[Loss]]]) -> None:
     """One line per format: what its files do not keep, and how much of it."""
-    found: dict[str, dict[str, list[Loss]]] = {}
     files = Counter(name for name, losses in written if losses)
-    for name, losses in written:
-        for loss in losses:
-            found.setdefault(name, {}).setdefault(loss.meaning, []).append(loss)
-    for name, by_meaning in found.items():
-        parts = "; ".join(f"{meaning}: {_range(own)}" for meaning, own in by_meaning.items())
-        ERRORS.print(f"note: not kept in {files[name]} {name} files: {parts}")
-
-
-def _range(losses: Sequence[Loss]) -> str:
-    form = "{:.0%}" if losses[0].unit == "share" else "{:,.0f}"
-    low, high = (form.format(pick(loss.size for loss in losses)) for pick in (min, max))
-    return low if low == high else f"{low} to {high}"
-
-
-T = TypeVar("T")
-
-PUBLISHED = "published"
+    for name, count in files.items():
+        found: dict[str, list[Loss]] = {}
+        for loss in (loss for own, losses in written if own == name for loss in losses):
+            found.setdefault(loss.meaning, []).append(loss)
+        parts = []
+        for meaning, losses in found.items():
+            form = "{:.0%}" if losses[0].unit == "share" else "{:,.0f}"
+            sizes = sorted(loss.size for loss in losses)
+            ends = dict.fromkeys(form.format(size) for size in (sizes[0], sizes[-1]))
+            parts.append(f"{meaning}: {' to '.join(ends)}")
+        ERRORS.print(f"note: not kept in {count} {name} files: {'; '.join(parts)}")
 
 
 def wants_published(formats: tuple[str, ...], emotions: tuple[str, ...]) -> bool:
@@ -187,9 +175,9 @@ def wants_published(formats: tuple[str, ...], emotions: tuple[str, ...]) -> bool
     Raises:
         RunError: both are asked for at once, or only some emotions.
     """
-    if PUBLISHED not in formats:
+    if "published" not in formats:
         return False
-    if formats != (PUBLISHED,) or emotions:
+    if formats != ("published",) or emotions:
         raise RunError(
             "--format published writes a whole folder; give it alone and without --emotion"
         )
@@ -197,7 +185,7 @@ def wants_published(formats: tuple[str, ...], emotions: tuple[str, ...]) -> bool
 
 
 def assemble(
-    run: Annotated[Path, typer.Argument(help="A run folder, imported or not.")],
+    run: RunFolder,
     preset: Annotated[
         Literal["published"], typer.Option(help="Whose rule and constants.")
     ] = "published",
@@ -228,7 +216,7 @@ def assemble(
     OUT.print(f"\ncircuits: {(run / 'assembled').resolve()}", soft_wrap=True)
 
 
-def export_run(run: Path, out: Path) -> None:
+def _export_run(run: Path, out: Path) -> None:
     """Write a run in the published layout, and say what is lost."""
     from dataclasses import replace
 
@@ -265,37 +253,34 @@ def _measured(study: "Study") -> "Measured":
     from circuits.effects.activations import differences
     from circuits.published.derived import Measured
 
-    done: Mapping[str, Any] = study.log["stages"]
+    done, plan = study.log["stages"], study.log["plan"]
+    found: dict[str, Any] = {"dataset": "sev"}
+    if "judgements" in done:
+        found["elicitation"] = study.folder / "elicitation"
+        found["dataset"] = str(study.elicitation["dataset"])
+    for stage, names in _OF_STAGE.items():
+        found |= {name: getattr(study, name) for name in names if stage in done}
+    if "effects" in done:
+        unit = bool(plan.get("diff_unit"))
+        found["differences"] = differences(study.written_means, unit=unit)
+    return Measured(**{"model": str(plan["model"]), **found})
 
-    def had(stage: str, read: Callable[[], T]) -> T | None:
-        return read() if stage in done else None
 
-    unit = bool(study.log["plan"].get("diff_unit"))
-    stats = had("judgements", lambda: study.elicitation)
-    return Measured(
-        model=str(study.log["plan"]["model"]),
-        directions=had("directions", lambda: study.directions),
-        heads=had("effects", lambda: study.heads),
-        neurons=had("effects", lambda: study.neurons),
-        importance=had("importance", lambda: study.importance),
-        differences=had("effects", lambda: differences(study.written_means, unit=unit)),
-        circuits=had("circuits", lambda: study.circuits) or {},
-        elicitation=had("judgements", lambda: study.folder / "elicitation"),
-        dataset=str(stats["dataset"]) if stats else "sev",
-    )
+_OF_STAGE = {
+    "directions": ["directions"],
+    "effects": ["heads", "neurons"],
+    "importance": ["importance"],
+    "circuits": ["circuits"],
+}
 
 
 def _assembled_table(found: "Mapping[str, Assembled]", imported: Mapping[str, Any]) -> Table:
     more = ("neuron ids", "beside the imported circuit")
     table = table_of("Circuits by the published rule", ["emotion"], ["heads", "neurons"], *more)
     for emotion, own in found.items():
-        table.add_row(
-            emotion,
-            str(sum(own.heads.used)),
-            str(sum(own.neurons.used)),
-            "not known (no contributions)" if own.neuron_ids is None else "known",
-            _compared(own, imported.get(emotion)),
-        )
+        sizes = (str(sum(kind.used)) for kind in (own.heads, own.neurons))
+        ids = "not known (no contributions)" if own.neuron_ids is None else "known"
+        table.add_row(emotion, *sizes, ids, _compared(own, imported.get(emotion)))
     return table
 
 

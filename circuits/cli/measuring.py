@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from circuits.cli.console import OUT, Bars, finishing_batches, table_of
-from circuits.cli.options import SomeEmotions, given, words
+from circuits.cli.options import RunFolder, SomeEmotions, given, words
 from circuits.errors import RunError
 from circuits.names import EMOTIONS
 
@@ -19,7 +19,7 @@ __all__ = ["neurons", "patch", "paths"]
 
 
 def patch(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     emotion: SomeEmotions = "",
     against: Annotated[str, typer.Option(help="plain, or another emotion.")] = "neutral",
     sites: Annotated[
@@ -56,11 +56,7 @@ def patch(
         OUT.print(f"report: {(run / 'report.html').resolve()}", soft_wrap=True)
 
 
-def paths(
-    context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    emotion: SomeEmotions = "",
-) -> None:
+def paths(context: typer.Context, run: RunFolder, emotion: SomeEmotions = "") -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
     from circuits.runs.patching import PathOptions, PathStudy
 

@@ -1,10 +1,10 @@
 """Options that commands share, and options that are made from the fields of a plan."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -18,18 +18,14 @@ if TYPE_CHECKING:
     from circuits.runs.plan import Stage
 
 __all__ = [
-    "ANYWHERE",
-    "Debug",
     "Engine",
     "Out",
     "PlanOption",
     "RayAddress",
+    "RunFolder",
     "Settings",
     "SomeEmotions",
-    "TrustCode",
-    "TrustJudge",
     "Workers",
-    "allowed",
     "checked_stages",
     "given",
     "options_of",
@@ -37,6 +33,7 @@ __all__ = [
     "words",
 ]
 
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 PlanOption = Annotated[
     Path | None,
     typer.Option("--plan", help="A plan file (TOML); command-line options override it."),
@@ -80,10 +77,9 @@ def options_of(model: str, *only: str) -> type[TyperCommand]:
         context_class = typer.Context
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            if "--help" in args:
-                return super().parse_args(ctx, args)
-            ctx.meta["given"], rest = self._split(args)
-            return super().parse_args(ctx, rest)
+            if "--help" not in args:
+                ctx.meta["given"], args = self._split(args)
+            return super().parse_args(ctx, args)
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
             super().format_help(ctx, formatter)
@@ -91,7 +87,7 @@ def options_of(model: str, *only: str) -> type[TyperCommand]:
             said.add_column("option", no_wrap=True)
             said.add_column("what it means")
             for name, text in self.plan_options().items():
-                said.add_row(f"--{name.replace('_', '-')}", text)
+                said.add_row(_typed(name), text)
             OUT.print(said)
 
         def plan_options(self) -> dict[str, str]:
@@ -100,41 +96,41 @@ def options_of(model: str, *only: str) -> type[TyperCommand]:
 
             module, _, name = model.partition(":")
             found = meanings(getattr(import_module(module), name))
-            own = {opt[2:].replace("-", "_") for param in self.params for opt in param.opts}
-            left_out = own | {"trust_remote_code", "judges_of_file"}
-            return {n: said for n, said in found.items() if n in (only or {*found} - left_out)}
+            own = {opt for param in self.params for opt in param.opts}
+            left_out = {"--trust-remote-code", "--judges-of-file", *own}
+            wanted = only or [name for name in found if _typed(name) not in left_out]
+            return {name: said for name, said in found.items() if name in wanted}
 
         def _split(self, args: list[str]) -> tuple[dict[str, str], list[str]]:
             from circuits.runs.plan import no_option
 
-            options, found, rest, place = self.plan_options(), dict[str, str](), list[str](), 0
-            own = [opt for param in self.params for opt in param.opts]
-            while place < len(args):
-                option, mark, value = args[place].partition("=")
-                name, place = option[2:].replace("-", "_"), place + 1
+            options = {_typed(name): name for name in self.plan_options()}
+            own = {opt: not getattr(p, "is_flag", False) for p in self.params for opt in p.opts}
+            found, rest, typed = dict[str, str](), list[str](), iter(args)
+            for word in typed:
+                option, mark, value = word.partition("=")
                 if not option.startswith("--") or option in own or option == "--":
-                    rest.append(args[place - 1])
-                    if option in own and not mark and not self._is_flag(option):
-                        rest += args[place : place + 1]
-                        place += 1
+                    rest += [word, *(islice(typed, 1) if own.get(option) and not mark else ())]
                     continue
-                if name not in options:
-                    known = [*options, *(opt[2:] for opt in own)]
-                    raise RunError(f"{option}: {no_option(name, known)}")
-                if not mark:
-                    if place == len(args) or args[place].startswith("--"):
-                        raise RunError(f"{option}: no value; give {option} VALUE: {options[name]}")
-                    value, place = args[place], place + 1
+                name = options.get(option)
+                if name is None:
+                    known = [opt[2:].replace("-", "_") for opt in (*options, *own)]
+                    raise RunError(f"{option}: {no_option(option[2:].replace('-', '_'), known)}")
+                value = value if mark else next(typed, "--")
+                if not mark and value.startswith("--"):
+                    told = self.plan_options()[name]
+                    raise RunError(f"{option}: no value; give {option} VALUE: {told}")
                 found[name] = value
             return found, rest
-
-        def _is_flag(self, option: str) -> bool:
-            return any(option in p.opts and getattr(p, "is_flag", False) for p in self.params)
 
     return Command
 
 
-def given(context: typer.Context) -> dict[str, str]:
+def _typed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def given(context: typer.Context) -> dict[str, Any]:
     """Field -> text, of the options that :func:`options_of` made and that were typed."""
     return context.meta["given"]
 
@@ -169,37 +165,10 @@ def settings(texts: Sequence[str]) -> dict[str, str]:
     Raises:
         RunError: a text sets nothing.
     """
-    pairs = [[part.strip() for part in text.partition("=")] for text in texts]
-    for text, (_, mark, _) in zip(texts, pairs, strict=True):
+    found = {}
+    for text in texts:
+        name, mark, value = text.partition("=")
         if not mark:
             raise RunError(f"--set: {text!r} sets nothing; write option=value")
-    return {name.replace("-", "_"): value for name, _, value in pairs}
-
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code", help="Run code that comes with a model. It can do all that you can."
-    ),
-]
-TrustJudge = Annotated[
-    bool,
-    typer.Option(
-        "--trust-judge", help="Send your key to the judge's server that a plan or a run names."
-    ),
-]
-
-ANYWHERE: Final = ("--debug", "--trust-remote-code", "--trust-judge")
-
-
-def allowed(given: Sequence[str]) -> AbstractContextManager[None]:
-    """What the given options allow while a command is at work."""
-    if not {"--trust-remote-code", "--trust-judge"} & {*given}:
-        return nullcontext()
-    # Loaded here: the pipeline is heavy, and --help is to be quick.
-    from circuits.runs.plan import trusting
-
-    code = ("code",) if "--trust-remote-code" in given else ()
-    judge = ("judge",) if "--trust-judge" in given else ()
-    return trusting(*code, *judge)
+        found[name.strip().replace("-", "_")] = value.strip()
+    return found

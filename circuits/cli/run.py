@@ -4,6 +4,7 @@ import json
 import shlex
 import webbrowser
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,7 @@ from circuits.cli.console import (
     accuracy_table,
     circuit_table,
     finishing_batches,
+    number,
     table_of,
     visible,
 )
@@ -26,6 +28,7 @@ from circuits.cli.options import (
     Engine,
     PlanOption,
     RayAddress,
+    RunFolder,
     Settings,
     Workers,
     checked_stages,
@@ -36,7 +39,7 @@ from circuits.files import is_file, shipped
 
 if TYPE_CHECKING:
     from circuits.circuit.circuit import CircuitScores
-    from circuits.runs.folder import Beside, RunStatus, StageStatus
+    from circuits.runs.folder import Beside, StageStatus
 
 __all__ = [
     "address",
@@ -44,7 +47,6 @@ __all__ = [
     "plan_command",
     "run_command",
     "score",
-    "score_table",
     "server_of",
     "show_run",
     "status_command",
@@ -56,7 +58,7 @@ _MOST = 3
 
 def status_command(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     plan: PlanOption = None,
     settings: Settings = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
@@ -78,12 +80,19 @@ def status_command(
         asked = None if imported else plan_of(study).asking(options)
     found = run_status(study, asked)
     if as_json:
-        text = json.dumps(found.to_json(), indent=2, ensure_ascii=False)
-        OUT.print(text, soft_wrap=True)
+        OUT.print(json.dumps(found.to_json(), indent=2, ensure_ascii=False), soft_wrap=True)
         return
-    OUT.print(_stage_table(found))
+    numbers = ["seconds", "passes", "size"]
+    table = table_of("Stages", ["stage", "state"], numbers, "because")
+    for own in found.stages:
+        passes = "-" if own.passes is None else f"{own.passes:,}"
+        table.add_row(own.stage, own.state, number(own.seconds), passes, _size(own.size), _why(own))
+    OUT.print(table)
     if found.beside:
-        OUT.print(_beside_table(found))
+        table = table_of("Measured beside them", ["result", "state"], ["size"], "because")
+        for own in found.beside:
+            table.add_row(own.name, own.state, _size(own.size), _why(own))
+        OUT.print(table)
     if found.writer:
         OUT.print(f"{found.writer} is writing into it", soft_wrap=True)
     if not found.to_do:
@@ -94,31 +103,10 @@ def status_command(
     OUT.print(f"a run does {', '.join(found.to_do)}: {goes_on}", soft_wrap=True)
 
 
-def _stage_table(found: "RunStatus") -> Table:
-    table = table_of("Stages", ["stage", "state"], ["seconds", "passes", "size"], "because")
-    for own in found.stages:
-        table.add_row(
-            own.stage,
-            own.state,
-            "-" if own.seconds is None else f"{own.seconds:.1f}",
-            "-" if own.passes is None else f"{own.passes:,}",
-            _size(own.size),
-            _why(own),
-        )
-    return table
-
-
 def _why(own: "StageStatus | Beside") -> str:
     said = [f"interrupted: {own.waiting} batches wait"] if own.waiting else []
     more = len(own.why) - _MOST
     return "; ".join([*said, *own.why[:_MOST], *([f"and {more} more"] if more > 0 else [])])
-
-
-def _beside_table(found: "RunStatus") -> Table:
-    table = table_of("Measured beside them", ["result", "state"], ["size"], "because")
-    for own in found.beside:
-        table.add_row(own.name, own.state, _size(own.size), _why(own))
-    return table
 
 
 def _size(count: int) -> str:
@@ -129,7 +117,7 @@ def _size(count: int) -> str:
 
 def score(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
+    run: RunFolder,
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -146,20 +134,18 @@ def score(
     plan = plan_of(Study(run)).asking(given(context))
     with finishing_batches(), at_work(engine, workers, ray_address):
         study = carry_out(plan, stages=["scores"], reporter=Bars())
-    OUT.print(score_table(study.scores))
+    OUT.print(_score_table(study.scores))
 
 
-def score_table(scores: "Mapping[str, CircuitScores]") -> Table:
+def _score_table(scores: "Mapping[str, CircuitScores]") -> Table:
     """Every score, marked where random circuits do as well; an interval with the first."""
     # Six intervals do not fit on a line; those of the others are in scores.json.
     title = "Scores on held-out contexts (*: no better than random circuits)"
     names = list(next(iter(scores.values())).scores)
     table = table_of(title, ["emotion"], [name.removesuffix("ness") for name in names])
     for emotion, found in scores.items():
-        cells = [
-            f"{found.scores[name].value:.3f}{'' if found.above_baseline(name) else ' *'}"
-            for name in names
-        ]
+        stars = ("" if found.above_baseline(name) else " *" for name in names)
+        cells = [f"{found.scores[n].value:.3f}{star}" for n, star in zip(names, stars, strict=True)]
         own = found.scores[names[0]]
         table.add_row(emotion, f"{cells[0]} ({own.low:.2f}-{own.high:.2f})", *cells[1:])
     return table
@@ -186,16 +172,15 @@ def show_run(folder: Path) -> None:
     from circuits.runs.folder import Study
 
     study = Study(folder)
-    done = study.log["stages"]
+    done, took = study.log["stages"], study.seconds
     if "circuits" in done:
         OUT.print(circuit_table(study.circuits))
     if "scores" in done:
-        OUT.print(score_table(study.scores))
+        OUT.print(_score_table(study.scores))
     if "steering" in done:
         OUT.print(accuracy_table(study.steering))
-    took = study.seconds
     for stage, entry in done.items():
-        cost, seconds = entry.get("receipt", {}), f"{took[stage]:.1f}" if stage in took else "-"
+        cost, seconds = entry.get("receipt", {}), number(took.get(stage))
         passes, steps = (f"{cost[name]:,}" if name in cost else "-" for name in ("passes", "steps"))
         OUT.print(f"{stage:<11} {seconds:>7} s  {passes:>7} passes  {steps:>9} cached tokens")
     if "report" in done:
@@ -245,7 +230,7 @@ def plan_command(
 
 
 def view(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     out: Annotated[
         Path | None, typer.Option(help="The page's file; explorer.html in the run folder.")
     ] = None,
@@ -269,26 +254,15 @@ def view(
     if path is not None:
         write_text(path, page)
         OUT.print(f"explorer: {path.resolve()}", soft_wrap=True)
-    if serve:
-        _serve(page, open_it=open_it)
-    elif open_it and path is not None:
-        _open(path.resolve().as_uri())
-
-
-def _serve(page: str, *, open_it: bool) -> None:
-    with server_of(page) as server:
-        OUT.print(f"explorer: {address(server)} (Ctrl-C ends it)", soft_wrap=True)
-        if open_it:
-            _open(address(server))
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            OUT.print("stopped")
-
-
-def _open(place: str) -> None:
-    if not webbrowser.open(place):
-        ERRORS.print("note: no browser was found; open the page by hand")
+    with server_of(page) if serve else nullcontext() as server:
+        place = address(server) if server else path.resolve().as_uri() if path else ""
+        if server:
+            OUT.print(f"explorer: {place} (Ctrl-C ends it)", soft_wrap=True)
+        if open_it and not webbrowser.open(place):
+            ERRORS.print("note: no browser was found; open the page by hand")
+        with suppress(KeyboardInterrupt):
+            if server:
+                server.serve_forever()
 
 
 _HOST = "127.0.0.1"

@@ -7,16 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from circuits.cli.console import OUT, Bars, accuracy_table, finishing_batches, table_of
-from circuits.cli.options import Engine, RayAddress, Workers, given
+from circuits.cli.console import OUT, Bars, accuracy_table, finishing_batches, number, table_of
+from circuits.cli.options import Engine, RayAddress, RunFolder, Workers, given
 from circuits.errors import RunError
 
 __all__ = ["say", "side_effects_table", "steer", "validate", "weights"]
 
 
-def steer(
-    context: typer.Context, run: Annotated[Path, typer.Argument(help="A run folder with circuits.")]
-) -> None:
+def steer(context: typer.Context, run: RunFolder) -> None:
     """Compare all ways to an emotion on the test contexts: what each reaches, and its side effects.
 
     Writes steering.json, steering_replies.jsonl and the report. What is not given stays as the
@@ -43,25 +41,21 @@ def side_effects_table(found: Mapping[str, Any]) -> Table:
     for method, own in {**found["methods"], **found["baselines"]}.items():
         table.add_row(
             method.replace("_", " "),
-            _number(own["overall"]),
-            _number(own["second_judge"]),
-            _number(own["kappa"], 3),
-            _number(own["opposing"]["overall"]),
-            _number(hard.get(method, {}).get("overall")),
-            _number(own["perplexity_ratio"], 2),
-            _number(own["repetition"], 4),
-            _number(own["topic_kept"]),
+            number(own["overall"]),
+            number(own["second_judge"]),
+            number(own["kappa"], 3),
+            number(own["opposing"]["overall"]),
+            number(hard.get(method, {}).get("overall")),
+            number(own["perplexity_ratio"], 2),
+            number(own["repetition"], 4),
+            number(own["topic_kept"]),
         )
     return table
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def validate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run folder with circuits.")],
+    run: RunFolder,
     engine: Engine = "here",
     workers: Workers = None,
     ray_address: RayAddress = None,

@@ -1,4 +1,4 @@
-"""A run folder: where things are, the records that the stages left, and what is out of date."""
+"""A run folder: the records that the stages left, and what is out of date."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
@@ -24,7 +23,7 @@ from circuits.export.node_link import read_circuit
 from circuits.files import held, holder, is_file, read_json, resolved, write_json
 from circuits.patching.totals import TotalEstimates
 from circuits.records import Record
-from circuits.runs.keys import NEEDS, changes, dependents, key_of, made_of
+from circuits.runs.keys import NEEDS, PLACES, changes, dependents, key_of, made_of
 from circuits.runs.plan import RENAMED_VALUES, STAGES, Plan, Stage
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MADE_FROM",
-    "PLACES",
     "Beside",
     "RunStatus",
     "StageStatus",
@@ -45,59 +43,31 @@ __all__ = [
     "run_status",
 ]
 
-PLACES: Mapping[Stage, tuple[str, ...]] = {
-    "replies": ("elicitation/generated.jsonl",),
-    "judgements": (
-        "elicitation/accepted.jsonl",
-        "elicitation/rejected.jsonl",
-        "elicitation/accuracy_stats.json",
-    ),
-    "directions": ("directions",),
-    "effects": (
-        "effects/heads",
-        "effects/neurons",
-        "effects/means",
-        "effects/written_means",
-        "generality",
-    ),
-    "importance": ("importance", "effects/neutral_means"),
-    "circuits": ("circuits", "effects/direct", "effects/totals", "export"),
-    "scores": ("scores", "scores.json"),
-    "steering": ("steering.json", "steering_replies.jsonl", "steering"),
-    "report": ("report.html",),
-}
-"""Stage -> the files and folders that it writes; scores and paths also write into circuits."""
 _MAY_LACK = ("effects/written_means", "steering")
-"""Those that a plan may not ask for."""
-
+"""What a stage writes only if the plan asks for it."""
 _BESIDE: Mapping[str, str] = {
-    "validation": "validation",
-    "patching": "patching/*",
-    "paths": "paths/*",
-    "neurons": "neurons",
+    "validation": ".resume/validate.jsonl",
+    "patching/*": "",
+    "paths/*": "",
+    "neurons": "neurons/**/.resume/*.jsonl",
 }
-"""What is measured beside the stages -> its folders."""
-_JOURNALS = {"validation": ".resume/validate.jsonl", "neurons": "neurons/**/.resume/*.jsonl"}
-"""Of these: where they keep what is finished until they are whole."""
+"""Folders of what is measured beside the stages -> journals of what is finished until they are
+whole."""
 MADE_FROM: Final = "made_from.json"
 """In each of them, once it is whole: the stages it was made from, and their keys."""
 
 
 def is_there(folder: Path, stage: Stage) -> bool:
     """Is everything there that the stage always writes?"""
-    return all((folder / place).exists() for place in PLACES[stage] if place not in _MAY_LACK)
+    return all((folder / own).exists() for own in PLACES[stage].split() if own not in _MAY_LACK)
 
 
-def beside(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name and folder of everything that was measured beside the stages, or begun."""
-    for name, pattern in _BESIDE.items():
+def beside(folder: Path) -> Iterator[tuple[Path, int]]:
+    """What was measured beside the stages, or begun, and how many batches of it wait."""
+    for pattern, journals in _BESIDE.items():
+        waiting = sum(map(_waiting, folder.glob(journals))) if journals else 0
         found = [place for place in sorted(folder.glob(pattern)) if place.is_dir()]
-        begun = [folder / pattern] if not found and _journals(folder, name) else []
-        yield from ((name, place) for place in [*found, *begun])
-
-
-def _journals(folder: Path, name: str) -> list[Path]:
-    return sorted(folder.glob(_JOURNALS[name])) if name in _JOURNALS else []
+        yield from ((own, waiting) for own in found or ([folder / pattern] if waiting else []))
 
 
 @contextmanager
@@ -110,10 +80,8 @@ def made_beside(study: "Study", place: Path, stages: Sequence[Stage]) -> Iterato
     with held(study.folder):
         (place / MADE_FROM).unlink(missing_ok=True)
         yield
-        done = study.log["stages"]
-        write_json(
-            place / MADE_FROM, {stage: done[stage]["key"] for stage in stages if stage in done}
-        )
+        keys = study.keys
+        write_json(place / MADE_FROM, {own: keys[own] for own in stages if own in keys})
 
 
 def _made_from(place: Path) -> dict[str, str] | None:
@@ -146,17 +114,10 @@ class _Log(BaseModel):
 
 
 class _Timings(BaseModel):
-    """``timings.json``."""
-
     stages: dict[str, _Amount]
 
 
 def _read_as(kind: type[BaseModel], path: Path, otherwise: str) -> dict[str, Any]:
-    """What a JSON file holds, if it is what the model says.
-
-    Raises:
-        RunError: it is not; names the file and the place.
-    """
     found = read_json(path)
     try:
         kind.model_validate(found)
@@ -170,11 +131,14 @@ def _read_as(kind: type[BaseModel], path: Path, otherwise: str) -> dict[str, Any
 R = TypeVar("R", bound=Record)
 
 
-class _Saved(cached_property[R]):
+def _saved(kind: type[R], place: str, stage: Stage) -> cached_property[R]:
     """A record of a run, read when it is asked for."""
 
-    def __init__(self, kind: type[R], place: str, stage: Stage) -> None:
-        super().__init__(lambda study: study._load(kind, place, stage))
+    def load(study: "Study") -> R:
+        study._need(stage)
+        return kind.load(study.folder / place)
+
+    return cached_property(load)
 
 
 class Study:
@@ -210,9 +174,7 @@ class Study:
     def seconds(self) -> dict[str, float]:
         """Finished stage -> how long it took; kept apart from all that two runs have in common."""
         path = self.folder / _TIMINGS
-        if not path.is_file():
-            return {}
-        return _read_as(_Timings, path, "delete the file")["stages"]
+        return _read_as(_Timings, path, "delete the file")["stages"] if path.is_file() else {}
 
     @property
     def keys(self) -> dict[str, str]:
@@ -226,9 +188,9 @@ class Study:
 
     def begin(self, stage: Stage) -> None:
         """Note that a stage is about to write: it and all that is made from it count as undone."""
-        undone = (stage, *dependents(stage))
-        for _, place in beside(self.folder):
-            if {*(_made_from(place) or ())} & {*undone}:
+        undone = {stage, *dependents(stage)}
+        for place, _ in beside(self.folder):
+            if {*(_made_from(place) or ())} & undone:
                 (place / MADE_FROM).unlink()
         log = self.log
         kept = {name: own for name, own in log["stages"].items() if name not in undone}
@@ -245,33 +207,31 @@ class Study:
         write_json(self.folder / _TIMINGS, {"stages": took})
         write_json(self.folder / "run.json", {**log, "stages": stages})
 
-    directions = _Saved(Directions, "directions", "directions")
+    directions = _saved(Directions, "directions", "directions")
     """Emotion directions."""
-    generality = _Saved(Generality, "generality", "effects")
+    generality = _saved(Generality, "generality", "effects")
     """How far the directions hold beyond their contexts."""
-    heads = _Saved(HeadEffects, "effects/heads", "effects")
+    heads = _saved(HeadEffects, "effects/heads", "effects")
     """Effects of heads."""
-    neurons = _Saved(NeuronEffects, "effects/neurons", "effects")
+    neurons = _saved(NeuronEffects, "effects/neurons", "effects")
     """Effects of neurons."""
-    means = _Saved(ComponentMeans, "effects/means", "effects")
+    means = _saved(ComponentMeans, "effects/means", "effects")
     """Mean head outputs and neuron activations of every emotion."""
+    neutral_means = _saved(NeutralMeans, "effects/neutral_means", "importance")
+    """The same of neutral prompts."""
+    importance = _saved(Importance, "importance", "importance")
+    """Importance of sublayers."""
+    direct = _saved(DirectEffects, "effects/direct", "circuits")
+    """Direct effects on the readout."""
+    totals = _saved(TotalEstimates, "effects/totals", "circuits")
+    """Estimated total effects of heads and neurons."""
 
     @cached_property
     def written_means(self) -> ComponentMeans:
         """The means from which modulation's differences are made, where they were read apart."""
-        place = "effects/written_means"
-        if not (self.folder / place).is_dir():
-            return self.means
-        return self._load(ComponentMeans, place, "effects")
-
-    neutral_means = _Saved(NeutralMeans, "effects/neutral_means", "importance")
-    """The same of neutral prompts."""
-    importance = _Saved(Importance, "importance", "importance")
-    """Importance of sublayers."""
-    direct = _Saved(DirectEffects, "effects/direct", "circuits")
-    """Direct effects on the readout."""
-    totals = _Saved(TotalEstimates, "effects/totals", "circuits")
-    """Estimated total effects of heads and neurons."""
+        self._need("effects")
+        place = self.folder / "effects" / "written_means"
+        return ComponentMeans.load(place) if place.is_dir() else self.means
 
     @cached_property
     def circuits(self) -> dict[str, Circuit]:
@@ -345,16 +305,12 @@ class Study:
             )
         return self.folder / "circuits" / f"{file_stem(emotion)}.json"
 
-    def _load(self, kind: type[R], place: str, stage: Stage) -> R:
-        self._need(stage)
-        return kind.load(self.folder / place)
-
     def _need(self, stage: Stage) -> None:
-        if stage not in self.log["stages"]:
-            done = ", ".join(self.log["stages"]) or "none"
+        if stage not in self.keys:
             raise RunError(
-                f"{self.folder}: stage {stage!r} has not run (finished: {done}); "
-                "run `emotion-circuits run` with the same options to go on"
+                f"{self.folder}: stage {stage!r} has not run (finished: "
+                f"{', '.join(self.keys) or 'none'}); run `emotion-circuits run` with the same "
+                "options to go on"
             )
 
 
@@ -379,15 +335,16 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Beside:
-    """A result that was measured beside the stages."""
+    """A result that was measured beside the stages, in a folder such as ``patching/anger-neutral``.
+
+    The rest is as in :class:`StageStatus`.
+    """
 
     name: str
-    """Folder of it, such as ``patching/anger-neutral``."""
     state: Literal["fresh", "stale"]
     why: tuple[str, ...]
     size: int
     waiting: int
-    """Batches that were done when it was interrupted, and that will not be done again."""
 
 
 @dataclass(frozen=True)
@@ -418,64 +375,51 @@ def run_status(study: Study, plan: Plan | None = None) -> RunStatus:
         plan: What a run is to be asked for; None for imported results, whose stages are what they
             are.
     """
-    standing = _standing(study, plan)
-    stages = tuple(_stage(study, stage, *standing[stage]) for stage in STAGES)
-    results = tuple(_beside(study, name, place) for name, place in beside(study.folder))
-    return RunStatus(str(study.folder), stages, results, holder(study.folder))
-
-
-_Standing = tuple[State, tuple[str, ...]]
-
-
-def _standing(study: Study, plan: Plan | None) -> dict[Stage, _Standing]:
-    done, found = study.log["stages"], dict[Stage, _Standing]()
+    done, seconds, folder = study.log["stages"], study.seconds, study.folder
+    stages, undone = list[StageStatus](), set[str]()
     for stage in STAGES:
-        before = done.get(stage)
-        if before is None or plan is None:
-            found[stage] = "not run" if before is None else "done", ()
-            continue
-        made = made_of(plan, stage, study.keys)
-        if not is_there(study.folder, stage):
-            found[stage] = "stale", ("its files are gone",)
-        elif before["key"] == key_of(made):
-            open_needs = [need for need in NEEDS[stage] if found[need][0] != "done"]
-            why = tuple(f"{need} is to be made again" for need in open_needs)
-            found[stage] = "stale" if why else "done", why
-        elif before.get("made_of") is None:
-            found[stage] = "stale", ("made by an earlier version",)
-        else:
-            differ = changes(before["made_of"], made)
-            found[stage] = "stale", tuple(chain.from_iterable(differ.values()))
-    return found
+        entry = done.get(stage)
+        why = () if entry is None or plan is None else tuple(_stale(study, plan, stage, undone))
+        state: State = "not run" if entry is None else "stale" if why else "done"
+        undone |= {stage} if state != "done" else set()
+        stages.append(
+            StageStatus(
+                stage,
+                state,
+                why,
+                seconds.get(stage),
+                (entry or {}).get("receipt", {}).get("passes"),
+                sum(_size(folder / place) for place in PLACES[stage].split()),
+                _waiting(study.journal_path(stage)),
+            )
+        )
+    results = []
+    for place, waiting in beside(folder):
+        own, keys = _made_from(place), study.keys
+        why = ("not finished, or what it was made from is older than the run",)
+        if own is not None:
+            why = tuple(f"{name} was made again" for name in own if keys.get(name) != own[name])
+        name = str(place.relative_to(folder))
+        results.append(Beside(name, "stale" if why else "fresh", why, _size(place), waiting))
+    return RunStatus(str(folder), tuple(stages), tuple(results), holder(folder))
 
 
-def _stage(study: Study, stage: Stage, state: State, why: tuple[str, ...]) -> StageStatus:
-    receipt = study.log["stages"].get(stage, {}).get("receipt", {})
-    return StageStatus(
-        stage=stage,
-        state=state,
-        why=why,
-        seconds=study.seconds.get(stage),
-        passes=receipt.get("passes"),
-        size=sum(_size(study.folder / place) for place in PLACES[stage]),
-        waiting=_waiting(study.journal_path(stage)),
-    )
-
-
-def _beside(study: Study, name: str, place: Path) -> Beside:
-    own, keys = _made_from(place), study.keys
-    why = ("not finished, or what it was made from is older than the run",)
-    if own is not None:
-        why = tuple(f"{stage} was made again" for stage in own if keys.get(stage) != own[stage])
-    shown = str(place.relative_to(study.folder))
-    waiting = sum(map(_waiting, _journals(study.folder, name)))
-    return Beside(shown, "stale" if why else "fresh", why, _size(place), waiting)
+def _stale(study: Study, plan: Plan, stage: Stage, undone: set[str]) -> Iterator[str]:
+    """Why a stage that was done has to be done again; nothing if it has not."""
+    before, made = study.log["stages"][stage], made_of(plan, stage, study.keys)
+    if not is_there(study.folder, stage):
+        yield "its files are gone"
+    elif before["key"] == key_of(made):
+        yield from (f"{need} is to be made again" for need in NEEDS[stage] if need in undone)
+    elif before.get("made_of") is None:
+        yield "made by an earlier version"
+    else:
+        yield from changes(before["made_of"], made)
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(own.stat().st_size for own in path.rglob("*") if own.is_file())
-    return path.stat().st_size if path.is_file() else 0
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(own.stat().st_size for own in files if own.is_file())
 
 
 def _waiting(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a stage's result depends on, and the key that sums it up.
+"""What a stage's result depends on and where it is, and the key that sums it up.
 
 A stage is made of its own options, the files that it reads, the model, the package's version, and
 the keys of the stages that it needs. While its key is the same, so is its result.
@@ -6,7 +6,7 @@ the keys of the stages that it needs. While its key is the same, so is its resul
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from circuits.models.load import EMBEDDED, folder_digest
 from circuits.provenance import versions
 from circuits.runs.plan import JUDGES, STAGES, Plan, Stage, judge_file
 
-__all__ = ["NEEDS", "Kind", "changes", "dependents", "key_of", "made_of", "needed", "stage_key"]
+__all__ = ["NEEDS", "PLACES", "changes", "dependents", "key_of", "made_of", "needed", "stage_key"]
 
 NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "replies": (),
@@ -31,51 +31,35 @@ NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
 }
 """Stage -> the stages whose results it reads; what these need themselves is not said again."""
 
-_MATTERS: Mapping[Stage, tuple[str, ...]] = {
-    "replies": (
-        "model",
-        "dtype",
-        "begin",
-        "date",
-        "data",
-        "accepted",
-        "emotions",
-        "scenarios",
-        "dev_scenarios",
-        "max_new_tokens",
-    ),
-    "judgements": ("judge", "meanings"),
-    "directions": ("samples", "read", "last", "half"),
-    "effects": ("head_readout", "diff_prompt", "diff_grouping", "seed"),
-    "importance": ("doses", "stable_layers", "read_at", "seed"),
-    "circuits": ("budget", "rank_by", "signed"),
-    "scores": ("test", "score_contexts", "ablation", "positions", "draws", "seed"),
-    "steering": (
-        "test",
-        "test_scenarios",
-        "relative_to",
-        "control_budget",
-        "diff_unit",
-        "head_positions",
-        "neuron_positions",
-        "circuit_strength",
-        "circuit_when",
-        "steering",
-        "decoding",
-        "circuit_dtype",
-        "judge_profile",
-        "seed",
-        "methods",
-        "tuning",
-        "second_judge",
-        "meanings",
-        "sweep_contexts",
-        "ablation_draws",
-        "hard",
-    ),
-    "report": (),
+_MATTERS: Mapping[Stage, str] = {
+    "replies": "model dtype begin date data accepted emotions scenarios dev_scenarios "
+    "max_new_tokens",
+    "judgements": "judge meanings",
+    "directions": "samples read last half",
+    "effects": "head_readout diff_prompt diff_grouping seed",
+    "importance": "doses stable_layers read_at seed",
+    "circuits": "budget rank_by signed",
+    "scores": "test score_contexts ablation positions draws seed",
+    "steering": "test test_scenarios relative_to control_budget diff_unit head_positions "
+    "neuron_positions circuit_strength circuit_when steering decoding circuit_dtype judge_profile "
+    "seed methods tuning second_judge meanings sweep_contexts ablation_draws hard",
+    "report": "",
 }
 """Options that decide a stage's result, beside those of the stages that it needs."""
+
+PLACES: Mapping[Stage, str] = {
+    "replies": "elicitation/generated.jsonl",
+    "judgements": "elicitation/accepted.jsonl elicitation/rejected.jsonl "
+    "elicitation/accuracy_stats.json",
+    "directions": "directions",
+    "effects": "effects/heads effects/neurons effects/means effects/written_means generality",
+    "importance": "importance effects/neutral_means",
+    "circuits": "circuits effects/direct effects/totals export",
+    "scores": "scores scores.json",
+    "steering": "steering.json steering_replies.jsonl steering",
+    "report": "report.html",
+}
+"""Stage -> the files and folders that it writes; scores and paths also write into circuits."""
 
 _FILES = ("data", "test", "accepted", "hard")
 _SMALL = (".json", ".jinja", ".model", ".txt")
@@ -91,10 +75,12 @@ def made_of(plan: Plan, stage: Stage, needs: Mapping[str, str]) -> dict[Kind, di
         stage: Which stage.
         needs: Stage -> key of what is there of it; of those that the stage needs.
     """
-    values, own = plan.to_json(), _MATTERS[stage]
+    values, own = plan.to_json(), _MATTERS[stage].split()
+    files = {name: getattr(plan, name) for name in own if name in _FILES}
+    files |= {name: judge_file(getattr(plan, name)) for name in own if name in JUDGES}
     return {
         "options": {name: values[name] for name in own if name not in (*_FILES, "model")},
-        "files": {name: _file(_path(plan, name)) for name in own if name in (*_FILES, *JUDGES)},
+        "files": {name: _file(path) for name, path in files.items()},
         "model": _model(plan) if "model" in own else {},
         "version": {"emotion-circuits": versions()["emotion-circuits"]},
         "needs": {need: needs.get(need, "") for need in NEEDS[stage]},
@@ -124,29 +110,22 @@ def dependents(stage: Stage) -> tuple[Stage, ...]:
 
 def changes(
     before: Mapping[str, Mapping[str, Any]], now: Mapping[Kind, Mapping[str, Any]]
-) -> dict[Kind, list[str]]:
-    """What differs, in words, by kind; empty where nothing does."""
-    found: dict[Kind, list[str]] = {}
+) -> Iterator[str]:
+    """What differs between two of :func:`made_of`, in words."""
     for kind, values in now.items():
         old = before.get(kind, {})
-        names = [n for n in {**old, **values} if old.get(n, _NOTHING) != values.get(n, _NOTHING)]
-        if names:
-            found[kind] = [_said(kind, name, old.get(name), values.get(name)) for name in names]
-    return found
-
-
-_NOTHING = object()
-
-
-def _said(kind: Kind, name: str, before: Any, now: Any) -> str:
-    if kind in ("options", "model", "version"):
-        what = f"model {name}" if kind == "model" else name
-        return f"{what}: {_short(before)} -> {_short(now)}"
-    if kind == "needs":
-        return f"{name} was made again"
-    if before and now:
-        return f"{name}: another file"
-    return f"{name}: {'no file any more' if before else 'a file where there was none'}"
+        for name in {**old, **values}:
+            if name in old and name in values and old[name] == values[name]:
+                continue
+            one, other = old.get(name), values.get(name)
+            if kind == "needs":
+                yield f"{name} was made again"
+            elif kind == "files":
+                lost = "no file any more" if one else "a file where there was none"
+                yield f"{name}: {'another file' if one and other else lost}"
+            else:
+                what = f"model {name}" if kind == "model" else name
+                yield f"{what}: {_short(one)} -> {_short(other)}"
 
 
 def _short(value: Any) -> str:
@@ -154,36 +133,26 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _path(plan: Plan, name: str) -> Path | None:
-    value = getattr(plan, name)
-    return judge_file(value) if name in JUDGES else value
-
-
 def _file(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    found = path.stat()
-    return _file_at(path, found.st_mtime_ns, found.st_size)
+    return None if path is None else _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
 
 
 @cache
-def _file_at(path: Path, changed: int, size: int) -> str:
+def _digest(path: Path, changed: int, size: int) -> str:
     return digest(path)
 
 
 def _model(plan: Plan) -> dict[str, Any]:
-    name = plan.model
-    if name in EMBEDDED and not exists(name):
-        name = str(shipped(name))
-    folder = Path(name)
+    embedded = plan.model in EMBEDDED and not exists(plan.model)
+    folder = shipped(plan.model) if embedded else Path(plan.model)
     if not is_file(folder / "config.json"):
         return {"name": plan.model, "revision": plan.revision}
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (*_SMALL, ".safetensors")]
     stamps = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
-    return {"name": folder.resolve().name, "revision": _folder_at(folder, stamps)}
+    return {"name": folder.resolve().name, "revision": _revision(folder, stamps)}
 
 
 @cache
-def _folder_at(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+def _revision(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
     small = [folder / name for name, _, _ in stamps if Path(name).suffix in _SMALL]
     return hashlib.sha256(f"{folder_digest(folder)} {digest(*small)}".encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -63,20 +63,16 @@ from circuits.prompts.prompt import SPLITS, LabelledSet, Texts
 from circuits.prompts.templates import neutral_prompts
 from circuits.prompts.texts import embedded_set, read_texts
 from circuits.provenance import Provenance, recorded, versions
-from circuits.records import Record
 from circuits.report.neurons import NeuronPage, SetResults, write_neuron_page
-from circuits.running import execution
+from circuits.running import Reporter, execution
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, Count, checked, listed, trusted
-from circuits.runs.work import Reporter, Run, Silent, plan_of
+from circuits.runs.work import Run, run_of
 
 __all__ = ["EMBEDDED", "NeuronPlan", "SetStudy", "neuron_run", "open_set"]
 
 EMBEDDED = ("emotion", "rhetoric")
 """Sets of labelled texts that are shipped."""
-
-_SUFFIXES = (".jsonl", ".tsv", ".csv")
-
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
@@ -161,23 +157,21 @@ def open_set(name: str, plan: NeuronPlan) -> LabelledSet:
     if name in EMBEDDED:
         own = embedded_set(name)
         return own if plan.request is None else replace(own, request=plan.request)
-    folder = Path(name)
+    folder, columns = Path(name), {"text": plan.text, "label": plan.label, "pair": plan.pair}
     if plan.request is None:
         raise RunError(f"--texts {name}: give --request, the question put to every text")
-    read: list[Any] = []
+    read = dict[str, Texts]()
     for split in SPLITS:
-        paths = [folder / f"{split}{suffix}" for suffix in _SUFFIXES]
-        there = [path for path in paths if is_file(path)]
+        names = [f"{split}.{suffix}" for suffix in ("jsonl", "tsv", "csv")]
+        there = [folder / own for own in names if is_file(folder / own)]
         if len(there) != 1:
             raise RunError(
-                f"--texts {folder}: expected one file for the {split} split "
-                f"({', '.join(path.name for path in paths)}), found {len(there)}; "
-                f"or give a shipped set: {', '.join(EMBEDDED)}"
+                f"--texts {folder}: expected one file for the {split} split ({', '.join(names)}), "
+                f"found {len(there)}; or give a shipped set: {', '.join(EMBEDDED)}"
             )
-        labels = {"labels": read[0].label} if read else {}
-        columns: dict[str, Any] = {"text": plan.text, "label": plan.label, "pair": plan.pair}
-        read.append(read_texts(there[0], split=split, **columns, **labels))
-    return LabelledSet(folder.name, plan.request, *read)
+        labels = read["train"].label if read else None
+        read[split] = read_texts(there[0], split=split, labels=labels, **columns)
+    return LabelledSet(folder.name, plan.request, **read)
 
 
 COMPARED = ("lape", "lap", "mad", "cas", "contribution", "attribution", "random")
@@ -186,7 +180,6 @@ COMPARED = ("lape", "lap", "mad", "cas", "contribution", "attribution", "random"
 MASKS = (Mask("zero"), Mask("mean"), Mask("resample"), Mask("attenuate", 1.0))
 """Masks that are compared on the same neurons."""
 
-R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 
@@ -213,19 +206,20 @@ class SetStudy:
         )
 
     @cached_property
+    def _train(self) -> tuple[Model, Texts, str]:
+        return self.model, self.texts.train.first(self.plan.train_texts), self.texts.request
+
+    @cached_property
     def profile(self) -> Profile:
         """Activity on train texts."""
-        how = {"sign": self.plan.sign, "where": self.plan.where}
-        return self.kept(Profile, "profile", profile_texts, *self._train, **how)
+        how, work = {"sign": self.plan.sign, "where": self.plan.where}, len(self._train[1])
+        return self.kept(Profile, "profile", profile_texts, *self._train, **how, _work=work)
 
     @cached_property
     def attribution(self) -> LabelAttribution:
         """What the own label's margin loses without each neuron, to first order, on train texts."""
-        return self.kept(LabelAttribution, "attribution", label_attribution, *self._train)
-
-    @property
-    def _train(self) -> tuple[Model, Texts, str]:
-        return self.model, self.texts.train.first(self.plan.train_texts), self.texts.request
+        work, parts = len(self._train[1]), self._train
+        return self.kept(LabelAttribution, "attribution", label_attribution, *parts, _work=work)
 
     def selection(self, selector: str | None = None, share: float | None = None) -> Selection:
         """The neurons of every class by a selector; as many for each, so that they compare."""
@@ -263,6 +257,7 @@ class SetStudy:
         path = self.folder / "neutral" / "replies.jsonl"
         return self._kept(
             "neutral",
+            self.plan.neutral,
             lambda: elicit(self.model, prompts),
             lambda replies: write_rows(path, replies),
             lambda: read_replies(path),
@@ -274,56 +269,57 @@ class SetStudy:
         model, texts, chosen, profile = parts = self.model, self.texts, self.chosen, self.profile
         few = {"per_label": plan.few_texts, "draws": plan.few_draws}
         wide = {"per_label": plan.test_texts, "draws": plan.few_draws}
-        masks, selectors = {plan.mask: self.effects}, {}
+        masks = {plan.mask: self.effects}
         for own in MASKS:
             if own.kind != plan.mask:
                 masks[own.kind] = self._masked(f"masks/{own.kind}", chosen, own, few)
-        for name in COMPARED:
-            selectors[name] = self._masked(f"selectors/{name}", self.selection(name), mask, few)
-        schedule = Schedule(steps=plan.loop_steps, per_label=plan.dev_texts)
+        selectors = {
+            name: self._masked(f"selectors/{name}", self.selection(name), mask, few)
+            for name in COMPARED
+        }
+        loop = {"schedule": Schedule(steps=plan.loop_steps, per_label=plan.dev_texts), **wide}
         ranges = {**few, "shares": plan.shares, "draws": min(3, plan.few_draws)}
         of_share = model, texts, lambda share: self.selection(share=share), profile, mask
+        by = {"share": plan.share, "attribution": self.attribution}
+        paired = None
+        if LITERAL in texts.label:
+            paired = kept(PairedEffects, "paired", paired_effects, *parts, mask, **wide)
+        doses = {"doses": plan.doses, **few}
         return SetResults(
             name=texts.name,
             claimed=self.claimed,
             masks=masks,
             selectors=selectors,
-            halves=split_half(
-                profile, plan.selector, share=plan.share, attribution=self.attribution
-            ),
+            halves=split_half(profile, plan.selector, **by),
             null=entropy_null(profile),
             depth=depth_profile(chosen),
             sweep=kept(RangeSweep, "sweep", range_sweep, *of_share, **ranges),
-            adaptive=kept(
-                Adaptive, "adaptive", adaptive_masking, *parts, schedule=schedule, **wide
-            ),
-            induction=kept(
-                Induction, "induction", add_class_means, *parts, doses=plan.doses, **few
-            ),
-            paired=kept(PairedEffects, "paired", paired_effects, *parts, mask, **wide)
-            if LITERAL in texts.label
-            else None,
+            adaptive=kept(Adaptive, "adaptive", adaptive_masking, *parts, **loop),
+            induction=kept(Induction, "induction", add_class_means, *parts, **doses),
+            paired=paired,
             naming=kept(Naming, "naming", naming, *parts, mask, per_label=plan.few_texts),
         )
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Per class: size, changes on test texts in percentage points, and p."""
-        found = self.effects
-        return {
-            label: {
+        found, rows = self.effects, {}
+        for label in self.claimed:
+            i, j = found.index("label", label), found.index("other_label", label)
+            points = {
+                "own_change": found.own[i],
+                "low": found.low[i, j],
+                "high": found.high[i, j],
+                "largest_other_change": found.largest_other[i],
+                "accuracy": found.base[j],
+            }
+            rows[label] = {
                 "n_neurons": int(found.n_neurons[i]),
-                "own_change": _points(found.own[i]),
-                "low": _points(found.low[i, j]),
-                "high": _points(found.high[i, j]),
-                "largest_other_change": _points(found.largest_other[i]),
+                **{name: round(float(value), 2) for name, value in points.items()},
                 "random_p": round(float(found.random_p[i]), 4),
                 "corrected_p": round(float(found.corrected_p[i]), 4),
-                "accuracy": _points(found.base[j]),
                 "supported": bool(found.supported[i]),
             }
-            for label in self.claimed
-            for i, j in [(found.index("label", label), found.index("other_label", label))]
-        }
+        return rows
 
     def _masked(
         self, place: str, selection: Selection, mask: Mask, how: Mapping[str, int]
@@ -331,26 +327,29 @@ class SetStudy:
         parts = self.model, self.texts, selection, self.profile, mask, self.neutral
         return self.kept(MaskEffects, place, mask_effects, *parts, **how)
 
-    def kept(self, kind: type[R], place: str, work: Callable[..., R], *parts: Any, **how: Any) -> R:
-        """What was measured before by the same plan, or ``work(*parts, **how)``, which is saved."""
+    def kept(
+        self, kind: Any, place: str, work: Callable[..., T], *parts: Any, _work: int = 0, **how: Any
+    ) -> T:
+        """The record that the same plan made before, or ``work(*parts, **how)``, which is saved."""
         folder = self.folder / place
+        make = partial(work, *parts, **how)
         return self._kept(
-            place,
-            lambda: work(*parts, **how),
-            lambda found: found.save(folder),
-            lambda: kind.load(folder),
+            place, _work, make, lambda found: found.save(folder), partial(kind.load, folder)
         )
 
     def _kept(
-        self, place: str, make: Callable[[], T], save: Callable[[T], None], read: Callable[[], T]
+        self,
+        place: str,
+        work: int,
+        make: Callable[[], T],
+        save: Callable[[Any], None],
+        read: Callable[[], T],
     ) -> T:
         key = digest_of([self.plan.to_json(), self.provenance.to_json()])
         unfinished = self.folder / ".resume" / f"{place.replace('/', '-')}.jsonl"
         note = self.folder / place / "key.json"
-        train = len(self.texts.train.first(self.plan.train_texts))
-        totals = {"profile": train, "attribution": train, "neutral": self.plan.neutral}
         with (
-            self.reporter.task(f"{self.texts.name}: {place}", totals.get(place, 0)) as done,
+            self.reporter.task(f"{self.texts.name}: {place}", work) as done,
             execution(progress=done),
             recorded(self.provenance),
         ):
@@ -367,10 +366,6 @@ class SetStudy:
             forget(unfinished)
             stop_if_asked()
         return found
-
-
-def _points(value: Any) -> float:
-    return round(float(value), 2)
 
 
 def neuron_run(
@@ -392,23 +387,24 @@ def neuron_run(
         DataError: labelled texts are not what they should be.
         ModelError: a model cannot be loaded, or lacks a hook point.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or Reporter()
     sets = [open_set(name, plan) for name in plan.texts]
     _check_labels(sets)
     run = Study(folder) if is_file(folder / "run.json") else None
-    own = None if run is None else Run(plan_of(run), run, reporter)
+    own = None if run is None else run_of(run, reporter)
     sources = _sources(own, models, folder)
     noted = nullcontext() if run is None else made_beside(run, folder / "neurons", ("circuits",))
     with held(folder), noted, execution(batch_size=plan.batch_size, seed=plan.seed):
         remove_leftovers(folder)
         found: dict[str, list[SetStudy]] = {}
-        for name, model in _opened(own, sources):
+        for name, source in sources.items():
+            of_run = own is not None and not found
+            model = own.model if of_run else load_model(source, trust_remote_code=trusted("code"))
             place = folder / "neurons" / name
-            found[name] = [SetStudy(model, own, plan, place / own.name, reporter) for own in sets]
+            found[name] = [SetStudy(model, one, plan, place / one.name, reporter) for one in sets]
             write_json(place / "neurons.json", _summary(found[name]))
-        first = next(iter(found.values()))
-        page = _page(first, found, run)
-        write_json(folder / "neurons.json", _summary(first))
+        page = _page(found, run)
+        write_json(folder / "neurons.json", _summary(next(iter(found.values()))))
         write_neuron_page(page, folder / "neurons.html")
     return folder / "neurons.html"
 
@@ -431,37 +427,22 @@ def _sources(own: Run | None, models: Sequence[str], folder: Path) -> dict[str, 
         raise RunError(f"{folder} is no run folder; give --models, such as sev-mini,sev-nano")
     sources: dict[str, Path] = {}
     for model in models if own is None else (own.plan.model, *models):
-        name, source = Path(model).name, _source(model)
-        if sources.setdefault(name, source) != source:
+        path = shipped(model) if model in SHIPPED_MODELS and not exists(model) else Path(model)
+        path = path.resolve() if is_folder(path) else path  # others are names on the hub
+        if sources.setdefault(path.name, path) != path:
             raise RunError(
-                f"--models: {sources[name]} and {source} are both called {name!r}, and so would "
-                "their results be; give one of the folders another name"
+                f"--models: {sources[path.name]} and {path} are both called {path.name!r}, and so "
+                "would their results be; give one of the folders another name"
             )
     return sources
-
-
-def _opened(own: Run | None, sources: Mapping[str, Path]) -> Iterator[tuple[str, Model]]:
-    for place, (name, source) in enumerate(sources.items()):
-        if own is not None and place == 0:
-            yield name, own.model
-        else:
-            yield name, load_model(source, trust_remote_code=trusted("code"))
-
-
-def _source(model: str) -> Path:
-    """The folder of a model on disk; a name on the hub as it is."""
-    if model in SHIPPED_MODELS and not exists(model):
-        return shipped(model).resolve()
-    return Path(model).resolve() if is_folder(model) else Path(model)
 
 
 def _summary(studies: Sequence[SetStudy]) -> dict[str, Any]:
     return {label: row for own in studies for label, row in own.summary().items()}
 
 
-def _page(
-    studies: Sequence[SetStudy], found: Mapping[str, Sequence[SetStudy]], run: Study | None
-) -> NeuronPage:
+def _page(found: Mapping[str, Sequence[SetStudy]], run: Study | None) -> NeuronPage:
+    studies = next(iter(found.values()))
     first, *others = studies
     sets = [own.results() for own in studies]
     cross = _cross({own.texts.name: own for own in studies})
@@ -476,11 +457,7 @@ def _page(
         cross=cross,
         circuit_overlap=[] if run is None else list(_overlap(studies, run)),
         models={name: [own.effects for own in each] for name, each in found.items()},
-        receipts={
-            f"{own.texts.name}: {part}": cost
-            for own in studies
-            for part, cost in own.receipts.items()
-        },
+        receipts={f"{s.texts.name}: {part}": r for s in studies for part, r in s.receipts.items()},
         provenance=first.provenance,
         options=first.plan.to_json(),
     )
@@ -506,12 +483,9 @@ def _cross(studies: Mapping[str, SetStudy]) -> CrossSignal | None:
 
 def _overlap(studies: Sequence[SetStudy], run: Study) -> Iterator[tuple[str, str, int, int, int]]:
     """The neurons of the run's circuits compared with those of every selector."""
-    if "circuits" not in run.log["stages"]:
-        return
+    emotions = run.emotions if "circuits" in run.keys else ()
     for own in studies:
-        for label in own.claimed:
-            if label not in run.emotions:
-                continue
+        for label in [label for label in own.claimed if label in emotions]:
             mine = {neuron_name(*neuron) for neuron in run.circuits[label].neurons}
             for selector in COMPARED:
                 theirs = set(own.selection(selector).neurons_of(label))

@@ -42,10 +42,10 @@ from circuits.patching.paths import PathMethod, path_effects
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, recorded, versions
-from circuits.running import execution
+from circuits.running import Reporter, execution
 from circuits.runs.folder import Study, made_beside
 from circuits.runs.plan import CONFIG, Count, Stage, checked
-from circuits.runs.work import Reporter, Run, Silent, in_turn, plan_of, readouts, scenarios_of_test
+from circuits.runs.work import in_turn, plan_of, readouts, run_of, scenarios_of_test
 
 __all__ = ["Contrast", "PathOptions", "PathStudy", "patch_run", "read_patches"]
 
@@ -79,11 +79,6 @@ class Contrast:
         """``anger-neutral``."""
         return f"{self.emotion}-{self.other}"
 
-    @property
-    def file_stem(self) -> str:
-        """The same as the name of a folder, whatever the emotions are called."""
-        return f"{file_stem(self.emotion)}-{file_stem(self.other)}"
-
     @cached_property
     def model(self) -> Model:
         """The run's model, loaded as the run loaded it.
@@ -91,7 +86,7 @@ class Contrast:
         Raises:
             RunError: the folder holds imported results, which name no model.
         """
-        return Run(plan_of(self.study), self.study, Silent()).model
+        return run_of(self.study).model
 
     @cached_property
     def pairs(self) -> CleanCorrupt:
@@ -116,15 +111,6 @@ class Contrast:
         if name == "logits":
             words = emotion_words(self.study.emotions)
             return LogitDifference.of_words(self.model, words, self.emotion)
-        return self._reply_likelihood()
-
-    def provenance(self, **options: object) -> Provenance:
-        """Provenance of what is measured here."""
-        return self.study.importance.provenance.child(
-            contrast=self.name, contexts=[pair.context.id for pair in self.pairs], **options
-        )
-
-    def _reply_likelihood(self) -> ReplyLikelihood:
         path = self.study.replies_path
         if not path.is_file():
             raise RunError(
@@ -132,19 +118,23 @@ class Contrast:
                 f"run `emotion-circuits run` for {self.study.folder} to its end"
             )
         methods = read_methods(path)
-        clean = [r for r in methods["prompt"] if r.reply.emotion == self.emotion]
-        corrupt = [r for r in methods["prompt"] if r.reply.emotion == self.other]
-        return ReplyLikelihood(
-            self._tokens([row for row in clean if row.verdict.match]),
-            self._tokens(corrupt if self.other != NEUTRAL_PROMPT else methods["none"]),
-        )
+        asked = {
+            e: [r for r in methods["prompt"] if r.reply.emotion == e]
+            for e in (self.emotion, self.other)
+        }
+        clean = [row for row in asked[self.emotion] if row.verdict.match]
+        corrupt = methods["none"] if self.other == NEUTRAL_PROMPT else asked[self.other]
+        return ReplyLikelihood(self._tokens(clean), self._tokens(corrupt))
 
     def _tokens(self, rows: Sequence[Judged]) -> dict[str, tuple[int, ...]]:
-        return {
-            row.reply.prompt.origin.id: tuple(encode_text(self.model, row.reply.text))
-            for row in rows
-            if row.reply.text
-        }
+        replies = [row.reply for row in rows if row.reply.text]
+        return {own.prompt.origin.id: tuple(encode_text(self.model, own.text)) for own in replies}
+
+    def provenance(self, **options: object) -> Provenance:
+        """Provenance of what is measured here."""
+        return self.study.importance.provenance.child(
+            contrast=self.name, contexts=[pair.context.id for pair in self.pairs], **options
+        )
 
 
 SITES: tuple[str, ...] = (*get_args(StreamSite), *get_args(HeadSite))
@@ -172,14 +162,13 @@ def patch_run(
         raise RunError(f"--sites: found {what}; give one or more of {', '.join(SITES)}")
     stream = [site for site in sites if site in get_args(StreamSite)]
     heads = [site for site in sites if site not in stream]
-    pairs, measure = contrast.pairs, contrast.readout(readout)
+    pairs, measure, study = contrast.pairs, contrast.readout(readout), contrast.study
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
-    folder = contrast.study.folder / "patching" / contrast.file_stem
-    stages: tuple[Stage, ...] = (
-        ("importance", "steering") if readout == "reply" else ("importance",)
-    )
-    work = (reporter or Silent()).task(f"patch {contrast.name}", bool(stream) + len(heads))
-    beside = made_beside(contrast.study, folder, stages)
+    names = file_stem(contrast.emotion), file_stem(contrast.other)
+    folder = study.folder / "patching" / "-".join(names)
+    stages: tuple[Stage, ...] = ("importance", "steering")
+    beside = made_beside(study, folder, stages if readout == "reply" else stages[:1])
+    work = (reporter or Reporter()).task(f"patch {contrast.name}", bool(stream) + len(heads))
     with beside, counted() as receipt, recorded(provenance), work as done:
         if stream:
             found = patch_sites(pairs, measure, sites=stream, by=by, mode=mode)
@@ -242,7 +231,7 @@ class PathStudy:
         self, folder: Path, options: PathOptions, reporter: Reporter | None = None
     ) -> None:
         self.study, self.options = Study(folder), options
-        self._run = Run(plan_of(self.study), self.study, reporter or Silent())
+        self._run = run_of(self.study, reporter)
         self._circuits = self.study.circuits
 
     def measure(self, emotion: str) -> tuple[Circuit, Mapping[str, Any]]:
@@ -256,9 +245,12 @@ class PathStudy:
         if own.against == emotion:
             raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
         other = None if own.against == NEUTRAL_PROMPT else own.against
-        pairs = make_pairs(self.model, self._contexts, emotion, other)
+        model, plan = self._run.model, self._run.plan
+        pairs = make_pairs(model, self._contexts, emotion, other)
         readout = readouts(self.study)[emotion]
-        with recorded(self._provenance), execution(seed=own.seed):
+        data = digest(plan.test if own.split == "test" else plan.data)
+        provenance = Provenance(describe_model(model), data, asdict(own), versions())
+        with recorded(provenance), execution(seed=own.seed):
             effects = path_effects(
                 pairs,
                 readout,
@@ -289,11 +281,6 @@ class PathStudy:
             export_circuit(connected, self.study.folder / "export")
         return connected, said
 
-    @property
-    def model(self) -> Model:
-        """The run's model."""
-        return self._run.model
-
     @cached_property
     def _contexts(self) -> Sequence[Context]:
         """Contexts that nothing of the circuits was made from, evenly over the split."""
@@ -305,8 +292,3 @@ class PathStudy:
                 f"{len(every)}"
             )
         return [every[i * len(every) // count] for i in range(count)]
-
-    @property
-    def _provenance(self) -> Provenance:
-        data = digest(self._run.plan.test if self.options.split == "test" else self._run.plan.data)
-        return Provenance(describe_model(self.model), data, asdict(self.options), versions())

@@ -1,9 +1,8 @@
 """What a run is asked to do: a plan of options, read from files and from texts, and checked.
 
-What a file may not decide: running code of a model's own, and sending a key to a judge's server.
-
 A run folder, a plan, a circuit or a file of hooks may come from anybody, and each may name a model
-or a judge. So what stands in it does not decide either; who opens it does.
+or a judge. So none of them decides whether code of a model's own runs, or whether a judge's server
+is sent a key: who opens it does (:func:`trusting`).
 """
 
 import difflib
@@ -60,7 +59,6 @@ __all__ = [
     "Stage",
     "check_judges",
     "checked",
-    "circuit_judge_of",
     "judge_file",
     "judge_of",
     "listed",
@@ -70,7 +68,6 @@ __all__ = [
     "plan_schema",
     "plan_toml",
     "read_plan",
-    "second_judge_of",
     "template",
     "trusted",
     "trusting",
@@ -79,23 +76,22 @@ __all__ = [
 Trust = Literal["code", "judge"]
 """``code``: run what comes with a model. ``judge``: send the key to a server that a file names."""
 
-_ASKED: ContextVar[frozenset[Trust]] = ContextVar("trust", default=frozenset())
+_TRUSTED: ContextVar[frozenset[Trust]] = ContextVar("trust", default=frozenset())
 
 
 def trusted(what: Trust) -> bool:
     """Was it asked for, around this call?"""
-    return what in _ASKED.get()
+    return what in _TRUSTED.get()
 
 
 @contextmanager
 def trusting(*what: Trust) -> Iterator[None]:
     """Inside the block, do this also where run folders, plans and circuits are what names it."""
-    asked: frozenset[Trust] = frozenset(what)
-    before = _ASKED.set(_ASKED.get() | asked)
+    before = _TRUSTED.set(_TRUSTED.get() | {*what})
     try:
         yield
     finally:
-        _ASKED.reset(before)
+        _TRUSTED.reset(before)
 
 
 NONE = "none"
@@ -136,39 +132,20 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 T = TypeVar("T")
 
-_WANTED = {
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "{ge} or more",
-    "less_than_equal": "{le:.2g} or less",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "path_type": "a path",
-    "string_type": "a text",
-    "too_short": "{min_length} or more of them",
-    "tuple_type": "several with commas between",
-    "unexpected_keyword_argument": "heads, neurons or min_per_layer",
-}
-"""Kind of pydantic's error -> what to give instead; others say it themselves."""
+_PAIRS = ("circuit_strength", "meanings")
+"""Options that give something for each emotion."""
+_SHARES = "two shares, of heads and of neurons, as in 0.10,0.02"
 _FORMS = {
-    "budget": "two shares, of heads and of neurons, as in 0.10,0.02",
-    "control_budget": "two shares, of heads and of neurons, as in 0.10,0.02",
+    "budget": _SHARES,
+    "control_budget": _SHARES,
     "circuit_strength": "a strength, or one for each emotion as in anger=0.8,other=1",
     "meanings": "a text for each as in envy=wanting what others have",
 }
+"""How options are typed of which pydantic does not say it."""
 
 
 def checked(cls: type[T]) -> type[T]:
-    """Options that refuse a value with an error of ours, in one line.
-
-    Args:
-        cls: A dataclass of pydantic.
-    """
+    """A pydantic dataclass of options that refuses a value with an error of ours, in one line."""
     make = cls.__init__
 
     @wraps(make)
@@ -178,34 +155,30 @@ def checked(cls: type[T]) -> type[T]:
         except ValidationError as error:
             raise _refusal(cls, error) from error
         except UnicodeEncodeError as error:
-            halves = [name for name, value in values.items() if "\\ud" in ascii(value)]
-            raise RunError(
-                f"{halves[0] if halves else cls.__name__}: found half a character; "
-                "give a text of whole ones"
-            ) from error
+            half = next((n for n, own in values.items() if "\\ud" in ascii(own)), cls.__name__)
+            raise RunError(f"{half}: found half a character; give a text of whole ones") from error
 
     cls.__init__ = checking
     return cls
 
 
 def _refusal(cls: Any, error: ValidationError) -> CircuitsError:
-    first = error.errors(include_url=False)[0]
-    context, place = first.get("ctx", {}), [part for part in first["loc"] if isinstance(part, str)]
-    name, fields = place[0] if place else "", cls.__pydantic_fields__
-    own = context.get("error")
+    first, fields = error.errors(include_url=False)[0], cls.__pydantic_fields__
+    place = [part for part in first["loc"] if isinstance(part, str)] or [""]
+    name, own = place[0], first.get("ctx", {}).get("error")
     if isinstance(own, CircuitsError):
         return own if str(own).lstrip("-").startswith(name) else type(own)(f"{name}: {own}")
     if name not in fields:
         return RunError(no_option(name, [*fields]))
     if first["type"] == "missing":
         return RunError(f"{name}: not given; give --{name}: {meanings(cls)[name]}")
-    found = repr(first["input"])
-    give = _WANTED.get(first["type"], first["msg"].removeprefix("Input should be "))
-    give = _FORMS.get(name, give) if len(place) == 1 else give
+    said = _FORMS.get(name) if len(place) == 1 else None
+    said = f"give {said}" if said else first["msg"].replace("Input should", "it should")
     if type(None) in get_args(fields[name].annotation):
-        give += f" or {NONE}"
-    found = found if len(found) <= 80 else f"{found[:77]}..."
-    return RunError(f"{'.'.join(place)}: found {found}; give {give.format(**context)}")
+        said += f", or {NONE}"
+    return RunError(
+        f"{'.'.join(place)}: found {textwrap.shorten(repr(first['input']), 80)}; {said}"
+    )
 
 
 def no_stage(name: str) -> str:
@@ -214,14 +187,6 @@ def no_stage(name: str) -> str:
     if now:
         return f"the stage {name!r} is now called {now!r}; write that"
     return f"no stage is called {name!r}; stages are {', '.join(STAGES)}"
-
-
-def _check_names(option: str, value: Any) -> None:
-    words = value.split(",") if isinstance(value, str) else value
-    for word in words if isinstance(words, list | tuple) else ():
-        now = RENAMED_VALUES.get((option, word.strip())) if isinstance(word, str) else None
-        if now:
-            raise RunError(f"{option}: {word!r} is now called {now!r}; write that")
 
 
 def no_option(name: str, known: Collection[str]) -> str:
@@ -244,21 +209,6 @@ def listed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return [word.strip() for word in value.split(",") if word.strip()]
-
-
-def _of_text(name: str, kind: Any, text: str) -> Any:
-    """What pydantic takes for a text that it would not; else the text itself."""
-    words = listed(text)
-    pairs = [word.partition("=") for word in words]
-    if kind is Budget and len(words) == 2:
-        return dict(zip(("heads", "neurons"), words, strict=True))
-    if name in ("circuit_strength", "meanings") and pairs and all(mark for _, mark, _ in pairs):
-        return tuple((own.strip(), value.strip()) for own, _, value in pairs)
-    if name == "circuit_strength" and len(words) == 1:
-        return (("other", text),)
-    if get_origin(kind) is tuple and name not in ("circuit_strength", "meanings"):
-        return words
-    return text
 
 
 CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -402,21 +352,32 @@ class Plan:
     @classmethod
     def _plain(cls, value: Any, info: Any) -> Any:
         """What files and texts say otherwise than pydantic has it."""
-        kinds = cls.__pydantic_fields__[info.field_name].annotation  # type: ignore[attr-defined]
-        own = [kind for kind in get_args(kinds) if kind is not type(None)]
-        optional = type(None) in get_args(kinds)
-        _check_names(info.field_name, value)
-        if isinstance(value, str):
-            if optional and value == NONE:
-                return None
-            if value == "shipped" and info.field_name in SHIPPED:
-                return shipped(SHIPPED[info.field_name])
-            return _of_text(info.field_name, own[0] if optional else kinds, value)
-        if info.field_name == "circuit_strength" and isinstance(value, int | float):
+        name = info.field_name
+        kinds = cls.__pydantic_fields__[name].annotation  # type: ignore[attr-defined]
+        words = listed(value)
+        for word in words if isinstance(words, list | tuple) else ():
+            now = RENAMED_VALUES.get((name, word)) if isinstance(word, str) else None
+            if now:
+                raise RunError(f"{name}: {word!r} is now called {now!r}; write that")
+        if name == "circuit_strength" and isinstance(value, int | float):
             return (("other", value),)
-        if info.field_name in ("circuit_strength", "meanings") and isinstance(value, Mapping):
+        if name in _PAIRS and isinstance(value, Mapping):
             return tuple(value.items())
-        return value
+        if not isinstance(value, str):
+            return value
+        if value == NONE and type(None) in get_args(kinds):
+            return None
+        if value == "shipped" and name in SHIPPED:
+            return shipped(SHIPPED[name])
+        if name in _PAIRS:
+            pairs = [tuple(map(str.strip, word.split("=", 1))) for word in words]
+            if name == "circuit_strength" and [*map(len, pairs)] == [1]:
+                return (("other", value),)
+            return tuple(pairs) if pairs and {*map(len, pairs)} == {2} else value
+        if kinds is Budget and len(words) == 2:
+            return dict(zip(("heads", "neurons"), words, strict=True))
+        kinds = (kinds, *get_args(kinds))
+        return words if tuple in map(get_origin, kinds) else value
 
     @field_validator("model")
     @classmethod
@@ -425,34 +386,27 @@ class Plan:
             raise RunError(f"model: {model!r} is no name; give a model's name or folder")
         return model
 
-    @field_validator("data", "test", "out", "accepted", "hard")
+    @field_validator("data", "test", "accepted", "hard", "out")
     @classmethod
-    def _path(cls, path: Path | None) -> Path | None:
-        return path if path is None else resolved(path)
-
-    @field_validator("data", "test", "accepted", "hard")
-    @classmethod
-    def _there(cls, path: Path | None, info: Any) -> Path | None:
-        if path is not None and not is_file(path):
-            what = "scenarios" if info.field_name != "accepted" else "judged replies"
-            raise RunError(f"--{info.field_name}: there is no file {path}; give a file of {what}")
+    def _path(cls, path: Path | None, info: Any) -> Path | None:
+        if path is None:
+            return None
+        path, name = resolved(path), info.field_name
+        if name == "out" and exists(path) and not is_folder(path):
+            raise RunError(f"--out: {path} is a file; give a folder")
+        if name != "out" and not is_file(path):
+            what = "scenarios" if name != "accepted" else "judged replies"
+            raise RunError(f"--{name}: there is no file {path}; give a file of {what}")
         return path
 
     @field_validator("methods")
     @classmethod
     def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        strange = [method for method in methods if method not in METHODS]
-        if strange:
-            known = ", ".join(METHODS)
-            raise RunError(f"methods: {strange[0]!r} is not known; methods are {known}")
+        for method in methods:
+            if method not in METHODS:
+                known = ", ".join(METHODS)
+                raise RunError(f"methods: {method!r} is not known; methods are {known}")
         return methods
-
-    @field_validator("out")
-    @classmethod
-    def _folder(cls, out: Path) -> Path:
-        if exists(out) and not is_folder(out):
-            raise RunError(f"--out: {out} is a file; give a folder")
-        return out
 
     @field_validator("date")
     @classmethod
@@ -468,16 +422,14 @@ class Plan:
         """Refuse what does not go together."""
         if self.device and self.device_map:
             raise RunError("--device-map: goes without --device; give one of the two")
-        if len(set(self.emotions)) < len(self.emotions):
-            found = ", ".join(self.emotions)
-            raise RunError(f"emotions: found {found}; give two or more different ones")
-        of_the_run = f"is no emotion of the run; give {', '.join(self.emotions)}"
-        for label, _ in self.meanings:
-            if label not in self.emotions:
-                raise RunError(f"meanings: {label!r} {of_the_run}")
-        for label, _ in self.circuit_strength or ():
-            if label not in (*EMOTIONS, *self.emotions, "other"):
-                raise RunError(f"circuit_strength: {label!r} {of_the_run} or other")
+        own = ", ".join(self.emotions)
+        if len({*self.emotions}) < len(self.emotions):
+            raise RunError(f"emotions: found {own}; give two or more different ones")
+        strengths = {*EMOTIONS, *self.emotions, "other"}
+        for name, known in (("meanings", self.emotions), ("circuit_strength", strengths)):
+            for label, _ in getattr(self, name) or ():
+                if label not in known:
+                    raise RunError(f"{name}: {label!r} is no emotion of the run; give {own}")
 
     @property
     def reads_apart(self) -> bool:
@@ -514,9 +466,7 @@ OPTIONS: tuple[str, ...] = tuple(
 
 def _as_json(name: str, value: Any) -> Any:
     """The value as JSON and TOML have it; paths become absolute."""
-    if name == "model":
-        if not is_folder(value):
-            return value
+    if name == "model" and is_folder(value):
         own = [own for own in MODELS if shipped(own) == Path(value)]
         return own[0] if own else str(Path(value).absolute())
     if isinstance(value, Path):
@@ -524,7 +474,7 @@ def _as_json(name: str, value: Any) -> Any:
         return "shipped" if known else str(value.absolute())
     if isinstance(value, Budget):
         return asdict(value)
-    if name in ("circuit_strength", "meanings") and value is not None:
+    if name in _PAIRS and value is not None:
         return dict(value)
     return list(value) if isinstance(value, tuple) else value
 
@@ -546,50 +496,38 @@ def template() -> str:
 
 
 def _defaults() -> dict[str, Any]:
-    found = {own.name: own.default for own in fields(Plan) if own.name in OPTIONS}
-    del found["model"]
+    found = {own.name: own.default for own in fields(Plan) if own.name in OPTIONS[1:]}
     return {n: "shipped" if n in SHIPPED else _as_json(n, own) for n, own in found.items()}
 
 
 def _toml(values: Mapping[str, Any]) -> str:
-    said, choices = meanings(Plan), plan_schema()["properties"]
     parts = []
     for name, value in values.items():
-        words = choices[name].get("enum")
-        text = said[name] + (f" Takes {', '.join(words)}." if words else "")
+        words = plan_schema()["properties"][name].get("enum")
+        text = meanings(Plan)[name] + (f" Takes {', '.join(words)}." if words else "")
         comment = textwrap.indent(textwrap.fill(text, 96, break_long_words=False), "# ")
         parts.append(f"{comment}\n{name} = {_value(value)}\n")
     return "\n".join(parts)
 
 
 def _value(value: Any) -> str:
-    if value is None:
-        return f'"{NONE}"'
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_text(k)} = {_value(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, int | float) else _text(value)
-
-
-def _text(words: str) -> str:
-    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return "{ " + ", ".join(f"{_value(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    # JSON's texts, numbers and lists are TOML's, but for one control character.
+    text = json.dumps(NONE if value is None else value, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")
 
 
 @cache
 def plan_schema() -> dict[str, Any]:
     """JSON Schema of plan files, made from the fields of :class:`Plan`."""
-    found = TypeAdapter(Plan).json_schema()
-    text = json.dumps(found).replace('{"type": "null"}', json.dumps({"const": NONE}))
-    found, defaults = json.loads(text), _defaults()
+    text = json.dumps(TypeAdapter(Plan).json_schema())
+    found = json.loads(text.replace('{"type": "null"}', json.dumps({"const": NONE})))
     options = {name: found["properties"][name] for name in (*OPTIONS, "out")}
-    for name, value in defaults.items():
+    for name, own in options.items():
+        own["description"] = meanings(Plan)[name]
+    for name, value in _defaults().items():
         options[name]["default"] = NONE if value is None else value
-    for name, said in meanings(Plan).items():
-        if name in options:
-            options[name] = {**options[name], "description": said}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Plan of a run of emotion-circuits",
@@ -614,10 +552,11 @@ def read_plan(
         DataError: the file cannot be read.
         RunError: it is no TOML, or an option is unknown, missing, or does not take its value;
             names the file, the line, the option, what was found and what it takes.
+        JudgeError: there is no such judge.
     """
     given = given or {}
     if path is None:
-        return make_plan({**PRESETS[preset or "default"], **given})
+        return _made({**PRESETS[preset or "default"], **given})
     text = read_text(path)
     try:
         values = tomllib.loads(text)
@@ -628,28 +567,33 @@ def read_plan(
         own = values.pop("preset", "default")
         if own not in PRESETS:
             raise RunError(f"preset: found {own!r}; give {', '.join(PRESETS)}")
-        values = _beside(values, path.absolute().parent)
-        plan = make_plan({**PRESETS[preset or own], **values, **given})
+        values = {n: _beside(n, value, path.absolute().parent) for n, value in values.items()}
+        plan = _made({**PRESETS[preset or own], **values, **given})
         named = tuple(name for name in JUDGES if name in values and name not in given)
         return replace(plan, judges_of_file=named)
 
 
-def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The values of a file, with paths beside it made whole."""
-    found = dict(values)
-    for name, value in values.items():
-        if not isinstance(value, str) or value in (NONE, "shipped"):
-            continue
-        if name in (*SHIPPED, "accepted", "out"):
-            found[name] = folder / value
-        elif name == "model" and (is_folder(folder / value) or value.startswith(".")):
-            # What looks like a path is one; other words may be names on the hub.
-            found[name] = str(folder / value)
-        elif name in JUDGES:
-            kind, mark, rest = value.partition(":")
-            if kind != "http" and rest and exists(folder / rest):
-                found[name] = f"{kind}{mark}{folder / rest}"
-    return found
+def _made(values: dict[str, Any]) -> Plan:
+    """A plan of these options; scenarios that are not given are the shipped ones."""
+    hard = {} if "test" in values else {"hard": "shipped"}  # own ones come without harder ones
+    plan = Plan(**{"data": "shipped", "test": "shipped", **hard, **values})
+    check_judges(plan)
+    return plan
+
+
+def _beside(name: str, value: Any, folder: Path) -> Any:
+    """A value of a file, whole if it is a path in the file's folder."""
+    if not isinstance(value, str) or value in (NONE, "shipped"):
+        return value
+    if name in (*SHIPPED, "accepted", "out"):
+        return folder / value
+    # What looks like a path is one; other words may be names on the hub.
+    if name == "model" and (is_folder(folder / value) or value.startswith(".")):
+        return str(folder / value)
+    kind, mark, rest = value.partition(":")
+    if name in JUDGES and kind != "http" and rest and exists(folder / rest):
+        return f"{kind}{mark}{folder / rest}"
+    return value
 
 
 @contextmanager
@@ -661,70 +605,29 @@ def _naming_line(path: Path, text: str, given: Collection[str]) -> Iterator[None
     try:
         yield
     except CircuitsError as error:
-        named = re.match(r"(?:--)?([\w-]+)[.:]|.*? '(\w+)'", str(error))
-        option = next(filter(None, named.groups()), "").replace("-", "_") if named else ""
+        named = re.match(r"(?:--)?([\w-]+)(?:\.(\w+))?:|.*? '(\w+)'", str(error))
+        outer, inner, other = named.groups() if named else (None,) * 3
+        option = (outer or other or "").replace("-", "_")
         if option in given:
             raise
-        key = re.escape(option).replace("_", "[-_]")
-        lines = [rf"\s*\[?\s*[\"']?{key}\b" if option else "$^"]
-        inner = re.match(r"\w+\.(\w+):", str(error))
-        if inner:
-            lines.insert(0, rf"\s*[\"']?{inner[1]}[\"']?\s*=")
-        numbered = [*enumerate(text.split("\n"), 1)]
-        found = [n for own in lines for n, line in numbered if re.match(own, line)]
-        line = f", line {found[0]}" if found else ""
-        raise type(error)(f"{path}{line}: {error}") from error
+        for key in filter(None, (inner, option)):
+            own = rf"[\s\[\"']*{re.escape(key).replace('_', '[-_]')}\b"
+            found = [n for n, line in enumerate(text.split("\n"), 1) if re.match(own, line)]
+            if found:
+                raise type(error)(f"{path}, line {found[0]}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
-def make_plan(values: Mapping[str, Any]) -> Plan:
-    """A plan of these options; scenarios that are not given are the shipped ones.
+def judge_of(plan: Plan, option: str = "judge", profile: JudgeProfile = "robust") -> Judge:
+    """The judge that an option names, asked in a way that matters to chat models only.
 
     Raises:
-        RunError: there is no model or no folder, or a value makes no sense.
-        JudgeError: there is no such judge.
-    """
-    own = dict(values)
-    if "test" not in own:
-        own.setdefault("hard", "shipped")  # own ones come without harder ones
-    plan = Plan(**{"data": "shipped", "test": "shipped", **own})
-    check_judges(plan)
-    return plan
-
-
-def judge_of(plan: Plan) -> Judge:
-    """The judge."""
-    return _opened(plan, "judge", plan.judge)
-
-
-def second_judge_of(plan: Plan) -> Judge | None:
-    """A judge that reads every reply once more, if there is to be one."""
-    return _opened(plan, "second_judge", plan.second_judge) if plan.second_judge else None
-
-
-def circuit_judge_of(plan: Plan) -> Judge:
-    """The judge of circuits: the same, asked as the plan says."""
-    return _opened(plan, "judge", plan.judge, plan.judge_profile)
-
-
-def check_judges(plan: Plan) -> None:
-    """Refuse judges that make no sense before anything is made.
-
-    Raises:
-        JudgeError: there is no such judge, or it does not know an emotion of the plan.
+        JudgeError: there is no such judge, it does not know an emotion of the plan, or a file named
+            its server, which would be sent a key.
         DataError: the file of one's own words or texts is missing or malformed.
     """
-    judge_of(plan)
-    second_judge_of(plan)
-
-
-def judge_file(spec: str | None) -> Path | None:
-    """The file of one's own words or texts from which a judge is made."""
-    kind, _, rest = (spec or "").partition(":")
-    return Path(rest) if kind in ("lexicon", "wording") and rest else None
-
-
-def _opened(plan: Plan, option: str, spec: str, profile: JudgeProfile = "robust") -> Judge:
     try:
+        spec = getattr(plan, option)
         judge = open_judge(spec, profile, labels=plan.emotions, meanings=plan.meanings)
     except CircuitsError as error:
         raise type(error)(f"{option}: {error}") from error
@@ -736,3 +639,16 @@ def _opened(plan: Plan, option: str, spec: str, profile: JudgeProfile = "robust"
             'circuits.runs.plan.trusting("judge")) if the server is yours, or unset the variable'
         )
     return judge
+
+
+def check_judges(plan: Plan) -> None:
+    """Refuse judges that make no sense before anything is made, as :func:`judge_of` does."""
+    for option in JUDGES:
+        if getattr(plan, option):
+            judge_of(plan, option)
+
+
+def judge_file(spec: str | None) -> Path | None:
+    """The file of one's own words or texts from which a judge is made."""
+    kind, _, rest = (spec or "").partition(":")
+    return Path(rest) if kind in ("lexicon", "wording") and rest else None

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from circuits.circuit.circuit import Circuit
 from circuits.effects.activations import differences
 from circuits.effects.inspection import (
     HeadPatterns,
@@ -22,7 +21,6 @@ from circuits.judges.replies import read_methods
 from circuits.models.families import check_identities
 from circuits.models.memory import counted
 from circuits.names import component
-from circuits.prompts.prompt import Prompt
 from circuits.prompts.templates import emotion_prompt
 from circuits.provenance import recorded
 from circuits.records import Record
@@ -34,10 +32,11 @@ from circuits.report import (
     trimmed,
     write_report,
 )
+from circuits.running import Reporter
 from circuits.runs.folder import Study
 from circuits.runs.patching import read_patches
 from circuits.runs.steering import read_validation
-from circuits.runs.work import Reporter, Run, Silent, plan_of
+from circuits.runs.work import run_of
 
 __all__ = [
     "CONTEXTS",
@@ -117,53 +116,52 @@ def make_explorer(study: Study, reporter: Reporter | None = None) -> str:
         RunError: the run has no circuits, or another process writes into its folder.
         ModelError: the run's model cannot be loaded.
     """
-    circuits, done = study.circuits, study.log["stages"]
-    measured = not {"directions", "effects", "importance", "circuits"} - set(done)
-    imported = "imported" in study.log["plan"]
+    circuits, log = study.circuits, study.log
+    done = log["stages"]
+    measured = not {"directions", "effects", "importance", "circuits"} - {*done}
     first = next(iter(circuits.values()))
     found: dict[str, Any] = {}
-    if measured and not imported:
-        read = _records(study, reporter or Silent())
-        found = {
-            "heads": study.heads,
-            "neurons": study.neurons,
-            "importance": study.importance,
-            "direct": study.direct,
-            "totals": study.totals,
-            **read,
-        }
+    notes: tuple[str, ...] = ()
+    if measured and "imported" not in log["plan"]:
+        names = ("heads", "neurons", "importance", "direct", "totals")
+        found = {name: getattr(study, name) for name in names} | _records(study, reporter)
+        if not any(circuit.paths for circuit in circuits.values()):
+            notes = (_NO_PATHS,)
+    else:
+        notes = (_NO_MODEL,)
     content = ExplorerContent(
         title=f"Emotion circuits of {first.provenance.model.get('name', 'an unnamed model')}",
         model=first.provenance.model,
         circuits=circuits,
-        effect="mean" if study.log["plan"].get("rank_by") == "mean" else "centred",
+        effect="mean" if log["plan"].get("rank_by") == "mean" else "centred",
         scores=study.scores if "scores" in done else {},
-        notes=tuple(_notes(circuits.values(), measured=bool(found))),
+        notes=notes,
         **found,
     )
     return explorer_page(explorer_document(content))
 
 
-def _notes(circuits: Iterable[Circuit], *, measured: bool) -> list[str]:
-    notes = []
-    if not measured:
-        notes.append(
-            "These are imported results: they name no model that could be read, so tokens, "
-            "contexts and attention patterns are missing."
-        )
-    elif not any(circuit.paths for circuit in circuits):
-        notes.append(
-            "Paths between parts have not been measured; edges show how parts write. "
-            "The command `emotion-circuits paths` measures them."
-        )
-    return notes
+_NO_PATHS = (
+    "Paths between parts have not been measured; edges show how parts write. "
+    "The command `emotion-circuits paths` measures them."
+)
+_NO_MODEL = (
+    "These are imported results: they name no model that could be read, so tokens, contexts and "
+    "attention patterns are missing."
+)
 
 
-def _records(study: Study, reporter: Reporter) -> dict[str, Record]:
+def _records(study: Study, reporter: Reporter | None) -> dict[str, Record]:
     """The records in ``explorer/``, made again if what they were made from has changed."""
     shown = [trimmed(circuit) for circuit in study.circuits.values()]
-    folder, nodes, heads = study.folder / "explorer", _nodes(shown), _pattern_heads(shown)
-    log, entry = folder / "explorer.json", {"format": _FORMAT, "key": _key(study, nodes, heads)}
+    nodes = sorted({n.id for own in shown for n in own.nodes} - {"embed", "readout"})
+    strongest = [sorted(c.of_kind("head"), key=lambda n: -abs(n.score or 0.0)) for c in shown]
+    heads = sorted({node.id for own in strongest for node in own[:PATTERN_HEADS]})
+    folder = study.folder / "explorer"
+    of = [read_json(study.folder / own / "record.json") for own in ("directions", "effects/means")]
+    facts = json.dumps([nodes, heads, CONTEXTS, PATTERN_CONTEXTS, of], sort_keys=True)
+    entry = {"format": _FORMAT, "key": hashlib.sha256(facts.encode()).hexdigest()}
+    log = folder / "explorer.json"
     if log.is_file() and entry.items() <= read_json(log).items():
         there = [name for name in _KINDS if (folder / name).is_dir()]
         return {name: _KINDS[name].load(folder / name) for name in there}
@@ -179,57 +177,27 @@ def _records(study: Study, reporter: Reporter) -> dict[str, Record]:
 
 
 def _read_model(
-    study: Study, nodes: Sequence[str], heads: Sequence[str], reporter: Reporter
+    study: Study, nodes: Sequence[str], heads: Sequence[str], reporter: Reporter | None
 ) -> dict[str, Record]:
-    run, found = Run(plan_of(study), study, reporter), study.directions
-    check_identities(run.model)
-    provenance = found.provenance.child(explorer=_FORMAT)
-    rows = _prompts(run)
-    with recorded(provenance):
-        made: dict[str, Record] = {"lens": token_lens(run.model, differences(study.means), nodes)}
+    run, found = run_of(study, reporter), study.directions
+    model, groups = run.model, run.groups
+    check_identities(model)
+    whole = zip(groups.contexts, groups.complete.tolist(), strict=True)
+    contexts = _evenly([context for context, full in whole if full], CONTEXTS)
+    rows = [[emotion_prompt(c, e) for e in groups.emotions] for c in contexts]
     parts = [name for name in nodes if component(name).kind != "sublayer"]
-    with (
-        run.as_planned(),
-        run.task("read examples", len(rows) * len(found.emotion)),
-        recorded(provenance),
-    ):
-        made["examples"] = node_examples(run.model, rows, found, parts)
-    if heads:
-        few = _evenly(rows, PATTERN_CONTEXTS)
-        with recorded(provenance):
-            made["patterns"] = head_patterns(run.model, few, found.emotion, heads)
+    work = run.task("read examples", len(rows) * len(found.emotion))
+    with recorded(found.provenance.child(explorer=_FORMAT)), run.as_planned():
+        made: dict[str, Record] = {"lens": token_lens(model, differences(study.means), nodes)}
+        with work:
+            made["examples"] = node_examples(model, rows, found, parts)
+        if heads:
+            few = _evenly(rows, PATTERN_CONTEXTS)
+            made["patterns"] = head_patterns(model, few, found.emotion, heads)
     return made
-
-
-def _prompts(run: Run) -> list[list[Prompt]]:
-    grid = run.groups
-    whole = [c for c, full in zip(grid.contexts, grid.complete.tolist(), strict=True) if full]
-    return [[emotion_prompt(c, e) for e in grid.emotions] for c in _evenly(whole, CONTEXTS)]
 
 
 def _evenly(rows: Sequence[T], most: int) -> list[T]:
     # From the first to the last: a whole step would always meet the same valence.
     count = min(most, len(rows))
     return [rows[round(i * (len(rows) - 1) / max(1, count - 1))] for i in range(count)]
-
-
-def _nodes(circuits: Sequence[Circuit]) -> list[str]:
-    names = dict.fromkeys(node.id for circuit in circuits for node in circuit.nodes)
-    return sorted(name for name in names if name not in ("embed", "readout"))
-
-
-def _pattern_heads(circuits: Sequence[Circuit]) -> list[str]:
-    chosen: set[str] = set()
-    for circuit in circuits:
-        ranked = sorted(circuit.of_kind("head"), key=lambda node: -abs(node.score or 0.0))
-        chosen |= {node.id for node in ranked[:PATTERN_HEADS]}
-    return sorted(chosen)
-
-
-def _key(study: Study, nodes: Sequence[str], heads: Sequence[str]) -> str:
-    """Of all that the records are made from."""
-    made_from = [
-        read_json(study.folder / place / "record.json") for place in ("directions", "effects/means")
-    ]
-    facts = [nodes, heads, CONTEXTS, PATTERN_CONTEXTS, made_from]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from circuits.circuit.find import Measurements, assemble
@@ -29,7 +28,6 @@ from circuits.files import (
 )
 from circuits.journal import forget, journal, stop_if_asked
 from circuits.judges.replies import (
-    Judged,
     accuracy_stats,
     judge_replies,
     read_judged,
@@ -41,44 +39,46 @@ from circuits.models.memory import counted
 from circuits.patching.totals import total_estimates
 from circuits.prompts.templates import emotion_prompts
 from circuits.provenance import recorded, versions
+from circuits.running import Reporter
 from circuits.runs.folder import Study, is_there
 from circuits.runs.keys import key_of, made_of
 from circuits.runs.plan import PLAN_FILE, STAGES, Plan, Stage, check_judges, no_stage, plan_toml
 from circuits.runs.report import make_report
 from circuits.runs.steering import steering
-from circuits.runs.work import Reporter, Run, Silent, part_counts, scores
+from circuits.runs.work import GRADIENT_CONTEXTS, Run, part_counts, scores
 
 __all__ = ["at_work", "run"]
 
 
 def replies(run: Run) -> None:
-    """Ask for every emotion in every context."""
-    folder = run.study.folder / "elicitation"
+    """Ask for every emotion in every context, unless judged replies are given."""
     if run.plan.accepted:
-        write_rows(folder / "generated.jsonl", [r.reply for r in read_judged(run.plan.accepted)])
-        return
-    prompts = emotion_prompts(run.fit, run.plan.emotions)
-    with run.task("reply with the target emotions", len(prompts)):
-        said = elicit(run.model, prompts, max_new_tokens=run.plan.max_new_tokens)
-    write_rows(folder / "generated.jsonl", said)
+        said = [row.reply for row in read_judged(run.plan.accepted)]
+    else:
+        prompts = emotion_prompts(run.fit, run.plan.emotions)
+        with run.task("reply with the target emotions", len(prompts)):
+            said = elicit(run.model, prompts, max_new_tokens=run.plan.max_new_tokens)
+    write_rows(run.study.folder / "elicitation" / "generated.jsonl", said)
 
 
 def judgements(run: Run) -> None:
     """Judge the replies; accepted ones go on."""
     folder = run.study.folder / "elicitation"
     if run.plan.accepted:
-        _keep(folder, read_judged(run.plan.accepted), run.plan.accepted.stem)
-        return
-    said = read_replies(folder / "generated.jsonl")
-    with run.task("judge the replies", len(said)):
-        judged = judge_replies(said, run.judge)
-    _keep(folder, judged, run.plan.data.stem)
+        judged = read_judged(run.plan.accepted)
+    else:
+        said = read_replies(folder / "generated.jsonl")
+        with run.task("judge the replies", len(said)):
+            judged = judge_replies(said, run.judge)
+    for name, match in (("accepted", True), ("rejected", False)):
+        write_rows(folder / f"{name}.jsonl", [own for own in judged if own.verdict.match == match])
+    stats = accuracy_stats(judged, (run.plan.accepted or run.plan.data).stem)
+    write_json(folder / "accuracy_stats.json", stats)
 
 
 def directions(run: Run) -> None:
     """Emotion directions."""
-    provenance = run.provenance(read=run.plan.read)
-    with recorded(provenance):
+    with recorded(run.provenance(read=run.plan.read)):
         found = emotion_directions(run.activations, read=run.plan.read)
     found.save(run.study.folder / "directions")
 
@@ -133,7 +133,8 @@ def circuits(run: Run) -> None:
     with recorded(provenance):
         direct = direct_effects(run.model, differences(study.means), found, importance.reference)
         direct.save(folder / "effects" / "direct")
-        totals = total_estimates(run.model, run.spread_fit, importance, counts)
+        contexts = run.part_of_fit(GRADIENT_CONTEXTS)
+        totals = total_estimates(run.model, contexts, importance, counts)
         totals.save(folder / "effects" / "totals")
         measured = Measurements(importance, study.heads, study.neurons, direct, totals)
         for emotion in plan.emotions:
@@ -161,12 +162,6 @@ _DOES: Mapping[Stage, Callable[[Run], None]] = {
     "report": report,
 }
 """Stage -> what it does."""
-
-
-def _keep(folder: Path, judged: Sequence[Judged], dataset: str) -> None:
-    write_rows(folder / "accepted.jsonl", [row for row in judged if row.verdict.match])
-    write_rows(folder / "rejected.jsonl", [row for row in judged if not row.verdict.match])
-    write_json(folder / "accuracy_stats.json", accuracy_stats(judged, dataset))
 
 
 EngineName = Literal["here", "ray"]
@@ -236,63 +231,54 @@ def run(
     wanted = {*stages, "replies", "judgements"} if plan.accepted else {*stages}
     with held(plan.out), at_work(engine, workers, ray_address):
         _check_folder(plan)  # once more, now that nobody else writes
-        path = plan.out / "run.json"
-        done = Study(plan.out).log["stages"] if path.exists() else {}
+        path, done = plan.out / "run.json", {}
+        if path.exists():
+            done = Study(plan.out).log["stages"]
         write_text(plan.out / PLAN_FILE, plan_toml(plan))
         write_json(path, {"plan": plan.to_json(), "versions": versions(), "stages": done})
-        study = Study(plan.out)
         remove_leftovers(plan.out)
-        work = Run(plan, study, reporter or Silent())
+        work = Run(plan, Study(plan.out), reporter)
         for stage in STAGES:
             if stage in wanted:
                 _do_if_needed(work, stage)
-                forget(study.journal_path(stage))
-    return study
+                forget(work.study.journal_path(stage))
+    return work.study
 
 
 def _check_folder(plan: Plan) -> None:
-    if not is_folder(plan.out):
-        return
-    if not is_file(plan.out / "run.json"):
+    if is_file(plan.out / "run.json"):
+        if "imported" in Study(plan.out).log["plan"]:
+            raise RunError(
+                f"--out: {plan.out} holds imported results, which a run would overwrite; "
+                "give a new folder"
+            )
+    elif is_folder(plan.out):
         known = (LOCK, HOLDER, PLAN_FILE)
         if any(path.name not in known and not is_leftover(path) for path in plan.out.iterdir()):
             raise RunError(
                 f"--out: {plan.out} holds files but no run; give a new folder or an earlier run"
             )
-    elif "imported" in Study(plan.out).log["plan"]:
-        raise RunError(
-            f"--out: {plan.out} holds imported results, which a run would overwrite; "
-            "give a new folder"
-        )
 
 
 def _do_if_needed(work: Run, stage: Stage) -> None:
     study = work.study
     made = made_of(work.plan, stage, study.keys)
-    before = study.log["stages"].get(stage)
-    if before and before["key"] == key_of(made) and is_there(study.folder, stage):
+    key = key_of(made)
+    if study.keys.get(stage) == key and is_there(study.folder, stage):
         return
     stop_if_asked()
     started = time.perf_counter()
     work.notes.clear()
     study.begin(stage)
     try:
-        with (
-            counted() as receipt,
-            journal(study.journal_path(stage), key_of(made)) as kept,
-            work.as_planned(),
-        ):
+        unfinished = journal(study.journal_path(stage), key)
+        with counted() as receipt, unfinished as kept, work.as_planned():
             if kept.discarded:
                 work.notes["journal"] = "discarded: it was kept for another plan or version"
             _DOES[stage](work)
-    except Stopped as error:
-        number = STAGES.index(stage) + 1
-        raise Stopped(f"stage {stage!r} ({number} of {len(STAGES)}): {error}") from error
     except CircuitsError as error:
-        raise type(error)(f"stage {stage!r}: {error}") from error
-    entry = {"key": key_of(made), "made_of": made, "receipt": receipt.to_json(), **work.notes}
+        place = f" ({STAGES.index(stage) + 1} of {len(STAGES)})" if type(error) is Stopped else ""
+        raise type(error)(f"stage {stage!r}{place}: {error}") from error
+    entry = {"key": key, "made_of": made, "receipt": receipt.to_json(), **work.notes}
     study.finish(stage, entry, time.perf_counter() - started)
-    # What was read before the stage ran may be older than what it wrote.
-    for name in list(vars(study)):
-        if name != "folder":
-            delattr(study, name)
+    work.study = Study(study.folder)  # what was read before may be older than what was written

@@ -1,13 +1,11 @@
 """Steering with the circuits of a run: validated, compared, used on a text, and written as files.
 
-One text answered in an emotion, by a run's circuits or by circuits from files.
-
 A run has the model's own differences. A circuit's file has not: they are measured once on shipped
 contexts, and kept in the user's cache folder.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from json import dumps
@@ -47,18 +45,16 @@ from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import context_of, neutral_prompt
 from circuits.provenance import Provenance, recorded, versions
-from circuits.running import execution
+from circuits.running import Reporter, execution
 from circuits.runs.folder import Study, digest_of, made_beside
 from circuits.runs.plan import CONFIG, STEERING_BUDGET, Count, Plan, checked, trusted
 from circuits.runs.work import (
-    Reporter,
     Run,
-    Silent,
     held_out,
     in_turn,
     part_counts,
-    plan_of,
     readouts,
+    run_of,
     scenarios_of_test,
 )
 from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
@@ -105,7 +101,6 @@ __all__ = [
     "cache_folder",
     "circuit_interventions",
     "deploy",
-    "drop",
     "generator_of_files",
     "generator_of_run",
     "read_validation",
@@ -147,19 +142,19 @@ def validate(
         RunError: the run has no circuits, or holds imported results.
         DataError: a test context is one that the circuits were made from.
     """
-    options = options or ValidationOptions()
-    study = Study(folder)
-    run = Run(plan_of(study), study, reporter or Silent())
+    options, study = options or ValidationOptions(), Study(folder)
+    run = run_of(study, reporter)
     contexts = held_out(run, options.contexts)
-    known, evaluator = _known(run), run.evaluator(contexts)
-    provenance = run.study.importance.provenance.child(
+    written = _differences(study, run.plan)
+    known = Known(study.totals, readouts(study), study.neutral_means, study.means, written)
+    evaluator, n_emotions = run.evaluator(contexts), len(run.plan.emotions)
+    provenance = study.importance.provenance.child(
         contexts=[context.id for context in contexts], draws=options.draws, seed=options.seed
     )
-    place = folder / "validation"
-    unfinished = run.study.journal_path("validate")
-    key = digest_of([run.study.keys.get("circuits"), run.plan.to_json(), asdict(options)])
+    place, unfinished = folder / "validation", study.journal_path("validate")
+    key = digest_of([study.keys.get("circuits"), run.plan.to_json(), asdict(options)])
     with (
-        made_beside(run.study, place, ("circuits",)),
+        made_beside(study, place, ("circuits",)),
         counted() as receipt,
         journal(unfinished, key),
         run.as_planned(),
@@ -170,12 +165,16 @@ def validate(
         # Without the receipt what is there counts as not made.
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
-            with run.task(f"ablate and add to {kind}s", len(run.plan.emotions)):
+            with run.task(f"ablate and add to {kind}s", n_emotions):
                 how = Validating(draws=options.draws)
                 found = validate_components(run.model, contexts, known, kind, how=how)
             found.save(place / kind)
-            _validate_replies(run, evaluator, known, kind, options).save(place / f"{kind}_replies")
-        write_json(place / "ablation.json", drop(run, evaluator, options.draws))
+            sizes = sizes_to(known.effects(run.plan.emotions[0], kind).numel(), options.reply_sizes)
+            work = replies_needed(evaluator, sizes, options.reply_draws)
+            with run.task(f"reply without and with more of the {kind}s", work):
+                replies = validate_replies(evaluator, known, kind, sizes, draws=options.reply_draws)
+            replies.save(place / f"{kind}_replies")
+        write_json(place / "ablation.json", _drop(run, evaluator, options.draws))
         write_json(place / "receipt.json", receipt.to_json())
     forget(unfinished)
     return place
@@ -193,42 +192,24 @@ def read_validation(study: Study) -> tuple[list[Validation], list[ReplyValidatio
     )
 
 
-def _known(run: Run) -> Known:
-    study, written = run.study, _written(run.study, run.plan)
-    return Known(study.totals, readouts(study), study.neutral_means, study.means, written)
-
-
-def _written(study: Study, plan: Plan) -> Differences:
+def _differences(study: Study, plan: Plan) -> Differences:
     """The differences that are written into the model."""
-    plain = study.neutral_means if plan.relative_to == "neutral" else None
-    return differences(study.written_means, plain, unit=plan.diff_unit)
+    neutral = study.neutral_means if plan.relative_to == "neutral" else None
+    return differences(study.written_means, neutral, unit=plan.diff_unit)
 
 
-def _validate_replies(
-    run: Run, evaluator: Evaluator, known: Known, kind: PartKind, options: ValidationOptions
-) -> ReplyValidation:
-    count = known.effects(evaluator.emotions[0], kind).numel()
-    sizes = sizes_to(count, options.reply_sizes)
-    work = replies_needed(evaluator, sizes, options.reply_draws)
-    with run.task(f"reply without and with more of the {kind}s", work):
-        return validate_replies(evaluator, known, kind, sizes, draws=options.reply_draws)
-
-
-def drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
+def _drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
     """What is lost without the most needed part of each circuit, as large as what steering writes.
 
     See :func:`~circuits.steering.validation.ablation_drop`; the mean over neutral prompts stands
     for it.
     """
     study, counts = run.study, part_counts(run.study, run.plan.control_budget)
-    needed: dict[str, Circuit] = {
-        emotion: core(circuit, *counts, "total") for emotion, circuit in study.circuits.items()
-    }
+    needed = {e: core(circuit, *counts, "total") for e, circuit in study.circuits.items()}
+    instead = ablation_values(evaluator, "mean", study.neutral_means)
     work = (2 + draws) * len(evaluator.contexts) * len(evaluator.emotions)
     with run.task("reply without the circuits", work):
-        return ablation_drop(
-            evaluator, needed, ablation_values(evaluator, "mean", study.neutral_means), draws=draws
-        )
+        return ablation_drop(evaluator, needed, instead, draws=draws)
 
 
 _PROBE_CONTEXTS = 96
@@ -239,16 +220,24 @@ def steering(run: Run) -> None:
     """Compare all methods, sweep the circuit's strength, and say what it cost."""
     study, plan = run.study, run.plan
     interventions = _interventions(run)
-    tuned = _tuned(run, interventions)
-    scenarios = scenarios_of_test(plan)
-    found = _compared(run, interventions, tuned, sev.contexts(scenarios), "reply by every method")
-    _write_replies(study.replies_path, found)
+    tuned, scenarios = _tuned(run, interventions), scenarios_of_test(plan)
+
+    def compared(contexts: Sequence[Context], what: str, path: Path) -> Comparison:
+        methods = tuned.by_method
+        with run.task(what, compare_cost(len(contexts), len(plan.emotions), methods)):
+            found = compare(
+                run.evaluator(contexts), interventions, methods, second=run.second_judge
+            )
+        _write_replies(path, found)
+        return found
+
+    found = compared(sev.contexts(scenarios), "reply by every method", study.replies_path)
     hard = None
     if plan.hard is not None:
-        contexts = sev.contexts(sev.read(plan.hard))
-        harder = _compared(run, interventions, tuned, contexts, "reply in hard contexts")
-        _write_replies(study.folder / "steering" / "hard_replies.jsonl", harder)
+        path, contexts = study.folder / "steering/hard_replies.jsonl", sev.read(plan.hard)
+        harder = compared(sev.contexts(contexts), "reply in hard contexts", path)
         hard = {**harder.methods, **harder.baselines}
+    said = {method: settings(how) for method, how in tuned.by_method.items()}
     write_json(
         study.folder / "steering.json",
         {
@@ -258,8 +247,7 @@ def steering(run: Run) -> None:
             **_strengths(run, interventions, tuned, scenarios),
             "judge": _describe(run.judge),
             "second_judge": run.second_judge and _describe(run.second_judge),
-            "settings": {m: settings(how) for m, how in tuned.by_method.items()}
-            | {"tried": list(tuned.tried)},
+            "settings": {**said, "tried": list(tuned.tried)},
         },
     )
 
@@ -271,12 +259,12 @@ def circuit_interventions(study: Study, plan: Plan) -> Interventions:
         RunError: a stage that makes them has not run.
     """
     counts = part_counts(study, plan.control_budget)
-    return Interventions(study.circuits, _written(study, plan), study.directions, counts)
+    return Interventions(study.circuits, _differences(study, plan), study.directions, counts)
 
 
 def written_how(study: Study) -> Modulation:
     """How the run's steering stage writes circuits; once at the prompt's end before it has run."""
-    if "steering" not in study.log["stages"]:
+    if "steering" not in study.keys:
         return Modulation()
     chosen = study.steering["settings"].get("circuit", {})
     return Modulation(**{**chosen, "by_emotion": tuple(chosen.get("by_emotion", {}).items())})
@@ -285,73 +273,51 @@ def written_how(study: Study) -> Modulation:
 def _interventions(run: Run) -> Interventions:
     """Interventions of the planned methods; some need a pass over train contexts."""
     study, plan = run.study, run.plan
-    interventions = circuit_interventions(study, plan)
-    if "neurons" in plan.methods and interventions.parts is not None:
-        count = interventions.parts[1]
-        strongest = {e: strongest_neurons(study.neurons, e, count) for e in plan.emotions}
-        interventions = replace(interventions, neurons=strongest, means=study.means)
+    found = circuit_interventions(study, plan)
+    if "neurons" in plan.methods and found.parts is not None:
+        neurons = {e: strongest_neurons(study.neurons, e, found.parts[1]) for e in plan.emotions}
+        found = replace(found, neurons=neurons, means=study.means)
     if {"steer_neutral", "probe"} & {*plan.methods}:
         contexts = run.part_of_fit(_PROBE_CONTEXTS)
-        work = len(contexts) * (1 + len(plan.emotions))
-        with run.task("read residual streams", work):
+        with run.task("read residual streams", len(contexts) * (1 + len(plan.emotions))):
             streams = residuals(run.model, contexts, plan.emotions)
-        provenance = run.provenance(contexts=len(contexts))
-        with recorded(provenance):
-            interventions = replace(interventions, others=other_directions(streams, plan.emotions))
-    return interventions
-
-
-def _compared(
-    run: Run, interventions: Interventions, tuned: Tuned, contexts: Sequence[Context], what: str
-) -> Comparison:
-    evaluator, by_method = run.evaluator(contexts), tuned.by_method
-    with run.task(what, compare_cost(len(contexts), len(run.plan.emotions), by_method)):
-        return compare(evaluator, interventions, by_method, second=run.second_judge)
+        with recorded(run.provenance(contexts=len(contexts))):
+            found = replace(found, others=other_directions(streams, plan.emotions))
+    return found
 
 
 def _tuned(run: Run, interventions: Interventions) -> Tuned:
+    """The settings of every method: as the plan gives them, or the best on dev contexts."""
     plan = run.plan
     like = Modulation(heads_at=plan.head_positions, neurons_at=plan.neuron_positions)
     candidates = {m: own for m, own in starts(interventions, like).items() if m in plan.methods}
-    given = _given(run, like, candidates)
+    given: dict[str, InterventionSettings] = {}
+    if not run.dev:
+        given = {method: own[0] for method, own in candidates.items()}
+    if "steer" in candidates and plan.steering == "published":
+        given["steer"] = published_steering(len(run.study.importance.layer))
+    elif "steer" in given:
+        given["steer"] = Steering((run.study.importance.stable_layers[0],))
+    if "circuit" in candidates and (plan.circuit_strength is not None or not run.dev):
+        own = dict(plan.circuit_strength or ())
+        strength = own.pop("other", 1.0)
+        given["circuit"] = replace(
+            like, strength=strength, when=plan.circuit_when, by_emotion=tuple(own.items())
+        )
     candidates = {method: own for method, own in candidates.items() if method not in given}
     if not candidates:
         return Tuned(given, {}, ())
-    # One event per dev scenario; all events for the last round.
-    some, every = in_turn(run.dev), sev.contexts(run.dev)
     brief = plan.tuning == "brief"
     with run.task("choose strengths on dev contexts", 0):
         found = tune(
-            run.evaluator(some),
+            # One event per dev scenario; all events for the last round.
+            run.evaluator(in_turn(run.dev)),
             interventions,
             candidates,
-            finer=None if brief else run.evaluator(every),
+            finer=None if brief else run.evaluator(sev.contexts(run.dev)),
             good_enough=_GOOD_ENOUGH if brief else None,
         )
     return replace(found, by_method={**given, **found.by_method})
-
-
-def _given(
-    run: Run, like: Modulation, candidates: dict[str, list[InterventionSettings]]
-) -> dict[str, InterventionSettings]:
-    """What is not chosen on dev contexts: what the plan says, and all of it without them."""
-    plan, found = run.plan, run.study.importance
-    given: dict[str, InterventionSettings] = (
-        {} if run.dev else {m: by_method[0] for m, by_method in candidates.items()}
-    )
-    if not run.dev and "steer" in candidates:
-        given["steer"] = Steering((found.stable_layers[0],))
-    if plan.steering == "published" and "steer" in candidates:
-        given["steer"] = published_steering(len(found.layer))
-    if "circuit" in candidates and (plan.circuit_strength is not None or not run.dev):
-        own = dict(plan.circuit_strength or ())
-        given["circuit"] = replace(
-            like,
-            strength=own.pop("other", 1.0),
-            when=plan.circuit_when,
-            by_emotion=tuple(own.items()),
-        )
-    return given
 
 
 def _strengths(
@@ -363,9 +329,9 @@ def _strengths(
         return dict.fromkeys(("ablation", "strengths", "suppression", "mixtures"))
     contexts = in_turn(sev.spread(scenarios, min(count, len(scenarios))))
     evaluator, emotions = run.evaluator(contexts), len(run.plan.emotions)
+    ablation = _drop(run, evaluator, run.plan.ablation_draws)
     # Replies and losses of the sweep; replies of the others.
     work = len(contexts) * (1 + emotions * (2 + 2 * len(STRENGTHS) + 3))
-    ablation = drop(run, evaluator, run.plan.ablation_draws)
     with run.task("turn the circuit's strength", work):
         return {
             "ablation": ablation,
@@ -392,16 +358,10 @@ def _describe(judge: Judge) -> dict[str, Any]:
     # The shipped texts are of the six emotions: they measure no judge of others.
     if isinstance(judge, LexiconJudge | WordingJudge) and {*judge.labels} == {*EMOTIONS}:
         found = error_rate(judge, shipped("judge/labelled.jsonl"))
-        described["calibration"] = {
-            "texts": found.n,
-            "accuracy": round(100 * found.accuracy, 1),
-            "low": round(100 * found.interval[0], 1),
-            "high": round(100 * found.interval[1], 1),
-        }
+        rates = zip(("accuracy", "low", "high"), (found.accuracy, *found.interval), strict=True)
+        rounded = {name: round(100 * rate, 1) for name, rate in rates}
+        described["calibration"] = {"texts": found.n, **rounded}
     return described
-
-
-_CONTEXTS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -429,7 +389,7 @@ def say(
         CircuitError: an emotion has no circuit.
     """
     prompt = neutral_prompt(context_of(text))
-    lacking = sorted(set(weights) - set(generator.edits))
+    lacking = sorted({*weights} - {*generator.edits})
     if lacking:
         known = ", ".join(generator.edits) or "none"
         raise CircuitError(f"there is no circuit of {lacking[0]!r}; there are {known}")
@@ -451,17 +411,15 @@ def generator_of_run(study: Study) -> ReplyGenerator:
     Raises:
         RunError: the run has no circuits, or no model.
     """
-    run = Run(plan_of(study), study, Silent())
-    interventions, how = circuit_interventions(study, run.plan), written_how(study)
-    return ReplyGenerator(
-        run.model, _edits(interventions.written(how), interventions.differences, how)
-    )
+    run, how = run_of(study), written_how(study)
+    found = circuit_interventions(study, run.plan)
+    return ReplyGenerator(run.model, _edits(found.written(how), found.differences, how))
 
 
 def generator_of_files(
     paths: Sequence[Path],
     model: str | None,
-    reporter: Reporter,
+    reporter: Reporter | None = None,
     *,
     any_revision: bool = False,
     cache: Path | None = None,
@@ -488,20 +446,21 @@ def generator_of_files(
     if not named:
         raise RunError(f"{paths[0]} does not say which model it is of; give --model")
     loaded = load_model(str(named), trust_remote_code=trusted("code"))
-    found: list[tuple[Path, str, Sequence[Add]]] = []
-    described = describe_model(loaded)
     for path in paths:
         check_same_model(
             str(path),
             origins[path].model,
-            described,
+            describe_model(loaded),
             any_revision=any_revision,
             otherwise="give that model with --model, or take this one with --any-revision",
         )
+    found: list[tuple[Path, str, Sequence[Add]]] = []
     if circuits:
-        written = _strongest(circuits.values(), loaded)
-        differences = _kept(loaded, tuple(written), reporter, cache or cache_folder())
-        edits = _edits(written, differences, Modulation())
+        cfg = loaded.cfg
+        counts = STEERING_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
+        written = {own.emotion: core(own, *counts) for own in circuits.values()}
+        place = cache or cache_folder()
+        edits = _edits(written, _kept(loaded, tuple(written), reporter, place), Modulation())
         found += [(path, own.emotion, edits[own.emotion]) for path, own in circuits.items()]
     found += [(path, *read_hooks(path, loaded)) for path in hooks]
     by_emotion: dict[str, Sequence[Add]] = {}
@@ -510,13 +469,6 @@ def generator_of_files(
             raise RunError(f"{path}: another circuit of {emotion!r} was given before")
         by_emotion[emotion] = own
     return ReplyGenerator(loaded, by_emotion)
-
-
-def _strongest(circuits: Iterable[Circuit], model: Model) -> dict[str, Circuit]:
-    """The part of each circuit that is written."""
-    cfg = model.cfg
-    counts = STEERING_BUDGET.counts(cfg.n_layers * cfg.n_heads, cfg.n_layers * cfg.d_mlp)
-    return {circuit.emotion: core(circuit, *counts) for circuit in circuits}
 
 
 def _edits(
@@ -531,7 +483,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emotion-circuits"
 
 
-def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: Path) -> Differences:
+_CONTEXTS = 24
+
+
+def _kept(
+    model: Model, emotions: tuple[str, ...], reporter: Reporter | None, folder: Path
+) -> Differences:
+    """The model's own differences, measured once."""
     data, described = shipped("sev/train.jsonl"), describe_model(model)
     key = dumps([described, digest(data), _CONTEXTS, emotions, versions()], sort_keys=True)
     place = folder / sha256(key.encode()).hexdigest()[:24]
@@ -539,8 +497,9 @@ def _kept(model: Model, emotions: tuple[str, ...], reporter: Reporter, folder: P
         return Differences.load(place)
     contexts = in_turn(sev.spread(sev.read(data), _CONTEXTS))
     provenance = Provenance(described, digest(data), {"contexts": _CONTEXTS}, versions())
+    work, reporter = len(contexts) * (1 + len(emotions)), reporter or Reporter()
     with (
-        reporter.task("measure the differences", len(contexts) * (1 + len(emotions))) as done,
+        reporter.task("measure the differences", work) as done,
         execution(progress=done),
         recorded(provenance),
     ):
@@ -572,70 +531,38 @@ def deploy(
         ModelError: the run's model cannot be loaded.
         DataError: the folder cannot be written to.
     """
-    run = Run(plan_of(study), study, Silent())
-    chosen = [emotion for emotion in study.emotions if not emotions or emotion in emotions]
-    found = [
-        (emotion, kind, edits, provenance)
-        for emotion in chosen
-        for kind, (edits, provenance) in _edits_of_files(run, emotion).items()
-    ]
+    run, how = run_of(study), replace(written_how(study), strength=1.0, by_emotion=())
+    known = circuit_interventions(study, run.plan)
+    chosen = study.steering["settings"].get("steer") if "steering" in study.keys else None
+    along = Steering((study.importance.stable_layers[0],))
+    if chosen is not None:
+        along = Steering(tuple(chosen["layers"]), when=chosen["when"])
+    of_direction = {"layers": list(along.layers), "when": along.when}
+    stems = {e: file_stem(e) for e in study.emotions if not emotions or e in emotions}
+    found = list[tuple[str, str, list[Add], Provenance]]()
+    for emotion in stems:
+        circuit, directions = known.written(how)[emotion], known.directions
+        size = {"heads": len(circuit.heads), "neurons": len(circuit.neurons), "when": how.when}
+        edits = steer(directions, emotion, along)
+        found.append((emotion, "direction", edits, directions.provenance.child(**of_direction)))
+        edits = circuit_edits(circuit, known.differences, how)
+        found.append((emotion, "circuit", edits, circuit.provenance.child(**size)))
+    made: dict[Path, tuple[ControlVector, tuple[Loss, ...]]] = {}
     written: dict[Path, tuple[Loss, ...]] = {}
-    if "gguf" in formats:
-        written |= _vectors(run, found, folder)
-    if "hf" in formats:
-        for emotion, kind, edits, provenance in found:
-            path = folder / f"{file_stem(emotion)}.{kind}.safetensors"
-            with recorded(provenance):
-                write_hooks(run.model, edits, emotion, path)
-            written[path] = ()
-    for emotion in chosen:
-        stem = file_stem(emotion)
+    rms = study.directions.sel(sublayer="mlp").rms[0]
+    for emotion, kind, edits, provenance in found if "gguf" in formats else ():
+        with recorded(provenance):
+            vector = control_vector(run.model, edits, emotion, rms=rms)
+        made[folder / f"{stems[emotion]}.{kind}.gguf"] = vector
+    for path, (vector, lost) in made.items():  # what cannot be a vector leaves nothing behind
+        write_gguf(vector, path)
+        written[path] = lost
+    for emotion, kind, edits, provenance in found if "hf" in formats else ():
+        path = folder / f"{stems[emotion]}.{kind}.safetensors"
+        with recorded(provenance):
+            write_hooks(run.model, edits, emotion, path)
+        written[path] = ()
+    for stem in stems.values():
         own = {p.name: lost for p, lost in written.items() if p.name.startswith(f"{stem}.")}
         add_losses(folder, stem, own)
     return written
-
-
-_Found = tuple[str, str, list[Add], Provenance]
-"""Emotion, ``direction`` or ``circuit``, its edits, and where they come from."""
-
-
-def _edits_of_files(run: Run, emotion: str) -> dict[str, tuple[list[Add], Provenance]]:
-    study = run.study
-    modulation = replace(written_how(study), strength=1.0, by_emotion=())
-    interventions, steering = circuit_interventions(study, run.plan), _steering(study)
-    circuit = interventions.written(modulation)[emotion]
-    return {
-        "direction": (
-            steer(interventions.directions, emotion, steering),
-            interventions.directions.provenance.child(
-                layers=list(steering.layers), when=steering.when
-            ),
-        ),
-        "circuit": (
-            circuit_edits(circuit, interventions.differences, modulation),
-            circuit.provenance.child(
-                heads=len(circuit.heads), neurons=len(circuit.neurons), when=modulation.when
-            ),
-        ),
-    }
-
-
-def _steering(study: Study) -> Steering:
-    """As the steering stage steers, at strength 1; at the first stable layer, if it has not run."""
-    has_run = "steering" in study.log["stages"]
-    chosen = study.steering["settings"].get("steer") if has_run else None
-    if chosen is None:
-        return Steering((study.importance.stable_layers[0],))
-    return Steering(tuple(chosen["layers"]), when=chosen["when"])
-
-
-def _vectors(run: Run, found: Sequence[_Found], folder: Path) -> dict[Path, tuple[Loss, ...]]:
-    rms = run.study.directions.sel(sublayer="mlp").rms[0]
-    made: dict[Path, tuple[ControlVector, tuple[Loss, ...]]] = {}
-    for emotion, kind, edits, provenance in found:
-        path = folder / f"{file_stem(emotion)}.{kind}.gguf"
-        with recorded(provenance):
-            made[path] = control_vector(run.model, edits, emotion, rms=rms)
-    for path, (vector, _) in made.items():
-        write_gguf(vector, path)
-    return {path: lost for path, (_, lost) in made.items()}

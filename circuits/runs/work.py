@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 from circuits.circuit.circuit import with_scores
 from circuits.circuit.find import Budget
@@ -33,50 +32,32 @@ from circuits.patching.pairs import Projection
 from circuits.prompts import sev
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, versions
-from circuits.running import Execution, Progress, execution
+from circuits.running import Execution, Reporter, execution
 from circuits.runs.folder import Study
-from circuits.runs.plan import JUDGES, Plan, circuit_judge_of, judge_of, second_judge_of, trusted
+from circuits.runs.plan import JUDGES, Plan, judge_of, trusted
 from circuits.steering.evaluate import CIRCUIT_STAGE, FEW, PUBLISHED_DECODING, Evaluator, Generation
 
 __all__ = [
-    "Reporter",
     "Run",
-    "Silent",
     "held_out",
     "in_turn",
     "part_counts",
     "plan_of",
     "readouts",
+    "run_of",
     "scenarios_of_test",
     "scores",
 ]
 
-_GRADIENT_CONTEXTS = 24
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """Shows how far a run is."""
-
-    def task(self, what: str, total: int) -> AbstractContextManager[Progress]:
-        """A piece of work with ``total`` items; the value inside counts finished ones."""
-        ...
-
-
-class Silent:
-    """A reporter that shows nothing."""
-
-    @contextmanager
-    def task(self, what: str, total: int) -> Iterator[Progress]:
-        """Do the work without a word."""
-        yield lambda finished: None
+GRADIENT_CONTEXTS = 24
+"""Contexts that are enough for means that are taken with gradients."""
 
 
 class Run:
     """A plan at work: what several stages need, made once and only if needed."""
 
-    def __init__(self, plan: Plan, study: Study, reporter: Reporter) -> None:
-        self.plan, self.study, self.reporter = plan, study, reporter
+    def __init__(self, plan: Plan, study: Study, reporter: Reporter | None = None) -> None:
+        self.plan, self.study, self.reporter = plan, study, reporter or Reporter()
         self.notes: dict[str, str] = {}
         """What the stage at work decided and why, for the run's log."""
 
@@ -110,20 +91,19 @@ class Run:
     @cached_property
     def second_judge(self) -> Judge | None:
         """A judge that reads every reply once more, if there is to be one."""
-        return second_judge_of(self.plan)
+        return judge_of(self.plan, "second_judge") if self.plan.second_judge else None
 
     @cached_property
     def circuit_judge(self) -> Judge:
         """The judge of circuits: the same, or the same asked in another way."""
-        robust = self.plan.judge_profile == "robust"
-        return self.judge if robust else circuit_judge_of(self.plan)
+        profile = self.plan.judge_profile
+        return self.judge if profile == "robust" else judge_of(self.plan, profile=profile)
 
     @cached_property
     def train(self) -> tuple[sev.Scenario, ...]:
         """Train scenarios, dev ones included."""
         scenarios = sev.read(self.plan.data)
-        wanted = self.plan.scenarios
-        return sev.spread(scenarios, wanted) if wanted else scenarios
+        return sev.spread(scenarios, self.plan.scenarios) if self.plan.scenarios else scenarios
 
     @cached_property
     def dev(self) -> tuple[sev.Scenario, ...]:
@@ -134,13 +114,8 @@ class Run:
     @property
     def fit(self) -> tuple[Context, ...]:
         """Contexts from which directions, effects and circuits are made."""
-        held = {scenario.id for scenario in self.dev}
-        return sev.contexts([scenario for scenario in self.train if scenario.id not in held])
-
-    @property
-    def spread_fit(self) -> tuple[Context, ...]:
-        """A part of :attr:`fit`: enough for means that are taken with gradients."""
-        return self.part_of_fit(_GRADIENT_CONTEXTS)
+        dev = {scenario.id for scenario in self.dev}
+        return sev.contexts([scenario for scenario in self.train if scenario.id not in dev])
 
     def part_of_fit(self, most: int) -> tuple[Context, ...]:
         """At most so many contexts of :attr:`fit`, evenly over it."""
@@ -162,24 +137,23 @@ class Run:
         """The one pass over the accepted prompts."""
         # A run that was interrupted after the stage that reads for all makes the pass again.
         # Receipts say what results cost, and its cost stands in that stage's already.
-        again = "directions" in self.study.log["stages"]
-        groups, plan = self.groups, self.plan
-        with (
-            uncounted() if again else nullcontext(),
-            self.task("read activations", len(groups.cells)),
-        ):
+        again = "directions" in self.study.keys
+        work = self.task("read activations", len(self.groups.cells))
+        with uncounted() if again else nullcontext(), work:
             found = read_activations(
-                self.model, groups, read=plan.read, last=plan.last, half=plan.half
+                self.model,
+                self.groups,
+                read=self.plan.read,
+                last=self.plan.last,
+                half=self.plan.half,
             )
         if not again:
             self.notes["values"] = found.stored
         return found
 
-    @cached_property
+    @property
     def written_activations(self) -> Activations:
-        """The pass from which differences are made; the same one unless it must be another."""
-        if not self.plan.reads_apart:
-            return self.activations
+        """The pass from which differences are made, where it is another one."""
         groups = reworded(self.groups, self.plan.diff_prompt)
         if self.plan.diff_grouping == "scenario":
             groups = last_valence(groups)
@@ -193,15 +167,8 @@ class Run:
 
     def evaluator(self, contexts: Sequence[Context]) -> Evaluator:
         """Model, judge and decoding, with these contexts."""
-        plan = self.plan
-        return Evaluator(
-            self.model,
-            self.judge,
-            contexts,
-            plan.emotions,
-            plan.max_new_tokens,
-            {method: self._generation(method) for method in FEW},
-        )
+        plan, ways = self.plan, {method: self._generation(method) for method in FEW}
+        return Evaluator(self.model, self.judge, contexts, plan.emotions, plan.max_new_tokens, ways)
 
     def _generation(self, method: str) -> Generation:
         plan, of_circuits = self.plan, method in CIRCUIT_STAGE
@@ -214,20 +181,12 @@ class Run:
         )
 
     def _load(self, dtype: str) -> Model:
-        plan = self.plan
         # Receipts say what results cost: a model that is loaded is tried, which is none of it, and
         # so is what is checked before anything is made that later stages could not use.
+        names = ("revision", "device", "begin", "date", "device_map", "trust_remote_code")
+        options = {name: getattr(self.plan, name) for name in names}
         with self.reporter.task("load the model", 1) as done, uncounted():
-            model = load_model(
-                plan.model,
-                revision=plan.revision,
-                device=plan.device,
-                dtype=dtype,
-                begin=plan.begin,
-                date=plan.date,
-                device_map=plan.device_map,
-                trust_remote_code=plan.trust_remote_code,
-            )
+            model = load_model(self.plan.model, dtype=dtype, **options)
             check_identities(model)
             done(1)
         return model
@@ -252,9 +211,14 @@ def plan_of(study: Study) -> Plan:
     return replace(plan, trust_remote_code=trusted("code"), judges_of_file=JUDGES)
 
 
+def run_of(study: Study, reporter: Reporter | None = None) -> Run:
+    """A finished run, to measure more with its model; raises as :func:`plan_of` does."""
+    return Run(plan_of(study), study, reporter)
+
+
 def scores(run: Run) -> None:
     """Score every circuit, and write the scores into its files."""
-    study, plan = run.study, run.plan
+    study, plan, folder = run.study, run.plan, run.study.folder
     contexts = held_out(run, plan.score_contexts)
     how = Scoring(plan.ablation, plan.positions, plan.draws)
     with run.task("score the circuits", len(plan.emotions)):
@@ -267,7 +231,6 @@ def scores(run: Run) -> None:
             how=how,
             means=study.neutral_means,
         )
-    folder = study.folder
     write_json(folder / "scores" / "details.json", {e: own.to_json() for e, own in found.items()})
     write_json(folder / "scores.json", {e: own.summary() for e, own in found.items()})
     for emotion, circuit in study.circuits.items():
@@ -294,10 +257,10 @@ def scenarios_of_test(plan: Plan) -> tuple[sev.Scenario, ...]:
     return sev.spread(scenarios, plan.test_scenarios) if plan.test_scenarios else scenarios
 
 
-def in_turn(scenarios: Sequence[sev.Scenario]) -> list[Context]:
+def in_turn(scenarios: Sequence[sev.Scenario], turn: int = 0) -> list[Context]:
     """One event of every scenario, the valences in turn."""
     every = sev.contexts(scenarios)
-    return [every[3 * i + i % 3] for i in range(len(scenarios))]
+    return [every[3 * i + (i + turn) % 3] for i in range(len(scenarios))]
 
 
 def held_out(run: Run, count: int) -> tuple[Context, ...]:
@@ -308,8 +271,6 @@ def held_out(run: Run, count: int) -> tuple[Context, ...]:
     """
     scenarios = sev.read(run.plan.test)
     chosen = sev.spread(scenarios, min(count, len(scenarios)))
-    every = sev.contexts(chosen)
-    order = [3 * i + (i + turn) % 3 for turn in range(3) for i in range(len(chosen))]
-    contexts = tuple(every[place] for place in order[:count])
+    contexts = tuple(own for turn in range(3) for own in in_turn(chosen, turn))[:count]
     check_held_out(contexts, sev.contexts(run.train))
     return contexts

@@ -18,7 +18,6 @@ from circuits.effects.directions import emotion_directions, own_differences
 from circuits.effects.importance import sublayer_importance
 from circuits.effects.inspection import trace_scale
 from circuits.errors import ModelError
-from circuits.judges import LexiconJudge
 from circuits.judges.replies import Reply
 from circuits.models.edits import Add, by_row
 from circuits.models.generate import choice_logs, elicit, reply_losses
@@ -36,9 +35,7 @@ from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
-from circuits.steering.evaluate import Evaluator
 from circuits.steering.interventions import residuals
-from circuits.steering.validation import _neutral_values  # pyright: ignore[reportPrivateUsage]
 
 ERRORS = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -123,14 +120,8 @@ def given(double, contexts, texts) -> SimpleNamespace:
         importance=importance,
         begun=begin_neutral(double, contexts[:2]),
         readout=LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200])),
+        projection=Projection(importance.reference[0]),
     )
-
-
-def edits_by_row(given, places):
-    random = torch.Generator().manual_seed(2)
-    width = given.model.cfg.d_model
-    groups = [[Add("mlp_out", 0, torch.randn(width, generator=random))] for _ in range(6)]
-    return by_row(groups, [place % 6 for place in places])
 
 
 def written(given, **options) -> list[str]:
@@ -139,20 +130,22 @@ def written(given, **options) -> list[str]:
     return [reply.text for reply in replies]
 
 
-def enhanced(given) -> Tensor:
+def edits_by_row(given) -> Any:
+    random = torch.Generator().manual_seed(2)
+    width = given.model.cfg.d_model
+    groups = [[Add("mlp_out", 0, torch.randn(width, generator=random))] for _ in range(6)]
+    return lambda places: by_row(groups, [place % 6 for place in places])
+
+
+def added(given) -> Tensor:
     cfg = given.model.cfg
     z, post = torch.ones(cfg.n_layers, cfg.n_heads, cfg.d_head), torch.ones(cfg.n_layers, cfg.d_mlp)
-    readouts = [projection(given)]
-    return run_added(given.model, given.begun, given.masks, z, post, readouts)
+    return run_added(given.model, given.begun, given.masks, z, post, [given.projection])
 
 
 def circuits(given) -> Tensor:
     on = stand(given.model, given.pairs[:2], positions="matched")
-    return run_circuits(on, given.masks, [projection(given)])
-
-
-def projection(given) -> Any:
-    return Projection(given.importance.reference[0])
+    return run_circuits(on, given.masks, [given.projection])
 
 
 def losses(given) -> Tensor:
@@ -160,73 +153,37 @@ def losses(given) -> Tensor:
     return reply_losses(given.model, prompts, [f"How nice, {i}." for i in range(6)])
 
 
-def plain_values(given) -> list[Tensor]:
-    evaluator = Evaluator(given.model, LexiconJudge(), given.contexts[:6], ("anger",))
-    return list(_neutral_values(evaluator).values())
-
-
 CHOSEN = torch.arange(2 * 48).reshape(2, 48) % 5 == 0
+EDGES = [("L0H1", "L1H2.q"), ("L0.mlp", "L1.mlp"), ("L0H3", "readout")]
 WORK: dict[str, Callable[[Any], Any]] = {
-    "replies": (written),
-    "replies under edits of their own": (
-        lambda given: written(given, edits=lambda places: edits_by_row(given, places))
+    "replies": lambda g: written(g),
+    "replies under edits of their own": lambda g: written(g, edits=edits_by_row(g)),
+    "likelihoods of labels": lambda g: choice_logs(
+        g.model, neutral_prompts(g.contexts[:6]), ["Fine", "Oh no"]
     ),
-    "likelihoods of labels": (
-        lambda given: choice_logs(
-            given.model, neutral_prompts(given.contexts[:6]), ["Fine", "Oh no"]
-        )
+    "likelihoods of replies": losses,
+    "activations of donors": lambda g: donor_values(
+        g.model, neutral_prompts(g.contexts[:6]), CHOSEN
     ),
-    "likelihoods of replies": (losses),
-    "activations of donors": (
-        lambda given: donor_values(given.model, neutral_prompts(given.contexts[:6]), CHOSEN)
+    "residual streams": lambda g: residuals(g.model, g.contexts[:2], EMOTIONS[:3]),
+    "a model's own differences": lambda g: own_differences(g.model, g.contexts[:2], EMOTIONS[:3]),
+    "the sweep over prompts": lambda g: emotion_directions(read_activations(g.model, g.grid)),
+    "injections": lambda g: sublayer_importance(
+        g.model, g.grid, g.directions, stable=(1,), doses=(0.1,)
     ),
-    "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
-    "activations of neutral prompts": (plain_values),
-    "a model's own differences": (
-        lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3])
-    ),
-    "the sweep over prompts": (
-        lambda given: emotion_directions(read_activations(given.model, given.grid))
-    ),
-    "the sweep over replies": (
-        lambda given: emotion_directions(read_activations(given.model, given.grid, read="reply"))
-    ),
-    "injections": (
-        lambda given: sublayer_importance(
-            given.model, given.grid, given.directions, stable=(1,), doses=(0.1,)
-        )
-    ),
-    "the scale of traces": (
-        lambda given: trace_scale(given.model, given.contexts[:2], given.directions)
-    ),
-    "attribution": (lambda given: attribute(given.pairs, given.readout, sample=2)),
-    "integrated gradients": (
-        lambda given: attribute(given.pairs, given.readout, "ig-activations", steps=3, sample=2)
-    ),
-    "patched sites": lambda given: patch_sites(given.pairs, given.readout),
-    "patched heads": (lambda given: patch_heads(given.pairs, given.readout, by="all")),
-    "patched queries": (lambda given: patch_heads(given.pairs, given.readout, site="q")),
-    "patched parts": (
-        lambda given: patch_components(given.pairs, given.readout, ["L0H1", "L1H2", "L0.mlp"])
-    ),
-    "paths": (lambda given: path_effects(given.pairs, given.readout)),
-    "exact paths": (
-        lambda given: exact_paths(
-            given.pairs,
-            given.readout,
-            [("L0H1", "L1H2.q"), ("L0.mlp", "L1.mlp"), ("L0H3", "readout")],
-        )
-    ),
-    "circuits": (circuits),
-    "added to sets": (enhanced),
-    "total effects": (
-        lambda given: total_estimates(given.model, given.contexts[:3], given.importance, (3, 9))
-    ),
-    "attribution of labels": (
-        lambda given: label_attribution(given.model, given.texts, EMOTION_REQUEST)
-    ),
-    "the profile of texts": (
-        lambda given: profile_texts(given.model, given.texts, EMOTION_REQUEST, n_shuffles=3)
+    "the scale of traces": lambda g: trace_scale(g.model, g.contexts[:2], g.directions),
+    "attribution": lambda g: attribute(g.pairs, g.readout, sample=2),
+    "patched sites": lambda g: patch_sites(g.pairs, g.readout),
+    "patched heads": lambda g: patch_heads(g.pairs, g.readout, by="all"),
+    "patched parts": lambda g: patch_components(g.pairs, g.readout, ["L0H1", "L1H2", "L0.mlp"]),
+    "paths": lambda g: path_effects(g.pairs, g.readout),
+    "exact paths": lambda g: exact_paths(g.pairs, g.readout, EDGES),
+    "circuits": circuits,
+    "added to sets": added,
+    "total effects": lambda g: total_estimates(g.model, g.contexts[:2], g.importance, (3, 9)),
+    "attribution of labels": lambda g: label_attribution(g.model, g.texts, EMOTION_REQUEST),
+    "the profile of texts": lambda g: profile_texts(
+        g.model, g.texts, EMOTION_REQUEST, n_shuffles=3
     ),
 }
 

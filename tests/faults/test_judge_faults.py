@@ -160,25 +160,19 @@ def refused(server: Server, caplog: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.trial("faults", "the judge {trouble}, twice, then answers")
+@pytest.mark.trial("faults", "the judge {trouble}, and then answers, or not")
 @pytest.mark.parametrize("trouble", PASSING)
-def test_a_trouble_that_passes_is_asked_through(trial, trouble):
-    with serving(PASSING[trouble], PASSING[trouble], page("200 OK", ANSWER)) as server:
+def test_a_trouble_that_passes_is_asked_through_and_one_that_stays_is_named(trial, caplog, trouble):
+    with serving(PASSING[trouble], page("200 OK", ANSWER)) as server:
         (verdict,) = judge(server).judge(["How dare you!"], ["anger"])
     assert verdict.match
-    assert len(server.asked) == 3
-    trial(times=2, outcome="asked again until it answers")
-
-
-@pytest.mark.trial("faults", "the judge {trouble}, for good")
-@pytest.mark.parametrize("trouble", PASSING)
-def test_a_trouble_that_stays_is_an_error_that_names_the_server(trial, caplog, trouble):
+    assert len(server.asked) == 2
     with serving(PASSING[trouble]) as server:
         said = refused(server, caplog, attempts=2)
     assert server.url in said
     assert "after 2 attempts" in said
     assert len(server.asked) == 2
-    trial(times=2, outcome="JudgeError; the key nowhere")
+    trial(times=3, outcome="asked again until it answers, or JudgeError; the key nowhere")
 
 
 @pytest.mark.trial("faults", "the judge {trouble}")
@@ -200,7 +194,7 @@ def test_a_wait_beyond_the_limit_ends_the_waiting(trial, caplog):
 
 
 @pytest.mark.trial("faults", "the judge redirects to another host ({status})")
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [301, 307])
 def test_a_redirect_is_not_followed_and_the_key_stays_here(trial, caplog, status):
     with (
         serving(page("200 OK", ANSWER)) as other,

@@ -46,7 +46,13 @@ def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
     rows = [LabelledText(f"{word} {own}", own) for own in ("anger", "fear") for word in words]
     texts = Texts("train", ("anger", "fear"), tuple(rows))
     ids = [set(encode(model, prompt)) for prompt in neutral_prompts(contexts)]
-    bad = min(ids[1] - ids[0] - ids[2] - ids[3] - set().union(*_ids(model, texts)))
+    bad = min(
+        ids[1]
+        - ids[0]
+        - ids[2]
+        - ids[3]
+        - set().union(*(model.tokenizer(row.text)["input_ids"] for row in texts.rows))
+    )
     river = tokenizer(" river", add_special_tokens=False)["input_ids"]
     weights = model.original_model.get_input_embeddings().weight.data
     weights[bad] = torch.nan
@@ -61,10 +67,6 @@ def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
         texts=texts,
         bad=contexts[1],
     )
-
-
-def _ids(model: Any, texts: Texts) -> list[list[int]]:
-    return [model.tokenizer(row.text)["input_ids"] for row in texts.rows]
 
 
 def plainly(given: Any) -> list[Any]:

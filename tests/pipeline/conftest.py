@@ -6,9 +6,7 @@ from shutil import copytree
 import pytest
 from plans import plan_in
 
-from circuits.files import shipped
-from circuits.runs import Study, run
-from circuits.runs.plan import STAGES
+from circuits.runs import run
 from circuits.steering.evaluate import FEW
 
 
@@ -37,30 +35,17 @@ def study(plan, once):
 
 
 @pytest.fixture(scope="session")
-def measured_run(once):
-    """The folder of a run of two emotions that has its circuits, and nothing after them."""
-    with once("measured") as folder:
-        plan = plan_in(
-            folder,
-            model=str(shipped("sev-mini")),
-            emotions=("anger", "fear"),
-            scenarios=8,
-            dev_scenarios=2,
-            test_scenarios=4,
-            max_new_tokens=20,
-        )
-        return run(plan, stages=STAGES[: STAGES.index("scores")]).folder
-
-
-@pytest.fixture(scope="session")
-def brief(tmp_path_factory):
+def brief(once):
     """A run of seconds: nothing is chosen on dev contexts, and one method is compared."""
+    with once("runs") as folder:
+        out = folder / "brief"
     return plan_in(
-        tmp_path_factory.mktemp("runs") / "brief",
+        out,
         model="sev-mini",
         emotions=("anger", "fear"),
-        scenarios=4,
-        dev_scenarios=0,
+        scenarios=5,
+        dev_scenarios=1,
+        circuit_strength=1.0,
         test_scenarios=1,
         score_contexts=2,
         draws=3,
@@ -73,27 +58,8 @@ def brief(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def reads():
-    """Stage at work -> the stages whose results it asked for, filled while ``brief`` runs."""
-    return {}
-
-
-@pytest.fixture(scope="session")
-def brief_study(brief, reads):
-    need, begin = Study._need, Study.begin
-    at_work = []
-
-    def noting_begin(self, stage):
-        at_work.append(stage)
-        begin(self, stage)
-
-    def noting_need(self, stage):
-        reads.setdefault(at_work[-1], set()).add(stage)
-        need(self, stage)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Study, "begin", noting_begin)
-        patch.setattr(Study, "_need", noting_need)
+def brief_study(brief, once):
+    with once("brief-run"):
         return run(brief)
 
 
@@ -102,3 +68,9 @@ def copied(brief, brief_study, tmp_path):
     """The brief run's plan and folder once more, to be changed."""
     copytree(brief_study.folder, tmp_path / "copy")
     return replace(brief, out=tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def folder(brief_study, tmp_path_factory):
+    """The folder of the brief run once more, into which the tests of one file write."""
+    return copytree(brief_study.folder, tmp_path_factory.mktemp("brief") / "run")

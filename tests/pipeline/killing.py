@@ -38,10 +38,7 @@ from circuits.runs.steering import ValidationOptions, validate
 
 Job = Callable[[Path], object]
 _DIFFER_BY_NATURE = {"timings.json", ".lock", ".holder.json"}
-_SHARES = {
-    True: (0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.1),
-    False: (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5),
-}
+_SHARES = (0, 0.05, 0.2, 0.5, 0.9)
 """Of the room that a run needs on a disk, or its largest file."""
 
 
@@ -74,10 +71,6 @@ def small_run(out: Path) -> object:
     return run(small_plan(out))
 
 
-def small_validation(out: Path) -> object:
-    return validate(out, ValidationOptions(2, 1, 2, 1))
-
-
 def small_neurons(out: Path) -> object:
     texts = out.parent / "texts"
     for split in ("train", "dev", "test"):
@@ -99,6 +92,10 @@ def small_neurons(out: Path) -> object:
         neutral=3,
     )
     return neuron_run(out, plan, models=["sev-nano"])
+
+
+def small_validation(out: Path) -> object:
+    return validate(out, ValidationOptions(2, 1, 2, 1))
 
 
 JOBS: dict[str, Job] = {"run": small_run, "validate": small_validation, "neurons": small_neurons}
@@ -135,15 +132,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
         if path.name not in _DIFFER_BY_NATURE:
             content = path.read_bytes() if path.is_file() else b""
             found[str(path.relative_to(folder))] = content.replace(str(folder).encode(), b"")
-    if "run.json" in found:
-        found["run.json"] = _without_times(json.loads(found["run.json"]))
     return found
-
-
-def _without_times(log: dict) -> bytes:
-    for entry in log["stages"].values():
-        entry.pop("seconds", None)
-    return json.dumps(log).encode()
 
 
 def started(job: Job, folder: Path) -> int:
@@ -205,7 +194,7 @@ def tried(job: Job, place: Path, kills: int, seed: int, start: Path | None) -> d
             assert done_after(started(job, folder), 600)
         bad += differing(place / "whole", folder)
         if places.total() == kills:
-            return {"kills": kills, "runs": runs, "whole": whole, "in": dict(places), "differ": bad}
+            return {"kills": kills, "in": dict(places), "differ": bad}
 
 
 def _fresh(folder: Path, start: Path | None) -> Path:
@@ -226,7 +215,7 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
     began = time.monotonic()
     assert _ended(_typing(command(place / "whole"), said)) == 0
     whole = time.monotonic() - began
-    bad, pressed, early, longest, runs = list[str](), 0, 0, 0.0, 0
+    bad, pressed, early, runs = list[str](), 0, 0, 0
     while pressed < times:
         runs += 1
         words = command(place / f"stopped-{runs}")
@@ -234,11 +223,9 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
             pid = _typing(words, said)
             time.sleep(0.2 + chance.uniform(0, 0.25) * whole)
             os.kill(pid, signal.SIGINT)
-            began = time.monotonic()
             code = _ended(pid)
             if code == 0:
                 break
-            longest = max(longest, time.monotonic() - began)
             text = said.read_text()
             assert code == 130, text
             if not text and (early := early + 1) < 5:
@@ -249,7 +236,7 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
         else:
             assert _ended(_typing(words, said)) == 0
         bad += differing(place / "whole", place / f"stopped-{runs}")
-    return {"pressed": pressed, "runs": runs, "longest": longest, "differ": bad}
+    return {"pressed": pressed, "differ": bad}
 
 
 def pressed_twice(place: Path) -> str:
@@ -296,24 +283,19 @@ def filled(place: Path, disk: bool) -> dict:
     if disk:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)
     pages = sum(4096 * (size // 4096 + 1) for size in sizes)
-    most, shares = pages if disk else max(sizes), _SHARES[disk]
-    for share in (*shares, 100):
+    most = pages if disk else max(sizes)
+    for share in (*_SHARES, 100):
         _make_room(small, disk, int(share * most))
-        if (why := _refusal(small / "run")) is None:
+        try:
+            small_run(small / "run")
             break
+        except CircuitsError as error:
+            why = str(error)
         assert ("No space left on device; free" if disk else "File too large") in why, why
         refused[_unfinished(small / "run")] += 1
         leftover = [path for path in small.rglob("*") if ".partial" in path.name]
         assert not leftover, leftover
     return {"refused": dict(refused), "differ": differing(place / "whole", small / "run")}
-
-
-def _refusal(folder: Path) -> str | None:
-    try:
-        small_run(folder)
-    except CircuitsError as error:
-        return str(error)
-    return None
 
 
 def _make_room(small: Path, disk: bool, size: int) -> None:

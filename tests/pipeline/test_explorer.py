@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner
@@ -20,11 +19,6 @@ from circuits.export import read_circuit, write_circuit
 from circuits.files import read_json, write_json
 from circuits.runs import Study
 from circuits.runs.report import PATTERN_CONTEXTS, PATTERN_HEADS, make_explorer
-
-
-@pytest.fixture(scope="module")
-def folder(measured_run, tmp_path_factory):
-    return copytree(measured_run, tmp_path_factory.mktemp("explorer") / "run")
 
 
 @pytest.fixture(scope="module")

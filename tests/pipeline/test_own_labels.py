@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from circuits.circuit.circuit import Circuit
 from circuits.cli.app import app
 from circuits.errors import JudgeError, RunError
 from circuits.runs import Study, run
@@ -15,21 +14,21 @@ from circuits.runs.plan import read_plan
 
 LABELS = ("gratitude", "quiet pride")
 PLAN = """
-model = "sev-mini"
+model = "sev-nano"
 emotions = ["gratitude", "quiet pride"]
 judge = "lexicon:words.json"
 second_judge = "none"
 samples = "all"
-scenarios = 4
-dev_scenarios = 1
-test_scenarios = 2
+scenarios = 2
+dev_scenarios = 0
+test_scenarios = 1
 score_contexts = 2
 draws = 2
+doses = [0.1]
 methods = ["circuit"]
-tuning = "brief"
 sweep_contexts = 0
 hard = "none"
-max_new_tokens = 8
+max_new_tokens = 4
 
 [meanings]
 "quiet pride" = "being content with what one did"
@@ -55,17 +54,13 @@ def own_study(plan_file):
     return Study(plan_file.parent / "run")
 
 
-def test_every_label_gets_its_directions_circuit_scores_and_control(own_study):
-    assert own_study.directions.emotion == LABELS
-    assert own_study.importance.emotion == LABELS
+def test_every_label_gets_its_directions_circuit_scores_and_steering(own_study):
+    assert own_study.directions.emotion == own_study.importance.emotion == LABELS
     assert tuple(own_study.circuits) == tuple(own_study.scores) == LABELS
-    assert all(isinstance(circuit, Circuit) for circuit in own_study.circuits.values())
     assert {*own_study.steering["methods"]["circuit"]["by_emotion"]} == {*LABELS}
     page = (own_study.folder / "report.html").read_text()
     assert all(label in page for label in LABELS)
-
-
-def test_the_judge_of_own_words_is_described_and_not_measured_on_the_six_emotions(own_study):
+    # The judge of own words is described, and not measured on the six emotions.
     judge = own_study.steering["judge"]
     assert judge["entries"] == {"gratitude": 2, "quiet pride": 1}
     assert "calibration" not in judge
@@ -74,14 +69,9 @@ def test_the_judge_of_own_words_is_described_and_not_measured_on_the_six_emotion
 def test_other_words_make_the_judgements_stale(plan_file):
     plan = read_plan(plan_file, {"out": plan_file.parent / "run"})
     assert dict(plan.meanings) == {"quiet pride": "being content with what one did"}
-    before = made_of(plan, "judgements", {})
-    words = plan_file.parent / "words.json"
-    old = words.read_text()
+    before, words = made_of(plan, "judgements", {}), plan_file.parent / "words.json"
     words.write_text(json.dumps({label: ["thanks"] for label in LABELS}))
-    try:
-        assert made_of(plan, "judgements", {}) != before
-    finally:
-        words.write_text(old)
+    assert made_of(plan, "judgements", {}) != before
 
 
 def test_a_meaning_of_a_label_that_is_not_asked_for_is_refused(tmp_path):

@@ -21,9 +21,10 @@ from circuits.models.generate import Decoding, chooser, elicit
 from circuits.models.run import capture
 from circuits.models.tokens import encode, pad_left
 from circuits.prompts.templates import emotion_prompts, neutral_prompt, neutral_prompts
+from circuits.running import Reporter
 from circuits.runs import PRESETS, Plan
-from circuits.runs.work import Run, Silent
-from circuits.steering.evaluate import FEW, Evaluator
+from circuits.runs.work import Run
+from circuits.steering.evaluate import Evaluator
 from circuits.steering.interventions import (
     Interventions,
     Modulation,
@@ -63,7 +64,7 @@ def by_dtype(mini, llama, monkeypatch):
 
 def at_work(plan, **found):
     run: Any = Run.__new__(Run)
-    run.plan, run.study, run.reporter = plan, SimpleNamespace(**found), Silent()
+    run.plan, run.study, run.reporter = plan, SimpleNamespace(**found), Reporter()
     return run
 
 
@@ -122,8 +123,10 @@ def test_penalties_over_the_prompt():
     assert chosen(Decoding(1.1)) == other
 
 
-def test_methods_reply_differently(published, by_dtype, mini, llama, contexts):
-    ways = at_work(published).evaluator(contexts).ways
+def test_methods_reply_differently(published, by_dtype, mini, llama, contexts, monkeypatch):
+    run = at_work(published)
+    run.circuit_judge = Deaf()
+    ways = run.evaluator(contexts).ways
     found = {name: (way.model, way.decoding) for name, way in ways.items()}
     assert found == {
         "none": (llama, Decoding(1.1, 3, 10)),
@@ -136,11 +139,6 @@ def test_methods_reply_differently(published, by_dtype, mini, llama, contexts):
     for way in at_work(ours).evaluator(contexts).ways.values():
         assert way.model in (None, mini)
         assert way.decoding == Decoding()
-
-
-def test_a_bench_replies_by_the_way_of_each_method(
-    published, by_dtype, mini, llama, contexts, monkeypatch
-):
     asked = []
 
     def record(model, prompts, *, decoding, **options):
@@ -148,9 +146,6 @@ def test_a_bench_replies_by_the_way_of_each_method(
         return [Reply(p, "Fine.", 1, p.emotion or "fear") for p in prompts]
 
     monkeypatch.setattr("circuits.steering.evaluate.elicit", record)
-    run = at_work(published)
-    run.circuit_judge = Deaf()
-    ways = {method: run._generation(method) for method in FEW}
     evaluator = Evaluator(mini, Deaf(), contexts[:1], ("anger", "fear"), ways=ways)
     evaluator.untouched()
     evaluator.prompted()
@@ -231,11 +226,12 @@ def test_relative_to_the_emotions(swept, apart):
     assert apart.z.mean(0).abs().max() < 1e-5 < means.z.mean(0).abs().max()
 
 
-def test_written_at_every_step(apart):
-    assert {edit.when for edit in circuit_edits(CIRCUIT, apart, Modulation(when="every"))} == {
-        "every"
-    }
-    assert {edit.when for edit in circuit_edits(CIRCUIT, apart, Modulation())} == {"prompt"}
+def test_written_at_every_step(apart, directions):
+    for when in ("every", "prompt"):
+        assert {e.when for e in circuit_edits(CIRCUIT, apart, Modulation(when=when))} == {when}
+    tools = Interventions({"fear": CIRCUIT}, apart, directions)
+    (edits,) = tools.modulate(Modulation(heads_at="all"))
+    assert [edit.positions for edit in edits] == ["all", "last"]
 
 
 def test_steering_by_the_running_rms(llama, contexts, directions):
@@ -248,10 +244,3 @@ def test_steering_by_the_running_rms(llama, contexts, directions):
     expected = 8 * rms * directions.vectors[directions.index("emotion", "fear"), 1, 1]
     torch.testing.assert_close(moved[-1], expected, atol=1e-4, rtol=1e-4)
     assert not bool(moved[:-1].any())
-
-
-def test_tools_are_what_is_written(apart, directions):
-    (edits,) = Interventions({"fear": CIRCUIT}, apart, directions).modulate(
-        Modulation(heads_at="all")
-    )
-    assert [edit.positions for edit in edits] == ["all", "last"]

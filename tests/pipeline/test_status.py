@@ -25,28 +25,20 @@ def states(found):
 
 
 def why(found, stage):
-    (own,) = [own for own in found.stages if own.stage == stage]
-    return own.why
+    return {own.stage: own.why for own in found.stages}[stage]
 
 
 def test_a_finished_run_is_done_with_time_passes_and_size(brief, brief_study):
     before = sorted(brief_study.folder.rglob("*"))
     found = run_status(brief_study, brief)
     assert set(states(found).values()) == {"done"}
-    assert found.to_do == ()
+    assert (found.to_do, found.writer, found.beside) == ((), None, ())
     receipts = {s: own["receipt"]["passes"] for s, own in brief_study.log["stages"].items()}
     assert {own.stage: own.passes for own in found.stages} == receipts
     assert {own.stage: own.seconds for own in found.stages} == brief_study.seconds
     assert all(own.size > 0 for own in found.stages)
-    assert (found.writer, found.beside) == (None, ())
     assert sorted(brief_study.folder.rglob("*")) == before
-
-
-def test_stages_that_have_not_run_are_said(brief, tmp_path):
-    study = run(replace(brief, out=tmp_path / "run"), stages=["replies"])
-    found = run_status(study, brief)
-    assert found.to_do == STAGES[1:]
-    assert states(found)["judgements"] == "not run"
+    assert "all is done" in shown("status", brief_study.folder)
 
 
 @pytest.mark.parametrize(
@@ -74,52 +66,43 @@ def test_a_changed_option_is_named_and_what_it_leads_to(
     )
 
 
-def test_a_changed_file_is_named(copied, tmp_path):
-    other = tmp_path / "test.jsonl"
+def test_a_changed_file_one_that_is_gone_and_a_stage_that_has_not_run_are_noticed(copied, tmp_path):
+    other, study = tmp_path / "test.jsonl", Study(copied.out)
     other.write_bytes(copied.test.read_bytes() + b"\n")
-    found = run_status(Study(copied.out), replace(copied, test=other))
+    found = run_status(study, replace(copied, test=other))
     assert why(found, "scores") == why(found, "steering") == ("test: another file",)
     assert found.to_do == ("scores", "steering", "report")
-
-
-def test_files_that_are_gone_are_noticed(copied):
     (copied.out / "scores.json").unlink()
-    found = run_status(Study(copied.out), copied)
+    log = read_json(copied.out / "run.json")
+    log["stages"].pop("report")
+    write_json(copied.out / "run.json", log)
+    found = run_status(study, copied)
     assert why(found, "scores") == ("its files are gone",)
-
-
-def test_an_interrupted_stage_says_how_much_waits(copied):
-    path = Study(copied.out).journal_path("steering")
-    path.parent.mkdir()
-    path.write_text('{"key": "x"}\n{"batch": 0}\n{"batch": 1}\n{"bat')
-    (own,) = [s for s in run_status(Study(copied.out), copied).stages if s.stage == "steering"]
-    assert own.waiting == 2
-    assert "2 batches wait" in shown("status", copied.out)
+    assert (states(found)["report"], found.to_do) == ("not run", ("scores", "report"))
 
 
 @pytest.mark.parametrize(
     ("name", "journal"),
     [
+        ("steering", ".resume/steering.jsonl"),
         ("validation", ".resume/validate.jsonl"),
         ("neurons", "neurons/sev-nano/emotion/.resume/effects.jsonl"),
     ],
 )
-def test_so_does_what_is_measured_beside_the_stages(copied, name, journal):
-    write_text(copied.out / journal, '{"key": "x"}\n{"batch": 0}\n{"bat')
-    (own,) = run_status(Study(copied.out), copied).beside
-    assert (own.name, own.state, own.waiting) == (name, "stale", 1)
-    assert "1 batches wait" in shown("status", copied.out)
+def test_what_was_interrupted_says_how_much_waits(copied, name, journal):
+    write_text(copied.out / journal, '{"key": "x"}\n{"batch": 0}\n{"batch": 1}\n{"bat')
+    found = run_status(Study(copied.out), copied)
+    waiting = {own.stage: own.waiting for own in found.stages}
+    waiting |= {own.name: own.waiting for own in found.beside}
+    assert waiting[name] == 2
+    assert all(own.state == "stale" for own in found.beside)
+    assert "2 batches wait" in shown("status", copied.out)
 
 
 def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied):
     study = Study(copied.out)
-    patch_run(
-        Contrast(study, "anger", contexts=1),
-        ["z"],
-        by="last",
-        mode="denoising",
-        readout="projection",
-    )
+    how = {"by": "last", "mode": "denoising", "readout": "projection"}
+    patch_run(Contrast(study, "anger", contexts=1), ["z"], **how)
     (own,) = run_status(study, copied).beside
     assert (own.name, own.state) == ("patching/anger-neutral", "fresh")
     note = copied.out / own.name / MADE_FROM
@@ -131,17 +114,10 @@ def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied)
 
 
 def test_imported_results_are_what_they_are(tmp_path):
-    write_json(
-        tmp_path / "run.json",
-        {
-            "plan": {"imported": "x"},
-            "versions": {},
-            "stages": {"circuits": {"key": "imported", "receipt": {"passes": 0}}},
-        },
-    )
-    found = run_status(Study(tmp_path))
-    assert states(found)["circuits"] == "done"
-    assert states(found)["scores"] == "not run"
+    stages = {"circuits": {"key": "imported", "receipt": {"passes": 0}}}
+    write_json(tmp_path / "run.json", {"plan": {"imported": "x"}, "stages": stages})
+    found = states(run_status(Study(tmp_path)))
+    assert (found["circuits"], found["scores"]) == ("done", "not run")
 
 
 def test_a_run_of_an_earlier_version_is_stale(copied):
@@ -156,17 +132,12 @@ def test_a_run_of_an_earlier_version_is_stale(copied):
     assert why(found, "replies") == ("made by an earlier version",)
 
 
-def test_the_command_shows_the_table_and_what_goes_on(brief_study):
-    folder = brief_study.folder
-    assert "all is done" in shown("status", folder)
+def test_the_command_shows_what_goes_on_gives_json_and_takes_a_plan(brief_study, tmp_path):
+    folder, plan = brief_study.folder, tmp_path / "plan.toml"
     text = " ".join(shown("status", folder, "--score-contexts", "3").split())
     assert "score_contexts: 2 -> 3" in text
     assert f"run --plan {folder}/plan.toml --score-contexts 3 --out {folder}" in text
-
-
-def test_the_command_gives_json_and_takes_a_plan(brief, brief_study, tmp_path):
-    plan = tmp_path / "plan.toml"
-    plan.write_text((brief_study.folder / "plan.toml").read_text().replace("seed = 0", "seed = 1"))
-    found = json.loads(shown("status", brief_study.folder, "--plan", plan, "--json"))
+    plan.write_text((folder / "plan.toml").read_text().replace("seed = 0", "seed = 1"))
+    found = json.loads(shown("status", folder, "--plan", plan, "--json"))
     assert found["to_do"] == ["effects", "importance", "circuits", "scores", "steering", "report"]
     assert found["stages"][3]["why"] == ["seed: 0 -> 1"]

@@ -1,7 +1,5 @@
 """Validation of the components of a run."""
 
-from shutil import copytree
-
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -15,57 +13,34 @@ from circuits.runs.steering import ValidationOptions, read_validation, validate
 OPTIONS = ValidationOptions(contexts=3, draws=2, reply_sizes=2, reply_draws=1)
 
 
-@pytest.fixture(scope="module")
-def folder(measured_run, tmp_path_factory):
-    return copytree(measured_run, tmp_path_factory.mktemp("validation") / "run")
-
-
-@pytest.fixture(scope="module")
-def validated(folder):
+def test_components_of_a_run_are_validated(folder):
+    assert read_validation(Study(folder)) == ([], [], {})
     validate(folder, OPTIONS)
-    return read_validation(Study(folder))
-
-
-def test_the_records_of_heads_and_neurons_are_kept(validated, folder):
-    effects, heard, _ = validated
+    effects, heard, drop = read_validation(Study(folder))
     assert [record.kind for record in effects] == ["head", "neuron"]
     assert [record.kind for record in heard] == ["head", "neuron"]
     for record in (*effects, *heard):
-        assert record.n_contexts == 3
-        assert record.size[0] == 1
+        assert (record.n_contexts, record.size[0]) == (3, 1)
         assert len(record.provenance.options["contexts"]) == 3
-    assert effects[0].size[-1] == 36
-    assert effects[1].size[-1] == 2304
+    assert (effects[0].size[-1], effects[1].size[-1]) == (36, 2304)
     assert read_json(folder / "validation" / "receipt.json")["steps"] > 0
-
-
-def test_the_model_needs_the_circuits_of_the_run_and_not_random_parts(validated):
-    _, _, drop = validated
-    assert drop["heads_share"] <= 0.10
-    assert drop["neurons_share"] <= 0.02
-    assert drop["circuit_drop"] >= 50
-    assert drop["random_max"] <= 5
+    # The model needs the circuits of the run, and not random parts.
+    assert (drop["heads_share"] <= 0.10, drop["neurons_share"] <= 0.02) == (True, True)
+    assert drop["circuit_drop"] >= 50 > 5 >= drop["random_max"]
     assert set(drop["by_emotion"]) == {"anger", "fear"}
-
-
-def test_the_first_components_carry_more_than_the_last(validated):
-    for record in validated[0]:
+    # The first components carry more than the last.
+    for record in effects:
         own = torch.diagonal(record.effect, dim1=0, dim2=4)  # method order size emotion
         ablated = own[record.method.index("neutral mean")]
         assert (ablated[0, 3] > ablated[1, 3]).all()
 
 
-def test_what_was_not_validated_is_empty(folder, tmp_path):
-    write_json(tmp_path / "run.json", read_json(folder / "run.json"))
-    assert read_validation(Study(tmp_path)) == ([], [], {})
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"contexts": 1}, "contexts: found 1; give 2 or more"),
-        ({"reply_sizes": 1}, "reply_sizes: found 1; give 2 or more"),
-        ({"draws": 0}, "draws: found 0; give 1 or more"),
+        ({"contexts": 1}, "contexts: found 1; it should be greater than or equal to 2"),
+        ({"reply_sizes": 1}, "reply_sizes: found 1; it should be"),
+        ({"draws": 0}, "draws: found 0; it should be"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, said):
@@ -73,17 +48,16 @@ def test_options_that_make_no_sense_are_refused(options, said):
         ValidationOptions(**options)
 
 
-def test_a_run_without_a_model_is_refused(folder, tmp_path):
-    log = read_json(folder / "run.json")
+def test_a_run_without_a_model_is_refused(brief_study, tmp_path):
+    log = read_json(brief_study.folder / "run.json")
     write_json(tmp_path / "run.json", {**log, "plan": {**log["plan"], "imported": {}}})
     with pytest.raises(RunError, match="holds imported results, without a model"):
         validate(tmp_path)
 
 
 def test_the_command_shows_what_falls(folder):
-    ask = CliRunner().invoke
     words = ["validate", str(folder), "--contexts", "2", "--draws", "1"]
-    shown = ask(app, [*words, "--reply-sizes", "2", "--reply-draws", "1"])
+    shown = CliRunner().invoke(app, [*words, "--reply-sizes", "2", "--reply-draws", "1"])
     assert shown.exit_code == 0, shown.output
     assert "Points of judged expression lost" in shown.output
     assert "fear" in shown.output
