@@ -19,11 +19,14 @@ from circuits.circuit.score import SIZES
 from circuits.effects.directions import Directions, Generality
 from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
+from circuits.effects.inspection import TokenTrace
 from circuits.effects.neurons import NeuronEffects
 from circuits.judges import Verdict
 from circuits.judges.replies import Judged, Reply
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
+from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
+from circuits.patching.paths import PathEffects
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
@@ -35,20 +38,6 @@ from circuits.steering.validation import (
     ReplyValidation,
     Validation,
 )
-
-__all__ = [
-    "accuracy",
-    "circuit",
-    "directions",
-    "elicitation",
-    "generality",
-    "heads",
-    "importance",
-    "judged",
-    "neurons",
-    "provenance",
-    "scores",
-]
 
 METHODS = ("none", "prompt", "steer", "circuit")
 
@@ -481,3 +470,60 @@ def ablation(emotions: tuple[str, ...] = EMOTIONS) -> dict[str, Any]:
         "heads_share": 0.083,
         "neurons_share": 0.02,
     }
+
+
+def trace(emotions: tuple[str, ...] = EMOTIONS) -> TokenTrace:
+    """Seven tokens, the last four of a reply; one of them is hostile."""
+    tokens = ("<s>", "I", " am", " <script>alert(1)</script>", "\n", '" onmouseover="x', " &amp;")
+    values = torch.linspace(-1.5, 1.5, len(emotions) * 3 * len(tokens))
+    return TokenTrace(
+        provenance=provenance(),
+        value=values.reshape(len(emotions), 3, len(tokens)),
+        emotion=emotions,
+        layer=(0, 1, 2),
+        n_prompt=3,
+        pos=tuple(f"{i} {token}" for i, token in enumerate(tokens)),
+    )
+
+
+def paths() -> PathEffects:
+    """Nine paths from three senders to four receivers, from -6 to 5."""
+    exists = torch.tensor([[True] * 4, [False, True, True, True], [False, False, True, True]])
+    mean = (torch.arange(12.0).reshape(3, 4) - 6.0) * exists
+    return PathEffects(
+        provenance=provenance(),
+        mean=mean,
+        stderr=mean.abs() / 10,
+        random_baseline=torch.ones(3, 4),
+        exists=exists,
+        node=mean.sum(1),
+        by_role=torch.zeros(3, 4, 0),
+        sender=("embed", "L0H0", "L0.mlp"),
+        receiver=("L0H0.q", "L0.mlp", "L1G0.v", "readout"),
+        role=(),
+        emotion="fear",
+        other="<b>",
+        readout="projection",
+        mode="noising",
+        method="eap",
+        steps=1,
+        n_contexts=3,
+        draws=5,
+        gap=0.0,
+        receipt={},
+    )
+
+
+def exact_paths() -> ExactPaths:
+    """Two of the paths, patched in two contexts."""
+    return ExactPaths(
+        provenance=provenance(),
+        effect=torch.tensor([[-6.0, 4.0], [-4.0, 8.0]]),
+        context=("a", "b"),
+        edge=("embed->L0H0.q", "L0.mlp->readout"),
+        emotion="fear",
+        other=None,
+        readout="projection",
+        mode="noising",
+        receipt={},
+    )
