@@ -1,12 +1,10 @@
 """Directions, effects of components, importance of sublayers, and traces of texts."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import plotly.graph_objects as go
 import torch
-from torch import Tensor
 
 from circuits.effects.directions import Directions, Generality, similarity
 from circuits.effects.heads import HeadEffects
@@ -19,16 +17,16 @@ from circuits.plots.style import (
     INK,
     SUBLAYER_WORDS,
     band,
-    choose,
-    choose_one,
+    bars,
+    chart,
     colour,
+    details,
+    figure_of,
     heat,
     integers,
-    layout,
     lighter,
     line,
     numbers,
-    panels,
     short,
     words,
 )
@@ -43,28 +41,24 @@ __all__ = [
 ]
 
 
+@figure_of.register
 def similarity_map(directions: Directions) -> go.Figure:
     """Cosine between the directions of every two emotions; a slider picks the layer.
 
     The slider begins with the mean over layers; a layer has one position per sublayer.
     """
-    cosine = similarity(directions)
-    places = [("mean over layers", cosine.mean(-1))]
-    places += [(f"layer {layer}", cosine[..., n]) for n, layer in enumerate(directions.layer)]
+    cosine, emotions = similarity(directions), [words(e) for e in directions.emotion]
+    places = {"mean over layers": cosine.mean(-1)}
+    places |= {f"layer {layer}": cosine[..., n] for n, layer in enumerate(directions.layer)}
     steps = {
         f"{place}, {SUBLAYER_WORDS[sublayer]}": own[:, :, s]
-        for place, own in places
+        for place, own in places.items()
         for s, sublayer in enumerate(directions.sublayer)
     }
-    emotions = [words(emotion) for emotion in directions.emotion]
-    hover = "%{y} and %{x}<br>cosine %{z:.3f}"
-    first = next(iter(steps.values()))
-    figure = go.Figure(
-        heat(first, emotions, emotions, "cosine", hover, limit=1.0, texttemplate="%{z:.2f}")
-    )
+    hover, first = "%{y} and %{x}<br>cosine %{z:.3f}", next(iter(steps.values()))
+    cells = heat(first, emotions, emotions, "cosine", hover, limit=1.0, texttemplate="%{z:.2f}")
     slider = {
         "name": "Layer",
-        "active": 0,
         "currentvalue": {"prefix": "read after: "},
         "pad": {"t": 90},
         "ticklen": 0,
@@ -75,87 +69,76 @@ def similarity_map(directions: Directions) -> go.Figure:
             for name, z in steps.items()
         ],
     }
-    figure.update_layout(sliders=[slider])
-    figure.update_yaxes(autorange="reversed")
     title, axis = "How alike the emotion directions are (cosine)", "direction of emotion"
-    return layout(figure, title, x=axis, y=axis, height=560)
+    look: Any = {"yaxis": {"autorange": "reversed"}, "height": 560, "sliders": [slider]}
+    return chart([cells], title, axis, axis, **look)
 
 
+@figure_of.register
 def generality_profile(generality: Generality) -> go.Figure:
     """Three answers by layer: split halves, left-out themes, held-out accuracy.
 
     The band below the first is the 2.5th percentile over splits; the second shows the median
     theme within all themes. Chance and the shuffled baseline belong to the third.
     """
-    titles = (
-        "cosine of two random halves of the contexts",
-        "cosine of a theme and all the others",
-        "held-out prompts named correctly",
-    )
-    figure, layers = panels(titles, 0.09), generality.layer
+    layers = generality.layer
 
-    def stability(e: int, emotion: str, s: int) -> list[tuple[go.Scatter, int]]:
-        halves, low = generality.split_half[e, s], generality.split_half_low[e, s]
-        themes, found = generality.without_theme[e, s], []
+    def stability(e: int, emotion: str, s: int) -> list[go.Scatter]:
+        halves, themes = generality.split_half[e, s], generality.without_theme[e, s]
+        spread = (themes.median(-1).values, themes.amin(-1), themes.amax(-1))
         rows = (
-            (halves, low, halves, "cosine %{y:.3f} (2.5th percentile %{customdata[0]})"),
-            (
-                themes.median(-1).values,
-                themes.amin(-1),
-                themes.amax(-1),
-                "median theme %{y:.3f} (%{customdata[0]} to %{customdata[1]})",
-            ),
+            (halves, generality.split_half_low[e, s], halves, "cosine", "2.5th percentile"),
+            (*spread, "median theme", "worst"),
         )
-        for row, (middle, under, over, hover) in enumerate(rows, start=1):
-            shade = lighter(colour(emotion), 0.12)
-            found.append((band(layers, under, over, shade, legendgroup=emotion), row))
-            own = line(
-                emotion,
-                layers,
-                middle,
-                f"{words(emotion)}, layer %{{x}}<br>{hover}",
-                size=6,
-                customdata=numbers(torch.stack([under, over], -1)),
-                legendgroup=emotion,
-                showlegend=row == 1,
-            )
-            found.append((own, row))
+        found = []
+        for row, (middle, low, high, name, least) in enumerate(rows, start=1):
+            own: Any = {"panel": row, "legendgroup": emotion}
+            found.append(band(layers, low, high, lighter(colour(emotion), 0.12), **own))
+            hover = f"{words(emotion)}, layer %{{x}}<br>{name} %{{y:.3f}} ({least} %{{customdata}})"
+            own |= {"size": 6, "customdata": [short(v) for v in low.tolist()]}
+            found.append(line(emotion, layers, middle, hover, showlegend=row == 1, **own))
         return found
 
-    def accuracy(s: int) -> list[tuple[go.Scatter, int]]:
-        chance = torch.full_like(generality.accuracy[s], 1 / len(generality.emotion))
-        shuffled, name = generality.random_baseline[s], "emotions shuffled (baseline)"
-
-        def share(name: str, own: Tensor, shade: str, dash: str, symbol: str | None) -> go.Scatter:
-            hover = f"{name}, layer %{{x}}<br>%{{y:.1f}} %"
-            look: Any = {"shade": shade, "dash": dash, "size": 6 if symbol else 0}
-            look["marker"] = {"symbol": symbol or "circle", "size": 6}
-            return line(name, layers, 100 * own, hover, **look)
-
-        lines = [
-            share("held out", generality.accuracy[s], "#6a6fd0", "solid", "circle"),
-            share(name, shuffled, BASELINE, "dash", "square-open"),
-            share("chance", chance, BASELINE, "dot", None),
+    def accuracy(s: int) -> list[go.Scatter]:
+        rows = (
+            ("held out", generality.accuracy[s], {"shade": "#6a6fd0", "dash": "solid", "size": 6}),
+            ("emotions shuffled (baseline)", generality.random_baseline[s], {"dash": "dash"}),
+            ("chance", torch.ones(len(layers)) / len(generality.emotion), {"dash": "dot"}),
+        )
+        return [
+            line(
+                name,
+                layers,
+                100 * share,
+                f"{name}, layer %{{x}}<br>%{{y:.1f}} %",
+                **{"shade": BASELINE, "size": 0, "panel": 3, **look},
+            )
+            for name, share, look in rows
         ]
-        return [(own, 3) for own in lines]
 
-    emotions = list(enumerate(generality.emotion))
     groups = {
         f"after {SUBLAYER_WORDS[sublayer]}": [
-            *(own for e, emotion in emotions for own in stability(e, emotion, s)),
+            *(own for e, name in enumerate(generality.emotion) for own in stability(e, name, s)),
             *accuracy(s),
         ]
         for s, sublayer in enumerate(generality.sublayer)
     }
-    choose(figure, "Directions read", groups)
-    for row, low in enumerate((generality.split_half_low, generality.without_theme), start=1):
-        known = low[torch.isfinite(low)]
-        least = min(0.0, float(known.min())) if len(known) else 0.0
-        figure.update_yaxes(title_text="cosine", range=[least - 0.05, 1.05], row=row, col=1)
-    figure.update_yaxes(title_text="share (%)", range=[0, 105], row=3, col=1)
-    figure.update_xaxes(integers(len(layers)))
-    figure.update_xaxes(title_text="layer", row=3, col=1)
-    return layout(figure, "Do the directions hold in other contexts?", height=820)
+    figure = chart(
+        groups,
+        "Do the directions hold in other contexts?",
+        "layer",
+        "cosine",
+        menu="Directions read",
+        panels=(
+            "cosine of two random halves of the contexts",
+            "cosine of a theme and all the others",
+            "held-out prompts named correctly",
+        ),
+        xaxis=integers(len(layers)),
+        yaxis={"rangemode": "tozero"},
+        height=820,
+    )
+    return figure.update_yaxes(title_text="share (%)", range=[0, 105], row=3, col=1)
 
 
 _READOUT_UNITS: Final = {
@@ -164,181 +147,156 @@ _READOUT_UNITS: Final = {
 }
 
 
+@figure_of.register
 def head_map(heads: HeadEffects) -> go.Figure:
     """Centred effect of every head, layer by head; a menu picks the emotion.
 
     A dot marks heads whose 95% interval lies beyond the layer's baseline. One colour scale serves
     all emotions; it ends at the 99th percentile of |effect|, so that one head cannot wash it out.
     """
-    sizes = heads.centred[torch.isfinite(heads.centred)].abs().flatten()
-    limit = 1.0
-    if len(sizes) and float(sizes.max()) > 0:
-        place = sizes.kthvalue(max(1, round(0.99 * len(sizes)))).values
-        limit = numbers((place if place > 0 else sizes.max())[None])[0]
+    sizes = heads.centred[torch.isfinite(heads.centred)].abs()
+    limit = float(sizes.quantile(0.99, interpolation="nearest")) if len(sizes) else 1.0
+    texts = details(
+        heads.centred_stderr, heads.random_baseline[..., None].expand_as(heads.mean), heads.mean
+    )
     hover = (
         "<b>L%{y}H%{x}</b><br>effect %{z:.3g} ± %{customdata[0]}<br>"
         "random baseline %{customdata[1]}<br>not centred: %{customdata[2]}"
     )
+    beyond = heads.centred.abs() - 1.96 * heads.centred_stderr > heads.random_baseline[..., None]
 
-    known = (heads.centred_stderr, heads.mean, heads.random_baseline)
-
-    def cells(e: int, emotion: str) -> go.Heatmap:
-        details = [
-            [[short(error, 2), short(beyond), short(raw)] for error, raw in zip(*row, strict=True)]
-            for *row, beyond in zip(*(own[e].tolist() for own in known), strict=True)
-        ]
-        own: Any = {"limit": limit, "customdata": details, "name": words(emotion)}
-        return heat(heads.centred[e], heads.head, heads.layer, "effect", hover, **own)
-
-    def marks(e: int) -> go.Scatter:
-        least = heads.centred[e].abs() - 1.96 * heads.centred_stderr[e]
-        found = (least > heads.random_baseline[e][:, None]).nonzero().tolist()
-        return go.Scatter(
+    def traces(e: int, emotion: str) -> list[Any]:
+        own: Any = {"limit": limit, "customdata": texts[e], "name": words(emotion)}
+        cells = heat(heads.centred[e], heads.head, heads.layer, "effect", hover, **own)
+        found = beyond[e].nonzero().tolist()
+        dots = go.Scatter(
             x=[heads.head[head] for _, head in found],
             y=[heads.layer[layer] for layer, _ in found],
             name="95% interval beyond the random baseline",
             mode="markers",
-            marker={
-                "symbol": "circle",
-                "size": 5,
-                "color": "#111111",
-                "line": {"width": 0.5, "color": "#c8c8c8"},
-            },
+            marker={"size": 5, "color": "#111111", "line": {"width": 0.5, "color": "#c8c8c8"}},
             hoverinfo="skip",
             showlegend=True,
         )
+        return [cells, dots]
 
-    def axis(labels: Sequence[int]) -> dict[str, Any]:
+    def axis(labels: tuple[int, ...]) -> dict[str, Any]:
         edges = [min(labels, default=0) - 0.5, max(labels, default=0) + 0.5]
         return {**integers(len(labels)), "range": edges, "showgrid": False, "zeroline": False}
 
-    figure = go.Figure()
-    groups = {
-        words(emotion): [cells(e, emotion), marks(e)] for e, emotion in enumerate(heads.emotion)
-    }
-    choose(figure, "Emotion", groups)
-    figure.update_xaxes(**axis(heads.head))
-    figure.update_yaxes(**axis(heads.layer))
     unit = _READOUT_UNITS.get(heads.readout, heads.readout)
-    return layout(
-        figure,
+    return chart(
+        {emotion: traces(e, emotion) for e, emotion in enumerate(heads.emotion)},
         f"What every attention head adds towards the emotion ({unit})",
-        x="head",
-        y="layer",
+        "head",
+        "layer",
+        menu="Emotion",
+        xaxis=axis(heads.head),
+        yaxis=axis(heads.layer),
         height=max(440, min(900, 190 + 18 * len(heads.layer))),
     )
 
 
 _RANKS: Final = 160
 """Points of a line of neurons, evenly spaced on its logarithmic axis."""
-_DECADES: Final = 4.5
 
 
+@figure_of.register
 def neuron_tail(neurons: NeuronEffects) -> go.Figure:
     """|Centred effect| of all neurons by rank, both logarithmic, one line per emotion.
 
     Ranks are thinned evenly on the logarithmic axis. The dotted line is the random baseline of the
     median layer; hover text compares a neuron with its own layer's.
     """
-    figure, top = go.Figure(), 0.0
-    total, per_layer = neurons.centred[0].numel(), neurons.centred.shape[2]
+    total, per_layer = neurons.centred[0].numel(), len(neurons.neuron)
+    traces, top = [], 0.0
     for e, emotion in enumerate(neurons.emotion):
-        centred, errors = neurons.centred[e].flatten(), neurons.centred_stderr[e].flatten()
         # A logarithmic axis has no place for zero, nor for what is not a number.
-        sizes = torch.nan_to_num(centred.abs(), nan=0.0, posinf=0.0)
-        order = sizes.argsort(descending=True, stable=True)[: int((sizes > 0).sum())].tolist()
-        step = math.log(max(1, len(order))) / (_RANKS - 1)
-        ranks = sorted({min(len(order), round(math.exp(step * i))) for i in range(_RANKS)} - {0})
-        details = []
-        for place in (order[rank - 1] for rank in ranks):
-            n, index = divmod(place, per_layer)
-            effect = f"{short(float(centred[place]))} ± {short(float(errors[place]), 2)}"
-            name = neuron_name(neurons.layer[n], neurons.neuron[index])
-            details.append([name, effect, short(float(neurons.random_baseline[e, n]))])
-        drawn = numbers([float(sizes[order[rank - 1]]) for rank in ranks])
-        top = max([top, *drawn])
+        sizes = torch.nan_to_num(neurons.centred[e].flatten().abs(), nan=0.0, posinf=0.0)
+        known, ranks = int((sizes > 0).sum()), torch.zeros(0, dtype=torch.long)
+        if known:
+            ranks = torch.logspace(0, math.log10(known), _RANKS).round().long().unique()
+        places = sizes.argsort(descending=True, stable=True)[ranks - 1]
+        texts = details(
+            neurons.centred[e].flatten()[places],
+            neurons.centred_stderr[e].flatten()[places],
+            neurons.random_baseline[e][places // per_layer],
+        )
+        named = [divmod(place, per_layer) for place in places.tolist()]
+        names = [neuron_name(neurons.layer[n], neurons.neuron[own]) for n, own in named]
         hover = (
-            f"<b>%{{customdata[0]}}</b>, rank %{{x:,}}<br>{words(emotion)}: %{{customdata[1]}}<br>"
-            "baseline of its layer %{customdata[2]}"
+            f"<b>%{{text}}</b>, rank %{{x:,}}<br>{words(emotion)}: %{{customdata[0]}} ± "
+            "%{customdata[1]}<br>baseline of its layer %{customdata[2]}"
         )
-        figure.add_trace(
-            line(emotion, ranks, drawn, hover, size=5, customdata=details, legendgroup=emotion)
-        )
-        known = neurons.random_baseline[e][neurons.random_baseline[e] > 0]
-        height = numbers(known.median()[None])[0] if len(known) else None
-        figure.add_trace(
-            go.Scatter(
-                x=[1, total],
-                y=[height, height],
-                name=f"random baseline, {words(emotion)}",
-                legendgroup=emotion,
-                showlegend=False,
-                mode="lines",
-                line={"color": colour(emotion), "width": 1, "dash": "dot"},
-                hovertemplate=f"baseline of the median layer, {words(emotion)}: %{{y:.3g}}"
-                "<extra></extra>",
-            )
-        )
-    figure.update_xaxes(type="log", dtick=1, exponentformat="SI")
-    # Below some decades there is only noise; it is there for those who zoom out.
+        own: Any = {"legendgroup": emotion, "customdata": texts, "text": names, "size": 5}
+        own |= {"mode": "lines+markers"}
+        traces.append(line(emotion, ranks.tolist(), sizes[places], hover, **own))
+        top = max(top, float(sizes.max()))
+        beyond = neurons.random_baseline[e][neurons.random_baseline[e] > 0]
+        height = beyond.median() if len(beyond) else torch.tensor(math.nan)
+        hover = f"baseline of the median layer, {words(emotion)}: %{{y:.3g}}"
+        look: Any = {"dash": "dot", "width": 1, "size": 0, "showlegend": False}
+        look |= {"legendgroup": emotion, "name": f"random baseline, {words(emotion)}"}
+        traces.append(line(emotion, [1, total], torch.stack([height] * 2), hover, **look))
+    # Lower down there is only noise; it is there for those who zoom out.
     highest = math.log10(top or 1.0)
-    span = [highest - _DECADES, highest + 0.3]
-    figure.update_yaxes(type="log", dtick=1, exponentformat="power", range=span)
-    return layout(
-        figure,
+    return chart(
+        traces,
         f"How few neurons carry an emotion: all {total:,} ranked by |effect|",
-        x="rank of the neuron (log scale)",
-        y="|effect| (residual-stream length, log scale)",
+        "rank of the neuron (log scale)",
+        "|effect| (residual-stream length, log scale)",
+        xaxis={"type": "log", "dtick": 1, "exponentformat": "SI"},
+        yaxis={
+            "type": "log",
+            "dtick": 1,
+            "exponentformat": "power",
+            "range": [highest - 4.5, highest + 0.3],
+        },
         height=520,
     )
 
 
+@figure_of.register
 def importance_profile(importance: Importance) -> go.Figure:
     """Slope by layer, attention above MLP, with 95% bars; a menu picks the emotion.
 
     The grey band reaches from minus to plus the largest response to random directions.
     """
-    titles = [SUBLAYER_WORDS[sublayer] for sublayer in importance.sublayer]
-    figure = panels(titles, 0.1)
 
-    def panel(e: int, emotion: str, s: int) -> list[tuple[go.Scatter, int]]:
-        random, found, row = importance.random_baseline[e, s], [], s + 1
-        if importance.n_random:
-            shade = lighter(BASELINE, 0.3)
-            name = "random directions (baseline)"
-            grey = band(importance.layer, -random, random, shade, name=name, showlegend=s == 0)
-            found.append((grey, row))
-        own = line(
-            emotion,
-            importance.layer,
-            importance.slope[e, s],
-            f"L%{{x}}.{importance.sublayer[s]}, {words(emotion)}<br>"
-            "%{y:.3g} ± %{error_y.array:.2g} (95%)<br>random baseline %{customdata:.3g}",
-            customdata=numbers(random),
-            error_y={
-                "type": "data",
-                "array": numbers(1.96 * importance.stderr[e, s]),
-                "color": colour(emotion),
-                "thickness": 1.2,
-            },
-            showlegend=s == 0,
+    def panel(e: int, emotion: str, s: int) -> list[go.Scatter]:
+        random, slope = importance.random_baseline[e, s], importance.slope[e, s]
+        own: Any = {"panel": s + 1, "showlegend": s == 0}
+        grey = band(importance.layer, -random, random, name="random directions (baseline)", **own)
+        reach, place = 1.96 * importance.stderr[e, s], f"L%{{x}}.{importance.sublayer[s]}"
+        hover = (
+            f"{place}, {words(emotion)}<br>%{{y:.3g}} ± %{{customdata[0]}} (95%)"
+            "<br>random baseline %{customdata[1]}"
         )
-        return [*found, (own, row)]
+        own |= {"error_y": bars(slope, slope - reach, slope + reach, colour(emotion))}
+        own |= {"customdata": details(reach, random)}
+        curve = line(emotion, importance.layer, slope, hover, **own)
+        return [grey, curve] if importance.n_random else [curve]
 
-    groups = {
-        words(emotion): [own for s in range(len(titles)) for own in panel(e, emotion, s)]
-        for e, emotion in enumerate(importance.emotion)
-    }
-    # One scale for both sublayers.
-    for row in range(2, len(titles) + 1):
+    titles = [SUBLAYER_WORDS[sublayer] for sublayer in importance.sublayer]
+    figure = chart(
+        {
+            emotion: [own for s in range(len(titles)) for own in panel(e, emotion, s)]
+            for e, emotion in enumerate(importance.emotion)
+        },
+        "How much each sublayer moves the emotion readout",
+        "layer",
+        "response per unit injected",
+        menu="Emotion",
+        panels=titles,
+        xaxis=integers(len(importance.layer)),
+        height=640,
+    )
+    for row in range(2, len(titles) + 1):  # One scale for both sublayers.
         figure.update_yaxes(matches="y", row=row, col=1)
-    choose(figure, "Emotion", groups)
-    figure.update_xaxes(integers(len(importance.layer)))
-    figure.update_xaxes(title_text="layer", row=len(titles), col=1)
-    title = "How much each sublayer moves the emotion readout"
-    return layout(figure, title, y="response per unit injected", height=640)
+    return figure
 
 
+@figure_of.register
 def token_map(trace: TokenTrace) -> go.Figure:
     """Tokens by layer as a heat map, tokens from top to bottom; a menu picks the emotion.
 
@@ -346,40 +304,35 @@ def token_map(trace: TokenTrace) -> go.Figure:
     """
     scale = {"thickness": 12, "xpad": 4, "tickvals": [-1, 0, 1]}
     scale |= {"y": 1, "yanchor": "top", "lenmode": "pixels", "len": 180}
-    tokens = list(range(len(trace.pos)))
-    details = [[words(label)] * len(trace.layer) for label in trace.pos]
-    figure, hover = go.Figure(), "%{customdata}<br>layer %{x}: %{z:.2f}"
-    look: Any = {"limit": 1.0, "customdata": details, "colorbar": scale}
-    cells = {
-        words(emotion): heat(trace.value[e].T, trace.layer, tokens, "", hover, **look)
-        for e, emotion in enumerate(trace.emotion)
-    }
-    choose_one(figure, "Emotion", cells)
+    tokens, hover = list(range(len(trace.pos))), "%{customdata}<br>layer %{x}: %{z:.2f}"
+    look: Any = {"limit": 1.0, "colorbar": scale}
+    look |= {"customdata": [[words(label)] * len(trace.layer) for label in trace.pos]}
+    shown = [
+        token.replace("\n", "⏎").replace("\t", "⇥").strip(" ") or "␣" for token in trace.tokens
+    ]
+    figure = chart(
+        {
+            emotion: [heat(trace.value[e].T, trace.layer, tokens, "", hover, **look)]
+            for e, emotion in enumerate(trace.emotion)
+        },
+        "Tokens along an emotion's direction (1: as far as asking goes)",
+        "layer",
+        "token",
+        menu="Emotion",
+        xaxis={**integers(len(trace.layer)), "showgrid": False},
+        yaxis={
+            "autorange": "reversed",
+            "showgrid": False,
+            "ticklabelstandoff": 4,
+            "tickvals": tokens,
+            "ticktext": [*map(words, shown)],
+        },
+        height=200 + 17 * len(trace.pos),
+    )
     places = [int(label.split(" ", 1)[0]) for label in trace.pos]
     first = next((i for i, place in enumerate(places) if place >= trace.n_prompt), None)
     if first is not None:
-        figure.add_hline(
-            first - 0.5,
-            line={"color": INK, "width": 2, "dash": "dot"},
-            annotation={"text": "reply", "xanchor": "right", "yanchor": "top", "x": 1},
-        )
-    figure.update_yaxes(
-        autorange="reversed",
-        showgrid=False,
-        ticklabelstandoff=4,
-        tickvals=tokens,
-        ticktext=[words(_shown(token)) for token in trace.tokens],
-    )
-    figure.update_xaxes(integers(len(trace.layer)), showgrid=False)
-    named = words(trace.emotion[0]) if len(cells) == 1 else "an emotion"
-    return layout(
-        figure,
-        f"Tokens along the direction of {named} (1: as far as asking goes)",
-        x="layer",
-        y="token",
-        height=200 + 17 * len(trace.pos),
-    )
-
-
-def _shown(token: str) -> str:
-    return token.replace("\n", "⏎").replace("\t", "⇥").strip(" ") or "␣"
+        named = {"text": "reply", "xanchor": "right", "yanchor": "top", "x": 1}
+        ink = {"color": INK, "width": 2, "dash": "dot"}
+        figure.add_hline(first - 0.5, line=ink, annotation=named)
+    return figure

@@ -16,14 +16,14 @@ from circuits.plots.style import (
     BASELINE,
     band,
     bars,
-    choose,
+    chart,
     colour,
+    details,
+    figure_of,
     heat,
     integers,
-    layout,
     lighter,
     line,
-    numbers,
     words,
 )
 
@@ -37,7 +37,7 @@ __all__ = [
     "range_map",
 ]
 
-_INTERVAL: Final = "95% interval %{customdata[0]:.1f} to %{customdata[1]:.1f}"
+_INTERVAL: Final = "95% interval %{customdata[0]} to %{customdata[1]}"
 _MASKS: Final = {
     "zero": "set to zero",
     "mean": "set to their mean",
@@ -52,102 +52,111 @@ def _changes(
     values: Float[Tensor, "row column"],
     rows: Sequence[str],
     columns: Sequence[str],
-    spread: Float[Tensor, "row column both"],
     hover: str,
-    *,
+    texts: list[Any],
     marked: Tensor | None = None,
     form: str = ".0f",
 ) -> go.Heatmap:
-    """Changes with their numbers, a star where marked; the first row stands on top."""
-    stars = (torch.zeros_like(values) if marked is None else marked).bool().tolist()
+    """Changes with their numbers, a star where marked."""
+    stars = (torch.zeros_like(values) if marked is None else marked).bool()
     shown = [
         [f"{value:{form}}{'★' if star else ''}" for value, star in zip(*own, strict=True)]
-        for own in zip(values.tolist(), stars, strict=True)
+        for own in zip(values.tolist(), stars.tolist(), strict=True)
     ]
     return heat(
-        values.flip(0),
+        values,
         [words(column) for column in columns],
-        [words(row) for row in reversed(rows)],
+        [words(row) for row in rows],
         "percentage points",
         f"%{{y}}, %{{x}}: %{{z:.1f}}<br>{hover}",
-        customdata=numbers(spread.flip(0)),
-        text=shown[::-1],
+        customdata=texts,
+        text=shown,
         texttemplate="%{text}",
     )
 
 
+@figure_of.register
 def change_matrix(effects: MaskEffects) -> go.Figure:
     """Masked class by true class: change of accuracy, a star where the effect is supported."""
     own = torch.tensor([[a == b for b in effects.other_label] for a in effects.label])
+    texts, marked = details(effects.low, effects.high), own & effects.supported[:, None].bool()
     cells = _changes(
-        effects.change,
-        effects.label,
-        effects.other_label,
-        torch.stack([effects.low, effects.high], dim=-1),
-        _INTERVAL,
-        marked=own & effects.supported[:, None].bool(),
+        effects.change, effects.label, effects.other_label, _INTERVAL, texts, marked=marked
     )
     title = (
         f"Recognition when a class's neurons are {_MASKS[effects.mask]} "
         "(★: beyond 95% of random sets and every other class)"
     )
-    height = 240 + 34 * len(effects.label)
-    return layout(go.Figure(cells), title, x="true class", y="masked class", height=height)
+    look: Any = {"yaxis": {"autorange": "reversed"}, "height": 240 + 34 * len(effects.label)}
+    return chart([cells], title, "true class", "masked class", **look)
 
 
+@figure_of.register
 def range_map(sweep: RangeSweep) -> go.Figure:
     """Layer range by share of masked neurons: change on the class itself; a menu picks it."""
-    figure, shares = go.Figure(), [f"{dose:.0%}" for dose in sweep.dose]
-    spread = torch.stack([sweep.random_own, sweep.own - sweep.random_own], dim=-1)
-    hover = "random sets %{customdata[0]:.1f}, beyond them %{customdata[1]:.1f}"
-    groups = {
-        words(label): [_changes(own, sweep.place, shares, around, hover)]
-        for label, own, around in zip(sweep.label, sweep.own, spread, strict=True)
-    }
-    choose(figure, "Class", groups)
-    # Shares would be read as numbers.
-    figure.update_xaxes(type="category")
+    shares, texts = (
+        [f"{dose:.0%}" for dose in sweep.dose],
+        details(sweep.random_own, sweep.own - sweep.random_own),
+    )
+    hover = "random sets %{customdata[0]}, beyond them %{customdata[1]}"
     whole = "the model's neurons" if sweep.ratio_of == "all_neurons" else "the class's set"
-    title = f"Masking by layer range and share of {whole}: accuracy on the class itself"
-    return layout(figure, title, x=f"share of {whole}", y="layers", height=380)
+    return chart(
+        {
+            label: [_changes(sweep.own[i], sweep.place, shares, hover, texts[i])]
+            for i, label in enumerate(sweep.label)
+        },
+        f"Masking by layer range and share of {whole}: accuracy on the class itself",
+        f"share of {whole}",
+        "layers",
+        menu="Class",
+        xaxis={"type": "category"},  # Shares would be read as numbers.
+        yaxis={"autorange": "reversed"},
+        height=380,
+    )
 
 
+@figure_of.register
 def depth_lines(profile: DepthProfile) -> go.Figure:
     """How many of every class's neurons each layer has."""
-    figure = go.Figure()
-    for label, count in zip(profile.label, profile.count, strict=True):
-        hover = f"{words(label)}<br>layer %{{x}}: %{{y}} neurons"
-        figure.add_trace(line(label, profile.layer, count, hover))
-    figure.update_xaxes(integers(len(profile.layer)))
-    figure.update_yaxes(rangemode="tozero")
+    lines = [
+        line(label, profile.layer, count, f"{words(label)}<br>layer %{{x}}: %{{y}} neurons")
+        for label, count in zip(profile.label, profile.count, strict=True)
+    ]
+    look: Any = {"xaxis": integers(len(profile.layer)), "yaxis": {"rangemode": "tozero"}}
     title = "Where the class-selective neurons lie"
-    return layout(figure, title, x="layer", y="selected neurons", height=460)
+    return chart(lines, title, "layer", "selected neurons", height=460, **look)
 
 
+@figure_of.register
 def loop_lines(adaptive: Adaptive) -> go.Figure:
     """Change on dev texts along the loop, for the class's neurons and for random pools."""
-    figure, steps = go.Figure(), list(range(1, len(adaptive.dose) + 1))
-    settings = numbers(torch.stack([adaptive.alphas, adaptive.taus], dim=-1))
+    steps = list(range(1, len(adaptive.dose) + 1))
+    texts = details(adaptive.alphas, 100 * adaptive.taus)
 
     def lines(label: str, changes: Tensor) -> list[go.Scatter]:
-        low, high = adaptive.random_band(label)
         hover = (
             f"{words(label)}, step %{{x}}: %{{y:.1f}}<br>"
-            "strength %{customdata[0]:.1f}, share %{customdata[1]:.0%}"
+            "strength %{customdata[0]}, share %{customdata[1]}%"
         )
         return [
-            band(steps, low, high, lighter(BASELINE, 0.3), name="random pools"),
-            line(label, steps, changes, hover, size=8, customdata=settings),
+            band(steps, *adaptive.random_band(label), name="random pools"),
+            line(label, steps, changes, hover, size=8, customdata=texts),
         ]
 
-    found = zip(adaptive.label, adaptive.trajectory, strict=True)
-    choose(figure, "Class", {words(label): lines(label, changes) for label, changes in found})
-    figure.update_xaxes(integers(len(steps)))
-    title = "Adaptive masking on dev texts; the band holds 95% of the random pools"
-    y = "change of accuracy (percentage points)"
-    return layout(figure, title, x="step", y=y, height=440)
+    return chart(
+        {
+            label: lines(label, changes)
+            for label, changes in zip(adaptive.label, adaptive.trajectory, strict=True)
+        },
+        "Adaptive masking on dev texts; the band holds 95% of the random pools",
+        "step",
+        "change of accuracy (percentage points)",
+        menu="Class",
+        xaxis=integers(len(steps)),
+    )
 
 
+@figure_of.register
 def association_map(association: Association) -> go.Figure:
     """Jaccard overlap of the neurons of every two classes."""
     cells = heat(
@@ -157,53 +166,47 @@ def association_map(association: Association) -> go.Figure:
         "Jaccard overlap",
         "%{y} and %{x}: %{z:.3f}",
         signed=False,
-        text=[[f"{v:.2f}" for v in row] for row in association.jaccard.tolist()],
-        texttemplate="%{text}",
+        texttemplate="%{z:.2f}",
     )
-    figure = go.Figure(cells)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(showgrid=False, tickangle=-45)
-    height = 240 + 30 * len(association.label)
-    return layout(figure, "Neurons that classes share", x="class", y="class", height=height)
+    look: Any = {"xaxis": {"showgrid": False, "tickangle": -45}}
+    look |= {"yaxis": {"autorange": "reversed", "showgrid": False}}
+    look |= {"height": 240 + 30 * len(association.label)}
+    return chart([cells], "Neurons that classes share", "class", "class", **look)
 
 
+@figure_of.register
 def induction_curves(induction: Induction) -> go.Figure:
     """How often a class is named for texts of other classes, by strength; a menu picks it."""
-    figure, doses = go.Figure(), list(induction.dose)
+    doses, hover = list(induction.dose), "strength %{x}: %{y:.1f}%"
     baselines = (
         ("random neurons (mean)", induction.random_rate, "dot"),
         ("random vectors of the same length (mean)", induction.vector_rate, "dash"),
     )
 
-    def lines(number: int, label: str) -> list[go.Scatter]:
-        rate, hover = induction.rate[number], "strength %{x}: %{y:.1f}%"
+    def lines(i: int, label: str) -> list[go.Scatter]:
         look: Any = {"shade": BASELINE, "size": 0}
         found = [
-            line(name, doses, rates[:, number].mean(0), f"{name}<br>{hover}", dash=dash, **look)
+            line(name, doses, rates[:, i].mean(0), f"{name}<br>{hover}", dash=dash, **look)
             for name, rates, dash in baselines
         ]
-        shade = lighter(colour(label), 0.6)
-        reach = bars(rate, induction.low[number], induction.high[number], shade)
-        own = line(label, doses, rate, f"{words(label)}<br>{hover}", size=8, error_y=reach)
-        return [*found, own]
+        bounds = (induction.rate[i], induction.low[i], induction.high[i])
+        reach = bars(*bounds, lighter(colour(label), 0.6))
+        own = f"{words(label)}<br>{hover}"
+        return [*found, line(label, doses, induction.rate[i], own, size=8, error_y=reach)]
 
-    groups = {words(label): lines(number, label) for number, label in enumerate(induction.label)}
-    choose(figure, "Class", groups)
     title = "Steering to a class: texts of other classes that are named as it"
-    x = "strength (multiples of the class's mean activation)"
-    return layout(figure, title, x=x, y="named as the class (%)", height=460)
+    x, y = "strength (multiples of the class's mean activation)", "named as the class (%)"
+    groups = {label: lines(i, label) for i, label in enumerate(induction.label)}
+    return chart(groups, title, x, y, menu="Class", height=460)
 
 
+@figure_of.register
 def cross_map(cross: CrossSignal) -> go.Figure:
     """Device by emotion: change of the emotion's accuracy when the device's mean is added."""
-    cells = _changes(
-        cross.change,
-        cross.label,
-        cross.emotion,
-        torch.stack([cross.low, cross.high, cross.random_change.mean(0), cross.dose], dim=-1),
-        _INTERVAL + "<br>random neurons %{customdata[2]:.1f}, strength %{customdata[3]:g}",
-        marked=cross.corrected_p < 0.05,
-        form="+.1f",
-    )
+    texts = details(cross.low, cross.high, cross.random_change.mean(0), cross.dose)
+    hover = _INTERVAL + "<br>random neurons %{customdata[2]}, strength %{customdata[3]}"
+    marked = cross.corrected_p < 0.05
+    cells = _changes(cross.change, cross.label, cross.emotion, hover, texts, marked, form="+.1f")
     title = "Rhetoric into emotion neurons: change of the emotion's recognition (★: beats random)"
-    return layout(go.Figure(cells), title, x="emotion", y="device", height=380)
+    look: Any = {"yaxis": {"autorange": "reversed"}, "height": 380}
+    return chart([cells], title, "emotion", "device", **look)

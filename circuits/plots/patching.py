@@ -9,7 +9,17 @@ from circuits.names import head_name
 from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.patching.paths import PathEffects
-from circuits.plots.style import BASELINE, choose_one, colour, cue, heat, layout, numbers, words
+from circuits.plots.style import (
+    BASELINE,
+    bars,
+    chart,
+    colour,
+    details,
+    figure_of,
+    heat,
+    line,
+    words,
+)
 
 __all__ = ["patch_map", "path_agreement", "path_map"]
 
@@ -38,65 +48,57 @@ _MOST: Final = 40
 """Heads shown by position, those with the largest effect."""
 
 
+@figure_of.register
 def patch_map(patches: SitePatches | HeadPatches) -> go.Figure:
     """Effects of patching as heat maps.
 
     Streams: layer by place, a menu picks the site. Heads by role: layer by head, a menu picks the
     place. Heads by position: the heads with the largest effects by position.
     """
-    figure, limit = go.Figure(), float(patches.effect.abs().max()) or 1.0
-    unit = _UNITS.get(patches.readout, patches.readout)
+    limit, unit = float(patches.effect.abs().max()), _UNITS.get(patches.readout, patches.readout)
+    places = [words(place) for place in patches.place]
 
-    def cells(values: Any, errors: Any, where: str) -> go.Heatmap:
-        known = torch.where(errors.isfinite(), errors, torch.nan)
-        hover = f"{where}<br>effect %{{z:.3g}} ± %{{customdata:.2g}}"
-        return heat(values, None, None, unit, hover, limit=limit, customdata=numbers(known))
+    def cells(where: str, *at: Any) -> list[go.Heatmap]:
+        values, texts = patches.effect[at], details(patches.stderr[at])
+        hover = f"{where}<br>effect %{{z:.3g}} ± %{{customdata[0]}}"
+        return [heat(values, None, None, unit, hover, limit=limit, customdata=texts)]
 
-    height, x, y = max(420, min(900, 260 + 20 * len(patches.layer))), "position", "layer"
+    # Labels begin with the place, so that a word may occur twice.
+    xaxis: dict[str, Any] = {"tickvals": [*range(len(places))], "ticktext": places}
+    xaxis |= {"tickangle": -90, "showgrid": False}
+    look: dict[str, Any] = {"height": max(420, min(900, 260 + 20 * len(patches.layer)))}
+    look |= {"menu": "Site", "yaxis": {"dtick": 1, "showgrid": False}}
+    what, x, y = "Patching", "position", "layer"
     if isinstance(patches, SitePatches):
-        groups = {
-            _SITE_WORDS[site]: cells(patches.effect[s], patches.stderr[s], "layer %{y}, %{x}")
-            for s, site in enumerate(patches.site)
-        }
-        choose_one(figure, "Site", groups)
-        figure.update_yaxes(dtick=1)
-    elif len(patches.place) <= 8:
+        sites = enumerate(patches.site)
+        groups = {_SITE_WORDS[site]: cells("layer %{y}, %{x}", s) for s, site in sites}
+    elif len(places) <= 8:
         x = "key-value group" if patches.site in ("k", "v") else "head"
-        where = f"layer %{{y}}, {x.split()[-1]} %{{x}}"
+        xaxis, look["menu"] = {"dtick": 1, "showgrid": False}, "Place"
         # The place with the largest effects is what is shown first.
         order = patches.effect.abs().amax((0, 1)).argsort(descending=True, stable=True).tolist()
-        groups = {
-            words(patches.place[p]): cells(patches.effect[..., p], patches.stderr[..., p], where)
-            for p in order
-        }
-        choose_one(figure, "Place", groups)
-        figure.update_xaxes(dtick=1, showgrid=False)
-        figure.update_yaxes(dtick=1)
+        where = f"layer %{{y}}, {x.split()[-1]} %{{x}}"
+        groups = {patches.place[p]: cells(where, ..., p) for p in order}
     else:
-        y, names = "head", [head_name(i, j) for i in patches.layer for j in patches.head]
-        values, errors = patches.effect.flatten(0, 1), patches.stderr.flatten(0, 1)
-        strongest = values.abs().amax(1).argsort(descending=True)[:_MOST].sort().values
-        figure.add_trace(cells(values[strongest], errors[strongest], "%{y} at %{x}"))
-        kept = [names[i] for i in strongest.tolist()]
-        figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=kept)
-        height = max(460, 240 + 15 * len(kept))
-    if x == "position":
-        # Labels begin with the place, so that a word may occur twice.
-        labels = [words(place) for place in patches.place]
-        figure.update_xaxes(
-            tickvals=list(range(len(labels))), ticktext=labels, tickangle=-90, showgrid=False
-        )
-    figure.update_yaxes(showgrid=False)
-    site = None if isinstance(patches, SitePatches) else patches.site
-    what = f"{_SITE_WORDS[site].capitalize()} patched" if site else "Patching"
+        y, sizes = "head", patches.effect.abs().amax(2)
+        kept = sizes.flatten().argsort(descending=True)[:_MOST].sort().values
+        layers, heads = kept // sizes.shape[1], kept % sizes.shape[1]
+        groups = cells("%{y} at %{x}", layers, heads)
+        pairs = zip(layers.tolist(), heads.tolist(), strict=True)
+        names = [head_name(patches.layer[n], patches.head[h]) for n, h in pairs]
+        look["yaxis"] = {"tickvals": [*range(len(names))], "ticktext": names, "showgrid": False}
+        look |= {"menu": "", "height": max(460, 240 + 15 * len(names))}
+    if isinstance(patches, HeadPatches):
+        what = f"{_SITE_WORDS[patches.site].capitalize()} patched"
     contexts = "context" if patches.n_contexts == 1 else "contexts"
     title = (
         f"{what}: {words(patches.emotion)} against {words(patches.other)}, "
         f"{_MODES[patches.mode]} ({patches.n_contexts} {contexts})"
     )
-    return layout(figure, title, x=x, y=y, height=height)
+    return chart(groups, title, x, y, xaxis=xaxis, **look)
 
 
+@figure_of.register
 def path_map(paths: PathEffects, most: int = 18) -> go.Figure:
     """Attribution of the paths between the ends with the strongest ones, sender by receiver.
 
@@ -107,64 +109,54 @@ def path_map(paths: PathEffects, most: int = 18) -> go.Figure:
         most: Senders, and receivers, drawn.
     """
     values, sizes = torch.where(paths.exists, paths.mean, torch.nan), paths.mean.abs()
-    rows = sizes.amax(1).argsort(descending=True)[:most].sort().values.tolist()
-    columns = sizes.amax(0).argsort(descending=True)[:most].sort().values.tolist()
-    details = torch.stack([1.96 * paths.stderr, paths.random_baseline], dim=-1)
-    figure = go.Figure(
-        heat(
-            values[rows][:, columns],
-            [words(paths.receiver[column]) for column in columns],
-            [words(paths.sender[row]) for row in rows],
-            _UNITS.get(paths.readout, words(paths.readout)),
-            "%{y} to %{x}: %{z:.3g} ± %{customdata[0]:.2g} (95%)"
-            "<br>random baseline %{customdata[1]:.2g}",
-            limit=float(sizes.max()) or 1.0,
-            customdata=numbers(details[rows][:, columns]),
-            hoverongaps=False,
-        )
+    rows, columns = (
+        sizes.amax(across).argsort(descending=True)[:most].sort().values for across in (1, 0)
     )
-    figure.update_xaxes(tickangle=-90, dtick=1, tickfont={"size": 9}, showgrid=False)
-    figure.update_yaxes(dtick=1, tickfont={"size": 9}, showgrid=False)
+    at = rows[:, None], columns
+    cells = heat(
+        values[at],
+        [words(paths.receiver[column]) for column in columns.tolist()],
+        [words(paths.sender[row]) for row in rows.tolist()],
+        _UNITS.get(paths.readout, words(paths.readout)),
+        "%{y} to %{x}: %{z:.3g} ± %{customdata[0]} (95%)<br>random baseline %{customdata[1]}",
+        limit=float(sizes.max()),
+        customdata=details(1.96 * paths.stderr[at], paths.random_baseline[at]),
+        hoverongaps=False,
+    )
     title = (
         f"Attribution of paths: {words(paths.emotion)} against "
         f"{words(paths.other or 'no emotion')} (the strongest of {int(paths.exists.sum()):,})"
     )
-    height = 240 + 20 * len(rows)
-    return layout(figure, title, x="input (receiver)", y="writer (sender)", height=height)
+    axis = {"dtick": 1, "tickfont": {"size": 9}, "showgrid": False}
+    look: Any = {"xaxis": {**axis, "tickangle": -90}, "yaxis": axis, "height": 240 + 20 * len(rows)}
+    return chart([cells], title, "input (receiver)", "writer (sender)", **look)
 
 
 def path_agreement(paths: PathEffects, exact: ExactPaths) -> go.Figure:
     """Attributed by patched effect of the same paths; on the dotted line they are equal."""
     ends = [edge.split("->") for edge in exact.edge]
-    guessed = [paths.at("mean", sender=start, receiver=end) for start, end in ends]
-    across = [1.96 * paths.at("stderr", sender=start, receiver=end) for start, end in ends]
-    patched = numbers(exact.mean)
-    ends_of_line = [min([0.0, *guessed, *patched]), max([0.0, *guessed, *patched])]
-    figure = go.Figure(
-        go.Scatter(
-            x=ends_of_line,
-            y=ends_of_line,
-            name="equal",
-            mode="lines",
-            line={"color": BASELINE, "dash": "dot"},
-            hoverinfo="skip",
-        )
+    guessed, error = (
+        torch.tensor([paths.at(name, sender=start, receiver=end) for start, end in ends])
+        for name in ("mean", "stderr")
     )
-    shade = colour(exact.emotion)
-    bars = {"type": "data", "color": shade, "thickness": 1, "width": 2}
-    figure.add_trace(
-        go.Scatter(
-            x=numbers(guessed),
-            y=patched,
-            error_x={**bars, "array": numbers(across)},
-            error_y={**bars, "array": numbers(1.96 * exact.stderr)},
-            name="path",
-            mode="markers",
-            marker={"color": shade, "symbol": cue(exact.emotion, "symbol"), "size": 8},
-            customdata=[words(edge) for edge in exact.edge],
-            hovertemplate="%{customdata}<br>attributed %{x:.3g}, patched %{y:.3g}<extra></extra>",
-        )
+    reach = {"error_x": (guessed, 1.96 * error), "error_y": (exact.mean, 1.96 * exact.stderr)}
+    both = [0.0, *guessed.tolist(), *exact.mean.tolist()]
+    diagonal = torch.tensor([min(both), max(both)])
+    look: Any = {"shade": BASELINE, "dash": "dot", "size": 0, "hoverinfo": "skip"}
+    equal = line("equal", diagonal.tolist(), diagonal, "", **look)
+    points = line(
+        exact.emotion,
+        guessed.tolist(),
+        exact.mean,
+        "%{customdata}<br>attributed %{x:.3g}, patched %{y:.3g}",
+        name="path",
+        mode="markers",
+        customdata=[words(edge) for edge in exact.edge],
+        **{
+            side: bars(own, own - far, own + far, colour(exact.emotion))
+            for side, (own, far) in reach.items()
+        },
     )
     unit = _UNITS.get(exact.readout, words(exact.readout))
     title = f"Paths of {words(exact.emotion)}: estimated and measured"
-    return layout(figure, title, x=f"attributed ({unit})", y=f"patched ({unit})", height=460)
+    return chart([equal, points], title, f"attributed ({unit})", f"patched ({unit})", height=460)

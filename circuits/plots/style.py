@@ -11,35 +11,34 @@ import html
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 from typing import Any, Final, Literal
 
 import plotly.graph_objects as go
+import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 __all__ = [
     "BASELINE",
-    "DIVERGING",
     "EMOTION_COLOURS",
     "GRID",
     "INK",
-    "SHARES",
+    "SHADE",
     "SIGN_COLOURS",
     "SUBLAYER_WORDS",
-    "Cue",
     "band",
     "bars",
-    "choose",
-    "choose_one",
+    "chart",
     "colour",
     "cue",
+    "details",
+    "figure_of",
     "heat",
     "integers",
-    "layout",
     "lighter",
     "line",
     "numbers",
-    "panels",
     "short",
     "words",
 ]
@@ -60,28 +59,22 @@ INK: Final = "#757575"
 GRID: Final = "rgba(128,128,128,0.25)"
 BASELINE: Final = "#8a8a8a"
 """Baselines and chance are grey, and nothing else is."""
+SHADE: Final = "rgba(138,138,138,0.3)"
+"""Bands of baselines."""
 
 SIGN_COLOURS: Final = {"towards": "#c2570c", "away": "#2f6fbf"}
 """Components that push towards an emotion, and away from it."""
 
-DIVERGING: Final = (
-    (0.0, "#1d4f91"),
-    (0.25, "#7ba7d6"),
-    (0.5, "#f5f5f5"),
-    (0.75, "#e8a064"),
-    (1.0, "#a8430a"),
-)
-"""Signed effects: blue below zero, near white at zero, orange above."""
-
-SHARES: Final = ((0.0, "rgba(128,128,128,0.08)"), (1.0, DIVERGING[-1][1]))
-"""From nothing to the most."""
-
 SUBLAYER_WORDS: Final = {"attn": "attention", "mlp": "MLP"}
+
+# Signed effects: blue below zero, near white at zero, orange above.
+_DIVERGING = [[0, "#1d4f91"], [0.25, "#7ba7d6"], [0.5, "#f5f5f5"], [0.75, "#e8a064"]]
+_DIVERGING += [[1, "#a8430a"]]
+_SHARES = [[0, "rgba(128,128,128,0.08)"], [1, "#a8430a"]]
 
 _WIDTH: Final = 44
 """Characters of a title that fit on a line of a phone."""
 
-Cue = Literal["symbol", "dash", "hatch"]
 _CUES: Final[Mapping[str, tuple[str, ...]]] = {
     "symbol": ("circle", "square", "diamond", "triangle-up", "star", "x"),
     "dash": ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"),
@@ -102,7 +95,7 @@ def colour(emotion: str) -> str:
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
-def cue(emotion: str, kind: Cue) -> str:
+def cue(emotion: str, kind: Literal["symbol", "dash", "hatch"]) -> str:
     """The emotion's marker symbol, line dash or bar hatch.
 
     >>> cue("fear", "symbol")
@@ -111,6 +104,11 @@ def cue(emotion: str, kind: Cue) -> str:
     known = tuple(EMOTION_COLOURS)
     place = known.index(emotion) if emotion in known else _seed(emotion)
     return _CUES[kind][place % len(_CUES[kind])]
+
+
+def _seed(label: str) -> int:
+    # hash() differs from one Python to the next; a label's colour must not.
+    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:4], "big")
 
 
 def lighter(shade: str, alpha: float) -> str:
@@ -128,12 +126,6 @@ def words(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def numbers(values: Tensor | Sequence[Any]) -> list[Any]:
-    """Nested lists with six digits; what is not a number becomes ``None``, which draws a gap."""
-    plain = values.detach().cpu().tolist() if isinstance(values, Tensor) else values
-    return [_number(value) for value in plain]
-
-
 def short(value: float | None, digits: int = 3) -> str:
     """A number in hover text; a dash where there is none.
 
@@ -143,54 +135,73 @@ def short(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
+def numbers(values: Tensor | Sequence[Any]) -> list[Any]:
+    """Nested lists with six digits; what is not a number becomes ``None``, which draws a gap."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [number(own) for own in value]
+        return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+    return number(values.tolist() if isinstance(values, Tensor) else list(values))
+
+
+def details(*columns: Tensor) -> list[Any]:
+    """For hover text: the numbers of each cell side by side, a dash where there is none."""
+
+    def texts(value: Any) -> Any:
+        return [texts(own) for own in value] if isinstance(value, list) else short(value)
+
+    return texts(torch.stack(torch.broadcast_tensors(*columns), -1).tolist())
+
+
 def bars(value: Any, low: Any, high: Any, shade: str, **options: Any) -> dict[str, Any]:
     """Error bars of values between two bounds; ``None`` where one of them is missing."""
-    rows = list(zip(numbers(value), numbers(low), numbers(high), strict=True))
+    rows = list(zip(*map(numbers, (value, low, high)), strict=True))
+    up = [None if None in (own, over) else max(0.0, over - own) for own, _, over in rows]
+    down = [None if None in (own, under) else max(0.0, own - under) for own, under, _ in rows]
+    look = {"color": shade, "thickness": 1.2, "width": 2, **options}
+    return {"array": numbers(up), "arrayminus": numbers(down), "symmetric": False, **look}
 
-    def apart(sign: int, bound: int) -> list[float | None]:
-        return [
-            None if None in (row[0], row[bound]) else max(0.0, sign * (row[bound] - row[0]))
-            for row in rows
-        ]
 
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": numbers(apart(1, 2)),
-        "arrayminus": numbers(apart(-1, 1)),
-        "color": shade,
-        "thickness": 1.2,
-        "width": 2,
-        **options,
+def line(label: str, x: Sequence[Any], y: Any, hover: str, **options: Any) -> go.Scatter:
+    """A line in an emotion's colour, dash and marker.
+
+    Options are those of a trace, and of its look: ``shade``, ``dash``, ``width``, ``size`` (of the
+    markers; 0: none), ``panel`` (from 1).
+    """
+    look = {"shade": colour(label), "dash": cue(label, "dash"), "width": 2, "size": 7, "panel": 1}
+    look = {own: options.pop(own, default) for own, default in look.items()}
+    trace = {
+        "x": list(x),
+        "y": numbers(y),
+        "name": words(label),
+        "mode": "lines+markers" if look["size"] else "lines",
+        "line": {"color": look["shade"], "width": look["width"], "dash": look["dash"]},
+        "marker": {"symbol": cue(label, "symbol"), "size": look["size"], "color": look["shade"]},
+        "hovertemplate": f"{hover}<extra></extra>",
+        **_panel(look["panel"]),
     }
+    return go.Scatter(trace | options)
 
 
-def line(
-    label: str,
-    x: Sequence[int] | Sequence[float],
-    y: Tensor | Sequence[Any],
-    hover: str,
-    *,
-    shade: str | None = None,
-    dash: str | None = None,
-    width: int | float = 2,
-    size: int = 7,
-    **options: Any,
+def band(
+    x: Sequence[Any], low: Any, high: Any, shade: str = SHADE, panel: int = 1, **options: Any
 ) -> go.Scatter:
-    """A line in an emotion's colour, dash and marker; of size 0 it has no markers."""
-    shade = shade or colour(label)
+    """A filled band between two lines; where a bound is missing there is no band."""
+    rows = zip(x, numbers(low), numbers(high), strict=True)
+    kept = [(at, under, over) for at, under, over in rows if None not in (under, over)]
+    look = {"mode": "lines", "fill": "toself", "fillcolor": shade, "line": {"width": 0}}
     return go.Scatter(
-        **{
-            "x": list(x),
-            "y": numbers(y),
-            "name": words(label),
-            "mode": "lines+markers" if size else "lines",
-            "line": {"color": shade, "width": width, "dash": dash or cue(label, "dash")},
-            "marker": {"symbol": cue(label, "symbol"), "size": size} if size else None,
-            "hovertemplate": f"{hover}<extra></extra>",
-            **options,
-        }
+        x=[at for at, _, _ in kept] + [at for at, _, _ in reversed(kept)],
+        y=[under for _, under, _ in kept] + [over for _, _, over in reversed(kept)],
+        hoverinfo="skip",
+        **{**look, **_panel(panel), "showlegend": "name" in options, **options},
     )
+
+
+def _panel(number: int) -> dict[str, str]:
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
 
 def heat(
@@ -200,7 +211,7 @@ def heat(
     unit: str,
     hover: str,
     *,
-    limit: int | float | None = None,
+    limit: float = 0.0,
     signed: bool = True,
     **options: Any,
 ) -> go.Heatmap:
@@ -209,89 +220,19 @@ def heat(
     Colours end at ``limit``, or at the largest size.
     """
     limit = limit or float(values.abs().max()) or 1.0
+    bar = {"title": {"text": unit, "side": "right"}, "thickness": 12}
     return go.Heatmap(
         z=numbers(values),
         x=columns,
         y=rows,
         zmin=-limit if signed else 0,
         zmax=limit,
-        colorscale=[list(stop) for stop in (DIVERGING if signed else SHARES)],
+        colorscale=_DIVERGING if signed else _SHARES,
         hovertemplate=f"{hover}<extra></extra>",
         xgap=1,
         ygap=1,
-        **{"colorbar": {"title": {"text": unit, "side": "right"}, "thickness": 12}, **options},
+        **{"colorbar": bar, **options},
     )
-
-
-def panels(titles: Sequence[str], spacing: float) -> go.Figure:
-    """Panels below each other that share their x axis."""
-    return make_subplots(
-        rows=len(titles), cols=1, shared_xaxes=True, vertical_spacing=spacing, subplot_titles=titles
-    )
-
-
-def band(
-    x: Sequence[int] | Sequence[float], low: Tensor, high: Tensor, shade: str, **options: Any
-) -> go.Scatter:
-    """A filled band between two lines; where a bound is missing there is no band."""
-    bounds = zip(x, numbers(low), numbers(high), strict=True)
-    kept = [(at, under, over) for at, under, over in bounds if None not in (under, over)]
-    return go.Scatter(
-        x=[at for at, _, _ in kept] + [at for at, _, _ in reversed(kept)],
-        y=[under for _, under, _ in kept] + [over for _, _, over in reversed(kept)],
-        mode="lines",
-        fill="toself",
-        fillcolor=shade,
-        line={"width": 0, "color": shade},
-        hoverinfo="skip",
-        **{"showlegend": False, **options},
-    )
-
-
-def choose(figure: go.Figure, what: str, groups: Mapping[str, Sequence[Any]]) -> None:
-    """Add groups of traces and show one at a time, picked from a menu called ``what``.
-
-    A trace of a figure with panels comes as a pair of trace and row.
-    """
-    found: Any = figure
-    ranges: dict[str, range] = {}
-    for label, group in groups.items():
-        before = len(found.data)
-        for item in group:
-            trace, where = (
-                (item[0], {"row": item[1], "col": 1}) if type(item) is tuple else (item, {})
-            )
-            trace.visible = not ranges
-            found.add_trace(trace, **where)
-        ranges[label] = range(before, len(found.data))
-    buttons = [
-        {
-            "label": label,
-            "method": "restyle",
-            "args": [{"visible": [number in shown for number in range(len(found.data))]}],
-        }
-        for label, shown in ranges.items()
-    ]
-    menu = {
-        "name": what,
-        "buttons": buttons,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1,
-        "yanchor": "bottom",
-        "pad": {"b": 26 if len(found.layout.annotations) else 8},
-        "bgcolor": "#ffffff",
-        "font": {"color": "#333333"},
-    }
-    figure.update_layout(updatemenus=[menu])
-
-
-def choose_one(figure: go.Figure, what: str, traces: Mapping[str, Any]) -> None:
-    """The same with one trace each, and without a menu where there is only one."""
-    if len(traces) > 1:
-        choose(figure, what, {label: [own] for label, own in traces.items()})
-    else:
-        figure.add_traces(list(traces.values()))
 
 
 def integers(count: int) -> dict[str, Any]:
@@ -299,27 +240,66 @@ def integers(count: int) -> dict[str, Any]:
     return {"tickmode": "linear", "tick0": 0, "dtick": max(1, math.ceil(count / 12))}
 
 
-def layout(
-    figure: go.Figure, title: str, *, x: str | None = None, y: str | None = None, height: int = 440
+def chart(
+    traces: Sequence[Any] | Mapping[str, Sequence[Any]],
+    title: str,
+    x: str,
+    y: str,
+    *,
+    menu: str = "",
+    panels: Sequence[str] = (),
+    xaxis: Mapping[str, Any] | None = None,
+    yaxis: Mapping[str, Any] | None = None,
+    height: int = 440,
+    **options: Any,
 ) -> go.Figure:
-    """Title, axis titles with units, fonts, margins and a legend below; the same figure."""
+    """A figure of traces, its axes named with their units, its legend below.
+
+    Args:
+        traces: All of them, or groups by label, of which a menu shows one at a time.
+        title: Broken into lines that fit on a phone.
+        x: Of the (lowest) horizontal axis.
+        y: Of every vertical axis.
+        menu: What the labels of the groups are; of a single group the title says the label.
+        panels: Titles of panels below each other that share their horizontal axis.
+        xaxis: Look of every horizontal axis.
+        yaxis: And of every vertical one.
+        height: In pixels.
+        options: Of the layout.
+    """
+    figure: Any = go.Figure()
+    if panels:
+        gap = 0.18 / len(panels)
+        figure = make_subplots(
+            len(panels), 1, shared_xaxes=True, vertical_spacing=gap, subplot_titles=panels
+        )
+    groups = {words(own): list(group) for own, group in dict(traces).items()} if menu else {}
+    labels = [own for own, group in groups.items() for _ in group]
+    figure.add_traces([own for group in groups.values() for own in group] or list(traces))
+    if len(groups) > 1:
+        for trace, own in zip(figure.data, labels, strict=True):
+            trace.visible = own == labels[0]
+        look = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "bgcolor": "#ffffff"}
+        look |= {"pad": {"b": 26 if panels else 8}, "font": {"color": "#333333"}}
+        buttons = [
+            {
+                "label": group,
+                "method": "restyle",
+                "args": [{"visible": [own == group for own in labels]}],
+            }
+            for group in groups
+        ]
+        figure.update_layout(updatemenus=[{"name": menu, "buttons": buttons, **look}])
+    elif groups:
+        title += f": {labels[0]}"
     lines = textwrap.wrap(title, _WIDTH)
-    found: Any = figure.layout
-    menu, panels = len(found.updatemenus) > 0, len(found.annotations) > 0
-    top = 24 + 20 * len(lines) + (44 if menu else 0) + (20 if panels else 0)
+    top = 24 + 20 * len(lines) + (44 if len(groups) > 1 else 0) + (20 if panels else 0)
+    heading = {"text": "<br>".join(lines), "font": {"size": 15}, "x": 0, "y": 1}
+    heading |= {"xref": "container", "yref": "container", "xanchor": "left", "yanchor": "top"}
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
     figure.update_layout(
         template=go.layout.Template(),
-        title={
-            "text": "<br>".join(lines),
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"l": 12, "t": 10 * len(lines)},
-        },
+        title={**heading, "pad": {"l": 12, "t": 10 * len(lines)}},
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -327,32 +307,20 @@ def layout(
         height=height,
         margin={"l": 12, "r": 12, "t": top, "b": 12},
         hovermode="closest",
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-        },
+        legend={**legend, "yref": "container"},
+        **options,
     )
     figure.update_annotations(font={"size": 13})
     axis = {"automargin": True, "gridcolor": GRID, "linecolor": GRID, "zerolinecolor": BASELINE}
-    for update, name in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
-        text = {} if name is None else {"title_text": name}
-        update(axis, title_standoff=8, **text)
-    figure.update_xaxes(zeroline=False)
+    axis["title_standoff"] = 8
+    figure.update_xaxes({**axis, "zeroline": False, **(xaxis or {})})
+    figure.update_yaxes({**axis, "title_text": y, **(yaxis or {})})
+    figure.update_xaxes({"title_text": x}, **({"row": len(panels), "col": 1} if panels else {}))
     return figure
 
 
-def _seed(label: str) -> int:
-    # hash() differs from one Python to the next; a label's colour must not.
-    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:4], "big")
-
-
-def _number(value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, list | tuple):
-        return [_number(item) for item in value]
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+@singledispatch
+def figure_of(record: object) -> go.Figure:
+    """The figure of a record, by its type; a function that draws a type is registered here."""
+    known = ", ".join(kind.__name__ for kind in figure_of.registry if kind is not object)
+    raise TypeError(f"no figure for a {type(record).__name__}; there are figures for {known}")

@@ -7,7 +7,7 @@ and names what it offers.
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Final, Literal
@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from torch import Tensor
 
-from circuits.circuit.circuit import EDGE_KINDS, LOWER_IS_BETTER, Circuit, CircuitScores, Edge, Node
+from circuits.circuit.circuit import EDGE_KINDS, LOWER_IS_BETTER, Circuit, CircuitScores, Node
 from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
 from circuits.effects.inspection import HeadPatterns, NodeExamples, TokenLens
@@ -112,43 +112,49 @@ def explorer_document(content: ExplorerContent) -> dict[str, Any]:
         CircuitError: there is no circuit, a record is of other emotions, or a value is none that
             the page can show.
     """
-    if not content.circuits:
+    circuits, lens = content.circuits, content.lens
+    if not circuits:
         raise CircuitError("there is no circuit to explore; run the stage 'circuits' first")
-    wanted = tuple(content.circuits)
+    wanted = tuple(circuits)
     for name, record in vars(content).items():
         if hasattr(record, "emotion") and record.emotion != wanted:
             raise CircuitError(
                 f"{name} are of {', '.join(record.emotion)}, the circuits of {', '.join(wanted)}; "
                 "give records of the same run"
             )
-    shown = {emotion: trimmed(circuit) for emotion, circuit in content.circuits.items()}
-    names = _in_order(shown)
-    rows, ranked = _node_scores(content)
-    tokens, token_lists = _token_lists(content.lens, names)
-    contexts = _context_rows(content.examples, content.patterns)
+    shown = {emotion: trimmed(circuit) for emotion, circuit in circuits.items()}
+    names = sorted({node.id for circuit in shown.values() for node in circuit.nodes}, key=_along)
+    places = {name: place for place, name in enumerate(names)}
+    tables = _tables(content)
+    ranked: dict[str, dict[str, int]] = {}
+    for (kind, measure), table in tables.items():
+        ranked.setdefault(kind, {})[measure] = table[0, 0].numel()
+    tokens, token_lists = _token_lists(lens, names) if lens else ({}, [])
+    contexts = _context_rows(content)
     prompts, patterns = _pattern_rows(content, contexts)
+    in_circuits = [{node.id: node for node in circuit.nodes} for circuit in circuits.values()]
     nodes = []
     for name in names:
         part = component(name)
         known = {"layer": part.layer, "index": part.index, "sublayer": part.sublayer}
         node = {"id": name, "kind": part.kind}
         node |= {key: value for key, value in known.items() if value is not None}
-        node |= {"scores": rows(name), "tokens": tokens.get(name)}
-        nodes.append({**node, "contexts": _top_contexts(content.examples, name)})
-    places = {name: place for place, name in enumerate(names)}
+        node |= {"scores": _scores(part, tables, [own.get(name) for own in in_circuits])}
+        node |= {"tokens": tokens.get(name), "contexts": _top_contexts(content.examples, name)}
+        nodes.append(node)
     model = content.model.items()
     document = {
         "format": FORMAT,
         "title": content.title,
         "model": {name: value for name, value in model if isinstance(value, str | int | float)},
-        "emotions": [{"name": e, "colour": colour(e)} for e in content.circuits],
+        "emotions": [{"name": emotion, "colour": colour(emotion)} for emotion in circuits],
         "ranked": ranked,
         "nodes": nodes,
         "circuits": [
             _circuit(circuit, shown[emotion], places, content.scores.get(emotion))
-            for emotion, circuit in content.circuits.items()
+            for emotion, circuit in circuits.items()
         ],
-        "words": [] if content.lens is None else list(content.lens.word),
+        "words": list(lens.word) if lens else [],
         "token_lists": token_lists,
         "contexts": contexts,
         "prompts": prompts,
@@ -177,117 +183,99 @@ def check_document(document: Any) -> None:
         raise CircuitError(f"the explorer cannot show {error.json_path}: {error.message[:200]}")
 
 
+def _along(name: str) -> tuple[float, int, bool, int]:
+    """Place along the residual stream; a sublayer follows its heads or neurons."""
+    part = component(name)
+    if part.layer is None:
+        return (-1.0 if part.kind == "embed" else float("inf"), 0, False, 0)
+    side = SUBLAYERS.index(part.sublayer or "")
+    return (float(part.layer), side, part.index is None, part.index or 0)
+
+
 # --- what is known of a node --------------------------------------------------------------------
 
-Row = list[Any] | None
-"""Value, low, high, baseline, does the interval lie beyond the random baseline, rank; ``None`` in
-places of what was not measured, and altogether if nothing was."""
 
+def _tables(content: ExplorerContent) -> dict[tuple[str, str], Tensor]:
+    """Kind and measure -> value, standard error, baseline and rank, ``[4 emotion layer part]``.
 
-def _node_scores(
-    content: ExplorerContent,
-) -> tuple[Callable[[str], dict[str, list[Row]]], dict[str, dict[str, int]]]:
-    """From a node's name to measure -> a row per emotion, and kind -> measure -> how many ranked.
-
-    Without records, rows are what the circuits say, without ranks.
+    What is not known is not a number; ranks go by size, from 1.
     """
-    tables = _tables(content)
-    ranks, counts = {}, dict[str, dict[str, int]]()
-    for (kind, measure), (value, _, _) in tables.items():
-        # Place by size, from 1; of equals the earlier comes first.
+    found: dict[tuple[str, str], Tensor] = {}
+
+    def add(kind: str, measure: str, value: Tensor, *known: Tensor) -> None:
+        # Of equals the earlier comes first.
         order = value.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
-        ranks[kind, measure] = (order.argsort(dim=1) + 1).reshape(value.shape)
-        counts.setdefault(kind, {})[measure] = value[0].numel()
-    in_circuits = [{node.id: node for node in c.nodes} for c in content.circuits.values()]
+        rank = (order.argsort(dim=1) + 1).reshape(value.shape)
+        unknown = [torch.full_like(value, torch.nan)] * (2 - len(known))
+        found[kind, measure] = torch.stack([value, *known, *unknown, rank.to(value)])
 
-    def row(part: Component, measure: str, e: int, own: Node | None) -> Row:
-        table = tables.get((part.kind, measure))
-        if table is None:
-            if own is None:
-                return None
-            effect = measure == "effect"
-            value = own.score if effect else getattr(own, measure)
-            error, baseline = (own.stderr, own.random_baseline) if effect else (None, None)
-            rank = None
-        else:
-            index = SUBLAYERS.index(part.sublayer or "") if part.index is None else part.index
-            place = (e, part.layer, index)
-            value, error, baseline = (
-                None if x is None else _finite(float(x[place])) for x in table
-            )
-            rank = int(ranks[part.kind, measure][place])
-        return None if value is None else _numbers(value, error, baseline, rank)
-
-    def rows(name: str) -> dict[str, list[Row]]:
-        part = component(name)
-        found = {
-            measure: [row(part, measure, e, own.get(name)) for e, own in enumerate(in_circuits)]
-            for measure in MEASURES
-        }
-        return {measure: own for measure, own in found.items() if any(own)}
-
-    return rows, counts
-
-
-def _tables(
-    content: ExplorerContent,
-) -> dict[tuple[str, str], tuple[Tensor, Tensor | None, Tensor | None]]:
-    """Kind and measure -> value, standard error and baseline, all ``[emotion layer part]``."""
-    found: dict[tuple[str, str], tuple[Tensor, Tensor | None, Tensor | None]] = {}
     for kind, own in (("head", content.heads), ("neuron", content.neurons)):
         if own is not None:
             value = getattr(own, content.effect)
             error = own.stderr if content.effect == "mean" else own.centred_stderr
-            found[kind, "effect"] = value, error, own.random_baseline[..., None].expand_as(value)
-    if content.importance is not None:
-        own = content.importance
-        slope, error, baseline = (
-            x.transpose(1, 2) for x in (own.slope, own.stderr, own.random_baseline)
-        )
-        found["sublayer", "effect"] = slope, error, baseline if own.n_random else None
+            add(kind, "effect", value, error, own.random_baseline[..., None].expand_as(value))
+    own = content.importance
+    if own is not None:
+        known = (own.slope, own.stderr, *((own.random_baseline,) if own.n_random else ()))
+        add("sublayer", "effect", *(tensor.transpose(1, 2) for tensor in known))
     for measure, own in (("direct", content.direct), ("total", content.totals)):
         if own is not None:
-            found["head", measure] = own.head_effect, None, None
-            found["neuron", measure] = own.neuron_effect, None, None
+            add("head", measure, own.head_effect)
+            add("neuron", measure, own.neuron_effect)
     if content.direct is not None:
-        whole = content.direct.sublayer_effect.transpose(1, 2)
-        found["sublayer", "direct"] = whole, None, None
+        add("sublayer", "direct", content.direct.sublayer_effect.transpose(1, 2))
     return found
 
 
-def _numbers(
-    value: float, stderr: float | None, baseline: float | None, rank: int | None
-) -> list[Any]:
-    # The rules for intervals and baselines are those of a circuit's node.
-    node = Node("", "head", effect=value, stderr=stderr, random_baseline=baseline)
-    shown = [_known(x) for x in (value, *(node.interval or (None, None)), baseline)]
-    return _shortened([*shown, node.above_baseline, rank])
+def _scores(
+    part: Component, tables: Mapping[tuple[str, str], Tensor], in_circuits: Sequence[Node | None]
+) -> dict[str, list[list[Any] | None]]:
+    """Measure -> per emotion value, low, high, baseline, is the interval beyond it, and rank.
+
+    What is unknown is ``None``, at the end left out. Without records, rows are what the circuits
+    say, without ranks.
+    """
+    found = {}
+    index = SUBLAYERS.index(part.sublayer or "attn") if part.index is None else part.index
+    for measure in MEASURES:
+        table, rows = tables.get((part.kind, measure)), []
+        for e, own in enumerate(in_circuits):
+            value = error = baseline = rank = None
+            if table is not None:
+                numbers = table[:, e, part.layer, index].tolist()
+                value, error, baseline, rank = (x if isfinite(x) else None for x in numbers)
+            elif own is not None and measure == "effect":
+                value, error, baseline = own.score, own.stderr, own.random_baseline
+            elif own is not None:
+                value = getattr(own, measure)
+            if value is None:
+                rows.append(None)
+                continue
+            # The rules for intervals and baselines are those of a circuit's node.
+            node = Node("", "head", effect=value, stderr=error, random_baseline=baseline)
+            shown = [_known(x) for x in (value, *(node.interval or (None, None)), baseline)]
+            rows.append(_shortened([*shown, node.above_baseline, rank and int(rank)]))
+        if any(rows):
+            found[measure] = rows
+    return found
 
 
 def _token_lists(
-    lens: TokenLens | None, names: Sequence[str]
-) -> tuple[dict[str, list[list[int]]], list[list[list[float | int]]]]:
+    lens: TokenLens, names: Sequence[str]
+) -> tuple[dict[str, list[list[int]]], list[Any]]:
     """Node -> per emotion the places of the lists that it promotes and suppresses, and the lists.
 
     A list has pairs of a token's place and the size of its logit. Each is kept once however many
     nodes have it: a neuron writes along one line, so its lists are the same for all emotions, or
     change sides.
     """
-    places: dict[str, int] = {}
-    lists: list[list[list[float | int]]] = []
+    lists: dict[tuple[tuple[int, float], ...], int] = {}
 
     def place(words: Tensor, logits: Tensor) -> int:
-        sizes = zip(words.tolist(), logits.tolist(), strict=True)
-        pairs = [[word, _rounded(abs(size))] for word, size in sizes]
-        key = json.dumps(pairs)
-        if key not in places:
-            places[key] = len(lists)
-            lists.append(pairs)
-        return places[key]
+        sizes = [_rounded(abs(size)) for size in logits.tolist()]
+        return lists.setdefault(tuple(zip(words.tolist(), sizes, strict=True)), len(lists))
 
-    found: dict[str, list[list[int]]] = {}
-    if lens is None:
-        return found, lists
+    found = {}
     for name in (name for name in names if name in lens.node):
         at = lens.index("node", name)
         found[name] = [
@@ -297,18 +285,24 @@ def _token_lists(
             ]
             for e in range(len(lens.emotion))
         ]
-    return found, lists
+    return found, [[list(pair) for pair in own] for own in lists]
 
 
-def _context_rows(examples: NodeExamples | None, patterns: HeadPatterns | None) -> list[Any]:
+def _context_rows(content: ExplorerContent) -> list[dict[str, str]]:
     """Every context that a node or a pattern names: id, theme, valence and text."""
+    examples, patterns = content.examples, content.patterns
     if examples is None:
-        return [] if patterns is None else [{"id": name} for name in patterns.context]
-    columns = ("context", "theme", "valence", "situation", "event")
-    own = zip(*(getattr(examples, column) for column in columns), strict=True)
+        return [{"id": name} for name in (patterns.context if patterns else ())]
     return [
         {"id": name, "theme": theme, "valence": valence, "text": f"{situation}\n{event}"}
-        for name, theme, valence, situation, event in own
+        for name, theme, valence, situation, event in zip(
+            examples.context,
+            examples.theme,
+            examples.valence,
+            examples.situation,
+            examples.event,
+            strict=True,
+        )
     ]
 
 
@@ -326,25 +320,21 @@ def _top_contexts(examples: NodeExamples | None, name: str) -> list[list[list[fl
 
 
 def _pattern_rows(
-    content: ExplorerContent, contexts: Sequence[Mapping[str, Any]]
+    content: ExplorerContent, contexts: Sequence[Mapping[str, str]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Prompts with their tokens, and patterns as lower triangles in base 64.
 
     A head has patterns for the emotions whose circuit it is in; others would fill the page.
     """
-    patterns = content.patterns
-    if patterns is None:
-        return [], []
-    members = [{node.id for node in circuit.nodes} for circuit in content.circuits.values()]
+    patterns, prompts, found = content.patterns, [], []
     places = {row["id"]: place for place, row in enumerate(contexts)}
-    prompts, found = [], []
-    for c, context in enumerate(patterns.context):
-        for e in range(len(patterns.emotion)):
-            tokens = patterns.tokens[c][e]
+    for c, context in enumerate(patterns.context if patterns else ()):
+        for e, circuit in enumerate(content.circuits.values()):
+            tokens, members = patterns.tokens[c][e], {node.id for node in circuit.nodes}
             prompts.append({"context": places[context], "emotion": e, "tokens": list(tokens)})
             lower = torch.ones(len(tokens), len(tokens)).tril().bool()
             for n, name in enumerate(patterns.node):
-                if name in members[e]:
+                if name in members:
                     own = patterns.weight[c, e, n, -len(tokens) :, -len(tokens) :][lower]
                     text = base64.b64encode(bytes(own.tolist())).decode()
                     found.append({"node": name, "prompt": len(prompts) - 1, "weights": text})
@@ -354,30 +344,20 @@ def _pattern_rows(
 # --- circuits -----------------------------------------------------------------------------------
 
 
-def _in_order(circuits: Mapping[str, Circuit]) -> list[str]:
-    """Every node of any circuit, along the residual stream."""
-    names = dict.fromkeys(node.id for circuit in circuits.values() for node in circuit.nodes)
-
-    def place(name: str) -> tuple[float, int, bool, int]:
-        part = component(name)
-        if part.layer is None:
-            return (-1.0 if part.kind == "embed" else float("inf"), 0, False, 0)
-        own = part.index is None
-        return (float(part.layer), SUBLAYERS.index(part.sublayer or ""), own, part.index or 0)
-
-    return sorted(names, key=place)
-
-
 def _circuit(
     circuit: Circuit, shown: Circuit, places: Mapping[str, int], scores: CircuitScores | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "nodes": sorted(places[node.id] for node in shown.nodes),
-        "edges": [_edge(edge, places) for edge in shown.edges],
+        "edges": [],
         "heads": len(circuit.heads),
         "neurons": len(circuit.neurons),
         "scores": [],
     }
+    for edge in shown.edges:
+        numbers = (edge.weight, edge.stderr, edge.random_baseline, edge.exact, edge.exact_stderr)
+        ends = (places[edge.source], places[edge.target], edge.kind)
+        found["edges"].append(_shortened([*ends, *map(_known, numbers), edge.causal, edge.via]))
     if "direct_share" in circuit.scores:
         found["direct_share"] = _rounded(circuit.scores["direct_share"])
     if scores is not None:
@@ -395,12 +375,6 @@ def _circuit(
     return found
 
 
-def _edge(edge: Edge, places: Mapping[str, int]) -> list[Any]:
-    numbers = (edge.weight, edge.stderr, edge.random_baseline, edge.exact, edge.exact_stderr)
-    ends = [places[edge.source], places[edge.target], edge.kind]
-    return _shortened([*ends, *map(_known, numbers), edge.causal, edge.via])
-
-
 def _shortened(row: list[Any]) -> list[Any]:
     """Without what is ``None`` at the end."""
     while row[-1] is None:
@@ -411,10 +385,6 @@ def _shortened(row: list[Any]) -> list[Any]:
 def _rounded(value: float) -> float:
     """Four significant digits: enough to be read, and a quarter of the page."""
     return float(f"{value:.4g}")
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None
 
 
 def _known(value: float | None) -> float | None:

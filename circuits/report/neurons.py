@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from circuits import plots as plot
 from circuits.files import write_text
 from circuits.neurons.adaptive import Adaptive
@@ -65,190 +67,174 @@ class NeuronPage:
 
 def write_neuron_page(page: NeuronPage, path: Path) -> None:
     """Write the page as one HTML file, whole or not at all."""
-    figures = {
-        f"association-{i}": plot.association_map(own) for i, own in enumerate(page.association)
-    }
+    figures = {f"association-{i}": plot.draw(own) for i, own in enumerate(page.association)}
     if page.cross is not None:
-        figures["cross"] = plot.cross_map(page.cross)
+        figures["cross"] = plot.draw(page.cross)
     for own in page.sets:
-        figures |= {
-            f"{own.name}-matrix": plot.change_matrix(own.effects),
-            f"{own.name}-range": plot.range_map(own.sweep),
-            f"{own.name}-depth": plot.depth_lines(own.depth),
-            f"{own.name}-loop": plot.loop_lines(own.adaptive),
-            f"{own.name}-induction": plot.induction_curves(own.induction),
+        drawn = {
+            "matrix": own.effects,
+            "range": own.sweep,
+            "depth": own.depth,
+            "loop": own.adaptive,
+            "induction": own.induction,
         }
-    overlap = page.circuit_overlap
+        figures |= {f"{own.name}-{name}": plot.draw(record) for name, record in drawn.items()}
+    models = _model_table(page.models) if len(page.models) > 1 else None
+    sections = {own.name: own.name.capitalize() for own in page.sets} | {"association": "Overlap"}
+    sections |= {"cross": "Rhetoric into emotion"} if page.cross else {}
+    sections |= {"models": "Models"} if models else {}
     words = {
         "title": page.title,
+        "sections": {**sections, "cost": "Cost", "provenance": "Provenance"},
         "page": page,
-        "sets": {own.name: _words_of_set(own) for own in page.sets},
-        "models": _model_table(page.models) if len(page.models) > 1 else None,
-        "overlap": _overlap_table(overlap) if overlap else None,
+        "sets": {own.name: _tables(own) for own in page.sets},
+        "models": models,
+        "overlap": _overlap_table(page.circuit_overlap) if page.circuit_overlap else None,
         "cost": cost_table(page.receipts, "part"),
         "provenance": [*flat({"options": dict(page.options)}), *provenance_rows(page.provenance)],
     }
     write_text(path, drawn_page("neurons.html.j2", figures, words))
 
 
-def _words_of_set(own: SetResults) -> dict[str, Any]:
-    null = own.null
-    return {
-        "verdicts": _verdicts(own),
-        "main": _main_table(own),
-        "histogram": _histogram(own),
-        "naming": _naming_table(own.naming),
-        "selectors": _selector_table(own),
-        "halves": _halves_table(own),
-        "null": (
-            f"Entropies: that of neuron {null.rank} from below is {short(null.observed)} nats; "
-            f"where labels are permuted over texts it is {short(float(null.null.median()))} "
-            f"(median of {len(null.draw)}), p = {short(null.p)}."
+def _tables(own: SetResults) -> dict[str, Any]:
+    effects, loop, naming, null = own.effects, own.adaptive, own.naming, own.null
+    random, cells, paired = effects.random_change, _cells(effects), own.paired
+    tables = {
+        "main": _by_column(
+            f"Change of accuracy on test texts ({int(effects.n_texts.min())} per class), "
+            f"percentage points; {len(random)} random sets of the same layers",
+            {
+                "masked class": effects.label,
+                "neurons": effects.n_neurons.tolist(),
+                **{name: cells[name] for name in list(cells)[:3]},
+                "lowest random change": _points(random.amin(0)),
+                "p": cells["p"],
+                "corrected p": effects.corrected_p.tolist(),
+                "log-probability": effects.on_own(effects.log_change).tolist(),
+                "perplexity ratio": effects.perplexity_ratio.tolist(),
+                "supported": cells["supported"],
+            },
         ),
-        "masks": _mask_table(own),
-        "paired": None if own.paired is None else _paired_table(own.paired),
-        "loops": _loop_table(own.adaptive),
+        "naming": _by_column(
+            "Greedy replies: the first class that they name",
+            {
+                "class": naming.label,
+                "named": _percent(naming.base),
+                "named, masked": _percent(naming.masked),
+                "no class": _percent(naming.base_silent),
+                "no class, masked": _percent(naming.masked_silent),
+            },
+        ),
+        "halves": _by_column(
+            "Neurons selected on two halves of the train texts: Jaccard overlap",
+            {
+                "class": own.halves.label,
+                "overlap": own.halves.jaccard.diagonal().tolist(),
+                "expected of random sets": own.halves.expected.diagonal().tolist(),
+            },
+        ),
+        "loops": _by_column(
+            "Adaptive masking, and the same loop on random pools",
+            {
+                "class": loop.label,
+                "fell on dev": loop.success.bool().tolist(),
+                "random pools that fell": _percent(100 * loop.success_rate),
+                "strength": loop.alpha.tolist(),
+                "neurons": loop.n_core.tolist(),
+                "change on test": _points(loop.own),
+                "beyond random": _points(loop.beyond_random),
+                "p": loop.p.tolist(),
+                "corrected p": loop.corrected_p.tolist(),
+            },
+        ),
+        "paired": paired
+        and _by_column(
+            "A device against its own literal paraphrases, own neurons masked",
+            {
+                "device": paired.label,
+                "pairs": paired.n_pairs.tolist(),
+                "accuracy": [f"{accuracy:.1f}%" for accuracy in paired.base.tolist()],
+                "change": _points(paired.own),
+                "95% interval": _intervals(paired),
+                "random sets (mean)": _points(paired.random_change.mean(0)),
+            },
+        ),
+    }
+    null_words = (
+        f"Entropies: that of neuron {null.rank} from below is {short(null.observed)} nats; "
+        f"where labels are permuted over texts it is {short(float(null.null.median()))} "
+        f"(median of {len(null.draw)}), p = {short(null.p)}."
+    )
+    of_mask = [
+        _by_column("", {"class: mask": [f"{e}: {kind}" for e in found.label], **_cells(found)}).rows
+        for kind, found in own.masks.items()
+    ]
+    masks = [row for of_label in zip(*of_mask, strict=True) for row in of_label]
+    return tables | {
+        "verdicts": _verdicts(own),
+        "null": null_words,
+        "masks": Table("Kinds of masks on the same neurons, percentage points", masks),
+        "selectors": _selector_table(own),
+        "histogram": _histogram(effects),
     }
 
 
 def _verdicts(own: SetResults) -> list[str]:
     """What holds for how many classes, and one sentence for each class it does not hold for."""
-    effects, sentences = own.effects, []
+    effects, others, changes = own.effects, _points(own.effects.largest_other), []
     for label in own.claimed:
         i = effects.index("label", label)
         if not effects.supported[i]:
-            sentences.append(
-                f"{label}: not supported. Its own change is {_points(effects.own[i])}, the lowest "
-                f"on another class {_points(effects.largest_other[i])}, p = "
-                f"{_short(effects.random_p[i])}."
+            changes.append(
+                f"{label}: not supported. Its own change is {_points(effects.own)[i]}, the lowest "
+                f"on another class {others[i]}, p = {short(float(effects.random_p[i]))}."
             )
     first = (
-        f"For {len(own.claimed) - len(sentences)} of {len(own.claimed)} classes masking lowers "
+        f"For {len(own.claimed) - len(changes)} of {len(own.claimed)} classes masking lowers "
         "recognition of the class itself more than 95% of random sets of the same layers do, and "
         "more than that of any other class."
     )
-    return [first, *sentences]
-
-
-def _main_table(own: SetResults) -> Table:
-    effects, random, cells = own.effects, own.effects.random_change, _cells(own.effects)
-    caption = (
-        f"Change of accuracy on test texts ({int(effects.n_texts.min())} per class), percentage "
-        f"points; {len(random)} random sets of the same layers"
-    )
-    columns = {
-        "masked class": effects.label,
-        "neurons": map(str, effects.n_neurons.tolist()),
-        **{name: cells[name] for name in ("own change", "95% interval", "largest other change")},
-        "lowest random change": map(_points, random.amin(0)),
-        "p": cells["p"],
-        "corrected p": map(_short, effects.corrected_p),
-        "log-probability": map(_short, effects.on_own(effects.log_change)),
-        "perplexity ratio": map(_short, effects.perplexity_ratio),
-        "supported": cells["supported"],
-    }
-    return Table(caption, _rows(columns))
-
-
-def _mask_table(own: SetResults) -> Table:
-    of_mask = [
-        _rows({"class: mask": [f"{label}: {kind}" for label in found.label], **_cells(found)})
-        for kind, found in own.masks.items()
-    ]
-    rows = [row for of_label in zip(*of_mask, strict=True) for row in of_label]
-    return Table("Kinds of masks on the same neurons, percentage points", rows)
+    return [first, *changes]
 
 
 def _selector_table(own: SetResults) -> Table:
     rows = []
-    for selector, effects in own.selectors.items():
-        cells = zip(effects.own, effects.largest_other, effects.supported, strict=True)
-        found = [
-            f"{_points(change)} ({_points(other)}){' ★' if star else ''}"
-            for change, other, star in cells
-        ]
-        rows.append({"selector": selector, **dict(zip(effects.label, found, strict=True))})
+    for selector, found in own.selectors.items():
+        cells = zip(_points(found.own), _points(found.largest_other), found.supported, strict=True)
+        texts = [f"{change} ({other}){' ★' if star else ''}" for change, other, star in cells]
+        rows.append({"selector": selector, **dict(zip(found.label, texts, strict=True))})
     caption = "Selectors compared: own change, in brackets the lowest on another class; ★ supported"
     return Table(caption, rows)
 
 
-def _histogram(own: SetResults) -> Table:
-    effects, what = own.effects, "mask: true class"
-
-    def row(name: str, counts: Any) -> dict[str, str]:
-        return {what: name, **dict(zip(effects.judged, map(str, counts.tolist()), strict=True))}
-
-    bare = zip(effects.other_label, effects.base_predicted, strict=True)
-    rows = [row(f"none: {true}", counts) for true, counts in bare]
-    rows += [
-        row(f"{label}: {label}", effects.predicted[i, effects.index("other_label", label)])
+def _histogram(effects: MaskEffects) -> Table:
+    named = list(zip(effects.other_label, effects.base_predicted, strict=True))
+    rows = [(f"none: {true}", counts) for true, counts in named] + [
+        (f"{label}: {label}", effects.predicted[i, effects.index("other_label", label)])
         for i, label in enumerate(effects.label)
         if label in effects.other_label
     ]
-    caption = "What is named: without a mask for every class, and for a class under its own mask"
-    return Table(caption, rows)
-
-
-def _halves_table(own: SetResults) -> Table:
-    columns = {
-        "class": own.halves.label,
-        "overlap": map(_short, own.halves.jaccard.diagonal()),
-        "expected of random sets": map(_short, own.halves.expected.diagonal()),
-    }
-    caption = "Neurons selected on two halves of the train texts: Jaccard overlap"
-    return Table(caption, _rows(columns))
-
-
-def _loop_table(found: Adaptive) -> Table:
-    columns = {
-        "class": found.label,
-        "fell on dev": map(_yes, found.success),
-        "random pools that fell": map(_percent, 100 * found.success_rate),
-        "strength": map(_short, found.alpha),
-        "neurons": map(str, found.n_core.tolist()),
-        "change on test": map(_points, found.own),
-        "beyond random": map(_points, found.beyond_random),
-        "p": map(_short, found.p),
-        "corrected p": map(_short, found.corrected_p),
-    }
-    return Table("Adaptive masking, and the same loop on random pools", _rows(columns))
-
-
-def _naming_table(naming: Naming) -> Table:
-    columns = {
-        "class": naming.label,
-        "named": map(_percent, naming.base),
-        "named, masked": map(_percent, naming.masked),
-        "no class": map(_percent, naming.base_silent),
-        "no class, masked": map(_percent, naming.masked_silent),
-    }
-    return Table("Greedy replies: the first class that they name", _rows(columns))
-
-
-def _paired_table(found: PairedEffects) -> Table:
-    columns = {
-        "device": found.label,
-        "pairs": map(str, found.n_pairs.tolist()),
-        "accuracy": [f"{accuracy:.1f}%" for accuracy in found.base.tolist()],
-        "change": map(_points, found.own),
-        "95% interval": _intervals(found),
-        "random sets (mean)": map(_points, found.random_change.mean(0)),
-    }
-    caption = "A device against its own literal paraphrases, own neurons masked"
-    return Table(caption, _rows(columns))
+    return Table(
+        "What is named: without a mask for every class, and for a class under its own mask",
+        [
+            {"mask: true class": name, **dict(zip(effects.judged, counts.tolist(), strict=True))}
+            for name, counts in rows
+        ],
+    )
 
 
 def _model_table(models: Mapping[str, Sequence[MaskEffects]]) -> Table:
     labels = [label for effects in next(iter(models.values())) for label in effects.label]
     rows = []
     for model, measured in models.items():
-        cells = {
-            label: f"{effects.base[effects.index('other_label', label)]:.0f}% "
-            f"{_points(effects.own[i])}{' ★' if effects.supported[i] else ''}"
-            for effects in measured
-            for i, label in enumerate(effects.label)
-        }
-        rows.append({"model": model, **{label: cells.get(label, "–") for label in labels}})
+        row: dict[str, Any] = {"model": model, **dict.fromkeys(labels)}
+        for effects in measured:
+            changes = _points(effects.own)
+            for i, (label, change) in enumerate(zip(effects.label, changes, strict=True)):
+                if label in row:
+                    accuracy = effects.base[effects.index("other_label", label)]
+                    row[label] = f"{accuracy:.0f}% {change}{' ★' if effects.supported[i] else ''}"
+        rows.append(row)
     caption = "Several models: accuracy, and its change when the class's neurons are masked"
     return Table(caption, rows)
 
@@ -257,48 +243,41 @@ def _overlap_table(rows: Sequence[tuple[str, str, int, int, int]]) -> Table:
     found = [
         {
             "emotion: selector": f"{emotion}: {selector}",
-            "circuit's neurons": str(a),
-            "selector's neurons": str(b),
-            "both": str(both),
-            "Jaccard": short(both / max(1, a + b - both)),
+            "circuit's neurons": a,
+            "selector's neurons": b,
+            "both": both,
+            "Jaccard": both / max(1, a + b - both),
         }
         for emotion, selector, a, b, both in rows
     ]
     return Table("Neurons of the circuits compared with those that recognition selects", found)
 
 
-def _cells(effects: MaskEffects) -> dict[str, list[str]]:
+def _cells(effects: MaskEffects) -> dict[str, list[Any]]:
     """What every table says of a mask's effect on its class."""
     return {
-        "own change": [*map(_points, effects.own)],
+        "own change": _points(effects.own),
         "95% interval": _intervals(effects),
-        "largest other change": [*map(_points, effects.largest_other)],
-        "p": [*map(_short, effects.random_p)],
-        "supported": [*map(_yes, effects.supported)],
+        "largest other change": _points(effects.largest_other),
+        "p": effects.random_p.tolist(),
+        "supported": effects.supported.bool().tolist(),
     }
 
 
-def _rows(columns: Mapping[str, Iterable[str]]) -> list[dict[str, str]]:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _by_column(caption: str, columns: Mapping[str, Iterable[Any]]) -> Table:
+    rows = zip(*columns.values(), strict=True)
+    return Table(caption, [dict(zip(columns, row, strict=True)) for row in rows])
 
 
-def _intervals(effects: Effects) -> list[str]:
-    ends = zip(effects.on_own(effects.low), effects.on_own(effects.high), strict=True)
-    return [f"{_points(low)} to {_points(high)}" for low, high in ends]
+def _intervals(effects: Effects) -> list[tuple[str, str]]:
+    ends = (_points(effects.on_own(end)) for end in (effects.low, effects.high))
+    return list(zip(*ends, strict=True))
 
 
-def _yes(value: Any) -> str:
-    return "yes" if value else "no"
+def _points(changes: Tensor) -> list[str]:
+    """Changes in percentage points, with their signs."""
+    return [f"{change:+.1f}" for change in changes.tolist()]
 
 
-def _percent(value: Any) -> str:
-    return f"{float(value):.0f}%"
-
-
-def _points(value: Any) -> str:
-    """A change in percentage points, with its sign."""
-    return f"{float(value):+.1f}"
-
-
-def _short(value: Any) -> str:
-    return short(float(value))
+def _percent(shares: Tensor) -> list[str]:
+    return [f"{share:.0f}%" for share in shares.tolist()]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -20,7 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from circuits import plots as plot
-from circuits.circuit.circuit import SCORES, Circuit, CircuitScores, Node
+from circuits.circuit.circuit import SCORES, Circuit, CircuitScores
 from circuits.effects.directions import Directions, Generality
 from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
@@ -40,6 +40,7 @@ __all__ = [
     "ReportContent",
     "Sample",
     "Table",
+    "cell",
     "component_tables",
     "cost_table",
     "data_text",
@@ -51,6 +52,9 @@ __all__ = [
     "sample_replies",
     "write_report",
 ]
+
+
+# --- pages --------------------------------------------------------------------------------------
 
 
 def packaged(name: str) -> str:
@@ -84,6 +88,7 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["cell"] = cell
     # As a browser reads them: every line end a line feed, and no end of the element.
     lines = [text.replace("\r\n", "\n").replace("\r", "\n") for text in scripts]
     programs = [re.sub(r"</(script)", r"<\\/\1", text, flags=re.IGNORECASE) for text in lines]
@@ -108,6 +113,67 @@ def drawn_page(name: str, figures: Mapping[str, go.Figure], words: Mapping[str, 
     scripts = [get_plotlyjs(), packaged("report.js")]
     words = {"figures": drawn, **words}
     return html_page(name, packaged("report.css"), scripts, words, inline=True)
+
+
+class Table(NamedTuple):
+    """A caption and rows, column -> value; the first cell of a row names it."""
+
+    caption: str
+    rows: Sequence[Mapping[str, Any]]
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it; of a pair of numbers, the interval.
+
+    >>> [cell(value) for value in (1440, 0.12345, (0.1, None), True, None)]
+    ['1,440', '0.123', '0.1 to –', 'yes', '–']
+    """
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return short(value)
+        case (low, high):
+            return f"{cell(low)} to {cell(high)}"
+    return str(value)
+
+
+def cost_table(receipts: Mapping[str, Mapping[str, int]], what: str) -> Table:
+    """Passes, steps and token-layers of every stage or part."""
+    columns = ("passes", "steps", "token_layers")
+    rows = [
+        {what: name} | {column.replace("_", "-"): own.get(column) for column in columns}
+        for name, own in receipts.items()
+    ]
+    return Table(f"What each {what} cost", rows)
+
+
+def provenance_rows(provenance: Provenance) -> list[tuple[str, str]]:
+    """What it takes to make the page again."""
+    return [*flat(provenance.to_json()), ("fingerprint", provenance.fingerprint())]
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as lines: dotted name, text.
+
+    >>> list(flat({"model": {"name": "tiny"}, "seeds": [1, 2]}))
+    [('model.name', 'tiny'), ('seeds', '1, 2')]
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{before}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{before}{name}", ", ".join(map(str, value)) or "–"
+        else:
+            text = short(value, 5) if isinstance(value, float) else str(value)
+            yield f"{before}{name}", "–" if value is None else text
+
+
+# --- the report of a run ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +214,11 @@ class ReportContent:
 
 
 _READ: Final = {"prompt": "at the last prompt position", "reply": "averaged over the reply"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A caption and rows, column -> text; the first cell of a row names it."""
-
-    caption: str
-    rows: Sequence[Mapping[str, str]]
+_ALONG: Final = {
+    "others": "emotion minus the other emotions",
+    "neutral": "emotion minus neutral prompts",
+    "probe": "weights of the probe",
+}
 
 
 def write_report(content: ReportContent, path: Path) -> None:
@@ -166,24 +229,19 @@ def write_report(content: ReportContent, path: Path) -> None:
     """
     steering, emotions = content.steering, content.directions.emotion
     methods = {**steering.get("methods", {}), **steering.get("baselines", {})}
-    settings = steering.get("settings") or {}
+    shares = [f"{_word(m)} {_percent(own.get('overall'))}\u00a0%" for m, own in methods.items()]
+    settings = {m: own for m, own in (steering.get("settings") or {}).items() if m != "tried"}
     words = {
         "title": content.title,
         "content": content,
         "emotions": emotions,
         "facts": _facts(content),
-        "headline": "Target-emotion rate on test contexts: "
-        + ", ".join(f"{_word(m)} {_percent(s.get('overall'))}\u00a0%" for m, s in methods.items())
-        + ".",
+        "headline": f"Target-emotion rate on test contexts: {', '.join(shares)}.",
         "headline_table": _headline_table(methods, emotions),
         "side_effects_table": _side_effects_table(methods, steering.get("hard") or {}),
         "meanings": [(METHODS[m].word, METHODS[m].meaning) for m in methods if m in METHODS],
         "judge": list(flat(steering.get("judge") or {})),
-        "settings": [
-            (_word(method), "; ".join(f"{name.replace('_', ' ')} {v}" for name, v in flat(how)))
-            for method, how in settings.items()
-            if method != "tried"
-        ],
+        "settings": _settings_table(settings) if settings else None,
         "samples": sample_replies(content.replies, emotions, without=steering.get("baselines", ())),
         "elicitation": _elicitation_table(content.elicitation),
         "circuits": {emotion: component_tables(own) for emotion, own in content.circuits.items()},
@@ -203,51 +261,60 @@ def write_report(content: ReportContent, path: Path) -> None:
         "ablation": _ablation_table(content.ablation) if content.ablation else None,
         "provenance": provenance_rows(content.provenance),
     }
-    write_text(path, drawn_page("report.html.j2", _figures(content), words))
-
-
-def _figures(content: ReportContent) -> Mapping[str, go.Figure]:
     figures = {
-        "accuracy": plot.accuracy_bars(content.steering),
-        "valence": plot.valence_bars(content.steering),
-        "side_effects": plot.side_effects_map(content.steering),
-        "similarity": plot.similarity_map(content.directions),
-        "generality": plot.generality_profile(content.generality),
-        "heads": plot.head_map(content.heads),
-        "neurons": plot.neuron_tail(content.neurons),
+        "accuracy": plot.accuracy_bars(steering),
+        "valence": plot.valence_bars(steering),
+        "side_effects": plot.side_effects_map(steering),
+        "similarity": plot.draw(content.directions),
+        "generality": plot.draw(content.generality),
+        "heads": plot.draw(content.heads),
+        "neurons": plot.draw(content.neurons),
         "scores": plot.faithfulness_curve(content.scores),
-        "importance": plot.importance_profile(content.importance),
+        "importance": plot.draw(content.importance),
     }
-    if content.steering.get("strengths"):
-        figures["strengths"] = plot.strength_curve(content.steering)
-    for number, maps in enumerate(content.patches.values()):
-        figures |= {f"patch-{number}-{i}": plot.patch_map(one) for i, one in enumerate(maps)}
-    proofs = enumerate((*content.validation, *content.reply_validation))
-    figures |= {f"validation-{i}": plot.draw(record) for i, record in proofs}
-    circuits = enumerate(content.circuits.values())
-    return figures | {f"circuit-{i}": plot.circuit_graph(circuit) for i, circuit in circuits}
+    if steering.get("strengths"):
+        figures["strengths"] = plot.strength_curve(steering)
+    numbered = {f"patch-{n}": maps for n, maps in enumerate(content.patches.values())}
+    numbered["validation"] = [*content.validation, *content.reply_validation]
+    numbered["circuit"] = [*content.circuits.values()]
+    for name, records in numbered.items():
+        figures |= {f"{name}-{i}": plot.draw(record) for i, record in enumerate(records)}
+    write_text(path, drawn_page("report.html.j2", figures, words))
 
 
-# --- tables -------------------------------------------------------------------------------------
+def _facts(content: ReportContent) -> dict[str, str]:
+    """What was run, on which model."""
+    model, directions = content.provenance.model, content.directions
+    facts = {
+        "Model": str(model.get("name", "not recorded")),
+        "Revision": str(model.get("revision", "not recorded")),
+        "Size": f"{len(content.heads.layer)} layers with {len(content.heads.head)} heads and "
+        f"{len(content.neurons.neuron):,} neurons each",
+        "Directions": f"from {directions.n_contexts:,} contexts with an accepted reply in every "
+        f"emotion; {directions.n_left_out:,} others left out; read "
+        + _READ.get(directions.read, directions.read),
+        "Themes": ", ".join(content.generality.theme),
+    }
+    if content.circuits:
+        counts = [(len(own.heads), len(own.neurons)) for own in content.circuits.values()]
+        heads, neurons = (
+            f"{min(own):,}" + (f" to {max(own):,}" if max(own) > min(own) else "")
+            for own in zip(*counts, strict=True)
+        )
+        facts["Circuits"] = f"{heads} heads and {neurons} neurons per emotion"
+    return facts
 
 
 def _headline_table(methods: Mapping[str, Mapping[str, Any]], emotions: Sequence[str]) -> Table:
     rows = []
-    for method, stats in methods.items():
-        overall = _percent(stats.get("overall"))
-        if "low" in stats and "high" in stats:
-            overall += f" ({stats['low']:.0f}–{stats['high']:.0f})"
-        rows.append(
-            {
-                "method": _word(method),
-                "overall": overall,
-                **{e: _percent(stats["by_emotion"].get(e)) for e in emotions},
-                **{f"{v} event": _percent(stats["by_valence"].get(v)) for v in VALENCES},
-                "perplexity ratio": short(stats.get("perplexity_ratio")),
-                "repetition": short(stats.get("repetition")),
-            }
-        )
-    sizes = " or ".join(sorted({_count(stats.get("n")) for stats in methods.values()}))
+    for method, own in methods.items():
+        reach = f" ({own['low']:.0f}–{own['high']:.0f})" if {"low", "high"} <= own.keys() else ""
+        row = {"method": _word(method), "overall": _percent(own.get("overall")) + reach}
+        row |= {e: _percent(own["by_emotion"].get(e)) for e in emotions}
+        row |= {f"{v} event": _percent(own["by_valence"].get(v)) for v in VALENCES}
+        row |= {"perplexity ratio": own.get("perplexity_ratio"), "repetition": own["repetition"]}
+        rows.append(row)
+    sizes = " or ".join(sorted({cell(own.get("n")) for own in methods.values()}))
     caption = f"Test replies that express the target emotion, in percent of {sizes} per method"
     return Table(caption, rows)
 
@@ -255,30 +322,43 @@ def _headline_table(methods: Mapping[str, Mapping[str, Any]], emotions: Sequence
 def _side_effects_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, Any]) -> Table:
     """What both judges find, where the mood opposes too, and the side effects."""
     rows = []
-    for method, stats in methods.items():
-
-        def between(name: str, form: Any, own: Mapping[str, Any] = stats) -> str:
-            interval = own.get("intervals", {}).get(name)
-            reach = "" if interval is None else f" ({short(interval[0])}–{short(interval[1])})"
-            return form(own.get(name)) + reach
-
-        rows.append(
-            {
-                "method": _word(method),
-                "expressed (%)": between("overall", _percent),
-                "second judge (%)": _percent(stats.get("second_judge")),
-                "kappa": short(stats.get("kappa")),
-                "opposing mood (%)": _percent(stats.get("opposing", {}).get("overall")),
-                "hard contexts (%)": _percent(hard.get(method, {}).get("overall")),
-                "perplexity ratio": between("perplexity_ratio", short),
-                "repetition": between("repetition", short),
-                "topic kept (%)": between("topic_kept", _percent),
-                "distinct-1": short(stats.get("distinct_1")),
-                "distinct-2": short(stats.get("distinct_2")),
-                "words": short(stats.get("mean_words")),
-            }
-        )
+    for method, own in methods.items():
+        reach = {
+            name: f" ({short(low)}–{short(high)})"
+            for name, (low, high) in own.get("intervals", {}).items()
+        }
+        row = {
+            "method": _word(method),
+            "expressed (%)": _percent(own.get("overall")) + reach.get("overall", ""),
+            "second judge (%)": _percent(own.get("second_judge")),
+            "kappa": own.get("kappa"),
+            "opposing mood (%)": _percent(own.get("opposing", {}).get("overall")),
+            "hard contexts (%)": _percent(hard.get(method, {}).get("overall")),
+            "topic kept (%)": _percent(own.get("topic_kept")) + reach.get("topic_kept", ""),
+        }
+        for name in ("perplexity_ratio", "repetition"):
+            row[name.replace("_", " ")] = cell(own.get(name)) + reach.get(name, "")
+        row |= {name: own.get(name.replace("-", "_")) for name in ("distinct-1", "distinct-2")}
+        rows.append({**row, "words": own.get("mean_words")})
     return Table("Expression and side effects, with 95% intervals over contexts", rows)
+
+
+def _settings_table(settings: Mapping[str, Mapping[str, Any]]) -> Table:
+    when = {"prompt": "once, in the prompt", "every": "at every step of the reply"}
+    rows = []
+    for method, own in settings.items():
+        single = ", ".join(f"{e} {cell(value)}" for e, value in own.get("by_emotion", {}).items())
+        places = {own[name]: 0 for name in ("at", "heads_at", "neurons_at") if name in own}
+        row = {
+            "method": _word(method),
+            "layers": ", ".join(map(str, own.get("layers", ()))) or "those of its components",
+            "strength": cell(own.get("strength")) + (f" ({single})" if single else ""),
+            "position": ", ".join(places) or None,
+            "when": when.get(own.get("when", "")),
+            "direction": _ALONG.get(own.get("along", ""), "what its components do differently"),
+        }
+        rows.append(row)
+    return Table("Intervention settings (tuned on dev contexts, or given by the plan)", rows)
 
 
 def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
@@ -288,9 +368,9 @@ def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
     rows = [
         {
             "replies": name,
-            "made": _count(counts.get("total_samples", counts.get("total"))),
-            "accepted": _count(counts.get("accepted")),
-            "rejected": _count(counts.get("rejected")),
+            "made": counts.get("total_samples", counts.get("total")),
+            "accepted": counts.get("accepted"),
+            "rejected": counts.get("rejected"),
             "accuracy (%)": _percent(counts.get("accuracy")),
         }
         for name, counts in groups.items()
@@ -300,42 +380,39 @@ def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
 
 def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]:
     """All heads of a circuit and its strongest neurons, with interval and baseline."""
-    heads, own = circuit.of_kind("head"), circuit.of_kind("neuron")
-    shown = strongest(own, neurons)
-
-    def row(node: Node) -> dict[str, str]:
-        return {
-            "component": node.id,
-            "effect": short(node.effect),
-            "95% interval": "–" if node.interval is None else _reach(*node.interval),
-            "random_baseline": short(node.random_baseline),
-            "above baseline": {True: "yes", False: "no", None: "–"}[node.above_baseline],
-            "direct effect": short(node.direct),
-        }
-
-    ranked = [row(node) for node in strongest(heads, len(heads))]
-    caption = f"The {len(shown):,} neurons with the largest |effect|, of {len(own):,}"
-    return (
-        Table(f"All {len(heads):,} heads, largest |effect| first", ranked),
-        Table(caption, [row(node) for node in shown]),
+    heads, shown = (
+        [
+            {
+                "component": node.id,
+                "effect": node.effect,
+                "95% interval": node.interval,
+                "random baseline": node.random_baseline,
+                "above baseline": node.above_baseline,
+                "direct effect": node.direct,
+            }
+            for node in strongest(circuit.of_kind(kind), most)
+        ]
+        for kind, most in (("head", len(circuit.heads)), ("neuron", neurons))
     )
+    caption = f"The {len(shown):,} neurons with the largest |effect|, of {len(circuit.neurons):,}"
+    return Table(f"All {len(heads):,} heads, largest |effect| first", heads), Table(caption, shown)
 
 
 def _score_table(scores: Mapping[str, CircuitScores]) -> Table:
     rows = [
         {
             "score": f"{emotion}: {name}",
-            "value": short(own.value),
-            "95% interval": _reach(own.low, own.high),
-            "random_baseline": short(own.baseline_p99),
-            "p": short(own.p),
-            "above baseline": "yes" if found.above_baseline(name) else "no",
+            "value": own.value,
+            "95% interval": (own.low, own.high),
+            "random baseline": own.baseline_p99,
+            "p": own.p,
+            "above baseline": found.above_baseline(name),
         }
         for emotion, found in scores.items()
         for name, own in found.scores.items()
     ]
-    first, caption = next(iter(scores.values()), None), "Scores on held-out contexts"
-    if first is not None:
+    caption = "Scores on held-out contexts"
+    for first in list(scores.values())[:1]:
         caption += (
             f" ({first.n_contexts} contexts, {first.ablation} ablation, positions: "
             f"{first.positions}, {first.n_baselines} random circuits)"
@@ -348,10 +425,10 @@ def _ablation_table(found: Mapping[str, Any]) -> Table:
     rows = [
         {
             "emotion": emotion,
-            "circuit": short(own["circuit_drop"]),
-            "95% interval": _reach(own["low"], own["high"]),
-            "random sets": short(own["random_drop"]),
-            "largest of them": short(own["random_max"]),
+            "circuit": own["circuit_drop"],
+            "95% interval": (own["low"], own["high"]),
+            "random sets": own["random_drop"],
+            "largest of them": own["random_max"],
         }
         for emotion, own in {"all": found, **found["by_emotion"]}.items()
     ]
@@ -362,71 +439,6 @@ def _ablation_table(found: Mapping[str, Any]) -> Table:
     return Table(caption, rows)
 
 
-def cost_table(receipts: Mapping[str, Mapping[str, int]], what: str) -> Table:
-    """Passes, steps and token-layers of every stage or part."""
-    rows = [
-        {
-            what: name,
-            "passes": _count(receipt.get("passes")),
-            "steps": _count(receipt.get("steps")),
-            "token-layers": _count(receipt.get("token_layers")),
-        }
-        for name, receipt in receipts.items()
-    ]
-    return Table(f"What each {what} cost", rows)
-
-
-def _facts(content: ReportContent) -> list[tuple[str, str]]:
-    """Name and value of what was run, on which model."""
-    model, directions = content.provenance.model, content.directions
-    size = (
-        f"{len(content.heads.layer)} layers with {len(content.heads.head)} heads and "
-        f"{len(content.neurons.neuron):,} neurons each"
-    )
-    made = (
-        f"from {directions.n_contexts:,} contexts with an accepted reply in every emotion; "
-        f"{directions.n_left_out:,} others left out; read "
-        + _READ.get(directions.read, directions.read)
-    )
-    found = [
-        ("Model", str(model.get("name", "not recorded"))),
-        ("Revision", str(model.get("revision", "not recorded"))),
-        ("Size", size),
-        ("Directions", made),
-        ("Themes", ", ".join(content.generality.theme)),
-    ]
-    if content.circuits:
-        heads, neurons = (
-            _span([len(own.of_kind(kind)) for own in content.circuits.values()])
-            for kind in ("head", "neuron")
-        )
-        found.append(("Circuits", f"{heads} heads and {neurons} neurons per emotion"))
-    return found
-
-
-def provenance_rows(provenance: Provenance) -> list[tuple[str, str]]:
-    """What it takes to make the page again."""
-    return [*flat(provenance.to_json()), ("fingerprint", provenance.fingerprint())]
-
-
-def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as lines: dotted name, text.
-
-    >>> list(flat({"model": {"name": "tiny"}, "seeds": [1, 2]}))
-    [('model.name', 'tiny'), ('seeds', '1, 2')]
-    """
-    for name, value in values.items():
-        full = f"{before}{name}"
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{full}.")
-        elif isinstance(value, list | tuple):
-            yield full, ", ".join(map(str, value)) or "–"
-        elif isinstance(value, float):
-            yield full, short(value, 5)
-        else:
-            yield full, "–" if value is None else str(value)
-
-
 def _word(method: str) -> str:
     return plot.METHOD_WORDS.get(method, method)
 
@@ -435,24 +447,10 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _reach(low: float, high: float) -> str:
-    return f"{short(low)} to {short(high)}"
-
-
-def _span(sizes: Sequence[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
 # --- sample replies -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One reply as it is shown."""
 
     method: str
@@ -462,8 +460,7 @@ class Answer:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A context with the replies of every method."""
 
     context: Context
@@ -483,47 +480,39 @@ def sample_replies(
     most: int = 9,
 ) -> list[Sample]:
     """Contexts spread evenly over the file and over valences, with every method's replies."""
-    by_place = {
-        method: {(row.reply.prompt.origin.id, row.reply.emotion): row for row in rows}
-        for method, rows in replies.items()
-        if method not in without
-    }
     origins = [row.reply.prompt.origin for rows in replies.values() for row in rows]
     contexts = {origin.id: origin for origin in origins}
     each, kept = max(1, most // len(VALENCES)), set[str]()
     for shift, valence in enumerate(VALENCES):
-        own = [context for context in contexts.values() if context.valence == valence]
+        own = [context.id for context in contexts.values() if context.valence == valence]
         # Different offsets, so that the same scenario does not come up in every valence.
-        kept |= {own[(i * len(own) // each + shift) % len(own)].id for i in range(each) if own}
-    return [
-        _sample(context, by_place, emotions) for name, context in contexts.items() if name in kept
-    ]
+        kept |= {own[(i * len(own) // each + shift) % len(own)] for i in range(each) if own}
+    shown = {method: rows for method, rows in replies.items() if method not in without}
+    return [_sample(own, shown, emotions) for name, own in contexts.items() if name in kept]
 
 
 def _sample(
-    context: Context,
-    by_place: Mapping[str, Mapping[tuple[str, str], Judged]],
-    emotions: Sequence[str],
+    context: Context, replies: Mapping[str, Sequence[Judged]], emotions: Sequence[str]
 ) -> Sample:
     alike: list[Answer] = []
     apart: dict[str, list[Answer | None]] = {}
-    for method, own in by_place.items():
-        rows = [own.get((context.id, e), own.get((context.id, NEUTRAL))) for e in emotions]
-        known = [row for row in rows if row is not None]
-        texts = {row.reply.text for row in known}
-        if len(rows) == len(known) > 1 and len(texts) == 1:
+    for method, judged in replies.items():
+        own = {row.reply.emotion: row for row in judged if row.reply.prompt.origin.id == context.id}
+        rows, name = [own.get(e, own.get(NEUTRAL)) for e in emotions], _word(method)
+        texts = {row.reply.text for row in rows if row is not None}
+        if len(rows) > 1 and len(texts) == 1 and None not in rows:
+            known = [row for row in rows if row is not None]
             matched = [row.reply.emotion for row in known if row.verdict.match]
             label, named = known[0].verdict.label, ", ".join(matched) or "no emotion"
             verdict = f"judged {label}" if label else f"matches {named}"
-            alike.append(Answer(_word(method), texts.pop(), bool(matched), verdict))
+            alike.append(Answer(name, texts.pop(), bool(matched), verdict))
         else:
-            apart[_word(method)] = [None if row is None else _answer(method, row) for row in rows]
+            apart[name] = [None if row is None else _answer(name, row) for row in rows]
     by_emotion = [(e, [own[i] for own in apart.values()]) for i, e in enumerate(emotions)]
     return Sample(context, alike, list(apart), by_emotion)
 
 
 def _answer(method: str, row: Judged) -> Answer:
     verdict = row.verdict
-    heard = verdict.label or ("the target emotion" if verdict.match else "something else")
-    text = row.reply.text
-    return Answer(_word(method), text, verdict.match, f"judged {heard}", verdict.reason)
+    found = verdict.label or ("the target emotion" if verdict.match else "something else")
+    return Answer(method, row.reply.text, verdict.match, f"judged {found}", verdict.reason)

@@ -1,5 +1,6 @@
 """Small made-up records of every kind, each with numbers that can be recomputed."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,14 @@ from circuits.circuit.score import SIZES
 from circuits.effects.directions import Directions, Generality
 from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
+from circuits.effects.inspection import TokenTrace
 from circuits.effects.neurons import NeuronEffects
 from circuits.judges import Verdict
 from circuits.judges.replies import Judged, Reply
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
+from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
+from circuits.patching.paths import PathEffects
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
@@ -35,20 +39,6 @@ from circuits.steering.validation import (
     ReplyValidation,
     Validation,
 )
-
-__all__ = [
-    "accuracy",
-    "circuit",
-    "directions",
-    "elicitation",
-    "generality",
-    "heads",
-    "importance",
-    "judged",
-    "neurons",
-    "provenance",
-    "scores",
-]
 
 METHODS = ("none", "prompt", "steer", "circuit")
 
@@ -68,110 +58,102 @@ def provenance(layers: int = 4, heads: int = 3, neurons: int = 40) -> Provenance
     return Provenance(model, "sha256:feed", {"seed": 0, "read": "prompt"}, {"python": "3.11"})
 
 
+AXES: dict[str, Any] = {
+    "emotion": EMOTIONS,
+    "sublayer": SUBLAYERS,
+    "layer": range(4),
+    "head": range(3),
+    "neuron": range(40),
+    "theme": ("work", "family", "school", "travel", "health"),
+    "dose": (0.1, 0.5),
+    "run": ("clean", "corrupt"),
+    "d_model": range(24),
+}
+
+
 def _random(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def made(kind: type[Any], seed: int = 0, /, **known: Any) -> Any:
+    """A record of what is known: axes by their labels, tensors; a number fills its tensor.
+
+    Other axes are those above, other tensors random.
+    """
+    labels, random, values = AXES | known, _random(seed), {}
+    for name, axes in kind.axes.items():
+        shape, value = [len(labels[axis]) for axis in axes], known.get(name)
+        if value is None:
+            value = torch.randn(shape, generator=random)
+        values[name] = torch.full(shape, value) if isinstance(value, float) else value
+    for field in dataclasses.fields(kind):
+        if field.name in labels and field.name not in values:
+            own = labels[field.name]
+            values[field.name] = tuple(own) if isinstance(own, range) else own
+    return kind(**{"provenance": provenance(), **values})
+
+
 def directions(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Directions:
     vectors = torch.randn(len(emotions), 2, layers, 24, generator=_random(0))
-    vectors = vectors - vectors.mean(0)
-    norm = vectors.norm(dim=-1)
-    return Directions(
-        provenance=provenance(layers),
-        vectors=vectors / norm[..., None],
-        norm=norm,
-        rms=torch.ones(2, layers),
-        emotion=emotions,
-        sublayer=SUBLAYERS,
-        layer=tuple(range(layers)),
-        n_contexts=12,
-        n_left_out=2,
-        read="prompt",
-    )
+    vectors = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=-1)
+    axes = {"emotion": emotions, "layer": range(layers), "vectors": vectors}
+    known = {"norm": 1.0, "rms": 1.0, "n_contexts": 12, "n_left_out": 2, "read": "prompt"}
+    return made(Directions, **axes, **known)
 
 
 def generality(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Generality:
-    n = len(emotions)
-    halves = 0.6 + 0.35 * torch.rand(n, 2, layers, generator=_random(1))
-    rising = torch.linspace(0.3, 0.95, layers).expand(2, layers)
-    return Generality(
-        provenance=provenance(layers),
+    halves = 0.6 + 0.35 * torch.rand(len(emotions), 2, layers, generator=_random(1))
+    return made(
+        Generality,
+        emotion=emotions,
+        layer=range(layers),
         split_half=halves,
         split_half_low=halves - 0.2,
-        without_theme=0.4 + 0.5 * torch.rand(n, 2, layers, 5, generator=_random(2)),
-        accuracy=rising,
-        random_baseline=torch.full((2, layers), 1 / n),
-        emotion=emotions,
-        sublayer=SUBLAYERS,
-        layer=tuple(range(layers)),
-        theme=("work", "family", "school", "travel", "health"),
+        random_baseline=1 / len(emotions),
         n_splits=50,
     )
 
 
 def heads(layers: int = 4, count: int = 3, emotions: tuple[str, ...] = EMOTIONS) -> HeadEffects:
-    n = len(emotions)
     depth = torch.linspace(0.2, 1.0, layers)[None, :, None]
-    centred = torch.randn(n, layers, count, generator=_random(3)) ** 3 * 0.05 * depth
-    return HeadEffects(
-        provenance=provenance(layers, count),
-        mean=centred + 0.01,
-        stderr=torch.full_like(centred, 0.004),
-        centred=centred,
-        centred_stderr=torch.full_like(centred, 0.003),
-        baseline=torch.ones(n, layers),
-        random_baseline=0.03 * depth[..., 0].expand(n, layers).clone(),
+    centred = torch.randn(len(emotions), layers, count, generator=_random(3)) ** 3 * 0.05 * depth
+    return made(
+        HeadEffects,
         emotion=emotions,
-        layer=tuple(range(layers)),
-        head=tuple(range(count)),
+        layer=range(layers),
+        head=range(count),
+        mean=centred + 0.01,
+        stderr=0.004,
+        centred=centred,
+        centred_stderr=0.003,
+        random_baseline=0.03 * depth[..., 0].expand(len(emotions), layers).clone(),
         readout="resid_mid",
-        n_contexts=(12,) * n,
+        n_contexts=(12,) * len(emotions),
     )
 
 
 def neurons(
     layers: int = 4, count: int = 40, emotions: tuple[str, ...] = EMOTIONS
 ) -> NeuronEffects:
-    n = len(emotions)
-    shape = (n, layers, count)
+    shape = (len(emotions), layers, count)
     centred = torch.randn(shape, generator=_random(4)) ** 5 * 1e-3
-    return NeuronEffects(
-        provenance=provenance(layers, 3, count),
-        mean=centred,
-        stderr=torch.full(shape, 1e-4),
-        centred=centred,
-        centred_stderr=torch.full(shape, 1e-4),
-        positive=centred.clamp_min(0),
-        negative=(-centred).clamp_min(0),
-        weight=torch.ones(shape),
-        activation=centred,
-        random_baseline=torch.full((n, layers), 4e-3),
-        emotion=emotions,
-        layer=tuple(range(layers)),
-        neuron=tuple(range(count)),
-        n_contexts=(12,) * n,
-    )
+    axes = {"emotion": emotions, "layer": range(layers), "neuron": range(count)}
+    known = {"stderr": 1e-4, "centred_stderr": 1e-4, "random_baseline": 4e-3}
+    known["n_contexts"] = (12,) * len(emotions)
+    return made(NeuronEffects, mean=centred, centred=centred, **axes, **known)
 
 
 def importance(layers: int = 4, emotions: tuple[str, ...] = EMOTIONS) -> Importance:
-    n = len(emotions)
-    slope = torch.linspace(0.1, 1.2, layers) + 0.1 * torch.randn(n, 2, layers, generator=_random(5))
-    return Importance(
-        provenance=provenance(layers),
-        slope=slope,
-        stderr=torch.full_like(slope, 0.04),
-        response=slope[:, None].expand(n, 2, 2, layers).clone(),
-        random_baseline=torch.full_like(slope, 0.15),
-        baseline=torch.zeros(n),
-        rms=torch.ones(2, layers),
-        reference=torch.eye(24)[:n],
+    return made(
+        Importance,
         emotion=emotions,
-        dose=(0.1, 0.5),
-        sublayer=SUBLAYERS,
-        layer=tuple(range(layers)),
+        layer=range(layers),
+        stderr=0.04,
+        random_baseline=0.15,
+        baseline=0.0,
         read_at="resid_post",
         stable_layers=(layers - 1,),
-        n_contexts=(12,) * n,
+        n_contexts=(12,) * len(emotions),
         n_random=8,
     )
 
@@ -359,89 +341,43 @@ def _judged(context: Context, emotion: str, text: str, method: str) -> Judged:
     return Judged(Reply(prompt, f"{text} ({method}, {emotion})", 8, emotion), verdict)
 
 
+_PATCHED = {"readout": "projection", "n_contexts": 3, "emotion": "anger"}
+
+
 def stream_patches(places: tuple[str, ...] = ("event", "last")) -> SitePatches:
     """Patches of three sites."""
-    shape = (3, 4, len(places))
-    effect = torch.randn(shape, generator=_random(21))
-    return SitePatches(
-        effect,
-        effect.abs() / 10,
-        torch.tensor([2.0, -1.0]),
-        ("resid_pre", "attn_out", "mlp_out"),
-        tuple(range(4)),
-        places,
-        ("clean", "corrupt"),
-        "anger",
-        "<plain>",
-        "denoising",
-        "projection",
-        3,
-    )
+    sites = {"site": ("resid_pre", "attn_out", "mlp_out"), "place": places}
+    return made(SitePatches, 21, **sites, other="<plain>", mode="denoising", **_PATCHED)
 
 
 def head_patches(places: tuple[str, ...] = ("event", "last"), count: int = 3) -> HeadPatches:
     """Patches of head outputs, the largest of them at the last place."""
-    effect = torch.randn(4, count, len(places), generator=_random(22))
-    effect[2, 1, -1] = 9.0
-    return HeadPatches(
-        effect,
-        effect.abs() / 10,
-        torch.tensor([2.0, -1.0]),
-        tuple(range(4)),
-        tuple(range(count)),
-        places,
-        ("clean", "corrupt"),
-        "z",
-        "anger",
-        "neutral",
-        "noising",
-        "projection",
-        3,
-    )
+    axes = {"head": range(count), "place": places}
+    known = {"site": "z", "other": "neutral", "mode": "noising", **_PATCHED}
+    found = made(HeadPatches, 22, **axes, **known)
+    found.effect[2, 1, -1] = 9.0
+    return found
 
 
 def validation(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> Validation:
     """Effects of sets of up to forty components, and a band of random ones."""
-    sizes, draws, count = (1, 3, 10, 40), 5, len(emotions)
+    sizes, count = (1, 3, 10, 40), len(emotions)
+    axes = {"emotion": emotions, "other_emotion": emotions, "method": CHANGES, "order": ORDERS}
+    axes |= {"size": sizes, "draw": tuple(range(5))}
     effect = torch.randn(count, 4, 3, 4, count, generator=_random(31))
-    random_baseline = torch.randn(count, 4, draws, 4, count, generator=_random(32)) / 4
-    return Validation(
-        provenance=provenance(),
-        effect=effect,
-        low=effect - 0.5,
-        high=effect + 0.25,
-        random_baseline=random_baseline,
-        random_baseline_low=random_baseline.amin(2),
-        random_baseline_high=random_baseline.amax(2),
-        asked=torch.eye(count),
-        emotion=emotions,
-        other_emotion=emotions,
-        method=CHANGES,
-        order=ORDERS,
-        size=sizes,
-        draw=tuple(range(draws)),
-        kind=kind,
-        n_contexts=6,
-    )
+    random = torch.randn(count, 4, 5, 4, count, generator=_random(32)) / 4
+    bands = {"low": effect - 0.5, "high": effect + 0.25, "random_baseline": random}
+    bands |= {"random_baseline_low": random.amin(2), "random_baseline_high": random.amax(2)}
+    return made(Validation, effect=effect, kind=kind, n_contexts=6, **axes, **bands)
 
 
 def heard(kind: str = "head", emotions: tuple[str, ...] = EMOTIONS) -> ReplyValidation:
     """Judged replies by size of the set."""
-    sizes = (1, 6, 40)
-    judged = 100 * torch.rand(len(emotions), 2, 3, len(sizes), generator=_random(33))
-    return ReplyValidation(
-        provenance=provenance(),
-        judged=judged,
-        low=judged * 0.8,
-        high=10 + 0.9 * judged,
-        emotion=emotions,
-        method=REPLY_CHANGES,
-        order=REPLY_ORDERS,
-        size=sizes,
-        kind=kind,
-        n_contexts=6,
-        n_draws=2,
-    )
+    judged = 100 * torch.rand(len(emotions), 2, 3, 3, generator=_random(33))
+    axes = {"emotion": emotions, "method": REPLY_CHANGES, "order": REPLY_ORDERS}
+    axes |= {"size": (1, 6, 40), "kind": kind, "n_contexts": 6, "n_draws": 2}
+    bounds = {"low": judged * 0.8, "high": 10 + 0.9 * judged}
+    return made(ReplyValidation, judged=judged, **axes, **bounds)
 
 
 def report(emotions: tuple[str, ...] = EMOTIONS, **changes: Any) -> ReportContent:
@@ -481,3 +417,30 @@ def ablation(emotions: tuple[str, ...] = EMOTIONS) -> dict[str, Any]:
         "heads_share": 0.083,
         "neurons_share": 0.02,
     }
+
+
+def trace(emotions: tuple[str, ...] = EMOTIONS) -> TokenTrace:
+    """Seven tokens, the last four of a reply; one of them is hostile."""
+    tokens = ("<s>", "I", " am", " <script>alert(1)</script>", "\n", '" onmouseover="x', " &amp;")
+    pos = tuple(f"{i} {token}" for i, token in enumerate(tokens))
+    return made(TokenTrace, 41, emotion=emotions, layer=range(3), pos=pos, n_prompt=3)
+
+
+def paths() -> PathEffects:
+    """Nine paths from three senders to four receivers, from -6 to 5."""
+    exists = torch.tensor([[True] * 4, [False, True, True, True], [False, False, True, True]])
+    mean = (torch.arange(12.0).reshape(3, 4) - 6.0) * exists
+    axes = {"sender": ("embed", "L0H0", "L0.mlp"), "role": ()}
+    axes["receiver"] = ("L0H0.q", "L0.mlp", "L1G0.v", "readout")
+    known = {"mean": mean, "stderr": mean.abs() / 10, "exists": exists, "random_baseline": 1.0}
+    known |= {"emotion": "fear", "other": "<b>", "readout": "projection", "mode": "noising"}
+    known |= {"method": "eap", "steps": 1, "n_contexts": 3, "draws": 5, "gap": 0.0, "receipt": {}}
+    return made(PathEffects, **axes, **known)
+
+
+def exact_paths() -> ExactPaths:
+    """Two of the paths, patched in two contexts."""
+    axes = {"context": ("a", "b"), "edge": ("embed->L0H0.q", "L0.mlp->readout")}
+    known = {"emotion": "fear", "other": None, "readout": "projection", "mode": "noising"}
+    effect = torch.tensor([[-6.0, 4.0], [-4.0, 8.0]])
+    return made(ExactPaths, effect=effect, receipt={}, **axes, **known)

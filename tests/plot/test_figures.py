@@ -1,6 +1,7 @@
 """What is drawn equals what the record says."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -11,9 +12,10 @@ from circuits import plots as plot
 from circuits.circuit.circuit import Edge
 from circuits.effects.directions import similarity
 from circuits.errors import DataError
-from circuits.judges.replies import wilson
+from circuits.judges.replies import JudgeConfusion, wilson
 from circuits.names import EMOTIONS
-from circuits.plots.style import EMOTION_COLOURS, colour
+from circuits.plots.style import BASELINE, EMOTION_COLOURS, colour
+from circuits.steering.evaluate import Comparison
 
 OWN = ("joy", "<i>awe</i>")
 
@@ -29,6 +31,10 @@ def figures(samples):
         samples.circuit(),
     )
     drawn = {type(record).__name__: draw(record) for record in records}
+    drawn["paths"] = draw(samples.paths())
+    drawn["trace"] = draw(samples.trace())
+    drawn["validation"] = draw(samples.validation("neuron"))
+    drawn["replies"] = draw(samples.heard())
     drawn["accuracy"] = plot.accuracy_bars(samples.accuracy())
     drawn["valence"] = plot.valence_bars(samples.accuracy())
     drawn["side_effects"] = plot.side_effects_map(samples.accuracy())
@@ -143,10 +149,9 @@ def test_the_neuron_tail_is_sorted_and_names_its_neurons(samples):
     neurons = samples.neurons()
     line, baseline = draw(neurons).data[:2]
     assert list(line.y) == sorted(line.y, reverse=True)
-    name, effect, _ = line.customdata[0]
     layer, neuron = divmod(int(neurons.centred[0].abs().argmax()), 40)
-    assert name == f"L{layer}N{neuron}"
-    assert effect.startswith(f"{float(neurons.centred[0, layer, neuron]):.3g}")
+    assert line.text[0] == f"L{layer}N{neuron}"
+    assert line.customdata[0] == [f"{neurons.centred[0, layer, neuron]:.3g}", "0.0001", "0.004"]
     assert baseline.y[0] == pytest.approx(4e-3)
     assert all(y > 0 for y in line.y)
 
@@ -315,3 +320,103 @@ def test_without_a_sweep_or_a_method_there_is_nothing_to_draw():
         plot.strength_curve({"methods": {}})
     with pytest.raises(DataError, match="no method to draw"):
         plot.side_effects_map({})
+
+
+def test_every_token_is_drawn_at_every_layer_as_text_and_the_reply_begins_at_a_line(samples):
+    record = samples.trace()
+    found = draw(record)
+    for e, cells in enumerate(found.data):
+        torch.testing.assert_close(torch.tensor(cells.z), record.value[e].T, atol=1e-5, rtol=1e-5)
+        assert (cells.zmin, cells.zmax) == (-1, 1)
+    assert found.layout.shapes[0].y0 == 2.5
+    assert draw(record.sel(pos=record.pos[2:])).layout.shapes[0].y0 == 0.5
+    assert not draw(dataclasses.replace(record, n_prompt=9)).layout.shapes
+    assert {"⏎", "&lt;script&gt;alert(1)&lt;/script&gt;"} <= set(found.layout.yaxis.ticktext)
+    assert "<script>" not in found.to_json().replace("\\u003c", "<").replace("\\u003e", ">")
+    assert "fear" in draw(record.sel(emotion="fear")).layout.title.text
+
+
+def test_the_map_shows_every_path_and_leaves_a_gap_where_none_can_be(samples):
+    paths = samples.paths()
+    figure = draw(paths)
+    (cells,) = figure.data
+    assert (cells.x, cells.y) == (paths.receiver, paths.sender)
+    for shown, exists, own in zip(cells.z, paths.exists, paths.mean, strict=True):
+        assert list(shown) == [v if e else None for v, e in zip(own, exists, strict=True)]
+    assert (cells.zmin, cells.zmax) == (-6, 6)
+    assert cells.customdata[0][0] == ["1.18", "1"]
+    title = figure.layout.title.text.replace("<br>", " ")
+    assert "fear against &lt;b&gt;" in title
+    assert f"of {int(paths.exists.sum())}" in title
+    (few,) = plot.path_map(paths, most=2).select_traces()
+    assert (few.y, few.x) == (("embed", "L0.mlp"), ("L0H0.q", "L0.mlp"))
+
+
+def test_estimates_stand_against_what_patching_gave(samples):
+    exact = samples.exact_paths()
+    line, points = plot.path_agreement(samples.paths(), exact).select_traces()
+    assert (points.x, points.y, line.x, line.y) == ((-6, 5), (-5, 6), (-6, 6), (-6, 6))
+    assert points.customdata == ("embed-&gt;L0H0.q", "L0.mlp-&gt;readout")
+    assert points.error_y.array == pytest.approx((1.96 * exact.stderr).tolist(), rel=1e-5)
+    one = dataclasses.replace(exact, effect=exact.effect[:1], context=("a",))
+    _, points = plot.path_agreement(samples.paths(), one).select_traces()
+    assert points.error_y.array == (None, None)
+
+
+def test_the_judge_s_map_shows_every_share_and_calls_neutral_prompts_by_what_they_ask_for():
+    share = torch.tensor([[90.0, 5.0], [0.0, 10.0], [2.0, 3.0]])
+    n, emotions = torch.tensor([20, 10, 5]), ("fear", "<i>awe</i>")
+    figure = draw(JudgeConfusion(share, share - 1, share + 1, n, (*emotions, "neutral"), emotions))
+    (cells,) = figure.data
+    assert [list(row) for row in cells.z] == share.tolist()
+    assert cells.y == ("fear", "&lt;i&gt;awe&lt;/i&gt;", "no emotion")
+    assert cells.customdata[0][1] == ["4", "6", "20"]
+    assert (cells.zmin, cells.zmax) == (0, 100)
+
+
+def test_a_comparison_is_drawn_as_the_bars_of_its_methods_and_baselines(samples):
+    known = samples.accuracy()
+    found = Comparison(known["methods"], known["baselines"], {}, {})
+    assert draw(found) == plot.accuracy_bars(known)
+
+
+@pytest.mark.parametrize("emotion", ["anger", "fear"])
+def test_every_panel_has_the_curves_and_bands_of_its_change(samples, emotion):
+    record = samples.validation("neuron")
+    figure, e = draw(record), record.emotion.index(emotion)
+    (seen,) = [
+        b.args[0]["visible"] for b in figure.layout.updatemenus[0].buttons if b.label == emotion
+    ]
+    traces = [trace for trace, own in zip(figure.data, seen, strict=True) if own]
+    per_panel, half = 2 + 3 + 5, len(record.size)
+    assert len(traces) == len(record.method) * per_panel
+    for m in range(len(record.method)):
+        random, interval, *lines = traces[m * per_panel : (m + 1) * per_panel]
+        others = [f for f in range(len(record.emotion)) if f != e]
+        low = record.random_baseline_low[e, m, :, e], record.low[e, m, 0, :, e]
+        pairs = [(random.y[:half], low[0]), (interval.y[:half], low[1])]
+        pairs += [(lines[o].y, record.effect[e, m, o, :, e]) for o in range(3)]
+        pairs += [
+            (own.y, record.effect[e, m, 0, :, f]) for own, f in zip(lines[3:], others, strict=True)
+        ]
+        for drawn, expected in pairs:
+            assert list(drawn) == pytest.approx(expected.tolist(), rel=1e-4)
+        shown = [record.emotion[f] for f in (e, e, e, *others)]
+        assert [own.line.color for own in lines] == [colour(own) for own in shown]
+    names = [trace.name for trace in traces if trace.showlegend]
+    assert len(names) == len(set(names)) == 9
+    assert figure.layout.xaxis4.title.text == "neurons (k)"
+
+
+def test_judged_replies_are_drawn_by_emotion_with_random_sets_in_grey(samples):
+    record = samples.heard()
+    figure = draw(record)
+    places = list(itertools.product(range(2), range(3), range(len(record.emotion))))
+    for trace, (m, o, e) in zip(figure.data, places, strict=True):
+        assert list(trace.y) == pytest.approx(record.judged[e, m, o].tolist(), rel=1e-4)
+        grey = record.order[o] == "random"
+        assert trace.line.color == (BASELINE if grey else colour(record.emotion[e]))
+        up = torch.tensor(trace.y) + torch.tensor(trace.error_y.array)
+        torch.testing.assert_close(up, record.high[e, m, o], atol=1e-3, rtol=1e-4)
+    legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert legend == [*record.emotion, "ranked last", "random, same layers (baseline)"]

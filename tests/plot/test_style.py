@@ -9,7 +9,7 @@ import plotly.io as pio
 import pytest
 
 from circuits.names import EMOTIONS
-from circuits.plots.style import EMOTION_COLOURS, SIGN_COLOURS, choose, colour, cue, layout
+from circuits.plots.style import EMOTION_COLOURS, SIGN_COLOURS, chart, colour, cue
 
 # Linear RGB as it looks without green or red receptors (Machado, Oliveira and Fernandes 2009).
 DEUTERANOPIA = np.array(
@@ -82,21 +82,22 @@ def test_every_emotion_has_a_colour_and_unknown_ones_get_a_lasting_one():
     assert colour("awe") != colour("joy")
 
 
-def test_a_menu_shows_one_group_at_a_time():
-    figure: Any = go.Figure()
+def test_a_menu_shows_one_group_at_a_time_and_of_a_single_group_the_title_says_the_label():
     first, second, third = (go.Scatter(y=[number]) for number in range(3))
-    choose(figure, "Emotion", {"one": [first, second], "two": [third]})
+    groups = {"one": [first, second], "<b>": [third]}
+    figure: Any = chart(groups, "Title", "x", "y", menu="Emotion")
     assert [trace.visible for trace in figure.data] == [True, True, False]
     buttons = figure.layout.updatemenus[0].buttons
-    assert [button.label for button in buttons] == ["one", "two"]
+    assert [button.label for button in buttons] == ["one", "&lt;b&gt;"]
     assert list(buttons[1].args[0]["visible"]) == [False, False, True]
+    single: Any = chart({"<b>": [third]}, "Title", "x", "y", menu="Emotion")
+    assert not single.layout.updatemenus
+    assert single.layout.title.text == "Title: &lt;b&gt;"
 
 
 def test_the_layout_changes_no_global_template():
     before = pio.templates.default
-    figure: Any = layout(
-        go.Figure(), "A title that is far too long for one line of a phone", x="layer"
-    )
+    figure: Any = chart([], "A title that is far too long for one line of a phone", "layer", "y")
     assert pio.templates.default == before
     assert "<br>" in figure.layout.title.text
     assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"

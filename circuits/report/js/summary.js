@@ -24,7 +24,7 @@ const Summary = (() => {
       h("span", { title: `95% interval ${number(score.low)} to ${number(score.high)}` }, number(score.value)),
       number(score.baseline), number(score.p, 2), Panel.verdict(score.beats),
     ]);
-    const found = Panel.table(`On ${Dom.plural(held?.contexts ?? 0, "held-out context")}, beside ${Dom.plural(held?.baselines ?? 0, "random circuit")} of its size; ↓ lower is better`,
+    const found = Panel.table(`On ${Dom.plural(held?.contexts ?? 0, "held-out context")}, compared with ${Dom.plural(held?.baselines ?? 0, "random circuit")} of its size; ↓ lower is better`,
       ["score", "value", "random (99%)", "p", "beats it"], rows);
     found.className = "wide";
     return h("div", { class: "scroll" }, found);
