@@ -18,9 +18,9 @@ from circuits.files import Loss, add_losses, held, is_file
 from circuits.steering import APPLIED
 
 if TYPE_CHECKING:
+    from circuits.published.assembling import Assembled
     from circuits.published.derived import Measured
     from circuits.published.folder import Contents
-    from circuits.published.importing import Assembled
     from circuits.runs.folder import Study
 
 __all__ = ["assemble", "check", "export", "import_command"]
@@ -199,8 +199,8 @@ def assemble(
 ) -> None:
     """Assemble circuits from tables alone, without a model, by the published rule."""
     from circuits.published import importing
+    from circuits.published.assembling import Settings
     from circuits.published.derived import derive
-    from circuits.published.importing import Settings
     from circuits.runs.folder import Study
 
     study, settings = Study(run), Settings(total=total, ratio_mode=ratio_mode)
@@ -222,8 +222,7 @@ def _export_run(run: Path, out: Path) -> None:
 
     from circuits.published import importing
     from circuits.published.derived import derive
-    from circuits.published.folder import write_folder
-    from circuits.published.layout import written_whole
+    from circuits.published.folder import write_folder, written_whole
     from circuits.runs.folder import Study
 
     study, losses = Study(run), ()

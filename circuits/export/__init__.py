@@ -5,7 +5,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +26,6 @@ from circuits.files import Loss, PathLike, add_losses, resolved, write_text
 __all__ = [
     "ANY_CIRCUIT",
     "FORMATS",
-    "Prepared",
     "check_file",
     "circuit_from_json",
     "circuit_to_json",
@@ -49,14 +47,38 @@ __all__ = [
     "write_prepared",
 ]
 
-ANY_CIRCUIT: Final = ("json", "graphml", "gexf", "dot", "mermaid", "csv")
-"""Formats that hold any circuit; ``json`` and GraphML can be read back whole."""
+Prepared = tuple[str, dict[str, tuple[str, tuple[Loss, ...]]]]
+"""What the names of the files begin with; name -> its text, and what it does not keep."""
 
-FORMATS: Final = (*ANY_CIRCUIT, "neuronpedia", "eap-ig")
+
+def _json(circuit: Circuit) -> str:
+    return json.dumps(circuit_to_json(circuit), indent=2, ensure_ascii=False) + "\n"
+
+
+def _nothing(circuit: Circuit) -> list[Loss]:
+    return []
+
+
+# Suffix -> format, what writes it, and what it does not keep.
+_FILES: Final[
+    Mapping[str, tuple[str, Callable[[Circuit], str], Callable[[Circuit], list[Loss]]]]
+] = {
+    ".json": ("json", _json, _nothing),
+    ".graphml": ("graphml", graphml, _nothing),
+    ".gexf": ("gexf", gexf, _nothing),
+    ".dot": ("dot", dot, diagram_losses),
+    ".mmd": ("mermaid", mermaid, diagram_losses),
+    ".nodes.csv": ("csv", nodes_csv, table_losses),
+    ".edges.csv": ("csv", edges_csv, table_losses),
+    ".neuronpedia.json": ("neuronpedia", neuronpedia, neuronpedia_losses),
+    ".eap-ig.json": ("eap-ig", eap_ig, eap_ig_losses),
+}
+
+FORMATS: Final = tuple(dict.fromkeys(form for form, _, _ in _FILES.values()))
 """Every format; the last two refuse circuits that their programs could not open."""
 
-# Windows keeps these for devices, whatever the suffix.
-_RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)\d")
+ANY_CIRCUIT: Final = FORMATS[:-2]
+"""Formats that hold any circuit; ``json`` and GraphML can be read back whole."""
 
 
 def export_circuit(
@@ -80,34 +102,24 @@ def export_circuit(
     return write_prepared(resolved(folder), [prepared(circuit, formats)])
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A circuit in several formats, not written yet."""
-
-    stem: str
-    files: Mapping[str, tuple[str, tuple[Loss, ...]]]
-    """Name of a file -> its text, and what it does not keep."""
-
-
 def prepared(circuit: Circuit, formats: Iterable[str]) -> Prepared:
     """The texts of a circuit in each of ``formats``, so that all are known to be possible.
 
     Raises:
         CircuitError: a format is unknown, or cannot hold the circuit.
     """
-    chosen = list(dict.fromkeys(formats))
+    chosen, stem = list(dict.fromkeys(formats)), file_stem(circuit.emotion)
     unknown = [name for name in chosen if name not in FORMATS]
     if unknown:
         raise CircuitError(
             f"cannot export to {', '.join(map(repr, unknown))}; formats are {', '.join(FORMATS)}"
         )
-    stem = file_stem(circuit.emotion)
-    files = {
-        f"{stem}{suffix}": (form.text(circuit), tuple(form.losses(circuit)))
+    return stem, {
+        f"{stem}{suffix}": (write(circuit), tuple(losses(circuit)))
         for name in chosen
-        for suffix, form in _FILES[name].items()
+        for suffix, (form, write, losses) in _FILES.items()
+        if form == name
     }
-    return Prepared(stem, files)
 
 
 def write_prepared(folder: Path, circuits: Iterable[Prepared]) -> dict[Path, tuple[Loss, ...]]:
@@ -117,11 +129,11 @@ def write_prepared(folder: Path, circuits: Iterable[Prepared]) -> dict[Path, tup
         DataError: the folder cannot be written to.
     """
     written: dict[Path, tuple[Loss, ...]] = {}
-    for own in circuits:
-        for name, (text, lost) in own.files.items():
+    for stem, files in circuits:
+        for name, (text, lost) in files.items():
             write_text(folder / name, text)
             written[folder / name] = lost
-        add_losses(folder, own.stem, {name: lost for name, (_, lost) in own.files.items()})
+        add_losses(folder, stem, {name: lost for name, (_, lost) in files.items()})
     return written
 
 
@@ -131,8 +143,7 @@ def format_of(path: Path) -> str:
     >>> format_of(Path("anger.eap-ig.json"))
     'eap-ig'
     """
-    suffix = path.name[path.name.index(".") :]
-    return next(name for name, files in _FILES.items() if suffix in files)
+    return _FILES[path.name[path.name.index(".") :]][0]
 
 
 def file_stem(emotion: str) -> str:
@@ -147,32 +158,9 @@ def file_stem(emotion: str) -> str:
     """
     folded = unicodedata.normalize("NFC", emotion.casefold())
     stem = re.sub(r"[^\w]+", "-", folded).strip("-")[:40]
-    if stem and stem == emotion and not _RESERVED.fullmatch(stem):
+    # Windows keeps these for devices, whatever the suffix.
+    reserved = re.fullmatch(r"con|prn|aux|nul|(com|lpt)\d", stem)
+    if stem and stem == emotion and not reserved:
         return stem
     digest = hashlib.sha256(emotion.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{stem}-{digest}" if stem else digest
-
-
-def _json(circuit: Circuit) -> str:
-    return json.dumps(circuit_to_json(circuit), indent=2, ensure_ascii=False) + "\n"
-
-
-@dataclass(frozen=True)
-class _Form:
-    text: Callable[[Circuit], str]
-    losses: Callable[[Circuit], list[Loss]] = lambda circuit: []
-
-
-_FILES: Mapping[str, Mapping[str, _Form]] = {
-    "json": {".json": _Form(_json)},
-    "graphml": {".graphml": _Form(graphml)},
-    "gexf": {".gexf": _Form(gexf)},
-    "dot": {".dot": _Form(dot, diagram_losses)},
-    "mermaid": {".mmd": _Form(mermaid, diagram_losses)},
-    "csv": {
-        ".nodes.csv": _Form(nodes_csv, table_losses),
-        ".edges.csv": _Form(edges_csv, table_losses),
-    },
-    "neuronpedia": {".neuronpedia.json": _Form(neuronpedia, neuronpedia_losses)},
-    "eap-ig": {".eap-ig.json": _Form(eap_ig, eap_ig_losses)},
-}

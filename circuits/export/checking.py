@@ -1,16 +1,16 @@
 """Validation of exported files, of this package and of other tools.
 
-JSON is held to its schema. GraphML and GEXF are read with networkx; beyond it, ids are unique,
-every edge ends in nodes of the file, and numbers are finite. Files with a document type are
-refused: their entities can fill any memory.
+JSON is held to its schema, and so are the rows of CSV tables. GraphML and GEXF are read with
+networkx; beyond it, ids are unique, every edge ends in nodes of the file, and numbers are finite.
+Files with a document type are refused: their entities can fill any memory.
 """
 
 import csv
-import math
+import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -19,68 +19,60 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from circuits.circuit.circuit import EDGE_KINDS, NODE_KINDS, VIAS, Edge, Node
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError, DataError
 from circuits.export.eap_ig import check_eap_ig
 from circuits.export.neuronpedia import check_neuronpedia
-from circuits.export.node_link import circuit_from_json
-from circuits.files import read_json, read_text
+from circuits.export.node_link import check_form, check_values, circuit_from_json, circuit_to_json
+from circuits.files import read_json, read_text, unguarded
 
 __all__ = ["check_file"]
 
-_RULED_TEXTS: Final = ("emotion", "id", "source", "target", "kind", "via", "causal")
 _HEADERS: Final = {
-    kind.__name__.lower(): ["emotion", *(field.name for field in fields(kind))]
-    for kind in (Node, Edge)
+    part: ["emotion", *(field.name for field in fields(kind))]
+    for part, kind in (("nodes", Node), ("edges", Edge))
 }
-_ALLOWED: Final = {
-    ("node", "kind"): NODE_KINDS,
-    ("edge", "kind"): tuple(EDGE_KINDS),
-    ("edge", "via"): ("", *dict.fromkeys(via for own in VIAS.values() for via in own)),
-    ("edge", "causal"): ("", "True", "False"),
-}
+_TEXTS: Final = ("id", "source", "target", "kind", "via")
 
 
 def _check_csv(text: str) -> None:
     """Check a table of nodes or of edges."""
     try:
-        rows = list(csv.reader(StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
+        header, *rows = csv.reader(StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError) as error:
         raise DataError(f"not CSV ({error})") from error
-    table = next((name for name, own in _HEADERS.items() if rows and rows[0] == own), None)
-    if table is None:
-        raise DataError(
-            "line 1 is not the header of a table of nodes or edges: "
-            + " or ".join(",".join(own) for own in _HEADERS.values())
-        )
-    seen: set[tuple[str, ...]] = set()
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(rows[0]):
-            raise DataError(f"line {number} has {len(row)} cells; the header has {len(rows[0])}")
-        named = dict(zip(rows[0], row, strict=True))
-        for column, cell in named.items():
-            _check_cell(table, column, cell, number)
-        name = tuple(named.get(key, "") for key in ("emotion", "id", "source", "target", "via"))
-        if name in seen:
-            raise DataError(f"line {number} names a {table} that another line names")
-        seen.add(name)
+    part = next((part for part, own in _HEADERS.items() if header == own), None)
+    if part is None:
+        either = " or ".join(",".join(own) for own in _HEADERS.values())
+        raise DataError(f"line 1 is not the header of a table of nodes or edges: {either}")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DataError(f"line {number} has {len(row)} cells; the header has {len(header)}")
+    named = [dict(zip(header, row, strict=True)) for row in rows]
+    known = [
+        {name: _cell(name, cell) for name, cell in own.items() if cell and name != "emotion"}
+        for own in named
+    ]
+    check_form({**circuit_to_json(Circuit("any", (), ())), part: known})
+    names = Counter(tuple(map(own.get, ("emotion", "via", *_TEXTS[:3]))) for own in named)
+    twice = [name for name, times in names.items() if times > 1]
+    if twice:
+        raise DataError(f"two lines are of the same {part[:-1]}: {twice[0]}")
 
 
-def _check_cell(table: str, column: str, cell: str, line: int) -> None:
-    allowed: Iterable[str] | None = _ALLOWED.get((table, column))
-    if allowed is not None and cell not in allowed:
-        raise DataError(f"line {line}, {column}: {cell!r} is none of {', '.join(allowed)}")
-    if cell and column not in _RULED_TEXTS:
-        with suppress(ValueError):
-            if math.isfinite(float(cell)):
-                return
-        raise DataError(f"line {line}, {column}: {cell!r} is not a finite number")
+def _cell(name: str, cell: str) -> str | float | bool:
+    if name in _TEXTS:
+        return unguarded(cell)
+    if name == "causal":
+        return {"True": True, "False": False}.get(cell, cell)
+    with suppress(ValueError):
+        return float(cell)
+    return cell
 
 
 _DOT: Final = re.compile(
-    r'\s+|//[^\n]*|/\*.*?\*/|#[^\n]*|"(?:[^"\\]|\\.)*"|->|--|[{}\[\];,=:]|[^\s{}\[\];,=:"]+', re.S
+    r'\s+|//[^\n]*|/\*.*?\*/|#[^\n]*|"(?:[^"\\]|\\.)*"|->|--|[^\s{}\[\];,=:"]+|.', re.S
 )
-_PAIRS: Final = {"}": "{", "]": "["}
 
 
 def _check_dot(text: str) -> None:
@@ -88,29 +80,29 @@ def _check_dot(text: str) -> None:
     start = re.match(r'\s*(?:strict\s+)?(graph|digraph)\b[^{"]*(?:"[^"]*"\s*)?\{', text, re.I)
     if start is None:
         raise DataError("line 1 begins no graph; DOT begins with graph or digraph")
-    wrong = "--" if start[1].lower() == "digraph" else "->"
-    open_: list[str] = []
-    place, closed = 0, False
-    while place < len(text):
-        found = _DOT.match(text, place)
-        line = text.count("\n", 0, place) + 1
-        if found is None:
-            raise DataError(f"line {line}: a text is not closed")
-        word, place = found[0], found.end()
+    arrow = "--" if start[1].lower() == "digraph" else "->"
+    brackets, closed = list[str](), False
+    for found in _DOT.finditer(text):
+        word, wrong = found[0], ""
         if word.isspace() or word.startswith(("//", "/*")):
             continue
-        if closed:
-            raise DataError(f"line {line}: {word[:20]!r} stands behind the graph")
-        if word == wrong:
-            raise DataError(f"line {line}: {word} is no edge of a {start[1]}")
-        if word in ("{", "["):
-            open_.append(word)
-        elif word in _PAIRS:
-            if not open_ or open_.pop() != _PAIRS[word]:
-                raise DataError(f"line {line}: {word} closes nothing")
-            closed = not open_
+        if word == '"':
+            wrong = "a text is not closed"
+        elif closed:
+            wrong = f"{word[:20]!r} stands behind the graph"
+        elif word == arrow:
+            wrong = f"{word} is no edge of a {start[1]}"
+        elif word in ("{", "["):
+            brackets.append(word)
+        elif word in ("}", "]"):
+            if not brackets or brackets.pop() + word not in ("{}", "[]"):
+                wrong = f"{word} closes nothing"
+            closed = not brackets
+        if wrong:
+            line = text.count("\n", 0, found.start()) + 1
+            raise DataError(f"line {line}: {wrong}")
     if not closed:
-        raise DataError(f"the file ends before {open_[-1]!r} is closed")
+        raise DataError(f"the file ends before {brackets[-1]!r} is closed")
 
 
 _MERMAID_EDGE: Final = re.compile(r"(\w+) (?:-\.->|-->|==>)(?:\|[^|]*\|)? (\w+)")
@@ -126,31 +118,27 @@ def _check_mermaid(text: str) -> None:
     nodes: set[str] = set()
     edges, depth = 0, 0
     for number, line in enumerate(lines[first + 1 :], start=first + 2):
-        words = line.split()
+        words, named = line.split(), list[str]()
         if words[:1] in (["subgraph"], ["end"]):
             depth += 1 if words[0] == "subgraph" else -1
         elif node := _MERMAID_NODE.fullmatch(line.strip()):
             nodes.add(node[1])
         elif edge := _MERMAID_EDGE.fullmatch(line.strip()):
-            edges += 1
-            _known(number, nodes, edge.groups())
+            edges, named = edges + 1, list(edge.groups())
         elif words[:1] == ["style"] and len(words) == 3:
-            _known(number, nodes, [words[1]])
+            named = words[1:2]
         elif words[:1] == ["linkStyle"] and len(words) == 3:
             if not words[1].isdigit() or int(words[1]) >= edges:
                 raise DataError(f"line {number}: there is no link {words[1]}")
         elif words:
             raise DataError(f"line {number}: {line.strip()[:40]!r} is no node, edge or style")
+        for name in named:
+            if name not in nodes:
+                raise DataError(f"line {number}: {name!r} is no node of the chart")
         if depth < 0:
             raise DataError(f"line {number}: end closes no subgraph")
     if depth:
         raise DataError("the file ends before a subgraph is closed")
-
-
-def _known(line: int, nodes: set[str], names: Sequence[str]) -> None:
-    for name in names:
-        if name not in nodes:
-            raise DataError(f"line {line}: {name!r} is no node of the chart")
 
 
 def _check_xml(text: str, form: str) -> None:
@@ -168,29 +156,22 @@ def _check_xml(text: str, form: str) -> None:
         raise DataError(f"not XML ({error})") from error
     except (nx.NetworkXException, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"not {form} ({type(error).__name__}: {str(error)[:200]})") from error
-    nodes = Counter(node.get("id") for node in root.iterfind(".//{*}node"))
-    edges = list(root.iterfind(".//{*}edge"))
-    named = Counter(edge.get("id") for edge in edges if edge.get("id") is not None)
-    for kind, names in (("node", nodes), ("edge", named)):
-        for name, times in names.items():
-            if times > 1:
-                raise DataError(f"{times} {kind}s have the id {name!r}; make it unique")
+    nodes, edges = ([own.attrib for own in root.iterfind(f".//{{*}}{n}")] for n in ("node", "edge"))
+    for own in (nodes, edges):
+        for name, times in Counter(attributes.get("id") for attributes in own).items():
+            if times > 1 and name is not None:
+                raise DataError(f"{times} elements have the id {name!r}; make it unique")
+    names = {node.get("id") for node in nodes}
     for number, edge in enumerate(edges):
         for end in ("source", "target"):
-            if edge.get(end) not in nodes:
+            if edge.get(end) not in names:
                 raise DataError(
                     f"edge[{number}]/@{end} is {edge.get(end)!r}, which no node has as id"
                 )
-    owners = [("the graph", graph.graph)]
-    owners += [(f"node {name!r}", data) for name, data in graph.nodes(data=True)]
-    owners += [(f"edge {a!r} -> {b!r}", data) for a, b, data in graph.edges(data=True)]
-    for owner, data in owners:
-        for name, value in data.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise DataError(f"{owner}: {name} is {value}, not a finite number")
+    check_values(json.loads(json.dumps(nx.node_link_data(graph, edges="edges"), default=str)))
 
 
-_TEXTS: Final[Mapping[str, tuple[str, Callable[[str], None]]]] = {
+_CHECKS: Final[Mapping[str, tuple[str, Callable[[str], None]]]] = {
     ".graphml": ("graphml", partial(_check_xml, form="graphml")),
     ".gexf": ("gexf", partial(_check_xml, form="gexf")),
     ".dot": ("dot", _check_dot),
@@ -211,33 +192,22 @@ def check_file(path: Path) -> str:
             path, an element or a line.
     """
     suffix = path.suffix.lower()
+    if suffix != ".json" and suffix not in _CHECKS:
+        known = ", ".join([".json", *_CHECKS])
+        raise DataError(f"{path}: no format has files that end in {suffix!r}; known are {known}")
+    values: Any = read_json(path) if suffix == ".json" else read_text(path)
+    name, check = _json_form(values) if suffix == ".json" else _CHECKS[suffix]
     try:
-        if suffix == ".json":
-            values = read_json(path)
-            name, check = _json_form(values)
-            check(values)
-        elif suffix in _TEXTS:
-            name, check = _TEXTS[suffix]
-            check(read_text(path))
-        else:
-            raise DataError(
-                f"no format has files that end in {suffix!r}; known are .json, {', '.join(_TEXTS)}"
-            )
+        check(values)
     except (DataError, CircuitError) as error:
-        text = str(error)
-        raise DataError(text if text.count(str(path)) else f"{path}: {text}") from error
+        raise DataError(f"{path}: {error}") from error
     return name
 
 
 def _json_form(values: Any) -> tuple[str, Callable[[Any], object]]:
     if isinstance(values, dict):
-        if "format" in values:
-            return "json", circuit_from_json
-        if values.keys() & {"metadata", "qParams", "links"}:
+        if values.keys() & {"metadata", "qParams", "links"} and "format" not in values:
             return "neuronpedia", check_neuronpedia
-        if "cfg" in values:
+        if "cfg" in values and "format" not in values:
             return "eap-ig", check_eap_ig
-    raise DataError(
-        "this JSON is no circuit (which has 'format'), attribution graph of Neuronpedia "
-        "('metadata', 'qParams') or graph of EAP-IG ('cfg')"
-    )
+    return "json", circuit_from_json

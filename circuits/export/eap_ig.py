@@ -11,22 +11,20 @@ the direct effects. A node's score is its total effect. What stands outside the 
 measured and has score 0. Neurons have no place: an MLP has what its neurons in the circuit have
 together, unless the circuit has it measured as a whole.
 
-Circuits out of EAP-IG's graph JSON.
-
-A node's score becomes its total effect, an edge becomes a path with the score as weight, in units
-of the metric that the scores were made with. What is not in the graph is left out.
+Read back, a node's score becomes its total effect, an edge becomes a path with the score as weight,
+in units of the metric that the scores were made with. What is not in the graph is left out.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from circuits.circuit.circuit import Circuit, Edge, Node, Via
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError, DataError
-from circuits.export.node_link import check_form_of, finite_json, plain_values
-from circuits.export.tables import counted, fields_lost, kinds_lost, whole_lost
+from circuits.export.node_link import check_form, finite_json, plain_values
+from circuits.export.tables import counted, lost
 from circuits.files import Loss, digest, read_json
 from circuits.names import component, head_name, sublayer_name
 from circuits.provenance import Provenance, versions
@@ -52,9 +50,32 @@ def eap_ig(circuit: Circuit) -> str:
             large the model is.
     """
     plain_values(circuit)
-    cfg = _cfg(circuit)
-    chosen = _chosen(circuit)
-    scores, own = _edge_scores(circuit, chosen), _node_scores(circuit)
+    model = circuit.provenance.model
+    lacking = [name for name in _SIZES if name not in model]
+    if lacking:
+        raise CircuitError(
+            f"the circuit's provenance does not say {', '.join(lacking)} of its model, which "
+            "EAP-IG's graph JSON needs; add it under provenance.model"
+        )
+    cfg = {
+        "n_layers": int(model["n_layers"]),
+        "n_heads": int(model["n_heads"]),
+        "parallel_attn_mlp": bool(model.get("parallel_attn_mlp", False)),
+        "d_model": int(model["d_model"]),
+    }
+    # What is in the circuit as more than a station of the residual stream.
+    ends = {end for edge in circuit.paths for end in (edge.source, edge.target)}
+    stream = [edge for edge in circuit.edges if edge.kind == "residual"]
+    stations = {end for edge in stream for end in (edge.source, edge.target)} - ends
+    inside = [n for n in circuit.nodes if n.kind != "sublayer" or n.id not in stations]
+    chosen = {eap_ig_name(node.id) for node in inside} - {""}
+    own = _summed(
+        (eap_ig_name(node.id), node.kind == "neuron", node.total)
+        for node in circuit.nodes
+        if node.total is not None and node.kind != "readout"
+    )
+    own.pop("", None)
+    scores = _summed(_scored(circuit, chosen))
     nodes: dict[str, dict[str, Any]] = {}
     for name in eap_ig_nodes(cfg):
         score = {"score": own[name]} if name in own else {}
@@ -63,8 +84,7 @@ def eap_ig(circuit: Circuit) -> str:
         name: {"score": scores.get(name, 0.0), "in_graph": name in scores}
         for name in eap_ig_edges(cfg)
     }
-    astray = sorted(set(scores) - set(edges))
-    if astray:
+    if astray := sorted(set(scores) - set(edges)):
         raise CircuitError(
             f"the circuit has the edge {astray[0]}, which the graph of its model lacks: attention "
             "and MLP of a layer run side by side there"
@@ -72,45 +92,61 @@ def eap_ig(circuit: Circuit) -> str:
     return finite_json({"cfg": cfg, "nodes": nodes, "edges": edges}, circuit)
 
 
+def _scored(circuit: Circuit, chosen: set[str]) -> Iterator[tuple[str, Any, float]]:
+    """Edge of the graph, which of its ends are neurons, and the weight."""
+    for edge in circuit.paths or [edge for edge in circuit.edges if edge.kind == "direct"]:
+        start, end = eap_ig_name(edge.source), eap_ig_name(edge.target)
+        if start in chosen and (edge.kind == "path" or end == "logits"):
+            entry = f"<{edge.via}>" if edge.via in ("q", "k", "v") else ""
+            yield f"{start}->{end}{entry}", _by_neurons(edge), edge.weight or 0.0
+
+
+def _summed(rows: Iterable[tuple[str, Any, float]]) -> dict[str, float]:
+    """Name -> sum of its values; a whole MLP holds its neurons, so theirs are not added to it."""
+    found: dict[str, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for name, by_neurons, value in rows:
+        found[name][by_neurons].append(value)
+    return {name: float(sum(values[min(values)])) for name, values in found.items()}
+
+
+def _by_neurons(edge: Edge) -> tuple[bool, bool]:
+    start, end = (component(name).kind == "neuron" for name in (edge.source, edge.target))
+    return start, end
+
+
 def eap_ig_losses(circuit: Circuit) -> list[Loss]:
     """What the graph JSON does not keep."""
-    attention = sum(node.id.endswith(".attn") for node in circuit.nodes)
-    neurons = len(circuit.of_kind("neuron"))
-    keyed = [edge for edge in circuit.paths if edge.via in ("k", "v")]
+    attention = [node.id for node in circuit.nodes if node.id.endswith(".attn")]
     model = circuit.provenance.model
     grouped = model.get("n_key_value_heads", model.get("n_heads")) != model.get("n_heads")
-    merged = sum(any(_by_neurons(edge)) for edge in circuit.paths)
-    unheard = (
-        kinds_lost(circuit, "direct")
-        if circuit.paths
-        else counted(
-            "edges.attention",
-            sum(e.kind == "direct" and e.source.endswith(".attn") for e in circuit.edges),
-            "direct edges of whole attentions",
-        )
-    )
+    keyed = sum(grouped and edge.via in ("k", "v") for edge in circuit.paths)
+    direct = [e for e in circuit.edges if e.kind == "direct" and e.source in attention]
     return [
-        *counted("neurons", neurons, "neurons, which become part of their MLP's node"),
-        *counted("attentions", attention, "whole attentions; only heads are nodes"),
-        *fields_lost(
+        *counted("neurons", len(circuit.neurons), "neurons, which become part of their MLP's node"),
+        *counted("attentions", len(attention), "whole attentions; only heads are nodes"),
+        *lost(
             circuit,
-            nodes=("effect", "stderr", "random_baseline", "importance", "direct"),
-            edges=("stderr", "random_baseline", "exact", "exact_stderr", "causal"),
+            "nodes.effect nodes.stderr nodes.random_baseline nodes.importance nodes.direct "
+            "edges.stderr edges.random_baseline edges.exact edges.exact_stderr edges.causal "
+            "edges.residual edges.part",
         ),
-        *kinds_lost(circuit, "residual", "part"),
-        *unheard,
+        *(
+            lost(circuit, "edges.direct")
+            if circuit.paths
+            else counted("edges.attention", len(direct), "direct edges of whole attentions")
+        ),
         *counted(
             "paths.neurons",
-            merged,
+            sum(any(_by_neurons(edge)) for edge in circuit.paths),
             "paths from or into neurons, which become part of their MLP's edges",
         ),
         *counted(
             "paths.groups",
-            len(keyed) if grouped else 0,
+            keyed,
             "paths into keys or values of a key-value group, written at each head of the "
             "circuit that reads them",
         ),
-        *whole_lost(circuit, emotion=True),
+        *lost(circuit, "scores provenance emotion"),
     ]
 
 
@@ -150,64 +186,6 @@ def eap_ig_name(id: str) -> str:
     return "" if part.sublayer == "attn" else f"m{part.layer}"
 
 
-def _cfg(circuit: Circuit) -> dict[str, Any]:
-    model = circuit.provenance.model
-    lacking = [name for name in _SIZES if name not in model]
-    if lacking:
-        raise CircuitError(
-            f"the circuit's provenance does not say {', '.join(lacking)} of its model, which "
-            "EAP-IG's graph JSON needs; add it under provenance.model"
-        )
-    return {
-        "n_layers": int(model["n_layers"]),
-        "n_heads": int(model["n_heads"]),
-        "parallel_attn_mlp": bool(model.get("parallel_attn_mlp", False)),
-        "d_model": int(model["d_model"]),
-    }
-
-
-def _chosen(circuit: Circuit) -> set[str]:
-    """Nodes that are in the circuit as more than a station of the residual stream."""
-    ends = {end for edge in circuit.paths for end in (edge.source, edge.target)}
-    stream = [edge for edge in circuit.edges if edge.kind == "residual"]
-    stations = {end for edge in stream for end in (edge.source, edge.target)}
-    return {
-        eap_ig_name(node.id)
-        for node in circuit.nodes
-        if node.kind != "sublayer" or node.id in ends or node.id not in stations
-    } - {""}
-
-
-def _edge_scores(circuit: Circuit, chosen: set[str]) -> dict[str, float]:
-    kind = "path" if circuit.paths else "direct"
-    found: dict[str, dict[tuple[bool, bool], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for edge in circuit.edges:
-        start, end = eap_ig_name(edge.source), eap_ig_name(edge.target)
-        if edge.kind != kind or start not in chosen or (kind == "direct" and end != "logits"):
-            continue
-        name = f"{start}->{end}" + (f"<{edge.via}>" if edge.via in ("q", "k", "v") else "")
-        found[name][_by_neurons(edge)].append(edge.weight or 0.0)
-    # A whole MLP holds its neurons, so what was measured of it is not added to theirs.
-    return {name: float(sum(weights[min(weights)])) for name, weights in found.items()}
-
-
-def _by_neurons(edge: Edge) -> tuple[bool, bool]:
-    start, end = (component(name).kind == "neuron" for name in (edge.source, edge.target))
-    return start, end
-
-
-def _node_scores(circuit: Circuit) -> dict[str, float]:
-    found: dict[str, dict[bool, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for node in circuit.nodes:
-        name = eap_ig_name(node.id)
-        if name and node.total is not None and node.kind != "readout":
-            found[name][node.kind == "neuron"].append(node.total)
-    return {name: float(sum(totals[min(totals)])) for name, totals in found.items()}
-
-
-_HEAD = re.compile(r"a(\d+)\.h(\d+)")
-
-
 def read_eap_ig(path: Path, emotion: str, model: str = "") -> tuple[Circuit, list[Loss]]:
     """The circuit in a file of EAP-IG, and what a circuit does not keep of the file.
 
@@ -222,10 +200,10 @@ def read_eap_ig(path: Path, emotion: str, model: str = "") -> tuple[Circuit, lis
     values = read_json(path)
     try:
         check_eap_ig(values)
-        circuit = _circuit(values, emotion, {"name": model} if model else {}, digest(path))
+        named = {"name": model} if model else {}
+        return _circuit(values, emotion, named, digest(path))
     except (DataError, CircuitError) as error:
         raise type(error)(f"{path}: {error}") from error
-    return circuit, _losses(values)
 
 
 def check_eap_ig(values: Any) -> None:
@@ -234,7 +212,7 @@ def check_eap_ig(values: Any) -> None:
     Raises:
         DataError: what is wrong, with its JSON path.
     """
-    check_form_of(values, "eap-ig.schema.json")
+    check_form(values, "eap-ig.schema.json")
     cfg = values["cfg"]
     known = (("nodes", set(eap_ig_nodes(cfg))), ("edges", set(eap_ig_edges(cfg))))
     for part, names in known:
@@ -248,64 +226,55 @@ def check_eap_ig(values: Any) -> None:
 
 def _circuit(
     values: Mapping[str, Any], emotion: str, named: Mapping[str, str], data: str
-) -> Circuit:
-    cfg = values["cfg"]
-    inside, scored = _inside(values), values["nodes"]
-    nodes = [_node(name, scored.get(name, {})) for name in eap_ig_nodes(cfg) if name in inside]
-    kept = [name for name in eap_ig_edges(cfg) if _kept(name, values, inside)]
-    edges = [_edge(name, values["edges"][name]["score"]) for name in kept]
+) -> tuple[Circuit, list[Loss]]:
+    cfg, scored, written = values["cfg"], values["nodes"], values["edges"]
+    # Its loader does not read what is said of logits.
+    inside = {name for name, node in scored.items() if node["in_graph"]} | {"logits"}
+    nodes, edges = [], []
+    for name in (name for name in eap_ig_nodes(cfg) if name in inside):
+        part = component(_id(name))
+        score = None if name == "logits" else scored.get(name, {}).get("score")
+        total = None if score is None else float(score)
+        nodes.append(Node(part.name, part.kind, part.layer, total=total))
+    kept = set[str]()
+    for name in eap_ig_edges(cfg):
+        start, end, *entry = re.split(r"->|<|>", name)
+        # In the graph, with both its ends.
+        if {start, end} <= inside and written.get(name, {}).get("in_graph"):
+            kept.add(name)
+            via: Any = entry[0] if entry else "readout" if end == "logits" else "mlp"
+            score = float(written[name]["score"])
+            edges.append(Edge(_id(start), _id(end), "path", score, via))
     model = {**named, **{name: cfg[name] for name in _SIZES}}
     if cfg["parallel_attn_mlp"]:
         model["parallel_attn_mlp"] = True
     provenance = Provenance(model, "", {"read_from": "EAP-IG", "file": data}, versions())
-    return Circuit(emotion, tuple(nodes), tuple(edges), {}, provenance)
-
-
-def _inside(values: Mapping[str, Any]) -> set[str]:
-    # Its loader does not read what is said of logits.
-    return {name for name, node in values["nodes"].items() if node["in_graph"]} | {"logits"}
-
-
-def _kept(name: str, values: Mapping[str, Any], inside: set[str]) -> bool:
-    """Is an edge in the graph, with both its ends?"""
-    start, end = re.split(r"->|<", name)[:2]
-    return {start, end} <= inside and bool(values["edges"].get(name, {}).get("in_graph"))
+    circuit = Circuit(emotion, tuple(nodes), tuple(edges), {}, provenance)
+    outside = [edge for name, edge in written.items() if name not in kept]
+    alone = sum("score" in node and not node["in_graph"] for node in scored.values())
+    single = sum("neurons" in node or "neurons_scores" in node for node in scored.values())
+    return circuit, [
+        *counted(
+            "edges of outer nodes",
+            sum(edge["in_graph"] for edge in outside),
+            "edges in the circuit that end in a node outside it",
+        ),
+        *counted(
+            "edges",
+            sum(edge["score"] != 0 for edge in outside),
+            "scores of edges outside the circuit",
+        ),
+        *counted("nodes", alone, "scores of nodes outside the circuit"),
+        *counted(
+            "output dimensions",
+            single,
+            "nodes of which single output dimensions are in the circuit or have scores",
+        ),
+    ]
 
 
 def _id(name: str) -> str:
     if name in ("input", "logits"):
         return {"input": "embed", "logits": "readout"}[name]
-    head = _HEAD.fullmatch(name)
-    return head_name(int(head[1]), int(head[2])) if head else sublayer_name(int(name[1:]), "mlp")
-
-
-def _node(name: str, values: Mapping[str, Any]) -> Node:
-    part = component(_id(name))
-    score = None if name == "logits" else values.get("score")
-    return Node(part.name, part.kind, part.layer, total=None if score is None else float(score))
-
-
-def _edge(name: str, score: float) -> Edge:
-    start, end, *entry = re.split(r"->|<|>", name)
-    via: Via = "readout" if end == "logits" else "mlp"
-    if entry:
-        via = entry[0]  # type: ignore[assignment]
-    return Edge(_id(start), _id(end), "path", float(score), via)
-
-
-def _losses(values: Mapping[str, Any]) -> list[Loss]:
-    nodes, inside = values["nodes"].values(), _inside(values)
-    outside = [e for name, e in values["edges"].items() if not _kept(name, values, inside)]
-    ended = sum(edge["in_graph"] for edge in outside)
-    scored = sum(edge["score"] != 0 for edge in outside)
-    alone = sum("score" in node and not node["in_graph"] for node in nodes)
-    single = sum("neurons" in node or "neurons_scores" in node for node in nodes)
-    meaning = "nodes of which single output dimensions are in the circuit or have scores"
-    return [
-        *counted(
-            "edges of outer nodes", ended, "edges in the circuit that end in a node outside it"
-        ),
-        *counted("edges", scored, "scores of edges outside the circuit"),
-        *counted("nodes", alone, "scores of nodes outside the circuit"),
-        *counted("output dimensions", single, meaning),
-    ]
+    layer, *head = map(int, re.findall(r"\d+", name))
+    return head_name(layer, head[0]) if head else sublayer_name(layer, "mlp")

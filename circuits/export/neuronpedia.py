@@ -11,29 +11,26 @@ know but was measured stands in fields of its own (``circuit``).
 along the links in proportion to their sizes, and a node has the share that it and all stronger
 ones hold together.
 
-Will Neuronpedia and circuit-tracer open an attribution graph?
-
-The schema says which fields there are; what the page needs beyond is checked here.
+The schema ``neuronpedia.schema.json`` says which fields there are; what the page needs beyond is
+checked here.
 """
 
 import hashlib
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
 from circuits.circuit.circuit import Circuit, Node
 from circuits.errors import CircuitError, DataError
-from circuits.export.node_link import check_form_of, finite_json, plain_values
-from circuits.export.tables import counted, fields_lost, kinds_lost
+from circuits.export.node_link import check_form, finite_json, plain_values
+from circuits.export.tables import counted, lost
 from circuits.files import Loss
 from circuits.names import component
 
 __all__ = ["check_neuronpedia", "neuronpedia", "neuronpedia_losses", "page_name"]
 
-_NUMBER = re.compile(r"[0-9]+")
 _PROBABILITY = re.compile(r"\(p=\s*[0-9.eE+-]+\s*\)")
 
 
@@ -43,54 +40,41 @@ def check_neuronpedia(values: Any) -> None:
     Raises:
         DataError: what is wrong, with its JSON path.
     """
-    check_form_of(values, "neuronpedia.schema.json")
-    ids = _ids(values["nodes"])
-    n_tokens = len(values["metadata"]["prompt_tokens"])
+    check_form(values, "neuronpedia.schema.json")
+    ids: set[str] = set()
+    n_tokens, above = len(values["metadata"]["prompt_tokens"]), False
     for number, node in enumerate(values["nodes"]):
+        id, label, where = node["node_id"], node["clerp"], f"nodes[{number}]"
+        if id in ids:
+            raise DataError(f"{where}.node_id is {id!r}, as is another; every node needs its own")
+        ids.add(id)
         if node["ctx_idx"] >= n_tokens:
             raise DataError(
-                f"nodes[{number}].ctx_idx is {node['ctx_idx']}, but metadata.prompt_tokens has "
+                f"{where}.ctx_idx is {node['ctx_idx']}, but metadata.prompt_tokens has "
                 f"{n_tokens} tokens"
             )
-        label = node["clerp"]
-        if node["feature_type"] == "logit" and label and not _PROBABILITY.search(label):
+        if node["feature_type"] != "logit":
+            above = above or bool(re.fullmatch("0*[1-9][0-9]*", str(node["layer"])))
+        elif label and not _PROBABILITY.search(label):
             raise DataError(
-                f"nodes[{number}].clerp is {label!r}; the page needs a probability in the label "
-                "of a logit, such as 'fear (p=0.5)'"
+                f"{where}.clerp is {label!r}; the page needs a probability in the label of a "
+                "logit, such as 'fear (p=0.5)'"
             )
-    for number, link in enumerate(values["links"]):
-        for end in ("source", "target"):
-            if link[end] not in ids:
-                raise DataError(f"links[{number}].{end} is {link[end]!r}, which no node has as id")
-    layers = [str(node["layer"]) for node in values["nodes"] if node["feature_type"] != "logit"]
-    if not any(_NUMBER.fullmatch(layer) and int(layer) > 0 for layer in layers):
+    view = values["qParams"]
+    named = [(f"qParams.pinnedIds[{i}]", id) for i, id in enumerate(view.get("pinnedIds", ()))]
+    for i, (_, *own) in enumerate(view.get("supernodes", ())):
+        named += [(f"qParams.supernodes[{i}][{j}]", id) for j, id in enumerate(own, start=1)]
+    if view.get("clickedId"):
+        named.append(("qParams.clickedId", view["clickedId"]))
+    for i, link in enumerate(values["links"]):
+        named += [(f"links[{i}].{end}", link[end]) for end in ("source", "target")]
+    for path, id in named:
+        if id not in ids:
+            raise DataError(f"{path} is {id!r}, which no node has as id")
+    if not above:
         raise DataError(
             "nodes: none but logits lies in a layer above 0; the page opens no such graph"
         )
-    _check_view(values["qParams"], ids)
-
-
-def _ids(nodes: list[dict[str, Any]]) -> set[str]:
-    found: dict[str, int] = {}
-    for number, node in enumerate(nodes):
-        first = found.setdefault(node["node_id"], number)
-        if first != number:
-            raise DataError(
-                f"nodes[{number}].node_id is {node['node_id']!r}, as is that of nodes[{first}]; "
-                "every node needs an id of its own"
-            )
-    return set(found)
-
-
-def _check_view(view: dict[str, Any], ids: set[str]) -> None:
-    named = [(f"pinnedIds[{i}]", id) for i, id in enumerate(view.get("pinnedIds", ()))]
-    for i, (_, *own) in enumerate(view.get("supernodes", ())):
-        named += [(f"supernodes[{i}][{j}]", id) for j, id in enumerate(own, start=1)]
-    if view.get("clickedId"):
-        named.append(("clickedId", view["clickedId"]))
-    for path, id in named:
-        if id not in ids:
-            raise DataError(f"qParams.{path} is {id!r}, which no node has as id")
 
 
 _TYPES = {
@@ -111,24 +95,80 @@ def neuronpedia(circuit: Circuit) -> str:
             since no node lies above layer 0.
     """
     values = plain_values(circuit)
-    nodes, links = _shown(circuit), _links(circuit)
-    if not any(node.layer for node in nodes):
+    shown = _shown(circuit)
+    if not any(node.layer for node in shown):
         raise CircuitError(
             f"the circuit of {circuit.emotion!r} has no head or neuron above layer 0, and "
             "Neuronpedia's page opens no such graph; choose another format"
         )
-    influence = _influence(nodes, links)
-    ids = {node.id: _node_id(node) for node in nodes}
+    special = {"embed": "E_0_0", "readout": "emotion_0"}
+    ids = {node.id: special.get(node.kind, f"{node.id}_0") for node in shown}
+    # Source and target -> input -> weight.
+    links: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for edge in circuit.paths or [edge for edge in circuit.edges if edge.kind == "direct"]:
+        if edge.source in ids and edge.target in ids:
+            links[edge.source, edge.target][edge.key] = float(edge.weight or 0.0)
+    sizes = {ends: sum(parts.values()) for ends, parts in links.items()}
+    influence = _influence(shown, sizes)
     measured = {own["id"]: own for own in values["nodes"]}
+    model, (name, scan, slug) = circuit.provenance.model, _names(circuit)
+    last = int(model.get("n_layers", max(own.layer or 0 for own in circuit.nodes) + 1))
+    labels = {"embed": "embedding", "readout": f"{circuit.emotion} (p=0.000)"}
+    groups = [
+        [node.id, *(ids[own.id] for own in circuit.of_kind(kind) if own.layer == node.layer)]
+        for node in circuit.of_kind("sublayer")
+        for kind in (("head",) if node.id.endswith(".attn") else ("neuron",))
+    ]
     found = {
-        "metadata": _metadata(circuit, values),
-        "qParams": _first_view(circuit, ids),
+        "metadata": {
+            "slug": slug,
+            "scan": scan,
+            "prompt_tokens": [_POSITION],
+            "prompt": _POSITION,
+            "node_threshold": 1.0,
+            "schema_version": 1,
+            "info": {
+                "description": f"Circuit of {circuit.emotion} in {name}, a mean over contexts",
+                "generator": {
+                    "name": "emotion-circuits",
+                    "version": circuit.provenance.versions.get("emotion-circuits", "unknown"),
+                },
+            },
+            "circuit": {
+                "emotion": circuit.emotion,
+                "scores": values["scores"],
+                "provenance": values["provenance"],
+            },
+        },
+        "qParams": {
+            "pinnedIds": list(ids.values()),
+            "supernodes": [group for group in groups if len(group) > 1],
+            "linkType": "both",
+            "clickedId": ids.get("readout"),
+            "sg_pos": "",
+        },
         "nodes": [
-            {**_node(node, circuit), **influence.get(node.id, {}), "circuit": measured[node.id]}
-            for node in nodes
+            {
+                "node_id": ids[node.id],
+                "feature": component(node.id).index,
+                "layer": "E"
+                if node.kind == "embed"
+                else str(last if node.layer is None else node.layer),
+                "ctx_idx": 0,
+                "feature_type": _TYPES[node.kind],
+                "jsNodeId": ids[node.id],
+                "clerp": labels.get(node.kind, node.id),
+                "reverse_ctx_idx": 0,
+                "run_idx": 0,
+                "token_prob": 0.0,
+                "is_target_logit": node.kind == "readout",
+                **influence.get(node.id, {}),
+                "circuit": measured[node.id],
+            }
+            for node in shown
         ],
         "links": [
-            {"source": ids[a], "target": ids[b], "weight": sum(parts.values()), "circuit": parts}
+            {"source": ids[a], "target": ids[b], "weight": sizes[a, b], "circuit": parts}
             for (a, b), parts in links.items()
         ],
     }
@@ -141,29 +181,28 @@ def neuronpedia(circuit: Circuit) -> str:
 def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
     """What the graph does not keep, or keeps in fields that the page does not show."""
     kept = {node.id for node in _shown(circuit)}
-    sublayers = [node for node in circuit.nodes if node.id not in kept]
-    fields = ("effect", "stderr", "random_baseline", "importance", "direct", "total")
-    hidden = [
-        Loss(loss.what, loss.size, f"{loss.meaning}: in the file, not on the page")
-        for loss in fields_lost(circuit, nodes=fields)
-    ]
-    between = (
-        kinds_lost(circuit, "direct")
-        if circuit.paths
-        else counted(
-            "edges.sublayers",
-            sum(e.kind == "direct" and e.source not in kept for e in circuit.edges),
-            "direct edges of whole sublayers",
-        )
+    hidden = lost(
+        circuit,
+        "nodes.effect nodes.stderr nodes.random_baseline nodes.importance nodes.direct nodes.total",
     )
+    direct = [e for e in circuit.edges if e.kind == "direct" and e.source not in kept]
     return [
-        *counted("sublayers", len(sublayers), "whole sublayers, which are groups without values"),
-        *hidden,
-        *fields_lost(
-            circuit, edges=("stderr", "random_baseline", "exact", "exact_stderr", "causal")
+        *counted(
+            "sublayers",
+            len(circuit.nodes) - len(kept),
+            "whole sublayers, which are groups without values",
         ),
-        *kinds_lost(circuit, "residual", "part"),
-        *between,
+        *(Loss(x.what, x.size, f"{x.meaning}: in the file, not on the page") for x in hidden),
+        *lost(
+            circuit,
+            "edges.stderr edges.random_baseline edges.exact edges.exact_stderr edges.causal "
+            "edges.residual edges.part",
+        ),
+        *(
+            lost(circuit, "edges.direct")
+            if circuit.paths
+            else counted("edges.sublayers", len(direct), "direct edges of whole sublayers")
+        ),
         Loss("positions", 1.0, "positions: one stands for all"),
     ]
 
@@ -189,23 +228,20 @@ def _shown(circuit: Circuit) -> list[Node]:
     return [node for node in circuit.nodes if node.kind != "sublayer" or node.id in ends]
 
 
-def _links(circuit: Circuit) -> dict[tuple[str, str], dict[str, float]]:
-    """Source and target -> input -> weight."""
-    kind, kept = "path" if circuit.paths else "direct", {node.id for node in _shown(circuit)}
-    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for edge in circuit.edges:
-        if edge.kind == kind and edge.source in kept and edge.target in kept:
-            found[edge.source, edge.target][edge.key] = float(edge.weight or 0.0)
-    return dict(found)
+def _names(circuit: Circuit) -> tuple[str, str, str]:
+    """Name of the model, as the page takes it, and of the graph."""
+    name = str(circuit.provenance.model.get("name", "unnamed"))
+    scan = page_name(name.rsplit("/", 1)[-1], "model")
+    return name, scan, page_name(f"{scan}-{circuit.emotion}", "circuit")
 
 
 def _influence(
-    nodes: list[Node], links: dict[tuple[str, str], dict[str, float]]
+    nodes: list[Node], sizes: dict[tuple[str, str], float]
 ) -> dict[str, dict[str, float]]:
     """Cumulative influence of every node but the readout; none where nothing acts on it."""
     into: dict[str, dict[str, float]] = defaultdict(dict)
-    for (start, end), parts in links.items():
-        into[end][start] = abs(sum(parts.values()))
+    for (start, end), size in sizes.items():
+        into[end][start] = abs(size)
     own: dict[str, float] = defaultdict(float, readout=1.0)
     # A circuit may list its nodes in any order; links go up.
     for node in sorted(nodes, key=_height, reverse=True):
@@ -218,88 +254,11 @@ def _influence(
                 own[name] += unit * share
     ranked = sorted((n.id for n in nodes if n.kind != "readout"), key=lambda id: -own[id])
     total = sum(own[id] for id in ranked)
-    if not total:
-        return {}
     held = zip(ranked, accumulate(own[id] for id in ranked), strict=True)
-    return {id: {"influence": min(1.0, passed / total)} for id, passed in held}
+    return {id: {"influence": min(1.0, passed / total)} for id, passed in held if total}
 
 
 def _height(node: Node) -> tuple[float, int, int]:
     if node.layer is None:
         return (-1.0 if node.kind == "embed" else float("inf"), 0, 0)
     return (float(node.layer), int(node.kind != "head"), int(node.kind == "sublayer"))
-
-
-def _node_id(node: Node) -> str:
-    return {"embed": "E_0_0", "readout": "emotion_0"}.get(node.kind, f"{node.id}_0")
-
-
-def _node(node: Node, circuit: Circuit) -> dict[str, Any]:
-    label = {"embed": "embedding", "readout": f"{circuit.emotion} (p=0.000)"}
-    return {
-        "node_id": _node_id(node),
-        "feature": component(node.id).index,
-        "layer": _layer(node, circuit),
-        "ctx_idx": 0,
-        "feature_type": _TYPES[node.kind],
-        "jsNodeId": _node_id(node),
-        "clerp": label.get(node.kind, node.id),
-        "reverse_ctx_idx": 0,
-        "run_idx": 0,
-        "token_prob": 0.0,
-        "is_target_logit": node.kind == "readout",
-    }
-
-
-def _layer(node: Node, circuit: Circuit) -> str:
-    if node.kind == "embed":
-        return "E"
-    if node.layer is not None:
-        return str(node.layer)
-    highest = max(own.layer or 0 for own in circuit.nodes)
-    return str(int(circuit.provenance.model.get("n_layers", highest + 1)))
-
-
-def _metadata(circuit: Circuit, values: Mapping[str, Any]) -> dict[str, Any]:
-    model = circuit.provenance.model
-    name = str(model.get("name", "unnamed"))
-    scan = page_name(name.rsplit("/", 1)[-1], "model")
-    return {
-        "slug": page_name(f"{scan}-{circuit.emotion}", "circuit"),
-        "scan": scan,
-        "prompt_tokens": [_POSITION],
-        "prompt": _POSITION,
-        "node_threshold": 1.0,
-        "schema_version": 1,
-        "info": {
-            "description": f"Circuit of {circuit.emotion} in {name}, a mean over contexts",
-            "generator": {
-                "name": "emotion-circuits",
-                "version": circuit.provenance.versions.get("emotion-circuits", "unknown"),
-            },
-        },
-        "circuit": {
-            "emotion": circuit.emotion,
-            "scores": values["scores"],
-            "provenance": values["provenance"],
-        },
-    }
-
-
-def _first_view(circuit: Circuit, ids: dict[str, str]) -> dict[str, Any]:
-    groups = [
-        [node.id, *(ids[own] for own in _members(node, circuit))]
-        for node in circuit.of_kind("sublayer")
-    ]
-    return {
-        "pinnedIds": list(ids.values()),
-        "supernodes": [group for group in groups if len(group) > 1],
-        "linkType": "both",
-        "clickedId": ids.get("readout"),
-        "sg_pos": "",
-    }
-
-
-def _members(sublayer: Node, circuit: Circuit) -> list[str]:
-    kind = "head" if sublayer.id.endswith(".attn") else "neuron"
-    return [node.id for node in circuit.of_kind(kind) if node.layer == sublayer.layer]

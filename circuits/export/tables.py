@@ -1,60 +1,47 @@
-"""A circuit as tables and as graph files, and what a file of a circuit keeps and loses.
+"""A circuit as tables and as graph files, and what a file of a circuit loses.
 
-A circuit as GraphML and GEXF, for Gephi, Cytoscape, yEd and igraph.
-
-Both hold scalars only: nodes and edges carry what they carry in the JSON form, the graph carries
-emotion, sizes of the model and scores, one attribute each, and the provenance as JSON text; so
-nothing is lost, and ``Circuit.from_networkx(networkx.read_graphml(path))`` is the circuit. GEXF has
-no attributes of a graph; there they are a JSON object in the description of the file. Edges between
-the same nodes, such as paths into q, k and v of a head, are told apart by their ids.
+GraphML and GEXF, for Gephi, Cytoscape, yEd and igraph, hold scalars only: nodes and edges carry
+what they carry in the JSON form, the graph carries emotion, sizes of the model and scores, one
+attribute each, and the provenance as JSON text; so nothing is lost, and
+``Circuit.from_networkx(networkx.read_graphml(path))`` is the circuit. GEXF has no attributes of a
+graph; there they are a JSON object in the description of the file. Edges between the same nodes,
+such as paths into q, k and v of a head, are told apart by their ids.
 """
 
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from io import BytesIO, StringIO
 from typing import Any, Final
 from xml.dom import minidom
 
-from circuits.circuit.circuit import Circuit, Edge, EdgeKind, Node, graph_attributes
+from circuits.circuit.circuit import EDGE_KINDS, Circuit, Edge, Node, graph_attributes
 from circuits.export.node_link import plain_values
 from circuits.files import Loss, guarded
 
-__all__ = [
-    "counted",
-    "edges_csv",
-    "fields_lost",
-    "gexf",
-    "graphml",
-    "kinds_lost",
-    "nodes_csv",
-    "table_losses",
-    "whole_lost",
-]
+__all__ = ["counted", "edges_csv", "gexf", "graphml", "lost", "nodes_csv", "table_losses"]
 
-_NODE_FIELDS: Final[Mapping[str, str]] = {
-    "effect": "effects on the direction of the own layer",
-    "stderr": "standard errors, and with them the intervals, of nodes",
-    "random_baseline": "baselines (the same along random directions) of nodes",
-    "importance": "importances of sublayers",
-    "direct": "direct effects of nodes",
-    "total": "total effects of nodes",
-}
-_EDGE_FIELDS: Final[Mapping[str, str]] = {
-    "weight": "weights of edges",
-    "stderr": "standard errors of paths",
-    "random_baseline": "baselines of paths",
-    "exact": "weights of paths measured by patching",
-    "exact_stderr": "their standard errors",
-    "causal": "verdicts on paths",
-}
-_EDGE_KINDS: Final[Mapping[EdgeKind, str]] = {
-    "residual": "edges that say the order along the residual stream",
-    "part": "edges from a head or neuron to its sublayer",
-    "direct": "direct edges to the readout",
+_MEANINGS: Final[Mapping[str, str]] = {
+    "nodes.effect": "effects on the direction of the own layer",
+    "nodes.stderr": "standard errors, and with them the intervals, of nodes",
+    "nodes.random_baseline": "baselines (the same along random directions) of nodes",
+    "nodes.importance": "importances of sublayers",
+    "nodes.direct": "direct effects of nodes",
+    "nodes.total": "total effects of nodes",
+    "edges.weight": "weights of edges",
+    "edges.stderr": "standard errors of paths",
+    "edges.random_baseline": "baselines of paths",
+    "edges.exact": "weights of paths measured by patching",
+    "edges.exact_stderr": "their standard errors",
+    "edges.causal": "verdicts on paths",
+    "edges.residual": "edges that say the order along the residual stream",
+    "edges.part": "edges from a head or neuron to its sublayer",
+    "edges.direct": "direct edges to the readout",
+    "scores": "scores of the circuit as a whole",
+    "provenance": "where the circuit comes from: model, data, options, versions",
+    "emotion": "whose circuit it is",
 }
 
 
@@ -63,39 +50,23 @@ def counted(what: str, size: int, meaning: str) -> list[Loss]:
     return [Loss(what, float(size), meaning)] if size else []
 
 
-def fields_lost(
-    circuit: Circuit, nodes: Iterable[str] = (), edges: Iterable[str] = ()
-) -> list[Loss]:
-    """How many nodes and edges bear what is left out.
+def lost(circuit: Circuit, names: str) -> list[Loss]:
+    """How much is lost of what a format leaves out: fields and kinds of edges, words apart.
 
-    Args:
-        circuit: The circuit.
-        nodes: Fields of nodes that the format leaves out.
-        edges: Fields of edges that it leaves out.
+    >>> lost(Circuit("fear", (Node("embed", "embed"),), ()), "nodes.effect emotion")
+    [Loss(what='emotion', size=1.0, meaning='whose circuit it is', unit='count')]
     """
-    parts = (("nodes", nodes, _NODE_FIELDS), ("edges", edges, _EDGE_FIELDS))
     found: list[Loss] = []
-    for part, names, meanings in parts:
-        for name in names:
-            size = sum(getattr(item, name) is not None for item in getattr(circuit, part))
-            found += counted(f"{part}.{name}", size, meanings[name])
+    for name in names.split():
+        part, _, own = name.partition(".")
+        if part == "edges" and own in EDGE_KINDS:
+            size = sum(edge.kind == own for edge in circuit.edges)
+        elif own:
+            size = sum(getattr(item, own) is not None for item in getattr(circuit, part))
+        else:
+            size = len(circuit.scores) if name == "scores" else 1
+        found += counted(name, size, _MEANINGS[name])
     return found
-
-
-def kinds_lost(circuit: Circuit, *kinds: EdgeKind) -> list[Loss]:
-    """How many edges are of the kinds that the format has not."""
-    sizes = Counter(edge.kind for edge in circuit.edges)
-    lost = [counted(f"edges.{kind}", sizes[kind], _EDGE_KINDS[kind]) for kind in kinds]
-    return [loss for own in lost for loss in own]
-
-
-def whole_lost(circuit: Circuit, *, emotion: bool = False) -> list[Loss]:
-    """Scores and provenance of a circuit, and its emotion where the format has no place for it."""
-    return [
-        *counted("scores", len(circuit.scores), "scores of the circuit as a whole"),
-        Loss("provenance", 1.0, "where the circuit comes from: model, data, options, versions"),
-        *([Loss("emotion", 1.0, "whose circuit it is")] if emotion else []),
-    ]
 
 
 def nodes_csv(circuit: Circuit) -> str:
@@ -111,10 +82,7 @@ def nodes_csv(circuit: Circuit) -> str:
 
 
 def edges_csv(circuit: Circuit) -> str:
-    """The edges as CSV; a residual edge has an empty weight.
-
-    A text that a spreadsheet would run as a formula gets an apostrophe in front
-    (:mod:`circuits.files`).
+    """The edges as CSV, as :func:`nodes_csv`; a residual edge has an empty weight.
 
     Raises:
         CircuitError: a value cannot be written, such as NaN; names the node.
@@ -124,7 +92,7 @@ def edges_csv(circuit: Circuit) -> str:
 
 def table_losses(circuit: Circuit) -> list[Loss]:
     """What the two tables together do not keep."""
-    return whole_lost(circuit)
+    return lost(circuit, "scores provenance")
 
 
 def _csv(circuit: Circuit, part: str, columns: list[str]) -> str:
@@ -150,10 +118,10 @@ def graphml(circuit: Circuit) -> str:
     """
     import networkx as nx
 
-    values = plain_values(circuit)
-    file = BytesIO()
+    graph, scalars = _graph(circuit)
+    graph.graph, file = scalars, BytesIO()
     # write_graphml would use lxml where it is installed, and give another file there.
-    nx.write_graphml_xml(_graph(values, _scalars(circuit, values)), file)
+    nx.write_graphml_xml(graph, file)
     return file.getvalue().decode() + "\n"
 
 
@@ -165,10 +133,9 @@ def gexf(circuit: Circuit) -> str:
     """
     import networkx as nx
 
-    values = plain_values(circuit)
-    scalars = _scalars(circuit, values)
-    file = BytesIO()
-    nx.write_gexf(_graph(values, {"name": scalars["emotion"]}), file)
+    graph, scalars = _graph(circuit)
+    graph.graph, file = {"name": scalars["emotion"]}, BytesIO()
+    nx.write_gexf(graph, file)
     document = minidom.parseString(file.getvalue())
     meta = document.getElementsByTagName("meta")[0]
     # The same circuit gives the same file, on whatever day.
@@ -179,32 +146,26 @@ def gexf(circuit: Circuit) -> str:
     return document.toxml() + "\n"
 
 
-def _graph(values: dict[str, Any], attributes: dict[str, Any]) -> Any:
+def _graph(circuit: Circuit) -> tuple[Any, dict[str, Any]]:
+    """The circuit as a networkx graph, and what is said of the whole as scalars."""
     import networkx as nx
 
+    values = plain_values(circuit)
     graph = nx.node_link_graph(values, edges="edges")
     if graph.is_multigraph():
         # In these files the key is the name of an edge, and no two edges have the same.
-        named = [
-            (start, end, f"{start}->{end}.{key}", data)
-            for start, end, key, data in graph.edges(keys=True, data=True)
-        ]
+        named = [(a, b, f"{a}->{b}.{key}", own) for a, b, key, own in graph.edges.data(keys=True)]
         graph.clear_edges()
         graph.add_edges_from(named)
-    graph.graph = attributes
-    return graph
-
-
-def _scalars(circuit: Circuit, values: dict[str, Any]) -> dict[str, Any]:
-    named = {
+    said = {
         **graph_attributes(circuit),
         **{f"model_{name}": value for name, value in values["graph"]["model"].items()},
         "provenance_fingerprint": circuit.provenance.fingerprint(),
     }
     # An empty text would be read back as no attribute at all.
-    return {
+    return graph, {
         _clean(name): _clean(value) if isinstance(value, str) else value
-        for name, value in named.items()
+        for name, value in said.items()
         if isinstance(value, str | int | float) and value != ""
     }
 

@@ -3,15 +3,12 @@
 Only what follows from our records is written; everything else is named in the list of losses.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from circuits.circuit.circuit import Circuit
 from circuits.effects.activations import Differences
@@ -20,27 +17,19 @@ from circuits.effects.heads import HeadEffects
 from circuits.effects.importance import Importance
 from circuits.effects.neurons import NeuronEffects
 from circuits.names import EMOTIONS
-from circuits.published.folder import Contents, Entry
-from circuits.published.importing import published_form
-from circuits.published.layout import (
-    CIRCUITS,
-    CONTRIBUTIONS,
-    DIFFERENCES,
-    DIRECTIONS,
+from circuits.published.assembling import published_form
+from circuits.published.folder import (
+    CIRCUIT,
     ELICITATION,
-    HEADS,
-    IMPORTANCE,
-    KINDS,
-    MEAN_IMPORTANCE,
-    REFERENCES,
-    SIGMA,
+    Contents,
     Document,
-    dumped,
+    Entry,
+    place_of,
     read_document,
     short_model,
 )
 from circuits.published.tables import (
-    TABLES,
+    KINDS,
     Contributions,
     DifferenceVectors,
     HeadImportance,
@@ -49,11 +38,14 @@ from circuits.published.tables import (
     Sigma,
     SublayerImportance,
     UnitDirections,
+    dumped,
 )
+from circuits.records import Record
 
 __all__ = ["Measured", "derive"]
 
-Entries = Iterator[tuple[str, Entry]]
+R = TypeVar("R", bound=Record)
+_Entries = Iterator[tuple[str, Entry]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,30 +67,23 @@ class Measured:
 
 def derive(measured: Measured) -> tuple[Contents, tuple[str, ...]]:
     """The published layout of a run of ours, and what is lost or differs in it."""
-    entries: dict[str, Entry] = {}
-    losses: list[str] = []
-    replies = partial(_elicitation, dataset=measured.dataset)
-    parts: list[tuple[str, Any, Callable[..., Entries]]] = [
-        ("replies and judgements", measured.elicitation, replies),
-        ("directions and sigma", measured.directions, _directions),
-        ("neurons' contributions", measured.neurons, _contributions),
-        ("head importances", measured.heads, _heads),
-        ("difference vectors", measured.differences, _differences),
-        ("importance tables and reference directions", measured.importance, _importance),
-        ("circuits", measured.circuits, _circuits),
-    ]
-    for what, source, make in parts:
-        if source:
-            entries |= dict(make(source))
-        else:
-            losses.append(f"{what}: not written, the stage has not run")
+    there = {
+        "replies and judgements": measured.elicitation,
+        "directions and sigma": measured.directions,
+        "neurons' contributions": measured.neurons,
+        "head importances": measured.heads,
+        "difference vectors": measured.differences,
+        "importance tables and reference directions": measured.importance,
+        "circuits": measured.circuits,
+    }
+    lacking = [f"{what}: not written, the stage has not run" for what in there if not there[what]]
     name = short_model(measured.model)
-    return Contents(entries, name, f"outputs/{name}"), (*losses, *_differ(measured))
+    contents = Contents(dict(_entries(measured)), name, f"outputs/{name}")
+    return contents, (*lacking, *_differ(measured))
 
 
 def _differ(measured: Measured) -> Iterator[str]:
-    known = measured.directions.emotion if measured.directions else ()
-    for emotion in known:
+    for emotion in measured.directions.emotion if measured.directions else ():
         if emotion not in EMOTIONS:
             yield f"{emotion}: only in the directions; the published layout knows six emotions"
     if measured.elicitation:
@@ -118,177 +103,103 @@ def _differ(measured: Measured) -> Iterator[str]:
         )
 
 
-def _six(emotions: tuple[str, ...]) -> list[tuple[int, str]]:
-    return [(i, emotion) for i, emotion in enumerate(emotions) if emotion in EMOTIONS]
+def _six(measured: R | None) -> Iterator[tuple[int, str, R]]:
+    """Place, name and part of the record of each emotion that the published layout knows."""
+    for i, emotion in enumerate(measured.labels("emotion") if measured else ()):
+        if measured and emotion in EMOTIONS:
+            yield i, str(emotion), measured.sel(emotion=emotion)
 
 
-def _elicitation(folder: Path, dataset: str) -> Entries:
-    places = {
-        "generated.jsonl": f"generated/{dataset}_generated.jsonl",
-        **{
-            name: f"labeled/{dataset}/{name}"
-            for name in ("accepted.jsonl", "rejected.jsonl", "accuracy_stats.json")
-        },
-    }
-    for name, place in places.items():
-        if (folder / name).is_file():
-            yield f"{ELICITATION}/{place}", read_document(folder / name)
-
-
-def _directions(own: Directions) -> Entries:
-    for s, sublayer in enumerate(own.sublayer):
-        record = UnitDirections(
-            own.vectors[:, s], own.emotion, own.layer, sublayer, provenance=own.provenance
+def _entries(measured: Measured) -> _Entries:
+    if folder := measured.elicitation:
+        labelled = f"labeled/{measured.dataset}"
+        places = {"generated.jsonl": f"generated/{measured.dataset}_generated.jsonl"}
+        for name in ("accepted.jsonl", "rejected.jsonl", "accuracy_stats.json"):
+            places[name] = f"{labelled}/{name}"
+        for name, place in places.items():
+            if (folder / name).is_file():
+                yield f"{ELICITATION}/{place}", read_document(folder / name)
+    if own := measured.directions:
+        origin = own.provenance
+        for s, sublayer in enumerate(own.sublayer):
+            vectors = own.vectors[:, s]
+            record = UnitDirections(vectors, own.emotion, own.layer, sublayer, provenance=origin)
+            yield place_of(UnitDirections, kind=KINDS[sublayer]), record
+        rms = own.rms.double()
+        yield place_of(Sigma), Sigma(rms, own.sublayer, own.layer, provenance=origin)
+    for _, emotion, own in _six(measured.neurons):
+        names = ("mean", "positive", "negative", "weight", "activation")
+        table = Contributions.of(vars(own), **{name: getattr(own, name) for name in names})
+        yield place_of(Contributions, emotion=emotion), table
+    for e, emotion, own in _six(measured.heads):
+        # The published spread divides by n and not by n - 1, so it is the standard error times
+        # the root of n - 1; one sample has none.
+        samples, mean = own.n_contexts[e], own.mean.double()
+        spread = own.stderr.double() * (samples - 1) ** 0.5 if samples > 1 else 0 * mean
+        table = HeadImportance.of(
+            vars(own),
+            mean=mean,
+            std=spread,
+            samples=torch.tensor(samples),
+            baseline=own.baseline[..., None],
         )
-        yield DIRECTIONS.format(kind=KINDS[sublayer]), record
-    yield SIGMA, Sigma(own.rms.double(), own.sublayer, own.layer, provenance=own.provenance)
-
-
-def _contributions(measured: NeuronEffects) -> Entries:
-    """Stage 4.1."""
-    for _, emotion in _six(measured.emotion):
-        own = measured.sel(emotion=emotion)
-        fields = ("mean", "positive", "negative", "weight", "activation")
-        yield (
-            CONTRIBUTIONS.format(emotion=emotion),
-            Contributions(
-                provenance=own.provenance,
-                **{name: getattr(own, name).double() for name in fields},
-                row=_rows(own.mean),
-                emotion=own.emotion,
-                layer=own.layer,
-                neuron=own.neuron,
-                columns=TABLES[Contributions].columns,
-            ),
-        )
-
-
-def _heads(measured: HeadEffects) -> Entries:
-    """Stage 4.2.
-
-    The published spread divides by n and not by n - 1, so it is the standard error times the
-    root of n - 1; one sample has none.
-    """
-    for e, emotion in _six(measured.emotion):
-        own, samples = measured.sel(emotion=emotion), measured.n_contexts[e]
-        mean, spread = own.mean.double(), own.stderr.double() * max(samples - 1, 0) ** 0.5
-        yield (
-            HEADS.format(emotion=emotion),
-            HeadImportance(
-                provenance=own.provenance,
-                mean=mean,
-                std=spread if samples > 1 else torch.zeros_like(mean),
-                samples=torch.full_like(mean, samples),
-                baseline=own.baseline.double()[..., None].expand_as(mean),
-                row=_rows(mean),
-                emotion=own.emotion,
-                layer=own.layer,
-                head=own.head,
-                columns=TABLES[HeadImportance].columns,
-            ),
-        )
-
-
-def _differences(own: Differences) -> Entries:
-    for e, emotion in _six(own.emotion):
+        yield place_of(HeadImportance, emotion=emotion), table
+    for _, emotion, own in _six(measured.differences):
         # The two kinds are named in two ways in the published folder.
         for sublayer, value, stem in (
-            ("attn", own.z[e].flatten(1), "L"),
-            ("mlp", own.post[e], "layer"),
+            ("attn", own.z[0].flatten(1), "L"),
+            ("mlp", own.post[0], "layer"),
         ):
             record = DifferenceVectors(
                 value, emotion, sublayer, own.layer, stem, provenance=own.provenance
             )
-            yield DIFFERENCES.format(kind=KINDS[sublayer], emotion=emotion), record
+            yield place_of(DifferenceVectors, kind=KINDS[sublayer], emotion=emotion), record
+    if measured.importance:
+        yield from _importance(measured.importance)
+    for emotion, circuit in measured.circuits.items():
+        if emotion in EMOTIONS:
+            yield CIRCUIT.format(emotion=emotion), Document(dumped(_circuit(emotion, circuit)))
 
 
-def _importance(measured: Importance) -> Entries:
+def _importance(measured: Importance) -> _Entries:
     """Responses to each dose (stage 6.3), without anchors, and their mean over doses (6.4).
 
     Negative responses count in the sum, so shares are no true distribution.
     """
-    six = measured.sel(emotion=tuple(sorted(emotion for _, emotion in _six(measured.emotion))))
+    six = measured.sel(emotion=tuple(sorted(emotion for _, emotion, _ in _six(measured))))
     mean = six.response.double().mean(1)
-    axes: dict[str, Any] = {"sublayer": six.sublayer, "layer": six.layer}
-    yield (
-        MEAN_IMPORTANCE,
-        MeanImportance(
-            provenance=six.provenance,
-            response=mean,
-            share=mean / mean.sum((1, 2), keepdim=True),
-            row=_rows(mean),
-            emotion=six.emotion,
-            columns=TABLES[MeanImportance].columns,
-            **axes,
-        ),
-    )
-    for e, emotion in _six(measured.emotion):
+    share = mean / mean.sum((1, 2), keepdim=True)
+    yield place_of(MeanImportance), MeanImportance.of(vars(six), response=mean, share=share)
+    for e, emotion, alone in _six(measured):
         for dose in measured.dose:
-            own = measured.sel(emotion=emotion, dose=dose)
-            response = own.response.double()
-            sigma = own.rms.double().expand_as(response)
-            base = own.baseline.double().reshape(1, 1, 1, 1).expand_as(response)
-            change = response * (dose * sigma).clamp_min(1e-12)
-            blank = torch.full_like(response, torch.nan)
-            table = SublayerImportance(
-                provenance=own.provenance,
+            own = alone.sel(dose=dose)
+            sigma, base = own.rms.double(), own.baseline.double().reshape(1, 1, 1, 1)
+            change = own.response.double() * (dose * sigma).clamp_min(1e-12)
+            anchors = ("base_anchor", "anchor", "change_anchor", "response_anchor")
+            table = SublayerImportance.of(
+                vars(own),
                 sigma=sigma,
                 length=dose * sigma,
                 base_final=base,
                 final=base + change,
                 change_final=change,
-                response_final=response,
-                base_anchor=blank,
-                anchor=blank,
-                change_anchor=blank,
-                response_anchor=blank,
-                samples=torch.full_like(response, measured.n_contexts[e]),
-                row=_rows(response),
-                emotion=own.emotion,
-                dose=own.dose,
-                columns=TABLES[SublayerImportance].columns,
-                **axes,
+                response_final=own.response,
+                samples=torch.tensor(measured.n_contexts[e]),
+                **dict.fromkeys(anchors, torch.tensor(torch.nan)),
             )
-            yield IMPORTANCE.format(emotion=emotion, alpha=f"{dose:g}"), table
+            yield place_of(SublayerImportance, emotion=emotion, alpha=f"{dose:g}"), table
         vector = ReferenceDirection(measured.reference[e], emotion, provenance=measured.provenance)
-        yield REFERENCES.format(emotion=emotion), vector
-
-
-def _rows(like: Tensor) -> Int[Tensor, "..."]:
-    return torch.arange(like.numel()).reshape(like.shape)
-
-
-def _circuits(circuits: Mapping[str, Circuit]) -> Entries:
-    for emotion, circuit in circuits.items():
-        if emotion in EMOTIONS:
-            yield f"{CIRCUITS}/{emotion}.json", Document(dumped(_circuit(emotion, circuit)))
+        yield place_of(ReferenceDirection, emotion=emotion), vector
 
 
 def _circuit(emotion: str, circuit: Circuit) -> dict[str, object]:
     last = max(node.layer for node in circuit.of_kind("sublayer") if node.layer is not None)
-    layers = [
-        {
-            "layer": layer,
-            "mlp": _side("neurons", circuit.neurons, layer),
-            "attention": _side("heads", circuit.heads, layer),
-        }
-        for layer in range(last + 1)
-    ]
+
+    def side(members: tuple[tuple[int, int], ...]) -> list[tuple[int, list[int]]]:
+        ids = [[i for layer, i in members if layer == own] for own in range(last + 1)]
+        return [(len(own), own) for own in ids]
+
     split = (len(circuit.neurons), len(circuit.heads))
     return published_form(
-        emotion,
-        layers,
-        total=sum(split),
-        ratio=(None, None),
-        split=split,
-        minima=(None, None),
-        cap_ratio=None,
-        planned=split,
+        emotion, side(circuit.neurons), side(circuit.heads), split=split, planned=split
     )
-
-
-def _side(
-    parts: str, members: tuple[tuple[int, int], ...], layer: int
-) -> dict[str, int | list[int]]:
-    own = [index for place, index in members if place == layer]
-    return {"k": len(own), parts: own}

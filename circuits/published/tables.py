@@ -1,22 +1,20 @@
-"""The published tables and vectors as records: all is checked, every number kept as written.
+"""The authors' tables and vectors as records that read and write themselves.
 
-Records with just the quantities of the published files (Wang et al. 2025, arXiv 2510.11328).
-
-Tables keep every number in double precision, as it was written. ``row`` is the place of a cell
-in its file, counted from 0, so that a table is written in the order in which it was read.
-
-The published directions, which are pickles: opened with an allow-list, never executed.
-
-The files hold a dictionary of numpy arrays. Only what rebuilds a plain array of floating point
-numbers is allowed; anything else in the file is refused by name before it is opened.
+Records hold just the quantities of the published files (Wang et al. 2025, arXiv 2510.11328), with
+every number in double precision as it was written. A field of a table names its column; ``row`` is
+the place of a cell in its file, counted from 0, so that a table is written in the order in which
+it was read. The published directions are pickles of a dictionary of numpy arrays: only what
+rebuilds a plain array of floating point numbers is allowed; anything else in the file is refused
+by name before it is opened.
 """
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,8 +25,7 @@ from torch import Tensor
 
 from circuits.errors import DataError
 from circuits.files import read_json, write_atomically, write_text
-from circuits.names import SUBLAYERS
-from circuits.published.layout import KINDS, dumped, known_emotion
+from circuits.names import EMOTIONS, SUBLAYERS
 from circuits.records import Record
 
 __all__ = [
@@ -37,26 +34,282 @@ __all__ = [
     "Contributions",
     "DifferenceVectors",
     "HeadImportance",
+    "KINDS",
     "MeanImportance",
     "ReferenceDirection",
     "Sigma",
     "SublayerImportance",
-    "TABLES",
     "Table",
     "UnitDirections",
+    "dumped",
+    "known_emotion",
     "load_dictionary",
-    "read_differences",
-    "read_directions",
-    "read_reference",
-    "read_sigma",
-    "read_table",
-    "save_dictionary",
-    "write_differences",
-    "write_directions",
-    "write_reference",
-    "write_sigma",
-    "write_table",
 ]
+
+KINDS: Final = {"attn": "attention", "mlp": "mlp"}
+"""Our word for a sublayer -> the word of the published files."""
+
+_COLUMNS: Final = {"dose": "alpha", "sublayer": "kind"}
+"""Axis -> its column, where that is another word."""
+
+_Neurons = Float[Tensor, "emotion layer neuron"]
+_Heads = Float[Tensor, "emotion layer head"]
+_Doses = Float[Tensor, "emotion dose sublayer layer"]
+_Sublayers = Float[Tensor, "emotion sublayer layer"]
+
+
+def _column(name: str, *, whole: bool = False, blank: bool = False) -> Mapping[str, Any]:
+    """The column of a field; it may hold whole numbers only, or blank cells too (NaN)."""
+    return {"column": name, "whole": whole, "blank": blank}
+
+
+T = TypeVar("T", bound="Table")
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Record):
+    """A CSV table with one row for every cell of the same axes."""
+
+    columns: tuple[str, ...]
+    """As they stand in the file."""
+
+    @classmethod
+    def header(cls) -> tuple[str, ...]:
+        """All columns in the published order: axes, then numbers."""
+        axes = [own.name for own in fields(cls) if own.name in cls.axes["row"]]
+        numbers = [own["column"] for own in cls._numbers().values()]
+        return (*(_COLUMNS.get(axis, axis) for axis in axes), *numbers)
+
+    @classmethod
+    def _numbers(cls) -> dict[str, Mapping[str, Any]]:
+        return {own.name: own.metadata for own in fields(cls) if own.metadata}
+
+    @classmethod
+    def of(cls: type[T], known: Mapping[str, Any], **numbers: Tensor) -> T:
+        """A table with the labels and the provenance of another record's fields, in their order."""
+        labels = {axis: known[axis] for axis in cls.axes["row"]}
+        shape = [len(own) for own in labels.values()]
+        made: Any = cls
+        return made(
+            provenance=known["provenance"],
+            columns=cls.header(),
+            row=torch.arange(math.prod(shape)).reshape(shape),
+            **labels,
+            **{name: own.double().expand(shape) for name, own in numbers.items()},
+        )
+
+    @classmethod
+    def read(cls: type[T], path: Path, emotion: str | None = None) -> T:
+        """Read a table; ``emotion`` is the one that the file's name says.
+
+        Raises:
+            DataError: a column lacks, a cell is no number, a row lacks or occurs twice, or an
+                emotion is unknown; names file, line and column.
+        """
+        frame = _frame(path, cls)
+        columns, emotion = tuple(frame.columns), None if emotion == "all" else emotion
+        if "emotion" not in frame:
+            frame["emotion"] = emotion
+
+        def refuse(column: str, wrong: pd.Series, wanted: str) -> None:
+            if wrong.any():
+                line = int(wrong.to_numpy().argmax())
+                raise DataError(
+                    f"{path}, line {line + 2}, column {column!r}: found "
+                    f"{str(frame[column].iloc[line])[:40]!r}, expected {wanted}"
+                )
+
+        def numbers(column: str) -> pd.Series:
+            # Python's own reading of a number is exact; pandas' may be off by one place.
+            return pd.Series([_number(cell) for cell in frame[column]])
+
+        labels: dict[str, pd.Series] = {}
+        for axis in cls.axes["row"]:
+            column = _COLUMNS.get(axis, axis)
+            cells: Any = frame[column]
+            if axis == "emotion":
+                known = [emotion] if emotion else EMOTIONS
+                refuse(column, ~cells.isin(known), " or ".join(map(repr, known)))
+            elif axis == "sublayer":
+                refuse(column, ~cells.isin([*KINDS.values()]), " or ".join(KINDS.values()))
+                cells = cells.map({word: own for own, word in KINDS.items()})
+            else:
+                cells, whole = numbers(column), axis != "dose"
+                wrong = ~cells.between(0, 1e9) | ((cells % 1 != 0) & whole)
+                refuse(column, wrong, f"a {'whole ' * whole}number from 0")
+                cells = cells.astype(int) if whole else cells
+            labels[axis] = cells
+        values: dict[str, np.ndarray] = {}
+        for name, rules in cls._numbers().items():
+            column = rules["column"]
+            found = numbers(column)
+            right = np.isfinite(found) & ((found % 1 == 0) | (not rules["whole"]))
+            refuse(column, ~(right | ((frame[column] == "") & rules["blank"])), "a finite number")
+            values[name] = found.to_numpy()
+        row, named = _rows(path, labels)
+        made: Any = cls
+        return made(
+            columns=columns,
+            row=torch.from_numpy(row),
+            **named,
+            **{name: torch.from_numpy(value[row]) for name, value in values.items()},
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the table with the columns and in the order that it was read with."""
+        frame = self.to_frame().sort_values("row")
+        if "sublayer" in frame:
+            frame["sublayer"] = frame["sublayer"].map(KINDS)
+        for name, rules in self._numbers().items():
+            # Nullable integers: a blank cell stays blank and 24 does not become 24.0.
+            if rules["whole"]:
+                frame[name] = frame[name].astype("Float64").astype("Int64")
+        words = _COLUMNS | {name: rules["column"] for name, rules in self._numbers().items()}
+        frame = frame.rename(columns=words)[[*self.columns]]
+        write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions(Table):
+    """Neurons' contributions along the emotion's direction (stage 4.1)."""
+
+    mean: _Neurons = field(metadata=_column("C_mean"))
+    positive: _Neurons = field(metadata=_column("C_pos"))
+    negative: _Neurons = field(metadata=_column("C_neg"))
+    weight: _Neurons = field(metadata=_column("beta"))
+    activation: _Neurons = field(metadata=_column("H_mean"))
+    row: Int[Tensor, "emotion layer neuron"]
+
+    emotion: tuple[str, ...]
+    layer: tuple[int, ...]
+    neuron: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadImportance(Table):
+    """Importance of heads by ablation, read after the next norm (stage 4.2)."""
+
+    mean: _Heads = field(metadata=_column("mean_importance"))
+    std: _Heads = field(metadata=_column("std_importance"))
+    """Standard deviation over samples (ddof 0)."""
+    samples: _Heads = field(metadata=_column("samples", whole=True))
+    baseline: _Heads = field(metadata=_column("baseline_mean"))
+    row: Int[Tensor, "emotion layer head"]
+
+    emotion: tuple[str, ...]
+    """In the file's name; a column may be absent."""
+    layer: tuple[int, ...]
+    head: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SublayerImportance(Table):
+    """Responses to injected doses (stage 6.3); NaN where a column is blank."""
+
+    sigma: _Doses = field(metadata=_column("sigma"))
+    length: _Doses = field(metadata=_column("dose"))
+    base_final: _Doses = field(metadata=_column("s_base_final"))
+    final: _Doses = field(metadata=_column("s_final"))
+    change_final: _Doses = field(metadata=_column("ds_final"))
+    response_final: _Doses = field(metadata=_column("I_final"))
+    base_anchor: _Doses = field(metadata=_column("s_base_anchor", blank=True))
+    anchor: _Doses = field(metadata=_column("s_anchor", blank=True))
+    change_anchor: _Doses = field(metadata=_column("ds_anchor", blank=True))
+    response_anchor: _Doses = field(metadata=_column("I_anchor", blank=True))
+    samples: _Doses = field(metadata=_column("n_samples", whole=True))
+    row: Int[Tensor, "emotion dose sublayer layer"]
+
+    emotion: tuple[str, ...]
+    sublayer: tuple[str, ...]
+    layer: tuple[int, ...]
+    dose: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class MeanImportance(Table):
+    """Responses averaged over doses, and their share within the emotion (stage 6.4)."""
+
+    response: _Sublayers = field(metadata=_column("I_final"))
+    share: _Sublayers = field(metadata=_column("I_final_normalized"))
+    row: Int[Tensor, "emotion sublayer layer"]
+
+    emotion: tuple[str, ...]
+    sublayer: tuple[str, ...]
+    layer: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class AllocationLog(Table):
+    """How places were dealt out to layers (stage 6.5); NaN where a column is blank."""
+
+    weight: _Sublayers = field(metadata=_column("w"))
+    share: _Sublayers = field(metadata=_column("w_norm"))
+    base: _Sublayers = field(metadata=_column("k_base", whole=True))
+    added: _Sublayers = field(metadata=_column("k_add", whole=True))
+    assigned: _Sublayers = field(metadata=_column("k_assigned", whole=True))
+    available: _Sublayers = field(metadata=_column("available", whole=True, blank=True))
+    cap: _Sublayers = field(metadata=_column("cap", whole=True, blank=True))
+    used: _Sublayers = field(metadata=_column("k_used", whole=True))
+    row: Int[Tensor, "emotion sublayer layer"]
+
+    emotion: tuple[str, ...]
+    sublayer: tuple[str, ...]
+    layer: tuple[int, ...]
+
+
+def _frame(path: Path, kind: type[Table]) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path}: not a CSV table ({str(error).splitlines()[0]})") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise DataError(f"{path}, line 2: more cells than the {len(frame.columns)} of line 1")
+    header = kind.header()
+    optional = {"emotion"} if kind is HeadImportance else set[str]()
+    missing = {*header} - {*frame.columns} - optional
+    extra = {*frame.columns} - {*header}
+    if missing or extra or not len(frame):
+        wrong = [f"lacks {name}" for name in sorted(missing)]
+        wrong += [f"has also {name}" for name in sorted(extra)] or ["has no rows"] * (
+            not len(frame)
+        )
+        raise DataError(
+            f"{path}, line 1: the table {', '.join(wrong)}; expected {', '.join(header)}"
+        )
+    return frame
+
+
+def _rows(path: Path, labels: Mapping[str, pd.Series]) -> tuple[np.ndarray, dict[str, tuple]]:
+    """The row of every cell of the table that the labels span, and the labels of its axes."""
+    index = pd.MultiIndex.from_arrays(list(labels.values()))
+    named: dict[str, Any] = {
+        axis: range(cells.max() + 1) if cells.dtype == int else cells.drop_duplicates().tolist()
+        for axis, cells in labels.items()
+    }
+    shape = [len(own) for own in named.values()]
+    if math.prod(shape) > 100 * len(index):
+        sizes = " x ".join(f"{size} {axis}s" for axis, size in zip(named, shape, strict=True))
+        raise DataError(f"{path}: {len(index)} rows are too few for {sizes}")
+    whole = pd.MultiIndex.from_product(list(named.values()))
+    twice, lacking = index[index.duplicated()], whole.difference(index)
+    for odd, why in ((twice, "is on lines"), (lacking, "lacks")):
+        if len(odd):
+            lines = " and ".join(str(line + 2) for line in np.flatnonzero(index == odd[0])[:2])
+            cell = ", ".join(f"{axis} {label}" for axis, label in zip(named, odd[0], strict=True))
+            said = f"the row of {cell} {why} {lines}".strip()
+            raise DataError(f"{path}: {said}; every one must be there once")
+    row = index.get_indexer(whole).reshape(shape)
+    return row, {axis: tuple(own) for axis, own in named.items()}
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+_LAYER: Final = re.compile(r"(L|layer)(0|[1-9][0-9]*)\.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,107 +322,42 @@ class UnitDirections(Record):
     layer: tuple[int, ...]
     sublayer: str
 
+    @classmethod
+    def read(cls, path: Path, sublayer: str) -> "UnitDirections":
+        """Read directions.
 
-@dataclass(frozen=True, eq=False)
-class Contributions(Record):
-    """Neurons' contributions along the emotion's direction (stage 4.1)."""
+        Raises:
+            DataError: the pickle names anything but arrays, or its fields disagree.
+        """
+        found = load_dictionary(path)
+        wanted = ("dirs", "layers", "hidden", "emotions", "type")
+        missing = [name for name in wanted if name not in found]
+        if missing or not isinstance(found["dirs"], dict) or not found["dirs"]:
+            raise DataError(f"{path}: lacks {', '.join(missing) or 'directions in the field dirs'}")
+        emotions = tuple(known_emotion(str(own), f"{path}, field 'dirs'") for own in found["dirs"])
+        if found["type"] != KINDS[sublayer] or found["emotions"] != list(emotions):
+            raise DataError(
+                f"{path}: fields 'type' and 'emotions' say {found['type']!r} and "
+                f"{found['emotions']}, the file's name and 'dirs' {KINDS[sublayer]!r} and "
+                f"{list(emotions)}"
+            )
+        for emotion, vectors in found["dirs"].items():
+            shape = (found["layers"], found["hidden"])
+            _check(f"{path}, direction of {emotion}", vectors, shape)
+        stacked = torch.from_numpy(np.stack(list(found["dirs"].values())))
+        return cls(stacked, emotions, tuple(range(stacked.shape[1])), sublayer)
 
-    mean: Float[Tensor, "emotion layer neuron"]
-    positive: Float[Tensor, "emotion layer neuron"]
-    negative: Float[Tensor, "emotion layer neuron"]
-    weight: Float[Tensor, "emotion layer neuron"]
-    activation: Float[Tensor, "emotion layer neuron"]
-    row: Int[Tensor, "emotion layer neuron"]
-
-    emotion: tuple[str, ...]
-    layer: tuple[int, ...]
-    neuron: tuple[int, ...]
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class HeadImportance(Record):
-    """Importance of heads by ablation, read after the next norm (stage 4.2)."""
-
-    mean: Float[Tensor, "emotion layer head"]
-    std: Float[Tensor, "emotion layer head"]
-    """Standard deviation over samples (ddof 0)."""
-    samples: Float[Tensor, "emotion layer head"]
-    baseline: Float[Tensor, "emotion layer head"]
-    row: Int[Tensor, "emotion layer head"]
-
-    emotion: tuple[str, ...]
-    layer: tuple[int, ...]
-    head: tuple[int, ...]
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class SublayerImportance(Record):
-    """Responses to injected doses (stage 6.3); NaN where a column is blank."""
-
-    sigma: Float[Tensor, "emotion dose sublayer layer"]
-    length: Float[Tensor, "emotion dose sublayer layer"]
-    base_final: Float[Tensor, "emotion dose sublayer layer"]
-    final: Float[Tensor, "emotion dose sublayer layer"]
-    change_final: Float[Tensor, "emotion dose sublayer layer"]
-    response_final: Float[Tensor, "emotion dose sublayer layer"]
-    base_anchor: Float[Tensor, "emotion dose sublayer layer"]
-    anchor: Float[Tensor, "emotion dose sublayer layer"]
-    change_anchor: Float[Tensor, "emotion dose sublayer layer"]
-    response_anchor: Float[Tensor, "emotion dose sublayer layer"]
-    samples: Float[Tensor, "emotion dose sublayer layer"]
-    row: Int[Tensor, "emotion dose sublayer layer"]
-
-    emotion: tuple[str, ...]
-    dose: tuple[float, ...]
-    sublayer: tuple[str, ...]
-    layer: tuple[int, ...]
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class MeanImportance(Record):
-    """Responses averaged over doses, and their share within the emotion (stage 6.4)."""
-
-    response: Float[Tensor, "emotion sublayer layer"]
-    share: Float[Tensor, "emotion sublayer layer"]
-    row: Int[Tensor, "emotion sublayer layer"]
-
-    emotion: tuple[str, ...]
-    sublayer: tuple[str, ...]
-    layer: tuple[int, ...]
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class AllocationLog(Record):
-    """How places were dealt out to layers (stage 6.5); NaN where a column is blank."""
-
-    weight: Float[Tensor, "emotion sublayer layer"]
-    share: Float[Tensor, "emotion sublayer layer"]
-    base: Float[Tensor, "emotion sublayer layer"]
-    added: Float[Tensor, "emotion sublayer layer"]
-    assigned: Float[Tensor, "emotion sublayer layer"]
-    available: Float[Tensor, "emotion sublayer layer"]
-    cap: Float[Tensor, "emotion sublayer layer"]
-    used: Float[Tensor, "emotion sublayer layer"]
-    row: Int[Tensor, "emotion sublayer layer"]
-
-    emotion: tuple[str, ...]
-    sublayer: tuple[str, ...]
-    layer: tuple[int, ...]
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Sigma(Record):
-    """Root mean square of the residual stream after every sublayer (stage 6.2)."""
-
-    rms: Float[Tensor, "sublayer layer"]
-
-    sublayer: tuple[str, ...]
-    layer: tuple[int, ...]
+    def write(self, path: Path) -> None:
+        """Write directions as the authors' scripts read them."""
+        values = {
+            "dirs": dict(zip(self.emotion, self.vectors.numpy(), strict=True)),
+            "layers": self.vectors.shape[1],
+            "hidden": self.vectors.shape[2],
+            "emotions": list(self.emotion),
+            "type": KINDS[self.sublayer],
+        }
+        # The published layout is a pickle; our own records never are.
+        write_atomically(path, lambda temporary: torch.save(values, temporary))  # noqa: TID251
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +372,40 @@ class DifferenceVectors(Record):
     stem: str
     """``L`` or ``layer``: how the file of a layer is called."""
 
+    @classmethod
+    def read(cls, *paths: Path, emotion: str, sublayer: str) -> "DifferenceVectors":
+        """Read the vectors of one emotion, one file per layer.
+
+        Raises:
+            DataError: a layer lacks, files are named in two ways, or a file holds no vector.
+        """
+        names = [(_LAYER.fullmatch(path.name), path) for path in paths]
+        layers = {int(name[2]): path for name, path in names if name}
+        stems = sorted({name[1] for name, _ in names if name})
+        if len(stems) != 1 or sorted(layers) != list(range(len(paths))):
+            raise DataError(
+                f"{paths[0].parent}: expected one file for each layer from 0, named either L0.npy "
+                f"or layer0.npy; found {', '.join(sorted(p.name for p in paths)[:8])}, ..."
+            )
+        vectors = [_vector(layers[layer]) for layer in sorted(layers)]
+        for layer, vector in enumerate(vectors):
+            _check(str(layers[layer]), vector, vectors[0].shape)
+        value = torch.from_numpy(np.stack(vectors))
+        return cls(value, emotion, sublayer, tuple(sorted(layers)), stems[0])
+
+    def write(self, folder: Path) -> None:
+        """Write one file per layer, named as they were.
+
+        Raises:
+            DataError: the record names files in another way than the two that are published.
+        """
+        names = [f"{self.stem}{layer}.npy" for layer in self.layer]
+        for name in names:
+            if not _LAYER.fullmatch(name):
+                raise DataError(f"{folder}: {name!r} is no file of a layer, such as L0.npy")
+        for name, vector in zip(names, self.value, strict=True):
+            _save(vector, folder / name)
+
 
 @dataclass(frozen=True, eq=False)
 class ReferenceDirection(Record):
@@ -193,213 +415,67 @@ class ReferenceDirection(Record):
 
     emotion: str
 
+    @classmethod
+    def read(cls, path: Path, emotion: str) -> "ReferenceDirection":
+        """Read the direction of one emotion.
 
-@dataclass(frozen=True)
-class Table:
-    """What the columns of a table mean: axes first, then numbers."""
+        Raises:
+            DataError: the file holds no vector of finite numbers.
+        """
+        vector = _vector(path)
+        _check(str(path), vector, vector.shape)
+        return cls(torch.from_numpy(vector), emotion)
 
-    axes: Mapping[str, str]
-    """Axis -> column."""
-    numbers: Mapping[str, str]
-    """Field -> column."""
-    whole: frozenset[str] = frozenset()
-    """Columns of whole numbers."""
-    blank: frozenset[str] = frozenset()
-    """Columns that may be blank."""
-    optional: frozenset[str] = frozenset()
-    """Columns that may be absent."""
-    order: tuple[str, ...] = ()
-    """Columns as they stand in the file, if axes do not simply come first."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns in the published order."""
-        return self.order or (*self.axes.values(), *self.numbers.values())
+    def write(self, path: Path) -> None:
+        """Write a plain numpy array."""
+        _save(self.vector, path)
 
 
-_SUBLAYERS = {"emotion": "emotion", "sublayer": "kind", "layer": "layer"}
-_RESPONSES = {
-    **{"sigma": "sigma", "length": "dose", "base_final": "s_base_final", "final": "s_final"},
-    **{"change_final": "ds_final", "response_final": "I_final"},
-    **{"base_anchor": "s_base_anchor", "anchor": "s_anchor"},
-    **{"change_anchor": "ds_anchor", "response_anchor": "I_anchor", "samples": "n_samples"},
-}
-_PLACES = {
-    **{"weight": "w", "share": "w_norm", "base": "k_base", "added": "k_add"},
-    **{"assigned": "k_assigned", "available": "available", "cap": "cap", "used": "k_used"},
-}
+@dataclass(frozen=True, eq=False)
+class Sigma(Record):
+    """Root mean square of the residual stream after every sublayer (stage 6.2)."""
 
-TABLES: Final[Mapping[type[Record], Table]] = {
-    HeadImportance: Table(
-        {name: name for name in ("emotion", "layer", "head")},
-        {
-            **{"mean": "mean_importance", "std": "std_importance"},
-            **{"samples": "samples", "baseline": "baseline_mean"},
-        },
-        whole=frozenset({"samples"}),
-        optional=frozenset({"emotion"}),
-    ),
-    Contributions: Table(
-        {name: name for name in ("emotion", "layer", "neuron")},
-        {
-            **{"mean": "C_mean", "positive": "C_pos", "negative": "C_neg"},
-            **{"weight": "beta", "activation": "H_mean"},
-        },
-    ),
-    SublayerImportance: Table(
-        {"emotion": "emotion", "dose": "alpha", "sublayer": "kind", "layer": "layer"},
-        _RESPONSES,
-        whole=frozenset({"n_samples"}),
-        blank=frozenset({"s_base_anchor", "s_anchor", "ds_anchor", "I_anchor"}),
-        order=("emotion", "kind", "layer", "alpha", *_RESPONSES.values()),
-    ),
-    MeanImportance: Table(_SUBLAYERS, {"response": "I_final", "share": "I_final_normalized"}),
-    AllocationLog: Table(
-        _SUBLAYERS,
-        _PLACES,
-        whole=frozenset({"k_base", "k_add", "k_assigned", "available", "cap", "k_used"}),
-        blank=frozenset({"available", "cap"}),
-    ),
-}
-"""Record -> its table."""
+    rms: Float[Tensor, "sublayer layer"]
 
+    sublayer: tuple[str, ...]
+    layer: tuple[int, ...]
 
-_COUNTED: Final = ("layer", "head", "neuron")
+    @classmethod
+    def read(cls, path: Path) -> "Sigma":
+        """Read the values of ``attention_0`` ... ``mlp_27``.
 
-
-def read_table(path: Path, kind: type[Record], emotion: str | None = None) -> Record:
-    """Read a table; ``emotion`` is the one that the file's name says.
-
-    Raises:
-        DataError: a column lacks, a cell is no number, a row lacks or occurs twice, or an
-            emotion is unknown; names file, line and column.
-    """
-    table = TABLES[kind]
-    frame = _read(path, table)
-    columns = tuple(frame.columns)
-    if "emotion" not in frame:
-        frame["emotion"] = emotion
-
-    def refuse(column: str, wrong: np.ndarray, wanted: str) -> None:
-        if wrong.any():
-            line = int(wrong.argmax())
-            found = str(frame[column].iloc[line])[:40]
+        Raises:
+            DataError: a sublayer lacks, or a value is no positive number.
+        """
+        found = read_json(path)
+        if not isinstance(found, dict) or not found:
+            raise DataError(f"{path}: expected an object such as {{'attention_0': 0.02}}")
+        layers = len(found) // 2
+        names = [f"{KINDS[own]}_{layer}" for own in SUBLAYERS for layer in range(layers)]
+        odd = sorted({*found} ^ {*names})
+        if odd:
             raise DataError(
-                f"{path}, line {line + 2}, column {column!r}: found {found!r}, expected {wanted}"
+                f"{path}: {', '.join(odd)[:80]} does not fit; expected attention and mlp "
+                "of every layer"
             )
+        for name, value in found.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < np.inf:
+                raise DataError(
+                    f"{path}, field {name!r}: expected a positive number, found {value!r}"
+                )
+        values = torch.tensor([found[name] for name in names], dtype=torch.float64)
+        return cls(values.reshape(2, layers), SUBLAYERS, tuple(range(layers)))
 
-    def numbers(column: str) -> np.ndarray:
-        # Python's own reading of a number is exact; pandas' may be off by one place.
-        return np.array([_number(cell) for cell in frame[column]])
-
-    def labels(axis: str, column: str) -> pd.Series:
-        cells: Any = frame[column]
-        if axis == "emotion":
-            for line, found in cells.drop_duplicates().items():
-                known_emotion(str(found), f"{path}, line {int(str(line)) + 2}, column 'emotion'")
-            if emotion is not None:
-                refuse(column, (cells != emotion).to_numpy(), f"{emotion!r}, as in the file's name")
-            return cells
-        if axis == "sublayer":
-            words = {word: own for own, word in KINDS.items()}
-            refuse(column, ~cells.isin(list(words)).to_numpy(), " or ".join(words))
-            return cells.map(words)
-        found = numbers(column)
-        wrong = ~np.isfinite(found) | (found < 0)
-        if axis not in _COUNTED:
-            refuse(column, wrong, "a positive number")
-            return pd.Series(found)
-        refuse(column, wrong | (np.nan_to_num(found) % 1 != 0), "a whole number from 0")
-        return pd.Series(found.astype(np.int64))
-
-    places = {axis: labels(axis, column) for axis, column in table.axes.items()}
-    values = {}
-    for name, column in table.numbers.items():
-        values[name] = numbers(column)
-        blank = (frame[column] == "").to_numpy() & (column in table.blank)
-        wrong = ~np.isfinite(values[name]) & ~blank
-        if column in table.whole:
-            wrong |= np.nan_to_num(values[name]) % 1 != 0
-        refuse(column, wrong, "a finite number")
-    named: dict[str, tuple[Any, ...]] = {}
-    for axis, cells in places.items():
-        named[axis] = tuple(cells.drop_duplicates().tolist())
-        if axis in _COUNTED:
-            most = max(named[axis])
-            if len(named[axis]) <= most:
-                raise DataError(f"{path}: column {axis!r} counts to {most} but not every {axis}")
-            named[axis] = tuple(range(most + 1))
-    shape = tuple(len(own) for own in named.values())
-    row = _rows(path, pd.MultiIndex.from_arrays(list(places.values())), named)
-    tensors = {name: torch.from_numpy(value[row].reshape(shape)) for name, value in values.items()}
-    make: Any = kind  # every table has these fields beside those of a record
-    return make(row=torch.from_numpy(row.reshape(shape)), columns=columns, **tensors, **named)
-
-
-def _rows(path: Path, found: pd.MultiIndex, named: Mapping[str, tuple[Any, ...]]) -> np.ndarray:
-    """Row of every cell of the table that the labels span."""
-    if math.prod(map(len, named.values())) > 100 * len(found):
-        sizes = " x ".join(f"{len(own)} {axis}s" for axis, own in named.items())
-        raise DataError(f"{path}: {len(found)} rows are too few for {sizes}")
-    whole = pd.MultiIndex.from_product(list(named.values()))
-    for odd, why in (
-        (found[found.duplicated()], "is on lines"),
-        (whole.difference(found), "lacks"),
-    ):
-        if len(odd):
-            lines = " and ".join(str(line + 2) for line in np.flatnonzero(found == odd[0])[:2])
-            cell = ", ".join(f"{axis} {label}" for axis, label in zip(named, odd[0], strict=True))
-            said = f"the row of {cell} {why} {lines}".strip()
-            raise DataError(f"{path}: {said}; every one must be there once")
-    return pd.Series(np.arange(len(found)), index=found).reindex(whole).to_numpy(copy=True)
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
-
-
-def _read(path: Path, table: Table) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path}: not a CSV table ({str(error).splitlines()[0]})") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise DataError(
-            f"{path}, line 2: more cells than the {len(frame.columns)} columns of line 1"
-        )
-    missing = [name for name in table.columns if name not in {*frame.columns, *table.optional}]
-    extra = [name for name in frame.columns if name not in table.columns]
-    if missing or extra or not len(frame):
-        found = ", ".join(frame.columns)
-        wrong = f"lacks {', '.join(missing)}" if missing else f"has also {', '.join(extra)}"
-        wrong = wrong if missing or extra else "has no rows"
-        raise DataError(
-            f"{path}, line 1: the table {wrong}; expected {', '.join(table.columns)}; found {found}"
-        )
-    return frame
-
-
-def write_table(record: Record, path: Path) -> None:
-    """Write a table with the published columns, in the order of its rows."""
-    table, made = TABLES[type(record)], {}
-    shape = record.axes[next(iter(table.numbers))]
-    labels = [record.labels(axis) for axis in shape]
-    grid = np.indices([len(own) for own in labels])
-    for axis, own, index in zip(shape, labels, grid, strict=True):
-        words = [KINDS.get(str(label), label) for label in own] if axis == "sublayer" else own
-        made[table.axes[axis]] = np.asarray(words, dtype=object)[index.reshape(-1)]
-    for name, column in table.numbers.items():
-        numbers = getattr(record, name).flatten().numpy()
-        # Nullable integers: a blank cell stays blank and 24 does not become 24.0.
-        whole = column in table.whole
-        made[column] = pd.array(numbers, dtype="Float64").astype("Int64") if whole else numbers
-    wanted: Any = getattr(record, "columns")  # noqa: B009
-    frame = pd.DataFrame(made)[list(wanted)]
-    order = getattr(record, "row").flatten().numpy().argsort()  # noqa: B009
-    write_text(path, frame.iloc[order].to_csv(index=False, lineterminator="\n"))
+    def write(self, path: Path) -> None:
+        """Write the values under their published names."""
+        rows = zip(self.sublayer, self.rms.tolist(), strict=True)
+        values = {
+            f"{KINDS[own]}_{layer}": value
+            for own, row in rows
+            for layer, value in zip(self.layer, row, strict=True)
+        }
+        write_text(path, dumped(values))
 
 
 ALLOWED: Final[tuple[Any, ...]] = (
@@ -421,172 +497,37 @@ def load_dictionary(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read, names what is not allowed, or holds no dictionary.
     """
-    with torch.serialization.safe_globals(list(ALLOWED)):
-        try:
+    try:
+        with torch.serialization.safe_globals(list(ALLOWED)):
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except Exception as error:  # a damaged pickle can fail in any way
-            raise DataError(f"{path}: not a file of torch.save ({_first(error)})") from error
-        if refused:
-            raise DataError(
-                f"{path} names {', '.join(sorted(refused))}, which arrays do not need; "
-                "nothing of it was run. Get the file from its source again"
-            )
-        try:
-            found = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:  # a damaged pickle can fail in any way
-            raise DataError(f"{path}: cannot be opened safely ({_first(error)})") from error
+            found = refused or torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle can fail in any way
+        said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise DataError(f"{path}: not a file of torch.save that can be opened ({said})") from error
+    if refused:
+        raise DataError(
+            f"{path} names {', '.join(sorted(refused))}, which arrays do not need; "
+            "nothing of it was run. Get the file from its source again"
+        )
     if not isinstance(found, dict):
         raise DataError(f"{path}: expected a dictionary, found a {type(found).__name__}")
     return found
 
 
-def save_dictionary(values: dict[str, Any], path: Path) -> None:
-    """Write a dictionary of arrays as the authors' scripts read it."""
-    # The published layout is a pickle; our own records never are.
-    write_atomically(path, lambda temporary: torch.save(values, temporary))  # noqa: TID251
+def dumped(value: object) -> str:
+    """JSON in the layout of the published files: indented, no line end after it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
-_FLOATS = tuple(map(np.dtype, ("float16", "float32", "float64")))
-_LAYER = re.compile(r"(L|layer)(0|[1-9][0-9]*)\.npy")
-_SIGMA = re.compile(r"(attention|mlp)_(0|[1-9][0-9]*)")
-
-
-def read_directions(path: Path, sublayer: str) -> UnitDirections:
-    """Directions after one kind of sublayer (stage 2.2).
+def known_emotion(emotion: str, where: str) -> str:
+    """The emotion itself.
 
     Raises:
-        DataError: the pickle names anything but arrays, or its fields disagree.
+        DataError: it is none of the six that the published layout knows.
     """
-    found = load_dictionary(path)
-    missing = [
-        name for name in ("dirs", "layers", "hidden", "emotions", "type") if name not in found
-    ]
-    if missing or not isinstance(found["dirs"], dict) or not found["dirs"]:
-        raise DataError(f"{path}: lacks {', '.join(missing) or 'directions in the field dirs'}")
-    emotions = tuple(known_emotion(str(own), f"{path}, field 'dirs'") for own in found["dirs"])
-    if found["type"] != KINDS[sublayer] or found["emotions"] != list(emotions):
-        raise DataError(
-            f"{path}: fields 'type' and 'emotions' say {found['type']!r} and {found['emotions']}, "
-            f"the file's name and 'dirs' {KINDS[sublayer]!r} and {list(emotions)}"
-        )
-    for emotion, vectors in found["dirs"].items():
-        _check(f"{path}, direction of {emotion}", vectors, (found["layers"], found["hidden"]))
-    stacked = np.stack(list(found["dirs"].values()))
-    return UnitDirections(
-        vectors=torch.from_numpy(stacked),
-        emotion=emotions,
-        layer=tuple(range(stacked.shape[1])),
-        sublayer=sublayer,
-    )
-
-
-def write_directions(record: UnitDirections, path: Path) -> None:
-    """Write directions as the authors' scripts read them."""
-    save_dictionary(
-        {
-            "dirs": dict(zip(record.emotion, record.vectors.numpy(), strict=True)),
-            "layers": record.vectors.shape[1],
-            "hidden": record.vectors.shape[2],
-            "emotions": list(record.emotion),
-            "type": KINDS[record.sublayer],
-        },
-        path,
-    )
-
-
-def read_differences(paths: Sequence[Path], emotion: str, sublayer: str) -> DifferenceVectors:
-    """The difference vectors of one emotion, one file per layer (stage 5).
-
-    Raises:
-        DataError: a layer lacks, files are named in two ways, or a file holds no vector.
-    """
-    names = {path: _LAYER.fullmatch(path.name) for path in paths}
-    layers = {int(name[2]): path for path, name in names.items() if name}
-    stems = sorted({name[1] for name in names.values() if name})
-    if len(stems) != 1 or len(layers) != len(paths) or max(layers) != len(layers) - 1:
-        raise DataError(
-            f"{paths[0].parent}: expected one file for each layer from 0, named either L0.npy or "
-            f"layer0.npy; found {', '.join(sorted(path.name for path in paths)[:8])}, ..."
-        )
-    vectors = [_vector(layers[layer]) for layer in sorted(layers)]
-    for layer, vector in enumerate(vectors):
-        _check(str(layers[layer]), vector, vectors[0].shape)
-    return DifferenceVectors(
-        value=torch.from_numpy(np.stack(vectors)),
-        emotion=emotion,
-        sublayer=sublayer,
-        layer=tuple(sorted(layers)),
-        stem=stems[0],
-    )
-
-
-def write_differences(record: DifferenceVectors, folder: Path) -> None:
-    """Write one file per layer, named as they were.
-
-    Raises:
-        DataError: the record names files in another way than the two that are published.
-    """
-    names = [f"{record.stem}{layer}.npy" for layer in record.layer]
-    odd = [name for name in names if not _LAYER.fullmatch(name)]
-    if odd:
-        raise DataError(f"{folder}: {odd[0]!r} is no file of a layer, such as L0.npy; import again")
-    for name, vector in zip(names, record.value, strict=True):
-        _save(vector, folder / name)
-
-
-def read_reference(path: Path, emotion: str) -> ReferenceDirection:
-    """The reference direction of one emotion (stage 6.3).
-
-    Raises:
-        DataError: the file holds no vector of finite numbers.
-    """
-    vector = _vector(path)
-    _check(str(path), vector, vector.shape)
-    return ReferenceDirection(torch.from_numpy(vector), emotion)
-
-
-def write_reference(record: ReferenceDirection, path: Path) -> None:
-    """Write a reference direction."""
-    _save(record.vector, path)
-
-
-def read_sigma(path: Path) -> Sigma:
-    """Root mean squares ``attention_0`` ... ``mlp_27`` (stage 6.2).
-
-    Raises:
-        DataError: a sublayer lacks, or a value is no positive number.
-    """
-    found = read_json(path)
-    if not isinstance(found, dict) or not found:
-        raise DataError(f"{path}: expected an object such as {{'attention_0': 0.02}}")
-    odd = [name for name in found if not _SIGMA.fullmatch(name)]
-    layers = len(found) // 2
-    names = [f"{KINDS[own]}_{layer}" for own in SUBLAYERS for layer in range(layers)]
-    missing = [name for name in names if name not in found]
-    if odd or missing or len(names) != len(found):
-        raise DataError(
-            f"{path}: {', '.join(odd or missing)[:80] or 'the last layer'} does not fit"
-        )
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
-            raise DataError(f"{path}, field {name!r}: expected a positive number, found {value!r}")
-    values = torch.tensor([found[name] for name in names], dtype=torch.float64)
-    values = values.reshape(2, layers)
-    return Sigma(values, SUBLAYERS, tuple(range(layers)))
-
-
-def write_sigma(record: Sigma, path: Path) -> None:
-    """Write root mean squares under their published names."""
-    values = {
-        f"{KINDS[own]}_{layer}": record.at("rms", sublayer=own, layer=layer)
-        for own in record.sublayer
-        for layer in record.layer
-    }
-    write_text(path, dumped(values))
+    if emotion not in EMOTIONS:
+        raise DataError(f"{where}: {emotion!r} is no known emotion; known: {', '.join(EMOTIONS)}")
+    return emotion
 
 
 def _vector(path: Path) -> np.ndarray:
@@ -601,8 +542,8 @@ def _vector(path: Path) -> np.ndarray:
 
 
 def _check(where: str, found: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(found, np.ndarray) or found.dtype not in _FLOATS:
-        kind = found.dtype if isinstance(found, np.ndarray) else type(found).__name__
+    kind = getattr(found, "dtype", type(found).__name__)
+    if not isinstance(found, np.ndarray) or kind not in (np.float16, np.float32, np.float64):
         raise DataError(f"{where}: expected floating point numbers, found {kind}")
     if found.shape != shape:
         raise DataError(f"{where}: expected shape {shape}, found {found.shape}")
@@ -610,7 +551,7 @@ def _check(where: str, found: Any, shape: tuple[int, ...]) -> None:
         raise DataError(f"{where}: holds NaN or infinity")
 
 
-def _save(vector: torch.Tensor, path: Path) -> None:
+def _save(vector: Tensor, path: Path) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.save(file, vector.numpy(), allow_pickle=False)

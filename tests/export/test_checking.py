@@ -48,7 +48,7 @@ def test_every_circuit_passes_in_every_format_that_holds_it(tmp_path_factory, ci
     [
         (".json", '"kind": "head"', '"kind": "tail"', r"nodes\[\d\]\.kind"),
         (".graphml", 'source="L0H1"', 'source="L9H9"', r"edge\[\d\]/@source is 'L9H9', which no"),
-        (".graphml", '<node id="embed"', '<node id="L0H1"', r"2 nodes have the id 'L0H1'"),
+        (".graphml", '<node id="embed"', '<node id="L0H1"', r"2 elements have the id 'L0H1'"),
         (".graphml", 'attr.type="double"', 'attr.type="list"', r"not graphml \(.*list"),
         (".graphml", ">0.5<", ">high<", r"not graphml \(.*'high'"),
         (".graphml", '<data key="d', '<data key="x', r"not graphml \(.*no key x"),
@@ -65,8 +65,8 @@ def test_every_circuit_passes_in_every_format_that_holds_it(tmp_path_factory, ci
         (".mmd", "flowchart BT", "flowchart", r"is not 'flowchart BT'"),
         (".mmd", "  end\n", "", r"before a subgraph is closed"),
         (".mmd", "  L0H1 -->", "  L9H9 -->", r"'L9H9' is no node of the chart"),
-        (".nodes.csv", "head", "tail", r"line 3, kind: 'tail' is none of"),
-        (".nodes.csv", "0.25", "inf", r"line \d, \w+: 'inf' is not a finite number"),
+        (".nodes.csv", "head", "tail", r"nodes\[\d\]\.kind .*'tail' is not one of"),
+        (".nodes.csv", "0.25", "inf", r"nodes\[\d\]\.\w+ .* is inf, not a finite number"),
         (".edges.csv", "emotion,source", "emotion,start", r"line 1 is not the header"),
         (".edges.csv", ",residual,", ",residual,,", r"line 2 has 12 cells; the header has 11"),
     ],
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_named_with_the_file_and_the_place(files, suffix, old, 
 
 def test_a_file_of_no_known_format_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match=r"a\.json: this JSON is no circuit"):
+    with pytest.raises(DataError, match=r"a\.json: .*this is no saved circuit"):
         check_file(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"no format has files that end in '.pdf'"):
         check_file(tmp_path / "a.pdf")

@@ -59,7 +59,7 @@ def test_nothing_is_written_where_one_value_cannot_be(circuit, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_emotion_that_is_no_line_of_text_is_refused_in_every_format(circuit, name, tmp_path):
     for emotion in ("a\nb", "\ud800", ""):
-        with pytest.raises(CircuitError, match=r"graph.emotion is "):
+        with pytest.raises(CircuitError, match="graph.emotion"):
             export_circuit(dataclasses.replace(circuit, emotion=emotion), tmp_path, [name])
 
 

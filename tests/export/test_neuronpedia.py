@@ -138,11 +138,14 @@ def test_losses_count_what_the_page_does_not_show(pathed):
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda g: g["metadata"].pop("slug"), r"metadata lacks 'slug'"),
-        (lambda g: g["metadata"].update(scan="a/b"), r"metadata\.scan is 'a/b'"),
-        (lambda g: g["nodes"][0].pop("jsNodeId"), r"nodes\[0\].* lacks 'jsNodeId'"),
+        (lambda g: g["metadata"].pop("slug"), r"metadata: 'slug' is a required property"),
+        (lambda g: g["metadata"].update(scan="a/b"), r"metadata\.scan: 'a/b' does not match"),
+        (lambda g: g["nodes"][0].pop("jsNodeId"), r"nodes\[0\].*: 'jsNodeId' is a required"),
         (lambda g: g["nodes"][1].update(node_id="E_0_0"), r"nodes\[1\]\.node_id is 'E_0_0', as is"),
-        (lambda g: g["nodes"][1].update(influence=1.5), r"nodes\[1\]\.influence.* at most 1"),
+        (
+            lambda g: g["nodes"][1].update(influence=1.5),
+            r"nodes\[1\]\.influence.* greater than the maximum",
+        ),
         (lambda g: g["nodes"][1].update(ctx_idx=1), r"ctx_idx is 1, but .* has 1 tokens"),
         (lambda g: g["nodes"][-1].update(clerp="anger"), r"needs a probability"),
         (lambda g: g["links"][0].update(target="x"), r"links\[0\]\.target is 'x'"),

@@ -27,7 +27,7 @@ from circuits.models.load import load_model
 from circuits.models.run import capture
 from circuits.models.tokens import encode, pad_left, render
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
-from circuits.published.tables import HeadImportance, read_table, write_table
+from circuits.published.tables import HeadImportance
 from circuits.runs import Plan
 from circuits.runs.keys import stage_key
 
@@ -231,7 +231,6 @@ def test_last_digit_of_tables(tmp_path_factory, numbers):
     header = "layer,head,mean_importance,std_importance,samples,baseline_mean"
     path.write_text("\n".join([header, *rows]) + "\n")
     for _ in range(2):
-        table = read_table(path, HeadImportance, "anger")
-        assert isinstance(table, HeadImportance)
+        table = HeadImportance.read(path, "anger")
         assert table.mean.flatten().tolist() == numbers
-        write_table(table, path)
+        table.write(path)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.errors import CircuitError
-from circuits.published.importing import Settings, deal_out
+from circuits.published.assembling import Settings, deal_out
 
 
 def dealt(scores, available, count, minimum=2, cap_ratio=0.4):

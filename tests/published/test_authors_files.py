@@ -9,14 +9,9 @@ import pytest
 
 from circuits.files import read_json
 from circuits.judges.replies import accuracy_stats, read_judged
-from circuits.published.folder import write_folder
-from circuits.published.importing import (
-    assemble_published,
-    assemble_run,
-    import_folder,
-    load_contents,
-)
-from circuits.published.layout import ELICITATION, STAGES
+from circuits.published.assembling import assemble_published
+from circuits.published.folder import ELICITATION, STAGES, write_folder
+from circuits.published.importing import assemble_run, import_folder, load_contents
 from circuits.published.tables import AllocationLog, Sigma, UnitDirections, load_dictionary
 from circuits.runs import Study
 

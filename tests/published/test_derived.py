@@ -14,10 +14,9 @@ from circuits.effects.importance import sublayer_importance
 from circuits.effects.neurons import direct_effects, neuron_effects
 from circuits.names import EMOTIONS
 from circuits.patching.totals import total_estimates
+from circuits.published.assembling import assemble_published
 from circuits.published.derived import Measured, derive
-from circuits.published.folder import read_folder, write_folder
-from circuits.published.importing import assemble_published
-from circuits.published.layout import short_model
+from circuits.published.folder import read_folder, short_model, write_folder
 from circuits.published.tables import UnitDirections
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from circuits.errors import DataError, RunError
-from circuits.published.folder import check_labels, read_folder
+from circuits.published.folder import check_circuit, check_labels, read_folder, written_whole
 from circuits.published.importing import assemble_run, import_folder, load_contents
-from circuits.published.layout import check_circuit, written_whole
 
 HEADS = "04_local_components_identification/attention_heads/head_importance_anger.csv"
 DOSE = "06_emotion_circuit_integration/sublayer_importance/importance_anger_alpha0.1.csv"
@@ -53,8 +52,8 @@ def line(path, number, text):
         (3, "0,-1,1,1,12,0", "line 3, column 'head'"),
         (3, "0,1.5,1,1,12,0", "line 3, column 'head'"),
         (3, "0,0,1,1,12,0", "layer 0, head 0 is on lines 2 and 3"),
-        (3, "0,9,1,1,12,0", "counts to 9 but not every head"),
-        (3, "9999999,1,1,1,12,0", "counts to 9999999"),
+        (3, "0,9,1,1,12,0", "the row of emotion anger, layer 0, head 1 lacks"),
+        (3, "9999999,1,1,1,12,0", "12 rows are too few"),
         (3, "0,1,1,1,12,0,7,8", "not a CSV table"),
         (3, "0,1,1,1", "line 3, column 'samples'"),
     ],
@@ -90,7 +89,7 @@ def test_an_unknown_emotion_is_refused_in_a_name_and_in_a_cell(authors):
     refused(authors, "'boredom' is no known emotion")
     (authors / HEADS.replace("anger", "boredom")).unlink()
     changed(authors / DOSE, "anger,attention,1", "boredom,attention,1")
-    refused(authors, "line 3, column 'emotion': 'boredom'")
+    refused(authors, "line 3, column 'emotion': found 'boredom', expected 'anger'")
 
 
 def test_an_emotion_other_than_the_file_name_says_is_refused(authors):
@@ -109,7 +108,7 @@ def test_an_unknown_kind_of_sublayer_is_refused(authors):
     [
         ([1.0], "expected an object"),
         ({"attention_0": 1.0}, "does not fit"),
-        ({"attention_0": 1.0, "mlp_1": 1.0}, "mlp_0 does not fit"),
+        ({"attention_0": 1.0, "mlp_1": 1.0}, "mlp_0, mlp_1 does not fit"),
         ({"attention_0": 1.0, "mlp_0": -1.0}, "field 'mlp_0': expected a positive"),
         ({"attention_0": 1.0, "mlp_0": float("nan")}, "field 'mlp_0'"),
         ({"attention_0": 1.0, "mlp_0": "x"}, "field 'mlp_0'"),

@@ -13,8 +13,8 @@ from circuits.circuit.circuit import Circuit, Node
 from circuits.errors import DataError
 from circuits.export import export_circuit, file_stem
 from circuits.prompts.sev import read
-from circuits.published.derived import short_model
-from circuits.published.tables import DifferenceVectors, write_differences
+from circuits.published.folder import short_model
+from circuits.published.tables import DifferenceVectors
 from circuits.runs.folder import Study
 from circuits.runs.patching import Contrast
 
@@ -108,6 +108,6 @@ def test_vectors_of_a_received_run_stay_in_their_folder(tmp_path, stem, trial):
     record.save(tmp_path / "record")
     received = DifferenceVectors.load(tmp_path / "record")
     with pytest.raises(DataError, match="is no file of a layer"):
-        write_differences(received, tmp_path / "a" / "b")
+        received.write(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.rglob("*.npy")] == []
     trial(outcome="refused by name, nothing written")

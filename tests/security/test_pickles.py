@@ -20,11 +20,10 @@ from circuits.prompts.texts import read_texts
 from circuits.published.folder import read_folder
 from circuits.published.tables import (
     ALLOWED,
-    TABLES,
+    HeadImportance,
+    ReferenceDirection,
+    Sigma,
     load_dictionary,
-    read_reference,
-    read_sigma,
-    read_table,
 )
 from circuits.runs.folder import Study
 from circuits.steering.control_vectors import read_gguf
@@ -45,9 +44,9 @@ class Marking:
 
 READERS = {
     "directions.pt": load_dictionary,
-    "vector.npy": lambda path: read_reference(path, "anger"),
-    "sigma.json": lambda path: read_sigma(path),
-    "table.csv": lambda path: read_table(path, next(iter(TABLES)), "anger"),
+    "vector.npy": lambda path: ReferenceDirection.read(path, "anger"),
+    "sigma.json": Sigma.read,
+    "table.csv": lambda path: HeadImportance.read(path, "anger"),
     "hooks.safetensors": hooks_provenance,
     "vector.gguf": read_gguf,
     "circuit.json": read_circuit,

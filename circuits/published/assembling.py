@@ -1,0 +1,343 @@
+"""Circuits from published tables alone, without a model, by the released rule.
+
+Wang et al. 2025 (arXiv 2510.11328, stage 6.5): importance deals places out to layers, and a layer
+takes the first of its ranking, whatever their sign. Unlike :func:`circuits.circuit.find.allocate`
+this keeps the rule as it is: the cap does not count a layer's minimum, and the remainder is dealt
+out in two rounds at most. Where no contributions are there, the number of neurons is known but not
+which; then the ids are ``None``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.circuit.circuit import Circuit, Edge, Node
+from circuits.errors import CircuitError, DataError
+from circuits.names import SUBLAYERS, head_name, neuron_name, sublayer_name
+from circuits.provenance import Provenance, versions
+from circuits.published.folder import Contents
+from circuits.published.tables import AllocationLog
+
+__all__ = [
+    "Assembled",
+    "Layers",
+    "Settings",
+    "as_graph",
+    "assemble_published",
+    "deal_out",
+    "published_form",
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the published circuits."""
+
+    total: int | None = None
+    """Components of a circuit; by default ten per sublayer, as in the published 560."""
+    ratio_mode: Literal["fixed", "auto"] = "fixed"
+    ratio: tuple[float, float] = (0.7, 0.3)
+    """Shares of neurons and of heads; ``auto`` takes those of the sublayers' importance."""
+    min_mlp: int = 4
+    min_attention: int = 2
+    cap_ratio: float = 0.4
+    """A layer never gets more than this share beyond its minimum."""
+
+    def __post_init__(self) -> None:
+        if self.total is not None and self.total < 1:
+            raise CircuitError(f"total: {self.total} is too few components; give 1 or more")
+        if min(self.ratio) < 0 or abs(sum(self.ratio) - 1) > 1e-9:
+            raise CircuitError(f"ratio: {self.ratio} must be two shares that sum to 1")
+        if min(self.min_mlp, self.min_attention) < 0 or not 0 <= self.cap_ratio <= 1:
+            raise CircuitError("minima must be 0 or more, and cap_ratio a share")
+
+    def split(
+        self, n_sublayers: int, mlp: Sequence[float], attention: Sequence[float]
+    ) -> tuple[int, int]:
+        """Neurons and heads of a circuit whose sublayers have these weights.
+
+        >>> Settings().split(56, [1.0], [1.0])
+        (392, 168)
+        """
+        total = 10 * n_sublayers if self.total is None else self.total
+        share, both = self.ratio[0], sum(mlp) + sum(attention)
+        if self.ratio_mode == "auto" and both > 1e-12:
+            share = sum(mlp) / both
+        neurons = round(total * share)
+        return neurons, total - neurons
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Places of one kind of component, layer by layer."""
+
+    weights: tuple[float, ...]
+    shares: tuple[float, ...]
+    base: tuple[int, ...]
+    added: tuple[int, ...]
+    available: tuple[int | None, ...]
+    """``None`` where it is not known how many components there are."""
+    used: tuple[int, ...]
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """Places before a layer's lack of components counts."""
+        return tuple(base + added for base, added in zip(self.base, self.added, strict=True))
+
+
+def deal_out(
+    scores: Sequence[float],
+    available: Sequence[int | None],
+    count: int,
+    *,
+    minimum: int,
+    cap_ratio: float,
+) -> Layers:
+    """Deal ``count`` places out to layers with these scores; negative ones weigh nothing.
+
+    Raises:
+        CircuitError: a score is not finite.
+
+    >>> deal_out([3.0, 1.0, -1.0], [9, 9, 9], 9, minimum=1, cap_ratio=0.4).planned
+    (4, 3, 2)
+    """
+    if not all(map(math.isfinite, scores)):
+        raise CircuitError("a layer's importance is not finite; look at the importance table")
+    weights = [max(score, 0.0) for score in scores]
+    mass, n = sum(weights), len(weights)
+    shares = [weight / mass for weight in weights] if mass > 1e-12 else [1 / n] * n
+    if count < minimum * n:
+        minimum = 1 if count >= n else 0
+    rest, cap = count - minimum * n, math.floor(cap_ratio * count)
+    raw = [share * rest for share in shares]
+    added = [min(math.floor(value), cap) for value in raw]
+    left = rest - sum(added)
+    # Two rounds; the largest fraction first, ties to the earlier layer.
+    for i in sorted(range(n), key=lambda i: math.floor(raw[i]) - raw[i]) * 2:
+        if left > 0 and added[i] < cap:
+            added[i] += 1
+            left -= 1
+    # What a layer lacks goes to those with most places.
+    planned = [minimum + more for more in added]
+    room = [math.inf if most is None else most for most in available]
+    used = [int(min(k, most)) for k, most in zip(planned, room, strict=True)]
+    missing = sum(planned) - sum(used)
+    for i in sorted(range(n), key=lambda i: -planned[i]):
+        more = int(min(missing, room[i] - used[i]))
+        used[i] += more
+        missing -= more
+    base = (minimum,) * n
+    return Layers(*map(tuple, (weights, shares, base, added, available, used)))
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The published circuit of one emotion, with how its places were dealt out."""
+
+    emotion: str
+    settings: Settings
+    split: tuple[int, int]
+    """Neurons and heads that were asked for."""
+    neurons: Layers
+    heads: Layers
+    neuron_ids: tuple[tuple[int, ...], ...] | None
+    """Per layer in rank order; ``None`` if there are no contributions to rank by."""
+    head_ids: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The circuit in its published form."""
+        given, ids = self.settings, self.neuron_ids or [None] * len(self.head_ids)
+        return published_form(
+            self.emotion,
+            [(k, own and list(own)) for k, own in zip(self.neurons.used, ids, strict=True)],
+            [(k, list(own)) for k, own in zip(self.heads.used, self.head_ids, strict=True)],
+            split=self.split,
+            planned=(sum(self.neurons.planned), sum(self.heads.planned)),
+            ratio=(given.ratio_mode, ",".join(f"{share:g}" for share in given.ratio)),
+            minima=(self.neurons.base[0], self.heads.base[0]),
+            cap_ratio=given.cap_ratio,
+        )
+
+    def log(self) -> AllocationLog:
+        """How places were dealt out, attention first."""
+
+        def grid(name: str) -> Float[Tensor, "emotion sublayer layer"]:
+            rows = [getattr(own, name) for own in (self.heads, self.neurons)]
+            values = [[math.nan if value is None else value for value in row] for row in rows]
+            return torch.tensor([values], dtype=torch.float64)
+
+        known = {
+            "provenance": Provenance(options={"assembled": "published"}, versions=versions()),
+            "emotion": (self.emotion,),
+            "sublayer": SUBLAYERS,
+            "layer": tuple(range(len(self.head_ids))),
+        }
+        return AllocationLog.of(
+            known,
+            weight=grid("weights"),
+            share=grid("shares"),
+            base=grid("base"),
+            added=grid("added"),
+            assigned=grid("planned"),
+            available=grid("available"),
+            # The published logs say here how many there are, not what a layer may get at most.
+            cap=grid("available"),
+            used=grid("used"),
+        )
+
+
+def published_form(
+    emotion: str,
+    neurons: Sequence[tuple[int, Any]],
+    heads: Sequence[tuple[int, Any]],
+    *,
+    split: tuple[int, int],
+    planned: tuple[int, int],
+    ratio: tuple[str | None, str | None] = (None, None),
+    minima: tuple[int | None, int | None] = (None, None),
+    cap_ratio: float | None = None,
+) -> dict[str, Any]:
+    """A circuit with the published keys in their order.
+
+    Args:
+        emotion: Whose circuit it is.
+        neurons: Their number and ids, layer by layer.
+        heads: Likewise.
+        split: Neurons and heads that were asked for; so are the other pairs.
+        planned: Places that were dealt out, before a layer's lack of components counts.
+        ratio: Mode and shares.
+        minima: Of a layer.
+        cap_ratio: See :class:`Settings`.
+    """
+
+    def both(pair: Sequence[Any]) -> dict[str, Any]:
+        return {"mlp": pair[0], "attention": pair[1]}
+
+    used = [sum(k for k, _ in own) for own in (neurons, heads)]
+    summary = [
+        {"planned": asked, "used": taken, "final_deficit": asked - taken}
+        for asked, taken in zip(planned, used, strict=True)
+    ]
+    layers = [
+        {"layer": i, "mlp": {"k": n, "neurons": mlp}, "attention": {"k": h, "heads": attention}}
+        for i, ((n, mlp), (h, attention)) in enumerate(zip(neurons, heads, strict=True))
+    ]
+    return {
+        "emotion": emotion,
+        "K_total": sum(split),
+        "ratio_mode": ratio[0],
+        "ratio_fixed": ratio[1],
+        "K_alloc": both(split),
+        "min_per_layer": both(minima),
+        "cap_ratio": cap_ratio,
+        "summary": both(summary),
+        "layers": layers,
+    }
+
+
+def assemble_published(
+    contents: Contents, emotion: str, settings: Settings | None = None
+) -> Assembled:
+    """The circuit of one emotion by the published rule.
+
+    Raises:
+        DataError: head importances or importance tables lack, or their layers differ.
+        CircuitError: an importance is not finite.
+    """
+    given = settings or Settings()
+    heads, neurons = contents.heads(emotion), contents.contributions(emotion)
+    if heads is None:
+        raise DataError(f"there are no head importances of {emotion!r}; import them")
+    weights = contents.weights(emotion)
+    n_layers, cap = weights.shape[1], given.cap_ratio
+    for found in (heads, neurons):
+        if found is not None and len(found.layer) != n_layers:
+            raise DataError(
+                f"{emotion}: the importance table has {n_layers} layers, "
+                f"{type(found).__name__} has {len(found.layer)}"
+            )
+    attention, mlp = weights.tolist()
+    positive = weights.clamp_min(0.0).tolist()
+    split = given.split(2 * n_layers, mlp=positive[1], attention=positive[0])
+    there = [contents.n_neurons(emotion)] * n_layers, [len(heads.head)] * n_layers
+    of_mlp = deal_out(mlp, there[0], split[0], minimum=given.min_mlp, cap_ratio=cap)
+    of_heads = deal_out(attention, there[1], split[1], minimum=given.min_attention, cap_ratio=cap)
+    ids = None if neurons is None else _first(neurons.mean[0], of_mlp.used)
+    return Assembled(
+        emotion, given, split, of_mlp, of_heads, ids, _first(heads.mean[0], of_heads.used)
+    )
+
+
+def _first(
+    scores: Float[Tensor, "layer component"], counts: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return tuple(tuple(order[i, :k].tolist()) for i, k in enumerate(counts))
+
+
+def as_graph(circuit: Mapping[str, Any], contents: Contents) -> Circuit:
+    """The graph of a published circuit.
+
+    Members stand in rank order within their layer. Effects are the published importances and
+    contributions where they are there; what a part adds to the readout is not known, so no part
+    has an edge to it. Neurons whose ids are not known are left out.
+
+    Raises:
+        DataError: the circuit has more layers than the tables, or an id that they lack.
+    """
+    emotion = str(circuit["emotion"])
+    weights = contents.weights(emotion) if contents.has_weights(emotion) else None
+    tables = {"head": contents.heads(emotion), "neuron": contents.contributions(emotion)}
+
+    def member(kind: Literal["head", "neuron"], layer: int, index: int) -> Node:
+        name = (head_name if kind == "head" else neuron_name)(layer, index)
+        own: Any = tables[kind]
+        if own is None:
+            return Node(name, kind, layer)
+        if layer >= own.mean.shape[1] or index >= own.mean.shape[2]:
+            raise DataError(f"a circuit names {name}, which the tables do not have")
+        effect, error = float(own.mean[0, layer, index]), None
+        if kind == "head" and (samples := float(own.samples[0, layer, index])) > 1:
+            # The published spread divides by n; an error of the mean needs two samples.
+            error = float(own.std[0, layer, index]) / (samples - 1) ** 0.5
+        return Node(name, kind, layer, effect=effect, stderr=error)
+
+    def site(layer: int, sublayer: str) -> Node:
+        name = sublayer_name(layer, sublayer)
+        if weights is None:
+            return Node(name, "sublayer", layer)
+        if layer >= weights.shape[1]:
+            raise DataError(f"the importance table has no layer {layer}, which a circuit names")
+        value = float(weights[SUBLAYERS.index(sublayer), layer])
+        return Node(name, "sublayer", layer, importance=value)
+
+    nodes, edges, previous = [Node("embed", "embed")], [], "embed"
+    for entry in circuit["layers"]:
+        layer = int(entry["layer"])
+        heads = [member("head", layer, i) for i in entry["attention"]["heads"] or ()]
+        neurons = [member("neuron", layer, i) for i in entry["mlp"]["neurons"] or ()]
+        for sublayer, members in (("attn", heads), ("mlp", neurons)):
+            end = site(layer, sublayer)
+            nodes += [*members, end]
+            edges.append(Edge(previous, end.id, "residual"))
+            edges += [Edge(node.id, end.id, "part", node.effect) for node in members]
+            previous = end.id
+    nodes.append(Node("readout", "readout"))
+    edges.append(Edge(previous, "readout", "residual"))
+    kinds = [node.kind for node in nodes]
+    return Circuit(
+        emotion,
+        tuple(nodes),
+        tuple(edges),
+        {"n_heads": float(kinds.count("head")), "n_neurons": float(kinds.count("neuron"))},
+        Provenance(
+            model={"name": contents.model},
+            options={"published": {key: circuit[key] for key in circuit if key != "layers"}},
+            versions=versions(),
+        ),
+    )
