@@ -90,10 +90,8 @@ from circuits.steering.tune import Tuned, settings, starts, tune
 from circuits.steering.validation import (
     Known,
     ReplyValidation,
-    Validating,
     Validation,
     ablation_drop,
-    ablation_values,
     replies_needed,
     validate_components,
     validate_replies,
@@ -171,8 +169,7 @@ def validate(
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
             with run.task(f"ablate and add to {kind}s", len(run.plan.emotions)):
-                how = Validating(draws=options.draws)
-                found = validate_components(run.model, contexts, known, kind, how=how)
+                found = validate_components(run.model, contexts, known, kind, draws=options.draws)
             found.save(place / kind)
             _validate_replies(run, evaluator, known, kind, options).save(place / f"{kind}_replies")
         write_json(place / "ablation.json", drop(run, evaluator, options.draws))
@@ -226,9 +223,7 @@ def drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
     }
     work = (2 + draws) * len(evaluator.contexts) * len(evaluator.emotions)
     with run.task("reply without the circuits", work):
-        return ablation_drop(
-            evaluator, needed, ablation_values(evaluator, "mean", study.neutral_means), draws=draws
-        )
+        return ablation_drop(evaluator, needed, study.neutral_means, draws=draws)
 
 
 _PROBE_CONTEXTS = 96

@@ -18,7 +18,6 @@ from circuits.effects.directions import emotion_directions, own_differences
 from circuits.effects.importance import sublayer_importance
 from circuits.effects.inspection import trace_scale
 from circuits.errors import ModelError
-from circuits.judges import LexiconJudge
 from circuits.judges.replies import Reply
 from circuits.models.edits import Add, by_row
 from circuits.models.generate import choice_logs, elicit, reply_losses
@@ -36,9 +35,7 @@ from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
 from circuits.prompts.templates import emotion_prompts, neutral_prompts
 from circuits.records import Record
-from circuits.steering.evaluate import Evaluator
 from circuits.steering.interventions import residuals
-from circuits.steering.validation import _neutral_values  # pyright: ignore[reportPrivateUsage]
 
 ERRORS = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -160,11 +157,6 @@ def losses(given) -> Tensor:
     return reply_losses(given.model, prompts, [f"How nice, {i}." for i in range(6)])
 
 
-def plain_values(given) -> list[Tensor]:
-    evaluator = Evaluator(given.model, LexiconJudge(), given.contexts[:6], ("anger",))
-    return list(_neutral_values(evaluator).values())
-
-
 CHOSEN = torch.arange(2 * 48).reshape(2, 48) % 5 == 0
 WORK: dict[str, Callable[[Any], Any]] = {
     "replies": (written),
@@ -181,7 +173,6 @@ WORK: dict[str, Callable[[Any], Any]] = {
         lambda given: donor_values(given.model, neutral_prompts(given.contexts[:6]), CHOSEN)
     ),
     "residual streams": (lambda given: residuals(given.model, given.contexts[:2], EMOTIONS[:3])),
-    "activations of neutral prompts": (plain_values),
     "a model's own differences": (
         lambda given: own_differences(given.model, given.contexts[:2], EMOTIONS[:3])
     ),

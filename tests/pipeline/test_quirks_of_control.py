@@ -251,7 +251,5 @@ def test_steering_by_the_running_rms(llama, contexts, directions):
 
 
 def test_tools_are_what_is_written(apart, directions):
-    (edits,) = Interventions({"fear": CIRCUIT}, apart, directions).modulate(
-        Modulation(heads_at="all")
-    )
+    (edits,) = Interventions({"fear": CIRCUIT}, apart, directions).edits(Modulation(heads_at="all"))
     assert [edit.positions for edit in edits] == ["all", "last"]

@@ -22,7 +22,6 @@ from circuits.steering.validation import (
     Known,
     ablated,
     ablation_drop,
-    ablation_values,
     random_sets,
     replies_needed,
     validate_replies,
@@ -77,7 +76,7 @@ def everything(mini):
     )
 
 
-def greedily(model, prompt, mask, values, length, every):
+def greedily(model, prompt, mask, values, length):
     """One token after the other, the whole text read anew each time."""
     ids = encode(model, prompt)
     start, written = len(ids), []
@@ -85,10 +84,8 @@ def greedily(model, prompt, mask, values, length, every):
     def put(site, layer, inside):
         def change(activation, hook):
             activation = activation.clone()
-            places = range(start - 1, activation.shape[1]) if every else [start - 1]
-            for place in places:
-                for part in inside.nonzero()[:, 0].tolist():
-                    activation[0, place, part] = values[site][layer, part]
+            for part in inside.nonzero()[:, 0].tolist():
+                activation[0, start - 1, part] = values[site][layer, part]
             return activation
 
         return hook(site, layer), change
@@ -107,42 +104,15 @@ def greedily(model, prompt, mask, values, length, every):
     return model.tokenizer.decode(written, skip_special_tokens=True).strip()
 
 
-def plain_values(model, context):
-    """z and post of every layer at the end of the context's neutral prompt, from one plain pass."""
-    seen = {"z": [], "post": []}
-    hooks = [
-        (hook(site, layer), lambda activation, hook, own=own: own.append(activation[0, -1].clone()))
-        for site, own in seen.items()
-        for layer in range(model.cfg.n_layers)
-    ]
-    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
-        model(torch.tensor([encode(model, neutral_prompt(context))]))
-    return {site: torch.stack(own) for site, own in seen.items()}
-
-
-@pytest.mark.parametrize("ablation", ["mean", "resample", "zero"])
-@pytest.mark.parametrize("when", ["prompt", "every"])
-def test_replies_are_those_of_plain_decoding_under_the_same_ablation(
-    mini, evaluator, means, ablation, when
-):
+def test_replies_are_those_of_plain_decoding_under_the_same_ablation(mini, evaluator, means):
     own = [circuit_of("anger", [(0, 1), (2, 3)], [(1, 7), (3, 40)]), circuit_of("x", [(1, 2)])]
     sets = Masks.of(mini, own)
-    said = ablated(evaluator, sets, ablation_values(evaluator, ablation, means, when=when))
+    said = ablated(evaluator, sets, means)
+    values = {"z": means.z, "post": means.post}
     for c, context in enumerate(evaluator.contexts[:2]):
-        values = {"z": means.z, "post": means.post}
-        if ablation == "zero":
-            values = {site: torch.zeros_like(value) for site, value in values.items()}
-        if ablation == "resample":
-            values = plain_values(mini, context)
         for e, emotion in enumerate(EMOTIONS):
-            text = greedily(
-                mini,
-                emotion_prompt(context, emotion),
-                sets[[e]],
-                values,
-                evaluator.max_new_tokens,
-                when == "every",
-            )
+            prompt = emotion_prompt(context, emotion)
+            text = greedily(mini, prompt, sets[[e]], values, evaluator.max_new_tokens)
             row = said[c * len(EMOTIONS) + e].reply
             assert (row.prompt.context, row.emotion) == (context, emotion)
             assert row.text == text
@@ -152,7 +122,7 @@ def test_without_any_part_the_emotion_is_gone_and_an_empty_set_changes_nothing(
     mini, evaluator, means
 ):
     circuits = dict.fromkeys(EMOTIONS, everything(mini))
-    found = ablation_drop(evaluator, circuits, ablation_values(evaluator, "mean", means), draws=2)
+    found = ablation_drop(evaluator, circuits, means, draws=2)
     assert (found["asked"], found["without"], found["circuit_drop"]) == (100.0, 0.0, 100.0)
     assert (found["low"], found["high"]) == (100.0, 100.0)
     # A random set of everything is everything.
@@ -160,14 +130,14 @@ def test_without_any_part_the_emotion_is_gone_and_an_empty_set_changes_nothing(
     assert (found["heads_share"], found["neurons_share"]) == (1.0, 1.0)
     assert sum(found["labels"].values()) == found["n"] == len(evaluator.contexts) * len(EMOTIONS)
     nothing = {emotion: circuit_of(emotion, []) for emotion in EMOTIONS}
-    none = ablation_drop(evaluator, nothing, ablation_values(evaluator, "mean", means), draws=1)
+    none = ablation_drop(evaluator, nothing, means, draws=1)
     assert (none["circuit_drop"], none["random_drop"]) == (0.0, 0.0)
     assert none["labels"] == {emotion: len(evaluator.contexts) for emotion in EMOTIONS}
 
 
 def test_each_emotion_loses_its_own_circuit(mini, evaluator, means):
     circuits = {"anger": everything(mini), "surprise": circuit_of("surprise", [])}
-    found = ablation_drop(evaluator, circuits, ablation_values(evaluator, "mean", means), draws=1)
+    found = ablation_drop(evaluator, circuits, means, draws=1)
     assert found["by_emotion"]["anger"]["circuit_drop"] == 100.0
     assert found["by_emotion"]["surprise"]["circuit_drop"] == 0.0
     assert found["circuit_drop"] == 50.0
@@ -186,12 +156,10 @@ def test_random_sets_are_matched_emotion_by_emotion(mini):
 
 def test_what_is_missing_is_refused(evaluator, mini, means):
     with pytest.raises(CircuitError, match="no circuit of 'surprise'; there are anger"):
-        ablation_drop(evaluator, {"anger": everything(mini)}, ablation_values(evaluator, "zero"))
+        ablation_drop(evaluator, {"anger": everything(mini)}, means)
     circuits = dict.fromkeys(EMOTIONS, everything(mini))
     with pytest.raises(DataError, match="found 0 draws and 3 contexts"):
-        ablation_drop(evaluator, circuits, ablation_values(evaluator, "zero"), draws=0)
-    with pytest.raises(DataError, match="mean ablation needs the means"):
-        ablation_values(evaluator, "mean")
+        ablation_drop(evaluator, circuits, means, draws=0)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_a_random_circuit_has_as_many_other_parts_in_the_same_layers(means):
 
 
 def test_another_models_circuit_is_refused(means):
-    with pytest.raises(CircuitError, match="the circuit names head 9 of layer 0"):
+    with pytest.raises(CircuitError, match="the circuit of 'fear' names head 9 of layer 0"):
         circuit_edits(circuit_of([(0, 9)], []), means, Modulation())
 
 

@@ -14,15 +14,9 @@ from circuits.names import hook
 from circuits.patching.pairs import projection
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.running import execution
-from circuits.steering.validation import (
-    CHANGES,
-    Known,
-    Validating,
-    emotion_mean,
-    validate_components,
-)
+from circuits.steering.validation import CHANGES, Known, emotion_mean, validate_components
 
-HOW = Validating(draws=4, steps=4)
+HOW = {"draws": 4, "steps": 4}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +49,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def found(llama, contexts, known, kind):
-    return validate_components(llama, contexts[:3], known, kind, how=HOW)
+    return validate_components(llama, contexts[:3], known, kind, **HOW)
 
 
 def as_it_is(site, layer, part, value):
@@ -183,18 +177,18 @@ def test_nothing_enhanced_is_the_plain_run(llama, contexts, known):
 
 def test_prompts_are_read_once_and_sets_cost_a_token_each(llama, contexts, known):
     with counted() as receipt:
-        found = validate_components(llama, contexts[:2], known, "head", how=HOW)
-    sets = 1 + len(found.size) * (len(ORDERS) + HOW.draws)
+        found = validate_components(llama, contexts[:2], known, "head", **HOW)
+    sets = 1 + len(found.size) * (len(ORDERS) + HOW["draws"])
     # Three ablations of three emotions, and the neutral prompts.
     assert receipt.passes == 2 * (3 * 3 + 1)
     assert receipt.steps == 2 * 3 * len(CHANGES) * sets
 
 
 def test_the_same_seed_draws_the_same_sets(llama, contexts, known, found, kind):
-    again = validate_components(llama, contexts[:3], known, kind, how=HOW)
+    again = validate_components(llama, contexts[:3], known, kind, **HOW)
     assert torch.equal(again.random_baseline, found.random_baseline)
     with execution(seed=1):
-        drawn = validate_components(llama, contexts[:3], known, kind, how=HOW)
+        drawn = validate_components(llama, contexts[:3], known, kind, **HOW)
     assert not torch.equal(drawn.random_baseline, found.random_baseline)
     torch.testing.assert_close(drawn.effect, found.effect)
 
@@ -203,6 +197,6 @@ def test_what_cannot_be_measured_is_refused(llama, contexts, known):
     with pytest.raises(DataError, match="two contexts or more, found 1"):
         validate_components(llama, contexts[:1], known, "head")
     with pytest.raises(DataError, match="draws: 0 is too few"):
-        Validating(draws=0)
+        validate_components(llama, contexts[:2], known, "head", draws=0)
     with pytest.raises(DataError, match="steps: 1 is too few"):
-        Validating(steps=1)
+        validate_components(llama, contexts[:2], known, "head", steps=1)
