@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from parts import circuit_of
 from rounding import rounding
 from scipy import stats
 
@@ -13,7 +14,6 @@ from circuits.circuit.circuit import SCORES, Circuit, CircuitScores, Node, core,
 from circuits.circuit.score import check_held_out, judge, score_circuits, scores_of
 from circuits.errors import CircuitError, DataError
 from circuits.export.node_link import circuit_from_json, circuit_to_json
-from circuits.names import head_name, neuron_name
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
 from circuits.provenance import Provenance
@@ -21,12 +21,6 @@ from circuits.running import execution
 
 EMOTIONS: tuple[str, ...] = ("fear", "anger")
 LAYERS, HEADS, NEURONS = 3, 4, 48
-
-
-def circuit_of(emotion, heads, neurons):
-    nodes = [Node(head_name(*place), "head", place[0], effect=1.0) for place in heads]
-    nodes += [Node(neuron_name(*place), "neuron", place[0], effect=1.0) for place in neurons]
-    return Circuit(emotion, tuple(nodes), ())
 
 
 EVERYTHING = (
@@ -62,7 +56,7 @@ def near(llama, contexts):
     """What a score may be off by, and an end of its interval: the rounding of readouts as a share
     of what asking moves their mean by, in all contexts and in the least moved draw of them."""
     pairs = make_pairs(llama, contexts[:4], "fear")
-    ends = Masks.of(llama, [CIRCUITS["fear"], Circuit("fear", (), ())])
+    ends = Masks.of(llama, [CIRCUITS["fear"], circuit_of("fear")])
     model, empty = run_circuits(stand(llama, pairs), ends, [READOUT])[..., 0].double()
     drawn = torch.cartesian_prod(*[model - empty] * 4).mean(1)
     return [
@@ -98,11 +92,8 @@ def test_every_score_has_an_interval_controls_and_a_p_value(scored):
 
 
 def masks_of(flat):
-    empty = Masks(
-        torch.zeros(1, LAYERS, HEADS, dtype=torch.bool),
-        torch.zeros(1, LAYERS, NEURONS, dtype=torch.bool),
-    )
-    return empty.like(flat)
+    heads, neurons = flat.split([LAYERS * HEADS, LAYERS * NEURONS], dim=1)
+    return Masks(heads.unflatten(1, (LAYERS, -1)), neurons.unflatten(1, (LAYERS, -1)))
 
 
 PLACES = [0, 5, 11, 20, 60, 130]
@@ -228,8 +219,8 @@ def test_too_few_contexts_and_contexts_of_the_train_set_are_refused(contexts):
 
 def test_an_empty_circuit_another_models_and_no_controls_are_refused(llama, contexts):
     readouts = {"fear": READOUT}
-    none = {"fear": circuit_of("fear", [], [])}
-    strange = {"fear": circuit_of("fear", [(9, 0)], [])}
+    none = {"fear": circuit_of("fear")}
+    strange = {"fear": circuit_of("fear", [(9, 0)])}
     with pytest.raises(CircuitError, match="neither heads nor neurons"):
         score_circuits(llama, none, contexts[:2], readouts, ranking())
     with pytest.raises(CircuitError, match="another model's circuit"):
