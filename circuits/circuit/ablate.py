@@ -1,24 +1,17 @@
-"""Ablating sets of components, random sets beside them, and adding them where nothing asks.
+"""Sets of components that are ablated or added to, many at once, and random sets beside them.
 
-Runs of circuits: in the clean run everything outside the circuit is ablated.
+Ablating: in the clean run every head (z) and neuron (post) outside a circuit is replaced, at the
+last position or at all matched ones, by its value in the corrupt run of the same context
+(resample), by a mean over neutral prompts, or by zero. What the circuit has is computed anew from
+what comes in. The embedding stays, and so do the tokens of the asking line, which have no
+counterpart in the corrupt run. Adding: to every head and neuron of a set is added, at the last
+position of a neutral prompt, what it gives more when an emotion is asked for.
 
-Every head (z) and every neuron (post) that the circuit does not have is replaced, at the last
-position or at all matched ones, by its value in the corrupt run of the same context (resample),
-by a mean over neutral prompts, or by zero. What the circuit has is computed anew from what comes
-in. The embedding stays, and so do the tokens of the asking line, which have no counterpart in the
-corrupt run.
-
-Many circuits run side by side: as copies of the last token that share what was read before it,
-or, if more positions change, as rows of a pass that begins at the first matched one.
-
-Runs in which many sets of components are added to: a neutral prompt, and differences on top.
-
-To every head (z) and neuron (post) of a set is added, at the last position of a neutral prompt,
-what it gives more when an emotion is asked for. The sets run side by side, as copies of the last
-token that share what was read before it.
+Sets run side by side, as copies of the last token that share what was read before it; or, if more
+positions change, as rows of a pass that begins at the first matched one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -26,6 +19,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from circuits.circuit.circuit import Circuit
 from circuits.effects.activations import NeutralMeans
@@ -40,11 +34,10 @@ from circuits.models.run import (
     cache_run,
     capture,
     prefill_prefix,
-    reading,
     resume,
 )
 from circuits.models.tokens import encode, pad_left
-from circuits.names import hook
+from circuits.names import head_name, hook, neuron_name
 from circuits.patching.pairs import CleanCorrupt, LogitDifference, Projection
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import neutral_prompts
@@ -58,6 +51,7 @@ __all__ = [
     "PartKind",
     "Positions",
     "begin_neutral",
+    "members",
     "random_masks",
     "ranked_sets",
     "run_added",
@@ -66,6 +60,31 @@ __all__ = [
     "sizes_to",
     "stand",
 ]
+
+
+def members(
+    circuit: Circuit, n_layers: int, n_heads: int, d_mlp: int
+) -> tuple[Bool[Tensor, "layer head"], Bool[Tensor, "layer neuron"]]:
+    """Which heads and neurons of a model of this size are the circuit's.
+
+    Raises:
+        CircuitError: the circuit names a head or neuron that the model does not have.
+    """
+    heads = torch.zeros(n_layers, n_heads, dtype=torch.bool)
+    neurons = torch.zeros(n_layers, d_mlp, dtype=torch.bool)
+    for kind, inside, places in (
+        ("head", heads, circuit.heads),
+        ("neuron", neurons, circuit.neurons),
+    ):
+        for layer, index in places:
+            if layer >= n_layers or index >= inside.shape[1]:
+                raise CircuitError(
+                    f"the circuit of {circuit.emotion!r} names {kind} {index} of layer {layer}; "
+                    f"the model has {n_layers} layers of {inside.shape[1]} {kind}s. "
+                    "Is it another model's circuit?"
+                )
+            inside[layer, index] = True
+    return heads, neurons
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +113,19 @@ class Masks:
         own, rest = flat.split([heads.numel(), neurons.numel()], dim=1)
         return Masks(own.reshape(len(flat), *heads), rest.reshape(len(flat), *neurons))
 
-    def spread(self, values: Float[Tensor, " layer"]) -> Float[Tensor, " component"]:
-        """A number per layer and kind for every component: its place in the flat form."""
+    @property
+    def group(self) -> Int[Tensor, " component"]:
+        """The layer and kind of every component, as one number, in the flat form."""
         _, layers, heads = self.heads.shape
-        own = values.repeat_interleave(heads)
-        return torch.cat([own, values.repeat_interleave(self.neurons.shape[2]) + layers])
+        layer = torch.arange(layers)
+        own = layer.repeat_interleave(self.neurons.shape[2]) + layers
+        return torch.cat([layer.repeat_interleave(heads), own])
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the first circuit's components, in the flat form's order."""
+        heads, neurons = self.heads[0].nonzero().tolist(), self.neurons[0].nonzero().tolist()
+        return [head_name(*p) for p in heads] + [neuron_name(*p) for p in neurons]
 
     @classmethod
     def of(cls, model: Model, circuits: Sequence[Circuit]) -> "Masks":
@@ -107,12 +134,11 @@ class Masks:
         Raises:
             CircuitError: a circuit names a head or neuron that the model does not have.
         """
-        cfg = model.cfg
-        heads = torch.zeros(len(circuits), cfg.n_layers, cfg.n_heads, dtype=torch.bool)
-        neurons = torch.zeros(len(circuits), cfg.n_layers, cfg.d_mlp, dtype=torch.bool)
+        n_layers, n_heads, d_mlp = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_mlp
+        heads = torch.zeros(len(circuits), n_layers, n_heads, dtype=torch.bool)
+        neurons = torch.zeros(len(circuits), n_layers, d_mlp, dtype=torch.bool)
         for row, circuit in enumerate(circuits):
-            _fill(heads[row], circuit.heads, circuit.emotion, "head")
-            _fill(neurons[row], circuit.neurons, circuit.emotion, "neuron")
+            heads[row], neurons[row] = members(circuit, n_layers, n_heads, d_mlp)
         return cls(heads, neurons)
 
 
@@ -130,53 +156,29 @@ def random_masks(circuit: Masks, draws: int, random: torch.Generator) -> Masks:
     own = circuit.flat[0]
     # Sorted by layer and kind, then others before own, then at random: the first ones are taken.
     order = torch.rand(draws, len(own), generator=random) + own
-    return circuit.like(_first_of_groups(order, own[None], _groups(circuit)))
+    return circuit.like(_first_of_groups(order, own, circuit.group))
 
 
 def shuffled(
     masks: Masks, draws: int, random: torch.Generator
 ) -> Bool[Tensor, "draw row component"]:
     """Nested circuits at random: as many per layer and kind as each of ``masks``, in flat form."""
-    flat, groups = masks.flat, _groups(masks)
+    flat, group = masks.flat, masks.group
     order = torch.rand(draws, flat.shape[1], generator=random)
-    return torch.stack([_first_of_groups(order, row[None], groups) for row in flat], dim=1)
+    return torch.stack([_first_of_groups(order, row, group) for row in flat], dim=1)
 
 
 def _first_of_groups(
     order: Float[Tensor, "draw component"],
-    sizes_of: Bool[Tensor, "1 component"],
-    groups: Float[Tensor, " component"],
+    like: Bool[Tensor, " component"],
+    group: Int[Tensor, " component"],
 ) -> Bool[Tensor, "draw component"]:
-    """In every group, as many of the first in ``order`` as ``sizes_of`` has there."""
-    count = int(groups.max()) + 1
-    index = groups.long()
-    sizes = torch.zeros(count, dtype=torch.long).index_add(0, index, sizes_of[0].long())
+    """In every group, as many of the first in ``order`` as ``like`` has there."""
+    width = group.bincount()
+    wanted = group[like].bincount(minlength=len(width))
     # Orders lie between 0 and 2, so groups stay apart.
-    place = (order + 2 * groups).argsort(dim=1).argsort(dim=1)
-    starts = torch.bincount(index, minlength=count).cumsum(0)
-    starts = torch.cat([starts.new_zeros(1), starts[:-1]])
-    return place - starts[index] < sizes[index]
-
-
-def _groups(masks: Masks) -> Float[Tensor, " component"]:
-    layers = masks.heads.shape[1]
-    return masks.spread(torch.arange(layers, dtype=torch.float64))
-
-
-def _fill(
-    mask: Bool[Tensor, "layer component"],
-    places: Sequence[tuple[int, int]],
-    emotion: str,
-    kind: str,
-) -> None:
-    for layer, index in places:
-        if layer >= mask.shape[0] or index >= mask.shape[1]:
-            raise CircuitError(
-                f"the circuit of {emotion!r} names {kind} {index} of layer {layer}; the model "
-                f"has {mask.shape[0]} layers of {mask.shape[1]} {kind}s. "
-                "Is it another model's circuit?"
-            )
-        mask[layer, index] = True
+    place = (order.double() + 2 * group).argsort(dim=1).argsort(dim=1)
+    return place - (width.cumsum(0) - width)[group] < wanted[group]
 
 
 Ablation = Literal["resample", "mean", "zero"]
@@ -190,22 +192,23 @@ measured and written; or at every matched position."""
 _COPIES = 64
 """Circuits beside each other: more gain nothing, for copies look past each other."""
 
+Begun = tuple[Int[Tensor, "context 1"], Prefix]
+"""The last tokens of some prompts, and what was read before them."""
+
 
 @dataclass(frozen=True, eq=False)
 class AblationRuns:
     """The cached clean runs of some contexts, to be continued with any circuit's ablation."""
 
     model: Model
-    from_token: tuple[Tensor, Prefix] | None
-    """If only the last position changes: the last tokens, and what was read before them."""
-    from_start: CachedRun | None
-    """Else: the whole pass."""
+    clean: Begun | CachedRun
+    """If only the last position changes, what was read before it; else the whole pass."""
     replaced: Bool[Tensor, "context pos"]
     """Which of the positions that are run again have a counterpart, and are replaced."""
-    z: tuple[Float[Tensor, "context pos head d_head"], ...]
-    """Per layer: what heads outside the circuit give."""
-    post: tuple[Float[Tensor, "context pos neuron"], ...]
-    """Per layer: what neurons outside the circuit give."""
+    z: Float[Tensor, "context layer pos head d_head"]
+    """What heads outside the circuit give."""
+    post: Float[Tensor, "context layer pos neuron"]
+    """What neurons outside the circuit give."""
 
 
 @torch.no_grad()
@@ -233,20 +236,24 @@ def stand(
         raise DataError("no context to run a circuit on; give one or more")
     if ablation == "mean" and means is None:
         raise DataError("mean ablation needs the means of the neutral prompts; give them")
+    cfg, tokens = model.cfg, pairs.clean
     wide = 1 if positions == "last" else max(pair.matched for pair in pairs)
-    counts = torch.tensor([min(wide, pair.matched) for pair in pairs])
-    replaced = torch.arange(wide)[None] >= wide - counts[:, None]
-    z, post = _values(model, pairs, wide, means if ablation == "mean" else None, ablation)
-    tokens = pairs.clean
+    matched = torch.tensor([pair.matched for pair in pairs])
+    replaced = torch.arange(wide) >= wide - matched[:, None]
+    if ablation == "resample":
+        picks = dict.fromkeys(("z", "post"), lambda activation: activation[:, -wide:])
+        found = capture(model, pairs.corrupt, picks)
+        z, post = found["z"], found["post"]
+    else:
+        z = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head)
+        post = torch.zeros(cfg.n_layers, cfg.d_mlp)
+        if ablation == "mean" and means is not None:
+            z, post = means.z, means.post
+        z = z[:, None].expand(len(pairs), -1, wide, -1, -1)
+        post = post[:, None].expand(len(pairs), -1, wide, -1)
+    clean = prefill_prefix(model, tokens) if wide == 1 else cache_run(model, tokens)
     device = tokens.ids.device
-    return AblationRuns(
-        model,
-        prefill_prefix(model, tokens) if wide == 1 else None,
-        cache_run(model, tokens) if wide > 1 else None,
-        replaced.to(device),
-        tuple(value.to(device) for value in z),
-        tuple(value.to(device) for value in post),
-    )
+    return AblationRuns(model, clean, replaced.to(device), z.to(device), post.to(device))
 
 
 @torch.no_grad()
@@ -258,98 +265,80 @@ def run_circuits(
     Raises:
         DataError: a readout reads logits, which copies of the last token do not make.
     """
-    if on.from_token is not None and any(readout.site == "logits" for readout in readouts):
+    clean, (contexts, wide) = on.clean, on.replaced.shape
+    copies = not isinstance(clean, CachedRun)
+    if copies and any(readout.site == "logits" for readout in readouts):
         raise DataError("the logit difference needs whole runs; choose positions 'matched'")
-    step = _COPIES if on.from_token else max(1, 3 * _COPIES // len(on.replaced))
-    parts = [range(len(masks))[first : first + step] for first in range(0, len(masks), step)]
-    found = [
-        halving(
-            lambda rows: _run(on, masks[list(rows)], readouts),
-            part,
-            lambda row: f"the run of circuit {row} in all contexts",
-            rows=False,
+
+    def ablate(activation: Tensor, hook: object, *, inside: Tensor, value: Tensor) -> Tensor:
+        # Axes: circuit, context, position, part. Copies stand along the position axis.
+        rows = (
+            activation.transpose(0, 1)[:, :, None]
+            if copies
+            else activation.unflatten(0, (len(inside), contexts))
         )
-        for part in parts
-    ]
-    return torch.cat([own for part in found for own in part])
+        inside, value = inside.to(activation.device), value.to(activation)
+        kept = ~on.replaced.to(activation.device)
+        kept = kept.reshape(*kept.shape, *[1] * (rows.ndim - 3))
+        changed = torch.where(inside[:, None, None] | kept, rows, value)
+        return changed[:, :, 0].transpose(0, 1) if copies else changed.flatten(0, 1)
+
+    def run(chosen: Sequence[int]) -> Tensor:
+        some, sites = masks[list(chosen)], (("z", on.z), ("post", on.post))
+        parts = {"z": some.heads[..., None], "post": some.neurons}
+        hooks: list[Hook] = [
+            (
+                hook(site, layer),
+                partial(ablate, inside=parts[site][:, layer], value=values[:, layer]),
+            )
+            for layer in range(on.model.cfg.n_layers)
+            for site, values in sites
+            if values.shape[-1]  # none in a model without neurons
+        ]
+
+        def go() -> None:
+            if not isinstance(clean, CachedRun):
+                branch(on.model, *clean, len(some))
+                return
+            start, order = clean.width - wide, list(range(contexts)) * len(some)
+            resid = clean.sites["resid_pre"][0][:, start:][order]
+            resume(on.model, clean, order, start, 0, resid)
+
+        with on.model.hooks(fwd_hooks=hooks):
+            return _read_out(on.model, readouts, go, copies).unflatten(0, (len(some), contexts))
+
+    step = _COPIES if copies else max(1, 3 * _COPIES // contexts)
+    return _in_parts(run, len(masks), step, lambda row: f"the run of circuit {row} in all contexts")
 
 
-def _values(
-    model: Model, pairs: CleanCorrupt, wide: int, means: NeutralMeans | None, ablation: Ablation
-) -> tuple[list[Tensor], list[Tensor]]:
-    layers, cfg = range(model.cfg.n_layers), model.cfg
-    if ablation == "resample":
-        picks = {site: lambda activation: activation[:, -wide:] for site in ("z", "post")}
-        found = capture(model, pairs.corrupt, picks)
-        return [found["z"][:, i] for i in layers], [found["post"][:, i] for i in layers]
-    z = means.z if means else torch.zeros(len(layers), cfg.n_heads, cfg.d_head)
-    post = means.post if means else torch.zeros(len(layers), cfg.d_mlp)
-    shape = (len(pairs), wide)
-    return (
-        [z[i].expand(*shape, -1, -1) for i in layers],
-        [post[i].expand(*shape, -1) for i in layers],
-    )
-
-
-def _run(
-    on: AblationRuns, masks: Masks, readouts: Sequence[Projection | LogitDifference]
+def _in_parts(
+    run: Callable[[Sequence[int]], Tensor], count: int, step: int, name: Callable[[int], str]
 ) -> Float[Tensor, "row context readout"]:
-    contexts, last, seen = len(on.replaced), on.model.cfg.n_layers - 1, {}
-    copies = on.from_token is not None
+    parts = [range(count)[first : first + step] for first in range(0, count, step)]
+    return torch.cat([own for part in parts for own in halving(run, part, name, rows=False)])
+
+
+def _read_out(
+    model: Model,
+    readouts: Sequence[Projection | LogitDifference],
+    go: Callable[[], None],
+    copies: bool,
+) -> Float[Tensor, "run readout"]:
+    """The readouts of what ``go`` runs; of copies, those of one set in all contexts together."""
+    seen: dict[str, Tensor] = {}
 
     def see(activation: Tensor, hook: object, *, site: str) -> None:
-        # Copies stand side by side along the position axis: [context circuit width].
-        end = activation.transpose(0, 1).flatten(0, 1) if copies else activation[:, -1]
-        seen[site] = end
+        seen[site] = activation.transpose(0, 1).flatten(0, 1) if copies else activation[:, -1]
 
-    hooks: list[Hook] = []
-    for layer in range(last + 1):
-        for site, inside, value in (
-            ("z", masks.heads[:, layer, :, None], on.z[layer]),
-            ("post", masks.neurons[:, layer], on.post[layer]),
-        ):
-            if not value.shape[-1]:
-                continue  # no neurons
-            own = partial(_replace, copies=copies, inside=inside, value=value, replaced=on.replaced)
-            hooks.append((hook(site, layer), own))
-    sites = {readout.site for readout in readouts}
-    hooks += [(_place(site, last), partial(see, site=site)) for site in sites]
-    if on.from_token is not None:
-        with on.model.hooks(fwd_hooks=hooks):
-            branch(on.model, *on.from_token, len(masks))
-    elif on.from_start is not None:
-        start = on.from_start.width - on.replaced.shape[1]
-        order = list(range(contexts)) * len(masks)
-        resid = on.from_start.sites["resid_pre"][0][:, start:][order]
-        resume(on.model, on.from_start, order, start, 0, resid, hooks)
+    end = model.cfg.n_layers - 1
+    hooks: list[Hook] = [
+        ("unembed.hook_out" if site == "logits" else hook(site, end), partial(see, site=site))
+        for site in {readout.site for readout in readouts}
+    ]
+    with model.hooks(fwd_hooks=hooks):
+        go()
     scores = [readout.score(seen[readout.site]) for readout in readouts]
-    return torch.stack(scores, dim=-1).reshape(len(masks), contexts, -1).float().cpu()
-
-
-def _place(site: str, last: int) -> str:
-    return "unembed.hook_out" if site == "logits" else hook(site, last)
-
-
-def _replace(
-    activation: Tensor,
-    hook: object,  # TransformerLens names it `hook`
-    *,
-    copies: bool,
-    inside: Tensor,
-    value: Tensor,
-    replaced: Tensor,
-) -> Tensor:
-    inside, value = inside.to(activation.device), value.to(activation)
-    if copies:
-        return torch.where(inside, activation, value)
-    # Axes: circuit, context, position, part.
-    by_row = activation.reshape(len(inside), *replaced.shape, *activation.shape[2:])
-    moved = replaced.to(activation.device).reshape(1, *replaced.shape, *[1] * (by_row.ndim - 3))
-    return torch.where(inside[:, None, None] | ~moved, by_row, value).reshape(activation.shape)
-
-
-Begun = tuple[Int[Tensor, "context 1"], Prefix]
-"""The last tokens of some prompts, and what was read before them."""
+    return torch.stack(scores, dim=-1).float().cpu()
 
 
 @torch.no_grad()
@@ -378,40 +367,23 @@ def run_added(
         post: What is added to a neuron that is in the set.
         readouts: What the runs are judged by.
     """
-    end = model.cfg.n_layers - 1
-    sites = {readout.site: lambda activation: activation for readout in readouts}
 
-    def add(chosen: Sequence[int]) -> Tensor:
+    def run(chosen: Sequence[int]) -> Tensor:
         some = masks[list(chosen)]
-        edits = _added(some, z, post)
-        with edited(model, edits), reading(model, sites, [end]) as table:
-            branch(model, *begun, len(some))
-        # A context's copies stand together.
-        rows = {site: table[site][end].reshape(len(begun[0]), len(some), -1) for site in sites}
-        scores = [r.score(rows[r.site].transpose(0, 1).flatten(0, 1)) for r in readouts]
-        found = torch.stack(scores, dim=-1).reshape(len(some), len(begun[0]), -1)
-        return found.float().cpu()
+        edits = [
+            Add(site, layer, inside[:, layer] * values[layer], positions="variant")
+            for site, inside, values in (
+                ("z", some.heads[..., None], z),
+                ("post", some.neurons, post),
+            )
+            for layer in range(len(values))
+            if bool(inside[:, layer].any())
+        ]
+        with edited(model, edits):
+            found = _read_out(model, readouts, lambda: branch(model, *begun, len(some)), True)
+        return found.unflatten(0, (len(some), -1))
 
-    parts: list[Tensor] = []
-    for first in range(0, len(masks), _COPIES):
-        chosen = range(len(masks))[first : first + _COPIES]
-        parts += halving(add, chosen, lambda row: f"set {row} in all contexts", rows=False)
-    return torch.cat(parts)
-
-
-def _added(
-    masks: Masks, z: Float[Tensor, "layer head d_head"], post: Float[Tensor, "layer neuron"]
-) -> list[Add]:
-    added = [
-        Add("z", layer, masks.heads[:, layer, :, None] * z[layer], positions="variant")
-        for layer in range(len(z))
-        if bool(masks.heads[:, layer].any())
-    ]
-    return added + [
-        Add("post", layer, masks.neurons[:, layer] * post[layer], positions="variant")
-        for layer in range(len(post))
-        if bool(masks.neurons[:, layer].any())
-    ]
+    return _in_parts(run, len(masks), _COPIES, lambda row: f"set {row} in all contexts")
 
 
 PartKind = Literal["head", "neuron"]
@@ -459,19 +431,9 @@ def ranked_sets(
     if not sizes or min(sizes) < 1 or max(sizes) > count:
         raise DataError(f"sets of {', '.join(map(str, sizes)) or 'no'} {kind}s; give 1 to {count}")
     place = effects.flatten().argsort(descending=True, stable=True).argsort()
-    size = torch.tensor(sizes)[:, None]
-    top = _masks(model, kind, place < size)
-    bottom = _masks(model, kind, place >= count - size)
-    single = _masks(model, kind, place == size - 1)
-    drawn = [random_masks(top[[row]], draws, random).flat for row in range(len(sizes))]
-    chosen = torch.stack(drawn, dim=1).flatten(0, 1)
-    return top.like(torch.cat([top.flat, bottom.flat, single.flat, chosen]))
-
-
-def _masks(model: Model, kind: PartKind, chosen: Bool[Tensor, "row component"]) -> Masks:
-    cfg, rows = model.cfg, len(chosen)
-    heads = torch.zeros(rows, cfg.n_layers, cfg.n_heads, dtype=torch.bool)
-    neurons = torch.zeros(rows, cfg.n_layers, cfg.d_mlp, dtype=torch.bool)
-    if kind == "head":
-        return Masks(chosen.reshape(heads.shape), neurons)
-    return Masks(heads, chosen.reshape(neurons.shape))
+    size, none = torch.tensor(sizes)[:, None], Masks.of(model, [])
+    others = none.flat.shape[1] - count
+    ranked = torch.cat([place < size, place >= count - size, place == size - 1])
+    sets = none.like(pad(ranked, (0, others) if kind == "head" else (others, 0)))
+    drawn = [random_masks(sets[[row]], draws, random).flat for row in range(len(sizes))]
+    return sets.like(torch.cat([sets.flat, torch.stack(drawn, dim=1).flatten(0, 1)]))

@@ -3,41 +3,17 @@
 Nodes are the embedding, every sublayer, the selected heads and neurons, and the readout. Edges
 say how they hang together; see :data:`EDGE_KINDS`. A circuit is a plain value: it is saved as
 node-link JSON, which networkx and d3 read as it is, and opening one needs neither torch nor
-TransformerLens.
-
-A circuit as a networkx graph, and back, without loss.
-
-Every attribute is a scalar, so that networkx writes the graph in any of its formats. Provenance is
-JSON text; so is the order of the edges, which networkx sorts by their sources.
-
-The strongest part of a circuit.
-
-To be faithful a circuit needs more components than are needed to bring the emotion about when
-they are written into a neutral run: what is written there stands beside all the rest.
-
-Scores of a circuit on contexts it was not made from, beside random circuits of its size.
-
-With f(C) = (m(C) - m(empty)) / (m(model) - m(empty)), where m is the mean readout over contexts
-and the empty circuit is the run with every head and neuron ablated (as MIB does; under resample
-ablation at the last position it equals the corrupt run):
-
-* faithfulness: f(circuit); 1 is the whole model.
-* completeness: mean over random halves K of the circuit of
-  |f(circuit without K) - f(model without K)|; lower is better (Wang et al. 2022, arXiv 2211.00593).
-* minimality: what f loses per node that leaves, mean over the same halves; what it loses when a
-  node leaves alone is listed node by node.
-* specificity: f(circuit) minus the mean of f over the circuits of the other emotions, all in runs
-  and by the readout of this emotion. Readouts of other emotions are no measure of it: their
-  directions are relative to each other, so that they move without any part being shared.
-* cpr, cmd: areas over circuit size, see :mod:`circuits.circuit.score`.
+TransformerLens. It becomes a networkx graph and comes back without loss: every attribute is a
+scalar, so that networkx writes the graph in any of its formats; provenance is JSON text, and so is
+the order of the edges, which networkx sorts by their sources.
 """
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from circuits.errors import AxisError, CircuitError, DataError
 from circuits.files import PathLike
@@ -68,18 +44,16 @@ __all__ = [
     "Scores",
     "Via",
     "check_same_model",
-    "circuit_of",
     "core",
     "from_format_1",
     "graph_attributes",
-    "network_of",
     "with_scores",
 ]
 
 FORMAT = "emotion-circuit/2"
+"""Name and version of the saved form."""
 FORMAT_1 = "emotion-circuit/1"
 """What earlier versions wrote: fields had other names (:func:`from_format_1`)."""
-"""Name and version of the saved form."""
 
 NodeKind = Literal["embed", "sublayer", "head", "neuron", "readout"]
 EdgeKind = Literal["residual", "part", "direct", "path"]
@@ -101,8 +75,6 @@ VIAS: Mapping[str, tuple[Via, ...]] = {
     "readout": ("readout",),
 }
 """Kind of node -> the inputs by which a path can enter it."""
-
-_STEP = {"attn": 0, "mlp": 1}
 
 
 @dataclass(frozen=True)
@@ -148,10 +120,8 @@ class Node:
         """Does the whole interval lie beyond the random baseline? ``None`` without one."""
         if self.interval is None or self.random_baseline is None:
             return None
-        return (
-            min(map(abs, self.interval)) > self.random_baseline
-            and self.interval[0] * self.interval[1] > 0
-        )
+        low, high = self.interval
+        return min(abs(low), abs(high)) > self.random_baseline and low * high > 0
 
 
 @dataclass(frozen=True)
@@ -265,62 +235,36 @@ class Circuit:
             places[node.id] = self._place(node)
         seen: set[tuple[str, str, str | None]] = set()
         for edge in self.edges:
-            self._check_edge(edge, places)
+            _check_edge(edge, places)
             # Beside its paths, two nodes have at most one edge.
             if (edge.source, edge.target, edge.via) in seen:
                 raise CircuitError(f"edge {edge} occurs twice")
             seen.add((edge.source, edge.target, edge.via))
 
     def _place(self, node: Node) -> tuple[float, int, int]:
+        """Where a node stands along the residual stream: layer, sublayer, and inside or whole."""
         try:
             part = component(node.id)
         except AxisError as error:
             raise CircuitError(str(error)) from error
-        if part.kind != node.kind or part.layer != node.layer:
+        if (part.kind, part.layer) != (node.kind, node.layer):
             raise CircuitError(
                 f"node {node.id!r} is a {part.kind} of layer {part.layer}, "
                 f"but is described as a {node.kind} of layer {node.layer}"
             )
-        self._check_size(node.id, part.layer, "n_layers", "layers")
-        if part.kind == "head":
-            self._check_size(node.id, part.index, "n_heads", "heads")
-        if part.kind == "neuron":
-            self._check_size(node.id, part.index, "d_mlp", "neurons")
-        if part.kind == "embed":
-            return (-1.0, 0, 0)
-        if part.kind == "readout":
-            return (float("inf"), 0, 0)
-        assert part.layer is not None
-        assert part.sublayer is not None
-        return (float(part.layer), _STEP[part.sublayer], int(part.kind == "sublayer"))
-
-    def _check_size(self, name: str, index: int | None, size: str, things: str) -> None:
-        known = self.provenance.model.get(size)
-        if known is not None and index is not None and index >= known:
-            raise CircuitError(f"node {name!r} lies outside the model, which has {known} {things}")
-
-    @staticmethod
-    def _check_edge(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
-        for end in (edge.source, edge.target):
-            if end not in places:
+        width = {"head": "n_heads", "neuron": "d_mlp"}.get(part.kind, "")
+        for index, size, things in (
+            (part.layer, "n_layers", "layers"),
+            (part.index, width, f"{part.kind}s"),
+        ):
+            known = self.provenance.model.get(size)
+            if known is not None and index is not None and index >= known:
                 raise CircuitError(
-                    f"edge {edge.source} -> {edge.target}: the circuit has no node {end!r}"
+                    f"node {node.id!r} lies outside the model, which has {known} {things}"
                 )
-        if edge.kind not in EDGE_KINDS:
-            raise CircuitError(
-                f"edge {edge.source} -> {edge.target}: unknown kind {edge.kind!r}; "
-                f"kinds are {', '.join(EDGE_KINDS)}"
-            )
-        if places[edge.source] >= places[edge.target]:
-            raise CircuitError(
-                f"edge {edge.source} -> {edge.target} goes against the residual stream"
-            )
-        _check_path(edge, places)
-        if edge.kind == "residual" and edge.weight is not None:
-            raise CircuitError(
-                f"edge {edge.source} -> {edge.target} is residual and has the weight "
-                f"{edge.weight}; such an edge says an order and has none"
-            )
+        if part.layer is None:
+            return (-math.inf if part.kind == "embed" else math.inf), 0, 0
+        return float(part.layer), int(part.sublayer == "mlp"), int(part.kind == "sublayer")
 
     def without(self, ids: Collection[str]) -> "Circuit":
         """The circuit without these nodes and the edges at them; itself if there are none."""
@@ -357,9 +301,12 @@ class Circuit:
 
     def _members(self, kind: NodeKind) -> tuple[tuple[int, int], ...]:
         parts = (component(node.id) for node in self.of_kind(kind))
-        return tuple(
-            (p.layer, p.index) for p in parts if p.layer is not None and p.index is not None
-        )
+        return tuple((part.layer or 0, part.index or 0) for part in parts)
+
+    @property
+    def paths(self) -> tuple[Edge, ...]:
+        """The path edges."""
+        return tuple(edge for edge in self.edges if edge.kind == "path")
 
     @property
     def evidence(self) -> Mapping[str, Any]:
@@ -370,15 +317,10 @@ class Circuit:
         """One line."""
         model = self.provenance.model.get("name")
         faithful = self.scores.get("faithfulness")
-        parts = [
-            f"{self.emotion!r}",
-            f"{len(self.heads)} heads",
-            f"{len(self.neurons)} neurons",
-            *([f"{len(self.paths)} paths"] if self.paths else []),
-            *([f"faithfulness {faithful:.2f}"] if faithful is not None else []),
-            *([f"of {model}"] if model else []),
-        ]
-        return f"Circuit({', '.join(parts)})"
+        parts = [f"{self.emotion!r}", f"{len(self.heads)} heads", f"{len(self.neurons)} neurons"]
+        parts += [f"{len(self.paths)} paths"] if self.paths else []
+        parts += [f"faithfulness {faithful:.2f}"] if faithful is not None else []
+        return f"Circuit({', '.join([*parts, f'of {model}'] if model else parts)})"
 
     def _repr_html_(self) -> str:
         # Looked up by name: plots stand above circuits, and opening a circuit does not need them.
@@ -400,88 +342,121 @@ class Circuit:
         """
         import_module("circuits.export.node_link").write_circuit(self, path)
 
-    @property
-    def paths(self) -> tuple[Edge, ...]:
-        """The path edges."""
-        return tuple(edge for edge in self.edges if edge.kind == "path")
-
     def with_scores(self, **scores: float) -> "Circuit":
         """The same circuit with scores added."""
         return replace(self, scores={**self.scores, **scores})
 
     def to_networkx(self) -> "nx.DiGraph[str]":
-        """A networkx graph; see :func:`network_of`."""
-        return network_of(self)
+        """A networkx graph with every score that was measured as an attribute.
+
+        With paths it is a ``MultiDiGraph``, whose keys are the inputs of the paths and the kinds of
+        the other edges; without, two nodes have at most one edge and there are no keys.
+        """
+        import networkx as nx
+
+        graph: nx.DiGraph[str] = nx.MultiDiGraph() if self.paths else nx.DiGraph()
+        graph.graph.update(graph_attributes(self))
+        for node in self.nodes:
+            graph.add_node(node.id, **_known(node, "id"))
+        for edge in self.edges:
+            key = {"key": edge.key} if self.paths else {}
+            graph.add_edge(edge.source, edge.target, **key, **_known(edge, "source", "target"))
+        return graph
 
     @classmethod
     def from_networkx(cls, graph: "nx.DiGraph[str]") -> "Circuit":
-        """The circuit of such a graph; see :func:`circuit_of`.
+        """The circuit of a graph that :meth:`to_networkx` made, edited or not.
+
+        Nodes and edges may have been taken away or added: provenance and scores stay as they are,
+        and edges then stand in networkx's order.
 
         Raises:
-            CircuitError: the graph is no circuit's.
+            CircuitError: the graph is undirected or of another kind, an attribute is missing or
+                not one of a circuit's, or it is no valid circuit.
         """
-        return circuit_of(graph)
+        if not graph.is_directed():
+            raise CircuitError("the graph is undirected; a circuit's edges have a direction")
+        form = graph.graph.get("format")
+        if form not in (FORMAT, FORMAT_1):
+            raise CircuitError(
+                f"the graph's attribute 'format' is {form!r}, not {FORMAT!r}; "
+                "give a graph that Circuit.to_networkx made"
+            )
+        named = from_format_1 if form == FORMAT_1 else dict
+        said = named(graph.graph)
+        if not isinstance(said.get("emotion"), str):
+            raise CircuitError("the graph lacks the attribute 'emotion'; add it")
+        nodes = [_made(Node, {"id": id, **named(own)}, id) for id, own in graph.nodes(data=True)]
+        edges = [
+            _made(Edge, {"source": start, "target": end, **named(own)}, f"{start} -> {end}")
+            for start, end, own in graph.edges(data=True)
+        ]
+        order, own = _loaded(said, "edge_order", []), list(range(len(edges)))
+        if not isinstance(order, list) or sorted(map(repr, order)) != sorted(map(repr, own)):
+            order = own
+        ordered = sorted(zip(order, edges, strict=True), key=lambda pair: pair[0])
+        scores = {
+            name.removeprefix(_SCORE): value
+            for name, value in said.items()
+            if isinstance(name, str) and name.startswith(_SCORE)
+        }
+        values = _loaded(said, "provenance", None)
+        try:
+            made = Provenance() if values is None else Provenance.from_json(values)
+        except DataError as error:
+            raise CircuitError(f"the graph's attribute 'provenance' is {error}") from error
+        return cls(said["emotion"], tuple(nodes), tuple(e for _, e in ordered), scores, made)
 
 
-def _check_path(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
+_ONLY_PATHS = ("via", "stderr", "random_baseline", "exact", "exact_stderr", "causal")
+
+
+def _check_edge(edge: Edge, places: Mapping[str, tuple[float, int, int]]) -> None:
+    source, target = edge.source, edge.target
+    for end in (source, target):
+        if end not in places:
+            raise CircuitError(f"edge {source} -> {target}: the circuit has no node {end!r}")
+    if edge.kind not in EDGE_KINDS:
+        raise CircuitError(
+            f"edge {source} -> {target}: unknown kind {edge.kind!r}; "
+            f"kinds are {', '.join(EDGE_KINDS)}"
+        )
+    if places[source] >= places[target]:
+        raise CircuitError(f"edge {source} -> {target} goes against the residual stream")
+    if edge.kind == "residual" and edge.weight is not None:
+        raise CircuitError(
+            f"edge {source} -> {target} is residual and has the weight {edge.weight}; "
+            "such an edge says an order and has none"
+        )
     if edge.kind != "path":
-        measured = ("via", "stderr", "random_baseline", "exact", "exact_stderr", "causal")
-        if any(getattr(edge, name) is not None for name in measured):
-            raise CircuitError(f"edge {edge} is {edge.kind}; only a path has {', '.join(measured)}")
+        if any(getattr(edge, name) is not None for name in _ONLY_PATHS):
+            raise CircuitError(
+                f"edge {edge} is {edge.kind}; only a path has {', '.join(_ONLY_PATHS)}"
+            )
         return
-    allowed = VIAS.get(component(edge.target).kind, ())
-    if edge.target.endswith(".attn") or edge.via not in allowed:
+    if target.endswith(".attn") or edge.via not in VIAS.get(component(target).kind, ()):
         raise CircuitError(
             f"edge {edge} is a path into {edge.via!r}; paths enter q, k or v of a head, "
             "mlp of an MLP or a neuron, and readout of the readout"
         )
-    if edge.source.endswith(".attn"):
+    if source.endswith(".attn"):
         raise CircuitError(f"edge {edge} is a path from a whole attention; name its heads")
-    if places[edge.source][:2] >= places[edge.target][:2]:
+    if places[source][:2] >= places[target][:2]:
         raise CircuitError(f"edge {edge} is a path inside one sublayer, where there is none")
 
 
-T = TypeVar("T", Node, Edge)
-
 _SCORE = "score_"
-
-# What networkx's readers of GraphML add: names of edges, and defaults of attributes.
-_ADDED = ("id",)
-
-
-def network_of(circuit: Circuit) -> "nx.DiGraph[str]":
-    """A networkx graph with every score that was measured as an attribute.
-
-    With paths it is a ``MultiDiGraph``, whose keys are the inputs of the paths and the kinds of
-    the other edges; without, two nodes have at most one edge and there are no keys.
-    """
-    import networkx as nx
-
-    graph: nx.DiGraph[str] = nx.MultiDiGraph() if circuit.paths else nx.DiGraph()
-    graph.graph.update(graph_attributes(circuit))
-    for node in circuit.nodes:
-        graph.add_node(node.id, **_known(node, "id"))
-    for edge in circuit.edges:
-        key = {"key": edge.key} if circuit.paths else {}
-        graph.add_edge(edge.source, edge.target, **key, **_known(edge, "source", "target"))
-    return graph
 
 
 def graph_attributes(circuit: Circuit) -> dict[str, Any]:
     """What is said of a circuit as a whole, as scalars."""
-    place = {node.id: i for i, node in enumerate(circuit.nodes)}
+    edges, place = circuit.edges, {node.id: i for i, node in enumerate(circuit.nodes)}
     # networkx goes through nodes in their order, and through the targets of each as first met.
     met: dict[tuple[str, str], int] = {}
-    for i, edge in enumerate(circuit.edges):
+    for i, edge in enumerate(edges):
         met.setdefault((edge.source, edge.target), i)
-    numbers = sorted(
-        range(len(circuit.edges)),
-        key=lambda i: (
-            place[circuit.edges[i].source],
-            met[circuit.edges[i].source, circuit.edges[i].target],
-            i,
-        ),
-    )
+    order = [(place[edge.source], met[edge.source, edge.target]) for edge in edges]
+    numbers = sorted(range(len(edges)), key=lambda i: (order[i], i))
     return {
         "format": FORMAT,
         "emotion": circuit.emotion,
@@ -489,45 +464,6 @@ def graph_attributes(circuit: Circuit) -> dict[str, Any]:
         "provenance": json.dumps(circuit.provenance.to_json(), default=float),
         "edge_order": json.dumps(numbers, separators=(",", ":")),
     }
-
-
-def circuit_of(graph: "nx.DiGraph[str]") -> Circuit:
-    """The circuit of a graph that :func:`network_of` made, edited or not.
-
-    Nodes and edges may have been taken away or added: provenance and scores stay as they are,
-    and edges then stand in networkx's order.
-
-    Raises:
-        CircuitError: the graph is undirected or of another kind, an attribute is missing or not
-            one of a circuit's, or it is no valid circuit.
-    """
-    if not graph.is_directed():
-        raise CircuitError("the graph is undirected; a circuit's edges have a direction")
-    said = graph.graph
-    earlier = said.get("format") == FORMAT_1
-    if said.get("format") != FORMAT and not earlier:
-        raise CircuitError(
-            f"the graph's attribute 'format' is {said.get('format')!r}, not {FORMAT!r}; "
-            "give a graph that Circuit.to_networkx made"
-        )
-    if not isinstance(said.get("emotion"), str):
-        raise CircuitError("the graph lacks the attribute 'emotion'; add it")
-    named = from_format_1 if earlier else dict
-    said = named(said)
-    nodes = tuple(_made(Node, {"id": id, **named(own)}, id) for id, own in graph.nodes(data=True))
-    edges = [
-        _made(Edge, {"source": start, "target": end, **named(own)}, f"{start} -> {end}")
-        for start, end, own in graph.edges(data=True)
-    ]
-    numbers = _numbers(said, len(edges))
-    pairs = sorted(zip(numbers, edges, strict=True), key=lambda pair: pair[0])
-    ordered = tuple(edge for _, edge in pairs)
-    scores = {
-        name.removeprefix(_SCORE): value
-        for name, value in said.items()
-        if isinstance(name, str) and name.startswith(_SCORE)
-    }
-    return Circuit(said["emotion"], nodes, ordered, scores, _provenance(said))
 
 
 def from_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -541,45 +477,23 @@ def from_format_1(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _numbers(said: Mapping[str, Any], count: int) -> list[int]:
-    """Place of every edge; networkx's own order for a graph that was edited."""
-    found = _loaded(said, "edge_order", [])
-    whole = isinstance(found, list) and sorted(map(repr, found)) == sorted(map(repr, range(count)))
-    return found if whole else list(range(count))
-
-
-def _provenance(said: Mapping[str, Any]) -> Provenance:
-    values = _loaded(said, "provenance", None)
-    if values is None:
-        return Provenance()
-    try:
-        return Provenance.from_json(values)
-    except DataError as error:
-        raise CircuitError(f"the graph's attribute 'provenance' is {error}") from error
-
-
 def _loaded(said: Mapping[str, Any], name: str, default: object) -> Any:
     text = said.get(name)
-    if text is None:
-        return default
     try:
-        return json.loads(text)
+        return default if text is None else json.loads(text)
     except (TypeError, ValueError) as error:
         raise CircuitError(f"the graph's attribute {name!r} is no JSON text; remove it") from error
 
 
-def _made(kind: type[T], values: Mapping[str, Any], name: str) -> T:
+def _made(kind: Any, values: Mapping[str, Any], name: str) -> Any:
     known = {own.name: own.default for own in fields(kind)}
-    given = {key: value for key, value in values.items() if key not in _ADDED or key in known}
-    _refuse(name, (key for key in given if key not in known), "is none of a circuit's")
-    required = (key for key, default in known.items() if default is MISSING)
-    _refuse(name, (key for key in required if key not in given), "is missing")
+    # networkx's readers of GraphML add the ids of edges.
+    given = {key: value for key, value in values.items() if key != "id" or key in known}
+    wrong = [f"{key!r} of {name} is none of a circuit's" for key in given if key not in known]
+    lacking = [key for key, least in known.items() if least is MISSING and key not in given]
+    for what in (*wrong, *(f"{key!r} of {name} is missing" for key in lacking)):
+        raise CircuitError(f"attribute {what}")
     return kind(**given)
-
-
-def _refuse(name: str, wrong: Iterable[str], what: str) -> None:
-    for key in wrong:
-        raise CircuitError(f"attribute {key!r} of {name} {what}")
 
 
 def _known(value: Node | Edge, *without: str) -> dict[str, Any]:
@@ -644,38 +558,32 @@ def check_same_model(
     Raises:
         CircuitError: the sizes differ, or, without ``any_revision``, the weights; says which.
     """
-    sizes = [name for name in SHAPE if _differ(origin, model, name)]
-    if sizes:
+
+    def known(name: str) -> bool:
+        return all(values.get(name) not in (None, "unknown") for values in (origin, model))
+
+    def refuse(names: Sequence[str], why: str) -> None:
+        own, here = (", ".join(f"{n} {values[n]}" for n in names) for values in (origin, model))
         raise CircuitError(
-            f"{_said(what, origin, model, sizes)}; in a model of another size the names of parts "
-            "mean others, so give the model that it was made from"
+            f"{what} was made from {origin.get('name', 'a model without a name')} ({own}); "
+            f"{model.get('name', 'this model')} has {here}; {why}"
         )
-    identity = "revision" if _known_model(origin, model, "revision") else "name"
-    if _differ(origin, model, identity) and not any_revision:
-        raise CircuitError(f"{_said(what, origin, model, [identity])}; {otherwise}")
 
-
-def _said(what: str, origin: Mapping[str, Any], model: Mapping[str, Any], names: list[str]) -> str:
-    own, here = (
-        ", ".join(f"{name} {values[name]}" for name in names) for values in (origin, model)
-    )
-    return (
-        f"{what} was made from {origin.get('name', 'a model without a name')} ({own}); "
-        f"{model.get('name', 'this model')} has {here}"
-    )
-
-
-def _known_model(origin: Mapping[str, Any], model: Mapping[str, Any], name: str) -> bool:
-    return all(values.get(name) not in (None, "unknown") for values in (origin, model))
-
-
-def _differ(origin: Mapping[str, Any], model: Mapping[str, Any], name: str) -> bool:
-    if not _known_model(origin, model, name):
-        return False
-    if name == "name":
+    sizes = [name for name in SHAPE if known(name) and origin[name] != model[name]]
+    if sizes:
+        refuse(
+            sizes,
+            "in a model of another size the names of parts mean others, so give the model that it "
+            "was made from",
+        )
+    if known("revision"):
+        identity, same = "revision", origin["revision"] == model["revision"]
+    else:
         # A hub's name and the folder of a copy of it.
-        return str(origin[name]).rsplit("/", 1)[-1] != str(model[name]).rsplit("/", 1)[-1]
-    return bool(origin[name] != model[name])
+        own, here = (str(values.get("name")).rsplit("/", 1)[-1] for values in (origin, model))
+        identity, same = "name", not known("name") or own == here
+    if not same and not any_revision:
+        refuse([identity], otherwise)
 
 
 @dataclass(frozen=True)
@@ -712,10 +620,8 @@ class CircuitScores:
 
     def above_baseline(self, name: str) -> bool:
         """Is the score better than the 99th percentile of random circuits?"""
-        score = self.scores[name]
-        if name in LOWER_IS_BETTER:
-            return score.value < score.baseline_p99
-        return score.value > score.baseline_p99
+        better = self.scores[name].value - self.scores[name].baseline_p99
+        return better < 0 if name in LOWER_IS_BETTER else better > 0
 
     @property
     def failures(self) -> tuple[str, ...]:

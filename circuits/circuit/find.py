@@ -6,16 +6,15 @@ importance first deals places out to layers, and within a layer the components w
 direct effect are taken. Either way a component that does not push towards the emotion is not
 taken, whatever room is left, unless signs are ignored, as published.
 
-Paths between the components of a circuit, written into its graph.
-
-Attribution chooses the strongest paths, patching confirms them. A path whose 95% interval holds
-zero, or does not lie beyond the random baseline (a sender that changes by as much in a random
-direction), is kept and marked as not causal.
+Attribution chooses the strongest paths between the components, patching confirms them. A path whose
+95% interval holds zero, or does not lie beyond the random baseline (a sender that changes by as
+much in a random direction), is kept and marked as not causal.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import product
 from math import isfinite
 from typing import Literal
 
@@ -44,7 +43,7 @@ from circuits.effects.neurons import (
 from circuits.errors import CircuitError, DataError
 from circuits.judges.judge import Judge
 from circuits.judges.lexicon import LexiconJudge
-from circuits.judges.replies import Judged, judge_replies
+from circuits.judges.replies import judge_replies
 from circuits.models.generate import elicit
 from circuits.models.load import describe_model
 from circuits.models.protocol import Model
@@ -113,7 +112,10 @@ class Budget:
         >>> Budget().counts(36, 3072)
         (7, 153)
         """
-        return _share(self.heads, n_heads), _share(self.neurons, n_neurons)
+        # 0.29 of 100 is 29, although 0.29 * 100 is 28.999999999999996.
+        shares = (self.heads, n_heads), (self.neurons, n_neurons)
+        heads, neurons = (max(1, int(share * total + 1e-9)) for share, total in shares)
+        return heads, neurons
 
 
 def allocate(
@@ -138,31 +140,24 @@ def allocate(
         given = [0] * len(available)
     room = {i: most - given[i] for i, most in enumerate(available) if most > given[i]}
     left = min(total, sum(available)) - sum(given)
-    while full := [i for i, share in _shares(weights, room, left).items() if share >= room[i]]:
+
+    def shares() -> dict[int, float]:
+        # Layers without weight share evenly what layers with weight cannot use.
+        mass = {i: max(weights[i], 0.0) for i in room}
+        whole = sum(mass.values())
+        return {i: left * mass[i] / whole if whole > 0 else left / len(room) for i in room}
+
+    while full := [i for i, share in shares().items() if share >= room[i]]:
         for i in full:
             given[i] += room[i]
             left -= room.pop(i)
-    shares = _shares(weights, room, left)
-    for i, share in shares.items():
+    own = shares()
+    for i, share in own.items():
         given[i] += int(share)
-    rest = left - sum(int(share) for share in shares.values())
-    for i in sorted(shares, key=lambda i: (int(shares[i]) - shares[i], i))[:rest]:
+    rest = left - sum(map(int, own.values()))
+    for i in sorted(own, key=lambda i: (int(own[i]) - own[i], i))[:rest]:
         given[i] += 1
     return given
-
-
-def _share(share: float, total: int) -> int:
-    # 0.29 of 100 is 29, although 0.29 * 100 is 28.999999999999996.
-    return max(1, int(share * total + 1e-9))
-
-
-def _shares(weights: Sequence[float], room: Mapping[int, int], left: int) -> dict[int, float]:
-    # Layers without weight share evenly what layers with weight cannot use.
-    mass = {i: max(weights[i], 0.0) for i in room}
-    total = sum(mass.values())
-    if total <= 0:
-        return {i: left / len(room) for i in room}
-    return {i: left * mass[i] / total for i in room}
 
 
 RankBy = Literal["total", "centred", "mean"]
@@ -204,24 +199,69 @@ def assemble(
     """
     e = measured.importance.index("emotion", emotion)
     share, effect = budget or Budget(), "mean" if rank_by == "mean" else "centred"
-    direct = (getattr(measured.heads, effect)[e], getattr(measured.neurons, effect)[e])
-    counts = share.counts(direct[0].numel(), direct[1].numel())
-    if rank_by == "total":
-        totals = (measured.totals.head_effect[e], measured.totals.neuron_effect[e])
-        chosen = [
-            select(total, count, signed=signed) for total, count in zip(totals, counts, strict=True)
+    error = "stderr" if effect == "mean" else f"{effect}_stderr"
+    direct, totals, importance = measured.direct, measured.totals, measured.importance
+    kinds = (
+        ("head", head_name, measured.heads, direct.head_effect[e], totals.head_effect[e]),
+        ("neuron", neuron_name, measured.neurons, direct.neuron_effect[e], totals.neuron_effect[e]),
+    )
+    counts = share.counts(totals.head_effect[e].numel(), totals.neuron_effect[e].numel())
+    members: list[Node] = []
+    for (kind, name, own, direct_of, total_of), count, weights in zip(
+        kinds, counts, importance.slope[e], strict=True
+    ):
+        effects, errors = getattr(own, effect)[e], getattr(own, error)[e]
+        if rank_by == "total":
+            chosen = select(total_of, count, signed=signed)
+        else:
+            chosen = select_by_layer(
+                effects, weights, count, minimum=share.min_per_layer, signed=signed
+            )
+        members += [
+            Node(
+                name(*place),
+                kind,
+                place[0],
+                effect=float(effects[place]),
+                stderr=_finite(errors[place]),
+                random_baseline=float(own.random_baseline[e, place[0]]),
+                direct=float(direct_of[place]),
+                total=float(total_of[place]),
+            )
+            for place in chosen
         ]
-    else:
-        slope = measured.importance.slope[e]
-        chosen = [
-            select_by_layer(own, weights, count, minimum=share.min_per_layer, signed=signed)
-            for own, weights, count in zip(direct, slope, counts, strict=True)
-        ]
-    members = [
-        *(_member(measured, "head", e, place, effect) for place in chosen[0]),
-        *(_member(measured, "neuron", e, place, effect) for place in chosen[1]),
-    ]
-    return _graph(measured, e, emotion, members)
+    nodes, edges, previous = [Node("embed", "embed")], list[Edge](), "embed"
+    for layer, (s, sublayer) in product(importance.layer, enumerate(importance.sublayer)):
+        random = importance.random_baseline[e, s, layer] if importance.n_random else None
+        site = Node(
+            sublayer_name(layer, sublayer),
+            "sublayer",
+            layer,
+            stderr=_finite(importance.stderr[e, s, layer]),
+            random_baseline=None if random is None else float(random),
+            importance=float(importance.slope[e, s, layer]),
+            direct=float(direct.sublayer_effect[e, s, layer]),
+        )
+        kind = "head" if sublayer == "attn" else "neuron"
+        inside = [node for node in members if node.layer == layer and node.kind == kind]
+        nodes += [*inside, site]
+        edges.append(Edge(previous, site.id, "residual"))
+        edges += [Edge(node.id, site.id, "part", node.effect) for node in inside]
+        edges += [Edge(node.id, "readout", "direct", node.direct) for node in (*inside, site)]
+        previous = site.id
+    nodes.append(Node("readout", "readout"))
+    total, shown = float(direct.total[e]), sum(node.direct or 0.0 for node in members)
+    n_heads = sum(node.kind == "head" for node in members)
+    n_neurons = len(members) - n_heads
+    scores = {
+        "n_heads": float(n_heads),
+        "n_neurons": float(n_neurons),
+        "heads_fraction": n_heads / totals.head_effect[e].numel(),
+        "neurons_fraction": n_neurons / max(1, totals.neuron_effect[e].numel()),
+        "readout_difference": total,
+        "direct_share": shown / total if total else 0.0,
+    }
+    return Circuit(emotion, tuple(nodes), tuple(edges), scores)
 
 
 def select(
@@ -255,78 +295,9 @@ def select_by_layer(
     return [(layer, index) for layer, k in enumerate(places) for index in order[layer, :k].tolist()]
 
 
-def _member(
-    measured: Measurements,
-    kind: Literal["head", "neuron"],
-    e: int,
-    place: tuple[int, int],
-    effect: str,
-) -> Node:
-    own = measured.heads if kind == "head" else measured.neurons
-    name = head_name if kind == "head" else neuron_name
-    error = "stderr" if effect == "mean" else f"{effect}_stderr"
-    return Node(
-        name(*place),
-        kind,
-        place[0],
-        effect=float(getattr(own, effect)[e][place]),
-        stderr=_number(getattr(own, error)[e][place]),
-        random_baseline=float(own.random_baseline[e, place[0]]),
-        direct=float(getattr(measured.direct, f"{kind}_effect")[e][place]),
-        total=float(getattr(measured.totals, f"{kind}_effect")[e][place]),
-    )
-
-
-def _graph(measured: Measurements, e: int, emotion: str, members: Sequence[Node]) -> Circuit:
-    nodes = [Node("embed", "embed")]
-    edges: list[Edge] = []
-    previous = "embed"
-    for layer in measured.importance.layer:
-        for s, sublayer in enumerate(measured.importance.sublayer):
-            site = _sublayer(measured, e, s, layer, sublayer)
-            kind = "head" if sublayer == "attn" else "neuron"
-            own = [node for node in members if node.layer == layer and node.kind == kind]
-            nodes += [*own, site]
-            edges.append(Edge(previous, site.id, "residual"))
-            edges += [Edge(node.id, site.id, "part", node.effect) for node in own]
-            edges += [Edge(node.id, "readout", "direct", node.direct) for node in own]
-            edges.append(Edge(site.id, "readout", "direct", site.direct))
-            previous = site.id
-    nodes.append(Node("readout", "readout"))
-    return Circuit(emotion, tuple(nodes), tuple(edges), _scores(measured, e, members))
-
-
-def _sublayer(measured: Measurements, e: int, s: int, layer: int, sublayer: str) -> Node:
-    own = measured.importance
-    return Node(
-        sublayer_name(layer, sublayer),
-        "sublayer",
-        layer,
-        stderr=_number(own.stderr[e, s, layer]),
-        random_baseline=float(own.random_baseline[e, s, layer]) if own.n_random else None,
-        importance=float(own.slope[e, s, layer]),
-        direct=float(measured.direct.sublayer_effect[e, s, layer]),
-    )
-
-
-def _scores(measured: Measurements, e: int, members: Sequence[Node]) -> dict[str, float]:
-    heads = [node for node in members if node.kind == "head"]
-    neurons = [node for node in members if node.kind == "neuron"]
-    total = float(measured.direct.total[e])
-    direct = sum(node.direct or 0.0 for node in members)
-    return {
-        "n_heads": float(len(heads)),
-        "n_neurons": float(len(neurons)),
-        "heads_fraction": len(heads) / measured.heads.mean[e].numel(),
-        "neurons_fraction": len(neurons) / max(1, measured.neurons.mean[e].numel()),
-        "readout_difference": total,
-        "direct_share": direct / total if total else 0.0,
-    }
-
-
-def _number(value: Tensor) -> float | None:
+def _finite(value: float | Tensor | None) -> float | None:
     # A standard error over one context is not a number.
-    return float(value) if bool(torch.isfinite(value)) else None
+    return None if value is None or not isfinite(value) else float(value)
 
 
 def strongest_paths(circuit: Circuit, effects: PathEffects, keep: int) -> list[tuple[str, str]]:
@@ -335,13 +306,12 @@ def strongest_paths(circuit: Circuit, effects: PathEffects, keep: int) -> list[t
     Raises:
         CircuitError: the attributions are another emotion's.
     """
-    _check(circuit, effects.emotion)
-    found = list(dict.fromkeys((sender, reader) for sender, reader, _ in _own(circuit, effects)))
+    own = dict.fromkeys((sender, reader) for sender, reader, _ in _own(circuit, effects))
     size = {
         (sender, reader): abs(effects.at("mean", sender=sender, receiver=reader))
-        for sender, reader in found
+        for sender, reader in own
     }
-    return sorted(found, key=lambda path: -size[path])[:keep]
+    return sorted(size, key=lambda path: -size[path])[:keep]
 
 
 def connect(
@@ -363,95 +333,76 @@ def connect(
         CircuitError: attributions or patched paths are another emotion's, or of other runs.
     """
     chosen = set(strongest_paths(circuit, effects, keep))
+    measured: dict[str, tuple[float, float]] = {}
     if exact is not None:
-        _check(circuit, exact.emotion)
-        if (exact.mode, exact.other, exact.readout) != (
-            effects.mode,
-            effects.other,
-            effects.readout,
-        ):
-            raise CircuitError(
-                "attributions and patched paths are of other runs: "
-                f"{effects.mode} against {effects.other or 'neutral'} ({effects.readout}), and "
-                f"{exact.mode} against {exact.other or 'neutral'} ({exact.readout})"
+        _check(circuit, exact)
+        if any(getattr(exact, name) != getattr(effects, name) for name in _SAME_RUNS):
+            apart = (
+                f"{own.mode} against {own.other or 'neutral'} ({own.readout})"
+                for own in (effects, exact)
             )
-    edges = [
-        _edge(sender, reader, node, effects, exact)
-        for sender, reader, node in _own(circuit, effects)
-        if (sender, reader) in chosen
-    ]
+            raise CircuitError(
+                f"attributions and patched paths are of other runs: {', and '.join(apart)}"
+            )
+        pairs = zip(exact.mean.tolist(), exact.stderr.tolist(), strict=True)
+        measured = dict(zip(exact.edge, pairs, strict=True))
+    edges = []
+    for sender, reader, node in _own(circuit, effects):
+        if (sender, reader) not in chosen:
+            continue
+        weight, stderr, baseline = (
+            effects.at(name, sender=sender, receiver=reader)
+            for name in ("mean", "stderr", "random_baseline")
+        )
+        patched, error = measured.get(edge_name(sender, reader), (None, None))
+        # Exact is what counts; where a path was not patched, attribution is all there is.
+        value, spread = (weight, stderr) if patched is None else (patched, error)
+        via: Via = receiver(reader).via  # type: ignore[assignment]
+        edges.append(
+            Edge(
+                sender,
+                node.id,
+                "path",
+                weight,
+                via,
+                _finite(stderr),
+                baseline,
+                patched,
+                _finite(error),
+                # Not known from one context.
+                abs(value) - 1.96 * spread > baseline if isfinite(spread) else None,
+            )
+        )
     others = [edge for edge in circuit.edges if edge.kind != "path"]
     return replace(circuit, edges=(*others, *edges))
 
 
-def _check(circuit: Circuit, emotion: str) -> None:
-    if emotion != circuit.emotion:
+_SAME_RUNS = ("mode", "other", "readout")
+
+
+def _check(circuit: Circuit, paths: PathEffects | ExactPaths) -> None:
+    if paths.emotion != circuit.emotion:
         raise CircuitError(
-            f"the paths are those of {emotion!r}, the circuit is that of {circuit.emotion!r}"
+            f"the paths are those of {paths.emotion!r}, the circuit is that of {circuit.emotion!r}"
         )
 
 
 def _own(circuit: Circuit, effects: PathEffects) -> Iterator[tuple[str, str, Node]]:
     """Sender, receiver and the receiver's node, for every path between nodes of the circuit."""
+    _check(circuit, effects)
     senders = {name: i for i, name in enumerate(effects.sender)}
     receivers = {name: i for i, name in enumerate(effects.receiver)}
-    share = _heads_per_group(effects)
-    starts = [node.id for node in circuit.nodes if node.id in senders]
-    for node in circuit.nodes:
-        for reader in _inputs(node, share):
-            if reader not in receivers:
-                continue
-            for sender in starts:
-                if bool(effects.exists[senders[sender], receivers[reader]]):
-                    yield sender, reader, node
-
-
-def _inputs(node: Node, share: int) -> tuple[str, ...]:
-    part = component(node.id)
-    if part.kind == "head" and part.index is not None:
-        group = f"L{part.layer}G{part.index // share}"
-        return f"{node.id}.q", f"{group}.k", f"{group}.v"
-    return () if part.kind == "embed" or node.id.endswith(".attn") else (node.id,)
-
-
-def _heads_per_group(effects: PathEffects) -> int:
     ends = [receiver(name) for name in effects.receiver]
     heads, groups = (sum(end.via == via and end.layer == 0 for end in ends) for via in "qk")
-    return heads // groups
-
-
-def _edge(
-    sender: str, reader: str, node: Node, effects: PathEffects, exact: ExactPaths | None
-) -> Edge:
-    def attributed(name: str) -> float:
-        return effects.at(name, sender=sender, receiver=reader)
-
-    via: Via = receiver(reader).via  # type: ignore[assignment]
-    weight, stderr, baseline = (attributed(name) for name in ("mean", "stderr", "random_baseline"))
-    name = edge_name(sender, reader)
-    measured, error = None, None
-    if exact is not None and name in exact.edge:
-        place = exact.edge.index(name)
-        measured, error = float(exact.mean[place]), float(exact.stderr[place])
-    # Exact is what counts; where a path was not patched, attribution is all there is.
-    shown = (weight, stderr) if measured is None or error is None else (measured, error)
-    return Edge(
-        sender,
-        node.id,
-        "path",
-        weight,
-        via,
-        stderr if isfinite(stderr) else None,
-        baseline,
-        measured,
-        error if error is not None and isfinite(error) else None,
-        _beats(*shown, baseline),
-    )
-
-
-def _beats(value: float, stderr: float, baseline: float) -> bool | None:
-    """Does the whole interval lie beyond the random baseline? Not known from one context."""
-    return abs(value) - 1.96 * stderr > baseline if isfinite(stderr) else None
+    starts = [node.id for node in circuit.nodes if node.id in senders]
+    for node in circuit.nodes:
+        part, inputs = component(node.id), (node.id,)
+        if part.kind == "head" and part.index is not None:
+            group = f"L{part.layer}G{part.index // (heads // groups)}"
+            inputs = f"{node.id}.q", f"{group}.k", f"{group}.v"
+        for reader, sender in product(inputs, starts):
+            if reader in receivers and effects.exists[senders[sender], receivers[reader]]:
+                yield sender, reader, node
 
 
 _GRADIENT_CONTEXTS = 24
@@ -540,27 +491,42 @@ def find_circuits(
     prompts = emotion_prompts(contexts, emotions, wording)
     replies = elicit(model, prompts, max_new_tokens=max_new_tokens)
     judged = judge_replies(replies, judge)
+    elicited = {emotion: [0, 0] for emotion in emotions}
+    for row in judged:
+        elicited[row.reply.emotion][0] += row.verdict.match
+        elicited[row.reply.emotion][1] += 1
     accepted = [row.reply for row in judged if row.verdict.match]
     if not accepted or not bool(group_by_context(accepted, emotions).complete.any()):
-        raise CircuitError(_why_nothing(judged, emotions, judge))
+        worst = min(emotions, key=lambda emotion: elicited[emotion][0])
+        sample = next(row.reply.text for row in judged if row.reply.emotion == worst)
+        said = ", ".join(f"{emotion} {own} of {of}" for emotion, (own, of) in elicited.items())
+        raise CircuitError(
+            "no context has an accepted reply in every emotion, so there is no circuit to find. "
+            f"Accepted by {judge.name}: {said}. A reply that should express {worst}: "
+            f"{sample[:120]!r}. Use a chat-tuned or larger model, more contexts, another judge, or "
+            "fewer emotions"
+        )
     groups = group_by_context(accepted, emotions)
     evidence = {
         "template": wording.name,
         "judge": judge.name,
         "contexts": len(contexts),
         "complete_contexts": int(groups.complete.sum()),
-        "elicited": _counts(judged, emotions),
+        "elicited": elicited,
     }
     options = {"evidence": evidence, "seed": in_force().seed}
-    made = Provenance(describe_model(model), _digest(contexts), options, versions())
+    text = "\n".join(f"{own.id}\t{own.situation}\t{own.event}" for own in contexts)
+    data = f"sha256:{sha256(text.encode()).hexdigest()}"
+    made = Provenance(describe_model(model), data, options, versions())
     with recorded(made):
         activations = read_activations(model, groups)
         found = emotion_directions(activations)
         heads = head_effects(model, activations, found)
-        if model.cfg.d_mlp:
-            neurons = neuron_effects(model, activations, found)
-        else:
-            neurons = without_neurons(activations, found)
+        neurons = (
+            neuron_effects(model, activations, found)
+            if model.cfg.d_mlp
+            else without_neurons(activations, found)
+        )
         stable = stable_layers(len(found.layer))
         importance, neutral_means = sublayer_importance(
             model, groups, found, stable=stable, template=wording
@@ -568,7 +534,9 @@ def find_circuits(
         between = differences(component_means(activations))
         direct = direct_effects(model, between, found, importance.reference)
         counts = budget.counts(heads.mean[0].numel(), neurons.mean[0].numel())
-        part = _evenly(contexts, _GRADIENT_CONTEXTS)
+        # Evenly over them; the valences alternate and are all met.
+        step = max(1, len(contexts) // _GRADIENT_CONTEXTS)
+        part = contexts[:: step + (step % len(VALENCES) == 0)][:_GRADIENT_CONTEXTS]
         totals = total_estimates(model, part, importance, counts, template=wording)
         measured = Measurements(importance, heads, neurons, direct, totals)
         circuits = {e: assemble(measured, e, budget=budget) for e in emotions}
@@ -582,35 +550,3 @@ def find_circuits(
         model, circuits, held_out, readouts, totals, means=neutral_means, template=wording
     )
     return {emotion: with_scores(own, scores[emotion]) for emotion, own in circuits.items()}
-
-
-def _evenly(contexts: Sequence[Context], most: int) -> Sequence[Context]:
-    """At most so many contexts, evenly over them; the valences alternate and are all met."""
-    step = max(1, len(contexts) // most)
-    return contexts[:: step + (step % len(VALENCES) == 0)][:most]
-
-
-def _counts(judged: Sequence[Judged], emotions: Sequence[str]) -> dict[str, list[int]]:
-    """Emotion -> accepted replies, and all replies."""
-    found = {emotion: [0, 0] for emotion in emotions}
-    for row in judged:
-        found[row.reply.emotion][0] += row.verdict.match
-        found[row.reply.emotion][1] += 1
-    return found
-
-
-def _why_nothing(judged: Sequence[Judged], emotions: Sequence[str], judge: Judge) -> str:
-    counts = _counts(judged, emotions)
-    worst = min(emotions, key=lambda emotion: counts[emotion][0])
-    sample = next(row.reply.text for row in judged if row.reply.emotion == worst)
-    said = ", ".join(f"{emotion} {own} of {of}" for emotion, (own, of) in counts.items())
-    return (
-        f"no context has an accepted reply in every emotion, so there is no circuit to find. "
-        f"Accepted by {judge.name}: {said}. A reply that should express {worst}: {sample[:120]!r}. "
-        "Use a chat-tuned or larger model, more contexts, another judge, or fewer emotions"
-    )
-
-
-def _digest(contexts: Sequence[Context]) -> str:
-    text = "\n".join(f"{own.id}\t{own.situation}\t{own.event}" for own in contexts)
-    return f"sha256:{sha256(text.encode()).hexdigest()}"

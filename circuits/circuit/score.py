@@ -1,16 +1,27 @@
-"""Scores of a circuit: faithfulness, completeness, minimality, beside random circuits.
+"""Scores of a circuit on contexts it was not made from, beside random circuits of its size.
 
-Areas under the curve of faithfulness over circuit size.
+With f(C) = (m(C) - m(empty)) / (m(model) - m(empty)), where m is the mean readout over contexts
+and the empty circuit is the run with every head and neuron ablated (as MIB does; under resample
+ablation at the last position it equals the corrupt run):
 
-CPR and CMD are those of MIB's code (Mueller et al. 2025, arXiv 2504.13151): sizes are nominal
-shares of all components, the integral is the trapezoid rule on these shares. Nearly all of its
-weight lies at circuits of a fifth of the model and more, so the same mean over the logarithm of
-the size is given too, and the smallest size that is faithful enough.
+* faithfulness: f(circuit); 1 is the whole model.
+* completeness: mean over random halves K of the circuit of
+  |f(circuit without K) - f(model without K)|; lower is better (Wang et al. 2022, arXiv 2211.00593).
+* minimality: what f loses per node that leaves, mean over the same halves; what it loses when a
+  node leaves alone is listed node by node.
+* specificity: f(circuit) minus the mean of f over the circuits of the other emotions, all in runs
+  and by the readout of this emotion. Readouts of other emotions are no measure of it: their
+  directions are relative to each other, so that they move without any part being shared.
+* cpr, cmd: areas of f, and of |1 - f|, over circuit size, as in MIB's code (Mueller et al. 2025,
+  arXiv 2504.13151): sizes are nominal shares of all components, the integral is the trapezoid rule
+  on these shares. Nearly all of its weight lies at circuits of a fifth of the model and more, so
+  the same mean over the logarithm of the size is given too, and the smallest size that is faithful
+  enough.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,27 +51,31 @@ from circuits.running import advance, in_force
 
 __all__ = [
     "SIZES",
-    "SUBSETS",
-    "Rows",
-    "Scoring",
     "area",
     "bootstrap_counts",
     "bootstrap_means",
     "check_held_out",
-    "count_rows",
-    "greedy_rows",
     "judge",
     "log_area",
     "nested",
-    "relative",
-    "relative_gaps",
-    "rows_of",
     "score_circuits",
     "scores_of",
     "size_at",
 ]
 
+SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Nominal shares of all components (MIB's)."""
+
 _DRAWS = 2000
+_SUBSETS = 8
+"""Random halves of a circuit, for completeness."""
+_CURVE = len(SIZES) - 1
+"""Sizes that are run: the last is the whole model."""
+_GREEDY = (8, 4, 2)
+"""Greedy subsets are an eighth, a quarter and half of the nodes."""
+_ROUNDING = 1e-5
+_UNITS = 32
+"""Units of float32's precision that a readout may be off by, at the size of the largest one."""
 
 
 def bootstrap_counts(
@@ -76,8 +91,10 @@ def bootstrap_counts(
     return counts.scatter_add_(1, drawn, torch.ones_like(counts))
 
 
-SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Nominal shares of all components (MIB's)."""
+def bootstrap_means(m: Float[Tensor, "row context"]) -> Float[Tensor, "draw row"]:
+    """Means over contexts drawn with replacement; the seed in force decides the draws."""
+    random = torch.Generator().manual_seed(in_force().seed)
+    return (bootstrap_counts(m.shape[1], random, m.dtype) / m.shape[1]) @ m.T
 
 
 def nested(scores: Float[Tensor, " component"]) -> Bool[Tensor, "size component"]:
@@ -113,108 +130,6 @@ def size_at(curve: Float[Tensor, "*rest size"], level: float = 0.8) -> Float[Ten
     return sizes[first]
 
 
-SUBSETS = 8
-"""Random subsets K for completeness."""
-
-_CURVE = len(SIZES) - 1
-"""Sizes that are run: the last is the whole model."""
-
-_GREEDY = (8, 4, 2)
-"""Greedy subsets are an eighth, a quarter and half of the nodes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Circuits to run, and where each group of them is."""
-
-    masks: Masks
-    at: dict[str, slice]
-
-
-def rows_of(
-    own: Masks,
-    others: Masks,
-    ranking: Float[Tensor, " component"],
-    draws: int,
-    random: torch.Generator,
-) -> Rows:
-    """The rows for one emotion.
-
-    Args:
-        own: Its circuit, one row.
-        others: The circuits of the other emotions.
-        ranking: Estimated effect of every component, heads then neurons, in flat form.
-        draws: Random circuits.
-        random: Decides everything random.
-    """
-    groups = dict(_groups(own, others, ranking, draws, random))
-    at, first = {}, 0
-    for name, flat in groups.items():
-        at[name] = slice(first, first + len(flat))
-        first += len(flat)
-    return Rows(own.like(torch.cat(list(groups.values()))), at)
-
-
-def greedy_rows(own: Masks, gaps: Float[Tensor, " node"]) -> Masks:
-    """The circuit, then the model, without the nodes whose single gaps are largest."""
-    flat = own.flat[0]
-    order = flat.nonzero()[:, 0][gaps.argsort(descending=True, stable=True)]
-    inside = flat.repeat(len(_GREEDY), 1)
-    for row, part in enumerate(_GREEDY):
-        inside[row, order[: max(1, len(order) // part)]] = False
-    removed = flat & ~inside
-    return own.like(torch.cat([inside, ~removed]))
-
-
-def count_rows(n_nodes: int, n_others: int, draws: int) -> int:
-    """How many circuits are run in all, greedy subsets included."""
-    plain = 3 + n_others + 2 * n_nodes + 2 * SUBSETS + 2 * _CURVE
-    return plain + draws * (3 + _CURVE) + 2 * len(_GREEDY)
-
-
-def _groups(
-    own: Masks,
-    others: Masks,
-    ranking: Float[Tensor, " component"],
-    draws: int,
-    random: torch.Generator,
-) -> Iterator[tuple[str, Bool[Tensor, "row component"]]]:
-    flat = own.flat
-    nodes = torch.nn.functional.one_hot(flat[0].nonzero()[:, 0], flat.shape[1]).bool()
-    yield "model", torch.ones_like(flat)
-    yield "empty", torch.zeros_like(flat)
-    yield "own", flat
-    yield "others", others.flat
-    yield "without_node", flat & ~nodes
-    yield "model_without_node", ~nodes
-    subsets = _halves(flat.expand(SUBSETS, -1), random)
-    yield "without_subset", flat & ~subsets
-    yield "model_without_subset", ~subsets
-    signed = nested(ranking)[:_CURVE]
-    yield "curve", signed
-    yield "absolute_curve", nested(ranking.abs())[:_CURVE]
-    baselines = random_masks(own, draws, random).flat
-    yield "random", baselines
-    half = _halves(baselines, random)
-    yield "random_without_subset", baselines & ~half
-    yield "model_without_controls_subset", ~half
-    yield "random_curves", shuffled(own.like(signed), draws, random).flatten(0, 1)
-
-
-def _halves(
-    masks: Bool[Tensor, "row component"], random: torch.Generator
-) -> Bool[Tensor, "row component"]:
-    """Half of every row's members at random, rounded up: never none."""
-    order = torch.rand(masks.shape, generator=random).masked_fill(~masks, 2.0)
-    place = order.argsort(dim=1).argsort(dim=1)
-    return place < (masks.sum(1, keepdim=True) + 1) // 2
-
-
-_ROUNDING = 1e-5
-_UNITS = 32
-"""Units of float32's precision that a readout may be off by, at the size of the largest one."""
-
-
 def judge(
     name: str,
     value: float,
@@ -240,160 +155,162 @@ def judge(
 
 
 def scores_of(
-    circuit: Circuit, own: Masks, rows: Rows, m: Tensor, greedy: Tensor, how: "Scoring"
+    emotion: str,
+    own: Masks,
+    others: Masks,
+    ranking: Float[Tensor, " component"],
+    run: Callable[[Masks], Float[Tensor, "row context"]],
+    draws: int,
 ) -> CircuitScores:
-    """The scores of a circuit, given the readouts of :func:`rows_of` and :func:`greedy_rows`.
+    """The scores of a circuit, given a way to run circuits; the seed in force decides the draws.
+
+    Args:
+        emotion: What the readout is of.
+        own: The circuit, one row.
+        others: The circuits of the other emotions.
+        ranking: Estimated effect of every component, heads then neurons, in flat form.
+        run: The readout of every circuit in every context, float64.
+        draws: Random circuits.
 
     Raises:
         CircuitError: asking does not move the readout beyond rounding.
     """
-    at, mean = rows.at, m.mean(1)
-    gap = float((mean[at["model"]] - mean[at["empty"]]).abs())
-    off = _UNITS * torch.finfo(torch.float32).eps * float(m.abs().max())
+    sets = _sets(own, others, ranking, draws, torch.Generator().manual_seed(in_force().seed))
+    found = run(own.like(torch.cat(list(sets.values()))))
+    m = dict(zip(sets, found.split([len(rows) for rows in sets.values()]), strict=True))
+    mean = {name: rows.mean(1) for name, rows in m.items()}
+    gap = float((mean["model"] - mean["empty"]).abs())
+    off = _UNITS * torch.finfo(torch.float32).eps * float(found.abs().max())
     if gap <= off:
         raise CircuitError(
-            f"asking for {circuit.emotion!r} does not move its readout on these contexts, so "
+            f"asking for {emotion!r} does not move its readout on these contexts, so "
             "nothing can be faithful to that; use another readout or other contexts"
         )
-    f = relative(mean, at)
-    values = _statistics(f, at)
-    spread = _statistics(relative(bootstrap_means(m[: at["random"].start]), at), at)
-    baselines = _baseline_statistics(f, at)
+    f = _faithful(mean)
+    curves = _whole(f["random_curves"].unflatten(0, (draws, -1)))
+    nodes = len(f["without_node"])
+    values = _six(f, nodes)
+    drawn = {name: bootstrap_means(rows) for name, rows in m.items() if "random" not in name}
+    spread = _six(_faithful(drawn), nodes)
+    # Completeness and minimality are of one random half of each random circuit, so that these
+    # baselines spread more, and are harder to beat, than means over several halves.
+    as_own = {
+        "own": f["random"][:, None],
+        "others": f["others"],
+        "without_subset": f["random_without_subset"][:, None],
+        "model_without_subset": f["model_without_random_subset"][:, None],
+        "curve": curves[:, :-1],
+        "absolute_curve": curves[:, :-1],
+    }
+    baselines = _six(as_own, nodes)
     rounding = max(_ROUNDING, off / gap)
     scores = {
         name: judge(name, float(values[name]), spread[name], baselines[name], rounding)
         for name in values
     }
-    gaps = _greedy_gaps(greedy.mean(1), mean, at)
-    worst = torch.cat([relative_gaps(f, at, "node"), relative_gaps(f, at, "subset"), gaps]).max()
-    loses = _loses(circuit, own, f, at)
+    gaps = [
+        (f[f"without_{what}"] - f[f"model_without_{what}"]).abs() for what in ("node", "subset")
+    ]
+    inside, outside = run(_greedy(own, gaps[0])).mean(1).chunk(2)
+    gaps.append((inside - outside).abs() / gap)
+    loses = dict(zip(own.names, (f["own"] - f["without_node"]).tolist(), strict=True))
+    curve = _whole(f["curve"])
+    low, high = curves.quantile(torch.tensor([0.025, 0.975], dtype=f["own"].dtype), dim=0)
     return CircuitScores(
-        emotion=circuit.emotion,
+        emotion=emotion,
         scores=scores,
         heads_fraction=float(own.heads.double().mean()),
         neurons_fraction=float(own.neurons.double().mean()) if own.neurons.numel() else 0.0,
         size=float(own.flat.double().mean()),
-        worst_gap=float(worst),
-        **_curves(f, at),
+        worst_gap=float(torch.cat(gaps).max()),
+        log_area=float(log_area(curve)),
+        size_at_80=float(size_at(curve)),
+        sizes=SIZES,
+        curve=tuple(curve.tolist()),
+        curve_low=tuple(low.tolist()),
+        curve_high=tuple(high.tolist()),
         loses=loses,
-        needed_share=sum(fall > 0 for fall in loses.values()) / len(loses),
-        n_contexts=m.shape[1],
-        n_baselines=how.draws,
-        ablation=how.ablation,
-        positions=how.positions,
+        needed_share=sum(fall > 0 for fall in loses.values()) / nodes,
+        n_contexts=found.shape[1],
+        n_baselines=draws,
     )
 
 
-def bootstrap_means(m: Float[Tensor, "row context"]) -> Float[Tensor, "draw row"]:
-    """Means over contexts drawn with replacement."""
-    random = torch.Generator().manual_seed(in_force().seed)
-    return (bootstrap_counts(m.shape[1], random, m.dtype) / m.shape[1]) @ m.T
-
-
-def relative(
-    mean: Float[Tensor, "*rest row"], at: Mapping[str, slice]
-) -> Float[Tensor, "*rest row"]:
-    """Faithfulness of every row, given its mean readout."""
-    empty = mean[..., at["empty"]]
-    return (mean - empty) / (mean[..., at["model"]] - empty)
-
-
-def _statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
-    own = f[..., at["own"].start]
-    # With one emotion there is no other circuit, and specificity is faithfulness.
-    others = f[..., at["others"]].mean(-1) if at["others"].start < at["others"].stop else 0.0
+def _sets(
+    own: Masks,
+    others: Masks,
+    ranking: Float[Tensor, " component"],
+    draws: int,
+    random: torch.Generator,
+) -> dict[str, Bool[Tensor, "row component"]]:
+    """The circuits that are run for one emotion, by what they are for."""
+    flat = own.flat
+    nodes = torch.nn.functional.one_hot(flat[0].nonzero()[:, 0], flat.shape[1]).bool()
+    halves = _halves(flat.expand(_SUBSETS, -1), random)
+    curve = nested(ranking)[:_CURVE]
+    baselines = random_masks(own, draws, random).flat
+    random_halves = _halves(baselines, random)
     return {
-        "faithfulness": own,
-        "completeness": relative_gaps(f, at, "subset").mean(-1),
-        "minimality": (own[..., None] - f[..., at["without_subset"]]).mean(-1) / _half(at),
-        "specificity": own - others,
-        "cpr": area(_curve(f, at, "curve")),
-        "cmd": area((1 - _curve(f, at, "absolute_curve")).abs()),
+        "model": torch.ones_like(flat),
+        "empty": torch.zeros_like(flat),
+        "own": flat,
+        "others": others.flat,
+        "without_node": flat & ~nodes,
+        "model_without_node": ~nodes,
+        "without_subset": flat & ~halves,
+        "model_without_subset": ~halves,
+        "curve": curve,
+        "absolute_curve": nested(ranking.abs())[:_CURVE],
+        "random": baselines,
+        "random_without_subset": baselines & ~random_halves,
+        "model_without_random_subset": ~random_halves,
+        "random_curves": shuffled(own.like(curve), draws, random).flatten(0, 1),
     }
 
 
-def _baseline_statistics(f: Tensor, at: Mapping[str, slice]) -> dict[str, Tensor]:
-    """The same of random circuits.
-
-    Completeness and minimality are of one random half of each, so these baselines spread more,
-    and are harder to beat, than means over several halves.
-    """
-    own, curves = f[at["random"]], _curve(f, at, "random_curves")
-    others = f[at["others"]].mean() if at["others"].start < at["others"].stop else 0.0
-    inside, outside = f[at["random_without_subset"]], f[at["model_without_controls_subset"]]
-    return {
-        "faithfulness": own,
-        "completeness": (inside - outside).abs(),
-        "minimality": (own - inside) / _half(at),
-        "specificity": own - others,
-        "cpr": area(curves),
-        "cmd": area((1 - curves).abs()),
-    }
+def _halves(
+    masks: Bool[Tensor, "row component"], random: torch.Generator
+) -> Bool[Tensor, "row component"]:
+    """Half of every row's members at random, rounded up: never none."""
+    order = torch.rand(masks.shape, generator=random).masked_fill(~masks, 2.0)
+    place = order.argsort(dim=1).argsort(dim=1)
+    return place < (masks.sum(1, keepdim=True) + 1) // 2
 
 
-def _curves(f: Tensor, at: Mapping[str, slice]) -> dict[str, Any]:
-    curve, baselines = _curve(f, at, "curve"), _curve(f, at, "random_curves")
-    low, high = baselines.quantile(torch.tensor([0.025, 0.975], dtype=f.dtype), dim=0)
-    return {
-        "log_area": float(log_area(curve)),
-        "size_at_80": float(size_at(curve)),
-        "sizes": SIZES,
-        "curve": tuple(curve.tolist()),
-        "curve_low": tuple(low.tolist()),
-        "curve_high": tuple(high.tolist()),
-    }
+def _greedy(own: Masks, gaps: Float[Tensor, " node"]) -> Masks:
+    """The circuit, then the model, without the nodes whose single gaps are largest."""
+    flat = own.flat[0]
+    order = flat.nonzero()[:, 0][gaps.argsort(descending=True, stable=True)]
+    inside = flat.repeat(len(_GREEDY), 1)
+    for row, part in enumerate(_GREEDY):
+        inside[row, order[: max(1, len(order) // part)]] = False
+    return own.like(torch.cat([inside, ~(flat & ~inside)]))
 
 
-def _half(at: Mapping[str, slice]) -> int:
-    """Nodes of a random half: a random circuit has as many nodes as the circuit."""
-    nodes = at["without_node"]
-    return (nodes.stop - nodes.start + 1) // 2
+def _faithful(mean: Mapping[str, Float[Tensor, "..."]]) -> dict[str, Float[Tensor, "..."]]:
+    """Faithfulness of every set ``[... row]``, given its mean readout."""
+    empty = mean["empty"]
+    return {name: (own - empty) / (mean["model"] - empty) for name, own in mean.items()}
 
 
-def relative_gaps(f: Tensor, at: Mapping[str, slice], what: str) -> Tensor:
-    """Gap in faithfulness of leaving things out of the circuit, and of the model."""
-    return (f[..., at[f"without_{what}"]] - f[..., at[f"model_without_{what}"]]).abs()
-
-
-def _greedy_gaps(greedy: Tensor, mean: Tensor, at: Mapping[str, slice]) -> Tensor:
-    inside, outside = greedy.chunk(2)
-    return ((inside - outside) / (mean[at["model"]] - mean[at["empty"]])).abs()
-
-
-def _curve(f: Tensor, at: Mapping[str, slice], name: str) -> Tensor:
+def _whole(curve: Float[Tensor, "*rest size"]) -> Float[Tensor, "*rest other_size"]:
     """Faithfulness at every size; the whole model's is 1."""
-    run = f[..., at[name]].unflatten(-1, (-1, len(SIZES) - 1))
-    curve = torch.cat([run, torch.ones_like(run[..., :1])], dim=-1)
-    return curve if name == "random_curves" else curve.squeeze(-2)
+    return torch.cat([curve, torch.ones_like(curve[..., :1])], dim=-1)
 
 
-def _loses(circuit: Circuit, own: Masks, f: Tensor, at: Mapping[str, slice]) -> dict[str, float]:
-    places: dict[str, int] = {}
-    heads, (layers, width) = own.heads.shape[2], own.neurons.shape[1:]
-    for node, (layer, index) in zip(circuit.of_kind("head"), circuit.heads, strict=True):
-        places[node.id] = layer * heads + index
-    for node, (layer, index) in zip(circuit.of_kind("neuron"), circuit.neurons, strict=True):
-        places[node.id] = layers * heads + layer * width + index
-    order = sorted(places, key=lambda name: places[name])
-    fall = (f[at["own"].start] - f[at["without_node"]]).tolist()
-    return dict(zip(order, fall, strict=True))
-
-
-_FEWEST = 2
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How circuits are scored."""
-
-    ablation: Ablation = "resample"
-    positions: Positions = "last"
-    draws: int = 100
-    """Random circuits."""
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise DataError(f"{self.draws} random circuits are too few; give 100 or more")
+def _six(f: Mapping[str, Float[Tensor, "..."]], nodes: int) -> dict[str, Float[Tensor, "..."]]:
+    """The scores, given the faithfulness of their sets: one of each along the last axis."""
+    own, inside = f["own"], f["without_subset"]
+    # With one emotion there is no other circuit, and specificity is faithfulness.
+    others = f["others"].mean(-1) if f["others"].shape[-1] else 0.0
+    return {
+        "faithfulness": own[..., 0],
+        "completeness": (inside - f["model_without_subset"]).abs().mean(-1),
+        "minimality": (own - inside).mean(-1) / ((nodes + 1) // 2),
+        "specificity": own[..., 0] - others,
+        "cpr": area(_whole(f["curve"])),
+        "cmd": area((1 - _whole(f["absolute_curve"])).abs()),
+    }
 
 
 def check_held_out(contexts: Sequence[Context], train: Sequence[Context]) -> None:
@@ -402,10 +319,9 @@ def check_held_out(contexts: Sequence[Context], train: Sequence[Context]) -> Non
     Raises:
         DataError: there are fewer than two contexts, or one of them is a train context.
     """
-    if len(contexts) < _FEWEST:
+    if len(contexts) < 2:
         raise DataError(
-            f"scores need held-out contexts, {_FEWEST} or more for their intervals; "
-            f"found {len(contexts)}"
+            f"scores need held-out contexts, {2} or more for their intervals; found {len(contexts)}"
         )
     known = {(context.situation, context.event) for context in train}
     for context in contexts:
@@ -423,7 +339,9 @@ def score_circuits(
     readouts: Mapping[str, Projection | LogitDifference],
     ranking: TotalEstimates,
     *,
-    how: Scoring | None = None,
+    ablation: Ablation = "resample",
+    positions: Positions = "last",
+    draws: int = 100,
     means: NeutralMeans | None = None,
     template: str | Template = "published",
 ) -> dict[str, CircuitScores]:
@@ -435,16 +353,19 @@ def score_circuits(
         contexts: Held out from everything that made the circuits.
         readouts: Emotion -> what its runs are judged by.
         ranking: Estimated total effects, by which circuits of all sizes are made.
-        how: Ablation, positions, number of baselines.
+        ablation: What stands for what a circuit does not have.
+        positions: Where.
+        draws: Random circuits.
         means: For mean ablation.
         template: How contexts become prompts.
 
     Raises:
         CircuitError: a circuit is another model's, is empty, or asking moves no readout.
-        DataError: too few contexts.
+        DataError: too few contexts, or no random circuit.
     """
-    how = how or Scoring()
     check_held_out(contexts, ())
+    if draws < 1:
+        raise DataError(f"{draws} random circuits are too few; give 100 or more")
     named = Masks.of(model, list(circuits.values())).flat.any(dim=1).tolist()
     for emotion, filled in zip(circuits, named, strict=True):
         if not filled:
@@ -455,9 +376,10 @@ def score_circuits(
         contexts=contexts,
         readouts=dict(readouts),
         ranking=ranking,
-        how=how,
-        means=means,
+        draws=draws,
         template=template,
+        how={"ablation": ablation, "positions": positions},
+        means=means,
     )
     found = {}
     done = in_order(engine().results(model, work, tuple(circuits)))
@@ -475,28 +397,20 @@ def _score(
     contexts: Sequence[Context],
     readouts: Mapping[str, Projection | LogitDifference],
     ranking: TotalEstimates,
-    how: Scoring,
-    means: NeutralMeans | None,
+    draws: int,
     template: str | Template,
+    how: Mapping[str, Any],
+    means: NeutralMeans | None,
 ) -> CircuitScores:
     """Score one circuit; the others are among its baselines."""
     masks, e = Masks.of(model, list(circuits.values())), list(circuits).index(emotion)
     others = masks[[i for i in range(len(masks)) if i != e]]
     place = ranking.index("emotion", emotion)
-    effects = torch.cat(
-        [ranking.head_effect[place].flatten(), ranking.neuron_effect[place].flatten()]
-    )
-    random = torch.Generator().manual_seed(in_force().seed)
-    rows = rows_of(masks[[e]], others, effects, how.draws, random)
-    on = stand(
-        model,
-        make_pairs(model, contexts, emotion, template=template),
-        ablation=how.ablation,
-        positions=how.positions,
-        means=means,
-    )
-    readout = [readouts[emotion]]
-    m = run_circuits(on, rows.masks, readout)[..., 0]
-    gaps = relative_gaps(relative(m.mean(1), rows.at), rows.at, "node")
-    greedy = run_circuits(on, greedy_rows(masks[[e]], gaps), readout)[..., 0]
-    return scores_of(circuits[emotion], masks[[e]], rows, m.double(), greedy.double(), how)
+    effects = [table[place].flatten() for table in (ranking.head_effect, ranking.neuron_effect)]
+    on = stand(model, make_pairs(model, contexts, emotion, template=template), means=means, **how)
+
+    def run(rows: Masks) -> Tensor:
+        return run_circuits(on, rows, [readouts[emotion]])[..., 0].double()
+
+    found = scores_of(emotion, masks[[e]], others, torch.cat(effects), run, draws)
+    return replace(found, **how)

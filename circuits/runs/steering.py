@@ -86,10 +86,8 @@ from circuits.steering.tune import Tuned, settings, starts, tune
 from circuits.steering.validation import (
     Known,
     ReplyValidation,
-    Validating,
     Validation,
     ablation_drop,
-    ablation_values,
     replies_needed,
     validate_components,
     validate_replies,
@@ -166,8 +164,7 @@ def validate(
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
             with run.task(f"ablate and add to {kind}s", n_emotions):
-                how = Validating(draws=options.draws)
-                found = validate_components(run.model, contexts, known, kind, how=how)
+                found = validate_components(run.model, contexts, known, kind, draws=options.draws)
             found.save(place / kind)
             sizes = sizes_to(known.effects(run.plan.emotions[0], kind).numel(), options.reply_sizes)
             work = replies_needed(evaluator, sizes, options.reply_draws)
@@ -206,10 +203,9 @@ def _drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
     """
     study, counts = run.study, part_counts(run.study, run.plan.control_budget)
     needed = {e: core(circuit, *counts, "total") for e, circuit in study.circuits.items()}
-    instead = ablation_values(evaluator, "mean", study.neutral_means)
     work = (2 + draws) * len(evaluator.contexts) * len(evaluator.emotions)
     with run.task("reply without the circuits", work):
-        return ablation_drop(evaluator, needed, instead, draws=draws)
+        return ablation_drop(evaluator, needed, study.neutral_means, draws=draws)
 
 
 _PROBE_CONTEXTS = 96

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from circuits.circuit.circuit import with_scores
 from circuits.circuit.find import Budget
-from circuits.circuit.score import Scoring, check_held_out, score_circuits
+from circuits.circuit.score import check_held_out, score_circuits
 from circuits.effects.activations import (
     Activations,
     ContextGroups,
@@ -220,7 +220,6 @@ def scores(run: Run) -> None:
     """Score every circuit, and write the scores into its files."""
     study, plan, folder = run.study, run.plan, run.study.folder
     contexts = held_out(run, plan.score_contexts)
-    how = Scoring(plan.ablation, plan.positions, plan.draws)
     with run.task("score the circuits", len(plan.emotions)):
         found = score_circuits(
             run.model,
@@ -228,7 +227,9 @@ def scores(run: Run) -> None:
             contexts,
             readouts(study),
             study.totals,
-            how=how,
+            ablation=plan.ablation,
+            positions=plan.positions,
+            draws=plan.draws,
             means=study.neutral_means,
         )
     write_json(folder / "scores" / "details.json", {e: own.to_json() for e, own in found.items()})

@@ -1,4 +1,4 @@
-"""What a control vector can hold of a direction or a circuit, and what is lost.
+"""Control vectors: what they can hold of a direction or a circuit, what is lost, and their files.
 
 A control vector is one vector per layer. llama.cpp adds ``direction.i`` to the residual stream
 after layer ``i``, at every position of every call (``build_cvec`` in its graphs; repeng counts
@@ -6,11 +6,10 @@ alike). Its layers begin at 0 as ours do, so ``direction.i`` stands where ``resi
 ``i`` is read; a ``direction.0`` it refuses. What is written in layer 0 is therefore added after
 layer 1: from there on the stream holds it too, but layer 1 itself has read the stream without it.
 
-Control vectors as GGUF files, in the layout of repeng that llama.cpp reads.
-
-Architecture ``controlvector``, ``controlvector.model_hint``, ``controlvector.layer_count`` and one
-float32 tensor ``direction.{layer}`` per layer. Fields of ours beside them, which other programs
-pass over, name the emotion and the provenance. Needs the package ``gguf`` (the extra ``gguf``).
+Files are GGUF in the layout of repeng that llama.cpp reads: architecture ``controlvector``,
+``controlvector.model_hint``, ``controlvector.layer_count`` and one float32 tensor
+``direction.{layer}`` per layer. Fields of ours beside them, which other programs pass over, name
+the emotion and the provenance. Needs the package ``gguf`` (the extra ``gguf``).
 """
 
 import json
@@ -84,18 +83,6 @@ class ControlVector(Record):
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """What one edit writes into the residual stream, part by part."""
-
-    edit: Add
-    parts: Float[Tensor, "part d_model"]
-
-    @property
-    def length(self) -> float:
-        return float(self.parts.double().norm(dim=-1).sum())  # squares of float32 underflow
-
-
 def control_vector(
     model: Model, edits: Sequence[Edit], emotion: str, *, rms: Float[Tensor, " layer"] | None = None
 ) -> tuple[ControlVector, tuple[Loss, ...]]:
@@ -116,19 +103,21 @@ def control_vector(
     n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)
     if n_layers <= FIRST_LAYER:
         raise ModelError("a control vector begins after layer 1; this model has layer 0 only")
-    written = [_written(model, edit) for edit in edits]
+    written = [(edit, _parts(model, edit)) for edit in edits]
     vectors = torch.zeros(n_layers, d_model)
-    for own in written:
-        vectors[max(own.edit.layer, FIRST_LAYER)] += own.parts.sum(0)
+    for edit, parts in written:
+        vectors[max(edit.layer, FIRST_LAYER)] += parts.sum(0)
     if not vectors.any():
         raise CircuitError(f"nothing is written for {emotion}, so there is no control vector")
+    config = getattr(getattr(model, "original_model", None), "config", None)
     found = ControlVector(
         vectors=vectors[FIRST_LAYER:],
         layer=tuple(range(FIRST_LAYER, n_layers)),
         emotion=emotion,
-        model_hint=str(_kind(model)),
+        model_hint=str(getattr(config, "model_type", "")),
     )
-    return found, tuple(_losses(written, vectors, rms))
+    sizes = _losses(written, vectors, rms)
+    return found, tuple(Loss(what, sizes[what], MEANINGS[what], "share") for what in sizes)
 
 
 def check_fits(vector: ControlVector, model: Model) -> None:
@@ -146,26 +135,16 @@ def check_fits(vector: ControlVector, model: Model) -> None:
         )
 
 
-def _kind(model: Model) -> str:
-    config = getattr(getattr(model, "original_model", None), "config", None)
-    return getattr(config, "model_type", "")
-
-
-def _written(model: Model, edit: Edit) -> _Written:
+def _parts(model: Model, edit: Edit) -> Float[Tensor, "part d_model"]:
+    """What an edit writes into the residual stream, part by part."""
+    where = f"the edit of {edit.site} in layer {edit.layer}"
     if not isinstance(edit, Add) or edit.times_rms:
         what = "multiplies by the running stream" if isinstance(edit, Add) else "replaces"
-        raise CircuitError(
-            f"the edit of {edit.site} in layer {edit.layer} {what}; a control vector can only add "
-            "what is always the same"
-        )
+        raise CircuitError(f"{where} {what}; a control vector can only add what is always the same")
     if not 0 <= edit.layer < model.cfg.n_layers:
         raise ModelError(
             f"an edit names layer {edit.layer}; the model has layers 0 to {model.cfg.n_layers - 1}"
         )
-    return _Written(edit, _parts(model, edit))
-
-
-def _parts(model: Model, edit: Add) -> Float[Tensor, "part d_model"]:
     block, value = blocks_of(model)[edit.layer], edit.value.detach().float().cpu()
     if edit.site == "z" and value.ndim == 2:
         needs(model, "control vectors of heads", "heads")
@@ -179,35 +158,29 @@ def _parts(model: Model, edit: Add) -> Float[Tensor, "part d_model"]:
     if edit.site in ("attn_out", "mlp_out", "resid_post") and value.ndim == 1:
         return value[None]
     raise CircuitError(
-        f"the edit of {edit.site} in layer {edit.layer} is not one addition to the residual "
-        "stream; a control vector holds edits of z, post, attn_out, mlp_out and resid_post, each "
-        "with one value for all rows"
+        f"{where} is not one addition to the residual stream; a control vector holds "
+        "edits of z, post, attn_out, mlp_out and resid_post, each with one value for all rows"
     )
 
 
 def _losses(
-    written: Sequence[_Written], vectors: Float[Tensor, "layer d_model"], rms: Tensor | None
-) -> list[Loss]:
-    total = sum(own.length for own in written)
-    found: list[Loss] = []
-    if any(own.edit.positions != "all" or own.edit.when != "every" for own in written):
+    written: Sequence[tuple[Edit, Tensor]],
+    vectors: Float[Tensor, "layer d_model"],
+    rms: Tensor | None,
+) -> dict[Lost, float]:
+    # In float64: squares of float32 underflow.
+    lengths = [(edit, float(parts.double().norm(dim=-1).sum())) for edit, parts in written]
+    total, sizes = sum(length for _, length in lengths), dict[Lost, float]()
+    if any(edit.positions != "all" or edit.when != "every" for edit, _ in written):
         stream = torch.full((len(vectors),), float("nan")) if rms is None else rms.float().cpu()
-        length = vectors.square().mean(-1).sqrt() / stream
-        found.append(_loss("positions", float(length.max())))
-    early = sum(own.length for own in written if own.edit.layer < FIRST_LAYER) / total
-    if early:
-        found.append(_loss("layer 0", early))
-    inside = sum(own.length for own in written if own.edit.site in ("z", "attn_out")) / total
-    if inside:
-        found.append(_loss("inside a layer", inside))
-    count = sum(len(own.parts) for own in written)
-    if count > len(vectors.any(-1).nonzero()):
-        found.append(_loss("parts", 1 - float(vectors.double().norm(dim=-1).sum()) / total))
-    return found
-
-
-def _loss(what: Lost, size: float) -> Loss:
-    return Loss(what, size, MEANINGS[what], "share")
+        sizes["positions"] = float((vectors.square().mean(-1).sqrt() / stream).max())
+    early = sum(length for edit, length in lengths if edit.layer < FIRST_LAYER) / total
+    inside = sum(length for edit, length in lengths if edit.site in ("z", "attn_out")) / total
+    sizes |= {"layer 0": early} if early else {}
+    sizes |= {"inside a layer": inside} if inside else {}
+    if sum(len(parts) for _, parts in written) > len(vectors.any(-1).nonzero()):
+        sizes["parts"] = 1 - float(vectors.double().norm(dim=-1).sum()) / total
+    return sizes
 
 
 _KIND = "controlvector"
@@ -255,11 +228,9 @@ def read_gguf(path: PathLike, model: Model | None = None) -> ControlVector:
         ModelError: it was made for a model of another size.
         RunError: the package ``gguf`` is not installed.
     """
-    path = resolved(path)
-    gguf = _gguf()
+    path, gguf = resolved(path), _gguf()
     try:
-        reader = gguf.GGUFReader(path)
-        found = _vector(reader, path)
+        found = _vector(gguf.GGUFReader(path), path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
     except DataError:
@@ -275,7 +246,17 @@ def _vector(reader: Any, path: Path) -> ControlVector:
     kind = _text(reader, "general.architecture")
     if kind != _KIND:
         raise DataError(f"{path} is no control vector: its architecture is {kind!r}, not {_KIND!r}")
-    rows = {_layer(tensor, path): torch.tensor(tensor.data.copy()) for tensor in reader.tensors}
+    rows: dict[int, Tensor] = {}
+    for tensor in reader.tensors:
+        number = tensor.name.removeprefix(_TENSOR)
+        if number == tensor.name or not number.isdecimal() or int(number) < FIRST_LAYER:
+            raise DataError(
+                f"{path}: tensor {tensor.name!r} is no direction after layer {FIRST_LAYER} or "
+                "later, which is all that a control vector holds"
+            )
+        if tensor.data.ndim != 1 or tensor.tensor_type.name != "F32":
+            raise DataError(f"{path}: {tensor.name} is not one float32 vector")
+        rows[int(number)] = torch.tensor(tensor.data.copy())
     if len({len(row) for row in rows.values()}) != 1:
         raise DataError(f"{path} holds no direction, or directions of different width")
     provenance = _text(reader, _PROVENANCE)
@@ -286,18 +267,6 @@ def _vector(reader: Any, path: Path) -> ControlVector:
         emotion=_text(reader, _EMOTION),
         model_hint=_text(reader, f"{_KIND}.model_hint"),
     )
-
-
-def _layer(tensor: Any, path: Path) -> int:
-    number = tensor.name.removeprefix(_TENSOR)
-    if number == tensor.name or not number.isdecimal() or int(number) < FIRST_LAYER:
-        raise DataError(
-            f"{path}: tensor {tensor.name!r} is no direction after layer {FIRST_LAYER} or later, "
-            "which is all that a control vector holds"
-        )
-    if tensor.data.ndim != 1 or tensor.tensor_type.name != "F32":
-        raise DataError(f"{path}: {tensor.name} is not one float32 vector")
-    return int(number)
 
 
 def _text(reader: Any, name: str) -> str:

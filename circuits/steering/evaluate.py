@@ -1,32 +1,19 @@
-"""Ways to an emotion side by side: what each reaches, and its side effects.
-
-Where methods reply differently: penalties, wording, number type and judge of each.
-
-By default nothing differs, so that a comparison compares methods. The published runs differ in all
-of these (Wang et al. 2025, arXiv 2510.11328, stages 1, 3 and 7).
-
-What the expression of an emotion costs in text: variety, length, topic; with intervals.
-
-Replies to one context are alike, so contexts are the unit that is resampled. *Distinct-n* is the
-share of different n-grams among all that a method wrote (Li et al. 2016, arXiv 1510.03055); it
-falls with the number of replies, so only methods with as many replies compare.
-
-What a second judge finds in the same replies, and how far the two agree.
-
-A judge's own mistakes are seen by no other judge that shares its words; one that was made from
-other texts in another way does see them.
-
-All ways to an emotion side by side, with what each reaches and what it costs.
+"""Ways to an emotion side by side: what each reaches, and its side effects in text.
 
 All methods answer the same contexts with the same decoding and the same judges, unless they are
-given ways of their own. ``prompt`` gets the prompt that asks, all others the neutral one. As
-baselines the circuit is replaced by random ones with as many heads and neurons: in the same layers,
-and anywhere in the model.
+given ways of their own: the published runs differ in penalties, wording, number type and judge
+(Wang et al. 2025, arXiv 2510.11328, stages 1, 3 and 7). ``prompt`` gets the prompt that asks, all
+others the neutral one. As baselines the circuit is replaced by random ones with as many heads and
+neurons: in the same layers, and anywhere in the model.
 
-A sweep of a circuit's strength, suppression, and two emotions at once.
+Replies to one context are alike, so contexts are the unit that is resampled for intervals.
+*Distinct-n* is the share of different n-grams among all that a method wrote (Li et al. 2016, arXiv
+1510.03055); it falls with the number of replies, so only methods with as many replies compare. A
+second judge, made from other texts in another way, sees the first one's own mistakes.
 
-The sweep runs from 0, where nothing is written, over 1, the model's own difference, to what is more
-than the model ever does. Suppression turns it below zero in prompts that ask for the emotion.
+A sweep of the circuit's strength runs from 0, where nothing is written, over 1, the model's own
+difference, to what is more than the model ever does. Suppression turns it below zero in prompts
+that ask for the emotion.
 """
 
 import math
@@ -35,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -52,7 +40,7 @@ from circuits.judges.replies import (
     repetition,
     wilson,
 )
-from circuits.models.edits import Add, Edit, by_row
+from circuits.models.edits import Add, by_row
 from circuits.models.generate import Decoding, EditsOf, elicit, reply_losses
 from circuits.models.protocol import Model
 from circuits.prompts.prompt import Prompt
@@ -155,39 +143,27 @@ class Evaluator:
     def swept(self, method: str, points: Sequence[Sequence[Sequence[Add]]]) -> list[list[Judged]]:
         """What :meth:`changed` gives for each of several edits, all written at once."""
         groups, count = [group for point in points for group in point], len(self.emotions)
-        order = [
-            (p * count + e, c)
-            for p in range(len(points))
-            for c in range(len(self.contexts))
-            for e in range(count)
-        ]
-
-        def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
-            return by_row(groups, [order[i][0] for i in chosen])
-
-        chosen = [self.contexts[c] for _, c in order]
-        prompts = neutral_prompts(chosen, self._way(method).template)
-        wanted = [self.emotions[group % count] for group, _ in order]
-        judged = self._judged(method, self._replies(method, prompts, wanted, of_batch))
+        rows = list(product(range(len(points)), self.contexts, range(count)))
+        replies = self._replies(
+            method,
+            neutral_prompts([context for _, context, _ in rows], self._way(method).template),
+            [self.emotions[e] for _, _, e in rows],
+            lambda chosen: by_row(groups, [rows[i][0] * count + rows[i][2] for i in chosen]),
+        )
+        judged = self._judged(method, replies)
         size = len(self.contexts) * count
         return [judged[start : start + size] for start in range(0, len(judged), size)]
 
-    def prompted(self) -> list[Judged]:
-        """Replies to prompts that ask for the emotion."""
-        prompts = emotion_prompts(self.contexts, self.emotions)
-        return self._judged("prompt", self._replies("prompt", prompts))
-
-    def replies_under(self, edits: EditsOf) -> list[Judged]:
-        """Replies to prompts that ask for the emotion, by the model as ``edits`` change it."""
+    def prompted(self, edits: EditsOf | None = None) -> list[Judged]:
+        """Replies to prompts that ask for the emotion, by the model or as ``edits`` change it."""
         prompts = emotion_prompts(self.contexts, self.emotions)
         return self._judged("prompt", self._replies("prompt", prompts, edits=edits))
 
     def untouched(self) -> list[Judged]:
         """Plain replies, each judged against every emotion."""
         replies = self._replies("none", neutral_prompts(self.contexts))
-        return self._judged(
-            "none", [Reply(r.prompt, r.text, r.n_tokens, e) for r in replies for e in self.emotions]
-        )
+        every = [replace(reply, emotion=e) for reply in replies for e in self.emotions]
+        return self._judged("none", every)
 
     def losses(self, judged: Sequence[Judged]) -> list[float]:
         """Loss of every reply under the untouched model, given the prompt that asks."""
@@ -213,8 +189,7 @@ class Evaluator:
         )
 
     def _judged(self, method: str, replies: Sequence[Reply]) -> list[Judged]:
-        # Replies are counted as they are made.
-        with execution(progress=None):
+        with execution(progress=None):  # replies are counted as they are made
             return judge_replies(replies, self._way(method).judge or self.judge)
 
     def _way(self, method: str) -> Generation:
@@ -255,9 +230,10 @@ def topic_words(text: str) -> frozenset[str]:
     ['report']
     """
     said = {word for phrase in find_emotion_words(text) for word in phrase.split()}
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    kept = (w for w in words if len(w) >= _SHORTEST and w not in said and w not in _functional())
-    return frozenset(_singular(word) for word in kept)
+    words = [w for w in re.findall(r"[^\W\d_]+", text.lower()) if len(w) >= _SHORTEST]
+    kept = [w for w in words if w not in said and w not in _functional()]
+    plural = re.compile(r"[^s]s$")
+    return frozenset(w[:-1] if len(w) > _SHORTEST and plural.search(w) else w for w in kept)
 
 
 def keeps_topic(reply: str, context: Context) -> bool:
@@ -287,31 +263,32 @@ def side_effects(
     """
     texts = [row.reply.text for row in judged]
     contexts = [row.reply.prompt.origin for row in judged]
+    units = [context.id for context in contexts]
     kept = [100.0 * keeps_topic(t, c) for t, c in zip(texts, contexts, strict=True)]
     chance = [100.0 * keeps_topic(t, c) for t, c in zip(texts, _others(contexts), strict=True)]
-    names = [context.id for context in contexts]
     repeated = [repetition(text) for text in texts]
-    matched = [100.0 * row.verdict.match for row in judged]
-
-    def ratio(own: float, prompted: float) -> float:
-        return math.exp(own - prompted)
-
     return {
         "topic_kept": round(_mean(kept), 2),
         "topic_by_chance": round(_mean(chance), 2),
         "distinct_1": round(distinct(texts, 1), 4),
         "distinct_2": round(distinct(texts, 2), 4),
         "mean_words": round(_mean([float(len(text.split())) for text in texts]), 1),
-        "opposing": _opposing(judged),
-        "ratio_by_emotion": _ratios(judged, losses, prompted_losses, lambda r: r.reply.emotion),
-        "ratio_by_valence": _ratios(
-            judged, losses, prompted_losses, lambda r: r.reply.prompt.origin.valence
+        "opposing": _matches(
+            [
+                row.verdict
+                for row in judged
+                if opposes(row.reply.emotion, row.reply.prompt.origin.valence)
+            ]
         ),
+        "ratio_by_emotion": _ratios([row.reply.emotion for row in judged], losses, prompted_losses),
+        "ratio_by_valence": _ratios([c.valence for c in contexts], losses, prompted_losses),
         "intervals": {
-            "overall": _share(names, matched),
-            "topic_kept": _share(names, kept),
-            "repetition": interval(names, [repeated], float),
-            "perplexity_ratio": interval(names, [losses, prompted_losses], ratio),
+            "overall": _share(units, [100.0 * row.verdict.match for row in judged]),
+            "topic_kept": _share(units, kept),
+            "repetition": interval(units, [repeated], float),
+            "perplexity_ratio": interval(
+                units, [losses, prompted_losses], lambda own, prompted: math.exp(own - prompted)
+            ),
         },
     }
 
@@ -347,16 +324,12 @@ def interval(
 
 
 def _ratios(
-    judged: Sequence[Judged],
-    losses: Sequence[float],
-    prompted_losses: Sequence[float],
-    key: Callable[[Judged], str],
+    names: Sequence[str], losses: Sequence[float], prompted_losses: Sequence[float]
 ) -> dict[str, float | None]:
-    rows = list(zip(map(key, judged), losses, prompted_losses, strict=True))
+    rows = list(zip(names, losses, prompted_losses, strict=True))
     found = {}
-    for name in dict.fromkeys(name for name, _, _ in rows):
-        own, prompted = zip(*((a, b) for word, a, b in rows if word == name), strict=True)
-        ratio = perplexity_ratio(own, prompted)
+    for name in dict.fromkeys(names):
+        ratio = perplexity_ratio(*zip(*((a, b) for n, a, b in rows if n == name), strict=True))
         found[name] = None if ratio is None else round(ratio, 4)
     return found
 
@@ -370,13 +343,12 @@ def _share(units: Sequence[str], percents: Sequence[float]) -> list[float] | Non
     return interval(units, [percents], float)
 
 
-def _opposing(judged: Sequence[Judged]) -> dict[str, Any]:
-    rows = [row for row in judged if opposes(row.reply.emotion, row.reply.prompt.origin.valence)]
-    matches = sum(row.verdict.match for row in rows)
-    low, high = wilson(matches, len(rows))
+def _matches(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    matches = sum(verdict.match for verdict in verdicts)
+    low, high = wilson(matches, len(verdicts))
     return {
-        "n": len(rows),
-        "overall": round(100 * matches / len(rows), 2) if rows else None,
+        "n": len(verdicts),
+        "overall": round(100 * matches / len(verdicts), 2) if verdicts else None,
         "low": round(low, 2),
         "high": round(high, 2),
     }
@@ -397,11 +369,6 @@ def _functional() -> frozenset[str]:
     return frozenset(ENGLISH_STOP_WORDS)
 
 
-def _singular(word: str) -> str:
-    ends = word.endswith("s") and not word.endswith("ss") and len(word) > _SHORTEST
-    return word[:-1] if ends else word
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
@@ -420,17 +387,16 @@ def second_judge_rates(
     """
     if verdicts is None:
         return {"second_judge": None, "kappa": None}
-    matches = sum(verdict.match for verdict in verdicts)
-    low, high = wilson(matches, len(verdicts))
-    rows = list(zip(judged, verdicts, strict=True))
-    emotions = dict.fromkeys(row.reply.emotion for row in judged)
-    own = {e: [v.match for row, v in rows if row.reply.emotion == e] for e in emotions}
+    found = _matches(verdicts)
+    own: dict[str, list[bool]] = {}
+    for row, verdict in zip(judged, verdicts, strict=True):
+        own.setdefault(row.reply.emotion, []).append(verdict.match)
     contexts = [row.reply.prompt.origin.id for row in judged]
     agreed = agreement([row.verdict for row in judged], verdicts, groups=contexts)
     return {
-        "second_judge": round(100 * matches / len(verdicts), 2) if verdicts else None,
-        "second_low": round(low, 2),
-        "second_high": round(high, 2),
+        "second_judge": found["overall"],
+        "second_low": found["low"],
+        "second_high": found["high"],
         "second_by_emotion": {e: round(100 * sum(m) / len(m), 2) for e, m in own.items()},
         "kappa": None if agreed.value is None else round(agreed.value, 4),
         "kappa_interval": agreed.interval and [round(bound, 4) for bound in agreed.interval],
@@ -475,12 +441,25 @@ def compare(
         by_method: Method -> how it writes; ``none`` and ``prompt`` are run beside them.
         second: A judge that shares nothing with the evaluator's.
     """
-    judged = _replies(evaluator, interventions, by_method)
+    judged = {"none": evaluator.untouched(), "prompt": evaluator.prompted()}
+    for method in METHODS:
+        if method in by_method:
+            judged[method] = evaluator.changed(method, interventions.edits(by_method[method]))
+    how = by_method.get("circuit")
+    if isinstance(how, Modulation):
+        for baseline, same_layers in BASELINES.items():
+            drawn = interventions.random_edits(how, same_layers=same_layers)
+            judged[baseline] = evaluator.changed(baseline, drawn)
     # Replies of all methods to one context stand together, so that its prompt is read once.
     together = [row for rows in zip(*judged.values(), strict=True) for row in rows]
     scored = evaluator.losses(together)
     losses = {method: scored[i :: len(judged)] for i, method in enumerate(judged)}
-    verdicts = {} if second is None else {m: _heard(second, rows) for m, rows in judged.items()}
+    verdicts: dict[str, list[Verdict]] = {}
+    if second is not None:
+        with execution(progress=None):  # replies were counted as they were made
+            for method, rows in judged.items():
+                said = [(row.reply.text, row.reply.emotion) for row in rows]
+                verdicts[method] = judge_texts(second, said)
     found = {
         method: {
             **expression(rows, losses[method], losses["prompt"]),
@@ -504,29 +483,6 @@ def compare_cost(
     writing = len(by_method) + (len(BASELINES) if "circuit" in by_method else 0)
     per_emotion = 1 + 2 * (writing + 1)  # replies of `none` are made once for all, but scored
     return n_contexts * (1 + per_emotion * n_emotions)
-
-
-def _replies(
-    evaluator: Evaluator,
-    interventions: Interventions,
-    by_method: Mapping[str, InterventionSettings],
-) -> dict[str, list[Judged]]:
-    judged = {"none": evaluator.untouched(), "prompt": evaluator.prompted()}
-    for method in METHODS:
-        if method in by_method:
-            judged[method] = evaluator.changed(method, interventions.edits(by_method[method]))
-    how = by_method.get("circuit")
-    if isinstance(how, Modulation):
-        for baseline, same_layers in BASELINES.items():
-            drawn = interventions.modulate_randomly(how, same_layers=same_layers)
-            judged[baseline] = evaluator.changed(baseline, drawn)
-    return judged
-
-
-def _heard(judge: Judge, rows: Sequence[Judged]) -> list[Verdict]:
-    # Replies that were counted as they were made.
-    with execution(progress=None):
-        return judge_texts(judge, [(row.reply.text, row.reply.emotion) for row in rows])
 
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -594,14 +550,11 @@ def suppression(
         ``strength``, ``n``, ``prompted`` and ``suppressed`` (percent that express the asked
         emotion), ``by_emotion`` of the latter, and ``labels`` (label -> percent).
     """
-    turned = replace(how, strength=strength, by_emotion=())
+    edits = interventions.edits(replace(how, strength=strength, by_emotion=()))
     before = evaluator.prompted()
-    edits, count = interventions.edits(turned), len(evaluator.emotions)
-
-    def of_batch(chosen: Sequence[int]) -> Sequence[Edit]:
-        return by_row(edits, [place % count for place in chosen])
-
-    after = evaluator.replies_under(of_batch)
+    after = evaluator.prompted(
+        lambda chosen: by_row(edits, [place % len(edits) for place in chosen])
+    )
     return {
         "strength": strength,
         "n": len(after),
@@ -633,18 +586,11 @@ def mixtures(
     pairs = list(zip(emotions, (*emotions[1:], emotions[0]), strict=True))
     edits = [interventions.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
     judged = evaluator.changed("circuit", edits)
-    found = []
-    for pair in pairs:
-        rows = [row for row in judged if row.reply.emotion == pair[0]]
-        found.append(
-            {
-                "emotions": list(pair),
-                "weights": list(weights),
-                "n": len(rows),
-                "labels": _label_rates(rows),
-            }
-        )
-    return found
+    weighed = {"weights": list(weights), "n": len(evaluator.contexts)}
+    return [
+        {"emotions": list(pair), **weighed, "labels": _label_rates(judged[e :: len(pairs)])}
+        for e, pair in enumerate(pairs)
+    ]
 
 
 def _label_rates(rows: Sequence[Judged]) -> dict[str, float]:

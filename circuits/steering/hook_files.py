@@ -1,6 +1,4 @@
-"""Where Hugging Face has a place of the model: which module, and which side of it.
-
-Edits as a file that plain hooks on a Hugging Face model can apply.
+"""Edits as a file that plain hooks on a Hugging Face model can apply.
 
 One safetensors file. Its metadata hold, under ``hooks``, a JSON object: per edit the module and its
 side, the site, layer and components, ``positions`` (``last`` or ``all`` of a call) and ``calls``
@@ -11,7 +9,8 @@ tensor ``i.value`` at the channels ``i.index`` of that input or output. Values a
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -86,10 +85,35 @@ def write_hooks(model: Model, edits: Sequence[Edit], emotion: str, path: PathLik
     tensors: dict[str, Tensor] = {}
     described: list[dict[str, Any]] = []
     for number, edit in enumerate(edits):
-        value = _flat(edit)
-        index = value.nonzero()[:, 0]
-        tensors[f"{number}.index"], tensors[f"{number}.value"] = index, value[index]
-        described.append(_described(model, edit))
+        value = edit.value.detach().float().cpu() if isinstance(edit, Add) else None
+        if (
+            not isinstance(edit, Add)
+            or edit.times_rms
+            or edit.positions == "variant"
+            or value is None
+            or value.ndim != (2 if edit.site == "z" else 1)
+        ):
+            raise CircuitError(
+                f"the edit of {edit.site} in layer {edit.layer} cannot be written: a file of hooks "
+                "holds additions of one constant value for all rows"
+            )
+        module, side = module_of(model, edit.site, edit.layer)
+        name = {"z": head_name, "post": neuron_name}.get(edit.site)
+        parts = value.reshape(len(value), -1).any(-1).nonzero()[:, 0].tolist()
+        flat = value.flatten()
+        index = flat.nonzero()[:, 0]
+        tensors[f"{number}.index"], tensors[f"{number}.value"] = index, flat[index]
+        described.append(
+            {
+                "module": module,
+                "side": side,
+                "site": edit.site,
+                "layer": edit.layer,
+                "components": [name(edit.layer, part) for part in parts] if name else [],
+                "positions": edit.positions,
+                "calls": _CALLS[edit.when],
+            }
+        )
     values = {
         "format": FORMAT,
         "emotion": emotion,
@@ -110,20 +134,21 @@ def read_hooks(path: PathLike, model: Model) -> tuple[str, list[Add]]:
         DataError: the file is missing, damaged or of another form.
         ModelError: it was made for a model of another size.
     """
-    path = resolved(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            values, tensors = _values(file, path)
-            _check_shape(values["shape"], model)
-            edits = [
-                _edit(own, tensors[f"{i}.index"], tensors[f"{i}.value"], model)
-                for i, own in enumerate(values["edits"])
-            ]
-            return str(values["emotion"]), edits
-    except (DataError, ModelError):
-        raise
-    except _DAMAGE as error:
-        raise DataError(f"{path} is no file of hooks, or it is damaged ({error})") from error
+    cfg, own, edits = model.cfg, shape_of(model), list[Add]()
+    sizes = {"z": (cfg.n_heads, cfg.d_head), "post": (cfg.d_mlp,)}
+    with _reading(resolved(path)) as (values, tensors):
+        if values["shape"] != own:
+            other = {name: size for name, size in values["shape"].items() if own.get(name) != size}
+            raise ModelError(
+                f"the hooks were made for a model of {other}; this one has "
+                f"{ {name: own.get(name) for name in other} }. Is it another model's file?"
+            )
+        for i, said in enumerate(values["edits"]):
+            whole = torch.zeros(sizes.get(said["site"], (cfg.d_model,)))
+            whole.view(-1)[tensors[f"{i}.index"]] = tensors[f"{i}.value"]
+            when = _WHEN[said["calls"]]
+            edits.append(Add(said["site"], said["layer"], whole, said["positions"], when))
+        return str(values["emotion"]), edits
 
 
 def hooks_provenance(path: Path) -> Provenance:
@@ -132,25 +157,28 @@ def hooks_provenance(path: Path) -> Provenance:
     Raises:
         DataError: the file is missing, damaged or of another form.
     """
+    with _reading(path) as (values, _):
+        return Provenance.from_json(values["provenance"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """What a file says and holds; what goes wrong with it in the block counts as damage."""
     try:
         with safe_open(path, framework="pt") as file:
-            return Provenance.from_json(_values(file, path)[0]["provenance"])
-    except DataError:
+            metadata = file.metadata() or {}
+            said = metadata.get("hooks", "null")
+            values = parse_json(said)
+            if not isinstance(values, dict) or values.get("format") != FORMAT:
+                raise DataError(f"{path} holds no hooks of the form {FORMAT}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata != _metadata(said, tensors):
+            raise DataError(f"{path} was changed after it was written; write it again")
+        yield values, tensors
+    except (DataError, ModelError):
         raise
     except _DAMAGE as error:
         raise DataError(f"{path} is no file of hooks, or it is damaged ({error})") from error
-
-
-def _values(file: Any, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    metadata = file.metadata() or {}
-    said = metadata.get("hooks", "null")
-    values = parse_json(said)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise DataError(f"{path} holds no hooks of the form {FORMAT}")
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata != _metadata(said, tensors):
-        raise DataError(f"{path} was changed after it was written; write it again")
-    return values, tensors
 
 
 def _metadata(said: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -158,57 +186,3 @@ def _metadata(said: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     for name in sorted(tensors):
         total.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
     return {"format": "pt", "hooks": said, "digest": f"sha256:{total.hexdigest()}"}
-
-
-def _flat(edit: Edit) -> Tensor:
-    if isinstance(edit, Add) and not edit.times_rms and edit.positions != "variant":
-        value = edit.value.detach().float().cpu()
-        if value.ndim == (2 if edit.site == "z" else 1):
-            return value.flatten().contiguous()
-    raise CircuitError(
-        f"the edit of {edit.site} in layer {edit.layer} cannot be written: a file of hooks holds "
-        "additions of one constant value for all rows"
-    )
-
-
-def _described(model: Model, edit: Edit) -> dict[str, Any]:
-    assert isinstance(edit, Add)
-    module, side = module_of(model, edit.site, edit.layer)
-    return {
-        "module": module,
-        "side": side,
-        "site": edit.site,
-        "layer": edit.layer,
-        "components": _components(edit),
-        "positions": edit.positions,
-        "calls": _CALLS[edit.when],
-    }
-
-
-def _components(edit: Add) -> list[str]:
-    if edit.site == "z":
-        return [head_name(edit.layer, int(i)) for i in edit.value.any(-1).nonzero()[:, 0]]
-    if edit.site == "post":
-        return [neuron_name(edit.layer, int(i)) for i in edit.value.nonzero()[:, 0]]
-    return []
-
-
-def _check_shape(found: Mapping[str, Any], model: Model) -> None:
-    own = shape_of(model)
-    if dict(found) != own:
-        other = {name: size for name, size in dict(found).items() if own.get(name) != size}
-        raise ModelError(
-            f"the hooks were made for a model of {other}; this one has "
-            f"{ {name: own.get(name) for name in other} }. Is it another model's file?"
-        )
-
-
-def _edit(own: Mapping[str, Any], index: Tensor, value: Tensor, model: Model) -> Add:
-    cfg = model.cfg
-    sizes = {"z": (cfg.n_heads, cfg.d_head), "post": (cfg.d_mlp,)}
-    size = sizes.get(own["site"], (cfg.d_model,))
-    whole = torch.zeros(size).flatten()
-    whole[index] = value
-    return Add(
-        own["site"], own["layer"], whole.reshape(size), own["positions"], _WHEN[own["calls"]]
-    )

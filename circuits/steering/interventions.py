@@ -2,19 +2,15 @@
 
 Modulation adds, at the selected heads and neurons, what the model itself does differently when
 an emotion is asked for (Wang et al. 2025, arXiv 2510.11328, stage 7); strength 1 is the model's
-own difference. Steering adds an emotion direction to the residual stream (stage 3); strength 1
-is the length of the model's own difference at that layer. Neuron steering adds to neurons a
-multiple of what they do on average when the emotion is asked for.
+own difference. Steering adds a direction to the residual stream (stage 3); strength 1 is the length
+of the model's own difference at that layer. The direction is the emotion minus the mean of the
+emotions; or the emotion minus the neutral prompt; or the weights by which a linear probe tells the
+emotion from the neutral prompt (logistic regression, as in Zou et al. 2023, arXiv 2310.01405), as
+long as the difference to the neutral prompt. Neuron steering adds to neurons a multiple of what
+they do on average when the emotion is asked for.
 
 All of them write at the last position of the prompt, once; at that and at every position of the
 reply; or at every position of prompt and reply (:data:`TIMES`).
-
-Directions other than those of the method, to steer along: equally tuned, they are the bar.
-
-Two of them: what the residual stream gains when the emotion is asked for and not merely another
-one (emotion minus neutral), and the weights by which a linear probe tells the emotion from the
-neutral prompt (logistic regression, as in Zou et al. 2023, arXiv 2310.01405). Strength 1 of either
-is the length of the model's own difference to the neutral prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.circuit.ablate import members
 from circuits.circuit.circuit import Circuit, Node, Order, check_same_model, core
 from circuits.effects.activations import ComponentMeans, Differences
 from circuits.effects.directions import Directions, unit
@@ -56,6 +53,7 @@ __all__ = [
     "Where",
     "blend",
     "circuit_edits",
+    "component_edits",
     "neuron_edits",
     "other_directions",
     "published_steering",
@@ -151,16 +149,27 @@ def circuit_edits(circuit: Circuit, differences: Differences, how: Modulation) -
         any_revision=True,
     )
     e = differences.index("emotion", circuit.emotion)
-    z, post = torch.zeros_like(differences.z[e]), torch.zeros_like(differences.post[e])
-    _check(circuit, tuple(z.shape[:2]), tuple(post.shape))
+    z, post = differences.z[e], differences.post[e]
+    heads, neurons = members(circuit, *z.shape[:2], post.shape[1])
     strength = how.strength_of(circuit.emotion)
-    for layer, head in circuit.heads:
-        z[layer, head] = strength * differences.z[e, layer, head]
-    for layer, neuron in circuit.neurons:
-        post[layer, neuron] = strength * differences.post[e, layer, neuron]
+    return component_edits(
+        strength * z.where(heads[..., None], 0.0), strength * post.where(neurons, 0.0), how
+    )
+
+
+def component_edits(
+    z: Float[Tensor, "layer head d_head"], post: Float[Tensor, "layer neuron"], how: Modulation
+) -> list[Add]:
+    """Edits that add these values, where they are not zero; ``how`` says when and at which places.
+
+    >>> component_edits(torch.zeros(2, 1, 4), torch.eye(2), Modulation())[0].site
+    'post'
+    """
     return [
-        *_at_layers("z", z, how.when, how.heads_at),
-        *_at_layers("post", post, how.when, how.neurons_at),
+        Add(site, layer, value, at, how.when)
+        for site, values, at in (("z", z, how.heads_at), ("post", post, how.neurons_at))
+        for layer, value in enumerate(values)
+        if value.any()
     ]
 
 
@@ -211,7 +220,9 @@ def neuron_edits(
     for layer, neuron in neurons:
         place = means.index("layer", layer), means.index("neuron", neuron)
         post[place] = how.strength_of(emotion) * means.post[e][place]
-    return _at_layers("post", post, how.when, how.at)
+    return component_edits(
+        torch.zeros_like(means.z[e]), post, Modulation(when=how.when, neurons_at=how.at)
+    )
 
 
 def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
@@ -223,14 +234,12 @@ def steer(directions: Directions, emotion: str, how: Steering) -> list[Add]:
         AxisError: the emotion or a layer does not exist.
     """
     chosen = directions.sel(emotion=emotion, sublayer="mlp", layer=how.layers)
-    running = how.scale == "rms"
-    size = how.strength_of(emotion) / len(how.layers) * chosen.norm[0, 0]
-    if running:
-        size = torch.full_like(size, how.strength_of(emotion))
-    vectors = size[:, None] * chosen.vectors[0, 0]
+    strength, running = how.strength_of(emotion), how.scale == "rms"
+    norm = chosen.norm[0, 0]
+    size = torch.full_like(norm, strength) if running else strength / len(how.layers) * norm
     return [
         Add("resid_post", layer, vector, how.at, how.when, times_rms=running)
-        for layer, vector in zip(how.layers, vectors, strict=True)
+        for layer, vector in zip(how.layers, size[:, None] * chosen.vectors[0, 0], strict=True)
     ]
 
 
@@ -265,43 +274,19 @@ def random_like(circuit: Circuit, differences: Differences, *, same_layers: bool
 
 
 def _draw(
-    taken: Sequence[tuple[int, int]],
-    shape: Sequence[int],
-    random: torch.Generator,
-    same_layers: bool,
+    taken: Sequence[tuple[int, int]], shape: Sequence[int], random: torch.Generator, by_layer: bool
 ) -> list[tuple[int, int]]:
     # What is left of a layer, or of the model, may be less than was taken; then all of it is.
     left = torch.ones(shape[0], shape[1], dtype=torch.bool)
     for place in taken:
         left[place] = False
-    if not same_layers:
-        free = left.nonzero()
-        chosen = free[torch.randperm(len(free), generator=random)[: len(taken)]]
-        return sorted((int(layer), int(index)) for layer, index in chosen)
     drawn: list[tuple[int, int]] = []
-    for layer in sorted({layer for layer, _ in taken}):
-        free = left[layer].nonzero()[:, 0]
-        count = sum(place == layer for place, _ in taken)
-        order = torch.randperm(len(free), generator=random)[:count]
-        drawn += [(layer, int(index)) for index in free[order]]
-    return drawn
-
-
-def _at_layers(site: str, values: Tensor, when: When, at: Where) -> list[Add]:
-    return [Add(site, i, value, at, when) for i, value in enumerate(values) if value.any()]
-
-
-def _check(circuit: Circuit, heads: tuple[int, ...], neurons: tuple[int, ...]) -> None:
-    for parts, shape, kind in (
-        (circuit.heads, heads, "head"),
-        (circuit.neurons, neurons, "neuron"),
-    ):
-        for layer, index in parts:
-            if layer >= shape[0] or index >= shape[1]:
-                raise CircuitError(
-                    f"the circuit names {kind} {index} of layer {layer}; the model has "
-                    f"{shape[0]} layers of {shape[1]} {kind}s. Is it another model's circuit?"
-                )
+    own = sorted({layer for layer, _ in taken})
+    for layers in [[layer] for layer in own] if by_layer else [range(shape[0])]:
+        free = [(i, int(index)) for i in layers for index in left[i].nonzero()[:, 0]]
+        count = sum(layer in layers for layer, _ in taken)
+        drawn += [free[i] for i in torch.randperm(len(free), generator=random)[:count].tolist()]
+    return sorted(drawn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,6 +305,12 @@ class Interventions:
     means: ComponentMeans | None = None
     """What induction drives them with."""
 
+    def written(self, how: Modulation) -> dict[str, Circuit]:
+        """The part of every emotion's circuit that is written."""
+        if self.parts is None:
+            return dict(self.circuits)
+        return {e: core(c, *self.parts, how.order) for e, c in self.circuits.items()}
+
     def edits(self, how: InterventionSettings) -> list[list[Add]]:
         """Edits of every emotion.
 
@@ -327,43 +318,28 @@ class Interventions:
             CircuitError: what ``how`` needs is not among the interventions.
         """
         if isinstance(how, Modulation):
-            return self.modulate(how)
-        return self.steer(how) if isinstance(how, Steering) else self.neuron_edits(how)
+            return [circuit_edits(c, self.differences, how) for c in self.written(how).values()]
+        if isinstance(how, Steering):
+            directions = {"others": self.directions, **self.others}.get(how.along)
+            if directions is None:
+                raise CircuitError(f"there are no directions along {how.along!r}; make them first")
+            return [steer(directions, emotion, how) for emotion in self.circuits]
+        if self.means is None:
+            raise CircuitError("there are no mean activations to drive neurons with")
+        return [neuron_edits(self.neurons[e], self.means, e, how) for e in self.circuits]
 
-    def written(self, how: Modulation) -> dict[str, Circuit]:
-        """The part of every emotion's circuit that is written."""
-        if self.parts is None:
-            return dict(self.circuits)
-        return {e: core(c, *self.parts, how.order) for e, c in self.circuits.items()}
-
-    def modulate(self, how: Modulation) -> list[list[Add]]:
-        """Edits of every emotion's circuit."""
-        return [circuit_edits(c, self.differences, how) for c in self.written(how).values()]
-
-    def modulate_randomly(self, how: Modulation, *, same_layers: bool) -> list[list[Add]]:
+    def random_edits(self, how: Modulation, *, same_layers: bool) -> list[list[Add]]:
         """Edits of a random circuit of the same size for every emotion."""
-        drawn = [
-            random_like(circuit, self.differences, same_layers=same_layers)
-            for circuit in self.written(how).values()
+        return [
+            circuit_edits(
+                random_like(own, self.differences, same_layers=same_layers), self.differences, how
+            )
+            for own in self.written(how).values()
         ]
-        return [circuit_edits(circuit, self.differences, how) for circuit in drawn]
 
     def blend(self, how: Modulation, weights: Mapping[str, float]) -> list[Add]:
         """Edits of several emotions' circuits at once."""
         return blend(self.written(how), self.differences, weights, how)
-
-    def steer(self, how: Steering) -> list[list[Add]]:
-        """Edits of every emotion's direction."""
-        directions = {"others": self.directions, **self.others}.get(how.along)
-        if directions is None:
-            raise CircuitError(f"there are no directions along {how.along!r}; make them first")
-        return [steer(directions, emotion, how) for emotion in self.circuits]
-
-    def neuron_edits(self, how: NeuronSteering) -> list[list[Add]]:
-        """Edits of every emotion's neurons."""
-        if self.means is None:
-            raise CircuitError("there are no mean activations to drive neurons with")
-        return [neuron_edits(self.neurons[e], self.means, e, how) for e in self.circuits]
 
 
 _STEPS = 5000
@@ -379,15 +355,27 @@ def residuals(
     """
     prompts = emotion_prompts(contexts, emotions) + neutral_prompts(contexts)
     rows = [encode(model, prompt) for prompt in prompts]
-    shape = (len(rows), model.cfg.n_layers, model.cfg.d_model)
-    found = torch.zeros(shape)
+    found = torch.zeros(len(rows), model.cfg.n_layers, model.cfg.d_model)
     together = list(batches(rows, in_force().rows()))
     parts = [[(prompts[i].key, rows[i]) for i in chosen] for chosen in together]
     for place, streams in engine().results(model, _streams, parts):
         found[together[place]] = streams
         advance(len(streams))
-    asked = found[: -len(contexts)].reshape(len(contexts), len(emotions), *shape[1:])
-    return torch.cat([asked, found[-len(contexts) :, None]], dim=1)
+    asked, plain = found.split([len(contexts) * len(emotions), len(contexts)])
+    return torch.cat([asked.unflatten(0, (len(contexts), -1)), plain[:, None]], dim=1)
+
+
+def _streams(
+    model: Model, prompts: Sequence[tuple[str, list[int]]]
+) -> Float[Tensor, "prompt layer d_model"]:
+    """Of the last positions of prompts, given by their names and tokens."""
+
+    def read(some: Sequence[tuple[str, list[int]]]) -> Tensor:
+        tokens = pad_left([ids for _, ids in some], device_of(model))
+        picks = {"resid_post": lambda activation: activation[:, -1]}
+        return capture(model, tokens, picks)["resid_post"].cpu()
+
+    return torch.cat(halving(read, prompts, lambda prompt: prompt[0]))
 
 
 def other_directions(
@@ -406,9 +394,7 @@ def other_directions(
         raise DataError(f"directions need two or more contexts, found {len(streams)}")
     plain = streams[:, -1].mean(0)
     vectors, norm = unit(streams[:, :-1].mean(0) - plain)
-    weights = torch.stack(
-        [_probe(streams[:, :, layer]) for layer in range(streams.shape[2])], dim=1
-    )
+    weights = torch.stack([_probe(own) for own in streams.unbind(2)], dim=1)
     found: Mapping[Along, Tensor] = {"neutral": vectors, "probe": unit(weights)[0]}
     rms = streams.square().mean(-1).sqrt().mean((0, 1))
     return {
@@ -428,15 +414,6 @@ def other_directions(
     }
 
 
-def strongest_neurons(
-    effects: NeuronEffects, emotion: str, count: int
-) -> tuple[tuple[int, int], ...]:
-    """(layer, neuron) of the neurons of the whole model with the largest own effects."""
-    own = effects.centred[effects.index("emotion", emotion)]
-    best = own.flatten().topk(count).indices.tolist()
-    return tuple(sorted((i // own.shape[1], i % own.shape[1]) for i in best))
-
-
 def _probe(streams: Float[Tensor, "context judged d_model"]) -> Float[Tensor, "emotion d_model"]:
     """Weights of each emotion minus those of the neutral prompt, in the stream's own units."""
     from sklearn.linear_model import LogisticRegression
@@ -450,17 +427,10 @@ def _probe(streams: Float[Tensor, "context judged d_model"]) -> Float[Tensor, "e
     return torch.from_numpy(weights[:-1] - weights[-1]).float()
 
 
-def _streams(
-    model: Model, prompts: Sequence[tuple[str, list[int]]]
-) -> Float[Tensor, "prompt layer d_model"]:
-    """Of the last positions of prompts, given by their names and tokens."""
-
-    def read(some: Sequence[tuple[str, list[int]]]) -> Tensor:
-        tokens = pad_left([ids for _, ids in some], device_of(model))
-        return capture(model, tokens, {"resid_post": _last})["resid_post"].cpu()
-
-    return torch.cat(halving(read, prompts, lambda prompt: prompt[0]))
-
-
-def _last(activation: Tensor) -> Tensor:
-    return activation[:, -1]
+def strongest_neurons(
+    effects: NeuronEffects, emotion: str, count: int
+) -> tuple[tuple[int, int], ...]:
+    """(layer, neuron) of the neurons of the whole model with the largest own effects."""
+    own = effects.centred[effects.index("emotion", emotion)]
+    best = own.flatten().topk(count).indices.tolist()
+    return tuple(sorted((i // own.shape[1], i % own.shape[1]) for i in best))

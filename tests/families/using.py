@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.circuit.circuit import Circuit, Node
 from circuits.circuit.find import Budget, Measurements, assemble
-from circuits.circuit.score import Scoring, score_circuits
+from circuits.circuit.score import score_circuits
 from circuits.effects.activations import differences
 from circuits.effects.inspection import token_trace, trace_scale
 from circuits.export import export_circuit
@@ -73,9 +73,7 @@ def scores(evaluator: Evaluator) -> None:
     }
     readouts = dict.fromkeys(EMOTIONS, evaluator.readout)
     ranking = replace(evaluator.totals, emotion=EMOTIONS)
-    found = score_circuits(
-        evaluator.model, named, evaluator.contexts, readouts, ranking, how=Scoring(draws=2)
-    )
+    found = score_circuits(evaluator.model, named, evaluator.contexts, readouts, ranking, draws=2)
     near = _near_in_shares(evaluator, "anger")
     assert abs(found["anger"].scores["faithfulness"].value - 1) < near
     assert abs(found["anger"].scores["completeness"].value) < near

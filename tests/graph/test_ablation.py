@@ -1,18 +1,13 @@
 """Runs of circuits beside one plain run per circuit."""
 
-from functools import partial
-
 import pytest
 import torch
+from parts import circuit_of, means_of, plain_values, plainly
 
 from circuits.circuit.ablate import Masks, random_masks, run_circuits, shuffled, stand
-from circuits.circuit.circuit import Circuit, Node
-from circuits.effects.activations import NeutralMeans
 from circuits.errors import CircuitError, DataError
 from circuits.models.memory import counted
-from circuits.names import hook
 from circuits.patching.pairs import LogitDifference, Projection, make_pairs
-from circuits.provenance import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -36,54 +31,25 @@ def readout(llama):
 @pytest.fixture(scope="module")
 def means(llama):
     random, cfg = torch.Generator().manual_seed(2), llama.cfg
-    layers, heads, neurons = range(cfg.n_layers), range(cfg.n_heads), range(cfg.d_mlp)
-    return NeutralMeans(
-        provenance=Provenance(),
-        z=torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=random),
-        post=torch.randn(cfg.n_layers, cfg.d_mlp, generator=random),
-        layer=tuple(layers), head=tuple(heads), neuron=tuple(neurons), n_contexts=1,
-    )  # fmt: skip
+    z = torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=random)
+    return means_of(z, torch.randn(cfg.n_layers, cfg.d_mlp, generator=random))
 
 
-def plainly(model, pair, mask, readout, ablation, positions, means):
+def under(model, pair, mask, readout, ablation, positions, means=None):
     """One pass of one prompt under one circuit, component by component."""
-    layers, seen = range(model.cfg.n_layers), {}
-    count = pair.matched if positions == "matched" else 1
-    corrupt = {}
+    corrupt = plain_values(model, pair.corrupt.ids)
 
-    def keep(activation, hook, *, place):
-        corrupt[place] = activation.clone()
+    def ablate(site, layer, part, place, value):
+        if (mask.heads if site == "z" else mask.neurons)[0, layer, part]:
+            return value
+        if ablation == "zero":
+            return torch.zeros_like(value)
+        if ablation == "mean":
+            return getattr(means, site)[layer, part]
+        return corrupt[site, layer][place, part]
 
-    places = [(site, layer) for site in ("z", "post") for layer in layers]
-    keeping = [(hook(*place), partial(keep, place=place)) for place in places]
-    with torch.no_grad(), model.hooks(fwd_hooks=keeping):
-        model(torch.tensor([pair.corrupt.ids]))
-
-    def ablate(activation, hook, *, place):
-        site, layer = place
-        inside = (mask.heads if site == "z" else mask.neurons)[0, layer]
-        activation = activation.clone()
-        for part in range(len(inside)):
-            if inside[part]:
-                continue
-            for back in range(1, count + 1):
-                if ablation == "zero":
-                    new = 0.0
-                elif ablation == "mean":
-                    new = getattr(means, site)[layer, part]
-                else:
-                    new = corrupt[place][0, -back, part]
-                activation[0, -back, part] = new
-        return activation
-
-    def see(activation, hook):
-        seen["last"] = activation[:, -1]
-
-    last = (hook("resid_post", layers[-1]), see)
-    ablating = [(hook(*place), partial(ablate, place=place)) for place in places]
-    with torch.no_grad(), model.hooks(fwd_hooks=[*ablating, last]):
-        logits = model(torch.tensor([pair.clean.ids]), return_type="logits")
-    return float(readout.score(logits[:, -1] if readout.site == "logits" else seen["last"]))
+    back = pair.matched if positions == "matched" else 1
+    return float(plainly(model, pair.clean.ids, [readout], ablate, back))
 
 
 @pytest.mark.parametrize("positions", ["last", "matched"])
@@ -95,7 +61,7 @@ def test_many_circuits_at_once_are_what_one_plain_run_each_gives(
     found = run_circuits(on, masks, [readout])[..., 0]
     for c in range(len(masks)):
         for p, pair in enumerate(pairs):
-            own = plainly(llama, pair, masks[[c]], readout, ablation, positions, means)
+            own = under(llama, pair, masks[[c]], readout, ablation, positions, means)
             assert float(found[c, p]) == pytest.approx(own, rel=1e-4, abs=1e-4)
 
 
@@ -103,7 +69,7 @@ def test_the_logit_difference_is_read_in_whole_runs_and_refused_in_copies(llama,
     readout = LogitDifference(torch.tensor([5]), torch.tensor([9, 11]))
     on = stand(llama, pairs, positions="matched")
     found = run_circuits(on, masks[[0]], [readout])
-    own = plainly(llama, pairs[1], masks[[0]], readout, "resample", "matched", None)
+    own = under(llama, pairs[1], masks[[0]], readout, "resample", "matched")
     assert float(found[0, 1, 0]) == pytest.approx(own, rel=1e-4, abs=1e-4)
     with pytest.raises(DataError, match="choose positions 'matched'"):
         run_circuits(stand(llama, pairs), masks, [readout])
@@ -117,10 +83,10 @@ def test_the_full_circuit_is_the_clean_run_and_the_empty_one_the_corrupt_run(
     both = masks.like(torch.tensor([[True], [False]]).expand(2, masks.flat.shape[1]))
     found = run_circuits(on, both, [readout])[..., 0]
     for p, pair in enumerate(pairs):
-        clean = plainly(llama, pair, both[[0]], readout, "resample", positions, None)
+        clean = under(llama, pair, both[[0]], readout, "resample", positions)
         swapped = make_pairs(llama, [pair.context], "fear")[0]
         corrupt = type(pair)(pair.context, "fear", None, swapped.corrupt, swapped.corrupt, 1)
-        plain = plainly(llama, corrupt, both[[0]], readout, "resample", positions, None)
+        plain = under(llama, corrupt, both[[0]], readout, "resample", positions)
         assert float(found[0, p]) == pytest.approx(clean, rel=1e-4, abs=1e-4)
         # All that the last token's own embedding adds is the same in both prompts.
         assert float(found[1, p]) == pytest.approx(plain, rel=1e-4, abs=1e-4)
@@ -150,12 +116,9 @@ def test_random_circuits_have_as_many_of_everything_in_every_layer_and_nothing_i
     assert torch.equal(drawn.neurons.sum(-1), own.neurons.sum(-1).expand(50, -1))
     assert not (drawn.flat & own.flat).any()
     assert len(torch.unique(drawn.flat, dim=0)) == 50
-
-
-def test_where_a_layer_has_too_few_others_random_circuits_keep_their_size(masks):
-    full = masks.like(torch.ones(1, masks.flat.shape[1], dtype=torch.bool))
-    drawn = random_masks(full, 3, torch.Generator().manual_seed(0))
-    assert drawn.flat.all()
+    # Where a layer has too few others, some of its own are taken: the sizes stay.
+    full = masks.like(torch.ones_like(own.flat))
+    assert random_masks(full, 3, torch.Generator().manual_seed(0)).flat.all()
 
 
 def test_shuffled_rankings_are_nested_and_keep_the_sizes_of_every_layer(masks):
@@ -170,9 +133,8 @@ def test_shuffled_rankings_are_nested_and_keep_the_sizes_of_every_layer(masks):
 
 
 def test_another_models_circuit_is_refused(llama):
-    circuit = Circuit("fear", (Node("L2H11", "head", 2),), ())
     with pytest.raises(CircuitError, match="head 11 of layer 2; .* another model's circuit"):
-        Masks.of(llama, [circuit])
+        Masks.of(llama, [circuit_of("fear", [(2, 11)])])
 
 
 def test_no_pair_and_no_means_are_refused(llama, pairs):

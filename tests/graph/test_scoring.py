@@ -5,36 +5,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from parts import circuit_of
 from rounding import rounding
 from scipy import stats
 
 from circuits.circuit.ablate import Masks, random_masks, run_circuits, stand
 from circuits.circuit.circuit import SCORES, Circuit, CircuitScores, Node, core, with_scores
-from circuits.circuit.score import (
-    Scoring,
-    check_held_out,
-    count_rows,
-    greedy_rows,
-    judge,
-    rows_of,
-    score_circuits,
-    scores_of,
-)
+from circuits.circuit.score import check_held_out, judge, score_circuits, scores_of
 from circuits.errors import CircuitError, DataError
 from circuits.export.node_link import circuit_from_json, circuit_to_json
-from circuits.names import head_name, neuron_name
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import TotalEstimates
 from circuits.provenance import Provenance
+from circuits.running import execution
 
 EMOTIONS: tuple[str, ...] = ("fear", "anger")
 LAYERS, HEADS, NEURONS = 3, 4, 48
-
-
-def circuit_of(emotion, heads, neurons):
-    nodes = [Node(head_name(*place), "head", place[0], effect=1.0) for place in heads]
-    nodes += [Node(neuron_name(*place), "neuron", place[0], effect=1.0) for place in neurons]
-    return Circuit(emotion, tuple(nodes), ())
 
 
 EVERYTHING = (
@@ -62,8 +48,7 @@ def ranking(seed=0):
 @pytest.fixture(scope="module")
 def scored(llama, contexts):
     readouts = dict.fromkeys(EMOTIONS, READOUT)
-    how = Scoring(draws=20)
-    return score_circuits(llama, CIRCUITS, contexts[:4], readouts, ranking(), how=how)
+    return score_circuits(llama, CIRCUITS, contexts[:4], readouts, ranking(), draws=20)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +56,7 @@ def near(llama, contexts):
     """What a score may be off by, and an end of its interval: the rounding of readouts as a share
     of what asking moves their mean by, in all contexts and in the least moved draw of them."""
     pairs = make_pairs(llama, contexts[:4], "fear")
-    ends = Masks.of(llama, [CIRCUITS["fear"], Circuit("fear", (), ())])
+    ends = Masks.of(llama, [CIRCUITS["fear"], circuit_of("fear")])
     model, empty = run_circuits(stand(llama, pairs), ends, [READOUT])[..., 0].double()
     drawn = torch.cartesian_prod(*[model - empty] * 4).mean(1)
     return [
@@ -107,11 +92,8 @@ def test_every_score_has_an_interval_controls_and_a_p_value(scored):
 
 
 def masks_of(flat):
-    empty = Masks(
-        torch.zeros(1, LAYERS, HEADS, dtype=torch.bool),
-        torch.zeros(1, LAYERS, NEURONS, dtype=torch.bool),
-    )
-    return empty.like(flat)
+    heads, neurons = flat.split([LAYERS * HEADS, LAYERS * NEURONS], dim=1)
+    return Masks(heads.unflatten(1, (LAYERS, -1)), neurons.unflatten(1, (LAYERS, -1)))
 
 
 PLACES = [0, 5, 11, 20, 60, 130]
@@ -127,16 +109,13 @@ def planted(noise=0.0, own=None, draws=100, seed=0, n_contexts=12):
     chosen[0, PLACES if own is None else own] = True
     other = torch.zeros_like(chosen)
     other[0, [1, 2, 30]] = True
-    rows = rows_of(masks_of(chosen), masks_of(other), truth.float(), draws, random)
     shift = noise * torch.randn(1, n_contexts, generator=random, dtype=torch.float64)
-    m = rows.masks.flat.double() @ truth[:, None] * (1 + shift) + 7.0
-    greedy = greedy_rows(masks_of(chosen), torch.zeros(int(chosen.sum())))
-    g = greedy.flat.double() @ truth[:, None] * (1 + shift) + 7.0
-    flat = chosen[0].nonzero()[:, 0].tolist()
-    heads = [divmod(i, HEADS) for i in flat if i < LAYERS * HEADS]
-    neurons = [divmod(i - LAYERS * HEADS, NEURONS) for i in flat if i >= LAYERS * HEADS]
-    circuit = circuit_of("fear", heads, neurons)
-    return scores_of(circuit, masks_of(chosen), rows, m, g, Scoring(draws=draws))
+
+    def run(rows):
+        return rows.flat.double() @ truth[:, None] * (1 + shift) + 7.0
+
+    with execution(seed=seed):
+        return scores_of("fear", masks_of(chosen), masks_of(other), truth.float(), run, draws)
 
 
 def test_a_planted_circuit_gets_the_scores_that_it_was_planted_with():
@@ -170,17 +149,6 @@ def test_faithfulness_grows_with_the_ranking_of_a_planted_model():
     assert list(curve) == sorted(curve)
 
 
-def test_rows_are_as_many_as_are_counted():
-    random = torch.Generator().manual_seed(0)
-    own = masks_of(torch.zeros(1, 156, dtype=torch.bool).index_fill(1, torch.tensor(PLACES), True))
-    rows = rows_of(own, own, torch.randn(156), 30, random)
-    greedy = greedy_rows(own, torch.zeros(6))
-    assert len(rows.masks) + len(greedy) == count_rows(6, 1, 30)
-    places = sorted((own.start, own.stop) for own in rows.at.values())
-    assert places[0][0] == 0
-    assert all(a[1] == b[0] for a, b in zip(places, places[1:], strict=False))
-
-
 def test_random_circuits_have_uniform_p_values():
     """A circuit that was itself drawn at random is one of its baselines: p is uniform."""
     random = torch.Generator().manual_seed(3)
@@ -210,13 +178,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     for seed in range(200):
         random = torch.Generator().manual_seed(1000 + seed)
         own = masks_of(torch.zeros(1, 156, dtype=torch.bool).index_fill(1, torch.tensor([0]), True))
-        rows = rows_of(own, own[:0], torch.zeros(156), 1, random)
         # In every context the circuit brings a share of 0.6 on average, with independent noise.
-        m = torch.zeros(len(rows.masks), 30, dtype=torch.float64)
-        m[rows.at["model"]] = 1 + 0.2 * torch.randn(1, 30, generator=random).double()
-        m[rows.at["own"]] = 0.6 + 0.3 * torch.randn(1, 30, generator=random).double()
-        circuit = circuit_of("fear", [(0, 0)], [])
-        found = scores_of(circuit, own, rows, m, m[:6], Scoring(draws=1))
+        model = 1 + 0.2 * torch.randn(30, generator=random).double()
+        part = 0.6 + 0.3 * torch.randn(30, generator=random).double()
+
+        def run(rows, own=own, model=model, part=part):
+            is_model, is_own = rows.flat.all(1), (rows.flat == own.flat).all(1)
+            return torch.stack([is_model, is_own], 1).double() @ torch.stack([model, part])
+
+        found = scores_of("fear", own, own[:0], torch.zeros(156), run, 1)
         score = found.scores["faithfulness"]
         held.append(score.low <= 0.6 <= score.high)
     # Percentile intervals of 30 contexts are a little too narrow.
@@ -249,33 +219,34 @@ def test_too_few_contexts_and_contexts_of_the_train_set_are_refused(contexts):
 
 def test_an_empty_circuit_another_models_and_no_controls_are_refused(llama, contexts):
     readouts = {"fear": READOUT}
-    none = {"fear": circuit_of("fear", [], [])}
-    strange = {"fear": circuit_of("fear", [(9, 0)], [])}
+    none = {"fear": circuit_of("fear")}
+    strange = {"fear": circuit_of("fear", [(9, 0)])}
     with pytest.raises(CircuitError, match="neither heads nor neurons"):
         score_circuits(llama, none, contexts[:2], readouts, ranking())
     with pytest.raises(CircuitError, match="another model's circuit"):
         score_circuits(llama, strange, contexts[:2], readouts, ranking())
     with pytest.raises(DataError, match="0 random circuits are too few"):
-        Scoring(draws=0)
+        score_circuits(llama, CIRCUITS, contexts[:2], readouts, ranking(), draws=0)
 
 
 def test_a_readout_that_does_not_move_is_refused(llama, contexts):
     nothing = {"anger": Projection(torch.zeros(32))}
     only = {"anger": CIRCUITS["anger"]}
     with pytest.raises(CircuitError, match="does not move its readout"):
-        score_circuits(llama, only, contexts[:2], nothing, ranking(), how=Scoring(draws=2))
+        score_circuits(llama, only, contexts[:2], nothing, ranking(), draws=2)
 
 
 def moved_by(gap):
     """Scores of a circuit in a model that asking moves by so much, of readouts of ten."""
     own = masks_of(torch.arange(LAYERS * (HEADS + NEURONS))[None] < 2)
-    rows = rows_of(own, own[:0], torch.zeros(156), 20, torch.Generator().manual_seed(0))
-    m = torch.full((len(rows.masks), 3), 10.0, dtype=torch.float64)
-    # All circuits keep the whole effect, up to a rounding of the readouts that others put off.
-    m += gap * rows.masks.flat.any(1).double()[:, None]
-    m[rows.at["random"]] -= 8 * torch.finfo(torch.float32).eps * 10
-    circuit = circuit_of("fear", [(0, 0), (0, 1)], [])
-    return scores_of(circuit, own, rows, m, m[:6], Scoring(draws=20))
+
+    def run(rows):
+        # All circuits keep the whole effect, up to a rounding of readouts that others put off.
+        m = 10.0 + gap * rows.flat.any(1).double()
+        apart = rows.flat.any(1) & ~(rows.flat & own.flat).any(1)
+        return (m - apart * 8 * torch.finfo(torch.float32).eps * 10)[:, None].expand(-1, 3)
+
+    return scores_of("fear", own, own[:0], torch.zeros(156), run, 20)
 
 
 def test_a_readout_that_moves_by_rounding_alone_is_refused():

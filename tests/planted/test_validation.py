@@ -12,7 +12,7 @@ from circuits.patching.pairs import Projection
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
-from circuits.steering.validation import CHANGES, Known, Validating, validate_components
+from circuits.steering.validation import CHANGES, Known, validate_components
 
 SEEDS = (0, 1, 2, 6)
 THREE = ("anger", "fear", "joy")
@@ -78,7 +78,7 @@ def planted(request):
 @pytest.fixture(scope="module")
 def neurons(planted, contexts):
     known = known_of(planted, contexts[:4])
-    return validate_components(planted.model, contexts[4:8], known, "neuron", how=Validating(10, 8))
+    return validate_components(planted.model, contexts[4:8], known, "neuron", draws=10, steps=8)
 
 
 def relays(planted, emotion):
@@ -130,7 +130,7 @@ def test_a_random_neuron_does_nothing_unless_it_was_planted_too(planted, neurons
 def test_without_a_backup_the_writer_carries_all_that_asking_adds(contexts):
     planted = plant(1, emotions=THREE, backup=False)
     known = known_of(planted, contexts[:4])
-    found = validate_components(planted.model, contexts[4:7], known, "head", how=Validating(4, 4))
+    found = validate_components(planted.model, contexts[4:7], known, "head", draws=4, steps=4)
     m = CHANGES.index("neutral mean")
     for e in range(len(THREE)):
         assert found.asked[e, e] > 0.5

@@ -1,11 +1,11 @@
-"""Writing into a model that generates: when, where, two emotions at once, and no trace after it."""
+"""Circuits and directions as edits, and what is said under them."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import circuit_of
 
-from circuits.circuit.circuit import Circuit, Node
 from circuits.effects.activations import component_means, differences
 from circuits.effects.directions import own_differences
 from circuits.errors import AxisError, CircuitError
@@ -14,7 +14,7 @@ from circuits.models.edits import edited
 from circuits.models.generate import elicit
 from circuits.models.run import run
 from circuits.models.tokens import encode, pad_left
-from circuits.names import EMOTIONS, head_name, neuron_name
+from circuits.names import EMOTIONS
 from circuits.prompts.templates import neutral_prompt
 from circuits.running import execution
 from circuits.steering.evaluate import Evaluator, mixtures, rises, strength_sweep, suppression
@@ -27,6 +27,7 @@ from circuits.steering.interventions import (
     blend,
     circuit_edits,
     neuron_edits,
+    random_like,
     steer,
 )
 
@@ -41,7 +42,7 @@ def apart(swept):
 
 @pytest.fixture(scope="module")
 def pair():
-    return {e: circuit_of(HEADS[e], NEURONS[e], e) for e in HEADS}
+    return {e: circuit_of(e, HEADS[e], NEURONS[e]) for e in HEADS}
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +54,91 @@ def own(mini, contexts):
 @pytest.fixture(scope="module")
 def interventions(own, directions):
     heads = [(layer, head) for layer in own.layer for head in own.head]
-    whole = {e: circuit_of(heads, [], e) for e in EMOTIONS}
+    whole = {e: circuit_of(e, heads) for e in EMOTIONS}
     return Interventions(whole, own, directions)
-
-
-def circuit_of(heads, neurons, emotion):
-    nodes = [Node(head_name(*h), "head", h[0]) for h in heads]
-    nodes += [Node(neuron_name(*n), "neuron", n[0]) for n in neurons]
-    return Circuit(emotion, tuple(nodes), ())
 
 
 def values(edits):
     return {(edit.site, edit.layer): edit.value for edit in edits}
+
+
+def test_a_circuit_writes_its_own_differences_and_nothing_else(apart):
+    circuit = circuit_of("fear", [(0, 1), (2, 3)], [(1, 7)])
+    edits = circuit_edits(circuit, apart, Modulation(2.0))
+    e = apart.index("emotion", "fear")
+    assert [(edit.site, edit.layer) for edit in edits] == [("z", 0), ("z", 2), ("post", 1)]
+    torch.testing.assert_close(edits[0].value[1], 2 * apart.z[e, 0, 1])
+    assert int((edits[0].value.any(-1)).sum()) == 1
+    assert edits[2].value.nonzero().tolist() == [[7]]
+
+
+def test_strength_zero_changes_nothing(llama, contexts, apart):
+    tokens = pad_left([encode(llama, neutral_prompt(contexts[0]))], torch.device("cpu"))
+    circuit = circuit_of("fear", [(0, 1)], [(1, 7)])
+    with edited(llama, circuit_edits(circuit, apart, Modulation(0.0))):
+        changed = run(llama, tokens)
+    assert torch.equal(changed, run(llama, tokens))
+
+
+def test_opposite_strengths_cancel(apart):
+    circuit = circuit_of("fear", [(0, 1)], [(1, 7)])
+    up, down = (circuit_edits(circuit, apart, Modulation(s)) for s in (1.0, -1.0))
+    for one, other in zip(up, down, strict=True):
+        assert torch.equal(one.value, -other.value)
+
+
+def test_the_whole_models_differences_move_the_last_write_by_the_mean_contrast(
+    llama, values, grid, directions, apart, contexts
+):
+    """Writing all heads of a layer adds exactly the layer's mean attention contrast."""
+    e = apart.index("emotion", "fear")
+    heads = [(2, head) for head in range(llama.cfg.n_heads)]
+    (edit,) = circuit_edits(circuit_of("fear", heads), apart, Modulation())
+    write = torch.einsum("hd,hdm->m", edit.value, llama.W_O.detach()[2])
+    z = values.z[grid.complete][:, :, 2]
+    contrast = (z[:, e] - z.mean(1)).mean(0)
+    by_hand = torch.einsum("hd,hdm->m", contrast, llama.W_O.detach()[2])
+    torch.testing.assert_close(write, by_hand, atol=1e-5, rtol=1e-4)
+
+
+def test_steering_at_strength_one_adds_the_models_own_difference(directions):
+    (edit,) = steer(directions, "anger", Steering((1,)))
+    e = directions.index("emotion", "anger")
+    expected = directions.vectors[e, 1, 1] * directions.norm[e, 1, 1]
+    assert (edit.site, edit.layer) == ("resid_post", 1)
+    torch.testing.assert_close(edit.value, expected)
+
+
+def test_steering_at_several_layers_shares_the_strength(directions):
+    one, two = steer(directions, "anger", Steering((1, 2), strength=1.0))
+    half = steer(directions, "anger", Steering((1,), strength=0.5))[0]
+    torch.testing.assert_close(one.value, half.value)
+    assert two.layer == 2
+
+
+def test_a_random_circuit_has_as_many_other_parts_in_the_same_layers(apart):
+    circuit = circuit_of("fear", [(0, 1), (2, 3), (2, 0)], [(1, 7), (1, 8)])
+    drawn = random_like(circuit, apart)
+    assert [layer for layer, _ in drawn.heads] == [0, 2, 2]
+    assert [layer for layer, _ in drawn.neurons] == [1, 1]
+    assert not set(drawn.heads) & set(circuit.heads)
+    assert not set(drawn.neurons) & set(circuit.neurons)
+    assert random_like(circuit, apart) == drawn
+    with execution(seed=2):
+        assert random_like(circuit, apart) != drawn
+    anywhere = random_like(circuit, apart, same_layers=False)
+    assert (len(anywhere.heads), len(anywhere.neurons)) == (3, 2)
+    assert not {*anywhere.heads, *anywhere.neurons} & {*circuit.heads, *circuit.neurons}
+
+
+def test_another_models_circuit_is_refused(apart):
+    with pytest.raises(CircuitError, match="the circuit of 'fear' names head 9 of layer 0"):
+        circuit_edits(circuit_of("fear", [(0, 9)]), apart, Modulation())
+
+
+def test_an_emotion_without_differences_is_refused(apart):
+    with pytest.raises(AxisError, match="no label 'awe'"):
+        circuit_edits(circuit_of("awe", [(0, 1)]), apart, Modulation())
 
 
 def test_a_mixture_writes_the_weighted_sum_of_its_circuits(pair, apart):
@@ -159,13 +233,6 @@ def slowly(model, prompt, edits, longest):
             if ids[-1] == stop:
                 break
     return model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
-
-
-def test_the_same_edits_say_the_same_again(mini, contexts, interventions):
-    edits = interventions.blend(Modulation(), {"disgust": 1.2})
-    prompts = [neutral_prompt(context) for context in contexts[:2]]
-    said = [elicit(mini, prompts, edits=lambda chosen: edits) for _ in range(2)]
-    assert said[0] == said[1]
 
 
 def evaluator(mini, contexts, emotions=EMOTIONS):

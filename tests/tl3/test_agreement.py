@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuits.circuit.circuit import Circuit, Node
-from circuits.circuit.score import Scoring, score_circuits
+from circuits.circuit.score import score_circuits
 from circuits.effects.activations import component_means
 from circuits.effects.heads import head_effects
 from circuits.effects.inspection import token_trace, trace_scale
@@ -86,9 +86,8 @@ def exact(study: Any) -> Any:
 
 def scored(study: Any) -> Any:
     vectors = {"anger": study.readout}
-    how = Scoring(draws=5)
     return score_circuits(
-        study.model, circuits(study), study.contexts[:3], vectors, study.totals, how=how
+        study.model, circuits(study), study.contexts[:3], vectors, study.totals, draws=5
     )["anger"].scores
 
 
