@@ -1,15 +1,13 @@
 """What is read of a run, and matched clean and corrupt runs, on which all patching stands.
 
-Readouts: the number that a run is judged by. Three kinds, all differentiable and larger for "more
-of the emotion": the projection of the last residual stream on the emotion's reference direction;
-the logits of the emotion's words above those of the other emotions' words; and how much more
-likely a reply with the emotion is than one without.
+A readout is the number that a run is judged by, larger for "more of the emotion": the projection of
+the last residual stream on the emotion's reference direction, the logits of its words above those
+of the others' words, or how much more likely a reply with the emotion is than one without.
 
-Pairs: the clean prompt asks for the emotion, the corrupt one does not. The two prompts of a context
-differ in the asking line only. Counted from the end their tokens therefore match one by one, back
-to the first token that differs: for two emotions that is the last token of the emotion word, which
-is matched with the last token of the other one. Tokens before it are the same in both prompts, so
-nothing that is read there can differ (attention is causal).
+The clean prompt asks for the emotion, the corrupt one does not; both differ in the asking line
+only. Counted from the end their tokens match one by one, back to the first that differs: for two
+emotions the last token of either word, which are matched too. Tokens before it are the same in
+both, so nothing that is read there can differ (attention is causal).
 
 Denoising changes the corrupt run (the base) with values of the clean one (the other), noising the
 clean run with values of the corrupt one. Effects have one sign in both: with the clean value minus
@@ -26,7 +24,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.effects.activations import Moments
 from circuits.effects.directions import Directions, reference_direction
 from circuits.errors import AxisError, DataError
 from circuits.models.memory import halving_tables
@@ -70,6 +67,7 @@ __all__ = [
     "last_readout",
     "logit_difference",
     "make_pairs",
+    "mean_stderr",
     "over_contexts",
     "projection",
 ]
@@ -145,19 +143,16 @@ class LogitWords:
         Raises:
             DataError: a word is several tokens for the model.
         """
-
-        def token(word: str) -> int:
-            ids = encode_text(model, word)
-            if len(ids) == 1:
-                return ids[0]
-            pieces = ", ".join(map(repr, model.tokenizer.convert_ids_to_tokens(ids)))
-            raise DataError(
-                f"{word!r} is {len(ids)} tokens for this model ({pieces}); give a word that is a "
-                "single one, often with a space before it"
-            )
-
-        own, others = (torch.tensor(list(map(token, words))) for words in (self.own, self.others))
-        return LogitDifference(own, others)
+        found = {word: encode_text(model, word) for word in (*self.own, *self.others)}
+        for word, ids in found.items():
+            if len(ids) > 1:
+                pieces = ", ".join(map(repr, model.tokenizer.convert_ids_to_tokens(ids)))
+                raise DataError(
+                    f"{word!r} is {len(ids)} tokens for this model ({pieces}); give a word that is "
+                    "a single one, often with a space before it"
+                )
+        own, others = ([found[word][0] for word in words] for words in (self.own, self.others))
+        return LogitDifference(torch.tensor(own), torch.tensor(others))
 
 
 def logit_difference(own: str | Sequence[str], others: str | Sequence[str]) -> LogitWords:
@@ -172,7 +167,7 @@ def logit_difference(own: str | Sequence[str], others: str | Sequence[str]) -> L
         DataError: a word is empty.
     """
     found = [(words,) if isinstance(words, str) else tuple(words) for words in (own, others)]
-    if not all(found) or not all(word for words in found for word in words):
+    if not all(words and all(words) for words in found):
         raise DataError("a logit difference is between words; one of them is empty")
     return LogitWords(*found)
 
@@ -262,10 +257,8 @@ class Pair:
     @property
     def tokens(self) -> tuple[str, ...]:
         """The matched tokens; where the two prompts differ, both."""
-        pairs = zip(
-            self.clean.tokens[-self.matched :], self.corrupt.tokens[-self.matched :], strict=True
-        )
-        return tuple(a if a == b else f"{a}|{b}" for a, b in pairs)
+        both = (own.tokens[-self.matched :] for own in (self.clean, self.corrupt))
+        return tuple(a if a == b else f"{a}|{b}" for a, b in zip(*both, strict=True))
 
     def positions(self, role: str) -> tuple[int, ...]:
         """Matched positions of a role, or of ``all``, from the end (``-1`` is the last token)."""
@@ -437,12 +430,9 @@ class CleanCorrupt(Sequence[Pair]):
 
     def described(self, readout: Readout, mode: Mode) -> dict[str, Any]:
         """What a record says of the pairs that it averages over, and of how they are judged."""
+        emotion, other = self.pairs[0].emotion, self.pairs[0].other or "neutral"
         about = {"mode": mode, "readout": readout.name, "n_contexts": len(self)}
-        return {
-            **about,
-            "emotion": self.pairs[0].emotion,
-            "other": self.pairs[0].other or "neutral",
-        }
+        return {**about, "emotion": emotion, "other": other}
 
     def refuse_equal_inputs(self, method: str) -> None:
         """Refuse pairs between whose inputs there is no way to go.
@@ -725,19 +715,22 @@ class CleanCorrupt(Sequence[Pair]):
         return self.weight * likely
 
 
+def mean_stderr(values: Float[Tensor, "row ..."]) -> tuple[Tensor, Tensor]:
+    """Mean over the rows, and its standard error, which is NaN for a single one."""
+    exact = values.double()
+    spread = exact.std(0) if len(exact) > 1 else exact[0] * torch.nan
+    return exact.mean(0).to(values), (spread / len(exact) ** 0.5).to(values)
+
+
 def over_contexts(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Mean of every table over its rows, and standard error as ``NAME_stderr``.
 
     >>> over_contexts([{"effect": torch.tensor([1.0])}, {"effect": torch.tensor([3.0])}])
     {'effect': tensor(2.), 'effect_stderr': tensor(1.)}
     """
-    moments: dict[str, Moments] = {}
-    for part in parts:
-        for name, values in part.items():
-            one = moments.setdefault(name, Moments((1, *values.shape[1:])))
-            one.update(values.cpu(), torch.zeros(len(values), dtype=torch.long))
+    rows = [{name: own.float().cpu() for name, own in part.items()} for part in parts]
     found: dict[str, Tensor] = {}
-    for name, one in moments.items():
-        summary = one.result()
-        found |= {name: summary.mean[0], f"{name}_stderr": summary.stderr[0]}
+    for name in rows[0]:
+        mean, stderr = mean_stderr(torch.cat([part[name] for part in rows]))
+        found |= {name: mean, f"{name}_stderr": stderr}
     return found
