@@ -11,7 +11,6 @@ dev texts, for random neurons as well; changes are of test texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,7 +35,7 @@ from circuits.neurons.mask import (
 )
 from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet
+from circuits.prompts.prompt import LabelledSet, Texts
 from circuits.records import Record
 from circuits.running import in_force
 
@@ -95,9 +94,7 @@ def add_class_means(
     """Add each class's mean activations to its neurons while texts of other classes are read.
 
     Args:
-        model: The model.
         texts: Test texts of the other classes are classified.
-        selection: The neurons of every class.
         profile: Gives the mean activations.
         doses: Multiples of the mean.
         per_label: Texts of every class, at most.
@@ -111,7 +108,7 @@ def add_class_means(
     _check_doses(doses)
     test = taken(texts.test, "test", per_label, selection)
     classify, drawn = classifier(model, texts.request), random_sets(selection, draws)
-    base, cells = classify(test, ()), []
+    base, tables = classify(test, ()), []
     for label, chosen, random in zip(selection.label, selection.chosen, drawn, strict=True):
         own = test.label.index(label)
         rows = [place for place, true in enumerate(test.truth) if true != own]
@@ -126,29 +123,26 @@ def add_class_means(
             ]
         ).unflatten(0, (len(ways), len(doses)))
         named = 100.0 * (logs.argmax(-1) == own).double()
-        rate, random_rate, vector_rate = named.mean(-1).split((1, draws, draws))
         change = (logs[..., own].double() - before[:, own]).mean(-1)
-        low, high = interval(named[0])
-        cells.append(
-            {
-                "rate": rate[0],
-                "low": low,
-                "high": high,
-                "log_change": change[0],
-                "random_rate": random_rate,
-                "random_log_change": change[1 : 1 + draws],
-                "vector_rate": vector_rate,
-                "random_p": above(rate[0], random_rate),
-                "vector_p": above(rate[0], vector_rate),
-            }
-        )
+        tables.append((named.mean(-1), change, torch.stack(interval(named[0]))))
+    # Ways: the class's own neurons, random neurons, random vectors.
+    rates, changes, ends = (torch.stack(each, 1) for each in zip(*tables, strict=True))
+    (rate,), random_rate, vector_rate = rates.split((1, draws, draws))
     options = {"induced": list(doses), "profile": profile.provenance.fingerprint()}
     return Induction(
         provenance=studied(selection, texts.name, per_label, draws, **options),
         label=selection.label,
         dose=tuple(doses),
         n_neurons=selection.chosen.sum((1, 2)),
-        **{name: torch.stack([cell[name] for cell in cells], -2) for name in cells[0]},
+        rate=rate,
+        low=ends[0],
+        high=ends[1],
+        log_change=changes[0],
+        random_rate=random_rate,
+        random_log_change=changes[1 : 1 + draws],
+        vector_rate=vector_rate,
+        random_p=above(rate, random_rate),
+        vector_p=above(rate, vector_rate),
     )
 
 
@@ -175,19 +169,17 @@ def times(edits: Sequence[Add], dose: float) -> list[Add]:
 
 def as_long(model: Model, edits: Sequence[Add], draws: int) -> list[list[Add]]:
     """Edits that make each MLP write a random vector as long as what ``edits`` make it write."""
-    vectors = random_directions(draws * len(edits), model.cfg.d_model, seed=in_force().seed)
+    width = model.cfg.d_model
+    vectors = random_directions(draws * len(edits), width, seed=in_force().seed)
     values = {edit.layer: edit.value.float() for edit in edits}
-    lengths = {
-        layer: (values[layer] @ W_out).norm()
-        for layer, W_out in enumerate(neuron_weights(model))
-        if layer in values
-    }
+    weights = enumerate(neuron_weights(model))
+    lengths = [(values[layer] @ W_out).norm() for layer, W_out in weights if layer in values]
     return [
         [
-            Add("mlp_out", edit.layer, lengths[edit.layer] * vector, "all")
-            for edit, vector in zip(edits, own, strict=True)
+            Add("mlp_out", edit.layer, length * vector, "all")
+            for edit, length, vector in zip(edits, lengths, own, strict=True)
         ]
-        for own in vectors.reshape(draws, len(edits), model.cfg.d_model)
+        for own in vectors.reshape(draws, len(edits), width)
     ]
 
 
@@ -237,9 +229,7 @@ def cross_signal(
     """Add the mean activations on every device to the neurons of every emotion.
 
     Args:
-        model: The model.
         texts: Of emotions; strengths are chosen on dev texts, test texts are reported on.
-        selection: The neurons of every emotion.
         devices: Activity on texts of every rhetorical device; ``sel(label=...)`` leaves some out.
         doses: Multiples of the mean; among equally good ones the first is chosen.
         mode: Every neuron its own mean, or all the mean over the set.
@@ -257,50 +247,44 @@ def cross_signal(
     dev = taken(texts.dev, "dev", per_label, selection)
     test = taken(texts.test, "test", per_label, selection)
     classify, drawn = classifier(model, texts.request), random_sets(selection, draws)
-    cells: list[list[dict[str, Any]]] = []
-    for emotion, chosen, random in zip(selection.label, selection.chosen, drawn, strict=True):
+
+    def gained(part: tuple[Texts, Tensor], edits: Sequence[Add], dose: float) -> Tensor:
+        own, before = part
+        logs = classify(own, times(edits, dose)) if edits else before
+        return gains(logs, before, torch.tensor(own.truth))
+
+    size = len(devices.label), len(selection.label)
+    names = ("change", "low", "high", "other_change", "dose")
+    tables = {name: torch.zeros(size, dtype=torch.float64) for name in names}
+    random_change, bases = torch.zeros(draws, *size, dtype=torch.float64), []
+    for e, (emotion, chosen) in enumerate(zip(selection.label, selection.chosen, strict=True)):
         others = test.of(*(label for label in test.label if label != emotion))
-        parts = {"dev": dev.of(emotion), "test": test.of(emotion), "others": others}
-        base = {name: classify(part, ()) for name, part in parts.items()}
-
-        def gained(
-            name: str, edits: Sequence[Add], dose: float, parts: Any = parts, base: Any = base
-        ) -> Tensor:
-            logs = classify(parts[name], times(edits, dose)) if edits else base[name]
-            return gains(logs, base[name], torch.tensor(parts[name].truth))
-
-        accuracy = 100.0 * hits(base["test"], torch.tensor(parts["test"].truth)).double().mean()
-        cells.append([])
-        for device in devices.label:
-            changes, strengths = [], []
-            signals = [signal(devices, device, neurons, mode) for neurons in (chosen, *random)]
-            for edits in signals:
-                reached = [float(gained("dev", edits, dose).mean()) for dose in doses]
-                strengths.append(doses[reached.index(max(reached))])
-                changes.append(gained("test", edits, strengths[-1]))
-            low, high = interval(changes[0])
-            cells[-1].append(
-                {
-                    "change": changes[0].mean(),
-                    "low": low,
-                    "high": high,
-                    "other_change": gained("others", signals[0], strengths[0]).mean(),
-                    "base": accuracy,
-                    "dose": torch.tensor(strengths[0], dtype=torch.float64),
-                    "random_change": torch.stack([own.mean() for own in changes[1:]]),
-                }
-            )
-    tables = {
-        name: torch.stack([torch.stack([cell[name] for cell in own], -1) for own in cells], -1)
-        for name in cells[0][0]
-    }
-    tables["base"] = tables["base"][0]
-    p = above(tables["change"], tables["random_change"])
+        on_dev, on_test, on_others = (
+            (part, classify(part, ())) for part in (dev.of(emotion), test.of(emotion), others)
+        )
+        right = hits(on_test[1], torch.tensor(on_test[0].truth))
+        bases.append(100.0 * right.double().mean())
+        for d, device in enumerate(devices.label):
+            for draw, neurons in enumerate((chosen, *drawn[e])):
+                edits = signal(devices, device, neurons, mode)
+                reached = [float(gained(on_dev, edits, dose).mean()) for dose in doses]
+                dose = doses[reached.index(max(reached))]
+                change = gained(on_test, edits, dose)
+                if draw:
+                    random_change[draw - 1, d, e] = change.mean()
+                    continue
+                elsewhere = gained(on_others, edits, dose).mean()
+                values = change.mean(), *interval(change), elsewhere, dose
+                for table, value in zip(tables.values(), values, strict=True):
+                    table[d, e] = value
+    p = above(tables["change"], random_change)
     options = {"devices": devices.provenance.fingerprint(), "doses": list(doses), "mode": mode}
     return CrossSignal(
         provenance=studied(selection, texts.name, per_label, draws, **options),
         label=devices.label,
         emotion=selection.label,
+        base=torch.stack(bases),
+        random_change=random_change,
         p=p,
         corrected_p=corrected(p),
         mode=mode,

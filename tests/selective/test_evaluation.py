@@ -41,8 +41,7 @@ def some_answers(n_labels: int = 3, draws: int = 6, seed: int = 0) -> Classified
 
 
 def effects_from(answers: Classified) -> MaskEffects:
-    ones = torch.ones(len(answers.label))
-    return effects_of(answers, (ones, ones), Mask("zero"))
+    return effects_of(answers, torch.ones(len(answers.label), 2), Mask("zero"))
 
 
 @pytest.fixture(scope="module")
