@@ -45,7 +45,14 @@ from circuits.models.protocol import Model, dtype_of
 from circuits.models.run import Trace, hook_name, trace
 from circuits.models.tokens import ROLES
 from circuits.names import component, head_name, neuron_name, receiver, sublayer_name
-from circuits.patching.pairs import Activations, CleanCorrupt, Mode, Readout, last_readout
+from circuits.patching.pairs import (
+    Activations,
+    CleanCorrupt,
+    Mode,
+    Readout,
+    last_readout,
+    mean_stderr,
+)
 from circuits.records import Record
 from circuits.running import in_force
 
@@ -372,17 +379,14 @@ def path_effects(
         given = pairs.batches(work, readout, mode, sites, roles, at_once=16, finite="node")
         tables = list(given)
     found = {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
-    mean = {name: own.sum(0) / len(pairs) for name, own in found.items()}
-    drawn = mean["drawn"].square().mean(-1).sqrt()
+    drawn = (found["drawn"].sum(0) / len(pairs)).square().mean(-1).sqrt()
     control = drawn * NormalDist().inv_cdf((1 + QUANTILE) / 2)
-    scores, spread = found["scores"], found["scores"][0] * torch.nan
-    if len(pairs) > 1:
-        spread = scores.std(0) / len(pairs) ** 0.5
+    mean, stderr = mean_stderr(found["scores"])
     whole = torch.tensor([is_whole(name) for name in ends.receivers])
-    together = scores[..., whole].sum(-1)
+    together, node = found["scores"][..., whole].sum(-1), found["node"]
     # Where no sender matters, what rounds is the product of differences and gradients at an angle.
-    largest = found["node"].abs().amax(1, keepdim=True).clamp_min(max(float(control.max()), 1e-30))
-    gap = float(((together - found["node"]).abs() / largest).max())
+    largest = node.abs().amax(1, keepdim=True).clamp_min(max(float(control.max()), 1e-30))
+    gap = float(((together - node).abs() / largest).max())
     if not gap < (5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-3):
         raise ModelError(
             f"the paths of a sender differ from the sender as a whole by {gap:.1e} of the largest "
@@ -390,12 +394,12 @@ def path_effects(
             "values, MLPs and the final norm, or the activations are not finite"
         )
     return PathEffects(
-        mean=mean["scores"],
-        stderr=spread,
+        mean=mean,
+        stderr=stderr,
         random_baseline=control,
         exists=torch.tensor([[sees(r, s) for r in ends.receivers] for s in ends.senders]),
-        node=mean["node"],
-        by_role=mean["by_role"],
+        node=node.mean(0),
+        by_role=found["by_role"].sum(0) / len(pairs),
         sender=ends.senders,
         receiver=ends.receivers,
         role=roles,
