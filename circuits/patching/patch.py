@@ -380,11 +380,8 @@ def _side_by_side(
         start = firsts[groups[-1][0]] if groups else 0
         # Positions between the group's start and the place are run for nothing.
         near = firsts[place] - start <= 0.1 * (width - start)
-        if (
-            groups
-            and near
-            and (len(groups[-1]) + 1) * per_place * (width - start) <= TOKENS_AT_ONCE
-        ):
+        rows = (len(groups[-1]) + 1) * per_place if groups else 0
+        if groups and near and rows * (width - start) <= TOKENS_AT_ONCE:
             groups[-1].append(place)
         else:
             groups.append([place])
@@ -403,27 +400,28 @@ _SITES = {"head": "z", "neuron": "post", "attn": "attn_out", "mlp": "mlp_out"}
 def _choose(
     model: Model, components: Components
 ) -> tuple[dict[tuple[str, int], Bool[Tensor, "component unit"]], list[int]]:
-    """What is patched, by site and layer (a sublayer is one unit), and every group's lowest layer."""
+    """What is patched by site and layer, a sublayer as one unit, and each group's lowest layer."""
     cfg = model.cfg
     sizes = {"z": cfg.n_heads, "post": cfg.d_mlp, "attn_out": 1, "mlp_out": 1}
     masks, first = dict[tuple[str, int], Tensor](), list[int]()
     for number, own in enumerate(components):
-        parts = [component(name) for name in ([own] if isinstance(own, str) else own)]
-        if not parts:
+        names = [own] if isinstance(own, str) else list(own)
+        if not names:
             raise AxisError(f"group {number} of the components is empty; name one or more")
-        for part in parts:
+        for name in names:
+            part = component(name)
             site = _SITES.get(part.kind) or _SITES.get(part.sublayer or "")
             if site is None or part.layer is None:
-                raise AxisError(f"{own} cannot be patched; give heads, neurons or sublayers")
+                raise AxisError(f"{name} cannot be patched; give heads, neurons or sublayers")
             unit = part.index or 0
             if part.layer >= cfg.n_layers or unit >= sizes[site]:
                 raise AxisError(
-                    f"{own} is no component of the model, which has {cfg.n_layers} layers of "
+                    f"{name} is no component of the model, which has {cfg.n_layers} layers of "
                     f"{cfg.n_heads} heads and {cfg.d_mlp} neurons"
                 )
             empty = torch.zeros(len(components), sizes[site], dtype=torch.bool)
             masks.setdefault((site, part.layer), empty)[number, unit] = True
-        first.append(min(part.layer or 0 for part in parts))
+        first.append(min(component(name).layer or 0 for name in names))
     return masks, first
 
 
@@ -443,9 +441,8 @@ def _patched_components(
         ]
         resid = _base(runs, "resid_pre", layer)[rows]
         read = runs.read(rows, 0, layer, resid, hooks, all_positions=True)
-        found[:, numbers] = runs.sign * (
-            read.reshape(len(runs), -1).float().cpu() - baseline[:, None]
-        )
+        apart = read.reshape(len(runs), -1).float().cpu() - baseline[:, None]
+        found[:, numbers] = runs.sign * apart
 
     at_once = max(1, TOKENS_AT_ONCE // (len(runs) * runs.width))
     order = sorted(range(len(first)), key=first.__getitem__)

@@ -127,9 +127,9 @@ def _of_emotion(
         def within(
             rows: Sequence[int],
             runs: CleanCorrupt = runs,
-            of: tuple[_Tables, ...] = (plain, change),
+            both: tuple[_Tables, _Tables] = (plain, change),
         ) -> _Tables:
-            given, moved = ({site: own[list(rows)] for site, own in each.items()} for each in of)
+            given, moved = ({site: own[list(rows)] for site, own in one.items()} for one in both)
             # What lies outside is as in the neutral run.
             hooks = [
                 (
