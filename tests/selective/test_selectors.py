@@ -24,12 +24,6 @@ def score(name, profile, **options):
     return select_neurons(profile, name, **options).score
 
 
-def test_a_neuron_of_one_class_has_no_entropy_and_one_alike_for_all_the_most_there_is():
-    found = entropy(rates([400, 0, 0], [0, 7, 0], [500, 500, 500], [3, 3, 3]).double())[0]
-    assert found[:2].tolist() == [0, 0]
-    assert found[2:].tolist() == pytest.approx([math.log(3)] * 2, abs=1e-15)
-
-
 COUNTS = st.lists(st.integers(0, 1000), min_size=2, max_size=7)
 
 
@@ -128,17 +122,6 @@ def test_activity_scores_are_those_of_plain_loops(profile):
                     assert float(found[name][label, layer, neuron]) == pytest.approx(value, 1e-9)
                 compared += 1
     assert compared > 20
-
-
-def test_contribution_is_the_centred_activation_times_its_weight(profile):
-    last = profile.at_last.sum(0) / profile.texts.sum(0)[:, None, None]
-    expected = (last - last.mean(0)) * profile.weight
-    assert torch.allclose(score("contribution", profile), expected)
-    assert torch.allclose(
-        (score("contribution", profile) / profile.weight).sum(0),
-        torch.zeros(3, 48, dtype=torch.float64),
-        atol=1e-9,
-    )
 
 
 def test_selectors_of_activity_leave_out_neurons_that_are_seldom_active(profile):
