@@ -34,32 +34,13 @@ from circuits.running import advance, execution, in_force
 
 __all__ = [
     "Classified",
-    "Classify",
-    "Edits",
-    "EditsOn",
     "KINDS",
     "Mask",
-    "above",
-    "at",
-    "below",
-    "by_class",
-    "classifier",
     "classify_masked",
-    "core",
-    "corrected",
     "donor_values",
-    "draw_donors",
     "edits_of",
-    "gains",
-    "gaps",
-    "hits",
-    "interval",
     "masking",
-    "places_of",
     "random_sets",
-    "resampling",
-    "studied",
-    "taken",
 ]
 
 KINDS = ("zero", "mean", "gain", "attenuate", "static", "resample")
@@ -190,10 +171,6 @@ def resampling(
     Prompt and donor are aligned at the right end; what a shorter donor does not reach is kept.
     A batch's edits hold ``[row pos neuron]`` tables of every layer with a chosen neuron. They
     are due while the prompt is read: a label's tokens have no counterpart in a donor's prompt.
-
-    Args:
-        values: What :func:`donor_values` returns for the donors.
-        chosen: The neurons, the same as in :func:`donor_values`.
     """
     counts = chosen.sum(1).tolist()
 
@@ -222,9 +199,6 @@ def gaps(profile: Profile, label: str) -> Float[Tensor, "layer neuron"]:
 
     Zheng et al.'s statistic of dynamic filtering. The divisor is the mean of the absolute value: a
     signed mean may be near zero or negative where activations have both signs.
-
-    Raises:
-        AxisError: the label was not profiled.
     """
     own, mean = profile.index("label", label), profile.mean
     others = torch.arange(len(mean)) != own
@@ -339,12 +313,7 @@ def corrected(p: Float[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
 
 
 def taken(texts: Texts, split: Split, per_label: int, selection: Selection) -> Texts:
-    """At most so many texts of every class.
-
-    Raises:
-        AxisError: a class of the selection is none of the texts' labels.
-        DataError: the texts are of another split, a class has none, or none are wanted.
-    """
+    """At most so many texts of every class."""
     if per_label < 1:
         raise DataError(f"{per_label} texts of every class were asked for; give at least 1")
     for label in selection.label:

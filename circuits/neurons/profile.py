@@ -37,22 +37,7 @@ from circuits.prompts.prompt import Texts, questions
 from circuits.records import Record
 from circuits.running import advance, in_force
 
-__all__ = [
-    "Counted",
-    "HALVES",
-    "LabelAttribution",
-    "Profile",
-    "Sign",
-    "Span",
-    "Where",
-    "balanced",
-    "check_word",
-    "halves_of",
-    "label_attribution",
-    "permuted",
-    "profile_texts",
-    "read_spans",
-]
+__all__ = ["LabelAttribution", "Profile", "Sign", "Where", "label_attribution", "profile_texts"]
 
 Sign = Literal["gate", "product"]
 """What must be above zero for a neuron to be active: ``pre``, or ``post``."""
@@ -84,11 +69,7 @@ class Counted(NamedTuple):
 
 
 def read_spans(model: Model, texts: Texts, request: str, where: Where) -> list[Span]:
-    """Prompts of all texts.
-
-    Raises:
-        ModelError: a text is empty or cannot be found in the rendered prompt.
-    """
+    """Prompts of all texts."""
     found = []
     for question in questions(texts.rows, request):
         if where == "content":
@@ -131,11 +112,7 @@ def permuted(spans: Sequence[Span], truth: Sequence[int], times: int, seed: int)
 
 
 def check_word(option: str, found: str, words: Sequence[str]) -> None:
-    """Refuse what is none of the words that an option may be.
-
-    Raises:
-        AxisError: it is none of them.
-    """
+    """Refuse what is none of the words that an option may be."""
     if found not in words:
         raise AxisError(f"{option} cannot be {found!r}; it is one of {', '.join(words)}")
 

@@ -48,12 +48,9 @@ __all__ = [
     "EntropyNull",
     "SELECTORS",
     "Selection",
-    "best_of",
     "depth_profile",
     "entropy",
     "entropy_null",
-    "how_many",
-    "lape_scores",
     "select_neurons",
     "split_half",
 ]
@@ -317,9 +314,6 @@ def select_neurons(
 
 def how_many(share: float, of: int) -> int:
     """Number of neurons that a share is, rounded up.
-
-    Raises:
-        DataError: the share is not above 0 and at most 1.
 
     >>> how_many(0.01, 458_752)
     4588

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.effects.heads import random_directions
-from circuits.errors import AxisError, DataError
+from circuits.errors import DataError
 from circuits.models.edits import Add
 from circuits.models.families import neuron_weights
 from circuits.models.protocol import Model
@@ -39,16 +39,7 @@ from circuits.prompts.prompt import LabelledSet, Texts
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = [
-    "CrossSignal",
-    "Induction",
-    "add_class_means",
-    "added",
-    "as_long",
-    "cross_signal",
-    "signal",
-    "times",
-]
+__all__ = ["CrossSignal", "Induction", "add_class_means", "cross_signal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,11 +143,7 @@ def _check_doses(doses: Sequence[float]) -> None:
 
 
 def added(profile: Profile, label: str, chosen: Bool[Tensor, "layer neuron"]) -> list[Add]:
-    """Edits that add a class's mean activations to the chosen neurons, at all positions.
-
-    Raises:
-        AxisError: the class was not profiled.
-    """
+    """Edits that add a class's mean activations to the chosen neurons, at all positions."""
     mean = profile.mean[profile.index("label", label)].where(chosen, 0.0)
     layers = chosen.any(1).nonzero()[:, 0].tolist()
     return [Add("post", layer, mean[layer], "all") for layer in layers]
@@ -210,9 +197,8 @@ class CrossSignal(Record):
     """(1 + random sets whose change is at least as high) / (1 + random sets)."""
     corrected_p: Float[Tensor, "label emotion"]
     """The same corrected for the number of cells (Benjamini and Hochberg 1995)."""
-    mode: str
-    """``index``: every neuron gets its own mean on the device. ``set_scalar``: all get the mean
-    over the set."""
+    mode: str = "index"
+    """Every neuron gets its own mean on the device; older files may say ``set_scalar``."""
 
 
 def cross_signal(
@@ -222,7 +208,6 @@ def cross_signal(
     devices: Profile,
     *,
     doses: Sequence[float] = (0.05, 0.1, 0.2, 0.5, 1.0),
-    mode: str = "index",
     per_label: int = 30,
     draws: int = 10,
 ) -> CrossSignal:
@@ -232,17 +217,14 @@ def cross_signal(
         texts: Of emotions; strengths are chosen on dev texts, test texts are reported on.
         devices: Activity on texts of every rhetorical device; ``sel(label=...)`` leaves some out.
         doses: Multiples of the mean; among equally good ones the first is chosen.
-        mode: Every neuron its own mean, or all the mean over the set.
         per_label: Texts of every emotion and split, at most.
         draws: Random sets of neurons for every emotion.
 
     Raises:
-        AxisError: an emotion of the selection is none of the texts' labels, or the mode is unknown.
+        AxisError: an emotion of the selection is none of the texts' labels.
         DataError: an emotion has no dev or test texts, or there is no dose.
         ModelError: a layer has too few other neurons for random sets.
     """
-    if mode not in ("index", "set_scalar"):
-        raise AxisError(f"no mode is called {mode!r}; modes are index and set_scalar")
     _check_doses(doses)
     dev = taken(texts.dev, "dev", per_label, selection)
     test = taken(texts.test, "test", per_label, selection)
@@ -266,7 +248,7 @@ def cross_signal(
         bases.append(100.0 * right.double().mean())
         for d, device in enumerate(devices.label):
             for draw, neurons in enumerate((chosen, *drawn[e])):
-                edits = signal(devices, device, neurons, mode)
+                edits = added(devices, device, neurons)
                 reached = [float(gained(on_dev, edits, dose).mean()) for dose in doses]
                 dose = doses[reached.index(max(reached))]
                 change = gained(on_test, edits, dose)
@@ -278,7 +260,7 @@ def cross_signal(
                 for table, value in zip(tables.values(), values, strict=True):
                     table[d, e] = value
     p = above(tables["change"], random_change)
-    options = {"devices": devices.provenance.fingerprint(), "doses": list(doses), "mode": mode}
+    options = {"devices": devices.provenance.fingerprint(), "doses": list(doses)}
     return CrossSignal(
         provenance=studied(selection, texts.name, per_label, draws, **options),
         label=devices.label,
@@ -287,21 +269,5 @@ def cross_signal(
         random_change=random_change,
         p=p,
         corrected_p=corrected(p),
-        mode=mode,
         **tables,
     )
-
-
-def signal(
-    devices: Profile, device: str, chosen: Bool[Tensor, "layer neuron"], mode: str
-) -> list[Add]:
-    """Edits that add the mean activations on a device to the chosen neurons.
-
-    Raises:
-        AxisError: the device was not profiled.
-    """
-    edits = added(devices, device, chosen)
-    if mode == "index" or not edits:
-        return edits
-    mean = float(devices.mean[devices.index("label", device)][chosen].mean())
-    return [Add("post", e.layer, mean * chosen[e.layer].float(), "all") for e in edits]

@@ -62,14 +62,9 @@ __all__ = [
     "Naming",
     "PairedEffects",
     "RangeSweep",
-    "Sets",
-    "effects_of",
-    "layers_of",
     "mask_effects",
     "naming",
     "paired_effects",
-    "paired_of",
-    "paired_texts",
     "range_sweep",
 ]
 
@@ -141,12 +136,6 @@ class MaskEffects(Effects):
     """The same with random neurons, a mean over the first five random sets."""
     mask: str = "zero"
     strength: float = 1.0
-
-    @property
-    def selectivity(self) -> Float[Tensor, " label"]:
-        """Mean change on the other classes minus the own one; positive: hits its own class most."""
-        others = self.change.masked_fill(self._is_own, 0.0).sum(1)
-        return others / (len(self.other_label) - 1) - self.own
 
     @property
     def supported(self) -> Bool[Tensor, " label"]:
@@ -355,11 +344,7 @@ def paired_effects(
 
 
 def paired_texts(texts: Texts, devices: Sequence[str], literal: str, per_label: int) -> Texts:
-    """The first texts of every device that have a literal paraphrase, and these paraphrases.
-
-    Raises:
-        DataError: a device has none.
-    """
+    """The first texts of every device that have a literal paraphrase, and these paraphrases."""
     kept: set[int] = set()
     for device in devices:
         pairs = _pairs(texts, device, literal)[:per_label]
@@ -445,10 +430,10 @@ class RangeSweep(Record):
     ratio_of: str
     """``all_neurons``: the dose is a share of the model's neurons. ``emotion_set``: of the class's
     set."""
-    match_counts: bool
-    """Were as many neurons masked in every range?"""
     mask: str = "zero"
     strength: float = 1.0
+    match_counts: bool = False
+    """Kept for files that say so: were as many neurons masked in every range?"""
 
 
 Sets = Selection | Callable[[float], Selection]
@@ -464,7 +449,6 @@ def range_sweep(
     mask: Mask,
     *,
     shares: Sequence[float] = (0.01, 0.02, 0.03, 0.04, 0.05),
-    match_counts: bool = False,
     per_label: int = 30,
     draws: int = 5,
 ) -> RangeSweep:
@@ -475,8 +459,6 @@ def range_sweep(
     Args:
         sets: The neurons: shares of a selection's sets, or selections of shares of all neurons.
         shares: What is masked.
-        match_counts: Mask as many neurons in every range, the best of that range, whether or not
-            the class's set has so many there. Else the part of the set that lies in the range.
 
     Raises:
         DataError: a share does not lie above 0, or is above 1.
@@ -491,7 +473,7 @@ def range_sweep(
     base = classify(test, ())
     cells = []
     for place, share in product(places, shares):
-        part = _part(sets, share, place, match_counts)
+        part = _part(sets, share, place)
         cells.append(classify_masked(classify, test, part, edits_on, draws, base=base))
     own, every = cells[0].own, range(len(cells[0].own))
     change = torch.stack([cell.change for cell in cells], -1)
@@ -504,7 +486,7 @@ def range_sweep(
         "n_neurons": torch.stack([cell.n_neurons for cell in cells], -1),
     }
     ratio_of = "emotion_set" if isinstance(sets, Selection) else "all_neurons"
-    options = {"shares": list(shares), "match_counts": match_counts, "ratio_of": ratio_of}
+    options = {"shares": list(shares), "ratio_of": ratio_of}
     return RangeSweep(
         provenance=studied(source, texts.name, per_label, draws, **options, **_of_mask(mask)),
         label=source.label,
@@ -513,25 +495,20 @@ def range_sweep(
         **{name: own.unflatten(1, (len(places), -1)) for name, own in tables.items()},
         base=cells[0].accuracy[own],
         ratio_of=ratio_of,
-        match_counts=match_counts,
         **_of_mask(mask),
     )
 
 
-def _part(sets: Sets, share: float, place: str, match_counts: bool) -> Selection:
-    """The neurons of every class that are masked in one cell."""
+def _part(sets: Sets, share: float, place: str) -> Selection:
+    """The neurons of every class that are masked in one cell: those of its set in this range."""
     if isinstance(sets, Selection):
         sizes = [how_many(share, int(own.sum())) if own.any() else 0 for own in sets.chosen]
-        selection, chosen = sets, best_of(sets.score, sets.chosen, sizes)
+        selection = replace(sets, chosen=best_of(sets.score, sets.chosen, sizes))
     else:
         selection = sets(share)
-        chosen = selection.chosen
-    here = torch.zeros_like(chosen)
-    here[:, layers_of(place, chosen.shape[1])] = True
-    if match_counts:
-        sizes, here = chosen.sum((1, 2)).tolist(), here & (selection.score > -torch.inf)
-        return replace(selection, chosen=best_of(selection.score, here, sizes))
-    return replace(selection, chosen=chosen & here)
+    here = torch.zeros_like(selection.chosen)
+    here[:, layers_of(place, here.shape[1])] = True
+    return replace(selection, chosen=selection.chosen & here)
 
 
 def layers_of(place: str, n_layers: int) -> slice:

@@ -77,21 +77,14 @@ from circuits.records import Record
 from circuits.running import in_force
 
 __all__ = [
-    "Agreement",
     "METHODS",
-    "Method",
     "Missed",
     "NodeScores",
     "VerifiedScores",
-    "agreement",
     "attribute",
     "budgeted",
-    "halves",
     "missed",
-    "order",
-    "rank_agreement",
     "relevance_rules",
-    "sampled_components",
 ]
 
 Method = Literal["atp", "atp*", "relp", "ig-inputs", "ig-activations"]
@@ -439,11 +432,7 @@ def _atp_star(runs: CleanCorrupt) -> tuple[_Terms, Tensor]:
 def _query_key_fix(
     runs: CleanCorrupt, base: Activations
 ) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
-    """Scores of a layer's queries and keys from the gradient at its pattern; two passes.
-
-    Raises:
-        ModelError: the pattern is not the softmax of the scores.
-    """
+    """Scores of a layer's queries and keys from the gradient at its pattern; two passes."""
     # Change of the pattern when the row's query is patched; and at a key when it is patched, over
     # one minus its old weight.
     by_query, by_key, patterns = dict[int, Tensor](), dict[int, Tensor](), dict[int, Tensor]()
@@ -616,9 +605,6 @@ def halves(names: Sequence[str], draws: int) -> list[list[str]]:
     """Random splits, one half after the other; every name goes by the toss of a coin.
 
     The seed is that in force: :func:`~circuits.running.execution`.
-
-    Raises:
-        DataError: fewer than two names.
     """
     if len(names) < 2:
         raise DataError(f"random halves need two components or more, found {len(names)}")
@@ -633,11 +619,7 @@ def halves(names: Sequence[str], draws: int) -> list[list[str]]:
 
 
 def order(draws: int, confidence: float) -> int:
-    """The largest ``j`` with P(Binomial(draws, 1/2) < j) <= 1 - confidence.
-
-    Raises:
-        DataError: there is none, or the confidence is not between 0 and 1.
-    """
+    """The largest ``j`` with P(Binomial(draws, 1/2) < j) <= 1 - confidence."""
     if not 0 < confidence < 1:
         raise DataError(f"a confidence lies between 0 and 1, found {confidence}")
     place = int(binom.ppf(1 - confidence, draws, 0.5))

@@ -56,7 +56,6 @@ __all__ = [
     "Activations",
     "By",
     "CleanCorrupt",
-    "LastReadout",
     "LogitDifference",
     "LogitWords",
     "Mode",
@@ -290,8 +289,7 @@ def make_pairs(
         plain = neutral_prompt(context, template)
         against = plain if other is None else emotion_prompt(context, other, template)
         both = emotion_prompt(context, emotion, template), against
-        clean, corrupt = (label_prompt(model, prompt) for prompt in both)
-        pairs.append(_pair(context, clean, corrupt, (emotion, other)))
+        pairs.append(_pair(context, *(label_prompt(model, own) for own in both), emotion, other))
     return CleanCorrupt(model, tuple(pairs))
 
 
@@ -299,7 +297,8 @@ def _pair(
     context: Context,
     clean: Labelled,
     corrupt: Labelled,
-    asked: tuple[str, str | None],
+    emotion: str,
+    other: str | None,
     matched: int = 0,
 ) -> Pair:
     """The pair, matched from the end unless it is known how far."""
@@ -307,7 +306,6 @@ def _pair(
         raise DataError(
             f"the clean and the corrupt prompt of {context.id} are the same; give two that differ"
         )
-
     ends = zip(reversed(clean.ids), reversed(corrupt.ids), strict=False)
     matched = matched or len(list(takewhile(lambda both: both[0] == both[1], ends)))
     before = [own.roles[::-1][matched : matched + 1] for own in (clean, corrupt)]
@@ -319,7 +317,7 @@ def _pair(
             "they end differently, so no position can be matched; give prompts of equal length or "
             "with the same ending, or a template that writes the instruction before the context"
         )
-    return Pair(context, *asked, clean, corrupt, matched)
+    return Pair(context, emotion, other, clean, corrupt, matched)
 
 
 def _labelled(model: Model, prompt: Prompt) -> Labelled:
@@ -395,7 +393,7 @@ class CleanCorrupt(Sequence[Pair]):
             context = one.context or Context(f"pair_{i:04d}", "prompts", "neutral", "", "")
             left, right = _labelled(model, one), _labelled(model, other)
             matched = len(left.ids) if len(left.ids) == len(right.ids) else 0
-            pairs.append(_pair(context, left, right, ("clean", "corrupt"), matched))
+            pairs.append(_pair(context, left, right, "clean", "corrupt", matched))
         return cls(model, tuple(pairs))
 
     def __len__(self) -> int:
@@ -578,8 +576,7 @@ class CleanCorrupt(Sequence[Pair]):
             words = zip(range(-count, 0), self[0].tokens[-count:], strict=True)
             return tuple(f"{place} {token!r}" for place, token in words)
         if by == "role":
-            shared = set.intersection(*(set(pair.roles) for pair in self.pairs))
-            return tuple(role for role in ROLES if role in shared)
+            return tuple(role for role in ROLES if all(role in pair.roles for pair in self.pairs))
         if by in ("all", "last"):
             return (by,)
         raise AxisError(f"patches go by position, role, all or last; found {by!r}")
@@ -628,11 +625,11 @@ class CleanCorrupt(Sequence[Pair]):
     def other_seen(self) -> tuple[Activations, Float[Tensor, " pair"]]:
         """The other run's activations in the window, and its readout; keeps no keys and values."""
         seen, value = observe(self.model, self.other, self.sites, **self.scored)
-
-        def window(layers: Mapping[int, Tensor]) -> dict[int, Tensor]:
-            return {i: own[:, -self.width :].clone() for i, own in layers.items()}
-
-        return {site: window(layers) for site, layers in seen.items()}, value
+        windows = {
+            site: {i: own[:, -self.width :].clone() for i, own in layers.items()}
+            for site, layers in seen.items()
+        }
+        return windows, value
 
     @property
     def scored(self) -> dict[str, Any]:

@@ -56,20 +56,7 @@ from circuits.patching.pairs import (
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = [
-    "DRAWS",
-    "Ends",
-    "PathEffects",
-    "PathMethod",
-    "Senders",
-    "check_paths",
-    "differences",
-    "path_effects",
-    "path_ends",
-    "sees",
-    "sender_changes",
-    "sender_sites",
-]
+__all__ = ["PathEffects", "PathMethod", "path_effects", "path_ends", "sees"]
 
 
 @dataclass(frozen=True)
@@ -131,12 +118,7 @@ def path_ends(model: Model, neurons: Sequence[tuple[int, int]] = ()) -> Ends:
 
 
 def check_paths(model: Model, edges: Sequence[tuple[str, str]]) -> None:
-    """Refuse (sender, receiver) pairs that no path of the model joins.
-
-    Raises:
-        AxisError: there are none, one is named twice, a name lies outside the model or is none, or
-            the receiver comes before the sender.
-    """
+    """Refuse (sender, receiver) pairs that no path of the model joins."""
     if not edges:
         raise AxisError("no paths are named; give (sender, receiver) pairs such as L1H0, L3H5.q")
     if len(set(edges)) < len(edges):
@@ -247,13 +229,7 @@ def _traces(
 def differences(
     model: Model, found: Senders, names: Sequence[str]
 ) -> Float[Tensor, "sender row pos d_model"]:
-    """What senders of one layer add to the residual stream, clean minus corrupt.
-
-    Args:
-        model: Its output weights are read.
-        found: What :func:`sender_changes` found.
-        names: ``embed``, or heads, then the MLP, then neurons of a layer.
-    """
+    """What senders of one layer add to the residual stream, clean minus corrupt."""
     parts = [component(name) for name in names]
     layer = parts[0].layer
     if layer is None:

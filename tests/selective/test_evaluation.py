@@ -63,7 +63,6 @@ def test_masking_the_planted_neurons_of_a_class_costs_that_class_and_no_other(
     assert effects.change[~torch.eye(3, dtype=torch.bool)].abs().max() == 0
     assert effects.supported.tolist() == falling.tolist()
     assert effects.n_neurons.tolist() == [2, 2, 2]
-    assert torch.equal(effects.selectivity, -effects.own)
     # The log-probability falls even for the class that is named by default.
     assert float(effects.own[by_default]) == 0
     assert bool((effects.log_change.diagonal() < -0.5).all())
@@ -166,10 +165,7 @@ def test_permuting_the_classes_permutes_the_matrix():
     torch.testing.assert_close(found.change, expected.change[order][:, order])
     assert torch.equal(found.predicted, expected.predicted[order][:, order][..., order])
     torch.testing.assert_close(found.random_p, expected.random_p[order])
-    torch.testing.assert_close(found.selectivity, expected.selectivity[order])
 
-
-def test_own_other_and_selectivity_are_read_off_the_matrix():
     found = replace(
         effects_from(some_answers()),
         change=torch.tensor([[-30.0, -5.0, 1.0], [-20.0, -10.0, 0.0], [0.0, 0.0, -8.0]]),
@@ -177,7 +173,6 @@ def test_own_other_and_selectivity_are_read_off_the_matrix():
     )
     assert found.own.tolist() == [-30.0, -10.0, -8.0]
     assert found.largest_other.tolist() == [-5.0, -20.0, 0.0]
-    assert found.selectivity.tolist() == [28.0, 0.0, 8.0]
     # The second falls more elsewhere, the third no more than random sets do.
     assert found.supported.tolist() == [True, False, False]
     assert found.sel(label="sadness").own.tolist() == [-8.0]

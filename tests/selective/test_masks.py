@@ -35,15 +35,10 @@ def masked_by_hand(mask: Mask, profile: Profile, label: str, value: float, unit:
     tokens = profile.tokens.sum(0)
     means = [float(profile.total[:, e, *unit].sum() / tokens[e]) for e in range(len(profile.label))]
     largest = float(profile.largest[:, *unit].max())
-    if mask.kind == "zero":
-        return 0.0
-    if mask.kind == "mean":
-        return sum(means) / len(means)
-    if mask.kind == "gain":
-        return (1 + mask.strength) * value
     size = value if mask.kind == "attenuate" else means[profile.label.index(label)]
     ratio = 0.0 if largest == 0 else min(1.0, abs(size) / largest)
-    return value * (1 - mask.strength * ratio)
+    fixed = {"zero": 0.0, "mean": sum(means) / len(means), "gain": (1 + mask.strength) * value}
+    return fixed.get(mask.kind, value * (1 - mask.strength * ratio))
 
 
 KINDS = ("zero", "mean", "gain", "attenuate", "static")

@@ -5,13 +5,7 @@ import pytest
 import torch
 
 from circuits.errors import AxisError, DataError
-from circuits.neurons.profile import label_attribution
 from circuits.neurons.select import SELECTORS, Admission, how_many, select_neurons
-
-
-@pytest.fixture(scope="module")
-def attribution(llama, texts):
-    return label_attribution(llama, texts, "Name it.")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.errors import AxisError, DataError
-from circuits.neurons.profile import label_attribution
 from circuits.neurons.select import SELECTORS, Admission, entropy, lape_scores, select_neurons
 from circuits.running import execution
 
@@ -142,11 +141,10 @@ def test_random_scores_depend_on_the_seed_only(profile):
     assert not torch.equal(found[0], found[2])
 
 
-def test_attribution_must_be_given_and_be_of_the_same_classes(profile, llama, texts):
+def test_attribution_must_be_given_and_be_of_the_same_classes(profile, attribution):
     with pytest.raises(DataError, match="needs attribution; give what label_attribution returns"):
         score("attribution", profile)
-    found = label_attribution(llama, texts, "Name it.")
-    expected = found.own - found.others
-    assert torch.equal(score("attribution", profile, attribution=found), expected)
+    expected = attribution.own - attribution.others
+    assert torch.equal(score("attribution", profile, attribution=attribution), expected)
     with pytest.raises(AxisError, match="the attribution is of anger, fear"):
-        score("attribution", profile, attribution=found.sel(label=("anger", "fear")))
+        score("attribution", profile, attribution=attribution.sel(label=("anger", "fear")))
