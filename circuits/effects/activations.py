@@ -343,9 +343,10 @@ def mean_stderr(rows: Float[Tensor, "row *rest"]) -> tuple[Tensor, Tensor]:
     >>> mean_stderr(torch.tensor([1.0, 3.0]))
     (tensor(2.), tensor(1.))
     """
-    n, exact = len(rows), rows.double()
+    n, exact, kind = len(rows), rows.double(), torch.promote_types(rows.dtype, torch.float32)
     mean = exact.sum(0) / n
-    return mean.float(), ((exact - mean).square().sum(0) / (n * (n - 1))).sqrt().float()
+    stderr = ((exact - mean).square().sum(0) / (n * (n - 1))).sqrt()
+    return mean.to(kind), stderr.to(kind)
 
 
 def mean_stderr_by_emotion(

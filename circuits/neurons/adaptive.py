@@ -9,6 +9,8 @@ of the same layers, and what is reported is the difference on test texts that no
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -71,22 +73,15 @@ class Schedule:
             raise DataError("steps of alpha and tau and the wanted fall must not be negative")
 
     @property
-    def alphas(self) -> tuple[float, ...]:
-        """Strength at every step."""
-        return tuple(min(1.0, self.alpha + i * self.alpha_step) for i in range(self.steps))
-
-    @property
-    def taus(self) -> tuple[float, ...]:
-        """Share of the pool at every step."""
-        return tuple(min(1.0, self.tau + i * self.tau_step) for i in range(self.steps))
+    def trials(self) -> list[tuple[float, float]]:
+        """Strength and share of the pool at every step."""
+        return [
+            (min(1.0, self.alpha + i * self.alpha_step), min(1.0, self.tau + i * self.tau_step))
+            for i in range(self.steps)
+        ]
 
 
-Attenuation = Callable[[float, float], Sequence[Edit]]
-"""From strength and share of the pool to the edits; none where no neuron is attenuated."""
-
-
-@dataclass(frozen=True)
-class Course:
+class Course(NamedTuple):
     """One loop."""
 
     changes: tuple[float, ...]
@@ -99,17 +94,15 @@ class Course:
 def attenuate_until(
     classify: Classify,
     dev: Texts,
-    attenuation: Attenuation,
+    attenuation: Callable[[float, float], Sequence[Edit]],
     schedule: Schedule,
     base: Tensor | None = None,
 ) -> Course:
     """Attenuate more until accuracy on dev texts has fallen, or the steps are used up.
 
     Args:
-        classify: Classifies texts.
         dev: Texts of the dev split, all of them of the class.
-        attenuation: The mask.
-        schedule: How it grows.
+        attenuation: From strength and share of the pool to the edits; none: nothing is attenuated.
         base: What ``classify`` gives without edits, if it is known.
 
     Raises:
@@ -119,8 +112,8 @@ def attenuate_until(
     base = classify(dev, ()) if base is None else base
     changes: list[float] = []
     edits: Sequence[Edit] = ()
-    for alpha, tau in zip(schedule.alphas, schedule.taus, strict=True):
-        edits = attenuation(alpha, tau)
+    for trial in schedule.trials:
+        edits = attenuation(*trial)
         masked = classify(dev, edits) if edits else base
         changes.append(float(gains(masked, base, truth).mean()))
         if changes[-1] <= -schedule.fall:
@@ -193,11 +186,8 @@ def adaptive_masking(
     them selected for the class, and are ranked by the same statistic.
 
     Args:
-        model: The model.
         texts: The loops are given dev texts; test texts are read after the last loop has ended.
-        selection: The neurons of every class.
         profile: Gives the statistic by which a pool is ranked, and the largest activations.
-        schedule: How the attenuation grows, and when it ends.
         kind: By the activation at hand (``attenuate``), or by the class's mean (``static``).
         per_label: Test texts of every class, at most.
         draws: Random pools.
@@ -217,13 +207,16 @@ def adaptive_masking(
         some, gap = dev.of(label), gaps(profile, label)
         base = classify(some, ())
 
-        def attenuating(pool: Tensor, label: str = label, gap: Tensor = gap) -> Attenuation:
-            return lambda alpha, tau: edits_of(
-                Mask(kind, alpha), core(gap, pool, tau), profile, label
-            )
+        def attenuating(
+            alpha: float, tau: float, *, pool: Tensor, label: str = label, gap: Tensor = gap
+        ) -> list[Edit]:
+            return edits_of(Mask(kind, alpha), core(gap, pool, tau), profile, label)
 
         loops.append(
-            [attenuate_until(classify, some, attenuating(pool), schedule, base) for pool in own]
+            [
+                attenuate_until(classify, some, partial(attenuating, pool=pool), schedule, base)
+                for pool in own
+            ]
         )
 
     test = taken(texts.test, "test", per_label, selection)
@@ -242,28 +235,22 @@ def adaptive_masking(
     change, baseline = by_class(changes, truth, classes), torch.stack(random, 1)
     places = [test.label.index(label) for label in selection.label]
     p = below(change[range(len(loops)), places], baseline)
-    steps, ends = schedule.steps, [len(own[0].changes) - 1 for own in loops]
-    course = torch.full((1 + draws, len(loops), steps), torch.nan)
+    trials, ends = torch.tensor(schedule.trials), [len(own[0].changes) - 1 for own in loops]
+    course = torch.full((1 + draws, len(loops), schedule.steps), torch.nan)
     for place, own in enumerate(loops):
         for pool, each in enumerate(own):
             course[pool, place, : len(each.changes)] = torch.tensor(each.changes)
     success = torch.tensor([[each.success for each in own] for own in loops]).T
     n_core = [
-        core(gaps(profile, label), own, schedule.taus[end]).sum()
+        core(gaps(profile, label), own, schedule.trials[end][1]).sum()
         for label, own, end in zip(selection.label, selection.chosen, ends, strict=True)
     ]
+    options = {**asdict(schedule), "kind": kind, "test_per_label": per_label, "draws": draws}
     return Adaptive(
-        provenance=selection.provenance.child(
-            **asdict(schedule),
-            kind=kind,
-            texts=texts.name,
-            test_per_label=per_label,
-            draws=draws,
-            seed=in_force().seed,
-        ),
+        provenance=selection.provenance.child(**options, texts=texts.name, seed=in_force().seed),
         label=selection.label,
         other_label=test.label,
-        dose=tuple(range(steps)),
+        dose=tuple(range(schedule.steps)),
         change=change,
         low=low,
         high=high,
@@ -273,11 +260,11 @@ def adaptive_masking(
         corrected_p=corrected(p),
         success=success[0],
         random_success=success[1:],
-        alpha=torch.tensor([schedule.alphas[end] for end in ends]),
-        tau=torch.tensor([schedule.taus[end] for end in ends]),
+        alpha=trials[ends, 0],
+        tau=trials[ends, 1],
         n_core=torch.stack(n_core),
         trajectory=course[0],
         random_trajectory=course[1:],
-        alphas=torch.tensor(schedule.alphas),
-        taus=torch.tensor(schedule.taus),
+        alphas=trials[:, 0].clone(),
+        taus=trials[:, 1].clone(),
     )

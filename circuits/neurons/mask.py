@@ -34,33 +34,102 @@ from circuits.running import advance, execution, in_force
 
 __all__ = [
     "Classified",
-    "Classify",
-    "Edits",
-    "EditsOn",
     "KINDS",
     "Mask",
-    "above",
-    "at",
-    "below",
-    "by_class",
-    "classifier",
     "classify_masked",
-    "core",
-    "corrected",
     "donor_values",
-    "draw_donors",
     "edits_of",
-    "gains",
-    "gaps",
-    "hits",
-    "interval",
     "masking",
-    "places_of",
     "random_sets",
-    "resampling",
-    "studied",
-    "taken",
 ]
+
+KINDS = ("zero", "mean", "gain", "attenuate", "static", "resample")
+"""``zero``: 0. ``mean``: the mean over the classes of the identification texts. ``gain``: times
+1 + strength. ``attenuate``: times 1 - strength * |a| / largest |a|, token by token. ``static``: the
+same with the mean of the class in place of a. ``resample``: what it is on another text."""
+
+Edits = Sequence[Edit] | EditsOf
+"""The same edits for all texts, or a function of the places of a batch."""
+
+EditsOn = Callable[[Bool[Tensor, "layer neuron"], str, Sequence[int]], Edits]
+"""Edits that do to some neurons what is done on behalf of a class, while the texts at some places
+are classified."""
+
+Classify = Callable[[Texts, Edits], Float[Tensor, "text label"]]
+"""Log-probability (nats) of every label as the reply, under edits; in the order of the texts."""
+
+_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What is done to the chosen neurons."""
+
+    kind: str = "zero"
+    strength: float = 1.0
+    """Of ``gain`` (gamma), ``attenuate`` and ``static`` (alpha)."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown kinds and strengths that would flip a sign."""
+        if self.kind not in KINDS:
+            raise AxisError(f"no mask is called {self.kind!r}; masks are {', '.join(KINDS)}")
+        lowest, highest = (-1.0, 1e6) if self.kind == "gain" else (0.0, 1.0)
+        if not lowest <= self.strength <= highest:
+            raise ModelError(
+                f"a mask of kind {self.kind} and strength {self.strength} was asked for; "
+                f"give {lowest:g} to {highest:g}, so that no activation changes its sign"
+            )
+
+
+def edits_of(
+    mask: Mask, chosen: Bool[Tensor, "layer neuron"], profile: Profile, label: str
+) -> list[Edit]:
+    """Edits that put the mask on the chosen neurons; layers without one get no edit.
+
+    Args:
+        profile: Gives the means and the largest activations.
+        label: The class whose mean ``static`` takes.
+
+    Raises:
+        AxisError: the label was not profiled.
+        ModelError: the mask needs other texts (``resample``), which edits alone do not have.
+    """
+    if mask.kind == "resample":
+        raise ModelError("a resample mask takes activations from other texts; use masking()")
+    mean, largest, by = profile.mean, profile.largest.amax(0), mask.strength
+    own, middle = mean[profile.index("label", label)], mean.mean(0)
+
+    def edit(layer: int) -> Edit:
+        here = chosen[layer]
+        if mask.kind in ("zero", "mean"):
+            value = middle[layer] if mask.kind == "mean" else torch.zeros(len(here))
+            return Replace("post", layer, value, here, "all")
+        if mask.kind == "attenuate":
+            return Attenuate("post", layer, by, largest[layer], here, "all")
+        factor = torch.full_like(own[layer], 1 + by)
+        if mask.kind == "static":
+            factor = attenuation(own[layer], by, largest[layer])
+        return Scale("post", layer, factor.where(here, 1.0), "all")
+
+    return [edit(layer) for layer in chosen.any(1).nonzero()[:, 0].tolist()]
+
+
+def masking(model: Model, mask: Mask, profile: Profile, texts: Texts, request: str) -> EditsOn:
+    """Puts ``mask`` on neurons while some of ``texts`` are classified.
+
+    For ``resample`` every text has another one of them as its donor, whichever are classified.
+    """
+    prompts = questions(texts.rows, request)
+    donors = draw_donors(len(prompts))
+
+    def edits_on(chosen: Tensor, label: str, places: Sequence[int]) -> Edits:
+        if mask.kind != "resample":
+            return edits_of(mask, chosen, profile, label)
+        own = [prompts[donors[place]] for place in places]
+        with execution(progress=None):
+            return resampling(donor_values(model, own, chosen), chosen)
+
+    return edits_on
 
 
 def donor_values(
@@ -87,13 +156,11 @@ def donor_values(
 
 
 def draw_donors(n_prompts: int) -> list[int]:
-    """A random donor for every prompt: another one, and each is a donor once.
-
-    One prompt alone is its own donor.
-    """
-    order = torch.randperm(n_prompts, generator=_generator()).tolist()
-    donors = dict(zip(order, [*order[1:], *order[:1]], strict=True))
-    return [donors[place] for place in range(n_prompts)]
+    """A random donor for every prompt: another one (if there is one), and each is a donor once."""
+    order = torch.randperm(n_prompts, generator=_generator())
+    donors = torch.empty_like(order)
+    donors[order] = order.roll(-1)
+    return donors.tolist()
 
 
 def resampling(
@@ -104,10 +171,6 @@ def resampling(
     Prompt and donor are aligned at the right end; what a shorter donor does not reach is kept.
     A batch's edits hold ``[row pos neuron]`` tables of every layer with a chosen neuron. They
     are due while the prompt is read: a label's tokens have no counterpart in a donor's prompt.
-
-    Args:
-        values: What :func:`donor_values` returns for the donors.
-        chosen: The neurons, the same as in :func:`donor_values`.
     """
     counts = chosen.sum(1).tolist()
 
@@ -131,111 +194,15 @@ def resampling(
     return edits
 
 
-KINDS = ("zero", "mean", "gain", "attenuate", "static", "resample")
-"""``zero``: 0. ``mean``: the mean over the classes of the identification texts. ``gain``: times
-1 + strength. ``attenuate``: times 1 - strength * |a| / largest |a|, token by token. ``static``: the
-same with the mean of the class in place of a. ``resample``: what it is on another text."""
-
-Edits = Sequence[Edit] | EditsOf
-"""The same edits for all texts, or a function of the places of a batch."""
-
-EditsOn = Callable[[Bool[Tensor, "layer neuron"], str, Sequence[int]], Edits]
-"""Edits that do to some neurons what is done on behalf of a class, while the texts at some places
-are classified."""
-
-_EPS = 1e-6
-_TEXTS = 256
-
-
-@dataclass(frozen=True)
-class Mask:
-    """What is done to the chosen neurons."""
-
-    kind: str = "zero"
-    strength: float = 1.0
-    """Of ``gain`` (gamma), ``attenuate`` and ``static`` (alpha)."""
-
-    def __post_init__(self) -> None:
-        """Refuse unknown kinds and strengths that would flip a sign."""
-        if self.kind not in KINDS:
-            raise AxisError(f"no mask is called {self.kind!r}; masks are {', '.join(KINDS)}")
-        lowest, highest = (-1.0, 1e6) if self.kind == "gain" else (0.0, 1.0)
-        if not lowest <= self.strength <= highest:
-            raise ModelError(
-                f"a mask of kind {self.kind} and strength {self.strength} was asked for; "
-                f"give {lowest:g} to {highest:g}, so that no activation changes its sign"
-            )
-
-
-def masking(model: Model, mask: Mask, profile: Profile, texts: Texts, request: str) -> EditsOn:
-    """Puts ``mask`` on neurons while some of ``texts`` are classified.
-
-    For ``resample`` every text has another one of them as its donor, whichever are classified.
-    """
-    prompts = questions(texts.rows, request)
-    donors = draw_donors(len(prompts))
-
-    def edits_on(chosen: Tensor, label: str, places: Sequence[int]) -> Edits:
-        if mask.kind != "resample":
-            return edits_of(mask, chosen, profile, label)
-        own = [prompts[donors[place]] for place in places]
-        with execution(progress=None):
-            return resampling(donor_values(model, own, chosen), chosen)
-
-    return edits_on
-
-
-def edits_of(
-    mask: Mask, chosen: Bool[Tensor, "layer neuron"], profile: Profile, label: str
-) -> list[Edit]:
-    """Edits that put the mask on the chosen neurons; layers without one get no edit.
-
-    Args:
-        mask: What is done.
-        chosen: The neurons.
-        profile: Gives the means and the largest activations.
-        label: The class whose mean ``static`` takes.
-
-    Raises:
-        AxisError: the label was not profiled.
-        ModelError: the mask needs other texts (``resample``), which edits alone do not have.
-    """
-    own = profile.mean[profile.index("label", label)]
-    if mask.kind == "resample":
-        raise ModelError("a resample mask takes activations from other texts; use masking()")
-    middle, largest = profile.mean.mean(0), profile.largest.amax(0)
-    edits: list[Edit] = []
-    for layer in chosen.any(1).nonzero()[:, 0].tolist():
-        here = chosen[layer]
-        if mask.kind == "zero":
-            edit = Replace("post", layer, torch.zeros(len(here)), here, "all")
-        elif mask.kind == "mean":
-            edit = Replace("post", layer, middle[layer], here, "all")
-        elif mask.kind == "attenuate":
-            edit = Attenuate("post", layer, mask.strength, largest[layer], here, "all")
-        else:
-            if mask.kind == "static":
-                factor = attenuation(own[layer], mask.strength, largest[layer])
-            else:
-                factor = torch.full_like(own[layer], 1 + mask.strength)
-            edit = Scale("post", layer, factor.where(here, 1.0), "all")
-        edits.append(edit)
-    return edits
-
-
 def gaps(profile: Profile, label: str) -> Float[Tensor, "layer neuron"]:
     """How far the mean activation on a class is from that on the others, by its mean size.
 
     Zheng et al.'s statistic of dynamic filtering. The divisor is the mean of the absolute value: a
     signed mean may be near zero or negative where activations have both signs.
-
-    Raises:
-        AxisError: the label was not profiled.
     """
-    own = profile.index("label", label)
-    rest = [place for place in range(len(profile.label)) if place != own]
-    apart = profile.mean[own] - profile.mean[rest].mean(0)
-    return apart.abs() / (profile.mean_size.mean(0) + _EPS)
+    own, mean = profile.index("label", label), profile.mean
+    others = torch.arange(len(mean)) != own
+    return (mean[own] - mean[others].mean(0)).abs() / (profile.mean_size.mean(0) + 1e-6)
 
 
 def core(
@@ -277,7 +244,7 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(in_force().seed)
 
 
-_ROUNDING = 1e-6
+# Statistics.
 
 
 def hits(logs: Float[Tensor, "*rest text label"], truth: Int[Tensor, " text"]) -> Tensor:
@@ -324,7 +291,7 @@ def interval(
 
 def below(observed: Float[Tensor, "*rest"], random: Float[Tensor, "draw *rest"]) -> Tensor:
     """``[*rest]``: (1 + draws that are at least as low) / (1 + draws), which is never 0."""
-    return (1.0 + (random <= observed + _ROUNDING).sum(0)) / (1.0 + len(random))
+    return (1.0 + (random <= observed + 1e-6).sum(0)) / (1.0 + len(random))
 
 
 def above(observed: Float[Tensor, "*rest"], random: Float[Tensor, "draw *rest"]) -> Tensor:
@@ -342,8 +309,37 @@ def corrected(p: Float[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
     return torch.from_numpy(found).to(p).reshape(p.shape)
 
 
-Classify = Callable[[Texts, Edits], Float[Tensor, "text label"]]
-"""Log-probability (nats) of every label as the reply, under edits; in the order of the texts."""
+# Texts and how they are classified.
+
+
+def taken(texts: Texts, split: Split, per_label: int, selection: Selection) -> Texts:
+    """At most so many texts of every class."""
+    if per_label < 1:
+        raise DataError(f"{per_label} texts of every class were asked for; give at least 1")
+    for label in selection.label:
+        if label not in texts.label:
+            raise AxisError(
+                f"neurons of {label!r} were selected; the texts can only be named "
+                f"{', '.join(texts.label)}"
+            )
+    found = texts.only(split).first(per_label)
+    for label in found.label:
+        if not places_of(found, label):
+            raise DataError(
+                f"there are no {split} texts of class {label!r}; give texts of every class, "
+                "or leave the class out of the labels"
+            )
+    return found
+
+
+def at(texts: Texts, places: Sequence[int]) -> Texts:
+    """The texts at these places, in this order."""
+    return replace(texts, rows=tuple(texts.rows[place] for place in places))
+
+
+def places_of(texts: Texts, label: str) -> list[int]:
+    """Where the texts of a class stand."""
+    return [place for place, row in enumerate(texts.rows) if row.label == label]
 
 
 def classifier(model: Model, request: str) -> Classify:
@@ -397,41 +393,10 @@ class Classified:
     @property
     def random_change(self) -> Float[Tensor, "draw label"]:
         """Change under random sets, on texts of the class that each stands in for."""
-        truth, found = self.truth, []
-        for place, own in enumerate(self.own):
-            rows = truth == own
-            found.append(gains(self.random[:, place, rows], self.base[rows], truth[rows]).mean(-1))
-        return torch.stack(found, 1)
-
-
-def taken(texts: Texts, split: Split, per_label: int, selection: Selection) -> Texts:
-    """At most so many texts of every class.
-
-    Raises:
-        AxisError: a class of the selection is none of the texts' labels.
-        DataError: the texts are of another split, a class has none, or none are wanted.
-    """
-    if per_label < 1:
-        raise DataError(f"{per_label} texts of every class were asked for; give at least 1")
-    _check_labels(selection, texts)
-    found = texts.only(split).first(per_label)
-    for label in found.label:
-        if not len(found.of(label)):
-            raise DataError(
-                f"there are no {split} texts of class {label!r}; give texts of every class, "
-                "or leave the class out of the labels"
-            )
-    return found
-
-
-def at(texts: Texts, places: Sequence[int]) -> Texts:
-    """The texts at these places, in this order."""
-    return replace(texts, rows=tuple(texts.rows[place] for place in places))
-
-
-def places_of(texts: Texts, label: str) -> list[int]:
-    """Where the texts of a class stand."""
-    return [place for place, row in enumerate(texts.rows) if row.label == label]
+        changes = by_class(
+            gains(self.random, self.base, self.truth), self.truth, self.base.shape[1]
+        )
+        return changes[:, range(len(self.own)), self.own]
 
 
 def classify_masked(
@@ -449,26 +414,19 @@ def classify_masked(
     A class without selected neurons is masked by nothing: its texts are classified as before.
 
     Args:
-        classify: Classifies texts.
-        texts: What is classified.
-        selection: The neurons of every class.
-        edits_on: The mask.
         draws: Random sets of every class.
         rows_of: Places of the texts that are classified under the random sets of a class; by
             default its own texts.
         base: What they are without a mask, if it is known.
 
     Raises:
-        AxisError: a class of the selection is none of the texts' labels.
         ModelError: a layer has too few other neurons for random sets.
     """
-    _check_labels(selection, texts)
     drawn = random_sets(selection, draws)
     base = classify(texts, ()) if base is None else base
     masked = base.repeat(len(selection.label), 1, 1)
     random = torch.full((draws, *masked.shape), torch.nan)
-    for place, label in enumerate(selection.label):
-        chosen = selection.chosen[place]
+    for place, (label, chosen) in enumerate(zip(selection.label, selection.chosen, strict=True)):
         rows = list(rows_of(label)) if rows_of else places_of(texts, label)
         if not chosen.any():
             random[:, place, rows] = base[rows]
@@ -481,21 +439,11 @@ def classify_masked(
     return Classified(texts, selection.label, base, masked, random, count)
 
 
-def _check_labels(selection: Selection, texts: Texts) -> None:
-    for label in selection.label:
-        if label not in texts.label:
-            raise AxisError(
-                f"neurons of {label!r} were selected; the texts can only be named "
-                f"{', '.join(texts.label)}"
-            )
-
-
 def studied(
     selection: Selection, texts: str, per_label: int, draws: int | None = None, **options: Any
 ) -> Provenance:
     """The provenance of what a study finds: the selection's, and everything that decides it."""
-    if draws is not None:
-        options["draws"] = draws
+    options |= {} if draws is None else {"draws": draws}
     return selection.provenance.child(
         **options, texts=texts, per_label=per_label, seed=in_force().seed
     )

@@ -6,12 +6,8 @@ above zero, as Lee et al. (Findings of ACL 2025) have been reconstructed. They d
 linear branch of a gated MLP is negative.
 
 No padding is counted, and a class with more tokens would look less selective than one with few:
-every class gives the same number of tokens to each half of the texts, exactly.
-
-Every batch is reduced to sums per class and half, and to counts per permutation of the labels,
-inside the pass: no activation outlives the hook that reads it. A permutation counts most texts
-whole, so their counts are shared by all permutations; only the texts that a permutation cuts short
-are counted for it again.
+every class gives the same number of tokens to each half of the texts, exactly. Every batch is
+reduced to sums per class and half, and to counts per permutation of the labels, inside the pass.
 
 What every neuron does for the right label is estimated from one gradient per text: activation times
 gradient (attribution of a neuron set to zero; Nanda 2023) of the margin by which a text's own label
@@ -21,13 +17,12 @@ margin falls when the neuron is set to zero at all positions.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -36,29 +31,13 @@ from circuits.models.families import along_neurons, need_neurons
 from circuits.models.generate import batches
 from circuits.models.memory import halving, name_of_row
 from circuits.models.protocol import Model, device_of
-from circuits.models.run import Take, check_values, trace, watch
+from circuits.models.run import check_values, trace, watch
 from circuits.models.tokens import encode, encode_text, pad_left, text_span
 from circuits.prompts.prompt import Texts, questions
-from circuits.provenance import current
 from circuits.records import Record
 from circuits.running import advance, in_force
 
-__all__ = [
-    "Counted",
-    "HALVES",
-    "LabelAttribution",
-    "Profile",
-    "Sign",
-    "Span",
-    "Where",
-    "balanced",
-    "check_word",
-    "halves_of",
-    "label_attribution",
-    "permuted",
-    "profile_texts",
-    "read_spans",
-]
+__all__ = ["LabelAttribution", "Profile", "Sign", "Where", "label_attribution", "profile_texts"]
 
 Sign = Literal["gate", "product"]
 """What must be above zero for a neuron to be active: ``pre``, or ``post``."""
@@ -73,8 +52,7 @@ _TEXTS, _GRADIENTS = 96, 32
 """Texts in one pass at most, and with gradients, for which all layers are held at once."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A prompt and the tokens of it that may be counted: ``ids[start:stop]``, at least one."""
 
     ids: tuple[int, ...]
@@ -82,25 +60,16 @@ class Span:
     stop: int
 
 
-@dataclass(frozen=True, eq=False)
-class Counted:
-    """What every text counts for."""
+class Counted(NamedTuple):
+    """What every text counts for: its first so many tokens, for a class and a half."""
 
     label: Int[Tensor, " text"]
-    """Place of the class."""
     half: Int[Tensor, " text"]
     tokens: Int[Tensor, " text"]
-    """Its first so many tokens are counted; with 0 it counts for nothing."""
 
 
 def read_spans(model: Model, texts: Texts, request: str, where: Where) -> list[Span]:
-    """Prompts of all texts.
-
-    Raises:
-        AxisError: ``where`` is unknown.
-        ModelError: a text is empty or cannot be found in the rendered prompt.
-    """
-    check_word("where", where, get_args(Where))
+    """Prompts of all texts."""
     found = []
     for question in questions(texts.rows, request):
         if where == "content":
@@ -117,14 +86,9 @@ def balanced(spans: Sequence[Span], truth: Sequence[int], seed: int) -> Counted:
 
     Texts are drawn until the number is reached that the class and half with the fewest tokens
     has; of the text that would exceed it only the first tokens are counted.
-
-    Args:
-        spans: All texts.
-        truth: Place of every text's class.
-        seed: Of the draw.
     """
     groups = halves_of(truth, seed)
-    length = _lengths(spans)
+    length = torch.tensor([span.stop - span.start for span in spans])
     quota = min(int(length[own].sum()) for own in groups.values())
     half, tokens = torch.zeros(2, len(spans), dtype=torch.long)
     for (part, _), own in groups.items():
@@ -147,16 +111,8 @@ def permuted(spans: Sequence[Span], truth: Sequence[int], times: int, seed: int)
     ]
 
 
-def _lengths(spans: Sequence[Span]) -> Int[Tensor, " text"]:
-    return torch.tensor([span.stop - span.start for span in spans])
-
-
 def check_word(option: str, found: str, words: Sequence[str]) -> None:
-    """Refuse what is none of the words that an option may be.
-
-    Raises:
-        AxisError: it is none of them.
-    """
+    """Refuse what is none of the words that an option may be."""
     if found not in words:
         raise AxisError(f"{option} cannot be {found!r}; it is one of {', '.join(words)}")
 
@@ -186,128 +142,6 @@ def halves_of(truth: Sequence[int], seed: int) -> dict[tuple[int, int], list[int
         for half in HALVES:
             groups[half, label] = own[half :: len(HALVES)]
     return groups
-
-
-class _Sums:
-    """Running sums, in float64 on the model's device."""
-
-    def __init__(
-        self, model: Model, spans: Sequence[Span], schemes: Sequence[Counted], by_gate: bool
-    ) -> None:
-        cfg, first = model.cfg, schemes[0]
-        self.model, self.spans, self.by_gate = model, spans, by_gate
-        self.n_labels, self.draws = int(first.label.max()) + 1, len(schemes) - 1
-        groups = len(HALVES) * self.n_labels
-        self.group = first.half * self.n_labels + first.label
-        self.tokens = torch.stack([own.tokens for own in schemes])
-        """Of the labels as they are, then of every permutation."""
-        self.permuted = torch.stack([own.label for own in schemes])[1:]
-        """Place of every text's permutation and class."""
-        self.permuted += self.n_labels * torch.arange(self.draws)[:, None]
-        names = ("active", "total", "absolute", "square", "peak", "at_last")
-        sizes: dict[str, tuple[int, int]] = dict.fromkeys(names, (groups, cfg.d_mlp))
-        sizes["stream_at_last"] = groups, cfg.d_model
-        sizes["shuffled_active"] = self.draws * self.n_labels, cfg.d_mlp
-        options: Any = {"dtype": torch.float64, "device": device_of(model)}
-        self.sums = {
-            name: torch.zeros(cfg.n_layers, *size, **options) for name, size in sizes.items()
-        }
-
-    def read(self, places: Sequence[int]) -> None:
-        """Run these texts and add what they give, all of it or nothing."""
-        tokens = pad_left([self.spans[place].ids for place in places], device_of(self.model))
-        due: list[Callable[[], object]] = []
-        watch(self.model, tokens, self._takers(list(places), tokens.ids.shape[1], due))
-        # Not before the pass has ended: one that fails half way is made again for fewer texts.
-        for add in due:
-            add()
-
-    def _takers(
-        self, places: list[int], width: int, due: list[Callable[[], object]]
-    ) -> dict[str, Take]:
-        device, own = device_of(self.model), [self.spans[place] for place in places]
-        begin = torch.tensor([width - len(span.ids) + span.start for span in own])
-        whole_length = _lengths(own)
-        position = torch.arange(width)
-
-        def first(count: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-            """Which positions are the first so many of those that may be counted."""
-            start = begin[rows, None]
-            return ((start <= position) & (position < start + count[:, None])).to(device)
-
-        group, count = self.group[places], self.tokens[:, places]
-        counted, inside = first(count[0]), first(whole_length)
-        member = one_hot(group, len(HALVES) * self.n_labels).T * (count[0] > 0)
-        member, group = member.double().to(device), group.to(device)
-        # Texts that a permutation counts whole, and those that it cuts short.
-        draw, row = (count[1:] == whole_length).nonzero().T
-        whole = torch.zeros(self.draws * self.n_labels, len(places), dtype=torch.float64)
-        whole[self.permuted[:, places][draw, row], row] = 1
-        whole = whole.to(device)
-        draw, row = ((count[1:] > 0) & (count[1:] < whole_length)).nonzero().T
-        cut = [
-            each.split(len(places))
-            for each in (
-                row.to(device),
-                first(count[1:][draw, row], row),
-                self.permuted[:, places][draw, row].to(device),
-            )
-        ]
-
-        def add(name: str, layer: int, more: Tensor) -> None:
-            due.append(partial(self.sums[name][layer].add_, more))
-
-        def signs(layer: int, activation: Tensor) -> None:
-            active = (activation > 0).double()
-            add("active", layer, member @ _over(active, counted))
-            counts = whole @ _over(active, inside)
-            for rows, mask, groups in zip(*cut, strict=True):
-                counts.index_add_(0, groups, _over(active[rows], mask))
-            add("shuffled_active", layer, counts)
-
-        def post(layer: int, activation: Tensor) -> None:
-            exact = activation.double()
-            add("total", layer, member @ _over(exact, counted))
-            add("absolute", layer, member @ _over(exact.abs(), counted))
-            add("square", layer, member @ _over(exact**2, counted))
-            add("at_last", layer, member @ exact[:, -1])
-            largest = exact.abs().masked_fill(~counted[..., None], 0).amax(1)
-            where, peak = group[:, None].expand_as(largest), self.sums["peak"][layer]
-            due.append(partial(peak.scatter_reduce_, 0, where, largest, "amax"))
-            if not self.by_gate:
-                signs(layer, activation)
-
-        def stream(layer: int, activation: Tensor) -> None:
-            add("stream_at_last", layer, member @ activation[:, -1].double())
-
-        takers: dict[str, Take] = {"post": post, "resid_post": stream}
-        return takers | ({"pre": signs} if self.by_gate else {})
-
-    def result(self) -> dict[str, Tensor]:
-        """Tensors of a profile, by their names."""
-        found = {}
-        for name, own in self.sums.items():
-            first = self.draws if name == "shuffled_active" else len(HALVES)
-            found[name] = own.cpu().transpose(0, 1).unflatten(0, (first, self.n_labels))
-            if name in ("active", "shuffled_active"):
-                found[name] = found[name].round().long()
-        stream = found["stream_at_last"]
-        along = along_neurons(self.model, stream.flatten(0, 1).float()).double()
-        found["along_stream"] = along.unflatten(0, stream.shape[:2])
-        none = torch.zeros(len(HALVES) * self.n_labels, dtype=torch.long)
-        for name, count in (("tokens", self.tokens[0]), ("texts", (self.tokens[0] > 0).long())):
-            found[name] = none.index_add(0, self.group, count).reshape(len(HALVES), -1)
-        each = torch.zeros(self.draws * self.n_labels, dtype=torch.long)
-        each.index_add_(0, self.permuted.flatten(), self.tokens[1:].flatten())
-        found["shuffled_tokens"] = each.reshape(self.draws, self.n_labels)
-        return {name: own.contiguous() for name, own in found.items()}
-
-
-def _over(
-    values: Float[Tensor, "text pos neuron"], mask: Bool[Tensor, "text pos"]
-) -> Float[Tensor, "text neuron"]:
-    """Sums over the positions of the mask."""
-    return torch.einsum("tpn,tp->tn", values, mask.double())
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,23 +190,22 @@ class Profile(Record):
     @property
     def rate(self) -> Float[Tensor, "label layer neuron"]:
         """Share of the counted tokens on which the neuron is active."""
-        return self.active.sum(0).double() / self.tokens.sum(0)[:, None, None]
+        return self.active.sum(0).double() / self._tokens
 
     @property
     def mean(self) -> Float[Tensor, "label layer neuron"]:
         """Mean activation on counted tokens."""
-        return self.total.sum(0) / self.tokens.sum(0)[:, None, None]
+        return self.total.sum(0) / self._tokens
 
     @property
     def mean_size(self) -> Float[Tensor, "label layer neuron"]:
         """Mean size of the activation on counted tokens."""
-        return self.absolute.sum(0) / self.tokens.sum(0)[:, None, None]
+        return self.absolute.sum(0) / self._tokens
 
     @property
     def variance(self) -> Float[Tensor, "label layer neuron"]:
         """Variance of the activation over the counted tokens of a class (ddof 0)."""
-        square = self.square.sum(0) / self.tokens.sum(0)[:, None, None]
-        return (square - self.mean**2).clamp_min(0)
+        return (self.square.sum(0) / self._tokens - self.mean**2).clamp_min(0)
 
     @property
     def largest(self) -> Float[Tensor, "label layer neuron"]:
@@ -382,12 +215,12 @@ class Profile(Record):
     @property
     def last(self) -> Float[Tensor, "label layer neuron"]:
         """Mean activation at the last prompt position."""
-        return self.at_last.sum(0) / self.texts.sum(0)[:, None, None]
+        return self.at_last.sum(0) / self._texts
 
     @property
     def stream(self) -> Float[Tensor, "label layer d_model"]:
         """Mean ``resid_post`` at the last prompt position."""
-        return self.stream_at_last.sum(0) / self.texts.sum(0)[:, None, None]
+        return self.stream_at_last.sum(0) / self._texts
 
     @property
     def weight(self) -> Float[Tensor, "label layer neuron"]:
@@ -397,8 +230,16 @@ class Profile(Record):
         mean over classes.
         """
         apart = self.stream - self.stream.mean(0)
-        along = self.along_stream.sum(0) / self.texts.sum(0)[:, None, None]
+        along = self.along_stream.sum(0) / self._texts
         return (along - along.mean(0)) / apart.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+    @property
+    def _tokens(self) -> Int[Tensor, "label 1 1"]:
+        return self.tokens.sum(0)[:, None, None]
+
+    @property
+    def _texts(self) -> Int[Tensor, "label 1 1"]:
+        return self.texts.sum(0)[:, None, None]
 
 
 def profile_texts(
@@ -412,15 +253,11 @@ def profile_texts(
 ) -> Profile:
     """Read train texts once, each with the request to name its class.
 
-    Nothing is kept per token; per-batch sums are in float64 and int64. The seed in force decides
-    the choice of texts, their halves and the permutations.
+    Nothing is kept per token; sums are in float64 and int64. The seed in force decides the choice
+    of texts, their halves and the permutations.
 
     Args:
-        model: The model.
         texts: Of the train split.
-        request: The request put to every text.
-        sign: When a neuron counts as active.
-        where: The tokens that are counted.
         n_shuffles: Permutations of the labels over the texts, for the null of entropies.
 
     Raises:
@@ -431,23 +268,91 @@ def profile_texts(
     """
     need_neurons(model, "profiles")
     check_word("sign", sign, get_args(Sign))
+    check_word("where", where, get_args(Where))
     if n_shuffles < 0:
         raise DataError(f"{n_shuffles} permutations of the labels were asked for; give 0 or more")
     _check_texts(texts)
-    seed, truth = in_force().seed, texts.truth
+    seed, n_labels, device = in_force().seed, len(texts.label), device_of(model)
     spans = read_spans(model, texts, request, where)
-    schemes = [balanced(spans, truth, seed), *permuted(spans, truth, n_shuffles, seed)]
-    sums = _Sums(model, spans, schemes, sign == "gate")
-    used = (sums.tokens > 0).any(0).nonzero()[:, 0].tolist()
-    for chosen in batches(
-        [spans[place].ids for place in used], min(_TEXTS, in_force().rows(_TEXTS))
-    ):
+    actual = balanced(spans, texts.truth, seed)
+    schemes = [actual, *permuted(spans, texts.truth, n_shuffles, seed)]
+    # Every text belongs to a class and half, and in every permutation to a class.
+    groups = [one_hot(actual.half * n_labels + actual.label, len(HALVES) * n_labels).T]
+    groups += [one_hot(own.label, n_labels).T for own in schemes[1:]]
+
+    def read(places: Sequence[int]) -> dict[str, Tensor]:
+        """Sums over these texts, ``[layer group unit]``."""
+        rows, own = list(places), [spans[place] for place in places]
+        tokens = pad_left([span.ids for span in own], device)
+        width = tokens.ids.shape[1]
+        start = torch.tensor([width - len(span.ids) + span.start for span in own])
+        counts = torch.stack([scheme.tokens[rows] for scheme in schemes])
+        ends = (start + counts - 1).clamp_min(0).to(device)
+        members = [
+            (own[:, rows] * (count > 0)).double().to(device)
+            for own, count in zip(groups, counts, strict=True)
+        ]
+        member, position, every = members[0], torch.arange(width), torch.arange(len(rows))
+        inside = (position >= start[:, None]).to(device)[..., None]
+        counted = inside & (position.to(device) <= ends[0][:, None])[..., None]
+        found: dict[str, list[Tensor]] = {}
+
+        def signs(layer: int, activation: Tensor) -> None:
+            upto = ((activation > 0) & inside).cumsum(1, dtype=torch.int32)
+            parts = zip(members, ends, strict=True)
+            table = torch.cat([one @ upto[every, end].double() for one, end in parts])
+            found.setdefault("active", []).append(table)
+
+        def post(layer: int, activation: Tensor) -> None:
+            exact = activation.double()
+            kept = exact * counted
+            largest = (member[..., None] * kept.abs().amax(1)).amax(1)
+            for name, each in (
+                ("total", member @ kept.sum(1)),
+                ("absolute", member @ kept.abs().sum(1)),
+                ("square", member @ kept.square().sum(1)),
+                ("peak", largest),
+                ("at_last", member @ exact[:, -1]),
+            ):
+                found.setdefault(name, []).append(each)
+            if sign == "product":
+                signs(layer, activation)
+
+        def stream(layer: int, activation: Tensor) -> None:
+            at_last = member @ activation[:, -1].double()
+            found.setdefault("stream_at_last", []).append(at_last)
+
+        takers = {"post": post, "resid_post": stream} | ({"pre": signs} if sign == "gate" else {})
+        watch(model, tokens, takers)
+        # Layers of a model that is spread over devices have theirs on several.
+        return {name: torch.stack([own.to(device) for own in all_]) for name, all_ in found.items()}
+
+    sums: dict[str, Tensor] = {}
+    used = torch.stack([own.tokens for own in schemes]).any(0).nonzero()[:, 0].tolist()
+    at_once = min(_TEXTS, in_force().rows(_TEXTS))
+    for chosen in batches([spans[place].ids for place in used], at_once):
         places = [used[i] for i in chosen]
-        halving(sums.read, places, lambda place: name_of_row(model, spans[place].ids))
+        for part in halving(read, places, lambda place: name_of_row(model, spans[place].ids)):
+            for name, own in part.items():
+                merge = torch.maximum if name == "peak" else torch.add
+                sums[name] = merge(sums[name], own) if name in sums else own
         advance(len(chosen))
+
+    tables = {name: own.cpu().transpose(0, 1) for name, own in sums.items()}
+    active = tables.pop("active").round().long()
+    halves = {name: own.unflatten(0, (len(HALVES), n_labels)) for name, own in tables.items()}
+    along = along_neurons(model, tables["stream_at_last"].float()).double()
+    n_groups = len(groups[0])
     return Profile(
-        provenance=current(),
-        **sums.result(),
+        **{name: own.contiguous() for name, own in halves.items()},
+        tokens=(groups[0] @ actual.tokens).reshape(len(HALVES), n_labels),
+        texts=(groups[0] @ (actual.tokens > 0).long()).reshape(len(HALVES), n_labels),
+        active=active[:n_groups].unflatten(0, (len(HALVES), n_labels)).contiguous(),
+        along_stream=along.unflatten(0, (len(HALVES), n_labels)),
+        shuffled_active=active[n_groups:].unflatten(0, (n_shuffles, n_labels)).contiguous(),
+        shuffled_tokens=torch.stack(
+            [one_hot(own.label, n_labels).T @ own.tokens for own in schemes]
+        )[1:],
         split=HALVES,
         label=texts.label,
         layer=tuple(range(model.cfg.n_layers)),
@@ -497,9 +402,7 @@ def label_attribution(model: Model, texts: Texts, request: str) -> LabelAttribut
     The seed in force decides the halves, which are those of a profile with this seed.
 
     Args:
-        model: The model.
         texts: Of the train split; all of them are read.
-        request: The request put to every text.
 
     Raises:
         DataError: the texts are of another split, there are fewer than two classes, a class has
@@ -512,9 +415,9 @@ def label_attribution(model: Model, texts: Texts, request: str) -> LabelAttribut
     first = _first_tokens(model, texts.label).to(device)
     ids = [encode(model, question) for question in questions(texts.rows, request)]
     layers, truth = range(model.cfg.n_layers), torch.tensor(texts.truth)
-    group = truth.clone()
+    member = torch.zeros(len(HALVES), n_labels, len(ids), dtype=torch.float64)
     for (half, label), own in halves_of(texts.truth, seed).items():
-        group[own] = half * n_labels + label
+        member[half, label, own] = 1.0
 
     def attributions(places: Sequence[int]) -> Float[Tensor, "text layer neuron"]:
         rows = [ids[place] for place in places]
@@ -531,19 +434,17 @@ def label_attribution(model: Model, texts: Texts, request: str) -> LabelAttribut
         check_values(model, values, "the gradient of the margin", rows)
         return values
 
-    size = len(HALVES) * n_labels, len(layers), model.cfg.d_mlp
-    total, positive = torch.zeros(2, *size, dtype=torch.float64)
+    sums = torch.zeros(2, *member.shape[:2], len(layers), model.cfg.d_mlp, dtype=torch.float64)
     for chosen in batches(ids, min(_GRADIENTS, in_force().rows(_GRADIENTS))):
         parts = halving(attributions, chosen, lambda place: name_of_row(model, ids[place]))
         values = torch.cat(parts)
-        member = one_hot(group[chosen], len(total)).T.double()
-        total += torch.einsum("gt,tln->gln", member, values)
-        positive += torch.einsum("gt,tln->gln", member, values.clamp_min(0))
+        for own, each in zip(sums, (values, values.clamp_min(0)), strict=True):
+            own += torch.einsum("sct,tln->scln", member[..., chosen], each)
         advance(len(chosen))
     return LabelAttribution(
-        total=total.unflatten(0, (len(HALVES), n_labels)),
-        positive=positive.unflatten(0, (len(HALVES), n_labels)),
-        texts=torch.bincount(group, minlength=len(total)).reshape(len(HALVES), n_labels),
+        total=sums[0].clone(),
+        positive=sums[1].clone(),
+        texts=member.sum(-1).long(),
         split=HALVES,
         label=texts.label,
         layer=tuple(layers),

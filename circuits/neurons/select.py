@@ -48,12 +48,9 @@ __all__ = [
     "EntropyNull",
     "SELECTORS",
     "Selection",
-    "best_of",
     "depth_profile",
     "entropy",
     "entropy_null",
-    "how_many",
-    "lape_scores",
     "select_neurons",
     "split_half",
 ]
@@ -63,10 +60,7 @@ SELECTORS: Final = ("lape", "lap", "mad", "cas", "z", "contribution", "attributi
 Per = Literal["model", "label"]
 Assign = Literal["argmax", "multi"]
 
-Scores = Float[Tensor, "label layer neuron"]
-
-_EPSILON = 1e-6
-"""Added to a standard deviation, which is zero for a neuron that never changes."""
+_Scores = Float[Tensor, "label layer neuron"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def entropy(
 
 def lape_scores(
     active: Int[Tensor, "label layer neuron"], tokens: Int[Tensor, " label"], admission: Admission
-) -> Scores:
+) -> _Scores:
     """Minus the entropy of each neuron, the same for all classes that it may be chosen for."""
     rate = active.double() / tokens[:, None, None]
     allowed = admission.active_enough(active).expand_as(rate)
@@ -120,45 +114,57 @@ def lape_scores(
     return torch.where(allowed, score, -torch.inf)
 
 
+def _apart(profile: Profile) -> _Scores:
+    """Mean on the class minus that over the tokens of all others."""
+    total, each = profile.total.sum(0), profile.tokens.sum(0)[:, None, None]
+    return profile.mean - (total.sum(0) - total) / (each.sum(0) - each)
+
+
+def _above_next(profile: Profile) -> _Scores:
+    # The best of the others is the best of all, or, for the best, the second best.
+    first, second = profile.mean.topk(2, dim=0).values
+    return profile.mean - torch.where(profile.mean == first, second, first)
+
+
+def _in_deviations(profile: Profile) -> _Scores:
+    each = profile.tokens.sum(0)[:, None, None]
+    pooled = (profile.variance * each).sum(0) / each.sum(0)
+    # The deviation is zero for a neuron that never changes.
+    return _apart(profile) / (pooled.sqrt() + 1e-6)
+
+
+_OF_ACTIVITY: Final = {
+    "lap": lambda profile: profile.rate,
+    "mad": _apart,
+    "cas": _above_next,
+    "z": _in_deviations,
+}
+
+
 def _scores(
     selector: str, profile: Profile, attribution: LabelAttribution | None, admission: Admission
-) -> Scores:
-    active, tokens = profile.active.sum(0), profile.tokens.sum(0)
+) -> _Scores:
+    active = profile.active.sum(0)
     if selector == "lape":
-        return lape_scores(active, tokens, admission)
+        return lape_scores(active, profile.tokens.sum(0), admission)
     if selector == "contribution":
         return (profile.last - profile.last.mean(0)) * profile.weight
-    if selector == "attribution":
-        return _attribution(profile, attribution)
     if selector == "random":
         generator = torch.Generator().manual_seed(in_force().seed)
         return torch.rand(active.shape, generator=generator, dtype=torch.float64)
-    if selector == "lap":
-        score = profile.rate
-    elif selector == "cas":
-        first, second = profile.mean.topk(2, dim=0).values
-        # The best of the others is the best of all, or, for the best, the second best.
-        score = profile.mean - torch.where(profile.mean == first, second, first)
-    else:
-        total, each = profile.total.sum(0), tokens[:, None, None]
-        score = profile.mean - (total.sum(0) - total) / (each.sum(0) - each)
-        if selector == "z":
-            pooled = (profile.variance * each).sum(0) / each.sum(0)
-            score = score / (pooled.sqrt() + _EPSILON)
-    return torch.where(admission.active_enough(active), score, -torch.inf)
-
-
-def _attribution(profile: Profile, found: LabelAttribution | None) -> Scores:
-    if found is None:
+    if selector != "attribution":
+        score = _OF_ACTIVITY[selector](profile)
+        return torch.where(admission.active_enough(active), score, -torch.inf)
+    if attribution is None:
         raise DataError(
             "selector 'attribution' needs attribution; give what label_attribution returns"
         )
-    if found.label != profile.label or found.split != profile.split:
+    if (attribution.label, attribution.split) != (profile.label, profile.split):
         raise AxisError(
-            f"the attribution is of {', '.join(found.label)} (halves {found.split}), the profile "
-            f"of {', '.join(profile.label)} (halves {profile.split})"
+            f"the attribution is of {', '.join(attribution.label)} (halves {attribution.split}), "
+            f"the profile of {', '.join(profile.label)} (halves {profile.split})"
         )
-    return found.own - found.others
+    return attribution.own - attribution.others
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +278,6 @@ def select_neurons(
         assign: ``argmax``: a neuron belongs to the class for which it scores highest (default of
             ``lape``: for which it is most often active). ``multi``: to every class for which it
             is good enough to be chosen; of ``lape``, whose rate exceeds the quantile.
-        admission: Which neurons may be chosen.
         attribution: For the selector ``attribution``.
 
     Raises:
@@ -280,48 +285,35 @@ def select_neurons(
         DataError: the share is not above 0 and at most 1, the attribution is missing, or ``lape``
             without a quantile is to assign a neuron to several classes.
     """
-    per = per or ("model" if selector == "lape" else "label")
-    assign = assign or ("argmax" if selector == "lape" else "multi")
+    how = {
+        "per": per or ("model" if selector == "lape" else "label"),
+        "assign": assign or ("argmax" if selector == "lape" else "multi"),
+    }
+    check_word("selector", selector, SELECTORS)
+    check_word("per", how["per"], get_args(Per))
+    check_word("assign", how["assign"], get_args(Assign))
     admission = admission or Admission()
-    for option, found, words in (
-        ("selector", selector, SELECTORS),
-        ("per", per, get_args(Per)),
-        ("assign", assign, get_args(Assign)),
-    ):
-        check_word(option, found, words)
     count = how_many(share, len(profile.layer) * len(profile.neuron))
-    if selector == "lape" and assign == "multi" and admission.quantile is None:
+    if selector == "lape" and how["assign"] == "multi" and admission.quantile is None:
         raise DataError(
             "lape assigns a neuron to every class whose rate exceeds the quantile; give a "
             "quantile, or assign='argmax'"
         )
     score = _scores(selector, profile, attribution, admission)
+    options = {"selector": selector, "share": share, **how}
     return Selection(
-        provenance=profile.provenance.child(
-            selector=selector,
-            share=share,
-            per=per,
-            assign=assign,
-            **asdict(admission),
-            seed=in_force().seed,
-        ),
+        provenance=profile.provenance.child(**options, **asdict(admission), seed=in_force().seed),
         score=score,
-        chosen=_choose(score, profile.rate, count, per, assign),
+        chosen=_choose(score, profile.rate, count, **how),
         label=profile.label,
         layer=profile.layer,
         neuron=profile.neuron,
-        selector=selector,
-        share=share,
-        per=per,
-        assign=assign,
+        **options,
     )
 
 
 def how_many(share: float, of: int) -> int:
     """Number of neurons that a share is, rounded up.
-
-    Raises:
-        DataError: the share is not above 0 and at most 1.
 
     >>> how_many(0.01, 458_752)
     4588
@@ -336,8 +328,8 @@ def _choose(
     score: Float[Tensor, "label layer neuron"],
     rate: Float[Tensor, "label layer neuron"],
     count: int,
-    per: Per,
-    assign: Assign,
+    per: str,
+    assign: str,
 ) -> Bool[Tensor, "label layer neuron"]:
     flat, tie = score.flatten(1), rate.flatten(1)
     rank = _ranks(flat, tie)

@@ -11,14 +11,13 @@ dev texts, for random neurons as well; changes are of test texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.effects.heads import random_directions
-from circuits.errors import AxisError, DataError
+from circuits.errors import DataError
 from circuits.models.edits import Add
 from circuits.models.families import neuron_weights
 from circuits.models.protocol import Model
@@ -36,20 +35,11 @@ from circuits.neurons.mask import (
 )
 from circuits.neurons.profile import Profile
 from circuits.neurons.select import Selection
-from circuits.prompts.prompt import LabelledSet
+from circuits.prompts.prompt import LabelledSet, Texts
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = [
-    "CrossSignal",
-    "Induction",
-    "add_class_means",
-    "added",
-    "as_long",
-    "cross_signal",
-    "signal",
-    "times",
-]
+__all__ = ["CrossSignal", "Induction", "add_class_means", "cross_signal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +85,7 @@ def add_class_means(
     """Add each class's mean activations to its neurons while texts of other classes are read.
 
     Args:
-        model: The model.
         texts: Test texts of the other classes are classified.
-        selection: The neurons of every class.
         profile: Gives the mean activations.
         doses: Multiples of the mean.
         per_label: Texts of every class, at most.
@@ -111,7 +99,7 @@ def add_class_means(
     _check_doses(doses)
     test = taken(texts.test, "test", per_label, selection)
     classify, drawn = classifier(model, texts.request), random_sets(selection, draws)
-    base, cells = classify(test, ()), []
+    base, tables = classify(test, ()), []
     for label, chosen, random in zip(selection.label, selection.chosen, drawn, strict=True):
         own = test.label.index(label)
         rows = [place for place, true in enumerate(test.truth) if true != own]
@@ -126,29 +114,26 @@ def add_class_means(
             ]
         ).unflatten(0, (len(ways), len(doses)))
         named = 100.0 * (logs.argmax(-1) == own).double()
-        rate, random_rate, vector_rate = named.mean(-1).split((1, draws, draws))
         change = (logs[..., own].double() - before[:, own]).mean(-1)
-        low, high = interval(named[0])
-        cells.append(
-            {
-                "rate": rate[0],
-                "low": low,
-                "high": high,
-                "log_change": change[0],
-                "random_rate": random_rate,
-                "random_log_change": change[1 : 1 + draws],
-                "vector_rate": vector_rate,
-                "random_p": above(rate[0], random_rate),
-                "vector_p": above(rate[0], vector_rate),
-            }
-        )
+        tables.append((named.mean(-1), change, torch.stack(interval(named[0]))))
+    # Ways: the class's own neurons, random neurons, random vectors.
+    rates, changes, ends = (torch.stack(each, 1) for each in zip(*tables, strict=True))
+    (rate,), random_rate, vector_rate = rates.split((1, draws, draws))
     options = {"induced": list(doses), "profile": profile.provenance.fingerprint()}
     return Induction(
         provenance=studied(selection, texts.name, per_label, draws, **options),
         label=selection.label,
         dose=tuple(doses),
         n_neurons=selection.chosen.sum((1, 2)),
-        **{name: torch.stack([cell[name] for cell in cells], -2) for name in cells[0]},
+        rate=rate,
+        low=ends[0],
+        high=ends[1],
+        log_change=changes[0],
+        random_rate=random_rate,
+        random_log_change=changes[1 : 1 + draws],
+        vector_rate=vector_rate,
+        random_p=above(rate, random_rate),
+        vector_p=above(rate, vector_rate),
     )
 
 
@@ -158,11 +143,7 @@ def _check_doses(doses: Sequence[float]) -> None:
 
 
 def added(profile: Profile, label: str, chosen: Bool[Tensor, "layer neuron"]) -> list[Add]:
-    """Edits that add a class's mean activations to the chosen neurons, at all positions.
-
-    Raises:
-        AxisError: the class was not profiled.
-    """
+    """Edits that add a class's mean activations to the chosen neurons, at all positions."""
     mean = profile.mean[profile.index("label", label)].where(chosen, 0.0)
     layers = chosen.any(1).nonzero()[:, 0].tolist()
     return [Add("post", layer, mean[layer], "all") for layer in layers]
@@ -175,19 +156,17 @@ def times(edits: Sequence[Add], dose: float) -> list[Add]:
 
 def as_long(model: Model, edits: Sequence[Add], draws: int) -> list[list[Add]]:
     """Edits that make each MLP write a random vector as long as what ``edits`` make it write."""
-    vectors = random_directions(draws * len(edits), model.cfg.d_model, seed=in_force().seed)
+    width = model.cfg.d_model
+    vectors = random_directions(draws * len(edits), width, seed=in_force().seed)
     values = {edit.layer: edit.value.float() for edit in edits}
-    lengths = {
-        layer: (values[layer] @ W_out).norm()
-        for layer, W_out in enumerate(neuron_weights(model))
-        if layer in values
-    }
+    weights = enumerate(neuron_weights(model))
+    lengths = [(values[layer] @ W_out).norm() for layer, W_out in weights if layer in values]
     return [
         [
-            Add("mlp_out", edit.layer, lengths[edit.layer] * vector, "all")
-            for edit, vector in zip(edits, own, strict=True)
+            Add("mlp_out", edit.layer, length * vector, "all")
+            for edit, length, vector in zip(edits, lengths, own, strict=True)
         ]
-        for own in vectors.reshape(draws, len(edits), model.cfg.d_model)
+        for own in vectors.reshape(draws, len(edits), width)
     ]
 
 
@@ -218,9 +197,8 @@ class CrossSignal(Record):
     """(1 + random sets whose change is at least as high) / (1 + random sets)."""
     corrected_p: Float[Tensor, "label emotion"]
     """The same corrected for the number of cells (Benjamini and Hochberg 1995)."""
-    mode: str
-    """``index``: every neuron gets its own mean on the device. ``set_scalar``: all get the mean
-    over the set."""
+    mode: str = "index"
+    """Every neuron gets its own mean on the device; older files may say ``set_scalar``."""
 
 
 def cross_signal(
@@ -230,94 +208,66 @@ def cross_signal(
     devices: Profile,
     *,
     doses: Sequence[float] = (0.05, 0.1, 0.2, 0.5, 1.0),
-    mode: str = "index",
     per_label: int = 30,
     draws: int = 10,
 ) -> CrossSignal:
     """Add the mean activations on every device to the neurons of every emotion.
 
     Args:
-        model: The model.
         texts: Of emotions; strengths are chosen on dev texts, test texts are reported on.
-        selection: The neurons of every emotion.
         devices: Activity on texts of every rhetorical device; ``sel(label=...)`` leaves some out.
         doses: Multiples of the mean; among equally good ones the first is chosen.
-        mode: Every neuron its own mean, or all the mean over the set.
         per_label: Texts of every emotion and split, at most.
         draws: Random sets of neurons for every emotion.
 
     Raises:
-        AxisError: an emotion of the selection is none of the texts' labels, or the mode is unknown.
+        AxisError: an emotion of the selection is none of the texts' labels.
         DataError: an emotion has no dev or test texts, or there is no dose.
         ModelError: a layer has too few other neurons for random sets.
     """
-    if mode not in ("index", "set_scalar"):
-        raise AxisError(f"no mode is called {mode!r}; modes are index and set_scalar")
     _check_doses(doses)
     dev = taken(texts.dev, "dev", per_label, selection)
     test = taken(texts.test, "test", per_label, selection)
     classify, drawn = classifier(model, texts.request), random_sets(selection, draws)
-    cells: list[list[dict[str, Any]]] = []
-    for emotion, chosen, random in zip(selection.label, selection.chosen, drawn, strict=True):
+
+    def gained(part: tuple[Texts, Tensor], edits: Sequence[Add], dose: float) -> Tensor:
+        own, before = part
+        logs = classify(own, times(edits, dose)) if edits else before
+        return gains(logs, before, torch.tensor(own.truth))
+
+    size = len(devices.label), len(selection.label)
+    names = ("change", "low", "high", "other_change", "dose")
+    tables = {name: torch.zeros(size, dtype=torch.float64) for name in names}
+    random_change, bases = torch.zeros(draws, *size, dtype=torch.float64), []
+    for e, (emotion, chosen) in enumerate(zip(selection.label, selection.chosen, strict=True)):
         others = test.of(*(label for label in test.label if label != emotion))
-        parts = {"dev": dev.of(emotion), "test": test.of(emotion), "others": others}
-        base = {name: classify(part, ()) for name, part in parts.items()}
-
-        def gained(
-            name: str, edits: Sequence[Add], dose: float, parts: Any = parts, base: Any = base
-        ) -> Tensor:
-            logs = classify(parts[name], times(edits, dose)) if edits else base[name]
-            return gains(logs, base[name], torch.tensor(parts[name].truth))
-
-        accuracy = 100.0 * hits(base["test"], torch.tensor(parts["test"].truth)).double().mean()
-        cells.append([])
-        for device in devices.label:
-            changes, strengths = [], []
-            signals = [signal(devices, device, neurons, mode) for neurons in (chosen, *random)]
-            for edits in signals:
-                reached = [float(gained("dev", edits, dose).mean()) for dose in doses]
-                strengths.append(doses[reached.index(max(reached))])
-                changes.append(gained("test", edits, strengths[-1]))
-            low, high = interval(changes[0])
-            cells[-1].append(
-                {
-                    "change": changes[0].mean(),
-                    "low": low,
-                    "high": high,
-                    "other_change": gained("others", signals[0], strengths[0]).mean(),
-                    "base": accuracy,
-                    "dose": torch.tensor(strengths[0], dtype=torch.float64),
-                    "random_change": torch.stack([own.mean() for own in changes[1:]]),
-                }
-            )
-    tables = {
-        name: torch.stack([torch.stack([cell[name] for cell in own], -1) for own in cells], -1)
-        for name in cells[0][0]
-    }
-    tables["base"] = tables["base"][0]
-    p = above(tables["change"], tables["random_change"])
-    options = {"devices": devices.provenance.fingerprint(), "doses": list(doses), "mode": mode}
+        on_dev, on_test, on_others = (
+            (part, classify(part, ())) for part in (dev.of(emotion), test.of(emotion), others)
+        )
+        right = hits(on_test[1], torch.tensor(on_test[0].truth))
+        bases.append(100.0 * right.double().mean())
+        for d, device in enumerate(devices.label):
+            for draw, neurons in enumerate((chosen, *drawn[e])):
+                edits = added(devices, device, neurons)
+                reached = [float(gained(on_dev, edits, dose).mean()) for dose in doses]
+                dose = doses[reached.index(max(reached))]
+                change = gained(on_test, edits, dose)
+                if draw:
+                    random_change[draw - 1, d, e] = change.mean()
+                    continue
+                elsewhere = gained(on_others, edits, dose).mean()
+                values = change.mean(), *interval(change), elsewhere, dose
+                for table, value in zip(tables.values(), values, strict=True):
+                    table[d, e] = value
+    p = above(tables["change"], random_change)
+    options = {"devices": devices.provenance.fingerprint(), "doses": list(doses)}
     return CrossSignal(
         provenance=studied(selection, texts.name, per_label, draws, **options),
         label=devices.label,
         emotion=selection.label,
+        base=torch.stack(bases),
+        random_change=random_change,
         p=p,
         corrected_p=corrected(p),
-        mode=mode,
         **tables,
     )
-
-
-def signal(
-    devices: Profile, device: str, chosen: Bool[Tensor, "layer neuron"], mode: str
-) -> list[Add]:
-    """Edits that add the mean activations on a device to the chosen neurons.
-
-    Raises:
-        AxisError: the device was not profiled.
-    """
-    edits = added(devices, device, chosen)
-    if mode == "index" or not edits:
-        return edits
-    mean = float(devices.mean[devices.index("label", device)][chosen].mean())
-    return [Add("post", e.layer, mean * chosen[e.layer].float(), "all") for e in edits]

@@ -24,12 +24,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from circuits.errors import DataError
 from circuits.judges.replies import Reply
 from circuits.models.edits import Edit, edited
 from circuits.models.generate import named, reply_losses
 from circuits.models.protocol import Model
+from circuits.names import LITERAL
 from circuits.neurons.mask import (
     Classified,
     Mask,
@@ -60,14 +62,9 @@ __all__ = [
     "Naming",
     "PairedEffects",
     "RangeSweep",
-    "Sets",
-    "effects_of",
-    "layers_of",
     "mask_effects",
     "naming",
     "paired_effects",
-    "paired_of",
-    "paired_texts",
     "range_sweep",
 ]
 
@@ -99,22 +96,17 @@ class Effects(Record):
     @property
     def largest_other(self) -> Float[Tensor, " label"]:
         """The lowest change on another class."""
-        return _others(self.change, self._places, torch.inf).amin(1)
+        return self.change.masked_fill(self._is_own, torch.inf).amin(1)
 
     def on_own(self, values: Float[Tensor, "label other_label"]) -> Float[Tensor, " label"]:
         """What a table says of the class whose neurons are masked."""
-        return values[range(len(self.label)), self._places]
+        return values[self._is_own]
 
     @property
-    def _places(self) -> list[int]:
-        return [self.index("other_label", label) for label in self.label]
-
-
-def _others(change: Tensor, own: Sequence[int], value: float) -> Float[Tensor, "label other_label"]:
-    """The changes with a value in place of those on the own class."""
-    others = change.clone()
-    others[range(len(own)), own] = value
-    return others
+    def _is_own(self) -> Bool[Tensor, "label other_label"]:
+        for label in self.label:
+            self.index("other_label", label)  # refuses a class that the texts lack
+        return torch.tensor([[one == other for other in self.other_label] for one in self.label])
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +138,6 @@ class MaskEffects(Effects):
     strength: float = 1.0
 
     @property
-    def selectivity(self) -> Float[Tensor, " label"]:
-        """Mean change on the other classes minus the own one; positive: hits its own class most."""
-        others = _others(self.change, self._places, 0.0).sum(1)
-        return others / (len(self.other_label) - 1) - self.own
-
-    @property
     def supported(self) -> Bool[Tensor, " label"]:
         """Is the own drop below 95% of the random sets' changes and those on every other class?"""
         beaten = (self.random_change > self.own).double().mean(0) > 0.95
@@ -174,11 +160,8 @@ def mask_effects(
     Under random sets only texts of the class that they stand in for are classified.
 
     Args:
-        model: The model.
         texts: Test texts are classified.
-        selection: The neurons of every class.
         profile: What the mask takes means and largest activations from.
-        mask: What is done to the neurons.
         neutral: Replies to neutral prompts, whose perplexity tells whether the model is broken.
         per_label: Texts of every class, at most.
         draws: Random sets of neurons for every class.
@@ -193,32 +176,40 @@ def mask_effects(
     test = taken(texts.test, "test", per_label, selection)
     edits_on = masking(model, mask, profile, test, texts.request)
     found = classify_masked(classifier(model, texts.request), test, selection, edits_on, draws)
-    ratios = _perplexity_ratios(model, neutral, selection, profile, mask, draws)
+    prompts, replies = [reply.prompt for reply in neutral], [reply.text for reply in neutral]
+
+    def loss(edits: Sequence[Edit]) -> float:
+        # What is counted are texts that were classified.
+        with edited(model, edits), execution(progress=None):
+            return float(reply_losses(model, prompts, replies).double().nanmean())
+
+    ratios = torch.full((len(selection.label), 2), torch.nan)
+    if mask.kind != "resample":
+        base, drawn = loss(()), random_sets(selection, draws)[:, :_READ_UNDER]
+        sets = torch.cat([selection.chosen[:, None], drawn], 1)
+        for place, (label, own) in enumerate(zip(selection.label, sets, strict=True)):
+            losses = torch.tensor([loss(edits_of(mask, one, profile, label)) for one in own])
+            each = (losses - base).exp()
+            ratios[place] = torch.stack([each[0], each[1:].mean()])
     with recorded(studied(selection, texts.name, per_label, draws, **_of_mask(mask))):
         return effects_of(found, ratios, mask)
+
+
+_READ_UNDER = 5
+"""Random sets under which neutral replies are read."""
 
 
 def _of_mask(mask: Mask) -> dict[str, Any]:
     return {"mask": mask.kind, "strength": mask.strength}
 
 
-def effects_of(
-    found: Classified,
-    perplexity_ratios: tuple[Float[Tensor, " label"], Float[Tensor, " label"]],
-    mask: Mask,
-) -> MaskEffects:
-    """The matrix of changes, given the classifications; ``perplexity_ratios``: masked, random."""
-    truth, label = found.truth, found.texts.label
-    n = len(label)
+def effects_of(found: Classified, ratios: Float[Tensor, "label 2"], mask: Mask) -> MaskEffects:
+    """The matrix of changes, given classifications and ratios of perplexity (masked, random)."""
+    truth, label, n = found.truth, found.texts.label, len(found.texts.label)
     low, high = interval(found.differences, truth, n)
     logs = torch.stack([found.base, *found.masked])
     own_logs = logs[..., range(len(truth)), truth]
-    predicted = torch.stack(
-        [
-            torch.bincount(truth * n + each.argmax(-1), minlength=n * n).reshape(n, n)
-            for each in logs
-        ]
-    )
+    predicted = one_hot(truth, n).T @ one_hot(logs.argmax(-1), n)
     p = below(found.change[range(len(found.own)), found.own], found.random_change)
     return MaskEffects(
         label=found.label,
@@ -236,40 +227,10 @@ def effects_of(
         random_change=found.random_change,
         random_p=p,
         corrected_p=corrected(p),
-        perplexity_ratio=perplexity_ratios[0],
-        random_perplexity_ratio=perplexity_ratios[1],
+        perplexity_ratio=ratios[:, 0],
+        random_perplexity_ratio=ratios[:, 1],
         **_of_mask(mask),
     )
-
-
-def _perplexity_ratios(
-    model: Model,
-    neutral: Sequence[Reply],
-    selection: Selection,
-    profile: Profile,
-    mask: Mask,
-    draws: int,
-) -> tuple[Float[Tensor, " label"], Float[Tensor, " label"]]:
-    if mask.kind == "resample":
-        unknown = torch.full((len(selection.label),), torch.nan)
-        return unknown, unknown
-    prompts, texts = [reply.prompt for reply in neutral], [reply.text for reply in neutral]
-
-    def loss(edits: Sequence[Edit]) -> float:
-        # What is counted are texts that were classified.
-        with edited(model, edits), execution(progress=None):
-            return float(reply_losses(model, prompts, texts).double().nanmean())
-
-    base, found = loss(()), []
-    drawn = random_sets(selection, draws)[:, :_READ_UNDER]
-    for label, own, random in zip(selection.label, selection.chosen, drawn, strict=True):
-        found.append([loss(edits_of(mask, each, profile, label)) for each in (own, *random)])
-    ratios = (torch.tensor(found) - base).exp()
-    return ratios[:, 0], ratios[:, 1:].mean(1)
-
-
-_READ_UNDER = 5
-"""Random sets under which neutral replies are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,9 +269,9 @@ def naming(
     """
     test = taken(texts.test, "test", per_label, selection)
     edits_on = masking(model, mask, profile, test, texts.request)
+    places = [places_of(test, label) for label in selection.label]
     shares: list[list[float]] = []
-    for label, chosen in zip(selection.label, selection.chosen, strict=True):
-        rows = places_of(test, label)
+    for label, chosen, rows in zip(selection.label, selection.chosen, places, strict=True):
         prompts = questions(at(test, rows).rows, texts.request)
         written = [
             named(model, prompts, test.label, edits=edits)
@@ -327,7 +288,7 @@ def naming(
         masked=masked,
         base_silent=base_silent,
         masked_silent=masked_silent,
-        n_texts=torch.tensor([len(test.of(label)) for label in selection.label]),
+        n_texts=torch.tensor([len(rows) for rows in places]),
         **_of_mask(mask),
     )
 
@@ -353,7 +314,7 @@ def paired_effects(
     profile: Profile,
     mask: Mask,
     *,
-    literal: str = "literal",
+    literal: str = LITERAL,
     per_label: int = 200,
     draws: int = 40,
 ) -> PairedEffects:
@@ -364,7 +325,6 @@ def paired_effects(
     ``literal``, the label of the paraphrases, are not masked.
 
     Raises:
-        AxisError: a class of the selection is none of the texts' labels.
         DataError: a device has no pair among the test texts.
         ModelError: a layer has too few other neurons for random sets.
     """
@@ -384,11 +344,7 @@ def paired_effects(
 
 
 def paired_texts(texts: Texts, devices: Sequence[str], literal: str, per_label: int) -> Texts:
-    """The first texts of every device that have a literal paraphrase, and these paraphrases.
-
-    Raises:
-        DataError: a device has none.
-    """
+    """The first texts of every device that have a literal paraphrase, and these paraphrases."""
     kept: set[int] = set()
     for device in devices:
         pairs = _pairs(texts, device, literal)[:per_label]
@@ -407,56 +363,48 @@ def paired_of(found: Classified, literal: str) -> PairedEffects:
     A label's log-probability does not depend on which other labels may be named, so the choice
     between two can be read from that among all.
     """
-    before, columns, random = [], [], []
+    label = found.texts.label
+    base, changes, random = [], [], []
     for place, device in enumerate(found.label):
-        base, masked, others = (
-            _right(logs, found.texts, device, literal)
-            for logs in (found.base, found.masked, found.random[:, place])
-        )
-        before.append(base)
-        columns.append(masked - base)
-        random.append((others - base).mean(-1))
-    n_pairs = torch.tensor([len(own) for own in before])
-    pair_of = torch.arange(len(before)).repeat_interleave(n_pairs)
-    low, high = interval(torch.cat(columns, -1), pair_of, len(before))
-    change = torch.stack([own.mean(-1) for own in columns], 1)
-    p = below(change.diagonal(), torch.stack(random, 1))
+        first, second = torch.tensor(_pairs(found.texts, device, literal)).T
+        logs = torch.cat([found.base[None], found.masked, found.random[:, place]])
+        named = logs[..., label.index(device)] >= logs[..., label.index(literal)]
+        # Percent of the two texts of every pair for which the right one of both is likelier.
+        right = 50.0 * (named[:, first].double() + (~named[:, second]).double())
+        base.append(right[0])
+        own, others = (right[1:] - right[0]).split([len(found.label), len(found.random)])
+        changes.append(own)
+        random.append(others.mean(-1))
+    n_pairs = torch.tensor([len(own) for own in base])
+    pair_of = torch.arange(len(base)).repeat_interleave(n_pairs)
+    low, high = interval(torch.cat(changes, -1), pair_of, len(base))
+    change, random_change = (
+        torch.stack([own.mean(-1) for own in changes], 1),
+        torch.stack(random, 1),
+    )
+    p = below(change.diagonal(), random_change)
     return PairedEffects(
         label=found.label,
         other_label=found.label,
         change=change,
         low=low,
         high=high,
-        base=torch.stack([own.mean() for own in before]),
+        base=torch.stack([own.mean() for own in base]),
         n_pairs=n_pairs,
-        random_change=torch.stack(random, 1),
+        random_change=random_change,
         random_p=p,
         corrected_p=corrected(p),
         literal=literal,
     )
 
 
-def _right(
-    logs: Float[Tensor, "*rest text judged"], texts: Texts, device: str, literal: str
-) -> Float[Tensor, "*rest pair"]:
-    """Percent of the two texts of every pair for which the right one of two labels is likelier."""
-    first, second = torch.tensor(_pairs(texts, device, literal)).T
-    one, other = (logs[..., texts.label.index(label)] for label in (device, literal))
-    named = one >= other
-    return 50.0 * (named[..., first].double() + (~named[..., second]).double())
-
-
 def _pairs(texts: Texts, device: str, literal: str) -> list[tuple[int, int]]:
     """Places of every text of the device and of its first literal paraphrase."""
     plain: dict[str, int] = {}
-    for place, row in enumerate(texts.rows):
-        if row.label == literal and row.pair is not None:
-            plain.setdefault(row.pair, place)
-    return [
-        (place, plain[row.pair])
-        for place, row in enumerate(texts.rows)
-        if row.label == device and row.pair in plain
-    ]
+    for place in places_of(texts, literal):
+        plain.setdefault(texts.rows[place].pair or "", place)
+    places = [(place, texts.rows[place].pair) for place in places_of(texts, device)]
+    return [(place, plain[pair]) for place, pair in places if pair and pair in plain]
 
 
 @dataclass(frozen=True, eq=False)
@@ -482,10 +430,10 @@ class RangeSweep(Record):
     ratio_of: str
     """``all_neurons``: the dose is a share of the model's neurons. ``emotion_set``: of the class's
     set."""
-    match_counts: bool
-    """Were as many neurons masked in every range?"""
     mask: str = "zero"
     strength: float = 1.0
+    match_counts: bool = False
+    """Kept for files that say so: were as many neurons masked in every range?"""
 
 
 Sets = Selection | Callable[[float], Selection]
@@ -501,7 +449,6 @@ def range_sweep(
     mask: Mask,
     *,
     shares: Sequence[float] = (0.01, 0.02, 0.03, 0.04, 0.05),
-    match_counts: bool = False,
     per_label: int = 30,
     draws: int = 5,
 ) -> RangeSweep:
@@ -512,8 +459,6 @@ def range_sweep(
     Args:
         sets: The neurons: shares of a selection's sets, or selections of shares of all neurons.
         shares: What is masked.
-        match_counts: Mask as many neurons in every range, the best of that range, whether or not
-            the class's set has so many there. Else the part of the set that lies in the range.
 
     Raises:
         DataError: a share does not lie above 0, or is above 1.
@@ -528,47 +473,42 @@ def range_sweep(
     base = classify(test, ())
     cells = []
     for place, share in product(places, shares):
-        part = _part(sets, share, place, match_counts)
+        part = _part(sets, share, place)
         cells.append(classify_masked(classify, test, part, edits_on, draws, base=base))
-
-    def stacked(value: Callable[[Classified], Tensor]) -> Tensor:
-        return torch.stack([value(cell) for cell in cells], 1).unflatten(1, (len(places), -1))
-
-    first, own = cells[0], cells[0].own
+    own, every = cells[0].own, range(len(cells[0].own))
+    change = torch.stack([cell.change for cell in cells], -1)
+    others = change.clone()
+    others[every, own] = torch.inf
+    tables = {
+        "own": change[every, own],
+        "largest_other": others.amin(1),
+        "random_own": torch.stack([cell.random_change.mean(0) for cell in cells], -1),
+        "n_neurons": torch.stack([cell.n_neurons for cell in cells], -1),
+    }
     ratio_of = "emotion_set" if isinstance(sets, Selection) else "all_neurons"
-    options = {"shares": list(shares), "match_counts": match_counts, "ratio_of": ratio_of}
+    options = {"shares": list(shares), "ratio_of": ratio_of}
     return RangeSweep(
         provenance=studied(source, texts.name, per_label, draws, **options, **_of_mask(mask)),
-        label=first.label,
+        label=source.label,
         place=places,
         dose=tuple(shares),
-        own=stacked(lambda cell: cell.change[range(len(own)), own]),
-        largest_other=stacked(lambda cell: _others(cell.change, own, torch.inf).amin(1)),
-        random_own=stacked(lambda cell: cell.random_change.mean(0)),
-        n_neurons=stacked(lambda cell: cell.n_neurons),
-        base=first.accuracy[own],
+        **{name: own.unflatten(1, (len(places), -1)) for name, own in tables.items()},
+        base=cells[0].accuracy[own],
         ratio_of=ratio_of,
-        match_counts=match_counts,
         **_of_mask(mask),
     )
 
 
-def _part(sets: Sets, share: float, place: str, match_counts: bool) -> Selection:
-    """The neurons of every class that are masked in one cell."""
+def _part(sets: Sets, share: float, place: str) -> Selection:
+    """The neurons of every class that are masked in one cell: those of its set in this range."""
     if isinstance(sets, Selection):
         sizes = [how_many(share, int(own.sum())) if own.any() else 0 for own in sets.chosen]
-        selection, chosen = sets, best_of(sets.score, sets.chosen, sizes)
+        selection = replace(sets, chosen=best_of(sets.score, sets.chosen, sizes))
     else:
         selection = sets(share)
-        chosen = selection.chosen
-    here = torch.zeros_like(chosen)
-    here[:, layers_of(place, chosen.shape[1])] = True
-    if match_counts:
-        here = here & (selection.score > -torch.inf)
-        return replace(
-            selection, chosen=best_of(selection.score, here, chosen.sum((1, 2)).tolist())
-        )
-    return replace(selection, chosen=chosen & here)
+    here = torch.zeros_like(selection.chosen)
+    here[:, layers_of(place, here.shape[1])] = True
+    return replace(selection, chosen=selection.chosen & here)
 
 
 def layers_of(place: str, n_layers: int) -> slice:

@@ -10,18 +10,20 @@ path patching (Goldowsky-Dill et al. 2023, arXiv 2304.05969) of one edge.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.effects.activations import mean_stderr
 from circuits.errors import DataError
 from circuits.models.families import input_weights, needs, neuron_inputs, normed
 from circuits.models.memory import counted, halving
 from circuits.models.protocol import Hook
 from circuits.models.run import hook_name, layers_run
-from circuits.names import component, receiver
+from circuits.names import Receiver, component, receiver
 from circuits.patching.attribution import rank_agreement
 from circuits.patching.pairs import CleanCorrupt, Mode, Readout, last_readout
 from circuits.patching.paths import (
@@ -65,13 +67,12 @@ class ExactPaths(Record):
     @property
     def mean(self) -> Float[Tensor, " edge"]:
         """Mean over contexts."""
-        return self.effect.mean(0)
+        return mean_stderr(self.effect)[0]
 
     @property
     def stderr(self) -> Float[Tensor, " edge"]:
         """Standard error over contexts; NaN for one context."""
-        spread = self.effect.std(0) if len(self.context) > 1 else self.effect[0] * torch.nan
-        return spread / len(self.context) ** 0.5
+        return mean_stderr(self.effect)[1]
 
 
 def edge_name(sender: str, reader: str) -> str:
@@ -126,15 +127,22 @@ def exact_paths(
 
 @torch.no_grad()
 def _patched(runs: CleanCorrupt, edges: Sequence[PathEdge]) -> Float[Tensor, "row edge"]:
-    model, base = runs.model, runs.baseline
-    found = sender_changes(runs, runs.base_run.sites)
+    model, base, kept = runs.model, runs.baseline, runs.base_run.sites
+    found, last = sender_changes(runs, kept), runs.model.cfg.n_layers - 1
     effects = base.new_zeros(len(base), len(edges))
 
     def patch(some: Sequence[tuple[int, int]], layer: int | None) -> None:
         rows, numbers = [row for row, _ in some], [e for _, e in some]
         changes = {e: differences(model, found, [edges[e][0]])[0] for e in set(numbers)}
         change = runs.sign * torch.stack([changes[e][row] for row, e in some])
-        got = _run(runs, layer, rows, [edges[e][1] for e in numbers], change)
+        if layer is None:
+            resid = kept["resid_post"][last][rows, -1:] + change[:, -1:]
+            got = runs.read(rows, runs.end, last + 1, resid)
+        else:
+            resid = kept["resid_pre"][layer][rows, -runs.width :]
+            ends = [receiver(edges[e][1]) for e in numbers]
+            hooks = _input_hooks(runs, layer, rows, ends, change)
+            got = runs.read(rows, 0, layer, resid, hooks, all_positions=True)
         effects[rows, numbers] = runs.sign * (got - base[rows])
 
     # What is changed together: inputs of one layer, all attention's or all the MLP's.
@@ -147,7 +155,7 @@ def _patched(runs: CleanCorrupt, edges: Sequence[PathEdge]) -> Float[Tensor, "ro
         jobs = [(row, e) for e in own for row in range(len(base))]
         for start in range(0, len(jobs), at_once):
             halving(
-                lambda some, layer=layer: patch(some, layer),
+                partial(patch, layer=layer),
                 jobs[start : start + at_once],
                 lambda job: " to ".join(edges[job[1]]),
                 rows=False,
@@ -155,28 +163,11 @@ def _patched(runs: CleanCorrupt, edges: Sequence[PathEdge]) -> Float[Tensor, "ro
     return effects
 
 
-def _run(
-    runs: CleanCorrupt,
-    layer: int | None,
-    rows: Sequence[int],
-    receivers: Sequence[str],
-    change: Float[Tensor, "row pos d_model"],
-) -> Float[Tensor, " row"]:
-    """Readout of base runs, each with one input made of a changed stream; all of one layer."""
-    kept, last = runs.base_run.sites, runs.model.cfg.n_layers - 1
-    if layer is None:
-        resid = kept["resid_post"][last][rows, -1:] + change[:, -1:]
-        return runs.read(rows, runs.end, last + 1, resid)
-    resid = kept["resid_pre"][layer][rows, -runs.width :]
-    hooks = _input_hooks(runs, layer, rows, receivers, change)
-    return runs.read(rows, 0, layer, resid, hooks, all_positions=True)
-
-
 def _input_hooks(
     runs: CleanCorrupt,
     layer: int,
     rows: Sequence[int],
-    receivers: Sequence[str],
+    ends: Sequence[Receiver],
     change: Float[Tensor, "row pos d_model"],
 ) -> list[Hook]:
     """Hooks that change one input of every row; the inputs are all attention's, or all the MLP's.
@@ -184,8 +175,7 @@ def _input_hooks(
     Queries, keys, values and the inputs of neurons are linear after the norm, so the change of one
     is its weight times the change of the norm's output; an MLP's input is the norm's output itself.
     """
-    model, ends = runs.model, [receiver(name) for name in receivers]
-    via = ends[0].via
+    model, via = runs.model, ends[0].via
     site = "resid_mid" if via == "mlp" else "resid_pre"
     before = runs.base_run.sites[site][layer][rows, -runs.width :]
     change = normed(model, via, layer, before + change) - normed(model, via, layer, before)
@@ -244,14 +234,10 @@ def path_agreement(
     if len(edges) < 3:
         raise DataError(f"agreement needs three paths or more, found {len(edges)}")
     places = [exact.index("edge", edge_name(*edge)) for edge in edges]
-    estimate = torch.tensor(
-        [effects.at("mean", sender=s, receiver=r) for s, r in edges], dtype=torch.float64
-    )
-    found = rank_agreement(estimate, exact.mean[places].double())
+    estimate = torch.tensor([effects.at("mean", sender=s, receiver=r) for s, r in edges])
+    found = rank_agreement(estimate.double(), exact.mean[places].double())
     if found["spearman"] is None:
         raise DataError("these paths all have the same effect, so nothing can be compared")
-    return {
-        "spearman": float(found["spearman"]),
-        "sign": float(found["sign"] or 0),
-        "count": float(len(edges)),
+    return {name: float(found[name] or 0) for name in ("spearman", "sign")} | {
+        "count": float(len(edges))
     }

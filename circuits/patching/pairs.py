@@ -1,15 +1,13 @@
 """What is read of a run, and matched clean and corrupt runs, on which all patching stands.
 
-Readouts: the number that a run is judged by. Three kinds, all differentiable and larger for "more
-of the emotion": the projection of the last residual stream on the emotion's reference direction;
-the logits of the emotion's words above those of the other emotions' words; and how much more
-likely a reply with the emotion is than one without.
+A readout is the number that a run is judged by, larger for "more of the emotion": the projection of
+the last residual stream on the emotion's reference direction, the logits of its words above those
+of the others' words, or how much more likely a reply with the emotion is than one without.
 
-Pairs: the clean prompt asks for the emotion, the corrupt one does not. The two prompts of a context
-differ in the asking line only. Counted from the end their tokens therefore match one by one, back
-to the first token that differs: for two emotions that is the last token of the emotion word, which
-is matched with the last token of the other one. Tokens before it are the same in both prompts, so
-nothing that is read there can differ (attention is causal).
+The clean prompt asks for the emotion, the corrupt one does not; both differ in the asking line
+only. Counted from the end their tokens match one by one, back to the first that differs: for two
+emotions the last token of either word, which are matched too. Tokens before it are the same in
+both, so nothing that is read there can differ (attention is causal).
 
 Denoising changes the corrupt run (the base) with values of the clean one (the other), noising the
 clean run with values of the corrupt one. Effects have one sign in both: with the clean value minus
@@ -59,7 +57,6 @@ __all__ = [
     "Activations",
     "By",
     "CleanCorrupt",
-    "LastReadout",
     "LogitDifference",
     "LogitWords",
     "Mode",
@@ -145,19 +142,16 @@ class LogitWords:
         Raises:
             DataError: a word is several tokens for the model.
         """
-
-        def token(word: str) -> int:
-            ids = encode_text(model, word)
-            if len(ids) == 1:
-                return ids[0]
-            pieces = ", ".join(map(repr, model.tokenizer.convert_ids_to_tokens(ids)))
-            raise DataError(
-                f"{word!r} is {len(ids)} tokens for this model ({pieces}); give a word that is a "
-                "single one, often with a space before it"
-            )
-
-        own, others = (torch.tensor(list(map(token, words))) for words in (self.own, self.others))
-        return LogitDifference(own, others)
+        found = {word: encode_text(model, word) for word in (*self.own, *self.others)}
+        for word, ids in found.items():
+            if len(ids) > 1:
+                pieces = ", ".join(map(repr, model.tokenizer.convert_ids_to_tokens(ids)))
+                raise DataError(
+                    f"{word!r} is {len(ids)} tokens for this model ({pieces}); give a word that is "
+                    "a single one, often with a space before it"
+                )
+        own, others = ([found[word][0] for word in words] for words in (self.own, self.others))
+        return LogitDifference(torch.tensor(own), torch.tensor(others))
 
 
 def logit_difference(own: str | Sequence[str], others: str | Sequence[str]) -> LogitWords:
@@ -172,7 +166,7 @@ def logit_difference(own: str | Sequence[str], others: str | Sequence[str]) -> L
         DataError: a word is empty.
     """
     found = [(words,) if isinstance(words, str) else tuple(words) for words in (own, others)]
-    if not all(found) or not all(word for words in found for word in words):
+    if not all(words and all(words) for words in found):
         raise DataError("a logit difference is between words; one of them is empty")
     return LogitWords(*found)
 
@@ -262,10 +256,8 @@ class Pair:
     @property
     def tokens(self) -> tuple[str, ...]:
         """The matched tokens; where the two prompts differ, both."""
-        pairs = zip(
-            self.clean.tokens[-self.matched :], self.corrupt.tokens[-self.matched :], strict=True
-        )
-        return tuple(a if a == b else f"{a}|{b}" for a, b in pairs)
+        both = (own.tokens[-self.matched :] for own in (self.clean, self.corrupt))
+        return tuple(a if a == b else f"{a}|{b}" for a, b in zip(*both, strict=True))
 
     def positions(self, role: str) -> tuple[int, ...]:
         """Matched positions of a role, or of ``all``, from the end (``-1`` is the last token)."""
@@ -297,8 +289,7 @@ def make_pairs(
         plain = neutral_prompt(context, template)
         against = plain if other is None else emotion_prompt(context, other, template)
         both = emotion_prompt(context, emotion, template), against
-        clean, corrupt = (label_prompt(model, prompt) for prompt in both)
-        pairs.append(_pair(context, clean, corrupt, (emotion, other)))
+        pairs.append(_pair(context, *(label_prompt(model, own) for own in both), emotion, other))
     return CleanCorrupt(model, tuple(pairs))
 
 
@@ -306,7 +297,8 @@ def _pair(
     context: Context,
     clean: Labelled,
     corrupt: Labelled,
-    asked: tuple[str, str | None],
+    emotion: str,
+    other: str | None,
     matched: int = 0,
 ) -> Pair:
     """The pair, matched from the end unless it is known how far."""
@@ -314,7 +306,6 @@ def _pair(
         raise DataError(
             f"the clean and the corrupt prompt of {context.id} are the same; give two that differ"
         )
-
     ends = zip(reversed(clean.ids), reversed(corrupt.ids), strict=False)
     matched = matched or len(list(takewhile(lambda both: both[0] == both[1], ends)))
     before = [own.roles[::-1][matched : matched + 1] for own in (clean, corrupt)]
@@ -326,7 +317,7 @@ def _pair(
             "they end differently, so no position can be matched; give prompts of equal length or "
             "with the same ending, or a template that writes the instruction before the context"
         )
-    return Pair(context, *asked, clean, corrupt, matched)
+    return Pair(context, emotion, other, clean, corrupt, matched)
 
 
 def _labelled(model: Model, prompt: Prompt) -> Labelled:
@@ -402,7 +393,7 @@ class CleanCorrupt(Sequence[Pair]):
             context = one.context or Context(f"pair_{i:04d}", "prompts", "neutral", "", "")
             left, right = _labelled(model, one), _labelled(model, other)
             matched = len(left.ids) if len(left.ids) == len(right.ids) else 0
-            pairs.append(_pair(context, left, right, ("clean", "corrupt"), matched))
+            pairs.append(_pair(context, left, right, "clean", "corrupt", matched))
         return cls(model, tuple(pairs))
 
     def __len__(self) -> int:
@@ -437,12 +428,9 @@ class CleanCorrupt(Sequence[Pair]):
 
     def described(self, readout: Readout, mode: Mode) -> dict[str, Any]:
         """What a record says of the pairs that it averages over, and of how they are judged."""
+        emotion, other = self.pairs[0].emotion, self.pairs[0].other or "neutral"
         about = {"mode": mode, "readout": readout.name, "n_contexts": len(self)}
-        return {
-            **about,
-            "emotion": self.pairs[0].emotion,
-            "other": self.pairs[0].other or "neutral",
-        }
+        return {**about, "emotion": emotion, "other": other}
 
     def refuse_equal_inputs(self, method: str) -> None:
         """Refuse pairs between whose inputs there is no way to go.
@@ -588,8 +576,7 @@ class CleanCorrupt(Sequence[Pair]):
             words = zip(range(-count, 0), self[0].tokens[-count:], strict=True)
             return tuple(f"{place} {token!r}" for place, token in words)
         if by == "role":
-            shared = set.intersection(*(set(pair.roles) for pair in self.pairs))
-            return tuple(role for role in ROLES if role in shared)
+            return tuple(role for role in ROLES if all(role in pair.roles for pair in self.pairs))
         if by in ("all", "last"):
             return (by,)
         raise AxisError(f"patches go by position, role, all or last; found {by!r}")
@@ -638,11 +625,11 @@ class CleanCorrupt(Sequence[Pair]):
     def other_seen(self) -> tuple[Activations, Float[Tensor, " pair"]]:
         """The other run's activations in the window, and its readout; keeps no keys and values."""
         seen, value = observe(self.model, self.other, self.sites, **self.scored)
-
-        def window(layers: Mapping[int, Tensor]) -> dict[int, Tensor]:
-            return {i: own[:, -self.width :].clone() for i, own in layers.items()}
-
-        return {site: window(layers) for site, layers in seen.items()}, value
+        windows = {
+            site: {i: own[:, -self.width :].clone() for i, own in layers.items()}
+            for site, layers in seen.items()
+        }
+        return windows, value
 
     @property
     def scored(self) -> dict[str, Any]:
@@ -731,7 +718,7 @@ def over_contexts(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     >>> over_contexts([{"effect": torch.tensor([1.0])}, {"effect": torch.tensor([3.0])}])
     {'effect': tensor(2.), 'effect_stderr': tensor(1.)}
     """
-    rows = [{name: own.cpu() for name, own in part.items()} for part in parts]
+    rows = [{name: own.float().cpu() for name, own in part.items()} for part in parts]
     found: dict[str, Tensor] = {}
     for name in rows[0]:
         mean, stderr = mean_stderr(torch.cat([part[name] for part in rows]))

@@ -2,20 +2,18 @@
 
 A clean value in the corrupt run (denoising) asks whether the place is enough, a corrupt value in
 the clean run (noising) whether it is needed (Heimersheim and Nanda 2024, arXiv 2404.15255).
-Effects are exact: everything downstream is run again, from the patched layer and position on.
-Many patched runs go side by side.
-
-What a head or sublayer writes changes the residual stream by a sum, position by position. So a
-layer's own MLP is run once per changed position, and what follows once per row, from the next
-layer and the first changed position on. Where an MLP cannot be run by itself, the layer is run
-again as a whole.
+Effects are exact: everything downstream is run again, many patched runs side by side, each from
+the patched layer and position on. What a head or sublayer writes changes the residual stream by a
+sum, so a layer's own MLP is run once per changed position and what follows once per row; where an
+MLP cannot be run by itself, the layer is run again as a whole.
 
 Named components, alone or several at once, are each set to their value in the other run, whatever
 the components before them did.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal, get_args
 
@@ -181,9 +179,8 @@ def patch_sites(
         if site == "resid_mid":
             needs(pairs.model, "patches", "sequence")
     found = _patched(pairs, readout, mode, by, sites)
-    for name in ("effect", "stderr"):
-        found[name] = found[name][:, :, 0]
-    return SitePatches(site=tuple(sites), **found)
+    tables = {name: found.pop(name)[:, :, 0] for name in ("effect", "stderr")}
+    return SitePatches(site=tuple(sites), **tables, **found)
 
 
 def patch_heads(
@@ -214,9 +211,9 @@ def patch_heads(
             )
 
     found = _patched(pairs, readout, mode, by, [site])
-    for name in ("effect", "stderr"):
-        found[name] = found[name][0]
-    return HeadPatches(head=tuple(range(found["effect"].shape[1])), site=site, **found)
+    tables = {name: found.pop(name)[0] for name in ("effect", "stderr")}
+    heads = tuple(range(tables["effect"].shape[1]))
+    return HeadPatches(head=heads, site=site, **tables, **found)
 
 
 def patch_components(
@@ -280,21 +277,20 @@ def _patched(
 
 def _swept(runs: CleanCorrupt, site: str, layer: int) -> Float[Tensor, "pair unit place"]:
     """Readout with ``site`` of ``layer``, or of each of its heads, patched at every place."""
-    before_mlp = site in ("attn_out", "resid_mid", "z")
-    if site in ("q", "k", "v", "pattern") or (before_mlp and not can_run_mlp(runs.model)):
-        return _inside(runs, site, layer)
-    if site == "z" and not adds_up(runs.model, "heads"):
+    model, before_mlp = runs.model, site in ("attn_out", "resid_mid", "z")
+    adds = site not in ("q", "k", "v", "pattern") and (not before_mlp or can_run_mlp(model))
+    if not adds or (site == "z" and not adds_up(model, "heads")):
         return _inside(runs, site, layer)
     before = _base(runs, "resid_pre" if site == "resid_pre" else "resid_post", layer)[:, None]
     change = runs.change(runs.other_run.sites[site][layer], runs.base_run.sites[site][layer])
     if site == "z":
-        W_O = output_weights(runs.model, "head", layer)
+        W_O = output_weights(model, "head", layer)
         change = einsum(change.to(W_O.dtype), W_O, _WRITE)
     else:
         change = change[:, None]
     if before_mlp:
         middle = _base(runs, "resid_mid", layer)[:, None] + change
-        changed = after_mlp(runs.model, layer, middle.flatten(0, 1)).unflatten(0, middle.shape[:2])
+        changed = after_mlp(model, layer, middle.flatten(0, 1)).unflatten(0, middle.shape[:2])
     else:
         changed = before + change
     return _read(runs, layer + (site != "resid_pre"), before, changed).transpose(1, 2)
@@ -360,13 +356,9 @@ def _put(place: tuple[str, int], given: Tensor, where: Bool[Tensor, "row pos uni
         where, given = rearrange(where, "row pos head -> row head pos 1"), given[:, :, -width:]
     else:
         # Heads are vectors; neurons, and a sublayer as a whole, are not.
-        where, given = where if site in ("post", "attn_out", "mlp_out") else where[..., None], given
+        where = where if site in ("post", "attn_out", "mlp_out") else where[..., None]
         given = given[:, -width:]
-
-    def put(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-        return given.to(activation.dtype).where(where, activation)
-
-    return hook_name(*place), put
+    return hook_name(*place), lambda x, hook: given.to(x.dtype).where(where, x)
 
 
 def _rows(runs: CleanCorrupt, times: int) -> list[int]:
@@ -376,74 +368,67 @@ def _rows(runs: CleanCorrupt, times: int) -> list[int]:
 def _side_by_side(
     masks: Bool[Tensor, "pair place pos"], per_place: int, patch: Callable[[list[int], int], None]
 ) -> None:
-    """Patch places in groups whose runs begin close to each other; none that has no position.
+    """Patch places (with their first position) in groups whose runs begin close to each other.
 
-    Args:
-        masks: Places within the positions that are run.
-        per_place: Runs of each place.
-        patch: Given places, and the position where their runs begin.
+    A place that has no position is left out; ``per_place``: runs of each.
     """
     anywhere = masks.any(0)
     firsts = anywhere.to(torch.uint8).argmax(-1).tolist()
     width, groups = masks.shape[-1], list[list[int]]()
     some = anywhere.any(-1).nonzero()[:, 0].tolist()
     for place in sorted(some, key=lambda place: firsts[place]):
-        if groups:
-            start, rows = firsts[groups[-1][0]], (len(groups[-1]) + 1) * per_place
-            # Positions between the group's start and the place are run for nothing.
-            wasted = (firsts[place] - start) / (width - start)
-            if rows * (width - start) <= TOKENS_AT_ONCE and wasted <= 0.1:
-                groups[-1].append(place)
-                continue
-        groups.append([place])
+        start = firsts[groups[-1][0]] if groups else 0
+        # Positions between the group's start and the place are run for nothing.
+        near = firsts[place] - start <= 0.1 * (width - start)
+        rows = (len(groups[-1]) + 1) * per_place if groups else 0
+        if groups and near and rows * (width - start) <= TOKENS_AT_ONCE:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
     for group in groups:
-        start = firsts[group[0]]
         halving(
-            lambda places, start=start: patch(list(places), start),
+            partial(patch, start=firsts[group[0]]),
             group,
             lambda place: f"patching of place {place}",
             rows=False,
         )
 
 
-_Chosen = dict[tuple[str, int], Bool[Tensor, "component unit"]]
-"""What is patched, per site and layer; a sublayer is one unit."""
-
 _SITES = {"head": "z", "neuron": "post", "attn": "attn_out", "mlp": "mlp_out"}
 
 
-def _choose(model: Model, components: Components) -> tuple[_Chosen, list[int]]:
-    """What is patched, and the lowest layer of every component or group."""
-    sizes = {"z": model.cfg.n_heads, "post": model.cfg.d_mlp, "attn_out": 1, "mlp_out": 1}
+def _choose(
+    model: Model, components: Components
+) -> tuple[dict[tuple[str, int], Bool[Tensor, "component unit"]], list[int]]:
+    """What is patched by site and layer, a sublayer as one unit, and each group's lowest layer."""
+    cfg = model.cfg
+    sizes = {"z": cfg.n_heads, "post": cfg.d_mlp, "attn_out": 1, "mlp_out": 1}
     masks, first = dict[tuple[str, int], Tensor](), list[int]()
     for number, own in enumerate(components):
         names = [own] if isinstance(own, str) else list(own)
         if not names:
             raise AxisError(f"group {number} of the components is empty; name one or more")
-        layers = []
         for name in names:
-            found = component(name)
-            kind = found.kind if found.kind in _SITES else found.sublayer or ""
-            if kind not in _SITES or found.layer is None:
+            part = component(name)
+            site = _SITES.get(part.kind) or _SITES.get(part.sublayer or "")
+            if site is None or part.layer is None:
                 raise AxisError(f"{name} cannot be patched; give heads, neurons or sublayers")
-            site, unit = _SITES[kind], found.index or 0
-            if found.layer >= model.cfg.n_layers or unit >= sizes[site]:
+            unit = part.index or 0
+            if part.layer >= cfg.n_layers or unit >= sizes[site]:
                 raise AxisError(
-                    f"{name} is no component of the model, which has {model.cfg.n_layers} layers "
-                    f"of {model.cfg.n_heads} heads and {model.cfg.d_mlp} neurons"
+                    f"{name} is no component of the model, which has {cfg.n_layers} layers of "
+                    f"{cfg.n_heads} heads and {cfg.d_mlp} neurons"
                 )
             empty = torch.zeros(len(components), sizes[site], dtype=torch.bool)
-            masks.setdefault((site, found.layer), empty)[number, unit] = True
-            layers.append(found.layer)
-        first.append(min(layers))
+            masks.setdefault((site, part.layer), empty)[number, unit] = True
+        first.append(min(component(name).layer or 0 for name in names))
     return masks, first
 
 
 def _patched_components(
-    runs: CleanCorrupt, chosen: _Chosen, first: Sequence[int]
+    runs: CleanCorrupt, chosen: Mapping[tuple[str, int], Tensor], first: Sequence[int]
 ) -> Float[Tensor, "pair component"]:
-    found = torch.zeros(len(runs), len(first))
-    baseline = runs.baseline.float().cpu()
+    found, baseline = torch.zeros(len(runs), len(first)), runs.baseline.float().cpu()
     at = runs.matched[..., None]
 
     def patch(numbers: Sequence[int], layer: int) -> None:
@@ -460,12 +445,12 @@ def _patched_components(
         found[:, numbers] = runs.sign * apart
 
     at_once = max(1, TOKENS_AT_ONCE // (len(runs) * runs.width))
-    order = sorted(range(len(first)), key=lambda number: first[number])
-    for layer, same in groupby(order, key=lambda number: first[number]):
+    order = sorted(range(len(first)), key=first.__getitem__)
+    for layer, same in groupby(order, key=first.__getitem__):
         numbers = list(same)
         for begin in range(0, len(numbers), at_once):
             halving(
-                lambda some, layer=layer: patch(some, layer),
+                partial(patch, layer=layer),
                 numbers[begin : begin + at_once],
                 lambda number: f"patching of component {number}",
                 rows=False,

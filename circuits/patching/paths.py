@@ -45,24 +45,18 @@ from circuits.models.protocol import Model, dtype_of
 from circuits.models.run import Trace, hook_name, trace
 from circuits.models.tokens import ROLES
 from circuits.names import component, head_name, neuron_name, receiver, sublayer_name
-from circuits.patching.pairs import Activations, CleanCorrupt, Mode, Readout, last_readout
+from circuits.patching.pairs import (
+    Activations,
+    CleanCorrupt,
+    Mode,
+    Readout,
+    last_readout,
+    mean_stderr,
+)
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = [
-    "DRAWS",
-    "Ends",
-    "PathEffects",
-    "PathMethod",
-    "Senders",
-    "check_paths",
-    "differences",
-    "path_effects",
-    "path_ends",
-    "sees",
-    "sender_changes",
-    "sender_sites",
-]
+__all__ = ["PathEffects", "PathMethod", "path_effects", "path_ends", "sees"]
 
 
 @dataclass(frozen=True)
@@ -124,12 +118,7 @@ def path_ends(model: Model, neurons: Sequence[tuple[int, int]] = ()) -> Ends:
 
 
 def check_paths(model: Model, edges: Sequence[tuple[str, str]]) -> None:
-    """Refuse (sender, receiver) pairs that no path of the model joins.
-
-    Raises:
-        AxisError: there are none, one is named twice, a name lies outside the model or is none, or
-            the receiver comes before the sender.
-    """
+    """Refuse (sender, receiver) pairs that no path of the model joins."""
     if not edges:
         raise AxisError("no paths are named; give (sender, receiver) pairs such as L1H0, L3H5.q")
     if len(set(edges)) < len(edges):
@@ -240,13 +229,7 @@ def _traces(
 def differences(
     model: Model, found: Senders, names: Sequence[str]
 ) -> Float[Tensor, "sender row pos d_model"]:
-    """What senders of one layer add to the residual stream, clean minus corrupt.
-
-    Args:
-        model: Its output weights are read.
-        found: What :func:`sender_changes` found.
-        names: ``embed``, or heads, then the MLP, then neurons of a layer.
-    """
+    """What senders of one layer add to the residual stream, clean minus corrupt."""
     parts = [component(name) for name in names]
     layer = parts[0].layer
     if layer is None:
@@ -372,17 +355,14 @@ def path_effects(
         given = pairs.batches(work, readout, mode, sites, roles, at_once=16, finite="node")
         tables = list(given)
     found = {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
-    mean = {name: own.sum(0) / len(pairs) for name, own in found.items()}
-    drawn = mean["drawn"].square().mean(-1).sqrt()
+    drawn = (found["drawn"].sum(0) / len(pairs)).square().mean(-1).sqrt()
     control = drawn * NormalDist().inv_cdf((1 + QUANTILE) / 2)
-    scores, spread = found["scores"], found["scores"][0] * torch.nan
-    if len(pairs) > 1:
-        spread = scores.std(0) / len(pairs) ** 0.5
+    mean, stderr = mean_stderr(found["scores"])
     whole = torch.tensor([is_whole(name) for name in ends.receivers])
-    together = scores[..., whole].sum(-1)
+    together, node = found["scores"][..., whole].sum(-1), found["node"]
     # Where no sender matters, what rounds is the product of differences and gradients at an angle.
-    largest = found["node"].abs().amax(1, keepdim=True).clamp_min(max(float(control.max()), 1e-30))
-    gap = float(((together - found["node"]).abs() / largest).max())
+    largest = node.abs().amax(1, keepdim=True).clamp_min(max(float(control.max()), 1e-30))
+    gap = float(((together - node).abs() / largest).max())
     if not gap < (5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-3):
         raise ModelError(
             f"the paths of a sender differ from the sender as a whole by {gap:.1e} of the largest "
@@ -390,12 +370,12 @@ def path_effects(
             "values, MLPs and the final norm, or the activations are not finite"
         )
     return PathEffects(
-        mean=mean["scores"],
-        stderr=spread,
+        mean=mean,
+        stderr=stderr,
         random_baseline=control,
         exists=torch.tensor([[sees(r, s) for r in ends.receivers] for s in ends.senders]),
-        node=mean["node"],
-        by_role=mean["by_role"],
+        node=node.mean(0),
+        by_role=found["by_role"].sum(0) / len(pairs),
         sender=ends.senders,
         receiver=ends.receivers,
         role=roles,

@@ -103,52 +103,53 @@ def _of_emotion(
 ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer neuron"]]:
     pairs = make_pairs(model, contexts, emotion, template=template)
     reference = importance.reference[importance.index("emotion", emotion)]
-    readout = Projection(reference, site=importance.read_at)
+    readout, layers = Projection(reference, site=importance.read_at), range(model.cfg.n_layers)
 
-    def begin(own: Sequence[Pair]) -> tuple[CleanCorrupt, _Values, list[Tensor], list[Tensor]]:
+    def begin(own: Sequence[Pair]) -> tuple[CleanCorrupt, _Tables, _Tables, _Tables]:
+        """Runs of some pairs, their neutral values, what changes, and the first run's effects."""
         (runs,) = replace(pairs, pairs=tuple(own)).judged(readout, "noising", _SITES)
         with torch.no_grad():
-            picks = {site: lambda activation: activation[:, -1].cpu() for site in runs.sites}
+            picks = dict.fromkeys(_SITES, lambda activation: activation[:, -1].cpu())
             plain = capture(model, runs.corrupt, picks)
         first = _trace(runs, range(len(runs)))
-        change = [_at_first(first.values[site]) - plain[site] for site in _SITES]
+        change = {site: _at_first(first.values[site]) - plain[site] for site in _SITES}
         effects = _effects(first, change)
-        for found in effects:
+        for found in effects.values():
             check_values(model, found, "the gradient of the readout", [p.clean.ids for p in own])
         return runs, plain, change, effects
 
     batches = halving(begin, pairs, lambda pair: pair.name)
     alone = _means([effects for *_, effects in batches])
-    inside = [ranked_first(own, count) for own, count in zip(alone, counts, strict=True)]
+    inside = {site: ranked_first(alone[site], n) for site, n in zip(_SITES, counts, strict=True)}
     found = []
     for runs, plain, change, _ in batches:
 
         def within(
             rows: Sequence[int],
             runs: CleanCorrupt = runs,
-            plain: _Values = plain,
-            change: Sequence[Tensor] = change,
-        ) -> list[Tensor]:
-            some = list(rows)
+            both: tuple[_Tables, _Tables] = (plain, change),
+        ) -> _Tables:
+            given, moved = ({site: own[list(rows)] for site, own in one.items()} for one in both)
             # What lies outside is as in the neutral run.
             hooks = [
                 (
                     hook_name(site, layer),
-                    partial(_keep, inside=own[layer], value=plain[site][some, layer]),
+                    partial(_keep, inside=inside[site][layer], value=given[site][:, layer]),
                 )
-                for site, own in zip(_SITES, inside, strict=True)
-                for layer in range(model.cfg.n_layers)
-                if own.shape[1]
+                for site in _SITES
+                for layer in layers
+                if inside[site].shape[1]
             ]
-            return _effects(_trace(runs, some, hooks), [own[some] for own in change])
+            return _effects(_trace(runs, rows, hooks), moved)
 
         found += halving(within, range(len(runs)), lambda row: pairs[row].name, rows=False)
     together = _means(found)
-    heads, neurons = ((a + b) / 2 for a, b in zip(alone, together, strict=True))
+    heads, neurons = ((alone[site] + together[site]) / 2 for site in _SITES)
     return heads, neurons
 
 
-_Values = dict[str, Float[Tensor, "context layer ..."]]
+_Tables = dict[str, Float[Tensor, "..."]]
+"""Site -> ``[context layer ...]``."""
 
 
 def _trace(runs: CleanCorrupt, rows: Sequence[int], hooks: Sequence[Hook] = ()) -> Trace:
@@ -160,18 +161,13 @@ def _trace(runs: CleanCorrupt, rows: Sequence[int], hooks: Sequence[Hook] = ()) 
     return trace(runs.model, tokens, runs.sites, **runs.scored, hooks=hooks, after=prefix)
 
 
-def _effects(
-    found: Trace, change: Sequence[Tensor]
-) -> list[Float[Tensor, "context layer component"]]:
-    effects = []
-    for site, own in zip(_SITES, change, strict=True):
-        product = _at_first(found.gradients[site]) * own
-        effects.append(product.sum(-1) if site == "z" else product)
-    return effects
+def _effects(found: Trace, change: _Tables) -> _Tables:
+    products = {site: _at_first(found.gradients[site]) * own for site, own in change.items()}
+    return {site: own.sum(-1) if site == "z" else own for site, own in products.items()}
 
 
-def _means(parts: Sequence[Sequence[Tensor]]) -> list[Float[Tensor, "layer component"]]:
-    return [torch.cat(list(own)).mean(0) for own in zip(*parts, strict=True)]
+def _means(parts: Sequence[_Tables]) -> _Tables:
+    return {site: torch.cat([part[site] for part in parts]).mean(0) for site in _SITES}
 
 
 def _at_first(layers: Mapping[int, Tensor]) -> Float[Tensor, "context layer ..."]:

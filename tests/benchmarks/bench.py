@@ -4,18 +4,19 @@ Ratios, not absolute times: both sides run in turns on the same model and the sa
 """
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import peers
 import plainly
 import torch
-from patching_peers import by_nnsight, by_position, by_transformer_lens, one_pair, over_heads
-from peers import edge_attribution_refusal, head_importance_by_patching
 from rich.console import Console
-from timing import Row, compare, show, write
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -32,13 +33,15 @@ from circuits.effects.importance import DOSES, sublayer_importance
 from circuits.effects.neurons import neuron_effects
 from circuits.files import shipped
 from circuits.judges.replies import Reply
-from circuits.models.generate import elicit
 from circuits.models.load import load_model, wrap_model
+from circuits.models.memory import Receipt, counted
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS
 from circuits.prompts import sev
 from circuits.prompts.templates import emotion_prompts
-from circuits.running import execution
+
+OURS = 6
+"""Runs of ours, the short ones, for each of the other side's."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,31 @@ class Setting:
     directions: Directions
     stable: tuple[int, ...]
 
-    @property
-    def reference(self) -> Tensor:
-        """What the readout projects on."""
-        return reference_direction(self.directions, self.stable)
+    def heads(self) -> Tensor:
+        """Our head importance, the pass over the prompts included."""
+        swept = read_activations(self.model, self.grid)
+        return head_effects(self.model, swept, self.directions, readout="post_norm").mean
+
+    def neurons(self) -> Tensor:
+        """Our neuron contributions, the pass over the prompts included."""
+        swept = read_activations(self.model, self.grid)
+        return neuron_effects(self.model, swept, self.directions).mean
+
+    def responses(self) -> Tensor:
+        """Our sublayer importance, at every dose."""
+        how: dict[str, Any] = {"stable": self.stable, "doses": DOSES, "read_at": "final"}
+        return sublayer_importance(self.model, self.grid, self.directions, **how, n_random=0)[
+            0
+        ].response
+
+    def plainly(self, procedure: Callable[..., Tensor], *more: Any) -> Tensor:
+        """A published procedure on the same."""
+        return procedure(self.model, self.grid, self.directions, *more)
+
+    def plain_responses(self) -> Tensor:
+        """The published sublayer importance."""
+        reference = reference_direction(self.directions, self.stable)
+        return self.plainly(plainly.importance, reference, DOSES)
 
 
 def setting(n_contexts: int, emotions: Sequence[str] = EMOTIONS, model: Any = None) -> Setting:
@@ -67,28 +91,10 @@ def setting(n_contexts: int, emotions: Sequence[str] = EMOTIONS, model: Any = No
     return Setting(model, grid, directions, stable_layers(model.cfg.n_layers))
 
 
-def heads(of: Setting) -> Tensor:
-    """Our head importance, the pass over the prompts included."""
-    swept = read_activations(of.model, of.grid)
-    return head_effects(of.model, swept, of.directions, readout="post_norm").mean
-
-
-def neurons(of: Setting) -> Tensor:
-    """Our neuron contributions, the pass over the prompts included."""
-    return neuron_effects(of.model, read_activations(of.model, of.grid), of.directions).mean
-
-
-def responses(of: Setting) -> Tensor:
-    """Our sublayer importance, at every dose."""
-    found, _ = sublayer_importance(
-        of.model, of.grid, of.directions, stable=of.stable, doses=DOSES, read_at="final", n_random=0
-    )
-    return found.response
-
-
-def plain_responses(of: Setting) -> Tensor:
-    """The published sublayer importance."""
-    return plainly.importance(of.model, of.grid, of.directions, of.reference, DOSES)
+def raw() -> Any:
+    """The embedded model as Hugging Face has it."""
+    folder = shipped("sev-mini")
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
 @contextmanager
@@ -112,119 +118,110 @@ def in_float64() -> Iterator[None]:
         tensor.float = usual
 
 
-def replies(of: Setting, batch_size: int, n: int) -> Tensor:
-    """Greedy replies as numbers, so that they can be compared."""
-    prompts = [reply.prompt for reply in of.grid.cells.values()][:n]
-    with execution(batch_size=batch_size):
-        texts = elicit(of.model, prompts, max_new_tokens=24)
-    rows = [[float(ord(c)) for c in reply.text[:200].ljust(200)] for reply in texts]
-    return torch.tensor(rows)
+def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor, Receipt]:
+    """Seconds, result and cost of one run."""
+    with counted() as cost:
+        start = time.perf_counter()
+        found = work()
+        return time.perf_counter() - start, found, cost
 
 
-def effects_share(of: Setting) -> Row:
-    """Effects after the pass beside the pass itself."""
-    swept = read_activations(of.model, of.grid)
-
-    def effects() -> Tensor:
-        head_effects(of.model, swept, of.directions)
-        neuron_effects(of.model, swept, of.directions)
-        return torch.zeros(1)
-
-    def one_pass() -> Tensor:
-        read_activations(of.model, of.grid)
-        return torch.zeros(1)
-
-    row = compare("the pass itself : effects after it", one_pass, effects, repeats=5)
-    share = (
-        f"effects cost {row.ours / row.baseline:.1%} of the pass over {len(of.grid.cells)} prompts"
-    )
-    return Row(**{**vars(row), "note": f"{share} (target: at most 10%)"})
-
-
-def raw() -> Any:
-    """The embedded model as Hugging Face has it."""
-    folder = shipped("sev-mini")
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-
-
-def in_double(n_contexts: int) -> tuple[Row, Row]:
-    """Both procedures in float64 on a few prompts: equal, not merely close."""
-    folder = shipped("sev-mini")
-    tokenizer = load_model(folder).tokenizer
-    weights = raw().double()
-    with in_float64():
-        of = setting(n_contexts, EMOTIONS[:2], wrap_model(weights, tokenizer))
-        note = "a float64 copy of the model: what differs in float32 is rounding"
-        return (
-            compare("head importance, float64", lambda: plain_heads(of), lambda: heads(of),
-                    repeats=1, note=note),
-            compare("sublayer importance, float64", lambda: plain_responses(of),
-                    lambda: responses(of), repeats=1, note=note),
-        )  # fmt: skip
+def compare(
+    name: str,
+    baseline: Callable[[], Tensor],
+    ours: Callable[[], Tensor],
+    repeats: int,
+    note: str = "",
+) -> dict[str, Any]:
+    """Run both in turns, half of ours before and half after the baseline; medians in seconds."""
+    ours()  # not timed, so that no side pays for what is loaded once
+    plain, own = [], []
+    for _ in range(repeats):
+        own += [timed(ours) for _ in range(OURS // 2)]
+        plain.append(timed(baseline))
+        own += [timed(ours) for _ in range(OURS - OURS // 2)]
+    left, right = (statistics.median(seconds for seconds, *_ in runs) for runs in (plain, own))
+    (_, theirs, cost), (_, found, our_cost) = plain[-1], own[-1]
+    return {
+        "name": name,
+        "baseline": left,
+        "ours": right,
+        "ratio": left / right,
+        "baseline_passes": cost.passes,
+        "our_passes": our_cost.passes,
+        "our_steps": our_cost.steps,
+        "max_abs_diff": float((theirs - found).abs().max()),
+        "largest": float(theirs.abs().max()),
+        "note": note,
+    }
 
 
-def plain_heads(of: Setting) -> Tensor:
-    """The published head importance."""
-    return plainly.head_importance(of.model, of.grid, of.directions)
-
-
-def rows(console: Console, n_contexts: int, repeats: int) -> Iterator[Row]:
+def rows(n_contexts: int, repeats: int) -> Iterator[dict[str, Any]]:
     """Every comparison in turn."""
-    of, many = setting(n_contexts), setting(8 * n_contexts)
-    small, weights = setting(2), raw()
-    pairs: list[tuple[str, Callable[[], Tensor], Callable[[], Tensor], str]] = [
-        ("head importance", lambda: plain_heads(of), lambda: heads(of), _per_head(of)),
-        ("sublayer importance", lambda: plain_responses(of), lambda: responses(of),
-         _rounding(of)),
-        ("neuron contributions", lambda: plainly.neuron_contributions(of.model, of.grid,
-         of.directions), lambda: neurons(of), "ours counts the pass, which heads share"),
-        ("head importance, TransformerLens's patching",
-         lambda: head_importance_by_patching(small.model, small.grid, small.directions),
-         lambda: heads(small), "prompts of one length share its batches"),
-        ("head importance, plain Hugging Face",
-         lambda: plainly.head_importance_without_hook_points(
-             weights, small.model, small.grid, small.directions),
-         lambda: heads(small), "the plain way without the cost of hook points, as published"),
-        ("replies, one by one : batched", lambda: replies(of, 1, 24), lambda: replies(of, 96, 24),
-         "difference 0: the same texts"),
-    ]  # fmt: skip
-    for name, plain, ours, note in pairs:
-        console.print(name, style="dim")
-        yield compare(name, plain, ours, repeats=repeats, note=note)
-    yield effects_share(many)
-    yield from patching_rows(of.model, weights, repeats)
-    yield from in_double(1)
-
-
-def patching_rows(model: Model, weights: Any, repeats: int) -> Iterator[Row]:
-    """Activation patching of heads beside TransformerLens and nnsight."""
-    pair = one_pair(model)
+    of, small, weights = setting(n_contexts), setting(2), raw()
+    units = of.model.cfg.n_layers * of.model.cfg.n_heads
+    dose = float(min(DOSES) * of.directions.rms.min())
+    yield compare(
+        "head importance",
+        lambda: of.plainly(plainly.head_importance),
+        of.heads,
+        repeats,
+        f"target: at least 100x; the plain way runs {units} + 1 times per prompt, once per head",
+    )
+    yield compare(
+        "sublayer importance",
+        of.plain_responses,
+        of.responses,
+        repeats,
+        f"target: at least 50x; responses are divided by lengths down to {dose:.2g}, so float32 "
+        f"noise of a readout (about 1e-6) shows as {1e-6 / dose:.0e}",
+    )
+    yield compare(
+        "neuron contributions",
+        lambda: of.plainly(plainly.neuron_contributions),
+        of.neurons,
+        repeats,
+        "ours counts the pass, which heads share",
+    )
+    yield compare(
+        "head importance, TransformerLens's patching",
+        lambda: small.plainly(peers.head_importance_by_patching),
+        small.heads,
+        repeats,
+        "prompts of one length share its batches",
+    )
+    yield compare(
+        "head importance, plain Hugging Face",
+        lambda: plainly.head_importance_without_hook_points(
+            weights, small.model, small.grid, small.directions
+        ),
+        small.heads,
+        repeats,
+        "the plain way without the cost of hook points, as published",
+    )
+    pair = peers.one_pair(of.model)
     yield compare(
         "heads by position, TransformerLens's patching",
-        lambda: by_transformer_lens(model, pair),
-        lambda: by_position(model, pair),
-        repeats=min(repeats, 2),
-        note="target: at least 10x and 1e-4; one context, two emotions",
+        lambda: peers.by_transformer_lens(of.model, pair),
+        lambda: peers.by_position(pair),
+        min(repeats, 2),
+        "target: at least 10x and 1e-4; one context, two emotions",
     )
     yield compare(
         "heads, nnsight's invokes in one batch",
-        lambda: by_nnsight(weights, model.tokenizer, model, pair),
-        lambda: over_heads(model, pair),
-        repeats=repeats,
+        lambda: peers.by_nnsight(weights, of.model, pair),
+        lambda: peers.over_heads(pair),
+        repeats,
     )
-
-
-def _per_head(of: Setting) -> str:
-    n = of.model.cfg.n_layers * of.model.cfg.n_heads
-    return f"target: at least 100x; the plain way runs {n} + 1 times per prompt, once per head"
-
-
-def _rounding(of: Setting) -> str:
-    smallest = float(min(DOSES) * of.directions.rms.min())
-    return (
-        "target: at least 50x; responses are differences of readouts divided by lengths down to "
-        f"{smallest:.2g}, so float32 noise of a readout (about 1e-6) shows as {1e-6 / smallest:.0e}"
-    )
+    tokenizer, doubled = of.model.tokenizer, raw().double()
+    with in_float64():
+        exact = setting(1, EMOTIONS[:2], wrap_model(doubled, tokenizer))
+        note = "a float64 copy of the model: what differs in float32 is rounding"
+        plain = lambda: exact.plainly(plainly.head_importance)  # noqa: E731
+        yield compare("head importance, float64", plain, exact.heads, 1, note)
+        yield compare(
+            "sublayer importance, float64", exact.plain_responses, exact.responses, 1, note
+        )
 
 
 def main() -> None:
@@ -236,12 +233,16 @@ def main() -> None:
     given = parser.parse_args()
     console = Console(width=170)
     transformers_logging.disable_progress_bar()
-    found = list(rows(console, given.contexts, given.repeats))
-    show(console, found)
-    refusal = edge_attribution_refusal(load_model(shipped("sev-mini")))
-    if refusal:
-        console.print(f"TransformerLens's attribution_patch (edges) refuses: {refusal}")
-    write(given.out, found)
+    found = []
+    for row in rows(given.contexts, given.repeats):
+        found.append(row)
+        console.print(row["name"], style="dim")
+    table = pd.DataFrame(found)
+    console.print(table.drop(columns="note").to_string(index=False, float_format="{:.3g}".format))
+    for row in found:
+        if row["note"]:
+            console.print(f"{row['name']}: {row['note']}", highlight=False)
+    table.to_json(given.out, orient="records", indent=2, double_precision=15)
     console.print(f"written: {given.out}")
 
 

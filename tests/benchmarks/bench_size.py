@@ -152,27 +152,20 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=1.0)
     given = parser.parse_args()
     if given.build:
-        build(given.build, given.layers)
-    elif given.only:
-        measure(given.folder, given.only, given.memory)
-    elif given.folder:
-        measure_each(given.folder, given.prompts, given.memory)
-    else:
-        with tempfile.TemporaryDirectory() as name:
+        return build(given.build, given.layers)
+    if given.only:
+        return measure(given.folder, given.only, given.memory)
+    with tempfile.TemporaryDirectory() as name:
+        if not given.folder:
             again("--build", name, "--layers", str(given.layers))
-            measure_each(Path(name), given.prompts, given.memory)
+        options, rows = ["--folder", given.folder or name, "--memory", str(given.memory)], []
+        for n in given.prompts:
+            rows.append(json.loads(again(*options, "--only", str(n)).splitlines()[-1]))
+            show(rows, given.memory)
+    return None
 
 
-def measure_each(folder: Path, sizes: list[int], memory: float) -> None:
-    """Every number of prompts in a process of its own."""
-    options = ["--folder", str(folder), "--memory", str(memory)]
-    rows = []
-    for n in sizes:
-        rows.append(json.loads(again(*options, "--only", str(n)).splitlines()[-1]))
-        show(rows, memory)
-
-
-def again(*options: str) -> str:
+def again(*options: Any) -> str:
     """Run this file in a new process; what it prints."""
     command = [sys.executable, __file__, *options]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

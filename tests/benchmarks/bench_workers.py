@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -35,7 +36,7 @@ STARTED = "start of the workers"
 
 
 class Clock:
-    """A reporter that notes how long every piece of work takes."""
+    """A reporter that notes how long every piece of work takes, ours and the workers'."""
 
     def __init__(self, workers: OnRay | None) -> None:
         self._processes = [psutil.Process()]
@@ -44,16 +45,15 @@ class Clock:
 
             pids = ray.get([worker.process.remote() for worker in workers.workers])
             self._processes += [psutil.Process(pid) for pid in pids]
-        self.wall: dict[str, float] = {}
-        self.cpu: dict[str, float] = {}
+        self.wall, self.cpu = Counter[str](), Counter[str]()
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Any]:
         """Time it; pieces of one name are added up."""
         wall, cpu = time.perf_counter(), self._used()
         yield lambda finished: None
-        self.wall[what] = self.wall.get(what, 0.0) + time.perf_counter() - wall
-        self.cpu[what] = self.cpu.get(what, 0.0) + self._used() - cpu
+        self.wall[what] += time.perf_counter() - wall
+        self.cpu[what] += self._used() - cpu
 
     def _used(self) -> float:
         times = [process.cpu_times() for process in self._processes]
@@ -101,17 +101,11 @@ def largest_difference(one: Path, other: Path) -> float:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Wall seconds, and CPU seconds behind them, by piece of work."""
-    shown = Table(title="wall seconds (CPU seconds)")
-    shown.add_column("work")
-    for row in rows:
-        shown.add_column(f"{row['workers']} workers" if row["workers"] else "one process")
-    names = list(dict.fromkeys(name for row in rows for name in row["wall"]))
-    for name in names:
-        cells = (
-            f"{row['wall'][name]:.1f} ({row['cpu'].get(name, 0.0):.1f})"
-            if name in row["wall"] else "-"
-            for row in rows
-        )  # fmt: skip
+    heads = [f"{row['workers']} workers" if row["workers"] else "one process" for row in rows]
+    shown = Table("work", *heads, title="wall seconds (CPU seconds)")
+    for name in dict.fromkeys(name for row in rows for name in row["wall"]):
+        both = [(row["wall"].get(name), row["cpu"].get(name, 0.0)) for row in rows]
+        cells = ("-" if wall is None else f"{wall:.1f} ({cpu:.1f})" for wall, cpu in both)
         shown.add_row(name, *cells)
     for title, key in (("largest difference", "difference"), ("load before", "load")):
         shown.add_row(title, *(f"{row.get(key, 0.0):.2g}" for row in rows))

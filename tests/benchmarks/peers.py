@@ -1,11 +1,13 @@
-"""TransformerLens's own patching tools on the same model, where they do the same thing.
+"""Patching by TransformerLens and nnsight on the same model, where they do the same as ours.
 
-Its head patching sweep puts another run's head output in place of a head's. Given an "other run"
-in which every head is silent, that is zero ablation; a metric that reads the ablated layer makes
-it the published head importance. The sweep takes no attention mask, so only prompts of one
+TransformerLens's head sweep puts another run's head output in place of a head's. Given an "other
+run" in which every head is silent, that is zero ablation; a metric that reads the ablated layer
+makes it the published head importance. The sweep takes no attention mask, so only prompts of one
 length can share a batch.
 """
 
+from collections import defaultdict
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,23 +17,18 @@ from transformer_lens import patching as transformer_lens_patching
 
 from circuits.effects.activations import ContextGroups
 from circuits.effects.directions import Directions
+from circuits.files import shipped
 from circuits.models.memory import charge
+from circuits.models.protocol import Model
 from circuits.models.tokens import encode
+from circuits.patching.pairs import CleanCorrupt, LogitDifference, make_pairs
+from circuits.patching.patch import patch_heads
+from circuits.prompts import sev
 
 patching: Any = transformer_lens_patching
 """Its annotations ask for a cache object; whatever has ``[name]`` will do."""
 
-__all__ = ["edge_attribution_refusal", "head_importance_by_patching"]
-
-
-class _Silent:
-    """A cache in which every head is silent, as large as the activation it stands in for."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.nothing = torch.zeros_like(like)
-
-    def __getitem__(self, name: object) -> Tensor:
-        return self.nothing
+READOUT = LogitDifference(torch.tensor([11, 12, 13]), torch.tensor([21, 22, 23, 24]))
 
 
 @torch.no_grad()
@@ -41,8 +38,13 @@ def head_importance_by_patching(
     """Head importance with TransformerLens's sweep over heads as the engine."""
     L, H = model.cfg.n_layers, model.cfg.n_heads
     found = torch.zeros(len(grid.emotions), L, H)
-    for ids, emotions in _by_length(model, grid):
-        like = torch.zeros(*ids.shape, H, model.cfg.d_head)
+    groups = defaultdict(list)
+    for (_, emotion), reply in grid.cells.items():
+        ids = encode(model, reply.prompt)
+        groups[len(ids)].append((ids, grid.emotions.index(emotion)))
+    for width, own in groups.items():
+        ids, emotions = torch.tensor([row for row, _ in own]), [emotion for _, emotion in own]
+        silent = defaultdict(torch.zeros(len(own), width, H, model.cfg.d_head).clone)
         kept: dict[int, Tensor] = {}
         calls = iter(range(-1, L * H))
         vectors = directions.vectors[emotions, 0]
@@ -53,13 +55,18 @@ def head_importance_by_patching(
             if call < 0:
                 kept[-1] = torch.stack([(kept[i] * v[:, i]).sum(-1) for i in range(L)], dim=1)
                 return kept[-1][:, 0]
-            layer = call // H
-            return kept[-1][:, layer] - (kept[layer] * v[:, layer]).sum(-1)
+            return kept[-1][:, call // H] - (kept[call // H] * v[:, call // H]).sum(-1)
 
-        with model.hooks(_readers(model, kept)):
+        def reader(layer: int, kept: Any = kept) -> Any:
+            return f"blocks.{layer}.ln2.hook_out", lambda x, hook: kept.update({layer: x[:, -1]})
+
+        def count(x: Tensor, hook: object) -> None:
+            charge(x.shape[0], x.shape[1], L, cached=False)
+
+        with model.hooks([("blocks.0.hook_resid_pre", count), *map(reader, range(L))]):
             readout(model(ids))
             swept = patching.get_act_patch_attn_head_out_all_pos(
-                model, ids, _Silent(like), readout, reduce="none"
+                model, ids, silent, readout, reduce="none"
             )
         values = torch.as_tensor(swept.values).reshape(L, H, len(ids))
         for row, emotion in enumerate(emotions):
@@ -67,39 +74,58 @@ def head_importance_by_patching(
     return found
 
 
-def edge_attribution_refusal(model: Any) -> str:
-    """What TransformerLens says to attribution patching of edges on this model, if it refuses."""
-    from transformer_lens.tools.analysis import attribution_patching as tool
-
-    def metric(logits: Tensor) -> Tensor:
-        return logits[:, -1, 5].sum()
-
-    config = tool.EdgeAttributionConfig(granularity="edge")
-    ids = torch.arange(1, 9)[None]
-    try:
-        tool.attribution_patch(model, ids, ids + 10, metric, config=config)
-    except (ValueError, NotImplementedError) as error:
-        return " ".join(str(error).split())
-    return ""
+def one_pair(model: Model) -> CleanCorrupt:
+    """Fear against anger in the first test context: prompts of one length."""
+    context = sev.contexts(sev.read(shipped("sev/test.jsonl")))[0]
+    return make_pairs(model, [context], "fear", "anger")
 
 
-def _by_length(model: Any, grid: ContextGroups) -> list[tuple[Tensor, list[int]]]:
-    groups: dict[int, list[tuple[list[int], int]]] = {}
-    for (_, emotion), reply in grid.cells.items():
-        ids = encode(model, reply.prompt)
-        groups.setdefault(len(ids), []).append((ids, grid.emotions.index(emotion)))
-    return [(torch.tensor([i for i, _ in g]), [e for _, e in g]) for g in groups.values()]
+def by_position(pair: CleanCorrupt) -> Tensor:
+    """Ours: every head at every matched position ``[layer pos head]``."""
+    return patch_heads(pair, READOUT, by="position").effect.transpose(1, 2)
 
 
-def _readers(model: Any, kept: dict[int, Tensor]) -> list[Any]:
-    def reader(layer: int) -> Any:
-        def keep(x: Tensor, hook: object) -> None:
-            kept[layer] = x[:, -1]
+def over_heads(pair: CleanCorrupt) -> Tensor:
+    """Ours: every head at all positions ``[layer head]``."""
+    return patch_heads(pair, READOUT, by="all").effect[..., 0]
 
-        return f"blocks.{layer}.ln2.hook_out", keep
 
-    def count(x: Tensor, hook: object) -> None:
-        charge(x.shape[0], x.shape[1], model.cfg.n_layers, cached=False)
+@torch.no_grad()
+def by_transformer_lens(model: Any, pair: CleanCorrupt) -> Tensor:
+    """TransformerLens's sweep over heads and positions; unmatched positions do nothing."""
+    clean, corrupt = pair.clean.ids, pair.corrupt.ids
+    _, cache = model.run_with_cache(clean)
+    base = READOUT.score(model(corrupt)[:, -1])[0]
+    swept = patching.get_act_patch_attn_head_out_by_pos(
+        model, corrupt, cache, lambda logits: READOUT.score(logits[:, -1])[0] - base
+    )
+    charge(swept.numel() + 2, corrupt.shape[1], model.cfg.n_layers, cached=False)
+    assert float(swept[:, : -pair[0].matched].abs().max()) < 1e-5
+    return swept[:, -pair[0].matched :].float()
 
-    count_at = ("blocks.0.hook_resid_pre", count)
-    return [count_at, *(reader(layer) for layer in range(model.cfg.n_layers))]
+
+@torch.no_grad()
+def by_nnsight(weights: Any, model: Model, pair: CleanCorrupt) -> Tensor:
+    """nnsight: every head at all positions, all of them invokes of one trace."""
+    # Only `make bench` installs it.
+    wrapped: Any = import_module("nnsight").LanguageModel(weights, tokenizer=model.tokenizer)
+    clean, corrupt = pair.clean.ids, pair.corrupt.ids
+    L, H, width = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head
+    kept: list[Tensor] = []
+    with wrapped.trace(clean):
+        for layer in range(L):
+            kept.append(wrapped.model.layers[layer].self_attn.o_proj.input.save())
+    logits: list[Tensor] = []
+    with wrapped.trace() as tracer:
+        for layer in range(L):
+            for head in range(H):
+                with tracer.invoke(corrupt):
+                    own = slice(head * width, (head + 1) * width)
+                    place = wrapped.model.layers[layer].self_attn.o_proj
+                    place.input[:, :, own] = kept[layer][:, :, own]
+                    logits.append(wrapped.lm_head.output[:, -1].save())
+        with tracer.invoke(corrupt):
+            logits.append(wrapped.lm_head.output[:, -1].save())
+    charge(L * H + 2, corrupt.shape[1], L, cached=False)
+    scores = READOUT.score(torch.cat([row[:1] for row in logits]))
+    return (scores[:-1] - scores[-1]).reshape(L, H)

@@ -3,7 +3,7 @@
 After Wang et al. 2025 (arXiv 2510.11328), stages 4.1, 4.2 and 6.3. Every run is a batch of one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,34 +19,27 @@ from circuits.models.run import reading, run
 from circuits.models.tokens import Tokens, encode, pad_left
 from circuits.prompts.templates import neutral_prompt
 
-__all__ = [
-    "after_norm",
-    "head_importance",
-    "head_importance_without_hook_points",
-    "importance",
-    "neuron_contributions",
-    "own_prompts",
-]
+
+def own_prompts(model: Model, grid: ContextGroups) -> Iterator[tuple[int, Tokens]]:
+    """Every prompt, a batch of its own, and the place of the emotion that it asks for."""
+    for e, emotion in enumerate(grid.emotions):
+        for context in grid.contexts:
+            ids = encode(model, grid.cells[context.id, emotion].prompt)
+            yield e, pad_left([ids], device_of(model))
 
 
-def own_prompts(model: Model, grid: ContextGroups, emotion: str) -> list[Tokens]:
-    """The prompts that ask for ``emotion``, each a batch of its own."""
-    prompts = [grid.cells[c.id, emotion].prompt for c in grid.contexts]
-    return [pad_left([encode(model, p)], device_of(model)) for p in prompts]
+def after_norms(
+    model: Model, tokens: Tokens, layers: Sequence[int], edits: Sequence[Edit] = ()
+) -> dict[int, Tensor]:
+    """One run; what the norms before the MLPs of ``layers`` give at the last position."""
+    kept: dict[int, Tensor] = {}
 
+    def keeper(layer: int) -> Any:
+        return f"blocks.{layer}.ln2.hook_out", lambda x, hook: kept.update({layer: x[0, -1]})
 
-def after_norm(
-    model: Model, tokens: Tokens, layer: int, edits: Sequence[Edit] = ()
-) -> Float[Tensor, " d_model"]:
-    """One run; what the norm before the MLP of ``layer`` gives at the last position."""
-    kept: list[Tensor] = []
-
-    def keep(x: Tensor, hook: object) -> None:
-        kept.append(x[0, -1])
-
-    with edited(model, edits), model.hooks([(f"blocks.{layer}.ln2.hook_out", keep)]):
+    with edited(model, edits), model.hooks([keeper(layer) for layer in layers]):
         run(model, tokens)
-    return kept[0]
+    return kept
 
 
 @torch.no_grad()
@@ -56,33 +49,16 @@ def head_importance(
     """Stage 4.2: zero one head at all positions, run again, read the same layer."""
     shape = (model.cfg.n_heads, model.cfg.d_head)
     found = torch.zeros(len(grid.emotions), model.cfg.n_layers, shape[0])
-    for e, emotion in enumerate(grid.emotions):
-        prompts = own_prompts(model, grid, emotion)
-        for tokens in prompts:
-            whole = _all_after_norm(model, tokens)
-            for layer in range(model.cfg.n_layers):
-                v = directions.vectors[e, 0, layer]
-                for head in range(shape[0]):
-                    chosen = torch.zeros(shape, dtype=torch.bool)
-                    chosen[head] = True
-                    edit = Replace("z", layer, torch.zeros(shape), chosen, positions="all")
-                    without = after_norm(model, tokens, layer, [edit])
-                    found[e, layer, head] += (whole[layer] @ v - without @ v) / len(prompts)
-    return found
-
-
-def _all_after_norm(model: Model, tokens: Tokens) -> dict[int, Tensor]:
-    kept: dict[int, Tensor] = {}
-
-    def keeper(layer: int) -> tuple[str, object]:
-        def keep(x: Tensor, hook: object) -> None:
-            kept[layer] = x[0, -1]
-
-        return f"blocks.{layer}.ln2.hook_out", keep
-
-    with model.hooks([keeper(layer) for layer in range(model.cfg.n_layers)]):
-        run(model, tokens)
-    return kept
+    for e, tokens in own_prompts(model, grid):
+        whole = after_norms(model, tokens, range(model.cfg.n_layers))
+        for layer in whole:
+            for head in range(shape[0]):
+                chosen = torch.zeros(shape, dtype=torch.bool)
+                chosen[head] = True
+                edit = Replace("z", layer, torch.zeros(shape), chosen, positions="all")
+                apart = whole[layer] - after_norms(model, tokens, [layer], [edit])[layer]
+                found[e, layer, head] += apart @ directions.vectors[e, 0, layer]
+    return found / len(grid.contexts)
 
 
 @torch.no_grad()
@@ -128,14 +104,12 @@ def neuron_contributions(
     """Stage 4.1: one run per prompt in a pass of its own, one matrix of contributions each."""
     found = torch.zeros(len(grid.emotions), model.cfg.n_layers, model.cfg.d_mlp)
     W_out = torch.stack([block.mlp.W_out for block in blocks_of(model)])
-    for e, emotion in enumerate(grid.emotions):
+    for e, tokens in own_prompts(model, grid):
+        with reading(model, {"post": lambda x: x[0, -1]}) as table:
+            run(model, tokens)
+        post = torch.stack([table["post"][i] for i in range(len(W_out))])
         beta = torch.einsum("lnw,lw->ln", W_out, directions.vectors[e, 1])
-        rows = []
-        for tokens in own_prompts(model, grid, emotion):
-            with reading(model, {"post": lambda x: x[0, -1]}) as table:
-                run(model, tokens)
-            rows.append(torch.stack([table["post"][i] for i in range(len(beta))]) * beta)
-        found[e] = torch.stack(rows).mean(0)
+        found[e] += post * beta / len(grid.contexts)
     return found
 
 
@@ -146,17 +120,14 @@ def head_importance_without_hook_points(
     """Stage 4.2 on the Hugging Face model itself, with hooks of torch only, as it was published."""
     n_layers, n_heads, d_head = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head
     found = torch.zeros(len(grid.emotions), n_layers, n_heads)
-    for e, emotion in enumerate(grid.emotions):
-        prompts = own_prompts(model, grid, emotion)
-        for tokens in prompts:
-            whole = _normed(weights, tokens, range(n_layers))
-            for layer in range(n_layers):
-                v = directions.vectors[e, 0, layer]
-                for head in range(n_heads):
-                    part = slice(head * d_head, (head + 1) * d_head)
-                    without = _normed(weights, tokens, [layer], part)
-                    found[e, layer, head] += (whole[layer] - without[0]) @ v / len(prompts)
-    return found
+    for e, tokens in own_prompts(model, grid):
+        whole = _normed(weights, tokens, range(n_layers))
+        for layer in range(n_layers):
+            for head in range(n_heads):
+                part = slice(head * d_head, (head + 1) * d_head)
+                apart = whole[layer] - _normed(weights, tokens, [layer], part)[0]
+                found[e, layer, head] += apart @ directions.vectors[e, 0, layer]
+    return found / len(grid.contexts)
 
 
 def _normed(

@@ -11,8 +11,7 @@ from torch import Tensor
 from circuits.models.run import trace
 from circuits.models.tokens import pad_left
 from circuits.names import hook
-from circuits.patching.attribution import attribute
-from circuits.patching.estimates import relevance_rules
+from circuits.patching.attribution import attribute, relevance_rules
 from circuits.patching.exact_paths import exact_paths
 from circuits.patching.patch import patch_components, patch_heads, patch_sites
 from circuits.patching.paths import path_effects

@@ -11,9 +11,14 @@ from scipy.stats import spearmanr
 from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.memory import counted
 from circuits.names import component
-from circuits.patching import estimates
-from circuits.patching.attribution import NodeScores, agreement, attribute, sampled_components
-from circuits.patching.estimates import METHODS
+from circuits.patching import attribution
+from circuits.patching.attribution import (
+    METHODS,
+    NodeScores,
+    agreement,
+    attribute,
+    sampled_components,
+)
 from circuits.patching.pairs import (
     CleanCorrupt,
     LogitDifference,
@@ -202,13 +207,13 @@ def test_what_a_method_cannot_do_is_refused_by_name(
 
 
 def test_patterns_that_are_no_softmax_are_refused(pairs, readout, monkeypatch):
-    traces = estimates.trace_layers_dropped
+    traces = attribution.trace_layers_dropped
 
     def doubled(*arguments, **options):
         for found in traces(*arguments, **options):
             scores = {i: 2 * own for i, own in found.values["scores"].items()}
             yield replace(found, values={**found.values, "scores": scores})
 
-    monkeypatch.setattr(estimates, "trace_layers_dropped", doubled)
+    monkeypatch.setattr(attribution, "trace_layers_dropped", doubled)
     with pytest.raises(ModelError, match="layer 0 are not the softmax of their scores"):
         attribute(pairs, readout, "atp*")

@@ -8,7 +8,7 @@ from circuits.models.load import wrap_model
 from circuits.models.memory import counted
 from circuits.models.run import observe, trace, trace_layers_dropped
 from circuits.models.tokens import encode, pad_left
-from circuits.patching.estimates import relevance_rules
+from circuits.patching.attribution import relevance_rules
 from circuits.prompts.templates import neutral_prompts
 
 SMALL = {

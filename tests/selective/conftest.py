@@ -9,7 +9,7 @@ from selective import plain_profile
 
 from circuits.models.protocol import Model
 from circuits.names import component
-from circuits.neurons.profile import Profile, profile_texts
+from circuits.neurons.profile import LabelAttribution, Profile, label_attribution, profile_texts
 from circuits.neurons.select import Selection, select_neurons
 from circuits.prompts.prompt import EMOTION_REQUEST, SPLITS, LabelledSet, LabelledText, Split, Texts
 
@@ -65,6 +65,11 @@ def make_texts():
 def profile(llama: Model, texts: Texts) -> Profile:
     """Of the random model."""
     return profile_texts(llama, texts, EMOTION_REQUEST, n_shuffles=3)
+
+
+@pytest.fixture(scope="session")
+def attribution(llama: Model, texts: Texts) -> LabelAttribution:
+    return label_attribution(llama, texts, EMOTION_REQUEST)
 
 
 @pytest.fixture(scope="session")

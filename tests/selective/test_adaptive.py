@@ -62,13 +62,14 @@ def loop(reached: Sequence[int], schedule: Schedule):
 
 
 def test_strength_and_share_grow_and_stop_at_one():
-    schedule = Schedule(steps=30)
-    for values in (torch.tensor(schedule.alphas), torch.tensor(schedule.taus)):
-        assert len(values) == 30
-        assert bool((values.diff() >= 0).all())
-        assert float(values.max()) == 1.0
-    assert schedule.alphas[:3] == pytest.approx((0.3, 0.4, 0.5))
-    assert schedule.taus[:3] == pytest.approx((0.1, 0.15, 0.2))
+    trials = torch.tensor(Schedule(steps=30).trials)
+    assert trials.shape == (30, 2)
+    assert bool((trials.diff(dim=0) >= 0).all())
+    assert trials.amax(0).tolist() == [1.0, 1.0]
+    assert trials[:3].T.tolist() == [
+        pytest.approx([0.3, 0.4, 0.5]),
+        pytest.approx([0.1, 0.15, 0.2]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +85,7 @@ def test_strength_and_share_grow_and_stop_at_one():
 def test_the_loop_ends_with_the_first_fall_or_its_last_step(reached, schedule, changes, success):
     course, tried = loop(reached, schedule)
     assert (course.changes, course.success) == (changes, success)
-    pairs = zip(schedule.alphas, schedule.taus, strict=True)
-    assert tried == list(pairs)[: len(changes)]
+    assert tried == schedule.trials[: len(changes)]
 
 
 def test_a_loop_cannot_be_given_test_texts():
@@ -141,9 +141,10 @@ def test_the_course_is_that_of_the_plain_loop_on_the_most_telling_neurons(found:
         course, end = found.trajectory[place], len(changes) - 1
         assert course[: len(changes)].tolist() == pytest.approx(changes)
         assert course[len(changes) :].isnan().all()
-        assert float(found.alpha[place]) == pytest.approx(SCHEDULE.alphas[end])
-        assert float(found.tau[place]) == pytest.approx(SCHEDULE.taus[end])
-        assert int(found.n_core[place]) == int(core(gap, pool, SCHEDULE.taus[end]).sum())
+        alpha, tau = SCHEDULE.trials[end]
+        assert float(found.alpha[place]) == pytest.approx(alpha)
+        assert float(found.tau[place]) == pytest.approx(tau)
+        assert int(found.n_core[place]) == int(core(gap, pool, tau).sum())
     assert found.random_trajectory.shape == (4, 3, 4)
     assert found.alphas.tolist() == pytest.approx([0.4, 0.7, 1.0, 1.0])
 

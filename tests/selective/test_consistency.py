@@ -6,7 +6,7 @@ import torch
 from scipy.stats import kstest
 
 from circuits.errors import DataError
-from circuits.neurons.profile import label_attribution, profile_texts, read_spans
+from circuits.neurons.profile import profile_texts, read_spans
 from circuits.neurons.select import SELECTORS, Admission, entropy_null, select_neurons, split_half
 from circuits.prompts.prompt import EMOTION_REQUEST
 from circuits.running import execution
@@ -15,8 +15,7 @@ LOW = Admission(0.8)
 
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
-def test_halves_are_compared_as_two_selections_are(profile, llama, texts, name):
-    attribution = label_attribution(llama, texts, EMOTION_REQUEST)
+def test_halves_are_compared_as_two_selections_are(profile, attribution, name):
     found = split_half(profile, name, share=0.1, attribution=attribution, admission=LOW)
     halves = []
     for half in (0, 1):

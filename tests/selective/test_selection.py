@@ -5,13 +5,7 @@ import pytest
 import torch
 
 from circuits.errors import AxisError, DataError
-from circuits.neurons.profile import label_attribution
 from circuits.neurons.select import SELECTORS, Admission, how_many, select_neurons
-
-
-@pytest.fixture(scope="module")
-def attribution(llama, texts):
-    return label_attribution(llama, texts, "Name it.")
 
 
 @pytest.mark.parametrize(
@@ -20,13 +14,6 @@ def attribution(llama, texts):
 )
 def test_a_share_is_a_number_of_neurons_rounded_up(share, of, count):
     assert how_many(share, of) == count
-
-
-@pytest.mark.parametrize("of", [7, 144, 2304, 458_752])
-def test_a_share_made_from_a_number_gives_that_number(of):
-    rng = random.Random(0)
-    for count in rng.choices(range(1, of + 1), k=300):
-        assert how_many(count / of, of) == count
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1])
@@ -97,29 +84,6 @@ def test_ties_are_broken_by_rate_then_by_place(profile):
     assert [set(names) for names in chosen] == [
         {"L2N7"}, {"L2N7", "L0N9"}, {"L2N7", "L0N9", "L1N5"}
     ]  # fmt: skip
-
-
-def test_neurons_are_named_from_the_most_selective_on(profile):
-    found = select_neurons(profile, "cas", share=0.05)
-    names = found.neurons_of("fear")
-    values = [float(found.score[1, int(n[1]), int(n.split("N")[1])]) for n in names]
-    assert values == sorted(values, reverse=True)
-    assert len(names) == how_many(0.05, 144)
-    with pytest.raises(AxisError, match="axis 'label' has no label 'joy'"):
-        found.neurons_of("joy")
-
-
-def test_overlap_is_symmetric_and_whole_with_itself(make_selection):
-    generator = torch.Generator().manual_seed(0)
-    found = make_selection(torch.rand(4, 60, generator=generator) < 0.3)
-    between = found.jaccard()
-    assert torch.equal(between.jaccard, between.jaccard.T)
-    assert between.jaccard.diagonal().tolist() == [1.0] * 4
-    for i in range(4):
-        for j in range(4):
-            one, two = (set(found.chosen[k, 0].nonzero()[:, 0].tolist()) for k in (i, j))
-            assert float(between.jaccard[i, j]) == len(one & two) / len(one | two)
-            assert int(between.shared[i, j]) == len(one & two)
 
 
 def test_two_selections_overlap_as_their_sets_do(make_selection):

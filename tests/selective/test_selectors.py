@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.errors import AxisError, DataError
-from circuits.neurons.profile import label_attribution
 from circuits.neurons.select import SELECTORS, Admission, entropy, lape_scores, select_neurons
 from circuits.running import execution
 
@@ -22,12 +21,6 @@ def rates(*neurons):
 
 def score(name, profile, **options):
     return select_neurons(profile, name, **options).score
-
-
-def test_a_neuron_of_one_class_has_no_entropy_and_one_alike_for_all_the_most_there_is():
-    found = entropy(rates([400, 0, 0], [0, 7, 0], [500, 500, 500], [3, 3, 3]).double())[0]
-    assert found[:2].tolist() == [0, 0]
-    assert found[2:].tolist() == pytest.approx([math.log(3)] * 2, abs=1e-15)
 
 
 COUNTS = st.lists(st.integers(0, 1000), min_size=2, max_size=7)
@@ -130,17 +123,6 @@ def test_activity_scores_are_those_of_plain_loops(profile):
     assert compared > 20
 
 
-def test_contribution_is_the_centred_activation_times_its_weight(profile):
-    last = profile.at_last.sum(0) / profile.texts.sum(0)[:, None, None]
-    expected = (last - last.mean(0)) * profile.weight
-    assert torch.allclose(score("contribution", profile), expected)
-    assert torch.allclose(
-        (score("contribution", profile) / profile.weight).sum(0),
-        torch.zeros(3, 48, dtype=torch.float64),
-        atol=1e-9,
-    )
-
-
 def test_selectors_of_activity_leave_out_neurons_that_are_seldom_active(profile):
     count = profile.active.sum((0, 1))
     least = int(count.median()) + 1
@@ -159,11 +141,10 @@ def test_random_scores_depend_on_the_seed_only(profile):
     assert not torch.equal(found[0], found[2])
 
 
-def test_attribution_must_be_given_and_be_of_the_same_classes(profile, llama, texts):
+def test_attribution_must_be_given_and_be_of_the_same_classes(profile, attribution):
     with pytest.raises(DataError, match="needs attribution; give what label_attribution returns"):
         score("attribution", profile)
-    found = label_attribution(llama, texts, "Name it.")
-    expected = found.own - found.others
-    assert torch.equal(score("attribution", profile, attribution=found), expected)
+    expected = attribution.own - attribution.others
+    assert torch.equal(score("attribution", profile, attribution=attribution), expected)
     with pytest.raises(AxisError, match="the attribution is of anger, fear"):
-        score("attribution", profile, attribution=found.sel(label=("anger", "fear")))
+        score("attribution", profile, attribution=attribution.sel(label=("anger", "fear")))

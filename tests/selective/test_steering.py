@@ -14,7 +14,6 @@ from circuits.neurons.steer import (
     added,
     as_long,
     cross_signal,
-    signal,
     times,
 )
 from circuits.prompts.prompt import questions
@@ -112,10 +111,6 @@ def test_a_signal_of_the_same_class_costs_its_texts_nothing_and_leans_to_it(cros
     assert bool((crossed.change <= crossed.high).all())
 
 
-def test_among_equally_good_strengths_the_gentlest_is_chosen(crossed: CrossSignal):
-    assert crossed.dose.diagonal().tolist() == [0.5] * 3
-
-
 def test_the_strength_is_the_one_that_is_best_on_dev_texts_and_the_change_that_on_test_texts(
     crossed: CrossSignal, parts
 ):
@@ -139,34 +134,9 @@ def test_the_strength_is_the_one_that_is_best_on_dev_texts_and_the_change_that_o
                 assert float(getattr(crossed, name)[d, e]) == pytest.approx(change)
 
 
-def test_random_neurons_get_a_strength_of_their_own_and_corrected_p_values(crossed: CrossSignal):
-    assert crossed.random_change.shape == (3, 3, 3)
-    assert bool((crossed.p >= 1 / 4).all())
-    assert bool((crossed.corrected_p >= crossed.p).all())
-
-
-def test_a_scalar_of_the_set_is_the_mean_over_it(planted_selection, planted_profile):
-    chosen = planted_selection.chosen[0]
-    each = signal(planted_profile, "fear", chosen, "index")
-    of_set = signal(planted_profile, "fear", chosen, "set_scalar")
-    assert [edit.layer for edit in each] == [edit.layer for edit in of_set]
-    values = torch.cat([edit.value[chosen[edit.layer]] for edit in each]).double()
-    scalars = torch.cat([edit.value[chosen[edit.layer]] for edit in of_set]).double()
-    torch.testing.assert_close(scalars, values.mean().expand(2), check_dtype=False)
-    for edit in of_set:
-        assert not edit.value[~chosen[edit.layer]].any()
-
-
-def test_the_scalar_mode_is_written_down(parts):
-    found = cross_signal(*parts, doses=(0.5,), mode="set_scalar", per_label=2, draws=1)
-    assert found.mode == "set_scalar"
-
-
 def test_doses_modes_and_classes_that_do_not_exist_are_refused(parts, foreign):
     for study in (add_class_means, cross_signal):
         with pytest.raises(DataError, match="^there is no dose"):
             study(*parts, doses=())
-    with pytest.raises(AxisError, match="^no mode is called 'mean'"):
-        cross_signal(*parts, mode="mean")
     with pytest.raises(AxisError, match="^neurons of 'joy' were selected"):
         add_class_means(*foreign)

@@ -63,13 +63,6 @@ def test_shares_of_all_neurons_are_those_of_the_selection_of_that_share(parts, p
     assert found.ratio_of == "all_neurons"
 
 
-def test_matched_counts_are_the_same_in_every_range_and_the_best_of_it(parts, planted_profile):
-    selection = select_neurons(planted_profile, "mad", share=0.03)
-    found = swept(parts, (1.0,), selection, match_counts=True)
-    assert found.n_neurons.flatten().tolist() == [int(selection.chosen[0].sum())] * 12
-    assert found.match_counts
-
-
 def test_a_depth_profile_counts_neurons_by_layer(planted_selection: Selection):
     found = depth_profile(planted_selection)
     for place, label in enumerate(found.label):

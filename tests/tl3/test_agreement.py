@@ -16,8 +16,7 @@ from circuits.models.edits import Add, Attenuate, Edit, Replace, Scale
 from circuits.models.generate import choice_logs, elicit, named, reply_losses
 from circuits.names import head_name, neuron_name
 from circuits.neurons.profile import profile_texts
-from circuits.patching.attribution import attribute
-from circuits.patching.estimates import METHODS
+from circuits.patching.attribution import METHODS, attribute
 from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference
 from circuits.patching.patch import patch_heads, patch_sites
