@@ -7,10 +7,7 @@ import torch
 
 from circuits.circuit.circuit import Circuit, Node
 from circuits.circuit.score import Scoring, score_circuits
-from circuits.effects.activations import component_means
-from circuits.effects.heads import head_effects
 from circuits.effects.inspection import token_trace, trace_scale
-from circuits.effects.neurons import direct_effects, neuron_effects
 from circuits.judges.replies import Reply
 from circuits.models.edits import Add, Attenuate, Edit, Replace, Scale
 from circuits.models.generate import choice_logs, elicit, named, reply_losses
@@ -30,7 +27,7 @@ from circuits.steering.interventions import Steering, steer
 LABELS = ("anger", "fear", "deep sadness")
 
 
-def circuits(study: Any) -> dict[str, Circuit]:
+def circuits() -> dict[str, Circuit]:
     nodes = [Node(head_name(0, 1), "head", 0, effect=1.0)]
     nodes += [Node(neuron_name(layer, 5), "neuron", layer, effect=1.0) for layer in (0, 2)]
     return {"anger": Circuit("anger", tuple(nodes), ())}
@@ -88,7 +85,7 @@ def scored(study: Any) -> Any:
     vectors = {"anger": study.readout}
     how = Scoring(draws=5)
     return score_circuits(
-        study.model, circuits(study), study.contexts[:3], vectors, study.totals, how=how
+        study.model, circuits(), study.contexts[:3], vectors, study.totals, how=how
     )["anger"].scores
 
 
@@ -119,15 +116,13 @@ def attributed(method: Any) -> Any:
 
 
 MEASUREMENTS: dict[str, Any] = {
-    "sweep": lambda s: s.values,
+    "sweep": lambda s: list(s.swept.values),
     "directions": lambda s: s.directions,
-    "head effects": lambda s: head_effects(s.model, s.swept, s.directions),
-    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions),
-    "means": lambda s: component_means(s.swept),
+    "head effects": lambda s: s.heads,
+    "neuron effects": lambda s: s.neurons,
+    "means": lambda s: s.means,
     "importance": lambda s: s.importance,
-    "direct effects": lambda s: direct_effects(
-        s.model, s.differences, s.directions, s.importance.reference
-    ),
+    "direct effects": lambda s: s.direct,
     "total effects by gradients": lambda s: s.totals,
     "patching of the residual stream": patched,
     "patching of heads": lambda s: patch_heads(s.pairs, s.readout),
@@ -168,7 +163,7 @@ BOUND = dict.fromkeys(MEASUREMENTS, 1e-5) | {
 @pytest.mark.trial("models", "HookedTransformer 3.9 (sev-mini, GPT-2-like, Llama-like): {what}")
 @pytest.mark.parametrize("what", MEASUREMENTS)
 def test_a_hooked_transformer_measures_what_the_bridge_does(twice, what, apart, trial):
-    _, bridge, hooked = twice
+    bridge, hooked = twice
     found, allowed = apart(MEASUREMENTS[what](bridge), MEASUREMENTS[what](hooked)), BOUND[what]
     assert found <= allowed, found
     trial(outcome=f"same to {allowed:g} of the largest value (float32)")
