@@ -160,7 +160,7 @@ IDENTITIES: Final[dict[Need, str]] = {
 }
 
 
-def identity_gaps(model: Model, length: int = 8) -> dict[str, float]:
+def identity_gaps(model: Model) -> dict[str, float]:
     """Largest gap of each identity on a few tokens, relative to the size of what is summed.
 
     That of neurons is left out where there are none.
@@ -168,7 +168,7 @@ def identity_gaps(model: Model, length: int = 8) -> dict[str, float]:
     Raises:
         ModelError: the model lacks a part that the identities speak of; names it.
     """
-    return {IDENTITIES[n]: _gap(*sides) for n, sides in _sides(model, length).items()}
+    return {IDENTITIES[n]: _gap(*sides) for n, sides in _sides(model).items()}
 
 
 def check_identities(model: Any) -> None:
@@ -253,7 +253,7 @@ def _broken(model: Any) -> dict[Need, str]:
     # 16-bit weights round coarsely.
     allowed = 5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-4
     found: dict[Need, str] = {}
-    for name, (left, right) in _sides(model, 8).items():
+    for name, (left, right) in _sides(model).items():
         if _gap(left, right) <= allowed:
             continue
         gaps = [_gap(left[:, i], right[:, i]) for i in range(left.shape[1])]
@@ -268,7 +268,7 @@ def _broken(model: Any) -> dict[Need, str]:
 
 
 @torch.no_grad()
-def _sides(model: Any, length: int) -> dict[Need, tuple[Tensor, Tensor]]:
+def _sides(model: Any) -> dict[Need, tuple[Tensor, Tensor]]:
     """Left and right of the identities, ``[prompt layer pos d_model]`` each."""
     if any(weight_of(model, i, "attn", "W_O") is None for i in range(model.cfg.n_layers)):
         raise ModelError(
@@ -277,7 +277,7 @@ def _sides(model: Any, length: int) -> dict[Need, tuple[Tensor, Tensor]]:
             "ordinary attention in every layer"
         )
     sites = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "post")
-    read = capture(model, some_tokens(model, length), dict.fromkeys(sites, whole))
+    read = capture(model, some_tokens(model), dict.fromkeys(sites, whole))
     found = {site: value.cpu() for site, value in read.items()}
     sides: dict[Need, tuple[Tensor, Tensor]] = {
         "attention": (found["resid_pre"] + found["attn_out"], found["resid_mid"]),

@@ -406,7 +406,6 @@ def choice_logs(
     labels: Sequence[str],
     *,
     edits: Sequence[Edit] | EditsOf = (),
-    normalised: bool = False,
 ) -> Float[Tensor, "prompt label"]:
     """Log-probability (nats) of each label as the reply to each prompt.
 
@@ -420,7 +419,6 @@ def choice_logs(
             position is made at the prompt's last position and, if it is due at every call, at
             each token of a label. A function of the places in ``prompts`` that are in the batch
             gives rows edits of their own; prompts are then read whole.
-        normalised: Mean over the label's tokens instead of the sum.
 
     Raises:
         ModelError: there is no label, a label is empty, two labels have the same tokens, a prompt
@@ -459,7 +457,7 @@ def choice_logs(
         for chosen in batches(rows, in_force().rows(256)):  # of each, few tokens are computed
             halving(choose, chosen, lambda place: name_of_row(model, rows[place]))
             advance(len(chosen))
-    return found / torch.tensor([len(name) for name in names]) if normalised else found
+    return found
 
 
 def named(

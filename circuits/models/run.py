@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -379,20 +380,18 @@ def _readers(
     """
     if site == "resid_mid" and writes_at_once(model):
         before: list[Tensor] = []
-
-        def hold(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-            before.append(activation.detach())
-
-        def add(activation: Tensor, hook: object) -> None:
-            keep(site, layer, before.pop() + activation.detach())
-
-        return [(hook_name("resid_pre", layer), hold), (hook_name("attn_out", layer), add)]
-    none = site == "post" and not model.cfg.d_mlp
-
-    def see(activation: Tensor, hook: object) -> None:
-        keep(site, layer, activation.detach()[..., : 0 if none else None])
-
-    return [(hook_name("mlp_out" if none else site, layer), see)]
+        return [
+            (hook_name("resid_pre", layer), lambda x, hook: before.append(x.detach())),
+            (
+                hook_name("attn_out", layer),
+                lambda x, hook: keep(site, layer, before.pop() + x.detach()),
+            ),
+        ]
+    if site == "post" and not model.cfg.d_mlp:
+        return [
+            (hook_name("mlp_out", layer), lambda x, hook: keep(site, layer, x.detach()[..., :0]))
+        ]
+    return [(hook_name(site, layer), lambda x, hook: keep(site, layer, x.detach()))]
 
 
 @torch.no_grad()
@@ -716,6 +715,13 @@ def observe(
     return _forward(model, tokens, sites, score, at, hooks)
 
 
+def _hold(table: dict[int, Tensor], layer: int, none: bool, x: Tensor, hook: object) -> Tensor:
+    table[layer] = x[..., :0] if none else x
+    # Returned, since TransformerLens may show hooks another view than the model goes on with; what
+    # is returned is what the model goes on with.
+    return x
+
+
 def _forward(
     model: Model,
     tokens: Tokens,
@@ -733,14 +739,8 @@ def _forward(
     def holder(site: str, layer: int) -> Hook:
         # Where there are no neurons, their activation has width zero.
         none = site == "post" and not model.cfg.d_mlp
-
-        def hold(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-            values[site][layer] = activation[..., :0] if none else activation
-            # Returned, since TransformerLens may show hooks another view than the model goes on
-            # with; what is returned is what the model goes on with.
-            return activation
-
-        return hook_name("mlp_out" if none else site, layer), hold
+        name = hook_name("mlp_out" if none else site, layer)
+        return name, partial(_hold, values[site], layer, none)
 
     def hold_last(activation: Tensor, hook: object) -> None:
         last.append(activation[:, -1])

@@ -25,58 +25,27 @@ from circuits.models.tokens import encode, pad_left
 from circuits.names import hook
 from circuits.patching.pairs import Projection, make_pairs
 from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import Prompt
 from circuits.prompts.templates import emotion_prompts
 
 EMOTIONS: tuple[str, ...] = ("anger", "fear")
 N_LAYERS, N_HEADS, N_NEURONS, D_MODEL = 2, 4, 48, 32
 
 SMALL: dict[str, Any] = {
-    "hidden_size": D_MODEL,
-    "intermediate_size": N_NEURONS,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": N_HEADS,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-}
+    "hidden_size": D_MODEL, "intermediate_size": N_NEURONS, "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS, "max_position_embeddings": 512, "initializer_range": 0.3,
+}  # fmt: skip
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 WIDE_HEADS = {**GROUPED, "head_dim": 12}
 OLD: dict[str, Any] = {
-    "n_embd": D_MODEL,
-    "n_inner": N_NEURONS,
-    "n_layer": N_LAYERS,
-    "n_head": N_HEADS,
-    "n_positions": 512,
-    "initializer_range": 0.3,
-}
-OPT: dict[str, Any] = {
-    "hidden_size": D_MODEL,
-    "ffn_dim": N_NEURONS,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": N_HEADS,
-    "max_position_embeddings": 512,
-    "init_std": 0.3,
-    "word_embed_proj_dim": D_MODEL,
-}
-LLAMA_3 = {
-    **WIDE_HEADS,
-    "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 500000.0,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 256,
-    },
-}
-FALCON: dict[str, Any] = {
-    "hidden_size": D_MODEL,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": N_HEADS,
-    "ffn_hidden_size": N_NEURONS,
-    "initializer_range": 0.3,
-    "alibi": False,
-}
+    "n_embd": D_MODEL, "n_inner": N_NEURONS, "n_layer": N_LAYERS, "n_head": N_HEADS,
+    "n_positions": 512, "initializer_range": 0.3,
+}  # fmt: skip
+OPT = {**SMALL, "ffn_dim": N_NEURONS, "init_std": 0.3, "word_embed_proj_dim": D_MODEL}
+ROTARY = {
+    "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 256,
+}  # fmt: skip
+FALCON = {**SMALL, "ffn_hidden_size": N_NEURONS, "alibi": False}
 GEMMA_2 = {**WIDE_HEADS, "sliding_window": 300}
 EXPERTS = {**WIDE_HEADS, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_experts": 4}
 
@@ -86,8 +55,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-J": ("GPTJ", {**OLD, "rotary_dim": 4}),
     "OPT": ("OPT", OPT),
     "Falcon": ("Falcon", FALCON),
-    "Llama-3": ("Llama", LLAMA_3),
-    "Mistral": ("Mistral", {**WIDE_HEADS, "sliding_window": 300}),
+    "Llama-3": ("Llama", {**WIDE_HEADS, "rope_parameters": ROTARY}),
+    "Mistral": ("Mistral", GEMMA_2),
     "Qwen2.5": ("Qwen2", GROUPED),
     "Qwen3": ("Qwen3", WIDE_HEADS),
     "Phi-3": ("Phi3", GROUPED),
@@ -108,8 +77,8 @@ def random_model(family: str, sizes: dict[str, Any], tokenizer: Any) -> Any:
     ids = {name: getattr(tokenizer, name) for name in names}
     named = f"{family}TextConfig" if family == "Gemma3" else f"{family}Config"
     config = getattr(transformers, named)(vocab_size=len(tokenizer), **ids, **sizes)
-    kind = {"GPT2": "GPT2LMHeadModel", "OpenAIGPT": "OpenAIGPTLMHeadModel"}
-    model = getattr(transformers, kind.get(family, f"{family}ForCausalLM"))(config).eval()
+    head = "LMHeadModel" if family in ("GPT2", "OpenAIGPT") else "ForCausalLM"
+    model = getattr(transformers, family + head)(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 1:
@@ -117,87 +86,72 @@ def random_model(family: str, sizes: dict[str, Any], tokenizer: Any) -> Any:
     return model
 
 
-class Evaluator:
-    """One family's random model, and what its tests need of it, measured when it is asked for."""
+class Study:
+    """A model, and what tests need of it, measured when it is asked for."""
 
-    def __init__(self, name: str, tokenizer: Any, contexts: Any) -> None:
-        self.name, self.contexts, self.more, self.folder = name, contexts[:3], contexts[:6], Path()
-        self.hf = random_model(*FAMILIES[name], tokenizer)
-        self._seen: dict[Any, dict[str, torch.Tensor]] = {}
-        # A copy: wrapping changes the modules of what is wrapped.
-        self.model: Any = wrap_model(deepcopy(self.hf), tokenizer, name=name)
+    stable: tuple[int, ...] = (1, 2)
+    counts: tuple[int, int] = (4, 9)
 
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        return emotion_prompts(self.contexts, EMOTIONS)
+    def __init__(self, model: Any, contexts: Any) -> None:
+        self.model, self.contexts = model, contexts
 
-    @cached_property
-    def grid(self) -> Any:
-        return group_by_context(
+    prompts = cached_property(lambda self: emotion_prompts(self.contexts, EMOTIONS))
+    grid = cached_property(
+        lambda self: group_by_context(
             [Reply(p, "Fine, then.", 3, p.emotion or "") for p in self.prompts], EMOTIONS
         )
-
-    @cached_property
-    def swept(self) -> Any:
-        return read_activations(self.model, self.grid)
-
-    @cached_property
-    def directions(self) -> Any:
-        return emotion_directions(self.swept)
-
-    @cached_property
-    def heads(self) -> Any:
-        return head_effects(self.model, self.swept, self.directions)
-
-    @cached_property
-    def neurons(self) -> Any:
-        return neuron_effects(self.model, self.swept, self.directions)
-
-    @cached_property
-    def no_neurons(self) -> Any:
-        return without_neurons(self.swept, self.directions)
-
-    @cached_property
-    def means(self) -> Any:
-        return component_means(self.swept)
-
-    @cached_property
-    def _importance(self) -> Any:
-        return sublayer_importance(
-            self.model, self.grid, self.directions, stable=(0, 1), doses=(0.5,), n_random=1
+    )
+    swept = cached_property(lambda self: read_activations(self.model, self.grid))
+    directions = cached_property(lambda self: emotion_directions(self.swept))
+    heads = cached_property(lambda self: head_effects(self.model, self.swept, self.directions))
+    neurons = cached_property(lambda self: neuron_effects(self.model, self.swept, self.directions))
+    means = cached_property(lambda self: component_means(self.swept))
+    differences = cached_property(lambda self: differences(self.means))
+    importance = cached_property(
+        lambda self: sublayer_importance(
+            self.model, self.grid, self.directions, stable=self.stable, doses=(0.5,), n_random=1
+        )[0]
+    )
+    direct = cached_property(
+        lambda self: direct_effects(
+            self.model, self.differences, self.directions, self.importance.reference
         )
-
-    @property
-    def importance(self) -> Any:
-        return self._importance[0]
-
-    @property
-    def neutral_means(self) -> Any:
-        return self._importance[1]
-
-    @cached_property
-    def direct(self) -> Any:
-        between = differences(self.means)
-        reference = self.importance.reference
-        return direct_effects(self.model, between, self.directions, reference)
-
-    @cached_property
-    def totals(self) -> Any:
-        counts = (N_LAYERS * N_HEADS, N_LAYERS * N_NEURONS)
-        return total_estimates(self.model, self.contexts, self.importance, counts)
-
-    @cached_property
-    def pairs(self) -> Any:
-        return make_pairs(self.model, self.contexts[:2], *EMOTIONS)
-
-    @cached_property
-    def asked_pairs(self) -> Any:
-        return make_pairs(self.model, self.contexts, EMOTIONS[0])
+    )
+    totals = cached_property(
+        lambda self: total_estimates(self.model, self.contexts, self.importance, self.counts)
+    )
+    pairs = cached_property(
+        # The embedded model is slow to patch.
+        lambda self: make_pairs(
+            self.model, self.contexts[: 2 if self.model.cfg.n_layers <= 3 else 1], *EMOTIONS
+        )
+    )
 
     @cached_property
     def readout(self) -> Projection:
-        drawn = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(1))
+        size = self.model.cfg.d_model
+        drawn = torch.randn(size, generator=torch.Generator().manual_seed(1))
         return Projection(drawn / drawn.norm())
+
+    def rows(self) -> list[list[int]]:
+        return [encode(self.model, prompt) for prompt in self.prompts]
+
+
+class Evaluator(Study):
+    """One family's random model, what is measured in it, and plain runs to compare with."""
+
+    stable, counts = (0, 1), (N_LAYERS * N_HEADS, N_LAYERS * N_NEURONS)
+
+    def __init__(self, name: str, tokenizer: Any, contexts: Any) -> None:
+        self.name, self.more, self.folder = name, contexts[:6], Path()
+        self.hf = random_model(*FAMILIES[name], tokenizer)
+        self._seen: dict[Any, dict[str, torch.Tensor]] = {}
+        # A copy: wrapping changes the modules of what is wrapped.
+        model = wrap_model(deepcopy(self.hf), tokenizer, name=name)
+        super().__init__(model, contexts[:3])
+
+    no_neurons = cached_property(lambda self: without_neurons(self.swept, self.directions))
+    asked_pairs = cached_property(lambda self: make_pairs(self.model, self.contexts, EMOTIONS[0]))
 
     @cached_property
     def circuit(self) -> Circuit:
@@ -210,9 +164,6 @@ class Evaluator:
     @property
     def has_neurons(self) -> bool:
         return self.name not in ("Mixtral", "Qwen3-MoE")
-
-    def rows(self, prompts: Any = None) -> list[list[int]]:
-        return [encode(self.model, p) for p in prompts or self.prompts]
 
     @torch.no_grad()
     def plainly(self, ids: Any, sites: Any, hooks: Any = ()) -> dict[str, torch.Tensor]:

@@ -69,6 +69,7 @@ def test_a_tokenizer_without_a_name_is_taken(tokenizer) -> None:
     ("site", "change", "cause"),
     [
         ("blocks.1.hook_mlp_out", lambda x, hook: 3 * x, "of the MLP is multiplied by 3"),
+        ("blocks.1.hook_attn_out", lambda x, hook: 2 * x, "the attention is multiplied by 2"),
         (
             "blocks.1.hook_mlp_out",
             lambda x, hook: x / x.norm(dim=-1, keepdim=True),

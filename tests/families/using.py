@@ -13,7 +13,6 @@ from torch import Tensor
 from circuits.circuit.circuit import Circuit, Node
 from circuits.circuit.find import Budget, Measurements, assemble
 from circuits.circuit.score import score_circuits
-from circuits.effects.activations import differences
 from circuits.effects.inspection import token_trace, trace_scale
 from circuits.export import export_circuit
 from circuits.export.node_link import read_circuit, write_circuit
@@ -178,7 +177,7 @@ def steering(evaluator: Evaluator) -> None:
 
 
 def modulation(evaluator: Evaluator) -> None:
-    edits = circuit_edits(evaluator.circuit, differences(evaluator.means), Modulation(6.0))
+    edits = circuit_edits(evaluator.circuit, evaluator.differences, Modulation(6.0))
     assert len(edits) == (3 if evaluator.has_neurons else 2)
     _says(evaluator, edits)
 
@@ -272,7 +271,7 @@ def files(evaluator: Evaluator) -> None:
     write_circuit(evaluator.circuit, path)
     assert read_circuit(path) == evaluator.circuit
     assert len(export_circuit(evaluator.circuit, evaluator.folder / "export")) >= 6
-    edits = circuit_edits(evaluator.circuit, differences(evaluator.means), Modulation(2.0))
+    edits = circuit_edits(evaluator.circuit, evaluator.differences, Modulation(2.0))
     write_hooks(evaluator.model, edits, "anger", evaluator.folder / "anger.safetensors")
     emotion, again = read_hooks(evaluator.folder / "anger.safetensors", evaluator.model)
     assert emotion == "anger"
@@ -283,7 +282,7 @@ def files(evaluator: Evaluator) -> None:
 
 def control_vectors(evaluator: Evaluator) -> None:
     """What a circuit's parts write, through the model itself: with them less without them."""
-    edits = circuit_edits(evaluator.circuit, differences(evaluator.means), Modulation(2.0))
+    edits = circuit_edits(evaluator.circuit, evaluator.differences, Modulation(2.0))
     vector, _ = control_vector(evaluator.model, edits, "anger")
     ids = evaluator.rows()[0]
     site = hook("resid_post", 1)

@@ -6,34 +6,24 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from families.models import GROUPED, OLD, random_model
+from transformers import LlamaForCausalLM
 
 from circuits.errors import ModelError
 from circuits.models.load import TESTED, check_running, rotary_switch, wrap_model
-from circuits.models.memory import counted
-
-WORDS = 64
-
-
-@pytest.fixture(scope="module")
-def llama():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    return wrap_model(LlamaForCausalLM(config), name="tiny llama")
+from circuits.models.memory import Receipt, counted
+from circuits.names import hook
 
 
 @pytest.fixture(scope="module")
-def gpt2():
+def llama(tokenizer):
+    return wrap_model(random_model("Llama", GROUPED, tokenizer), name="tiny llama")
+
+
+@pytest.fixture(scope="module")
+def gpt2(tokenizer):
     """A model with learned positions: a wrong count changes every number."""
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=WORDS, n_embd=32, n_layer=2, n_head=4))
+    model = random_model("GPT2", OLD, tokenizer)
     with torch.no_grad():
         model.transformer.wpe.weight.mul_(20)
     return wrap_model(model, name="tiny gpt2")
@@ -105,8 +95,6 @@ def test_positions_that_count_padding_are_refused(gpt2):
 @pytest.mark.parametrize("site", ["attn_out", "mlp_out", "z", "post"])
 def test_what_a_hook_returns_must_be_used(llama, site, monkeypatch):
     """A library that copies an activation before it goes on would leave every edit unheard."""
-    from circuits.names import hook
-
     point = llama.hook_dict[hook(site, 0)]
     forward = point.forward
     monkeypatch.setattr(point, "__class__", type("Deaf", (type(point),), {"__call__": deaf}))
@@ -121,21 +109,11 @@ def deaf(self, activation, *args, **kwargs):
 
 
 def test_a_hook_that_never_fires_is_refused(llama, monkeypatch):
-    from circuits.names import hook
-
     point = llama.hook_dict[hook("resid_post", 0)]
     silent = type("Silent", (type(point),), {"__call__": lambda self, activation: activation})
     monkeypatch.setattr(point, "__class__", silent)
     with pytest.raises(ModelError, match="resid_post does not fire|hook_out does not fire"):
         check_running(llama)
-
-
-def test_the_check_costs_little_and_is_counted(llama):
-    with counted() as receipt:
-        cost = check_running(llama)
-    assert receipt == cost
-    tokens = cost.token_layers / llama.cfg.n_layers
-    assert 0 < tokens <= 80
 
 
 @pytest.mark.parametrize(
@@ -146,23 +124,17 @@ def test_the_check_costs_little_and_is_counted(llama):
         ({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, 5),
     ],
 )
-def test_a_rotary_scaling_that_switches_with_length_is_tried_below_the_switch(scaling, switch):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=5,
-        rope_parameters=scaling,
-    )
-    assert rotary_switch(config) == switch
-    check_running(wrap_model(LlamaForCausalLM(config), name="scaled"))
+def test_a_rotary_scaling_that_switches_with_length_is_tried_below_the_switch(
+    tokenizer, scaling, switch
+):
+    sizes = {**GROUPED, "max_position_embeddings": 5, "rope_parameters": scaling}
+    model = random_model("Llama", sizes, tokenizer)
+    assert rotary_switch(model.config) == switch
+    check_running(wrap_model(model, name="scaled"))
 
 
-def test_what_loading_a_model_costs_is_noted_and_on_no_receipt(llama):
+def test_what_loading_a_model_costs_is_little_noted_and_on_no_receipt(llama):
     with counted() as receipt:
         model = wrap_model(LlamaForCausalLM(llama.original_model.config), name="tried")
-    assert receipt.passes == receipt.steps == 0
-    assert model.cfg.tried.passes > 0
+    assert receipt == Receipt()
+    assert 0 < model.cfg.tried.token_layers / model.cfg.n_layers <= 80

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from families.models import GROUPED, OLD, random_model
 
 from circuits.errors import ModelError
 from circuits.models.edits import Add, Attenuate, Replace, Scale
@@ -22,38 +22,24 @@ LABELS = ("anger", "fear", "furious anger", "blorbofex of the deep")
 TEXTS = ("I won.", "He left me all alone in the rain again, and I cried.", "A rat! There, look!")
 PROMPTS = [question(text, EMOTION_REQUEST) for text in TEXTS]
 
-SMALL: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3,
-}  # fmt: skip
-OLD: dict[str, Any] = {
-    "n_embd": 32,
-    "n_inner": 48,
-    "n_layer": 2,
-    "n_head": 4,
-    "initializer_range": 0.3,
-}
+WINDOW = {**GROUPED, "head_dim": 8, "sliding_window": 12}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-2": ("GPT2", OLD),
-    "Llama": ("Llama", SMALL),
-    "Gemma-2": ("Gemma2", SMALL),
-    "Gemma-2, short window": ("Gemma2", {**SMALL, "sliding_window": 12}),
-    "Mistral, short window": ("Mistral", {**SMALL, "sliding_window": 12}),
+    "Llama": ("Llama", GROUPED),
+    "Gemma-2": ("Gemma2", {**WINDOW, "sliding_window": 300}),
+    "Gemma-2, short window": ("Gemma2", WINDOW),
+    "Mistral, short window": ("Mistral", WINDOW),
 }
 
 
 def build(name, tokenizer):
-    family, sizes = FAMILIES[name]
-    torch.manual_seed(0)
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = getattr(transformers, f"{family}Config")(vocab_size=len(tokenizer), **ids, **sizes)
+    hf = random_model(*FAMILIES[name], tokenizer)
     # The window is a matter of masks, which the plain implementation of attention applies.
-    config._attn_implementation = "eager"
-    kind = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
-    return wrap_model(getattr(transformers, kind)(config), tokenizer, name=name)
+    hf.set_attn_implementation("eager")
+    return wrap_model(hf, tokenizer, name=name)
 
 
-@pytest.fixture(scope="module", params=["sev-mini", *FAMILIES])
+@pytest.fixture(scope="module", params=["sev-mini", "GPT-2", "Gemma-2, short window"])
 def model(request, tokenizer, mini):
     return mini if request.param == "sev-mini" else build(request.param, tokenizer)
 
@@ -158,24 +144,9 @@ def test_batches_and_the_order_of_prompts_do_not_matter(model, batch_size):
     close(choice_logs(model, PROMPTS[1:2], LABELS, edits=edits), whole[1:2])
 
 
-def test_one_prompt_given_twice_is_chosen_for_alike(mini):
-    both = choice_logs(mini, [PROMPTS[0], PROMPTS[0]], LABELS)
-    close(both[0], both[1])
-
-
 def test_prompts_that_begin_differently_are_chosen_for_too(mini, contexts):
     prompts = [*emotion_prompts(contexts[:1], ["anger", "fear"]), PROMPTS[0]]
     close(choice_logs(mini, prompts, LABELS), one_by_one(mini, prompts, LABELS))
-
-
-def test_a_normalised_choice_is_the_mean_over_a_labels_tokens(mini):
-    lengths = torch.tensor([len(encode_text(mini, label)) for label in LABELS])
-    assert lengths.tolist()[:2] == [1, 1]
-    assert lengths[2:].min() > 2
-    summed = choice_logs(mini, PROMPTS, LABELS)
-    torch.testing.assert_close(
-        choice_logs(mini, PROMPTS, LABELS, normalised=True), summed / lengths
-    )
 
 
 def test_rows_may_be_edited_differently(mini):
@@ -219,17 +190,6 @@ def test_what_prompts_share_is_read_once_and_all_that_is_run_is_counted(mini):
     assert receipt.token_layers == tokens * mini.cfg.n_layers
 
 
-def test_what_is_counted_is_what_the_layers_see(mini):
-    seen = []
-    with (
-        counted() as receipt,
-        mini.hooks(fwd_hooks=[(hook("post", 0), lambda x, hook: seen.append(x.shape[:2].numel()))]),
-        execution(batch_size=2),
-    ):
-        choice_logs(mini, PROMPTS, LABELS)
-    assert receipt.token_layers == sum(seen) * mini.cfg.n_layers
-
-
 def test_every_prompt_is_told_to_progress_once(mini):
     told = []
     with execution(batch_size=2, progress=told.append):
@@ -258,13 +218,6 @@ def test_values_for_single_rows_must_come_batch_by_batch(mini):
     for choose in (choice_logs, named):
         with pytest.raises(ModelError, match="post in layer 1 has values for single rows"):
             choose(mini, PROMPTS, LABELS, edits=[edit])
-
-
-def test_a_failing_edit_leaves_no_hook(mini):
-    before = choice_logs(mini, PROMPTS, LABELS)
-    with pytest.raises(RuntimeError):
-        choice_logs(mini, PROMPTS, LABELS, edits=[Scale("post", 1, torch.ones(7), "all")])
-    assert torch.equal(choice_logs(mini, PROMPTS, LABELS), before)
 
 
 def test_the_embedded_model_writes_the_label_that_it_finds_likeliest(mini):

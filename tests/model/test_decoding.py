@@ -7,13 +7,7 @@ from circuits.models.generate import Decoding, elicit
 from circuits.models.tokens import encode, stop_tokens
 from circuits.prompts.templates import neutral_prompts
 
-PENALTIES = (
-    Decoding(1.3),
-    Decoding(no_repeat_ngram_size=3),
-    Decoding(min_new_tokens=10),
-    Decoding(1.05, 3, 10),
-    Decoding(1.1, 3, 10),
-)
+PENALTIES = (Decoding(), Decoding(1.3), Decoding(1.05, 3, 10))
 
 
 def generated_by_transformers(model, prompt, decoding):
@@ -35,13 +29,3 @@ def test_replies_under_penalties_are_those_of_transformers(mini, contexts, decod
     assert len({len(encode(mini, prompt)) for prompt in prompts}) > 1
     for prompt, reply in zip(prompts, found, strict=True):
         assert reply.text == generated_by_transformers(mini, prompt, decoding)
-
-
-def test_without_penalties_replies_differ_from_those_under_them(mini, contexts):
-    prompts = neutral_prompts(contexts[:4])
-    free = elicit(mini, prompts, max_new_tokens=20)
-    assert [r.text for r in free] == [
-        r.text for r in elicit(mini, prompts, decoding=Decoding(), max_new_tokens=20)
-    ]
-    held = elicit(mini, prompts, decoding=Decoding(1.3), max_new_tokens=20)
-    assert [r.text for r in free] != [r.text for r in held]

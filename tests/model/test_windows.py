@@ -1,10 +1,8 @@
 """A last token is run again only where it still sees its whole prompt."""
 
-from typing import Any
-
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from families.models import GROUPED, random_model
 
 from circuits.errors import ModelError
 from circuits.models.load import wrap_model
@@ -16,14 +14,8 @@ WINDOW = 16
 
 @pytest.fixture(scope="module")
 def mistral(tokenizer):
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-        "sliding_window": WINDOW,
-    }  # fmt: skip
-    config = MistralConfig(vocab_size=len(tokenizer), **sizes)
-    return wrap_model(MistralForCausalLM(config), tokenizer, name="windowed")
+    sizes = {**GROUPED, "head_dim": 8, "sliding_window": WINDOW}
+    return wrap_model(random_model("Mistral", sizes, tokenizer), tokenizer, name="windowed")
 
 
 def branched(model, n_tokens):

@@ -88,14 +88,14 @@ def test_opposite_strengths_cancel(apart):
 
 
 def test_the_whole_models_differences_move_the_last_write_by_the_mean_contrast(
-    llama, values, grid, directions, apart, contexts
+    llama, swept, grid, directions, apart, contexts
 ):
     """Writing all heads of a layer adds exactly the layer's mean attention contrast."""
     e = apart.index("emotion", "fear")
     heads = [(2, head) for head in range(llama.cfg.n_heads)]
     (edit,) = circuit_edits(circuit_of("fear", heads), apart, Modulation())
     write = torch.einsum("hd,hdm->m", edit.value, llama.W_O.detach()[2])
-    z = values.z[grid.complete][:, :, 2]
+    z = swept.z[grid.complete][:, :, 2]
     contrast = (z[:, e] - z.mean(1)).mean(0)
     by_hand = torch.einsum("hd,hdm->m", contrast, llama.W_O.detach()[2])
     torch.testing.assert_close(write, by_hand, atol=1e-5, rtol=1e-4)

@@ -7,10 +7,7 @@ import torch
 
 from circuits.circuit.circuit import Circuit, Node
 from circuits.circuit.score import score_circuits
-from circuits.effects.activations import component_means
-from circuits.effects.heads import head_effects
 from circuits.effects.inspection import token_trace, trace_scale
-from circuits.effects.neurons import direct_effects, neuron_effects
 from circuits.judges.replies import Reply
 from circuits.models.edits import Add, Attenuate, Edit, Replace, Scale
 from circuits.models.generate import choice_logs, elicit, named, reply_losses
@@ -29,7 +26,7 @@ from circuits.steering.interventions import Steering, steer
 LABELS = ("anger", "fear", "deep sadness")
 
 
-def circuits(study: Any) -> dict[str, Circuit]:
+def circuits() -> dict[str, Circuit]:
     nodes = [Node(head_name(0, 1), "head", 0, effect=1.0)]
     nodes += [Node(neuron_name(layer, 5), "neuron", layer, effect=1.0) for layer in (0, 2)]
     return {"anger": Circuit("anger", tuple(nodes), ())}
@@ -86,7 +83,7 @@ def exact(study: Any) -> Any:
 def scored(study: Any) -> Any:
     vectors = {"anger": study.readout}
     return score_circuits(
-        study.model, circuits(study), study.contexts[:3], vectors, study.totals, draws=5
+        study.model, circuits(), study.contexts[:3], vectors, study.totals, draws=5
     )["anger"].scores
 
 
@@ -119,13 +116,11 @@ def attributed(method: Any) -> Any:
 MEASUREMENTS: dict[str, Any] = {
     "sweep": lambda s: [getattr(s.swept, n) for n in ("resid_mid", "resid_post", "z", "post")],
     "directions": lambda s: s.directions,
-    "head effects": lambda s: head_effects(s.model, s.swept, s.directions),
-    "neuron effects": lambda s: neuron_effects(s.model, s.swept, s.directions),
-    "means": lambda s: component_means(s.swept),
+    "head effects": lambda s: s.heads,
+    "neuron effects": lambda s: s.neurons,
+    "means": lambda s: s.means,
     "importance": lambda s: s.importance,
-    "direct effects": lambda s: direct_effects(
-        s.model, s.differences, s.directions, s.importance.reference
-    ),
+    "direct effects": lambda s: s.direct,
     "total effects by gradients": lambda s: s.totals,
     "patching of the residual stream": patched,
     "patching of heads": lambda s: patch_heads(s.pairs, s.readout),
@@ -166,7 +161,7 @@ BOUND = dict.fromkeys(MEASUREMENTS, 1e-5) | {
 @pytest.mark.trial("models", "HookedTransformer 3.9 (sev-mini, GPT-2-like, Llama-like): {what}")
 @pytest.mark.parametrize("what", MEASUREMENTS)
 def test_a_hooked_transformer_measures_what_the_bridge_does(twice, what, apart, trial):
-    _, bridge, hooked = twice
+    bridge, hooked = twice
     found, allowed = apart(MEASUREMENTS[what](bridge), MEASUREMENTS[what](hooked)), BOUND[what]
     assert found <= allowed, found
     trial(outcome=f"same to {allowed:g} of the largest value (float32)")
