@@ -34,27 +34,23 @@ __all__ = [
 ]
 
 
+# Neurons and heads: their shares, and what every layer gets; and the share of all places that a
+# layer never gets more than beyond its minimum.
+_RATIO, _MINIMA, _CAP_RATIO = (0.7, 0.3), (4, 2), 0.4
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Constants of the published circuits."""
+    """What of the published rule can be set."""
 
     total: int | None = None
     """Components of a circuit; by default ten per sublayer, as in the published 560."""
     ratio_mode: Literal["fixed", "auto"] = "fixed"
-    ratio: tuple[float, float] = (0.7, 0.3)
-    """Shares of neurons and of heads; ``auto`` takes those of the sublayers' importance."""
-    min_mlp: int = 4
-    min_attention: int = 2
-    cap_ratio: float = 0.4
-    """A layer never gets more than this share beyond its minimum."""
+    """Shares of neurons and heads: 0.7 and 0.3, or those of the sublayers' importance."""
 
     def __post_init__(self) -> None:
         if self.total is not None and self.total < 1:
             raise CircuitError(f"total: {self.total} is too few components; give 1 or more")
-        if min(self.ratio) < 0 or abs(sum(self.ratio) - 1) > 1e-9:
-            raise CircuitError(f"ratio: {self.ratio} must be two shares that sum to 1")
-        if min(self.min_mlp, self.min_attention) < 0 or not 0 <= self.cap_ratio <= 1:
-            raise CircuitError("minima must be 0 or more, and cap_ratio a share")
 
     def split(
         self, n_sublayers: int, mlp: Sequence[float], attention: Sequence[float]
@@ -65,7 +61,7 @@ class Settings:
         (392, 168)
         """
         total = 10 * n_sublayers if self.total is None else self.total
-        share, both = self.ratio[0], sum(mlp) + sum(attention)
+        share, both = _RATIO[0], sum(mlp) + sum(attention)
         if self.ratio_mode == "auto" and both > 1e-12:
             share = sum(mlp) / both
         neurons = round(total * share)
@@ -151,16 +147,16 @@ class Assembled:
 
     def to_json(self) -> dict[str, Any]:
         """The circuit in its published form."""
-        given, ids = self.settings, self.neuron_ids or [None] * len(self.head_ids)
+        ids = self.neuron_ids or [None] * len(self.head_ids)
         return published_form(
             self.emotion,
             [(k, own and list(own)) for k, own in zip(self.neurons.used, ids, strict=True)],
             [(k, list(own)) for k, own in zip(self.heads.used, self.head_ids, strict=True)],
             split=self.split,
             planned=(sum(self.neurons.planned), sum(self.heads.planned)),
-            ratio=(given.ratio_mode, ",".join(f"{share:g}" for share in given.ratio)),
+            ratio=(self.settings.ratio_mode, ",".join(map(str, _RATIO))),
             minima=(self.neurons.base[0], self.heads.base[0]),
-            cap_ratio=given.cap_ratio,
+            cap_ratio=_CAP_RATIO,
         )
 
     def log(self) -> AllocationLog:
@@ -254,7 +250,7 @@ def assemble_published(
     if heads is None:
         raise DataError(f"there are no head importances of {emotion!r}; import them")
     weights = contents.weights(emotion)
-    n_layers, cap = weights.shape[1], given.cap_ratio
+    n_layers = weights.shape[1]
     for found in (heads, neurons):
         if found is not None and len(found.layer) != n_layers:
             raise DataError(
@@ -265,8 +261,10 @@ def assemble_published(
     positive = weights.clamp_min(0.0).tolist()
     split = given.split(2 * n_layers, mlp=positive[1], attention=positive[0])
     there = [contents.n_neurons(emotion)] * n_layers, [len(heads.head)] * n_layers
-    of_mlp = deal_out(mlp, there[0], split[0], minimum=given.min_mlp, cap_ratio=cap)
-    of_heads = deal_out(attention, there[1], split[1], minimum=given.min_attention, cap_ratio=cap)
+    of_mlp, of_heads = (
+        deal_out(scores, there[i], split[i], minimum=_MINIMA[i], cap_ratio=_CAP_RATIO)
+        for i, scores in enumerate((mlp, attention))
+    )
     ids = None if neurons is None else _first(neurons.mean[0], of_mlp.used)
     return Assembled(
         emotion, given, split, of_mlp, of_heads, ids, _first(heads.mean[0], of_heads.used)

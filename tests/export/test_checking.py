@@ -23,9 +23,15 @@ def files(pathed, tmp_path):
     return {path.name.removeprefix("anger"): path for path in found}
 
 
-def test_every_format_is_known_by_its_file_and_passes(files):
+def test_every_format_is_known_by_its_file_and_passes(files, tmp_path):
     assert {check_file(path) for path in files.values()} == set(FORMATS)
     assert all(check_file(path) == format_of(path) for path in files.values())
+    losses = json.loads((tmp_path / "anger.losses.json").read_text(encoding="utf-8"))
+    assert list(losses) == [path.name for path in files.values()]
+    whole = [name for name, own in losses.items() if not own]
+    assert whole == ["anger.json", "anger.graphml", "anger.gexf"]
+    stderr = next(own for own in losses["anger.dot"] if own["what"] == "nodes.stderr")
+    assert (stderr["size"], stderr["unit"]) == (3, "count")
 
 
 @settings(max_examples=20, deadline=None)
@@ -86,23 +92,6 @@ def test_a_file_of_no_known_format_is_refused(tmp_path):
         check_file(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"no format has files that end in '.pdf'"):
         check_file(tmp_path / "a.pdf")
-
-
-def test_losses_stand_beside_the_files_by_name(files, tmp_path):
-    found = json.loads((tmp_path / "anger.losses.json").read_text(encoding="utf-8"))
-    assert set(found) == {path.name for path in files.values()}
-    assert [name for name, own in found.items() if not own] == [
-        "anger.json",
-        "anger.graphml",
-        "anger.gexf",
-    ]
-    stderr = next(own for own in found["anger.dot"] if own["what"] == "nodes.stderr")
-    assert stderr == {
-        "what": "nodes.stderr",
-        "size": 3,
-        "unit": "count",
-        "meaning": "standard errors, and with them the intervals, of nodes",
-    }
 
 
 def test_losses_of_other_files_stay_while_the_files_do(tmp_path):

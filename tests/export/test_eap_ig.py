@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError, DataError
-from circuits.export import read_circuit, write_circuit
 from circuits.export.eap_ig import (
     check_eap_ig,
     eap_ig,
@@ -75,12 +74,6 @@ def test_a_graph_comes_back_as_it_was(tmp_path_factory, values):
     assert json.loads(eap_ig(circuit)) == values
 
 
-def test_a_graph_read_and_saved_as_ours_is_a_valid_circuit(pathed, tmp_path):
-    circuit, _ = back(graph_of(pathed), tmp_path, "anger")
-    write_circuit(circuit, tmp_path / "anger.json")
-    assert read_circuit(tmp_path / "anger.json") == circuit
-
-
 @FEW
 @given(circuit=st.from_type(Circuit))
 def test_every_circuit_makes_a_valid_graph_with_every_edge_of_its_model(circuit):
@@ -103,12 +96,8 @@ def test_the_graph_of_gpt2_has_the_size_that_its_paper_gives():
     assert len(names) == len(set(names)) == 32_491
     assert len(eap_ig_nodes(cfg)) == 158
     assert {"input->a0.h0<q>", "a0.h0->m0", "m10->a11.h3<v>", "m11->logits"} <= set(names)
-
-
-def test_a_parallel_model_has_no_edge_inside_a_layer():
-    cfg = {"n_layers": 2, "n_heads": 1, "parallel_attn_mlp": True}
-    assert "a0.h0->m0" not in set(eap_ig_edges(cfg))
-    assert "a0.h0->m1" in set(eap_ig_edges(cfg))
+    parallel = set(eap_ig_edges({**cfg, "parallel_attn_mlp": True}))
+    assert ("a0.h0->m0" in parallel, "a0.h0->m1" in parallel) == (False, True)
 
 
 def test_paths_are_edges_into_q_k_and_v_and_without_paths_direct_effects_are(circuit, pathed):

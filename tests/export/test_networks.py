@@ -29,14 +29,10 @@ def test_every_attribute_is_a_scalar(circuit):
     assert {type(value) for value in values} <= {str, int, float, bool}
 
 
-def test_inputs_of_a_head_are_edges_with_keys(pathed):
+def test_a_graph_without_some_nodes_is_a_circuit_without_them(pathed):
     graph = pathed.to_networkx()
     assert graph.is_multigraph()
     assert set(graph["L0H1"]["L1H0"]) == {"q", "k"}
-
-
-def test_a_graph_without_some_nodes_is_a_circuit_without_them(pathed):
-    graph = pathed.to_networkx()
     graph.remove_node("L1N7")
     found = Circuit.from_networkx(graph)
     assert found.neurons == ()

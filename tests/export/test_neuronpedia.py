@@ -42,20 +42,17 @@ def test_heads_neurons_embedding_and_emotion_are_nodes_of_their_types(graph):
         "emotion_0": ("logit", None, "2"),
     }
     assert by_id(graph)["emotion_0"]["clerp"] == "anger (p=0.000)"
-
-
-def test_sublayers_are_groups_of_their_heads_and_neurons(graph):
     assert graph["qParams"]["supernodes"] == [["L0.attn", "L0H1_0"], ["L1.mlp", "L1N7_0"]]
+    # All of the readout's influence comes from L0H1; nothing through L1H0, which no path leaves.
+    assert by_id(graph)["L0H1_0"]["influence"] == by_id(graph)["L1H0_0"]["influence"] == 1.0
 
 
-def test_the_inputs_of_a_head_are_one_link_that_names_them(graph):
+def test_the_inputs_of_a_head_are_one_link_that_names_them(graph, circuit):
     links = {(link["source"], link["target"]): link for link in graph["links"]}
     assert links["L0H1_0", "L1H0_0"]["weight"] == 0.5 - 0.25
     assert links["L0H1_0", "L1H0_0"]["circuit"] == {"q": 0.5, "k": -0.25}
     assert set(links) == {("L0H1_0", "L1H0_0"), ("L0H1_0", "emotion_0")}
-
-
-def test_without_paths_the_links_are_the_direct_effects_of_heads_and_neurons(circuit):
+    # Without paths the links are the direct effects.
     (link,) = json.loads(neuronpedia(circuit))["links"]
     assert (link["source"], link["target"], link["weight"]) == ("L0H1_0", "emotion_0", 0.25)
 
@@ -73,13 +70,6 @@ def test_influence_is_the_share_that_a_node_and_all_stronger_ones_hold(circuit):
     shares = {name: nodes[name].get("influence") for name in ("L0H1_0", "E_0_0", "L1N7_0")}
     assert shares == pytest.approx({"L0H1_0": 0.6, "E_0_0": 0.8, "L1N7_0": 1.0})
     assert "influence" not in nodes["emotion_0"]
-
-
-def test_influence_is_passed_on_along_paths(graph):
-    nodes = by_id(graph)
-    # All of the readout's comes from L0H1; nothing comes through L1H0, which no path leaves.
-    assert nodes["L0H1_0"]["influence"] == 1.0
-    assert nodes["L1H0_0"]["influence"] == 1.0
 
 
 def shown_or_refused(circuit):

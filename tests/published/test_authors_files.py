@@ -17,33 +17,23 @@ from circuits.runs import Study
 
 
 @pytest.fixture(scope="module")
-def published(shared):
-    return shared / "data" / "published"
-
-
-@pytest.fixture(scope="module")
-def run(published, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("imported") / "run"
-    import_folder(published, folder)
-    assemble_run(folder)
+def imported(shared, tmp_path_factory):
+    """Imported and assembled runs of the published and of the golden files."""
+    folder = tmp_path_factory.mktemp("imported")
+    for name in ("published", "golden"):
+        import_folder(shared / "data" / name, folder / name)
+        assemble_run(folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def contents(run):
-    return load_contents(run)
+def contents(imported):
+    return load_contents(imported / "published")
 
 
 @pytest.fixture(scope="module")
-def golden(shared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("golden") / "run"
-    import_folder(shared / "data" / "golden", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def home(published):
-    return next((published / "outputs").iterdir())
+def home(shared):
+    return next((shared / "data" / "published" / "outputs").iterdir())
 
 
 def test_every_published_budget_and_every_head_is_reproduced_in_order(contents):
@@ -77,53 +67,50 @@ def test_every_number_of_the_published_logs_is_reproduced(contents):
             assert difference <= 1e-15, name
 
 
-def test_circuits_are_the_same_without_the_published_ones_to_look_at(published, tmp_path, contents):
-    for stage in (STAGES[3], STAGES[5]):
-        source = next((published / "outputs").iterdir()) / stage
-        for path in source.rglob("*.csv"):
-            if "alloc_log" not in path.name:
-                place = tmp_path / "bare" / path.relative_to(source.parent)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(path.read_bytes())
+def test_circuits_are_the_same_without_the_published_ones_to_look_at(home, tmp_path, contents):
+    for path in (
+        path for stage in (STAGES[3], STAGES[5]) for path in (home / stage).rglob("*.csv")
+    ):
+        if "alloc_log" not in path.name:
+            place = tmp_path / "bare" / path.relative_to(home)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
     import_folder(tmp_path / "bare", tmp_path / "run")
-    found = assemble_run(tmp_path / "run")
+    found, study = assemble_run(tmp_path / "run"), Study(tmp_path / "run")
     assert set(found) == set(contents.circuits)
-    study = Study(tmp_path / "run")
     for emotion, expected in contents.circuits.items():
-        heads = [(e["layer"], h) for e in expected["layers"] for h in e["attention"]["heads"]]
+        layers = expected["layers"]
+        heads = [(e["layer"], h) for e in layers for h in e["attention"]["heads"]]
         assert list(study.circuits[emotion].heads) == heads
-        assert list(found[emotion].neurons.used) == [e["mlp"]["k"] for e in expected["layers"]]
+        assert list(found[emotion].neurons.used) == [e["mlp"]["k"] for e in layers]
         saved = read_json(tmp_path / "run" / "assembled" / f"{emotion}.json")
-        assert [e["attention"] for e in saved["layers"]] == [
-            e["attention"] for e in expected["layers"]
-        ]
+        assert [e["attention"] for e in saved["layers"]] == [e["attention"] for e in layers]
 
 
-def test_import_and_export_give_equal_files(home, run, published, tmp_path):
-    write_folder(load_contents(run), tmp_path)
-    names = [p.relative_to(published) for p in home.rglob("*") if p.is_file()]
-    assert len(names) > 180
-    for name in names:
-        before, after = published / name, tmp_path / name
-        if name.suffix == ".pt":
+@pytest.mark.parametrize("name", ["published", "golden"])
+def test_import_and_export_give_equal_files(imported, name, shared, tmp_path):
+    source = shared / "data" / name
+    write_folder(load_contents(imported / name), tmp_path)
+    names = [p.relative_to(source) for p in (source / "outputs").rglob("*") if p.is_file()]
+    assert len(names) > {"published": 180, "golden": 44}[name]
+    for path in names:
+        before, after = source / path, tmp_path / path
+        if path.suffix == ".pt":
             one, other = load_dictionary(before), load_dictionary(after)
             assert list(one) == list(other)
             assert all(np.array_equal(v, other["dirs"][e]) for e, v in one["dirs"].items())
         else:
-            assert before.read_bytes() == after.read_bytes(), name
-    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == len(names)
+            assert before.read_bytes() == after.read_bytes(), path
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == len(names)
 
 
-def test_published_accuracies_are_counted_again(home):
+def test_published_accuracies_are_counted_again(home, imported):
     labelled = home / ELICITATION / "labeled" / "sev"
     text = (labelled / "accuracy_stats.json").read_text()
     names = ("accepted", "rejected")
     judged = [row for name in names for row in read_judged(labelled / f"{name}.jsonl")]
     assert json.dumps(accuracy_stats(judged, "sev"), indent=2) == text
-
-
-def test_an_imported_run_has_the_published_replies_and_circuits(run):
-    study = Study(run)
+    study = Study(imported / "published")
     assert study.elicitation["overall"]["accepted"] == len(study.accepted) == 2847
     for circuit in study.circuits.values():
         assert (len(circuit.heads), len(circuit.neurons)) == (168, 392)
@@ -136,12 +123,9 @@ def test_overlap_of_published_circuits_is_that_of_the_paper(contents):
             {(e["layer"], i) for e in circuit["layers"] for i in e[side][parts]}
             for circuit in circuits.values()
         ]
-        pairs = [len(a & b) / len(a | b) for a, b in combinations(sets, 2)]
-        if len(circuits) == 6:
-            assert round(float(np.mean(pairs)), 4) == paper
-        else:
-            # With fewer emotions the mean is another one, but of this size.
-            assert abs(float(np.mean(pairs)) - paper) < 0.1
+        mean = float(np.mean([len(a & b) / len(a | b) for a, b in combinations(sets, 2)]))
+        # With fewer than the six emotions the mean is another one, but of this size.
+        assert abs(mean - paper) < (5e-5 if len(circuits) == 6 else 0.1)
 
 
 def test_published_shares_are_importance_divided_by_its_sum(home, contents):
@@ -169,35 +153,20 @@ def test_the_last_published_sigma_is_that_of_the_final_norm(contents):
     assert mlp[27] > 2 * mlp[26] > 0
 
 
-def test_golden_outputs_come_back_equal(golden, shared, tmp_path):
-    write_folder(load_contents(golden), tmp_path)
-    source = shared / "data" / "golden" / "outputs"
-    names = [p.relative_to(source) for p in source.rglob("*") if p.is_file()]
-    assert len(names) == 45
-    for name in names:
-        if name.suffix != ".pt":
-            assert (tmp_path / "outputs" / name).read_bytes() == (source / name).read_bytes()
-
-
-def test_golden_tables_give_circuits_with_heads_and_neurons(golden, shared):
-    found, source = assemble_run(golden), shared / "data" / "golden" / "outputs" / STAGES[3]
+def test_golden_tables_give_circuits_with_heads_and_neurons(imported, shared):
+    outputs, contents = shared / "data" / "golden" / "outputs", load_contents(imported / "golden")
+    doses = (outputs / STAGES[5] / "sublayer_importance").glob("*.csv")
+    means = pd.concat(map(pd.read_csv, doses)).groupby(["emotion", "kind", "layer"]).I_final.mean()
+    found = {emotion: assemble_published(contents, emotion) for emotion in contents.emotions}
     assert len(found) == 6
     for emotion, own in found.items():
-        table = pd.read_csv(source / "mlp_neurons" / f"contrib_mean_{emotion}.csv")
+        table = pd.read_csv(outputs / STAGES[3] / f"mlp_neurons/contrib_mean_{emotion}.csv")
         ids = own.neuron_ids or ()
         for layer, some in enumerate(ids):
             scores = table.C_mean[table.layer == layer].to_numpy()
             assert list(some) == np.argsort(-scores)[: len(some)].tolist()
         assert sum(map(len, ids)) == own.to_json()["K_alloc"]["mlp"] == 56
         assert sum(map(len, own.head_ids)) == 16  # all that there are, of 24 asked for
-    assert set(Study(golden).circuits) == set(found)
-
-
-def test_the_mean_over_golden_doses_is_that_of_pandas(golden, shared):
-    folder = shared / "data" / "golden" / "outputs" / STAGES[5] / "sublayer_importance"
-    rows = pd.concat(pd.read_csv(path) for path in sorted(folder.glob("*.csv")))
-    means = rows.groupby(["emotion", "kind", "layer"]).I_final.mean()
-    contents = load_contents(golden)
-    for emotion in rows.emotion.unique():
-        found = contents.weights(emotion).flatten().numpy()
-        assert np.abs(found - means[emotion].to_numpy()).max() <= 1e-15
+        weights = contents.weights(emotion).flatten().numpy()
+        assert np.abs(weights - means[emotion].to_numpy()).max() <= 1e-15
+    assert set(Study(imported / "golden").circuits) == set(found)

@@ -1,10 +1,7 @@
-import shutil
-
 import pytest
 from typer.testing import CliRunner
 
 from circuits.cli.app import app
-from circuits.cli.exporting import wants_published
 from circuits.effects.activations import component_means
 from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
@@ -21,7 +18,10 @@ def command(*words):
 
 def test_import_assemble_show_and_export_follow_each_other(authors, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
-    assert "HeadImportance" in command("import", authors, "--out", run)
+    (authors / "notes.txt").write_text("x")
+    shown = command("import", authors, "--out", run)
+    assert "HeadImportance" in shown
+    assert "not read: notes.txt" in shown
     command("show", run)
     shown = command("assemble", run, "--preset", "published")
     assert "anger" in shown
@@ -43,24 +43,15 @@ def test_import_assemble_show_and_export_follow_each_other(authors, tmp_path):
     assert "3/3" in shown
 
 
-def test_files_that_are_not_read_are_named(authors, tmp_path):
-    (authors / "notes.txt").write_text("x")
-    assert "not read: notes.txt" in command("import", authors, "--out", tmp_path / "run")
-
-
-def test_an_export_never_writes_into_a_folder_that_holds_something(authors, tmp_path):
+def test_an_export_of_the_whole_folder_is_refused_where_it_cannot_be(authors, tmp_path):
     command("import", authors, "--out", tmp_path / "run")
-    shutil.copytree(authors, tmp_path / "out")
-    with pytest.raises(RunError, match="not empty"):
-        command("export", tmp_path / "run", "--format", "published", "--out", tmp_path / "out")
-
-
-def test_the_published_layout_is_a_whole_folder():
-    assert wants_published(("published",), ())
-    assert not wants_published(("json", "csv"), ("anger",))
-    for formats, emotions in ((("json", "published"), ()), (("published",), ("anger",))):
-        with pytest.raises(RunError, match="give it alone"):
-            wants_published(formats, emotions)
+    for words, said in (
+        (("published",), "not empty"),
+        (("json,published",), "give it alone"),
+        (("published", "--emotion", "anger"), "give it alone"),
+    ):
+        with pytest.raises(RunError, match=said):
+            command("export", tmp_path / "run", "--out", authors, "--format", *words)
 
 
 @pytest.mark.parametrize("name", ["import", "assemble", "export"])

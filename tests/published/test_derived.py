@@ -51,10 +51,7 @@ def test_what_we_write_is_what_we_read(measured, written):
         for field in getattr(own, "axes", {}):
             found, wanted = getattr(contents.entries[name], field), getattr(own, field)
             assert torch.equal(found.nan_to_num(9e9), wanted.nan_to_num(9e9)), (name, field)
-
-
-def test_directions_are_ours_to_the_last_digit(measured, written):
-    own = read_folder(written).entries["02_emotion_directions/emo_directions_mlp.pt"]
+    own = contents.entries["02_emotion_directions/emo_directions_mlp.pt"]
     assert isinstance(own, UnitDirections)
     assert torch.equal(own.vectors, measured.directions.vectors[:, 1])
 
@@ -68,17 +65,11 @@ def test_the_spread_of_heads_divides_by_n(measured, llama, swept):
     spread = found.at("std", emotion="anger", layer=1, head=2)
     assert abs(spread - float(effects.std(correction=0))) < 1e-5
     assert found.at("samples", emotion="anger", layer=1, head=2) == len(effects)
-
-
-def test_one_sample_has_no_spread(measured):
-    alone = replace(
-        measured.heads,
-        stderr=torch.full_like(measured.heads.stderr, torch.nan),
-        n_contexts=(1,) * len(EMOTIONS),
-    )
+    stderr = torch.full_like(measured.heads.stderr, torch.nan)
+    alone = replace(measured.heads, stderr=stderr, n_contexts=(1,) * len(EMOTIONS))
     found = derive(replace(measured, heads=alone))[0].heads("fear")
     assert found is not None
-    assert (found.std == 0).all()
+    assert (found.std == 0).all()  # one sample has no spread
 
 
 def test_importance_columns_satisfy_their_definitions(written):

@@ -1,3 +1,5 @@
+"""What is imported is exported as it was, and assembled from its tables alone."""
+
 import shutil
 
 import numpy as np
@@ -13,25 +15,21 @@ from circuits.published.importing import assemble_run, import_folder, load_conte
 from circuits.published.tables import UnitDirections, load_dictionary
 from circuits.runs import Study
 
+FOUR = "04_local_components_identification"
+
 
 def files(folder):
     return {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
 
 
 def same(first, second):
-    if first.suffix == ".pt":
-        one, other = load_dictionary(first), load_dictionary(second)
-        assert list(one) == list(other)
-        assert {k: v for k, v in one.items() if k != "dirs"} == {
-            k: v for k, v in other.items() if k != "dirs"
-        }
-        assert list(one["dirs"]) == list(other["dirs"])
-        return all(
-            np.array_equal(v, other["dirs"][e]) and v.dtype == other["dirs"][e].dtype
-            for e, v in one["dirs"].items()
-        )
-    # Better than asked for: numbers are written as they were, digit by digit.
-    return first.read_bytes() == second.read_bytes()
+    if first.suffix != ".pt":
+        # Better than asked for: numbers are written as they were, digit by digit.
+        return first.read_bytes() == second.read_bytes()
+    one, other = load_dictionary(first), load_dictionary(second)
+    a, b = one.pop("dirs"), other.pop("dirs")
+    arrays = all(np.array_equal(v, b[e]) and v.dtype == b[e].dtype for e, v in a.items())
+    return one == other and list(one) == list(other) and list(a) == list(b) and arrays
 
 
 def round_trip(source, tmp_path):
@@ -41,42 +39,30 @@ def round_trip(source, tmp_path):
 
 
 def test_import_and_export_give_the_same_files(authors, tmp_path):
-    before, after = files(authors), round_trip(authors, tmp_path)
+    path = authors / FOUR / "attention_heads/head_importance_fear.csv"
+    table = pd.read_csv(path, dtype=str).sample(frac=1, random_state=1)
+    table.to_csv(path, index=False)  # rows keep the order they have
+    above = tmp_path / "repo" / "outputs" / "tiny"  # the folder above a model is found too
+    shutil.copytree(authors, above)
+    before, after = files(tmp_path / "repo"), round_trip(tmp_path / "repo", tmp_path)
     assert set(after) == set(before)
     assert [name for name in before if not same(before[name], after[name])] == []
+    found = load_contents(tmp_path / "run").heads("fear")
+    assert found is not None
+    plain = table.sort_index().mean_importance.map(float).to_numpy().reshape(3, 4)
+    assert np.array_equal(found.mean[0].numpy(), plain)
 
 
 def test_any_single_file_is_enough(authors, tmp_path):
     names = [name for name in files(authors) if "emo_diff" not in name]
     assert len(names) == 13
     for i, name in enumerate(names):
-        part = tmp_path / f"part{i}"
+        part, folder = tmp_path / f"part{i}", tmp_path / f"made{i}"
         (part / name).parent.mkdir(parents=True)
         shutil.copy(authors / name, part / name)
-        folder = tmp_path / f"made{i}"
-        folder.mkdir()
         after = round_trip(part, folder)
         assert list(after) == [name]
         assert same(authors / name, after[name])
-
-
-def test_the_folder_above_a_model_is_found_and_written_alike(authors, tmp_path):
-    above = tmp_path / "repo" / "outputs" / "tiny"
-    shutil.copytree(authors, above)
-    after = round_trip(tmp_path / "repo", tmp_path)
-    assert set(after) == {f"outputs/tiny/{name}" for name in files(authors)}
-
-
-def test_rows_keep_the_order_they_had(authors, tmp_path):
-    path = authors / "04_local_components_identification/attention_heads/head_importance_fear.csv"
-    table = pd.read_csv(path, dtype=str)
-    shuffled = table.sample(frac=1, random_state=1)
-    shuffled.to_csv(path, index=False)
-    assert same(path, round_trip(authors, tmp_path)[path.relative_to(authors).as_posix()])
-    found = load_contents(tmp_path / "run").heads("fear")
-    assert found is not None
-    plain = table.mean_importance.map(float).to_numpy().reshape(3, 4)
-    assert np.array_equal(found.mean[0].numpy(), plain)
 
 
 def test_an_imported_run_opens_and_says_that_it_was_imported(authors, tmp_path):
@@ -87,24 +73,24 @@ def test_an_imported_run_opens_and_says_that_it_was_imported(authors, tmp_path):
     assert study.log["stages"] == {}
     with pytest.raises(RunError, match="'directions' has not run"):
         _ = study.directions
+    directions = contents.entries["02_emotion_directions/emo_directions_mlp.pt"]
+    assert isinstance(directions, UnitDirections)
+    assert directions.emotion == EMOTIONS
 
 
-def test_files_of_unknown_kind_are_named_and_not_read(authors, tmp_path):
-    for name in ("notes.txt", "02_emotion_directions/residual_dump.bin"):
+def test_files_of_unknown_kind_are_named_and_not_read(authors):
+    names = ("02_emotion_directions/residual_dump.bin", "notes.txt")
+    for name in names:
         (authors / name).write_text("?")
-    assert set(read_folder(authors).left_out) == {
-        "02_emotion_directions/residual_dump.bin",
-        "notes.txt",
-    }
+    assert sorted(read_folder(authors).left_out) == list(names)
 
 
 def test_circuits_are_assembled_from_the_tables_alone(authors, tmp_path):
     import_folder(authors, tmp_path / "run")
-    found = assemble_run(tmp_path / "run")
+    found, contents = assemble_run(tmp_path / "run"), load_contents(tmp_path / "run")
     assert list(found) == ["anger", "fear"]
     for emotion, own in found.items():
-        four = authors / "04_local_components_identification"
-        table = pd.read_csv(four / f"mlp_neurons/contrib_mean_{emotion}.csv")
+        table = pd.read_csv(authors / FOUR / f"mlp_neurons/contrib_mean_{emotion}.csv")
         ids = own.neuron_ids or ()
         assert [list(some) for some in ids] == [
             np.argsort(-row)[: len(some)].tolist()
@@ -116,24 +102,17 @@ def test_circuits_are_assembled_from_the_tables_alone(authors, tmp_path):
         # More heads were asked for than the 12 there are: all are taken and the lack is told.
         summary = saved["summary"]["attention"]
         assert summary["used"] == 12 == summary["planned"] - summary["final_deficit"]
-
-
-def test_an_assembled_run_has_circuits_that_every_other_command_reads(authors, tmp_path):
-    import_folder(authors, tmp_path / "run")
-    own = assemble_run(tmp_path / "run")["anger"]
-    circuit = Study(tmp_path / "run").circuits["anger"]
-    assert circuit.heads == tuple((i, h) for i, ids in enumerate(own.head_ids) for h in ids)
-    assert circuit.neurons == tuple(
-        (i, n) for i, ids in enumerate(own.neuron_ids or ()) for n in ids
-    )
-    table = load_contents(tmp_path / "run").heads("anger")
-    assert table is not None
-    node = circuit.of_kind("head")[0]
-    assert node.effect == table.at("mean", emotion="anger", layer=0, head=own.head_ids[0][0])
+        # Every other command reads the circuits.
+        circuit, heads = Study(tmp_path / "run").circuits[emotion], contents.heads(emotion)
+        assert circuit.heads == tuple((i, h) for i, some in enumerate(own.head_ids) for h in some)
+        assert circuit.neurons == tuple((i, n) for i, some in enumerate(ids) for n in some)
+        assert heads is not None
+        effect = heads.at("mean", emotion=emotion, layer=0, head=own.head_ids[0][0])
+        assert circuit.of_kind("head")[0].effect == effect
 
 
 def test_without_contributions_counts_are_known_and_ids_are_not(authors, tmp_path):
-    shutil.rmtree(authors / "04_local_components_identification" / "mlp_neurons")
+    shutil.rmtree(authors / FOUR / "mlp_neurons")
     import_folder(authors, tmp_path / "run")
     own = assemble_run(tmp_path / "run")["fear"]
     assert own.neuron_ids is None
@@ -144,16 +123,9 @@ def test_without_contributions_counts_are_known_and_ids_are_not(authors, tmp_pat
     assert own.neurons.available == (20, 20, 20)
 
 
-def test_a_mean_over_doses_comes_before_single_doses_and_agrees_with_them(authors, tmp_path):
-    contents = read_folder(authors)
-    sixth = authors / "06_emotion_circuit_integration"
-    rows = pd.concat(pd.read_csv(p) for p in (sixth / "sublayer_importance").glob("*.csv"))
+def test_importance_is_the_mean_over_doses(authors):
+    folder = authors / "06_emotion_circuit_integration" / "sublayer_importance"
+    rows = pd.concat(pd.read_csv(path) for path in folder.glob("*.csv"))
     means = rows.groupby(["emotion", "kind", "layer"]).I_final.mean()
     expected = torch.tensor(means["anger"].to_numpy()).reshape(2, 3)
-    assert (contents.weights("anger") - expected).abs().max() <= 1e-15
-
-
-def test_all_six_emotions_are_known(authors):
-    found = read_folder(authors).entries["02_emotion_directions/emo_directions_mlp.pt"]
-    assert isinstance(found, UnitDirections)
-    assert found.emotion == EMOTIONS
+    assert (read_folder(authors).weights("anger") - expected).abs().max() <= 1e-15
