@@ -193,7 +193,7 @@ def test_batches_and_cached_keys_make_no_difference_to_what_is_said(
 ):
     """The oracle reads the whole text anew for every token, without a cache, one at a time."""
     how = Modulation(1.0, when, at, at)
-    edits = interventions.blend(how, {"fear": 1.0})
+    edits = blend(interventions.circuits, interventions.differences, {"fear": 1.0}, how)
     prompts = [neutral_prompt(context) for context in contexts[:3]]
     together = elicit(mini, prompts, edits=lambda chosen: edits, max_new_tokens=6)
     alone = [elicit(mini, [p], edits=lambda chosen: edits, max_new_tokens=6)[0] for p in prompts]
