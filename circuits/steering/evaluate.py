@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import product
+from itertools import accumulate, product
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -47,7 +47,7 @@ from circuits.prompts.prompt import Prompt
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompts
 from circuits.running import execution
-from circuits.steering.interventions import Interventions, InterventionSettings, Modulation
+from circuits.steering.interventions import Interventions, InterventionSettings, Modulation, blend
 
 __all__ = [
     "BASELINES",
@@ -267,20 +267,17 @@ def side_effects(
     kept = [100.0 * keeps_topic(t, c) for t, c in zip(texts, contexts, strict=True)]
     chance = [100.0 * keeps_topic(t, c) for t, c in zip(texts, _others(contexts), strict=True)]
     repeated = [repetition(text) for text in texts]
+    emotions = [row.reply.emotion for row in judged]
+    pairs = zip(judged, contexts, strict=True)
+    opposing = [row.verdict for row, c in pairs if opposes(row.reply.emotion, c.valence)]
     return {
         "topic_kept": round(_mean(kept), 2),
         "topic_by_chance": round(_mean(chance), 2),
         "distinct_1": round(distinct(texts, 1), 4),
         "distinct_2": round(distinct(texts, 2), 4),
         "mean_words": round(_mean([float(len(text.split())) for text in texts]), 1),
-        "opposing": _matches(
-            [
-                row.verdict
-                for row in judged
-                if opposes(row.reply.emotion, row.reply.prompt.origin.valence)
-            ]
-        ),
-        "ratio_by_emotion": _ratios([row.reply.emotion for row in judged], losses, prompted_losses),
+        "opposing": _matches(opposing),
+        "ratio_by_emotion": _ratios(emotions, losses, prompted_losses),
         "ratio_by_valence": _ratios([c.valence for c in contexts], losses, prompted_losses),
         "intervals": {
             "overall": _share(units, [100.0 * row.verdict.match for row in judged]),
@@ -511,10 +508,14 @@ def strength_sweep(
     losses = evaluator.losses([row for judged in swept for row in judged])
     size = len(plain)
     points = [
-        expression(judged, losses[place * size : (place + 1) * size], prompted)
-        for place, judged in enumerate(swept)
+        expression(judged, losses[size * i : size * (i + 1)], prompted)
+        for i, judged in enumerate(swept)
     ]
-    unwritten = next((own for own, at in zip(swept, strengths, strict=True) if at == 0), None)
+    same = [
+        sum(a.reply.text == b.reply.text for a, b in zip(own, plain, strict=True))
+        for own, strength in zip(swept, strengths, strict=True)
+        if strength == 0
+    ]
     names = ("overall", "low", "high", "perplexity_ratio", "repetition")
     upto = sum(strength <= 1 for strength in strengths)
     columns = {name: [point[name] for point in points] for name in names}
@@ -524,9 +525,7 @@ def strength_sweep(
         **columns,
         "by_emotion": {e: [p["by_emotion"][e] for p in points] for e in evaluator.emotions},
         "rises": rises(columns["low"][:upto], columns["high"][:upto]),
-        "unchanged_at_zero": None
-        if unwritten is None
-        else sum(a.reply.text == b.reply.text for a, b in zip(unwritten, plain, strict=True)),
+        "unchanged_at_zero": same[0] if same else None,
     }
 
 
@@ -536,13 +535,11 @@ def rises(low: Sequence[float], high: Sequence[float]) -> bool:
     >>> rises([0.0, 40.0], [10.0, 60.0]), rises([40.0, 10.0], [60.0, 30.0])
     (True, False)
     """
-    return all(
-        high[later] >= low[earlier] for later in range(len(high)) for earlier in range(later)
-    )
+    return all(top >= before for top, before in zip(high[1:], accumulate(low, max), strict=False))
 
 
 def suppression(
-    evaluator: Evaluator, interventions: Interventions, how: Modulation, *, strength: float = -1.0
+    evaluator: Evaluator, interventions: Interventions, how: Modulation
 ) -> dict[str, Any]:
     """What is left of an emotion that the prompt asks for when its circuit is written negatively.
 
@@ -550,30 +547,30 @@ def suppression(
         ``strength``, ``n``, ``prompted`` and ``suppressed`` (percent that express the asked
         emotion), ``by_emotion`` of the latter, and ``labels`` (label -> percent).
     """
-    edits = interventions.edits(replace(how, strength=strength, by_emotion=()))
+    edits = interventions.edits(replace(how, strength=-1.0, by_emotion=()))
     before = evaluator.prompted()
     after = evaluator.prompted(
         lambda chosen: by_row(edits, [place % len(edits) for place in chosen])
     )
     return {
-        "strength": strength,
+        "strength": -1.0,
         "n": len(after),
         "prompted": round(accuracy(before), 2),
         "suppressed": round(accuracy(after), 2),
         "by_emotion": {
-            e: round(accuracy([row for row in after if row.reply.emotion == e]), 2)
-            for e in evaluator.emotions
+            emotion: round(accuracy(after[e :: len(edits)]), 2)
+            for e, emotion in enumerate(evaluator.emotions)
         },
         "labels": _label_rates(after),
     }
 
 
+_MIXED = 0.75
+"""Weight of each of two emotions that are mixed."""
+
+
 def mixtures(
-    evaluator: Evaluator,
-    interventions: Interventions,
-    how: Modulation,
-    *,
-    weights: tuple[float, float] = (0.75, 0.75),
+    evaluator: Evaluator, interventions: Interventions, how: Modulation
 ) -> list[dict[str, Any]]:
     """What the judge finds when the circuits of two emotions are written at once.
 
@@ -584,9 +581,10 @@ def mixtures(
     """
     emotions = evaluator.emotions
     pairs = list(zip(emotions, (*emotions[1:], emotions[0]), strict=True))
-    edits = [interventions.blend(how, dict(zip(pair, weights, strict=True))) for pair in pairs]
+    written, differences = interventions.written(how), interventions.differences
+    edits = [blend(written, differences, dict.fromkeys(pair, _MIXED), how) for pair in pairs]
     judged = evaluator.changed("circuit", edits)
-    weighed = {"weights": list(weights), "n": len(evaluator.contexts)}
+    weighed = {"weights": [_MIXED, _MIXED], "n": len(evaluator.contexts)}
     return [
         {"emotions": list(pair), **weighed, "labels": _label_rates(judged[e :: len(pairs)])}
         for e, pair in enumerate(pairs)

@@ -14,7 +14,7 @@ reply; or at every position of prompt and reply (:data:`TIMES`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -142,6 +142,10 @@ def circuit_edits(circuit: Circuit, differences: Differences, how: Modulation) -
             the differences do not have.
         AxisError: its emotion was not measured.
     """
+    return component_edits(*_written(circuit, differences, how.strength_of(circuit.emotion)), how)
+
+
+def _written(circuit: Circuit, differences: Differences, strength: float) -> tuple[Tensor, Tensor]:
     check_same_model(
         f"the circuit of {circuit.emotion}",
         circuit.provenance.model,
@@ -151,10 +155,7 @@ def circuit_edits(circuit: Circuit, differences: Differences, how: Modulation) -
     e = differences.index("emotion", circuit.emotion)
     z, post = differences.z[e], differences.post[e]
     heads, neurons = members(circuit, *z.shape[:2], post.shape[1])
-    strength = how.strength_of(circuit.emotion)
-    return component_edits(
-        strength * z.where(heads[..., None], 0.0), strength * post.where(neurons, 0.0), how
-    )
+    return strength * z.where(heads[..., None], 0.0), strength * post.where(neurons, 0.0)
 
 
 def component_edits(
@@ -191,15 +192,11 @@ def blend(
         raise CircuitError(
             f"there is no circuit of {lacking[0]!r}; there are {', '.join(circuits) or 'none'}"
         )
-    parts: dict[tuple[str, int, Where], Add] = {}
+    z, post = torch.zeros_like(differences.z[0]), torch.zeros_like(differences.post[0])
     for emotion, weight in weights.items():
-        strength = weight * how.strength_of(emotion)
-        alone = replace(how, strength=strength, by_emotion=())
-        for own in circuit_edits(circuits[emotion], differences, alone):
-            place = (own.site, own.layer, "last" if own.positions == "last" else "all")
-            before = parts.get(place)
-            parts[place] = own if before is None else replace(own, value=before.value + own.value)
-    return list(parts.values())
+        own = _written(circuits[emotion], differences, weight * how.strength_of(emotion))
+        z, post = z + own[0], post + own[1]
+    return component_edits(z, post, how)
 
 
 def neuron_edits(
@@ -336,10 +333,6 @@ class Interventions:
             )
             for own in self.written(how).values()
         ]
-
-    def blend(self, how: Modulation, weights: Mapping[str, float]) -> list[Add]:
-        """Edits of several emotions' circuits at once."""
-        return blend(self.written(how), self.differences, weights, how)
 
 
 _STEPS = 5000

@@ -9,12 +9,13 @@ never seen here.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from circuits.circuit.circuit import ORDERS
-from circuits.judges.replies import Judged, expression
+from circuits.judges.replies import expression
 from circuits.steering.evaluate import Evaluator
 from circuits.steering.interventions import (
     TIMES,
@@ -118,7 +119,7 @@ def settings(how: InterventionSettings) -> dict[str, Any]:
 
 
 class _Trial:
-    """Candidates tried so far on one evaluator."""
+    """Candidates on one evaluator, each measured once."""
 
     def __init__(
         self, evaluator: Evaluator, interventions: Interventions, good_enough: float | None
@@ -126,67 +127,47 @@ class _Trial:
         self._evaluator, self._interventions = evaluator, interventions
         self._good_enough = good_enough
         self._prompted = evaluator.losses(evaluator.prompted())
-        self._known: dict[tuple[str, InterventionSettings], tuple[Score, dict[str, Score]]] = {}
         self.tried: list[dict[str, Any]] = []
+        self._score = cache(self._measure)
 
     def enough(self, reached: Score) -> bool:
         """Need nothing more be tried?"""
         return self._good_enough is not None and reached[:2] >= (True, self._good_enough)
 
     def best(
-        self, method: str, candidates: Iterable[InterventionSettings]
+        self, method: str, candidates: Sequence[InterventionSettings]
     ) -> tuple[InterventionSettings, Score]:
         """The best candidate; no more are tried once one is good enough."""
-        chosen: tuple[InterventionSettings, Score] | None = None
-        for how in candidates:
-            score, _ = self._score(method, how)
-            if chosen is None or score > chosen[1]:
-                chosen = how, score
+        chosen = candidates[0], self._score(method, candidates[0])[0]
+        for how in candidates[1:]:
             if self.enough(chosen[1]):
                 break
-        assert chosen is not None
+            score, _ = self._score(method, how)
+            if score > chosen[1]:
+                chosen = how, score
         return chosen
 
     def last(self, method: str, how: InterventionSettings) -> tuple[InterventionSettings, Score]:
         """The best strength: one for all emotions, or of every emotion its own best."""
         alike = [replace(how, strength=factor * how.strength) for factor in FACTORS]
         found = [self._score(method, own)[1] for own in alike]
-        best = {
-            emotion: max(range(len(found)), key=lambda i: (found[i][emotion], -i))
-            for emotion in found[0]
-        }
+        best = {e: max(range(len(found)), key=lambda i: (found[i][e], -i)) for e in found[0]}
         apart = tuple((e, alike[i].strength) for e, i in best.items() if i)
         return self.best(method, [*alike, replace(how, by_emotion=apart)])
 
-    def _score(self, method: str, how: InterventionSettings) -> tuple[Score, dict[str, Score]]:
-        key = method, how
-        if key not in self._known:
-            self._known[key] = self._measure(method, how)
-        return self._known[key]
-
     def _measure(self, method: str, how: InterventionSettings) -> tuple[Score, dict[str, Score]]:
+        """What a candidate reaches in all replies, and in those of every emotion."""
         judged = self._evaluator.changed(method, self._interventions.edits(how))
-        losses = self._evaluator.losses(judged)
-        rows = list(zip(judged, losses, self._prompted, strict=True))
-        found = _expressed(rows)
-        self.tried.append(
-            {
-                "method": method,
-                **settings(how),
-                "n": len(rows),
-                "accuracy": found["overall"],
-                "perplexity_ratio": found["perplexity_ratio"],
-                "repetition": found["repetition"],
-            }
-        )
-        emotions = dict.fromkeys(row.reply.emotion for row in judged)
-        own = {e: _key(_expressed([r for r in rows if r[0].reply.emotion == e])) for e in emotions}
-        return _key(found), own
-
-
-def _expressed(rows: Sequence[tuple[Judged, float, float]]) -> dict[str, Any]:
-    judged, losses, prompted = zip(*rows, strict=True)
-    return expression(judged, losses, prompted)
+        rows = list(zip(judged, self._evaluator.losses(judged), self._prompted, strict=True))
+        found = expression(*zip(*rows, strict=True))
+        names = {"accuracy": "overall"} | {n: n for n in ("perplexity_ratio", "repetition")}
+        reached = {name: found[own] for name, own in names.items()}
+        self.tried.append({"method": method, **settings(how), "n": len(rows), **reached})
+        by_emotion: dict[str, list[Any]] = {}
+        for row in rows:
+            by_emotion.setdefault(row[0].reply.emotion, []).append(row)
+        each = {e: expression(*zip(*own, strict=True)) for e, own in by_emotion.items()}
+        return _key(found), {e: _key(own) for e, own in each.items()}
 
 
 def _key(found: Mapping[str, Any]) -> Score:

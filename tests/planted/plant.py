@@ -16,9 +16,9 @@ and neurons that never are.
 import random
 import re
 import string
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -30,32 +30,6 @@ from circuits.models.load import wrap_model
 from circuits.models.protocol import Model
 from circuits.names import EMOTIONS, component, head_name, neuron_name
 from circuits.prompts.prompt import LabelledText, Split, Texts
-
-__all__ = [
-    "CONSTANT",
-    "Coordinates",
-    "D_HEAD",
-    "D_MLP",
-    "D_MODEL",
-    "Draft",
-    "EdgeEntry",
-    "LARGEST",
-    "Plant",
-    "PlantedEdge",
-    "PlantedNode",
-    "Recovery",
-    "Role",
-    "SelectivePlant",
-    "When",
-    "build_model",
-    "draft",
-    "draw_nodes",
-    "plant",
-    "plant_selective",
-    "planted_edges",
-    "recovery",
-    "word_tokenizer",
-]
 
 _SPECIALS = ("<|pad|>", "<s>", "<|end|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>")
 _PAD, _BEGIN, _END, _UNKNOWN, *_TURNS = _SPECIALS
@@ -113,11 +87,6 @@ def _rest(emotions: Sequence[str]) -> str:
     return "|".join(parts)
 
 
-Role = Literal["writer", "relay", "inhibitor", "backup", "distractor"]
-Reads = Literal["code", "signal", "topic", "constant"]
-EdgeEntry = Literal["q", "k", "v", "mlp", "readout"]
-"""Where an edge enters its target."""
-
 When = Literal["asked", "plain", "ablated"]
 """What must change for a part or an edge to show.
 
@@ -126,17 +95,17 @@ is asked for at all; two emotion prompts do not show it. ``ablated``: the target
 writer is ablated.
 """
 
-RELAYS_PER_EMOTION = (1, 2)
-
 
 @dataclass(frozen=True)
 class PlantedNode:
     """A head or neuron with hand-set weights."""
 
     name: str
-    role: Role
-    reads: Reads
-    """The emotion word's code, the writer's signal, other words, or nothing that ever changes."""
+    role: str
+    """``writer``, ``relay``, ``inhibitor``, ``backup`` or ``distractor``."""
+    reads: str
+    """The emotion word's ``code``, the writer's ``signal``, other words (``topic``), or what never
+    changes (``constant``)."""
     emotion: str | None
     """The emotion it serves; ``None`` for all of them."""
     strength: float
@@ -145,19 +114,24 @@ class PlantedNode:
     """What must change for its effect to show; ``None`` for a distractor: nothing does it."""
 
     @property
-    def kind(self) -> Literal["head", "neuron"]:
+    def kind(self) -> str:
         """``head`` or ``neuron``."""
-        return "head" if component(self.name).kind == "head" else "neuron"
+        return component(self.name).kind
 
     @property
     def layer(self) -> int:
         """The layer it is in."""
-        return _place(self.name)[0]
+        return component(self.name).layer or 0
 
     @property
     def index(self) -> int:
         """The head or neuron of its layer."""
-        return _place(self.name)[1]
+        return component(self.name).index or 0
+
+    @property
+    def sign(self) -> int:
+        """Which way it pushes."""
+        return 1 if self.strength > 0 else -1
 
 
 @dataclass(frozen=True)
@@ -167,7 +141,8 @@ class PlantedEdge:
     source: str
     target: str
     """A head, a neuron or ``readout``."""
-    kind: EdgeEntry
+    kind: str
+    """Where it enters: ``q``, ``k``, ``v``, ``mlp`` or ``readout``."""
     sign: int
     """Of its effect on the readout of the emotion: +1 pushes towards it, -1 away."""
     emotion: str | None
@@ -176,117 +151,83 @@ class PlantedEdge:
 
 
 def draw_nodes(
-    rng: random.Random, emotions: Sequence[str], n_layers: int, n_heads: int, d_mlp: int
+    rng: random.Random, emotions: Sequence[str], n_layers: int, n_heads: int
 ) -> tuple[PlantedNode, ...]:
     """All parts of a plant, at drawn places.
 
     Every emotion has a relay that lies after the backup, so that a backup is never idle.
     """
-    free = _Free(rng, n_heads, d_mlp)
+    taken: set[str] = set()
+
+    def free(layer: int, name_of: Any = neuron_name, count: int = D_MLP) -> str:
+        names = [name_of(layer, index) for index in range(count)]
+        name = rng.choice([name for name in names if name not in taken])
+        taken.add(name)
+        return name
+
+    def head(layer: int) -> str:
+        return free(layer, head_name, n_heads)
+
+    def distractor(name: str, reads: str, emotion: str | None = None) -> None:
+        nodes.append(PlantedNode(name, "distractor", reads, emotion, rng.uniform(2, 3), None))
+
     last = n_layers - 1
     writer = rng.randint(0, last - 1)
     backup = rng.randint(writer + 1, last)
     nodes = [
-        PlantedNode(free.head(writer), "writer", "code", None, rng.uniform(0.8, 1.2), "asked"),
-        PlantedNode(free.head(backup), "backup", "code", None, 0.0, "ablated"),
+        PlantedNode(head(writer), "writer", "code", None, rng.uniform(0.8, 1.2), "asked"),
+        PlantedNode(head(backup), "backup", "code", None, 0.0, "ablated"),
     ]
     for emotion in emotions:
-        for number in range(rng.choice(RELAYS_PER_EMOTION)):
-            layer = rng.randint(writer if number else backup, last)
-            name, strength = free.neuron(layer), rng.uniform(0.6, 1.2)
+        for number in range(rng.choice((1, 2))):
+            name = free(rng.randint(writer if number else backup, last))
+            strength = rng.uniform(0.6, 1.2)
             nodes.append(PlantedNode(name, "relay", "signal", emotion, strength, "asked"))
-    nodes += _inhibitors(rng, free, emotions, writer, last)
-    return (*nodes, *_distractors(rng, free, emotions, writer, last))
-
-
-def _inhibitors(
-    rng: random.Random, free: "_Free", emotions: Sequence[str], writer: int, last: int
-) -> Iterator[PlantedNode]:
-    if rng.random() < 0.5:
-        layer, strength = rng.randint(writer + 1, last), -rng.uniform(0.3, 0.5)
-        yield PlantedNode(free.head(layer), "inhibitor", "signal", None, strength, "asked")
-        return
-    for emotion in emotions:
-        layer, strength = rng.randint(writer, last), -rng.uniform(0.3, 0.5)
-        yield PlantedNode(free.neuron(layer), "inhibitor", "signal", emotion, strength, "asked")
-
-
-def _distractors(
-    rng: random.Random, free: "_Free", emotions: Sequence[str], writer: int, last: int
-) -> Iterator[PlantedNode]:
-    def distractor(name: str, reads: Reads, emotion: str | None = None) -> PlantedNode:
-        return PlantedNode(name, "distractor", reads, emotion, rng.uniform(2, 3), None)
-
+    by_head = rng.random() < 0.5
+    for emotion in (None,) if by_head else emotions:
+        layer, strength = rng.randint(writer + by_head, last), -rng.uniform(0.3, 0.5)
+        name = head(layer) if by_head else free(layer)
+        nodes.append(PlantedNode(name, "inhibitor", "signal", emotion, strength, "asked"))
     topic = rng.randint(0, last)
-    yield distractor(free.head(topic), "topic")
-    yield distractor(free.neuron(rng.randint(topic, last)), "topic")
-    yield distractor(free.neuron(rng.randint(0, last)), "constant")
-    yield distractor(free.head(rng.randint(0, last)), "code")
-    yield distractor(free.neuron(rng.randint(writer, last)), "signal", rng.choice(list(emotions)))
+    distractor(head(topic), "topic")
+    distractor(free(rng.randint(topic, last)), "topic")
+    distractor(free(rng.randint(0, last)), "constant")
+    distractor(head(rng.randint(0, last)), "code")
+    distractor(free(rng.randint(writer, last)), "signal", rng.choice(list(emotions)))
+    return tuple(nodes)
 
 
 def planted_edges(nodes: Sequence[PlantedNode]) -> tuple[PlantedEdge, ...]:
     """The connections among ``nodes``; none without a writer."""
-    writer = next((node for node in nodes if node.role == "writer"), None)
-    if writer is None:
+    role = {node.role: node for node in nodes}
+    if "writer" not in role:
         return ()
-    backup = next((node for node in nodes if node.role == "backup"), None)
-    readers = [node for node in nodes if node.role in ("relay", "inhibitor")]
+    writer = role["writer"].name
     edges = [
-        PlantedEdge("embed", writer.name, "v", 1, None, "asked"),
-        PlantedEdge("embed", writer.name, "k", 1, None, "plain"),
-        PlantedEdge(writer.name, "readout", "readout", 1, None, "asked"),
+        PlantedEdge("embed", writer, "v", 1, None, "asked"),
+        PlantedEdge("embed", writer, "k", 1, None, "plain"),
+        PlantedEdge(writer, "readout", "readout", 1, None, "asked"),
     ]
+    readers = [node for node in nodes if node.role in ("relay", "inhibitor")]
+
+    def to(node: PlantedNode, source: str, when: When) -> PlantedEdge:
+        entry = "v" if node.kind == "head" else "mlp"
+        return PlantedEdge(source, node.name, entry, node.sign, node.emotion, when)
+
     for node in readers:
-        edges.append(_to(node, writer, "asked"))
-        sign = 1 if node.strength > 0 else -1
-        edges.append(PlantedEdge(node.name, "readout", "readout", sign, node.emotion, "asked"))
-    if backup is not None:
+        own = PlantedEdge(node.name, "readout", "readout", node.sign, node.emotion, "asked")
+        edges += [to(node, writer, "asked"), own]
+    if "backup" in role:
+        backup = role["backup"]
         edges.append(PlantedEdge("embed", backup.name, "v", 1, None, "ablated"))
-        edges.append(PlantedEdge(writer.name, backup.name, "q", -1, None, "plain"))
-        edges += [_to(node, backup, "ablated") for node in readers if _is_after(node, backup)]
+        edges.append(PlantedEdge(writer, backup.name, "q", -1, None, "plain"))
+        # The MLP of a layer reads what its heads have written; the heads of a layer do not.
+        later = [node for node in readers if (node.layer, node.kind) > (backup.layer, "head")]
+        edges += [to(node, backup.name, "ablated") for node in later]
     return tuple(edges)
 
 
-def _to(reader: PlantedNode, source: PlantedNode, when: When) -> PlantedEdge:
-    kind, sign = ("v" if reader.kind == "head" else "mlp"), (1 if reader.strength > 0 else -1)
-    return PlantedEdge(source.name, reader.name, kind, sign, reader.emotion, when)
-
-
-def _is_after(reader: PlantedNode, head: PlantedNode) -> bool:
-    # The MLP of a layer reads what its heads have written; the heads of a layer do not.
-    return reader.layer > head.layer or (reader.layer == head.layer and reader.kind == "neuron")
-
-
-def _place(name: str) -> tuple[int, int]:
-    part = component(name)
-    assert part.layer is not None
-    assert part.index is not None
-    return part.layer, part.index
-
-
-class _Free:
-    """Heads and neurons that nothing has been given to."""
-
-    def __init__(self, rng: random.Random, n_heads: int, d_mlp: int) -> None:
-        self._rng, self._heads, self._neurons = rng, n_heads, d_mlp
-        self._taken: set[str] = set()
-
-    def head(self, layer: int) -> str:
-        return self._take([head_name(layer, head) for head in range(self._heads)])
-
-    def neuron(self, layer: int) -> str:
-        return self._take([neuron_name(layer, neuron) for neuron in range(self._neurons)])
-
-    def _take(self, names: list[str]) -> str:
-        name = self._rng.choice([name for name in names if name not in self._taken])
-        self._taken.add(name)
-        return name
-
-
 D_MODEL, D_HEAD, D_MLP = 96, 24, 48
-LARGEST = 8
-"""Most emotions for which a head's values have room."""
 
 CONSTANT = 200.0
 """So much more than all else in the stream that the norm's scale moves by under 2%."""
@@ -317,18 +258,9 @@ class Coordinates:
     def span(self, name: str) -> slice:
         """The coordinates of a quantity."""
         count = len(self.emotions)
-        sizes = {
-            "constant": 1,
-            "mark": 1,
-            "sink": 1,
-            "code": count,
-            "signal": count,
-            "readout": count,
-            "topic": _TOPICS,
-            "blind_topic": 4,
-            "blind_code": count,
-            "blind_signal": 4,
-        }
+        sizes = {"constant": 1, "mark": 1, "sink": 1, "code": count, "signal": count}
+        sizes |= {"readout": count, "topic": _TOPICS, "blind_topic": 4, "blind_code": count}
+        sizes |= {"blind_signal": 4}
         start = sum(list(sizes.values())[: list(sizes).index(name)])
         return slice(start, start + sizes[name])
 
@@ -339,7 +271,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Draft:
-    """All weights in named coordinates; :func:`draft` fills them."""
+    """All weights in named coordinates."""
 
     embed: Float[Tensor, "vocab named"]
     unembed: Float[Tensor, "vocab named"]
@@ -350,42 +282,6 @@ class Draft:
     gate: Float[Tensor, "layer neuron named"]
     up: Float[Tensor, "layer neuron named"]
     out: Float[Tensor, "layer neuron named"]
-
-    @property
-    def norm(self) -> float:
-        """Gain of every norm, with which a normed stream is about the stream itself."""
-        return CONSTANT / D_MODEL**0.5
-
-
-def draft(
-    drawn: Sequence[PlantedNode],
-    present: Sequence[PlantedNode],
-    where: Coordinates,
-    vocabulary: dict[str, int],
-    shape: tuple[int, int, int],
-    generator: torch.Generator,
-) -> Draft:
-    """Random weights everywhere, smaller at the drawn parts, and the present parts on top.
-
-    Args:
-        drawn: All parts of the layout: the random weights do not depend on which are present.
-        present: The parts that are planted.
-        where: The coordinates.
-        vocabulary: Token -> id.
-        shape: Layers, heads, key-value heads.
-        generator: Draws the random weights.
-    """
-    made = _random(drawn, len(vocabulary), shape, generator)
-    _words(made, where, vocabulary, generator)
-    heads_per_group = shape[1] // shape[2]
-    mixing, _ = torch.linalg.qr(torch.randn(_TOPICS, 4, generator=generator))
-    for node in present:
-        if node.kind == "head":
-            _look(made, node, where, node.index // heads_per_group)
-            _write_head(made, node, where, mixing)
-        else:
-            _set_neuron(made, node, where)
-    return made
 
 
 def _random(
@@ -528,48 +424,30 @@ class Plant:
     edges: tuple[PlantedEdge, ...]
 
     def true_nodes(
-        self,
-        kind: Literal["head", "neuron"] | None = None,
-        *,
-        emotion: str | None = None,
-        when: When = "asked",
+        self, kind: str | None = None, *, emotion: str | None = None, when: When = "asked"
     ) -> frozenset[str]:
-        """Names of the parts that have an effect on a readout.
-
-        Args:
-            kind: Only heads, or only neurons.
-            emotion: Those with an effect on this emotion's readout; otherwise on any.
-            when: What must change for the effect to show.
-        """
-        if not self.edges:
-            return frozenset()
-        return frozenset(
-            node.name
-            for node in self.nodes
-            if node.when == when
-            and kind in (None, node.kind)
-            and (emotion is None or node.emotion in (None, emotion))
-        )
+        """Names of the parts of a kind with an effect on an emotion's readout; ``None`` is any."""
+        own = [(node.name, node) for node in self.nodes if self.edges and kind in (None, node.kind)]
+        return _serving(own, emotion, when)
 
     def true_edges(
-        self, kind: EdgeEntry | None = None, *, emotion: str | None = None, when: When = "asked"
-    ) -> frozenset[tuple[str, str, EdgeEntry]]:
-        """Source, target and entry of the connections that have an effect on a readout.
+        self, kind: str | None = None, *, emotion: str | None = None, when: When = "asked"
+    ) -> frozenset[tuple[str, str, str]]:
+        """Source, target and entry of the connections of a kind that have such an effect.
 
         ``embed`` is among the sources: it is where the emotion word's code comes from.
-
-        Args:
-            kind: Only those that enter there.
-            emotion: Those with an effect on this emotion's readout; otherwise on any.
-            when: What must change for the effect to show.
         """
-        return frozenset(
-            (edge.source, edge.target, edge.kind)
-            for edge in self.edges
-            if edge.when == when
-            and kind in (None, edge.kind)
-            and (emotion is None or edge.emotion in (None, emotion))
-        )
+        edges = [edge for edge in self.edges if kind in (None, edge.kind)]
+        own = [((edge.source, edge.target, edge.kind), edge) for edge in edges]
+        return _serving(own, emotion, when)
+
+
+def _serving(own: Sequence[tuple[Any, Any]], emotion: str | None, when: When) -> frozenset[Any]:
+    return frozenset(
+        name
+        for name, value in own
+        if value.when == when and (emotion is None or value.emotion in (None, emotion))
+    )
 
 
 @dataclass(frozen=True)
@@ -582,7 +460,7 @@ class Recovery:
     """Share of the true that was found; 1 if nothing is there."""
 
 
-def recovery(found: Collection[object], truth: Collection[object]) -> Recovery:
+def recovery(found: Iterable[object], truth: Iterable[object]) -> Recovery:
     """Precision and recall of ``found``.
 
     >>> recovery(["L0H1", "L2H3"], ["L0H1"])
@@ -621,16 +499,25 @@ def plant(
             nothing has an effect.
     """
     emotions = tuple(emotions)
-    assert 3 <= len(set(emotions)) == len(emotions) <= LARGEST
+    assert 3 <= len(set(emotions)) == len(emotions) <= 8, "a head's values have room for eight"
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     shape = n_layers, n_heads, rng.choice((n_heads, n_heads // 2))
-    drawn = draw_nodes(rng, emotions, n_layers, n_heads, D_MLP)
+    drawn = draw_nodes(rng, emotions, n_layers, n_heads)
     gone = {"writer", "backup"} if remove else set() if backup else {"backup"}
     present = tuple(node for node in drawn if node.role not in gone)
     basis, _ = torch.linalg.qr(torch.randn(D_MODEL, D_MODEL, generator=generator))
     where = Coordinates(emotions, basis)
     tokenizer = word_tokenizer(emotions)
-    made = draft(drawn, present, where, tokenizer.get_vocab(), shape, generator)
+    # The random weights do not depend on which parts are present.
+    made = _random(drawn, len(tokenizer.get_vocab()), shape, generator)
+    _words(made, where, tokenizer.get_vocab(), generator)
+    mixing, _ = torch.linalg.qr(torch.randn(_TOPICS, 4, generator=generator))
+    for node in present:
+        if node.kind == "head":
+            _look(made, node, where, node.index // (shape[1] // shape[2]))
+            _write_head(made, node, where, mixing)
+        else:
+            _set_neuron(made, node, where)
     return Plant(
         seed=seed,
         model=build_model(made, basis, tokenizer, name=f"plant-{seed}"),
@@ -641,60 +528,47 @@ def plant(
     )
 
 
+@torch.no_grad()
 def build_model(made: Draft, basis: Tensor, tokenizer: Any, *, name: str) -> Model:
     """A Llama with the drafted weights, their coordinates hidden by the rotation ``basis``."""
-    n_layers, n_heads = made.q.shape[:2]
-    hf_model = _llama((n_layers, n_heads, made.k.shape[1]), tokenizer)
-    _put(made, basis, hf_model)
-    return wrap_model(hf_model, tokenizer, name=name)
-
-
-def _llama(shape: tuple[int, int, int], tokenizer: Any) -> LlamaForCausalLM:
-    n_layers, n_heads, n_groups = shape
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=D_MODEL,
         intermediate_size=D_MLP,
-        num_hidden_layers=n_layers,
-        num_attention_heads=n_heads,
-        num_key_value_heads=n_groups,
+        num_hidden_layers=len(made.q),
+        num_attention_heads=made.q.shape[1],
+        num_key_value_heads=made.k.shape[1],
         head_dim=D_HEAD,
         max_position_embeddings=tokenizer.model_max_length,
-        rope_parameters={"rope_type": "default", "rope_theta": _ROPE_THETA},
+        # Slow enough for the slots of the marks to stand still, fast enough to tell neighbours.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     # Its own draws are all overwritten; the caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]):
-        return LlamaForCausalLM(config)
-
-
-@torch.no_grad()
-def _put(made: Draft, basis: Tensor, hf_model: LlamaForCausalLM) -> None:
-    """Write the draft, turned into the model's axes, into the model."""
-    body: Any = hf_model.model  # the stubs of its layers know no weights
-    body.embed_tokens.weight.copy_(made.embed @ basis)
-    hf_model.lm_head.weight.copy_(made.unembed @ basis)
-    body.norm.weight.fill_(made.norm)
-    for layer, block in enumerate(body.layers):
-        block.input_layernorm.weight.fill_(made.norm)
-        block.post_attention_layernorm.weight.fill_(made.norm)
-        attention, mlp = block.self_attn, block.mlp
-        attention.q_proj.weight.copy_((made.q[layer] @ basis).flatten(0, 1))
-        attention.k_proj.weight.copy_((made.k[layer] @ basis).flatten(0, 1))
-        attention.v_proj.weight.copy_((made.v[layer] @ basis).flatten(0, 1))
-        attention.o_proj.weight.copy_((made.o[layer] @ basis).flatten(0, 1).T)
-        mlp.gate_proj.weight.copy_(made.gate[layer] @ basis)
-        mlp.up_proj.weight.copy_(made.up[layer] @ basis)
-        mlp.down_proj.weight.copy_((made.out[layer] @ basis).T)
+        hf_model = LlamaForCausalLM(config)
+    gain = CONSTANT / D_MODEL**0.5  # a normed stream is about the stream itself
+    weights = {"embed_tokens": made.embed @ basis, "norm": torch.full((D_MODEL,), gain)}
+    for layer in range(len(made.q)):
+        own = {f"self_attn.{x}_proj": getattr(made, x)[layer].flatten(0, 1) for x in "qkvo"}
+        own |= {"mlp.gate_proj": made.gate[layer], "mlp.up_proj": made.up[layer]}
+        own |= {"mlp.down_proj": made.out[layer]}
+        for part, table in own.items():
+            turned = table @ basis
+            writes = part.endswith(("o_proj", "down_proj"))
+            weights[f"layers.{layer}.{part}"] = turned.T if writes else turned
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"layers.{layer}.{norm}"] = weights["norm"]
+    state = {f"model.{part}.weight": table for part, table in weights.items()}
+    hf_model.load_state_dict({**state, "lm_head.weight": made.unembed @ basis})
+    return wrap_model(hf_model, tokenizer, name=name)
 
 
 _CUES, _FILLERS = 8, ("bag", "cup", "desk", "flat", "green", "hall", "ink", "jar")
-_WORDS_OF_TEXT: Final = (7, 3)
-"""Cue words and fillers of a text."""
 _CLASS_STEEP, _DEAD, _CLASS_TOPICS = 16.0, -8.0, 8
-_ALIKE: Final = 2
+_ALIKE = 2
 """Always-active neurons, and never-active ones."""
 
 
@@ -722,12 +596,12 @@ class SelectivePlant:
             seed: Of the words.
             blank: Fillers only, so that labels say nothing about texts.
         """
-        rng = random.Random(f"{split} {seed}")
-        rows = [
-            LabelledText(_text(label, rng, blank), label)
-            for _ in range(per_label)
-            for label in self.label
-        ]
+        rng, rows = random.Random(f"{split} {seed}"), list[LabelledText]()
+        for label in self.label * per_label:
+            words = [] if blank else [f"{label}{rng.choice(range(_CUES))}" for _ in range(7)]
+            words += [rng.choice(_FILLERS) for _ in range(10 - len(words))]
+            rng.shuffle(words)
+            rows.append(LabelledText(" ".join(words), label))
         return Texts(split, self.label, tuple(rows))
 
 
@@ -749,15 +623,25 @@ def plant_selective(
     drawn = iter(rng.sample(places, needed))
     own = [[next(drawn) for _ in range(per_label)] for _ in labels]
     uniform, dead = ([next(drawn) for _ in range(_ALIKE)] for _ in range(2))
-    tokenizer = word_tokenizer((*labels, *(_cue(label, i) for label in labels for i in _RANGE)))
+    tokenizer = word_tokenizer(
+        (*labels, *(f"{label}{i}" for label in labels for i in range(_CUES)))
+    )
     made = _draft(labels, tokenizer.get_vocab(), n_layers, generator)
+    # Coordinates: the constant, the classes' codes, their readouts, topics.
+    count = len(labels)
+    for place in (*sum(own, []), *uniform, *dead):
+        made.gate[place], made.up[place] = 0.0, 0.0
     for label, neurons in enumerate(own):
         for place in neurons:
-            _set_selective(made, place, label, len(labels), rng.uniform(0.8, 1.2))
+            gate, up, out = (table[place] for table in (made.gate, made.up, made.out))
+            gate[1 + label], gate[0] = _CLASS_STEEP, -_CLASS_STEEP / 2 / CONSTANT
+            up[0] = 2 / _CLASS_STEEP / CONSTANT
+            out.zero_()[1 + count + label] = rng.uniform(0.8, 1.2)
+    for places, gate in ((uniform, 4.0), (dead, _DEAD)):
+        for place in places:
+            made.gate[place][0], made.up[place][0] = gate / CONSTANT, 0.5 / CONSTANT
     for place in uniform:
-        _set_constant(made, place, 4.0, range(1 + len(labels), 1 + 2 * len(labels)))
-    for place in dead:
-        _set_constant(made, place, _DEAD, ())
+        made.out[place][1 + count : 1 + 2 * count] = 2.0
     basis, _ = torch.linalg.qr(torch.randn(D_MODEL, D_MODEL, generator=generator))
     return SelectivePlant(
         model=build_model(made, basis, tokenizer, name=f"selective-plant-{seed}"),
@@ -766,21 +650,6 @@ def plant_selective(
         uniform=_names(uniform),
         dead=_names(dead),
     )
-
-
-_RANGE = range(_CUES)
-
-
-def _cue(label: str, number: int) -> str:
-    return f"{label}{number}"
-
-
-def _text(label: str, rng: random.Random, blank: bool) -> str:
-    cues, fillers = _WORDS_OF_TEXT
-    words = [] if blank else [_cue(label, rng.choice(_RANGE)) for _ in range(cues)]
-    words += [rng.choice(_FILLERS) for _ in range(cues + fillers - len(words))]
-    rng.shuffle(words)
-    return " ".join(words)
 
 
 def _names(places: Sequence[tuple[int, int]]) -> frozenset[str]:
@@ -811,9 +680,9 @@ def _draft(
     made.embed[:, topics] = normal(len(vocabulary), _CLASS_TOPICS)
     alike = normal(_CUES, _CLASS_TOPICS)
     for place, label in enumerate(labels):
-        for i in _RANGE:
-            made.embed[vocabulary[_cue(label, i)], 1 + place] = 1
-            made.embed[vocabulary[_cue(label, i)], topics] = alike[i]
+        for i in range(_CUES):
+            made.embed[vocabulary[f"{label}{i}"], 1 + place] = 1
+            made.embed[vocabulary[f"{label}{i}"], topics] = alike[i]
         made.unembed[vocabulary[label], 1 + count + place] = 5
     made.unembed[:, 0] = 0
     made.gate[..., topics] = normal(n_layers, D_MLP, _CLASS_TOPICS) / _CLASS_TOPICS**0.5
@@ -825,22 +694,3 @@ def _draft(
     made.v[-1, 0, range(count), readout] = 1
     made.o[-1, 0, range(count), readout] = 1
     return made
-
-
-def _set_selective(
-    made: Draft, place: tuple[int, int], label: int, count: int, strength: float
-) -> None:
-    gate, up, out = (table[place] for table in (made.gate, made.up, made.out))
-    for weights in (gate, up, out):
-        weights.zero_()
-    gate[1 + label], gate[0] = _CLASS_STEEP, -_CLASS_STEEP / 2 / CONSTANT
-    up[0] = 2 / _CLASS_STEEP / CONSTANT
-    out[1 + count + label] = strength
-
-
-def _set_constant(made: Draft, place: tuple[int, int], gate: float, out: Sequence[int]) -> None:
-    for table in (made.gate, made.up):
-        table[place].zero_()
-    made.gate[place][0] = gate / CONSTANT
-    made.up[place][0] = 0.5 / CONSTANT
-    made.out[place][list(out)] = 2.0

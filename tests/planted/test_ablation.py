@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from planted import by_hand
 from planted.plant import plant
 
-SEEDS = (0, 1, 2, 6)
+SEEDS = (0, 6)
 
 
 def part(planted, role):
@@ -24,9 +25,7 @@ def looks_at(found, node, ids):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_writer_looks_at_the_emotion_word_and_the_backup_at_the_begin_token(
-    by_hand, contexts, seed
-):
+def test_the_writer_looks_at_the_emotion_word_and_the_backup_at_the_begin_token(contexts, seed):
     planted = plant(seed)
     ids = by_hand.asking_rows(planted, contexts[seed])
     vocabulary = planted.model.tokenizer.get_vocab()
@@ -45,7 +44,7 @@ def test_the_writer_looks_at_the_emotion_word_and_the_backup_at_the_begin_token(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_inhibitory_head_looks_at_its_own_position(by_hand, contexts, seed):
+def test_an_inhibitory_head_looks_at_its_own_position(contexts, seed):
     planted = plant(seed)
     inhibitors = [n for n in planted.nodes if n.role == "inhibitor" and n.kind == "head"]
     found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[seed]))
@@ -55,7 +54,7 @@ def test_an_inhibitory_head_looks_at_its_own_position(by_hand, contexts, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_ablating_the_writer_wakes_the_backup(by_hand, contexts, seed):
+def test_ablating_the_writer_wakes_the_backup(contexts, seed):
     planted = plant(seed)
     ids = by_hand.asking_rows(planted, contexts[seed])
     writer, backup = part(planted, "writer"), part(planted, "backup")
@@ -76,7 +75,7 @@ def test_ablating_the_writer_wakes_the_backup(by_hand, contexts, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_without_a_backup_the_writer_is_all_there_is(by_hand, contexts, seed):
+def test_without_a_backup_the_writer_is_all_there_is(contexts, seed):
     planted = plant(seed, backup=False)
     assert not [node for node in planted.nodes if node.role == "backup"]
     assert planted.true_nodes(when="ablated") == frozenset()
@@ -88,7 +87,7 @@ def test_without_a_backup_the_writer_is_all_there_is(by_hand, contexts, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_found_where_the_writer_was_removed(by_hand, contexts, seed):
+def test_nothing_is_found_where_the_writer_was_removed(contexts, seed):
     planted = plant(seed, remove="writer")
     assert planted.true_nodes() == frozenset()
     assert planted.true_edges() == frozenset()

@@ -1,6 +1,7 @@
 """Every planted edge, and no other among planted parts, carries what it is said to carry."""
 
 import pytest
+from planted import by_hand
 from planted.plant import plant
 
 THREE = ("anger", "fear", "happiness")
@@ -18,7 +19,7 @@ def found_edges(effects, place):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_freezing_all_other_paths_shows_the_planted_edges_and_no_others(by_hand, contexts, seed):
+def test_freezing_all_other_paths_shows_the_planted_edges_and_no_others(contexts, seed):
     planted = plant(seed, emotions=THREE)
     clean = by_hand.asking_rows(planted, contexts[seed])
     effects = by_hand.edge_effects(planted, clean, clean.roll(1, dims=0))
@@ -32,7 +33,7 @@ def test_freezing_all_other_paths_shows_the_planted_edges_and_no_others(by_hand,
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_against_no_emotion_the_mark_and_the_switch_of_the_backup_show_too(by_hand, contexts, seed):
+def test_against_no_emotion_the_mark_and_the_switch_of_the_backup_show_too(contexts, seed):
     planted = plant(seed, emotions=THREE)
     clean = by_hand.asking_rows(planted, contexts[seed])
     effects = by_hand.edge_effects(planted, clean, by_hand.without_emotion(planted, clean))
@@ -46,7 +47,7 @@ def test_against_no_emotion_the_mark_and_the_switch_of_the_backup_show_too(by_ha
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_edges_of_the_backup_show_once_the_writer_is_ablated(by_hand, contexts, seed):
+def test_the_edges_of_the_backup_show_once_the_writer_is_ablated(contexts, seed):
     planted = plant(seed, emotions=THREE)
     writer = next(node.name for node in planted.nodes if node.role == "writer")
     clean = by_hand.asking_rows(planted, contexts[seed])

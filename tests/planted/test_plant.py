@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import by_hand
 from planted.plant import Recovery, plant, recovery
 
 from circuits.effects.activations import group_by_context, read_activations
@@ -61,7 +62,7 @@ def test_no_weight_is_zero_and_no_axis_is_special(twenty):
         assert float(planted.readout.abs().max()) < 0.6
 
 
-def test_the_norm_of_the_stream_hardly_moves(twenty, by_hand, contexts):
+def test_the_norm_of_the_stream_hardly_moves(twenty, contexts):
     for planted in twenty[:5]:
         found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[0]))
         for name, value in found.items():
@@ -116,7 +117,7 @@ def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
         assert not set(words) & set(planted.emotions)
 
 
-def test_padding_changes_nothing(by_hand, contexts):
+def test_padding_changes_nothing(contexts):
     planted = plant(2)
     model = planted.model
     rows = [encode(model, emotion_prompt(context, "fear")) for context in contexts[:4]]
@@ -129,7 +130,7 @@ def test_padding_changes_nothing(by_hand, contexts):
 
 
 @pytest.mark.parametrize("sizes", [{"n_layers": 3}, {"n_layers": 5}, {"n_heads": 6}])
-def test_other_sizes_are_planted_too(by_hand, contexts, sizes):
+def test_other_sizes_are_planted_too(contexts, sizes):
     planted = plant(7, emotions=("joy", "envy", "calm", "pride"), **sizes)
     found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[0]))
     assert found["readout"].argmax(dim=1).tolist() == [0, 1, 2, 3]

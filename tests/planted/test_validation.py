@@ -2,72 +2,41 @@
 
 import pytest
 import torch
+from parts import at_end, axes_of, means_of
 from planted.plant import plant
 
-from circuits.effects.activations import ComponentMeans, NeutralMeans, differences
-from circuits.models.protocol import device_of, shape_of
-from circuits.models.run import capture
-from circuits.models.tokens import encode, pad_left
+from circuits.effects.activations import ComponentMeans, differences
 from circuits.patching.pairs import Projection
 from circuits.patching.totals import TotalEstimates
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance
 from circuits.steering.validation import CHANGES, Known, validate_components
 
-SEEDS = (0, 1, 2, 6)
+SEEDS = (0, 6)
 THREE = ("anger", "fear", "joy")
 
 
-def at_end(planted, prompts):
-    """z and post at the last position of every prompt."""
-    rows = [encode(planted.model, prompt) for prompt in prompts]
-    tokens = pad_left(rows, device_of(planted.model))
-    return capture(planted.model, tokens, dict.fromkeys(("z", "post"), lambda x: x[:, -1]))
-
-
-def totals_of(planted):
-    """What each part is known to do to each readout, asked against neutral."""
-    shape = shape_of(planted.model)
-    heads = torch.zeros(len(planted.emotions), shape["n_layers"], shape["n_heads"])
-    neurons = torch.zeros(len(planted.emotions), shape["n_layers"], shape["d_mlp"])
-    for e, emotion in enumerate(planted.emotions):
-        for node in planted.nodes:
-            if node.when == "asked" and node.emotion in (None, emotion):
-                table = heads if node.kind == "head" else neurons
-                table[e, node.layer, node.index] = node.strength
-    axes = {"layer": tuple(range(shape["n_layers"])), "head": tuple(range(shape["n_heads"]))}
-    return TotalEstimates(
-        provenance=Provenance(),
-        head_effect=heads,
-        neuron_effect=neurons,
-        emotion=planted.emotions,
-        neuron=tuple(range(shape["d_mlp"])),
-        **axes,
-    )
-
-
 def known_of(planted, contexts):
-    totals = totals_of(planted)
-    axes = {"layer": totals.layer, "head": totals.head, "neuron": totals.neuron}
-    each = [at_end(planted, [emotion_prompt(c, e) for c in contexts]) for e in planted.emotions]
-    none = at_end(planted, [neutral_prompt(c) for c in contexts])
-    means = ComponentMeans(
+    """Means, and what each part is known to do to each readout, asked against neutral."""
+    each = [at_end(planted.model, [emotion_prompt(c, e) for c in contexts]) for e in THREE]
+    none = at_end(planted.model, [neutral_prompt(c) for c in contexts])
+    plain = means_of(none["z"].mean(0), none["post"].mean(0))
+    z, post = (torch.stack([own[site].mean(0) for own in each]) for site in ("z", "post"))
+    axes = {"emotion": THREE, **axes_of(plain.z, plain.post)}
+    means = ComponentMeans(provenance=Provenance(), n_contexts=1, z=z, post=post, **axes)
+    effects = {"head": torch.zeros(z.shape[:3]), "neuron": torch.zeros(post.shape)}
+    for node in planted.nodes:
+        for e, emotion in enumerate(THREE):
+            if node.when == "asked" and node.emotion in (None, emotion):
+                effects[node.kind][e, node.layer, node.index] = node.strength
+    totals = TotalEstimates(
         provenance=Provenance(),
-        emotion=planted.emotions,
-        n_contexts=len(contexts),
-        **axes,
-        z=torch.stack([own["z"].mean(0) for own in each]),
-        post=torch.stack([own["post"].mean(0) for own in each]),
-    )
-    neutral_means = NeutralMeans(
-        provenance=Provenance(),
-        z=none["z"].mean(0),
-        post=none["post"].mean(0),
-        n_contexts=len(contexts),
+        head_effect=effects["head"],
+        neuron_effect=effects["neuron"],
         **axes,
     )
-    readouts = {e: Projection(planted.readout[i]) for i, e in enumerate(planted.emotions)}
-    return Known(totals, readouts, neutral_means, means, differences(means, neutral_means))
+    readouts = {e: Projection(planted.readout[i]) for i, e in enumerate(THREE)}
+    return Known(totals, readouts, plain, means, differences(means, plain))
 
 
 @pytest.fixture(scope="module", params=SEEDS)
