@@ -16,15 +16,17 @@ import json
 import math
 import os
 import re
+import reprlib
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from circuits.errors import DataError, RunError
 
@@ -32,8 +34,10 @@ __all__ = [
     "HOLDER",
     "LOCK",
     "Loss",
+    "PathLike",
+    "Text",
+    "Words",
     "add_losses",
-    "checked_text",
     "digest",
     "exists",
     "guarded",
@@ -42,18 +46,18 @@ __all__ = [
     "is_file",
     "is_folder",
     "is_leftover",
-    "kind_of",
-    "PathLike",
     "parse_json",
     "read_json",
     "read_json_lines",
+    "read_rows",
     "read_text",
     "refusal",
-    "resolved",
     "remove_leftovers",
+    "resolved",
     "shipped",
     "sync_folder",
     "unguarded",
+    "validated",
     "write_atomically",
     "write_json",
     "write_json_lines",
@@ -62,8 +66,14 @@ __all__ = [
 
 _PARTIAL = ".partial"
 _LEFTOVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_PARTIAL)}(\.[^.]*)?")
-_HALVES = re.compile("[\ud800-\udfff]")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+M = TypeVar("M", bound=BaseModel)
+
+Text = Annotated[str, StringConstraints(min_length=0)]
+"""A text that can be written: a plain ``str`` of pydantic may hold half a character."""
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""A text with at least one character, and no space around it."""
 
 
 PathLike = str | os.PathLike[str]
@@ -79,7 +89,7 @@ def resolved(path: PathLike) -> Path:
     return Path(path).expanduser()
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file, then rename it to ``path``.
 
     Raises:
@@ -161,7 +171,7 @@ def refusal(path: Path, error: OSError, otherwise: str = "") -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
-    write_atomically(path, lambda temporary: _write(temporary, text))
+    write_atomically(path, lambda own: own.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_json(path: Path, value: object) -> None:
@@ -185,10 +195,9 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     try:
         return parse_json(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except (RecursionError, ValueError) as error:
-        raise DataError(f"{path}: JSON that cannot be read ({_odd(error)})") from error
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{line}: not JSON ({getattr(error, 'msg', error)})") from error
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -201,15 +210,41 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
             row = parse_json(line)
         except (RecursionError, ValueError) as error:
-            raise DataError(f"{path}, line {number}: not JSON ({_odd(error)})") from error
+            raise DataError(f"{where}: not JSON ({getattr(error, 'msg', error)})") from error
         if not isinstance(row, dict):
-            raise DataError(
-                f"{path}, line {number}: expected a JSON object, found {type(row).__name__}"
-            )
+            raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
         yield number, row
+
+
+def read_rows(path: Path, kind: type[M]) -> Iterator[tuple[str, M]]:
+    """Yield where it stands (``FILE, line 3``), and what it holds, for every non-blank line.
+
+    Raises:
+        DataError: as :func:`read_json_lines`, or a line does not fit the model; names the field.
+    """
+    for number, row in read_json_lines(path):
+        where = f"{path}, line {number}"
+        yield where, validated(kind, row, where)
+
+
+def validated(kind: type[M], values: object, where: str) -> M:
+    """The values as a model of pydantic.
+
+    Raises:
+        DataError: they do not fit; names the first field that does not, and what is there.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{where}: field {field!r}: {first['msg']}, found {reprlib.repr(first['input'])}"
+        ) from error
 
 
 def read_text(path: Path) -> str:
@@ -250,42 +285,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"field {twice!r} is there twice")
+        raise ValueError(f"field {twice!r} is there twice")
     return found
-
-
-def kind_of(value: object) -> str:
-    """What was found where something else was expected: ``nothing``, or the name of its type."""
-    return "nothing" if value is None else type(value).__name__
-
-
-def checked_text(value: object, where: str) -> str:
-    """The value, if it is a text that can be written.
-
-    Raises:
-        DataError: it is no text, or holds half a character; the message begins with ``where``.
-    """
-    if not isinstance(value, str):
-        raise DataError(f"{where}: expected a text, found {kind_of(value)}")
-    if _HALVES.search(value):
-        raise DataError(f"{where}: half a character (a lone surrogate)")
-    return value
-
-
-class _RefusedError(ValueError):
-    """JSON to Python, but not to us."""
-
-
-def _odd(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg
-    if isinstance(error, _RefusedError):
-        return str(error)
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def shipped(name: str) -> Path:
@@ -346,8 +347,7 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
         raise RunError(
-            f"{folder} is being written by {_named(_note(folder))}; "
-            "wait until it is done, or end it"
+            f"{folder} is being written by {_noted(folder)}; wait until it is done, or end it"
         ) from error
     except OSError as error:
         raise RunError(
@@ -365,16 +365,14 @@ def held(folder: Path) -> Iterator[None]:
 
 def holder(folder: Path) -> str | None:
     """The process that writes into ``folder`` at this moment, in words; None if none does."""
-    if not is_file(folder / LOCK):
-        return None
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return _named(_note(folder))
-    except OSError:
-        return None  # a folder that may only be read has no writer among us
-    lock.release()
+    if is_file(folder / LOCK):
+        try:
+            with _lock(folder).acquire(timeout=0):
+                return None
+        except Timeout:
+            return _noted(folder)
+        except OSError:
+            pass  # a folder that may only be read has no writer among us
     return None
 
 
@@ -382,18 +380,12 @@ def _lock(folder: Path) -> FileLock:
     return FileLock(folder.resolve() / LOCK, is_singleton=True)
 
 
-def _note(folder: Path) -> dict[str, Any]:
+def _noted(folder: Path) -> str:
     try:
-        found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # it is being written or removed at this moment
-    return found if isinstance(found, dict) else {}
-
-
-def _named(note: dict[str, Any]) -> str:
-    if not {"process", "host"} <= note.keys():
-        return "another process"
-    return f"process {note['process']} on {note['host']}"
+        note = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        return f"process {note['process']} on {note['host']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"  # the note is being written or removed at this moment
 
 
 @dataclass(frozen=True)
@@ -410,10 +402,13 @@ class Loss:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; a size that is not known is ``null``."""
-        size: float | int | None = self.size if math.isfinite(self.size) else None
-        if size is not None and self.unit == "count":
-            size = int(size)
-        return {"what": self.what, "size": size, "unit": self.unit, "meaning": self.meaning}
+        size = self.size if math.isfinite(self.size) else None
+        return {
+            "what": self.what,
+            "size": int(size) if size is not None and self.unit == "count" else size,
+            "unit": self.unit,
+            "meaning": self.meaning,
+        }
 
 
 def add_losses(folder: Path, stem: str, losses: Mapping[str, Sequence[Loss]]) -> Path:

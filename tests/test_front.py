@@ -53,7 +53,7 @@ def test_ids_are_read_as_they_are(mini):
         ([], "no prompt is given"),
         ([""], "the prompt is empty"),
         ([[]], "a prompt is a text, messages or token ids"),
-        ([["a", 1]], "found a list of int, str"),
+        ([["a", 1]], r"found \['a', 1\]"),
         ([1, -2], "token id -2 is not in the model's vocabulary, whose ids are 0 to 1499"),
         ([1500], "token id 1500 is not in the model's vocabulary"),
         ([1] * 600, "has 600 tokens, the model reads 512"),

@@ -8,7 +8,7 @@ model library and no network library.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from circuits.errors import JudgeError
 from circuits.judges.agreement import (
@@ -72,25 +72,29 @@ def open_judge(
     >>> open_judge("lexicon").name
     'lexicon'
     """
-    kind, _, rest = spec.strip().partition(":")
-    if kind in _OFFLINE and (rest or ":" not in spec):
+    kind, colon, rest = spec.strip().partition(":")
+    if kind in _OFFLINE and (rest or not colon):
         judge = _OFFLINE[kind](Path(rest) if rest else None)
-        _check_known(spec, judge.labels, labels)
+        strange = [label for label in labels if label not in judge.labels]
+        if strange:
+            raise JudgeError(
+                f"the judge {spec} knows {', '.join(judge.labels)}, not {strange[0]!r}; give "
+                "lexicon:FILE (words of every label), wording:FILE (labelled texts), "
+                "classifier:ID_OR_PATH or http:BASE_URL[#MODEL]"
+            )
         return judge
     if kind == "classifier" and rest:
         return ClassifierJudge(rest, known=labels)
     # "http://host" alone is an address, not yet a judge.
-    if kind == "http" and rest and not rest.startswith("//"):
+    if kind == "http" and rest and not rest.startswith("//") and not rest.endswith("#"):
         base_url, mark, model = rest.partition("#")
-        told: dict[str, Any] = {
-            "profile": profile,
-            "labels": tuple(labels),
-            "meanings": tuple(meanings),
-        }
-        if not mark:
-            return HttpJudge(base_url=base_url, **told)
-        if model:
-            return HttpJudge(base_url=base_url, model=model, **told)
+        return HttpJudge(
+            base_url=base_url,
+            model=model if mark else HttpJudge.model,
+            profile=profile,
+            labels=tuple(labels),
+            meanings=tuple(meanings),
+        )
     # A mistyped address may hold a password; only its kind is repeated.
     raise JudgeError(
         f"no judge has the form that begins with {kind[:20]!r}; write lexicon, wording, "
@@ -98,13 +102,3 @@ def open_judge(
         "(such as http:https://api.openai.com/v1#gpt-4o-mini); for labels of your own also "
         "lexicon:FILE (words of each) or wording:FILE (labelled texts)"
     )
-
-
-def _check_known(spec: str, known: Sequence[str], labels: Sequence[str]) -> None:
-    strange = [label for label in labels if label not in known]
-    if strange:
-        raise JudgeError(
-            f"the judge {spec} knows {', '.join(known)}, not {strange[0]!r}; give lexicon:FILE "
-            "(words of every label), wording:FILE (labelled texts), classifier:ID_OR_PATH or "
-            "http:BASE_URL[#MODEL]"
-        )

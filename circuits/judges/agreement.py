@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from circuits.errors import DataError
-from circuits.files import read_json_lines
+from circuits.files import Text, Words, read_rows
 from circuits.judges.judge import Judge, Verdict
 from circuits.names import EMOTIONS, NEUTRAL
 
@@ -68,20 +70,24 @@ def error_rate(judge: Judge, path: Path | str) -> Calibration:
     labelled = read_labelled(path, labels=None)
     labels = [item.label for item in labelled]
     verdicts = judge.judge([item.text for item in labelled], labels)
-    pairs = list(zip(labels, verdicts, strict=True))
-    confusion = {
-        label: dict(Counter(_heard(asked, v) for asked, v in pairs if asked == label))
-        for label in sorted({*labels}, key=_rank)
-    }
-    right = sum(verdict.match for verdict in verdicts)
+    heard: dict[str, Counter[str]] = {label: Counter() for label in (*LABELS, *sorted({*labels}))}
+    right = Counter(label for label, own in zip(labels, verdicts, strict=True) if own.match)
+    for label, own in zip(labels, verdicts, strict=True):
+        heard[label][own.label or (label if own.match else "other")] += 1
+    confusion = {label: dict(own) for label, own in heard.items() if own}
     return Calibration(
         judge=judge.name,
         n=len(labelled),
-        accuracy=right / len(labelled),
-        interval=wilson_interval(right, len(labelled)),
-        by_label={label: _share(label, pairs) for label in confusion},
+        accuracy=right.total() / len(labelled),
+        interval=wilson_interval(right.total(), len(labelled)),
+        by_label={label: right[label] / labels.count(label) for label in confusion},
         confusion=confusion,
     )
+
+
+class _Row(BaseModel):
+    text: Text
+    label: Words
 
 
 def read_labelled(path: Path | str, labels: Sequence[str] | None = LABELS) -> list[Labelled]:
@@ -90,11 +96,16 @@ def read_labelled(path: Path | str, labels: Sequence[str] | None = LABELS) -> li
     Raises:
         DataError: The file cannot be read or is empty, or a line is malformed.
     """
-    rows = read_json_lines(Path(path))
-    labelled = [_labelled(f"{path}, line {number}", row, labels) for number, row in rows]
-    if not labelled:
+    found = []
+    for where, row in read_rows(Path(path), _Row):
+        if labels is not None and row.label not in labels:
+            raise DataError(
+                f"{where}: field 'label': {row.label[:40]!r} is none of {', '.join(labels)}"
+            )
+        found.append(Labelled(row.text, row.label))
+    if not found:
         raise DataError(f"{path} holds no labelled texts; write one JSON object per line")
-    return labelled
+    return found
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
@@ -108,37 +119,6 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
 
     found = binomtest(right, n).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
-
-
-def _labelled(where: str, row: Mapping[str, Any], labels: Sequence[str] | None) -> Labelled:
-    text, label = row.get("text"), row.get("label")
-    known = isinstance(label, str) and bool(label.strip()) and (labels is None or label in labels)
-    if not isinstance(text, str) or not isinstance(label, str) or not known:
-        wanted = "that is a word" if labels is None else f"out of {', '.join(labels)}"
-        raise DataError(
-            f"{where}: a labelled text needs a string 'text' and a 'label' {wanted}; "
-            f"found {str(row)[:80]}"
-        )
-    return Labelled(text, label)
-
-
-def _rank(label: str) -> tuple[int, str]:
-    return (LABELS.index(label) if label in LABELS else len(LABELS), label)
-
-
-def _heard(asked: str, verdict: Verdict) -> str:
-    if verdict.label is not None:
-        return verdict.label
-    return asked if verdict.match else "other"
-
-
-def _share(label: str, pairs: list[tuple[str, Verdict]]) -> float:
-    matches = [verdict.match for asked, verdict in pairs if asked == label]
-    return sum(matches) / len(matches)
-
-
-_AT_ONCE: Final = 100
-"""Draws that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -186,55 +166,36 @@ def agreement(
             "agreement needs two verdicts and a group for each text, and a draw or more; found "
             f"{len(first)} and {len(second)} verdicts, {len(groups)} groups and {draws} draws"
         )
+    # Imported here: a saved circuit is opened, and a judge made, without them.
+    import numpy as np
+    import pandas as pd
+
     named = all(verdict.label is not None for verdict in (*first, *second))
-    a, b = ([str(v.label if named else v.match) for v in own] for own in (first, second))
+    found = [str(v.label if named else v.match) for v in (*first, *second)]
+    labels, codes = np.unique(found, return_inverse=True)
+    a, b = codes.reshape(2, -1)
+    group, different = pd.factorize(pd.Series([*groups], dtype=object))
+    tables = np.zeros((len(different), len(labels), len(labels)))
+    np.add.at(tables, (group, a, b), 1)
+    value = _kappas(tables.sum(0)[None])
+    times = np.random.default_rng(seed).multinomial(
+        len(tables), np.full(len(tables), 1 / len(tables)), size=draws
+    )
+    drawn = _kappas(np.einsum("dg,gab->dab", times.astype(float), tables, optimize=True))
+    low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (0.0, 0.0)
     return Kappa(
-        value=_kappa(a, b),
-        interval=_interval(a, b, groups, draws, seed),
-        agreed=sum(x == y for x, y in zip(a, b, strict=True)) / len(a),
+        value=float(value[0]) if len(value) else None,
+        interval=(float(low), float(high)) if len(drawn) else None,
+        agreed=float((a == b).mean()),
         n=len(a),
     )
 
 
-def _kappa(a: list[str], b: list[str]) -> float | None:
-    # Imported here: importing the package must not load a model library.
-    from sklearn.metrics import cohen_kappa_score
-
-    # Chance would agree always, and nothing is left to divide by.
-    return None if len({*a, *b}) == 1 else float(cohen_kappa_score(a, b))
-
-
-def _interval(
-    a: list[str], b: list[str], groups: Sequence[Hashable], draws: int, seed: int
-) -> tuple[float, float] | None:
-    import numpy as np
-
-    tables = _tables(a, b, groups)
-    random, found = np.random.default_rng(seed), []
-    for start in range(0, draws, _AT_ONCE):
-        n = min(_AT_ONCE, draws - start)
-        times = random.multinomial(len(tables), np.full(len(tables), 1 / len(tables)), size=n)
-        drawn = np.einsum("dg,gab->dab", times.astype(float), tables, optimize=True)
-        drawn /= drawn.sum(axis=(1, 2), keepdims=True)
-        same = np.einsum("daa->d", drawn)
-        chance = (drawn.sum(axis=1) * drawn.sum(axis=2)).sum(axis=1)
-        # Rounding must not turn a draw of one label into a number.
-        defined = chance < 1 - 1e-12
-        found.append((same[defined] - chance[defined]) / (1 - chance[defined]))
-    kappas = np.concatenate(found)
-    if not len(kappas):
-        return None
-    low, high = np.quantile(kappas, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def _tables(a: list[str], b: list[str], groups: Sequence[Hashable]) -> Any:
-    """How often each pair of labels was found in each group, ``[group, first, second]``."""
-    import numpy as np
-
-    labels = {label: place for place, label in enumerate(sorted({*a, *b}))}
-    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    tables = np.zeros((len(places), len(labels), len(labels)))
-    for group, x, y in zip(groups, a, b, strict=True):
-        tables[places[group], labels[x], labels[y]] += 1
-    return tables
+def _kappas(tables: Any) -> Any:
+    """Kappa of every table of counts, ``[table, first, second]``, for which it is defined."""
+    n = tables.sum((1, 2))
+    same = tables.trace(axis1=1, axis2=2) / n
+    chance = (tables.sum(1) * tables.sum(2)).sum(1) / n**2
+    # Where both find one label alone, chance agrees always, and nothing is left to divide by.
+    defined = chance < 1 - 1e-12
+    return ((same - chance) / (1 - chance).clip(1e-12))[defined]

@@ -18,13 +18,15 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from threading import Event
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from pydantic import BaseModel, ValidationError
 
 from circuits.errors import JudgeError
 from circuits.journal import stop_if_asked, stopping
@@ -174,22 +176,20 @@ class HttpJudge:
             JudgeError: The base URL is no plain http(s) address, or a number is too small, or the
                 client is not installed.
         """
-        try:
-            parts = urlsplit(self.base_url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise JudgeError("the judge's base URL is malformed; write https://HOST/v1") from None
         # The address is written into every judgement file, so it must not hold a password.
         # A password with a slash in it puts its "@" into the path.
-        if "@" in self.base_url or parts.query or parts.fragment:
+        if any(mark in self.base_url for mark in "@?#"):
             raise JudgeError(
                 "the judge's base URL holds a user, a query or a fragment; write https://HOST/v1 "
                 f"and put the key into the environment variable {self.key_variable}"
             )
-        if parts.scheme not in ("http", "https") or not host:
-            raise JudgeError(
-                f"the judge's base URL {self.base_url!r} is no address; write https://HOST/v1"
-            )
+        try:
+            parts = urlsplit(self.base_url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise JudgeError("the judge's base URL is no address; write https://HOST/v1")
         if self.attempts < 1 or self.workers < 1 or self.timeout <= 0:
             raise JudgeError(
                 f"a judge needs attempts and workers from 1 and a timeout above 0; found "
@@ -261,43 +261,38 @@ class HttpJudge:
         """
         check_questions(texts, emotions, self.labels)
         ended, asker = Event(), _Asker(self, self._key())
+        unjudged, failed = dict[int, Verdict](), dict[int, str]()
 
-        def ask(index: int) -> Verdict | None:
+        def ask(index: int) -> Verdict | str | None:
             if ended.is_set() or stopping():
                 return None
             if not texts[index].strip():
                 return Verdict(match=False, label=None, reason=EMPTY)
-            try:
-                return asker.ask(index, texts[index], emotions[index])
-            except JudgeError:
-                # The questions not yet asked would only cost money.
-                ended.set()
-                raise
+            found = asker.ask(texts[index], emotions[index])
+            if isinstance(found, str):
+                ended.set()  # the questions not yet asked would only cost money
+            return found
 
-        failed, unjudged = dict[int, BaseException](), dict[int, Verdict]()
-        with closing(asker.client):
-            pool = ThreadPoolExecutor(self.workers)
+        with asker.client, ThreadPoolExecutor(self.workers) as pool:
             try:
                 asked = {pool.submit(ask, index): index for index in range(len(texts))}
                 for future in as_completed(asked):
-                    index, error = asked[future], future.exception()
-                    if error is not None:
-                        failed[index] = error
-                    elif (verdict := future.result()) and verdict.reason.startswith(NOT_JUDGED):
-                        unjudged[index] = verdict
-                    elif verdict:
-                        yield index, verdict
+                    index, found = asked[future], future.result()
+                    if isinstance(found, str):
+                        failed[index] = found
+                    elif found and found.reason.startswith(NOT_JUDGED):
+                        unjudged[index] = found
+                    elif found:
+                        yield index, found
             finally:
                 ended.set()
-                pool.shutdown()
+        most = min(max(1, len(texts) // 10), len(texts) - 1)
+        if not failed and len(unjudged) > most:
+            so_is = f"; so it is with {len(unjudged)} of {len(texts)} texts. Use another judge."
+            failed = {index: f": {own.reason}{so_is}" for index, own in unjudged.items()}
         if failed:
-            raise failed[min(failed)]
-        if len(unjudged) > min(max(1, len(texts) // 10), len(texts) - 1):
-            first = min(unjudged)
-            raise JudgeError(
-                f"item {first}: no judgement from {self.url}: {unjudged[first].reason}; so it is "
-                f"with {len(unjudged)} of {len(texts)} texts. Use another judge or model."
-            )
+            first = min(failed)
+            raise JudgeError(f"item {first}: no judgement from {self.url}{failed[first]}")
         yield from unjudged.items()
 
     def describe(self) -> Mapping[str, Any]:
@@ -333,9 +328,40 @@ _LARGEST_BODY: Final = 4_000_000
 _WINDOW: Final = 8
 """A text that repeats this many characters of the key in a row is withheld."""
 _SHOWN: Final = 80
-_FILTERED: Final = ("content_filter", "content_policy_violation")
 _LONGEST_WAIT: Final = 120.0
 """Seconds after which the client does not wait for a server that asks it to."""
+
+
+class _Message(BaseModel):
+    content: str | list[dict[str, Any]] | None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice]
+
+
+class _Error(BaseModel):
+    message: str
+
+
+class _Refusal(BaseModel):
+    error: _Error
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """Why there is no verdict."""
+
+    why: str
+    kind: Literal["final", "server", "body", "answer", "filter"] = "final"
+    """What failed: the request, for good; the server, which the client has asked again; what it
+    sent; what the model said; or its filter turned the text down."""
 
 
 class _Asker:
@@ -377,83 +403,91 @@ class _Asker:
             http_client=transport,
         )
 
-    def ask(self, index: int, text: str, emotion: str) -> Verdict:
-        """Ask about item ``index``, again and again while the trouble may pass.
+    def ask(self, text: str, emotion: str) -> Verdict | str:
+        """The verdict; or why there is none, where that ends the work.
 
-        Raises:
-            JudgeError: The server refuses, stays away, or never answers with a chat completion.
+        The client asks again while the server is in trouble, this while its answers are unreadable.
         """
         question = messages(text, emotion, self._judge.system)
-        attempts, unreadable = self._judge.attempts if self._robust else 1, False
-        trouble, tried = "", f" after {attempts} attempts"
+        attempts = self._judge.attempts if self._robust else 1
+        found: Verdict | _Trouble = _Trouble("")
         for _ in range(attempts):
-            body, trouble, passing = self._post(question)
-            if trouble.startswith(NOT_JUDGED) and self._robust:
-                return Verdict(match=False, label=None, reason=trouble)
-            if trouble:
-                tried, unreadable = tried if passing else "", False
+            found = self._post(question)
+            if isinstance(found, Verdict):
+                return found
+            if found.kind not in ("body", "answer"):
                 break
-            answer = _answer(body)
-            unreadable = answer is not None
-            if answer is None:
-                trouble = f"the body is no chat completion: {self._shown(body)}"
-                continue
-            verdict = read_verdict(answer) if self._robust else read_released(answer)
-            if verdict is not None:
-                return Verdict(verdict.match, None, self._clean(verdict.reason))
-            trouble = f"the answer has no JSON with match 0 or 1: {self._shown(answer)}"
         if not self._robust:
-            return Verdict(match=False, label=None, reason=f"error: {trouble}")
-        if unreadable:
-            return Verdict(match=False, label=None, reason=f"{NOT_JUDGED}{tried}: {trouble}")
-        raise JudgeError(f"item {index}: no judgement from {self._judge.url}{tried}: {trouble}")
+            return Verdict(match=False, label=None, reason=f"error: {found.why}")
+        tried = f" after {attempts} attempts" if found.kind not in ("final", "filter") else ""
+        if found.kind in ("answer", "filter"):
+            return Verdict(match=False, label=None, reason=f"{NOT_JUDGED}{tried}: {found.why}")
+        return f"{tried}: {found.why}"
 
-    def _post(self, question: list[dict[str, str]]) -> tuple[str, str, bool]:
-        """The body of an answer; or why there is none, and whether asking again may help."""
+    def _post(self, question: list[dict[str, str]]) -> "Verdict | _Trouble":
         import httpx2
         import openai
 
         settings = self._judge._settings
+        asked = {"model": self._judge.model, "messages": question, **settings}
         try:
-            asked = {"model": self._judge.model, "messages": question, **settings}
             got = self.client.post("/chat/completions", cast_to=httpx2.Response, body=asked)
-            body = got.content.decode("utf-8", errors="replace")
-            if _finish_reason(body) == "content_filter":
-                return "", f"{NOT_JUDGED}: the server's content filter", False
-            return body, "", True
+            return self._read(got.content)
         except openai.APIStatusError as error:
-            status, body = error.status_code, error.response.content.decode("utf-8", "replace")
-            wait, code, param = error.response.headers.get("Retry-After"), error.code, error.param
+            refused = error
         except openai.APITimeoutError:
-            return "", f"no answer within {self._judge.timeout:g} s", True
+            return _Trouble(f"no answer within {self._judge.timeout:g} s", "server")
         except openai.APIConnectionError as error:
             kind = self._clean(type(error.__cause__ or error).__name__)
-            return "", f"connection failed ({kind}){self._proxy()}", True
+            return _Trouble(f"connection failed ({kind}){self._proxy()}", "server")
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError) as error:
-            return "", f"the question cannot be sent ({type(error).__name__})", False
-        said = _message(body)
+            return _Trouble(f"the question cannot be sent ({type(error).__name__})")
+        status, body = refused.status_code, refused.response.content
+        said = body.decode("utf-8", "replace")
+        with suppress(ValidationError):
+            said = _Refusal.model_validate_json(body).error.message
         if status == httpx2.codes.BAD_REQUEST:
-            if code in _FILTERED:
-                return "", f"{NOT_JUDGED}: the server's content filter", False
+            if refused.code in ("content_filter", "content_policy_violation"):
+                return _Trouble("the server's content filter", "filter")
             for name in settings:
-                if name == param or f"'{name}'" in said:
+                if name == refused.param or f"'{name}'" in said:
                     self._judge._refused.add(name)
                     return self._post(question)
         told = f"; it says: {self._shown(said)}" if said.strip() else ""
         if status in (408, 409, 429) or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
-            if wait and wait.strip().isdecimal() and float(wait) > _LONGEST_WAIT:
-                return "", f"it asks to wait {float(wait):.0f} s, which is too long{told}", False
-            return "", f"status {status}{told}", True
+            wait = refused.response.headers.get("Retry-After", "").strip()
+            if wait.isdecimal() and float(wait) > _LONGEST_WAIT:
+                return _Trouble(f"it asks to wait {wait} s, which is too long{told}")
+            return _Trouble(f"status {status}{told}", "server")
         model, variable = self._judge.model, self._judge.key_variable
         need = f"a key is needed; put it into the environment variable {variable}"
         advice = {
             400: f"the request for model {model!r} is not accepted",
             401: f"the key in {variable} is not accepted; check it" if self._key else need,
             403: f"access denied; does the key in {variable} cover {model!r}?",
-            **dict.fromkeys((301, 302, 303, 307, 308), "it redirects; give the final address"),
             404: f"nothing there, or no model {model!r}; the base URL often ends in /v1",
+            **dict.fromkeys((301, 302, 303, 307, 308), "it redirects; give the final address"),
         }.get(status, "the server does not accept this request")
-        return "", f"status {status}, {advice}{told}", False
+        return _Trouble(f"status {status}, {advice}{told}")
+
+    def _read(self, body: bytes) -> "Verdict | _Trouble":
+        """The verdict in a chat completion, whose text may come whole or in parts."""
+        try:
+            choice = _Completion.model_validate_json(body).choices[0]
+        except (ValidationError, IndexError):
+            shown = self._shown(body.decode("utf-8", "replace"))
+            return _Trouble(f"the body is no chat completion: {shown}", "body")
+        if choice.finish_reason == "content_filter":
+            return _Trouble("the server's content filter", "filter")
+        answer = choice.message.content
+        if isinstance(answer, list):
+            answer = "".join(str(part["text"]) for part in answer if "text" in part)
+        answer = answer or choice.message.refusal or ""
+        verdict = read_verdict(answer) if self._robust else read_released(answer)
+        if verdict is None:
+            why = f"the answer has no JSON with match 0 or 1: {self._shown(answer)}"
+            return _Trouble(why, "answer")
+        return Verdict(verdict.match, None, self._clean(verdict.reason))
 
     def _write_headers(self, request: Any) -> None:
         """Replace what the client has put together, partly from its environment."""
@@ -494,59 +528,19 @@ class _Asker:
 
 
 def _bound(response: Any) -> None:
-    """Let an answer be read up to its time and size.
+    """Read an answer up to its time and size.
 
     The library's time limit holds between two pieces of an answer; this one for the whole of it.
     """
     import httpx2
 
-    stream, deadline = response.stream, response.request.extensions["deadline"]
-
-    class Bounded(httpx2.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
-            size = 0
-            for piece in stream:
-                yield piece
-                size += len(piece)
-                if time.monotonic() > deadline:
-                    raise httpx2.ReadTimeout("the answer is too slow", request=response.request)
-                if size > _LARGEST_BODY:
-                    return
-
-        def close(self) -> None:
-            stream.close()
-
+    stream, read = response.stream, bytearray()
+    for piece in stream:
+        read += piece
+        if time.monotonic() > response.request.extensions["deadline"]:
+            raise httpx2.ReadTimeout("the answer is too slow", request=response.request)
+        if len(read) > _LARGEST_BODY:
+            break
+    stream.close()
     response.headers.pop("Content-Encoding", None)
-    response.stream = Bounded()
-
-
-def _choice(body: str) -> dict[str, Any] | None:
-    with suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
-        choice = json.loads(body)["choices"][0]
-        if isinstance(choice, dict):
-            return choice
-    return None
-
-
-def _finish_reason(body: str) -> object:
-    return (_choice(body) or {}).get("finish_reason")
-
-
-def _answer(body: str) -> str | None:
-    """The assistant's words in a chat completion, given whole or in parts; ``None`` if none."""
-    message = (_choice(body) or {}).get("message")
-    if not isinstance(message, dict) or "content" not in message:
-        return None
-    content = message["content"]
-    if content is None:  # the model has refused
-        content = message.get("refusal") or ""
-    if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
-        content = "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else None
-
-
-def _message(body: str) -> str:
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
-        return str(json.loads(body)["error"]["message"])
-    return body
+    response.stream = httpx2.ByteStream(bytes(read))

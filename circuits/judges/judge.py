@@ -66,30 +66,26 @@ EMPTY = "empty text"
 
 
 def check_questions(
-    texts: Sequence[str], emotions: Sequence[str], known: Sequence[str] | None = EMOTIONS
+    texts: Sequence[str], emotions: Sequence[str], known: Sequence[str] = EMOTIONS
 ) -> None:
     """Refuse questions that no judge can answer.
 
     Args:
         texts: What is to be judged.
         emotions: What is asked of each.
-        known: What the judge can tell apart, beside ``neutral``; ``None``: anything.
+        known: What the judge can tell apart, beside ``neutral``.
 
     Raises:
         JudgeError: The two sequences differ in length, or an emotion does not exist.
     """
     if isinstance(texts, str) or isinstance(emotions, str) or len(texts) != len(emotions):
-        found = (
-            "a single string"
-            if isinstance(texts, str) or isinstance(emotions, str)
-            else f"{len(texts)} texts and {len(emotions)} emotions"
-        )
         raise JudgeError(
-            f"a judge needs one target emotion per text; found {found}. "
-            "Pass two lists of the same length."
+            f"a judge needs two lists, with one target emotion per text; found {len(texts)} texts "
+            f"and {len(emotions)} emotions in a {type(texts).__name__} and a "
+            f"{type(emotions).__name__}"
         )
     for index, emotion in enumerate(emotions):
-        if known is not None and emotion not in known and emotion != NEUTRAL:
+        if emotion not in known and emotion != NEUTRAL:
             raise JudgeError(
                 f"item {index} asks for {emotion!r}; this judge knows {', '.join(known)} "
                 f"and {NEUTRAL}"

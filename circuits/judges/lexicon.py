@@ -13,7 +13,6 @@ The word lists stand in ``lexicon.json``. A pattern is a row of words: ``shak*``
 ending, ``{my}`` for a possessive or an article, ``..`` for up to three words of the same clause.
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -37,11 +36,9 @@ __all__ = [
     "find_emotion_words",
     "find_hits",
     "lexicon",
-    "read_lexicon",
 ]
 
 _SHIPPED: Final = Path(__file__).with_name("lexicon.json")
-_TIERS: Final = ("words", "expressions", "hints")
 _EXAMPLE: Final = '{"gratitude": ["thank*", "grateful"], "envy": ["envious", "jealous of"]}'
 
 
@@ -87,59 +84,59 @@ class Lexicon:
         return [entry for own in beginnings for entry in self._by_first.get(own, ())]
 
 
-def _entry(
-    emotion: str, phrase: str, weight: float, strong: bool, rules: Mapping[str, Any]
-) -> Entry:
-    pattern = tuple(phrase.split())
-    parts = {"{my}": f"(?:{'|'.join(map(re.escape, rules['possessives']))}) "}
-    parts[".."] = r"(?:\w[^ ]* ){0,3}?"
-    expression = "".join(
-        parts.get(part) or re.escape(part.removesuffix("*")) + "[^ ]*" * part.endswith("*") + " "
-        for part in pattern
-    )
-    return Entry(emotion, pattern, weight, strong, re.compile(expression))
-
-
 @cache
 def lexicon() -> Lexicon:
-    """Read the lists once."""
-    rules = json.loads(_SHIPPED.read_text(encoding="utf-8"))
-    entries = tuple(
-        _entry(emotion, phrase, rules["weights"][tier], tier == "words", rules)
-        for emotion, tiers in rules.pop("emotions").items()
-        for tier in _TIERS
-        for phrase in tiers[tier]
-    )
-    return Lexicon(entries, rules["threshold"], rules, digest(_SHIPPED).removeprefix("sha256:"))
+    """The shipped lists, read once."""
+    return _read(None)
 
 
-def read_lexicon(path: Path) -> Lexicon:
-    """Read lists of one's own: a JSON object, from labels to lists of words and phrases.
+def _read(path: Path | None) -> Lexicon:
+    """Read the shipped lists, or one's own: a JSON object, from labels to lists of phrases.
 
-    Every entry weighs as much as the shipped words that name an emotion; negation and
+    Every phrase of one's own weighs as much as the shipped words that name an emotion; negation and
     intensifiers are those of the shipped lists.
 
     Raises:
         DataError: the file is missing or no JSON.
         JudgeError: it holds no such lists; names the label.
     """
-    found, rules = read_json(path), lexicon().rules
-    if not isinstance(found, dict) or not found:
-        raise JudgeError(f"{path}: expected an object such as {_EXAMPLE}")
-    for label, phrases in found.items():
-        good = isinstance(phrases, list) and phrases
-        if not good or not all(isinstance(p, str) and p.split() for p in phrases):
-            raise JudgeError(f"{path}: {label!r}: expected a list of words, as in {_EXAMPLE}")
+    rules = read_json(_SHIPPED)
+    weights, lists = rules["weights"], rules.pop("emotions")
+    threshold = rules["threshold"]
+    if path is not None:
+        found, threshold = read_json(path), 1.0
+        if not isinstance(found, dict) or not found:
+            raise JudgeError(f"{path}: expected an object such as {_EXAMPLE}")
+        for label, own in found.items():
+            good = isinstance(own, list) and own
+            if not good or not all(isinstance(phrase, str) and phrase.split() for phrase in own):
+                raise JudgeError(f"{path}: {label!r}: expected a list of words, as in {_EXAMPLE}")
+        weights = {"words": 1.0}
+        lists = {label: {"words": [p.lower() for p in own]} for label, own in found.items()}
+    parts = {"{my}": f"(?:{'|'.join(map(re.escape, rules['possessives']))}) "}
+    parts[".."] = r"(?:\w[^ ]* ){0,3}?"
+
+    def expression(phrase: str) -> str:
+        words = ((part, re.escape(part.removesuffix("*"))) for part in phrase.split())
+        return "".join(parts.get(p) or w + "[^ ]*" * p.endswith("*") + " " for p, w in words)
+
     entries = tuple(
-        _entry(label, phrase.lower(), 1.0, True, rules)
-        for label, phrases in found.items()
-        for phrase in phrases
+        Entry(
+            emotion,
+            tuple(phrase.split()),
+            weights[tier],
+            tier == "words",
+            re.compile(expression(phrase)),
+        )
+        for emotion, tiers in lists.items()
+        for tier in weights
+        for phrase in tiers[tier]
     )
-    return Lexicon(entries, 1.0, rules, digest(path).removeprefix("sha256:"))
+    return Lexicon(entries, threshold, rules, digest(path or _SHIPPED).removeprefix("sha256:"))
 
 
 _TOKENS: Final = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|\d+|[.,;:!?()\u2014\u2013\n]|--")
-_APOSTROPHES: Final = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00b4": "'"})
+_APOSTROPHES: Final = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u00b4", "'"))
 _REACH: Final = 3
 """How many words may stand between a negation and what it negates."""
 
@@ -154,8 +151,6 @@ class Hit:
     weight: float
     position: int
     """Index of the first word."""
-    strong: bool
-    """Names or describes the emotion itself, rather than a bodily sign or an exclamation."""
 
 
 class LexiconJudge:
@@ -167,18 +162,12 @@ class LexiconJudge:
         Raises:
             DataError, JudgeError: the file is missing or holds no lists.
         """
-        self._path = words
-        if words is not None:
-            _ = self._words  # so that a wrong file is refused before anything is judged
+        self._words = lexicon() if words is None else _read(words)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What can be told apart, beside ``neutral``."""
         return self._words.labels
-
-    @cached_property
-    def _words(self) -> Lexicon:
-        return lexicon() if self._path is None else read_lexicon(self._path)
 
     @property
     def name(self) -> str:
@@ -192,8 +181,8 @@ class LexiconJudge:
             JudgeError: The two sequences differ in length, or an emotion does not exist.
         """
         check_questions(texts, emotions, self.labels)
-        words = self._words
-        return [_verdict(text, asked, words) for text, asked in zip(texts, emotions, strict=True)]
+        pairs = zip(texts, emotions, strict=True)
+        return [_verdict(text, asked, self._words) for text, asked in pairs]
 
     def describe(self) -> Mapping[str, Any]:
         """Name, size and fingerprint of the word lists."""
@@ -224,7 +213,7 @@ def find_hits(text: str, words: Lexicon | None = None) -> list[Hit]:
         if start > but:
             factor *= words.rules["after_but"]
         phrase = " ".join(tokens[start:end])
-        hits += [Hit(e.emotion, phrase, e.weight * factor, start, e.strong) for e in entries]
+        hits += [Hit(e.emotion, phrase, e.weight * factor, start) for e in entries]
     return hits
 
 
@@ -240,8 +229,7 @@ def find_emotion_words(text: str) -> list[str]:
     tokens = _tokens(text)
     return [
         " ".join(tokens[start:end])
-        for start, end, entries in _matches(tokens, lexicon(), strong_only=True)
-        if any(entry.strong for entry in entries)
+        for start, end, _ in _matches(tokens, lexicon(), strong_only=True)
     ]
 
 
@@ -276,51 +264,44 @@ def _matches(
 
 
 def _negated(tokens: list[str], start: int, words: Lexicon) -> bool:
+    rules = words.rules
     for back in range(start - 1, max(start - 2 - _REACH, -1), -1):
-        token = tokens[back]
+        token, after = tokens[back], tokens[back + 1 : start + 1]
         if not token[0].isalnum() or token in ("but", "and"):
             return False
-        if token in words.rules["negators"]:
+        if token in rules["negators"]:
             # Unless it strengthens or asks ("never so happy", "isn't it lovely").
-            after, rules = tokens[back + 1 : start + 1], words.rules
             lifters = {*rules["negation_lifted_by"]}
-            if token == "never":
-                lifters |= {*rules["lifted_after_never"]}
+            lifters |= {*rules["lifted_after_never"]} if token == "never" else set()
             asks = "'" in token and after[0] in rules["question_pronouns"]
             return not asks and lifters.isdisjoint(after)
     return False
 
 
 def _verdict(text: str, asked: str, words: Lexicon) -> Verdict:
+    """The heaviest emotion; a tie goes to the heaviest single hit, then to the earliest."""
     if not text.strip():
         return Verdict(match=False, label=NEUTRAL, reason=EMPTY)
-    label, reason = _decide(find_hits(text, words), words)
-    return Verdict(match=label == asked, label=label, reason=reason)
-
-
-def _decide(hits: list[Hit], words: Lexicon) -> tuple[str, str]:
-    """The heaviest emotion; a tie goes to the heaviest single hit, then to the earliest."""
-    by_emotion: dict[str, dict[str, Hit]] = defaultdict(dict)
-    for hit in hits:
-        # A repeated word counts once: saying it ten times is not ten signs.
-        kept = by_emotion[hit.emotion].get(hit.words)
-        if kept is None or kept.weight < hit.weight:
-            by_emotion[hit.emotion][hit.words] = hit
-    if not by_emotion:
-        return NEUTRAL, "no word or phrase of an emotion"
-    scores = {emotion: sum(h.weight for h in kept.values()) for emotion, kept in by_emotion.items()}
+    found: dict[str, dict[str, Hit]] = defaultdict(dict)
+    for hit in find_hits(text, words):
+        # A repeated word counts once, where it weighs most: ten times said is not ten signs.
+        found[hit.emotion][hit.words] = max(
+            found[hit.emotion].get(hit.words, hit), hit, key=lambda own: own.weight
+        )
+    if not found:
+        return Verdict(asked == NEUTRAL, NEUTRAL, "no word or phrase of an emotion")
 
     def rank(emotion: str) -> tuple[float, float, int, int]:
-        kept = by_emotion[emotion].values()
-        heaviest = max(hit.weight for hit in kept)
-        first = min(hit.position for hit in kept)
-        return scores[emotion], heaviest, -first, -words.labels.index(emotion)
+        hits = found[emotion].values()
+        weights = [hit.weight for hit in hits]
+        first = min(hit.position for hit in hits)
+        return sum(weights), max(weights), -first, -words.labels.index(emotion)
 
-    label = max(scores, key=rank)
-    said = ", ".join(f'"{phrase}"' for phrase in by_emotion[label])
-    if scores[label] < words.threshold:
-        return NEUTRAL, f"too weak a sign of {label}: {said}"
-    return label, f"{label}: {said}"
+    label = max(found, key=rank)
+    said = ", ".join(f'"{phrase}"' for phrase in found[label])
+    if rank(label)[0] < words.threshold:
+        return Verdict(asked == NEUTRAL, NEUTRAL, f"too weak a sign of {label}: {said}")
+    return Verdict(asked == label, label, f"{label}: {said}")
 
 
 def emotion_words(emotions: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -13,14 +13,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from torch import Tensor
 
 from circuits.errors import DataError
-from circuits.files import checked_text, read_json_lines, write_json_lines
+from circuits.files import Text, read_rows, validated, write_json_lines
 from circuits.journal import begin_call, stop_if_asked, stopping
 from circuits.judges import wilson_interval
 from circuits.judges.judge import Judge, OneByOne, Verdict
@@ -53,8 +54,6 @@ __all__ = [
 _AT_ONCE = 64
 """Texts after which the answers of a judge are kept that gives them all at once."""
 
-_Part = Sequence[tuple[str, str]]
-
 
 def judge_texts(judge: Judge, questions: Sequence[tuple[str, str]]) -> list[Verdict]:
     """The judge's verdict on every pair of a text and the emotion that it should express.
@@ -69,15 +68,19 @@ def judge_texts(judge: Judge, questions: Sequence[tuple[str, str]]) -> list[Verd
     size = 1 if isinstance(judge, OneByOne) else _AT_ONCE
     parts = [questions[start : start + size] for start in range(0, len(questions), size)]
     call, found = begin_call(), dict[int, list[Verdict]]()
-    digests = [_digest(judge, part) for part in parts] if call else []
-    for place, digest in enumerate(digests):
+    digests = [
+        hashlib.sha256(json.dumps([judge.name, list(own)]).encode()).hexdigest()[:32]
+        for own in parts
+    ]
+    for place, digest in enumerate(digests if call else ()):
         gave = call.find(place, digest) if call else None
         if gave is not None:
             found[place] = [Verdict(*own) for own in gave]
-    if found:
-        advance(sum(map(len, found.values())))
-    missing = [place for place in range(len(parts)) if place not in found]
-    for place, given in _answered(judge, parts, missing):
+            advance(len(gave))
+    missing = {
+        place: list(zip(*own, strict=True)) for place, own in enumerate(parts) if place not in found
+    }
+    for place, given in _answered(judge, missing):
         found[place] = given
         if call:
             call.keep(place, digests[place], [[v.match, v.label, v.reason] for v in given])
@@ -89,31 +92,22 @@ def judge_texts(judge: Judge, questions: Sequence[tuple[str, str]]) -> list[Verd
     return [verdict for place in range(len(parts)) for verdict in found[place]]
 
 
-def _answered(
-    judge: Judge, parts: Sequence[_Part], missing: Sequence[int]
-) -> Iterator[tuple[int, list[Verdict]]]:
-    """Place and verdicts of every missing part that is answered before the work is to stop."""
+def _answered(judge: Judge, parts: Mapping[int, Any]) -> Iterator[tuple[int, list[Verdict]]]:
+    """Place and verdicts of every part that is answered before the work is to stop.
+
+    Args:
+        parts: Place -> texts and emotions.
+    """
     if isinstance(judge, OneByOne):
-        texts, emotions = _columns([parts[place][0] for place in missing])
+        places = [*parts]
+        texts, emotions = ([own[side][0] for own in parts.values()] for side in (0, 1))
         for index, verdict in judge.answers(texts, emotions):
-            yield missing[index], [verdict]
+            yield places[index], [verdict]
         return
-    for place in missing:
+    for place, (texts, emotions) in parts.items():
         if stopping():
             return
-        yield place, judge.judge(*_columns(parts[place]))
-
-
-def _columns(part: _Part) -> tuple[list[str], list[str]]:
-    return [text for text, _ in part], [emotion for _, emotion in part]
-
-
-def _digest(judge: Judge, part: _Part) -> str:
-    asked = json.dumps([judge.name, list(part)])
-    return hashlib.sha256(asked.encode("ascii")).hexdigest()[:32]
-
-
-_TEXTS = ("skeleton_id", "theme", "valence", "scenario", "event", "gen_text")
+        yield place, judge.judge(texts, emotions)
 
 
 @dataclass(frozen=True)
@@ -156,11 +150,8 @@ class Judged:
         if self.verdict.label is not None:
             verdict["label"] = self.verdict.label
         row = self.reply.to_json()
-        return {
-            **{k: v for k, v in row.items() if k != "meta"},
-            "judge": verdict,
-            "meta": row["meta"],
-        }
+        meta = row.pop("meta")
+        return {**row, "judge": verdict, "meta": meta}
 
 
 def judge_replies(replies: Sequence[Reply], judge: Judge) -> list[Judged]:
@@ -182,13 +173,51 @@ def write_rows(path: Path, rows: Sequence[Reply] | Sequence[Judged]) -> None:
     write_json_lines(path, (row.to_json() for row in rows))
 
 
+class _Judgement(BaseModel):
+    match: Literal[0, 1]
+    reason: Annotated[Text, BeforeValidator(str)] = ""
+    label: Text | None = None
+
+
+class _Meta(BaseModel):
+    n_tokens: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = None
+    asked: Any = True
+
+
+class _Row(BaseModel):
+    """A line with the fields that the authors' files have; others are let be."""
+
+    model_config = ConfigDict(extra="allow")
+
+    skeleton_id: Text
+    theme: Text
+    valence: Literal["positive", "neutral", "negative"]
+    scenario: Text
+    event: Text
+    gen_text: Text
+    emotion: Annotated[str, StringConstraints(pattern=r"^\S+( \S+)*$")]
+    key: Any = None
+    meta: Any = None
+
+
+class _Judged(_Row):
+    judge: _Judgement
+
+
+class _OfMethod(_Judged):
+    method: Text
+
+
+_R = TypeVar("_R", bound=_Row)
+
+
 def read_replies(path: Path) -> list[Reply]:
     """Read replies; fields that we do not use may be there and are left alone.
 
     Raises:
         DataError: a field is missing or of the wrong kind, or a key occurs twice in a method.
     """
-    return [reply for reply, _, _ in _rows(path)]
+    return [reply for reply, _ in _rows(path, _Row)]
 
 
 def read_judged(path: Path) -> list[Judged]:
@@ -197,7 +226,7 @@ def read_judged(path: Path) -> list[Judged]:
     Raises:
         DataError: as :func:`read_replies`, or a judgement is missing or malformed.
     """
-    return [Judged(reply, _verdict(row, where)) for reply, row, where in _rows(path)]
+    return [_judged(reply, row) for reply, row in _rows(path, _Judged)]
 
 
 def read_methods(path: Path) -> dict[str, list[Judged]]:
@@ -207,64 +236,32 @@ def read_methods(path: Path) -> dict[str, list[Judged]]:
         DataError: as :func:`read_judged`, or a row has no method.
     """
     groups: dict[str, list[Judged]] = {}
-    for reply, row, where in _rows(path):
-        method = _text(row.get("method"), "method", where)
-        groups.setdefault(method, []).append(Judged(reply, _verdict(row, where)))
+    for reply, row in _rows(path, _OfMethod):
+        groups.setdefault(row.method, []).append(_judged(reply, row))
     return groups
 
 
-def _rows(path: Path) -> list[tuple[Reply, Mapping[str, Any], str]]:
-    found: list[tuple[Reply, Mapping[str, Any], str]] = []
-    seen: dict[tuple[str, str, str], int] = {}
-    for number, row in read_json_lines(path):
-        where = f"{path}, line {number}"
-        reply = _reply(row, where)
-        own, method = reply.to_json()["key"], str(row.get("method", ""))
+def _rows(path: Path, kind: type[_R]) -> Iterator[tuple[Reply, _R]]:
+    seen: dict[tuple[str, str, str], str] = {}
+    for where, row in read_rows(path, kind):
+        meta = validated(_Meta, row.meta if isinstance(row.meta, dict) else {}, where)
+        context = Context(row.skeleton_id, row.theme, row.valence, row.scenario, row.event)
+        asked = meta.asked and row.emotion != NEUTRAL
+        prompt = emotion_prompt(context, row.emotion) if asked else neutral_prompt(context)
+        tokens = len(row.gen_text.split()) if meta.n_tokens is None else meta.n_tokens
+        reply = Reply(prompt, row.gen_text, tokens, row.emotion)
+        own = reply.to_json()["key"]
         # A key of the file's own may differ; two replies to one request are two all the same.
-        for whose, key in (("file", str(row.get("key", own))), ("ours", own)):
-            if (before := seen.setdefault((whose, key, method), number)) != number:
-                raise DataError(f"{where}: field 'key': {key!r} is already on line {before}")
-        found.append((reply, row, where))
-    return found
+        for whose, key in (("file", str(row.key or own)), ("ours", own)):
+            before = seen.setdefault((whose, key, str(getattr(row, "method", None))), where)
+            if before != where:
+                raise DataError(f"{where}: field 'key': {key!r} is already in {before}")
+        yield reply, row
 
 
-def _reply(row: Mapping[str, Any], where: str) -> Reply:
-    for field in (*_TEXTS, "emotion"):
-        _text(row.get(field), field, where)
-    if row["valence"] not in VALENCES:
-        raise DataError(
-            f"{where}: field 'valence': {row['valence']!r} is none of {', '.join(VALENCES)}"
-        )
-    context = Context(
-        row["skeleton_id"], row["theme"], row["valence"], row["scenario"], row["event"]
-    )
-    if row["emotion"].strip().splitlines() != [row["emotion"]]:
-        raise DataError(f"{where}: field 'emotion': {row['emotion']!r} is no word")
-    meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
-    was_asked = meta.get("asked", True) and row["emotion"] != NEUTRAL
-    tokens = meta.get("n_tokens", len(row["gen_text"].split()))
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 2**31:
-        raise DataError(f"{where}: field 'meta.n_tokens': expected a count, found {tokens!r}")
-    emotion = row["emotion"]
-    prompt = emotion_prompt(context, emotion) if was_asked else neutral_prompt(context)
-    return Reply(prompt, row["gen_text"], tokens, emotion)
-
-
-def _verdict(row: Mapping[str, Any], where: str) -> Verdict:
-    judged = row.get("judge")
-    if not isinstance(judged, dict) or judged.get("match") not in (0, 1):
-        raise DataError(f"{where}: field 'judge': expected an object with 'match' 0 or 1")
-    label = judged.get("label")
-    if label is not None:
-        label = _text(label, "judge.label", where)
-    reason = _text(str(judged.get("reason", "")), "judge.reason", where)
-    return Verdict(bool(judged["match"]), label, reason)
-
-
-def _text(value: object, field: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{where}: field '{field}': expected a text")
-    return checked_text(value, f"{where}: field '{field}'")
+def _judged(reply: Reply, row: _Judged) -> Judged:
+    found = row.judge
+    return Judged(reply, Verdict(bool(found.match), found.label, found.reason))
 
 
 def accuracy(judged: Sequence[Judged]) -> float:
@@ -351,18 +348,14 @@ def _grouped(
     judged: Sequence[Judged], value: Callable[[Sequence[Judged]], Any]
 ) -> dict[str, dict[str, Any]]:
     """The value of the replies of each emotion and of each valence."""
-
-    def by(key: Callable[[Judged], str]) -> dict[str, Any]:
-        groups: dict[str, list[Judged]] = {}
-        for row in judged:
-            groups.setdefault(key(row), []).append(row)
-        order = [name for name in VALENCES if name in groups]
-        order += [name for name in groups if name not in order]
-        return {name: value(groups[name]) for name in order}
-
+    emotions: dict[str, list[Judged]] = {}
+    valences: dict[str, list[Judged]] = {name: [] for name in VALENCES}
+    for row in judged:
+        emotions.setdefault(row.reply.emotion, []).append(row)
+        valences[row.reply.prompt.origin.valence].append(row)
     return {
-        "by_emotion": by(lambda row: row.reply.emotion),
-        "by_valence": by(lambda row: row.reply.prompt.origin.valence),
+        "by_emotion": {name: value(own) for name, own in emotions.items()},
+        "by_valence": {name: value(own) for name, own in valences.items() if own},
     }
 
 
@@ -419,15 +412,10 @@ def judge_confusion(
     verdicts = judge_texts(judge, [(reply.text, e) for reply in replies for e in emotions])
     heard = torch.tensor([verdict.match for verdict in verdicts]).reshape(len(replies), -1)
     labels = tuple(dict.fromkeys(reply.emotion for reply in replies))
-    own = torch.tensor([labels.index(reply.emotion) for reply in replies])
-    counts = torch.stack([heard[own == place].sum(0) for place in range(len(labels))])
-    n = torch.bincount(own, minlength=len(labels))
-    bounds = torch.tensor(
-        [
-            [wilson(count, total) for count in row]
-            for row, total in zip(counts.tolist(), n.tolist(), strict=True)
-        ]
-    )
+    of_label = torch.tensor([[reply.emotion == label for reply in replies] for label in labels])
+    counts, n = of_label.long() @ heard.long(), of_label.sum(1)
+    rows = zip(counts.tolist(), n.tolist(), strict=True)
+    bounds = torch.tensor([[wilson(count, total) for count in row] for row, total in rows])
     return JudgeConfusion(
         share=100 * counts / n[:, None],
         low=bounds[..., 0],

@@ -10,8 +10,10 @@ is only reported on. A function that may see one split only takes :class:`Texts`
 by name with :meth:`Texts.only`.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from circuits.errors import DataError
@@ -31,6 +33,7 @@ __all__ = [
     "as_prompt",
     "as_prompts",
     "is_one_prompt",
+    "plain",
     "question",
     "questions",
 ]
@@ -74,8 +77,7 @@ class Texts:
     @property
     def truth(self) -> tuple[int, ...]:
         """Place of every text's label."""
-        places = {label: place for place, label in enumerate(self.label)}
-        return tuple(places[row.label] for row in self.rows)
+        return tuple(self.label.index(row.label) for row in self.rows)
 
     def of(self, *labels: str) -> "Texts":
         """The texts of these classes; the classes that can be named stay the same."""
@@ -83,13 +85,9 @@ class Texts:
 
     def first(self, per_label: int) -> "Texts":
         """At most so many texts of every class, the first ones."""
-        left = dict.fromkeys(self.label, per_label)
-        rows = []
-        for row in self.rows:
-            left[row.label] -= 1
-            if left[row.label] >= 0:
-                rows.append(row)
-        return replace(self, rows=tuple(rows))
+        own = [islice(self.of(label).rows, per_label) for label in self.label]
+        kept = {id(row) for rows in own for row in rows}
+        return replace(self, rows=tuple(row for row in self.rows if id(row) in kept))
 
     def only(self, *splits: Split) -> "Texts":
         """These texts, if they are of one of the wanted splits.
@@ -123,7 +121,8 @@ class LabelledSet:
                 raise DataError(f"{self.name}: the splits have different labels")
         seen: dict[str, str] = {}
         for own in self.splits:
-            for key in _keys(own.rows):
+            keys = {f"pair {row.pair}" for row in own.rows if row.pair is not None}
+            for key in keys | {plain(row.text) for row in own.rows}:
                 if seen.setdefault(key, own.split) != own.split:
                     raise DataError(
                         f"{self.name}: {key[:80]!r} is in the {seen[key]} and the {own.split} split"
@@ -140,9 +139,13 @@ class LabelledSet:
         return self.train.label
 
 
-def _keys(rows: Sequence[LabelledText]) -> set[str]:
-    pairs = {f"pair {row.pair}" for row in rows if row.pair is not None}
-    return pairs | {" ".join(row.text.lower().split()) for row in rows}
+def plain(text: str) -> str:
+    """What counts as the same text.
+
+    >>> plain(" Oh,  NO! ")
+    'oh, no!'
+    """
+    return " ".join(text.lower().split())
 
 
 EMOTION_REQUEST = "Name the emotion of the text in one word."
@@ -249,14 +252,12 @@ def as_prompt(given: PromptLike) -> Prompt:
     if isinstance(given, str):
         return Prompt(text=given)
     items = given.tolist() if isinstance(given, Array) else given
-    if not isinstance(items, Sequence) or not items:
-        raise DataError(f"a prompt is a text, messages or token ids; found {_short(given)}")
-    if all(isinstance(item, Mapping | Message) for item in items):
-        return Prompt(messages=tuple(map(_message, items)))
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        return Prompt(ids=tuple(items))
-    kinds = ", ".join(sorted({type(item).__name__ for item in items}))
-    raise DataError(f"a prompt is a text, messages or token ids; found a list of {kinds}")
+    if isinstance(items, Sequence) and items:
+        if all(isinstance(item, Mapping | Message) for item in items):
+            return Prompt(messages=tuple(map(_message, items)))
+        if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+            return Prompt(ids=tuple(items))
+    raise DataError(f"a prompt is a text, messages or token ids; found {reprlib.repr(given)}")
 
 
 def is_one_prompt(given: PromptLike | Sequence[PromptLike]) -> bool:
@@ -288,13 +289,10 @@ def as_prompts(given: PromptLike | Sequence[PromptLike]) -> list[Prompt]:
 def _message(item: Mapping[str, Any] | Message) -> Message:
     values = item._asdict() if isinstance(item, Message) else item
     if set(values) != {"role", "content"} or not all(isinstance(v, str) for v in values.values()):
-        raise DataError(f"a message has a role and a content, both texts; found {_short(values)}")
+        raise DataError(
+            f"a message has a role and a content, both texts; found {reprlib.repr(values)}"
+        )
     return Message(values["role"], values["content"])
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def question(text: str, request: str) -> Prompt:

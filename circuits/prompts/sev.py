@@ -7,21 +7,21 @@ which uncertainty is counted.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from circuits.errors import DataError
-from circuits.files import checked_text, kind_of, read_json_lines, resolved, shipped
+from circuits.files import Words, read_rows, resolved, shipped
 from circuits.names import VALENCES
 
 __all__ = ["Context", "Scenario", "contexts", "read", "sev", "spread"]
 
 SPLITS = ("train", "test", "hard")
 """The parts of SEV that ship with the package."""
-
-_FIELDS = ("theme", "scenario", "skeleton_id")
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,29 @@ class Context:
         # A scenario's events in place of one of them would be written into the prompt as they are.
         if not isinstance(self.event, str):
             raise DataError(
-                f"context {self.id!r}: expected one event as a text, found {kind_of(self.event)}; "
-                "give the event of one valence"
+                f"context {self.id!r}: expected one event as a text, found "
+                f"{type(self.event).__name__}; give the event of one valence"
             )
 
     @property
     def id(self) -> str:
         """``work_00/positive``."""
         return f"{self.scenario}/{self.valence}"
+
+
+class _Events(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    positive: Words
+    neutral: Words
+    negative: Words
+
+
+class _Row(BaseModel):
+    theme: Words
+    scenario: Words
+    event: _Events
+    skeleton_id: Words
 
 
 def read(path: Path | str) -> tuple[Scenario, ...]:
@@ -71,21 +86,19 @@ def read(path: Path | str) -> tuple[Scenario, ...]:
             the file, the line and the field.
     """
     path = resolved(path)
-    first_line: dict[str, int] = {}
-    scenarios: list[Scenario] = []
-    for number, row in read_json_lines(path):
-        where = f"{path}, line {number}"
-        scenario = _scenario(row, where)
-        if scenario.id in first_line:
+    found: dict[str, Scenario] = {}
+    for where, row in read_rows(path, _Row):
+        own = row.skeleton_id
+        if re.search(r"[\s/\\]", own):
             raise DataError(
-                f"{where}: field 'skeleton_id': {scenario.id!r} is already the id of line "
-                f"{first_line[scenario.id]}; ids must be unique"
+                f"{where}: field 'skeleton_id': {own!r} may not contain spaces or slashes"
             )
-        first_line[scenario.id] = number
-        scenarios.append(scenario)
-    if not scenarios:
+        if own in found:
+            raise DataError(f"{where}: field 'skeleton_id': {own!r} is there already; use it once")
+        found[own] = Scenario(own, row.theme, row.scenario, row.event.model_dump())
+    if not found:
         raise DataError(f"{path}: no scenario found; expected one JSON object per line")
-    return tuple(scenarios)
+    return tuple(found.values())
 
 
 def contexts(scenarios: Sequence[Scenario]) -> tuple[Context, ...]:
@@ -105,13 +118,12 @@ def spread(scenarios: Sequence[Scenario], count: int) -> tuple[Scenario, ...]:
     """
     if not 0 < count <= len(scenarios):
         raise DataError(f"asked for {count} scenarios, found {len(scenarios)}")
-    by_theme: dict[str, list[Scenario]] = {}
-    for scenario in scenarios:
-        by_theme.setdefault(scenario.theme, []).append(scenario)
-    longest = max(map(len, by_theme.values()))
-    turns = [own[turn] for turn in range(longest) for own in by_theme.values() if turn < len(own)]
-    chosen = {scenario.id for scenario in turns[:count]}
-    return tuple(scenario for scenario in scenarios if scenario.id in chosen)
+    themes, seen = list(dict.fromkeys(s.theme for s in scenarios)), Counter[str]()
+    turns = []
+    for place, scenario in enumerate(scenarios):
+        turns.append((seen[scenario.theme], themes.index(scenario.theme), place))
+        seen[scenario.theme] += 1
+    return tuple(scenarios[place] for place in sorted(turn[2] for turn in sorted(turns)[:count]))
 
 
 def sev(split: str = "train", count: int | None = None) -> tuple[Context, ...]:
@@ -137,33 +149,4 @@ def sev(split: str = "train", count: int | None = None) -> tuple[Context, ...]:
         raise DataError(
             f"asked for {count} contexts of {split!r}, which has {most}; give 1 or more"
         )
-    chosen = spread(scenarios, -(-count // len(VALENCES)))
-    return contexts(chosen)[:count]
-
-
-def _scenario(row: Mapping[str, Any], where: str) -> Scenario:
-    theme, text, name = (_text(row, field, where) for field in _FIELDS)
-    if not re.fullmatch(r"[^\s/\\]+", name):
-        raise DataError(f"{where}: field 'skeleton_id': {name!r} may not contain spaces or slashes")
-    events = row.get("event")
-    if not isinstance(events, dict):
-        raise DataError(
-            f"{where}: field 'event': expected an object with {', '.join(VALENCES)}, "
-            f"found {kind_of(events)}"
-        )
-    for valence in VALENCES:
-        _text(events, valence, where, within="event.")
-    unknown = sorted(set(events) - set(VALENCES))
-    if unknown:
-        raise DataError(
-            f"{where}: field 'event': unknown valence {unknown[0]!r}; "
-            f"valences are {', '.join(VALENCES)}"
-        )
-    return Scenario(name, theme, text, {valence: events[valence].strip() for valence in VALENCES})
-
-
-def _text(row: Mapping[str, Any], field: str, where: str, within: str = "") -> str:
-    value = checked_text(row.get(field), f"{where}: field '{within}{field}'").strip()
-    if not value:
-        raise DataError(f"{where}: field '{within}{field}': the text is empty")
-    return value
+    return contexts(spread(scenarios, -(-count // len(VALENCES))))[:count]

@@ -74,18 +74,19 @@ def test_a_judge_without_labels_hears_other_where_it_disagrees(tmp_path):
     assert error_rate(Yes(), path).confusion == {"fear": {"fear": 1, "other": 1}}
 
 
-def test_malformed_lines_are_named(tmp_path):
-    path = write(tmp_path / "bad.jsonl", {"text": "x", "label": "fear"}, {"text": "x"})
-    with pytest.raises(DataError, match=r"bad\.jsonl, line 2: a labelled text needs"):
-        read_labelled(path)
-    with pytest.raises(DataError, match="line 1: a labelled text needs.*joy"):
-        read_labelled(write(path, {"text": "x", "label": "joy"}))
-    with pytest.raises(DataError, match="line 1: a labelled text needs"):
-        read_labelled(write(path, {"text": "x", "label": ["fear"]}))
-    with pytest.raises(DataError, match="holds no labelled texts"):
-        read_labelled(write(path))
-    with pytest.raises(DataError, match="cannot read"):
-        read_labelled(tmp_path / "absent.jsonl")
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "x", "label": "fear"}, {"text": "x"}], r"bad\.jsonl, line 2: field 'label'"),
+        ([{"text": "x", "label": "joy"}], "line 1: field 'label': 'joy' is none of anger, "),
+        ([{"text": "x", "label": ["fear"]}], "line 1: field 'label': .* valid string"),
+        ([{"text": None, "label": "fear"}], "line 1: field 'text': .* valid string"),
+        ([], "holds no labelled texts"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path, rows, message):
+    with pytest.raises(DataError, match=message):
+        read_labelled(write(tmp_path / "bad.jsonl", *rows))
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

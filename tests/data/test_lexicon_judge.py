@@ -162,7 +162,7 @@ def test_exclamations_and_bodily_signs_are_no_emotion_words():
 def test_questions_without_an_answer_are_refused():
     with pytest.raises(JudgeError, match="found 2 texts and 1 emotions"):
         LexiconJudge().judge(["a", "b"], ["fear"])
-    with pytest.raises(JudgeError, match="found a single string"):
+    with pytest.raises(JudgeError, match="needs two lists.* in a str and a list"):
         LexiconJudge().judge("fear", ["fear"] * 4)
     with pytest.raises(JudgeError, match="item 1 asks for 'joy'; this judge knows anger"):
         LexiconJudge().judge(["a", "b"], ["fear", "joy"])

@@ -133,58 +133,54 @@ def test_fields_of_others_are_let_be(tmp_path):
 
 
 def test_a_key_that_occurs_twice_is_refused(tmp_path):
-    message = r"line 3: field 'key': 'work_00__positive__happiness' is already on line 1$"
+    message = r"line 3: field 'key': 'work_00__positive__happiness' is already in .*line 1$"
     other = Reply(emotion_prompt(WON, "fear"), "Help.", 1, "fear").to_json()
     with pytest.raises(DataError, match=message):
         read_replies(written(tmp_path, row_with(), other, row_with()))
 
 
 def test_two_replies_to_one_request_are_refused_whatever_keys_the_file_gives_them(tmp_path):
-    with pytest.raises(DataError, match=r"line 2: field 'key': .*happiness' is already on line 1$"):
+    with pytest.raises(
+        DataError, match=r"line 2: field 'key': .*happiness' is already in .*line 1$"
+    ):
         read_replies(written(tmp_path, row_with(), row_with(key="another")))
 
 
-@pytest.mark.parametrize("field", ["reason", "label"])
-def test_half_a_character_in_a_judgement_is_refused(tmp_path, field):
-    judge = {"match": 1, "reason": "by name", "label": "anger", field: "\ud800"}
-    with pytest.raises(DataError, match=rf"line 1: field 'judge\.{field}': half a character"):
-        read_judged(written(tmp_path, row_with(judge=judge)))
+NO_TEXT = "valid string"
+TEXTS = ("skeleton_id", "theme", "scenario", "event", "gen_text", "emotion")
 
 
 @pytest.mark.parametrize(
-    "name", ["skeleton_id", "theme", "valence", "scenario", "event", "gen_text", "emotion"]
+    ("fields", "message"),
+    [
+        *(({name: LEAVE_OUT}, f"field '{name}': Field required") for name in TEXTS),
+        *(({name: None}, f"field '{name}': .*{NO_TEXT}") for name in TEXTS),
+        *(({name: ["text"]}, f"field '{name}': .*{NO_TEXT}") for name in TEXTS),
+        *(({"emotion": own}, "field 'emotion': ") for own in ("", " ", "anger\nand fear")),
+        ({"valence": "mixed"}, "field 'valence': .*'positive', 'neutral' or 'negative'"),
+        ({"meta": {"n_tokens": -1}}, "field 'n_tokens': "),
+        ({"gen_text": "a\ud800"}, "field 'gen_text': .*unicode"),
+    ],
 )
-@pytest.mark.parametrize("value", [LEAVE_OUT, None, 3, ["text"]])
-def test_a_field_that_is_no_text_is_refused_with_file_line_and_field(tmp_path, name, value):
-    message = rf"replies\.jsonl, line 1: field '{name}': expected a text$"
-    with pytest.raises(DataError, match=message):
-        read_replies(written(tmp_path, row_with(**{name: value})))
-
-
-@pytest.mark.parametrize("emotion", ["", " ", "anger\nand fear"])
-def test_an_emotion_that_is_no_word_is_refused(tmp_path, emotion):
-    with pytest.raises(DataError, match=r"line 1: field 'emotion': .* is no word$"):
-        read_replies(written(tmp_path, row_with(emotion=emotion)))
-
-
-def test_a_valence_that_does_not_exist_is_refused(tmp_path):
-    message = r"line 1: field 'valence': 'mixed' is none of positive, neutral, negative$"
-    with pytest.raises(DataError, match=message):
-        read_replies(written(tmp_path, row_with(valence="mixed")))
+def test_a_malformed_reply_is_refused_with_file_line_and_field(tmp_path, fields, message):
+    with pytest.raises(DataError, match=rf"replies\.jsonl, line 1: {message}"):
+        read_replies(written(tmp_path, row_with(**fields)))
 
 
 @pytest.mark.parametrize(
-    "judge", [LEAVE_OUT, None, "yes", 1, [1], {}, {"match": 2}, {"match": "1"}, {"match": None}]
+    ("judge", "message"),
+    [
+        *((own, "field 'judge': ") for own in (LEAVE_OUT, None, "yes", 1, [1])),
+        *((own, "field 'judge.match': ") for own in ({}, {"match": 2}, {"match": "1"})),
+        ({"match": None}, "field 'judge.match': "),
+        ({"match": 1, "label": 5}, f"field 'judge.label': .*{NO_TEXT}"),
+        ({"match": 1, "label": "\ud800"}, "field 'judge.label': .*unicode"),
+        ({"match": 1, "reason": "\ud800"}, "field 'judge.reason': .*unicode"),
+    ],
 )
-def test_a_malformed_judgement_is_refused(tmp_path, judge):
-    message = r"line 1: field 'judge': expected an object with 'match' 0 or 1$"
-    with pytest.raises(DataError, match=message):
+def test_a_malformed_judgement_is_refused(tmp_path, judge, message):
+    with pytest.raises(DataError, match=rf"line 1: {message}"):
         read_judged(written(tmp_path, row_with(judge=judge)))
-
-
-def test_a_label_that_is_no_text_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"line 1: field 'judge\.label': expected a text$"):
-        read_judged(written(tmp_path, row_with(judge={"match": 1, "label": 5})))
 
 
 def test_methods_are_read_in_groups_and_may_share_keys(tmp_path):
@@ -196,7 +192,7 @@ def test_methods_are_read_in_groups_and_may_share_keys(tmp_path):
 
 @pytest.mark.parametrize("method", [LEAVE_OUT, None, 3])
 def test_a_row_without_a_method_is_refused_where_methods_are_wanted(tmp_path, method):
-    with pytest.raises(DataError, match=r"line 1: field 'method': expected a text$"):
+    with pytest.raises(DataError, match="line 1: field 'method': "):
         read_methods(written(tmp_path, row_with(method=method)))
 
 

@@ -36,14 +36,8 @@ def scenarios_of(themes):
 
 
 def test_a_scenario_is_read_with_its_three_events(tmp_path):
-    (scenario,) = read(written(tmp_path, ROW))
+    (scenario,) = read(written(tmp_path, changed(event=dict(reversed(EVENT.items())))))
     assert scenario == Scenario("work_00", "Work", "I ran a race", EVENT)
-    assert tuple(scenario.events) == VALENCES
-
-
-def test_events_stand_in_the_order_of_the_valences_whatever_the_file_says(tmp_path):
-    turned = dict(reversed(EVENT.items()))
-    (scenario,) = read(written(tmp_path, changed(event=turned)))
     assert tuple(scenario.events) == VALENCES
 
 
@@ -62,59 +56,38 @@ def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_accepted(tmp_pa
 
 
 def field(name, what):
-    return rf"contexts\.jsonl, line 2: field '{name}': {what}"
+    return rf"contexts\.jsonl, line 2: field '{name}': .*{what}"
 
 
-MALFORMED = {
-    "theme missing": (changed(theme=LEAVE_OUT), field("theme", "expected a text, found nothing")),
-    "theme null": (changed(theme=None), field("theme", "expected a text, found nothing")),
-    "theme blank": (changed(theme="  "), field("theme", "the text is empty")),
-    "scenario number": (changed(scenario=3), field("scenario", "expected a text, found int")),
-    "scenario list": (changed(scenario=["I"]), field("scenario", "expected a text, found list")),
-    "scenario empty": (changed(scenario=""), field("scenario", "the text is empty")),
-    "scenario cut": (changed(scenario="I \ud83d"), field("scenario", "half a character")),
-    "id number": (changed(skeleton_id=7), field("skeleton_id", "expected a text, found int")),
-    "id slash": (changed(skeleton_id="a/b"), field("skeleton_id", "'a/b' may not contain")),
-    "id backslash": (changed(skeleton_id="a\\b"), field("skeleton_id", ".* may not contain")),
-    "id space": (changed(skeleton_id="a b"), field("skeleton_id", "'a b' may not contain")),
-    "id twice": (ROW | {"theme": "Home"}, field("skeleton_id", "'work_00' is already .* line 1")),
-    "event missing": (
-        changed(event=LEAVE_OUT),
-        field("event", "expected an object with positive, neutral, negative, found nothing"),
+NO_TEXT, EMPTY, MISSING = "valid string, found", "at least 1 character", "Field required"
+MALFORMED = [
+    (changed(theme=LEAVE_OUT), field("theme", MISSING)),
+    (changed(theme=None), field("theme", NO_TEXT)),
+    (changed(theme="  "), field("theme", EMPTY)),
+    (changed(scenario=["I"]), field("scenario", NO_TEXT)),
+    (changed(scenario="I \ud83d"), field("scenario", "unicode")),
+    (changed(skeleton_id=7), field("skeleton_id", NO_TEXT)),
+    *(
+        (changed(skeleton_id=own), field("skeleton_id", "may not contain"))
+        for own in ("a/b", "a\\b", "a b")
     ),
-    "event list": (changed(event=list(EVENT)), field("event", "expected an object .*found list")),
-    "event text": (changed(event="I won."), field("event", "expected an object .*found str")),
-    "event of events": (
-        with_event(positive={"text": "I won."}),
-        field("event.positive", "expected a text, found dict"),
-    ),
-    "valence missing": (
-        with_event(neutral=LEAVE_OUT),
-        field("event.neutral", "expected a text, found nothing"),
-    ),
-    "valence extra": (
-        with_event(mixed="Both."),
-        field("event", "unknown valence 'mixed'; valences are positive, neutral, negative"),
-    ),
-    "event blank": (with_event(negative="\t"), field("event.negative", "the text is empty")),
-    "not JSON": ("{'theme': 1}", r"contexts\.jsonl, line 2: not JSON"),
-    "two objects": ("{} {}", r"contexts\.jsonl, line 2: not JSON \(Extra data\)"),
-    "no object": ("[]", r"contexts\.jsonl, line 2: expected a JSON object, found list"),
-}
+    (ROW | {"theme": "Home"}, field("skeleton_id", "'work_00' is there already")),
+    (changed(event=LEAVE_OUT), field("event", MISSING)),
+    (changed(event="I won."), field("event", "found 'I won.'")),
+    (with_event(positive={"text": "I won."}), field("event.positive", NO_TEXT)),
+    (with_event(neutral=LEAVE_OUT), field("event.neutral", MISSING)),
+    (with_event(mixed="Both."), field("event.mixed", "not permitted")),
+    (with_event(negative="\t"), field("event.negative", EMPTY)),
+    ("{'theme': 1}", r"contexts\.jsonl, line 2: not JSON"),
+    ("{} {}", r"contexts\.jsonl, line 2: not JSON \(Extra data\)"),
+    ("[]", r"contexts\.jsonl, line 2: expected a JSON object, found list"),
+]
 
 
-@pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_line_is_refused_with_file_line_and_field(tmp_path, name):
-    line, message = MALFORMED[name]
+@pytest.mark.parametrize(("line", "message"), MALFORMED)
+def test_a_malformed_line_is_refused_with_file_line_and_field(tmp_path, line, message):
     with pytest.raises(DataError, match=message):
         read(written(tmp_path, ROW, line))
-
-
-def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path):
-    path = tmp_path / "latin.jsonl"
-    path.write_bytes(json.dumps(ROW).encode() + b'\n{"theme": "\xe9cole"}\n')
-    with pytest.raises(DataError, match=r"latin\.jsonl, line 2: not UTF-8"):
-        read(path)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
@@ -123,11 +96,6 @@ def test_a_file_without_scenarios_is_refused(tmp_path, content):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=r"empty\.jsonl: no scenario found; expected one JSON"):
         read(path)
-
-
-def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(DataError, match=r"^cannot read .*absent\.jsonl: .*; check the path$"):
-        read(tmp_path / "absent.jsonl")
 
 
 def test_contexts_are_every_scenario_with_every_event_in_order():
@@ -154,11 +122,6 @@ def test_spread_takes_as_many_of_each_theme_as_there_are_and_keeps_the_order(the
     for theme in all_of:
         of_theme = [s for s in scenarios if s.theme == theme]
         assert [s for s in chosen if s.theme == theme] == of_theme[: own[theme]]
-
-
-def test_spread_of_everything_is_everything():
-    scenarios = scenarios_of("aabbb")
-    assert spread(scenarios, 5) == scenarios
 
 
 @pytest.mark.parametrize("count", [-1, 0, 3])

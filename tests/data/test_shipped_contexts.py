@@ -1,3 +1,5 @@
+"""The contexts that ship: two files alike, and harder ones, longer, of the same themes."""
+
 import json
 from collections import Counter
 from itertools import pairwise
@@ -11,28 +13,30 @@ from circuits.names import VALENCES
 from circuits.prompts import sev
 
 FILES = ("train", "test")
+SCENARIOS = {name: sev.read(shipped(f"sev/{name}.jsonl")) for name in (*FILES, "hard")}
 
 
-def scenarios(name):
-    return sev.read(shipped(f"sev/{name}.jsonl"))
+def texts(*names):
+    every = (scenario for name in names for scenario in SCENARIOS[name])
+    return [text for own in every for text in (own.text, *own.events.values())]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_there_are_twenty_scenarios_of_each_of_eight_themes(name):
-    counts = Counter(scenario.theme for scenario in scenarios(name))
-    assert len(counts) == 8
-    assert set(counts.values()) == {20}
-
-
-def test_both_files_have_the_same_themes():
-    train, test = ({scenario.theme for scenario in scenarios(name)} for name in FILES)
-    assert train == test
+def mean(counts):
+    counts = [*counts]
+    return sum(counts) / len(counts)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_theme_stands_together(name):
-    changes = sum(one.theme != other.theme for one, other in pairwise(scenarios(name)))
-    assert changes == 7
+def test_there_are_twenty_scenarios_of_each_of_eight_themes_which_stand_together(name):
+    themes = [scenario.theme for scenario in SCENARIOS[name]]
+    assert [*Counter(themes).values()] == [20] * 8
+    assert sum(one != other for one, other in pairwise(themes)) == 7
+
+
+def test_all_files_have_the_same_themes_evenly():
+    themes = {name: Counter(s.theme for s in own) for name, own in SCENARIOS.items()}
+    assert themes["train"].keys() == themes["test"].keys() == themes["hard"].keys()
+    assert len({*themes["hard"].values()}) == 1
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -44,43 +48,30 @@ def test_a_line_has_exactly_the_published_fields(name):
 
 
 def test_no_context_names_an_emotion():
-    named = [
-        (scenario.id, words, text)
-        for name in FILES
-        for scenario in scenarios(name)
-        for text in (scenario.text, *scenario.events.values())
-        if (words := find_emotion_words(text))
-    ]
-    assert named == []
+    assert [(words, t) for t in texts(*SCENARIOS) if (words := find_emotion_words(t))] == []
 
 
-def test_ids_are_unique_over_both_files():
-    ids = [scenario.id for name in FILES for scenario in scenarios(name)]
-    assert len(set(ids)) == 320
+def test_no_id_and_no_text_occurs_twice():
+    ids = [scenario.id for own in SCENARIOS.values() for scenario in own]
+    assert len({*ids}) == len(ids)
+    counts = Counter(text.lower() for text in texts(*SCENARIOS))
+    assert [text for text, count in counts.items() if count > 1] == []
 
 
-def test_no_text_occurs_twice():
-    texts = [
-        text.lower()
-        for name in FILES
-        for scenario in scenarios(name)
-        for text in (scenario.text, *scenario.events.values())
-    ]
-    assert [text for text, count in Counter(texts).items() if count > 1] == []
-
-
-def test_events_are_sentences_of_like_length_in_every_valence():
-    every = [scenario for name in FILES for scenario in scenarios(name)]
-    mean = {
-        valence: sum(len(s.events[valence].split()) for s in every) / len(every)
-        for valence in VALENCES
-    }
-    assert max(mean.values()) - min(mean.values()) < 1.5, mean
+def test_events_are_sentences_of_like_length_in_every_valence_and_harder_ones_twice_as_long():
+    every = [scenario for name in FILES for scenario in SCENARIOS[name]]
+    lengths = [mean(len(s.events[valence].split()) for s in every) for valence in VALENCES]
+    assert max(lengths) - min(lengths) < 1.5, lengths
     assert all(event.endswith((".", "!")) for s in every for event in s.events.values())
+    length = {
+        name: mean(len(f"{c.situation} {c.event}".split()) for c in sev.contexts(SCENARIOS[name]))
+        for name in ("test", "hard")
+    }
+    assert length["hard"] > 2 * length["test"]
 
 
 def test_scenarios_are_told_in_the_first_person_without_a_full_stop():
-    every = [scenario for name in FILES for scenario in scenarios(name)]
+    every = [scenario for name in FILES for scenario in SCENARIOS[name]]
     assert [s.id for s in every if s.text.endswith(".") or "\n" in s.text] == []
     assert [s.id for s in every if not s.text.startswith(("I ", "I'"))] == []
 

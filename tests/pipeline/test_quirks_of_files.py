@@ -43,7 +43,7 @@ def test_dict_in_the_prompt(tmp_path):
         context.__post_init__()
     row = {"theme": "work", "scenario": "Monday.", "skeleton_id": "work_00"}
     write_json_lines(tmp_path / "x.jsonl", [{**row, "event": {**events, "neutral": events}}])
-    with pytest.raises(DataError, match=r"'event\.neutral': expected a text, found dict"):
+    with pytest.raises(DataError, match=r"'event\.neutral': .*valid string, found \{"):
         sev.read(tmp_path / "x.jsonl")
 
 
