@@ -58,7 +58,6 @@ __all__ = [
 SELECTORS: Final = ("lape", "lap", "mad", "cas", "z", "contribution", "attribution", "random")
 
 Per = Literal["model", "label"]
-Assign = Literal["argmax", "multi"]
 
 _Scores = Float[Tensor, "label layer neuron"]
 
@@ -199,6 +198,7 @@ class Selection(Record):
     share: float
     per: str
     assign: str
+    """``argmax``: a neuron is of one class only; ``multi``: it may be of several."""
 
     def neurons_of(self, label: str) -> tuple[str, ...]:
         """Names of the class's neurons, the most selective first.
@@ -260,7 +260,6 @@ def select_neurons(
     *,
     share: float = 0.01,
     per: Per | None = None,
-    assign: Assign | None = None,
     admission: Admission | None = None,
     attribution: LabelAttribution | None = None,
 ) -> Selection:
@@ -273,38 +272,33 @@ def select_neurons(
         profile: Activity on train texts.
         selector: How; see the module's text.
         share: Of all neurons of the model, to be chosen; their number is rounded up.
-        per: ``model``: so many of the model, each then assigned (default of ``lape``); ``label``:
-            so many of every class (default of the others).
-        assign: ``argmax``: a neuron belongs to the class for which it scores highest (default of
-            ``lape``: for which it is most often active). ``multi``: to every class for which it
-            is good enough to be chosen; of ``lape``, whose rate exceeds the quantile.
+        per: ``model``: so many of the model, each of the class for which it scores highest, or, of
+            ``lape``, is most often active (default of ``lape``). ``label``: so many of every
+            class, of which a neuron may be in several (default of the others).
         attribution: For the selector ``attribution``.
 
     Raises:
         AxisError: the selector or a way of choosing is unknown.
         DataError: the share is not above 0 and at most 1, the attribution is missing, or ``lape``
-            without a quantile is to assign a neuron to several classes.
+            without a quantile is to choose for every class.
     """
-    how = {
-        "per": per or ("model" if selector == "lape" else "label"),
-        "assign": assign or ("argmax" if selector == "lape" else "multi"),
-    }
+    way = per or ("model" if selector == "lape" else "label")
     check_word("selector", selector, SELECTORS)
-    check_word("per", how["per"], get_args(Per))
-    check_word("assign", how["assign"], get_args(Assign))
+    check_word("per", way, get_args(Per))
     admission = admission or Admission()
     count = how_many(share, len(profile.layer) * len(profile.neuron))
-    if selector == "lape" and how["assign"] == "multi" and admission.quantile is None:
+    if selector == "lape" and way == "label" and admission.quantile is None:
         raise DataError(
-            "lape assigns a neuron to every class whose rate exceeds the quantile; give a "
-            "quantile, or assign='argmax'"
+            "lape gives a neuron to every class whose rate exceeds the quantile; give a quantile, "
+            "or per='model'"
         )
     score = _scores(selector, profile, attribution, admission)
-    options = {"selector": selector, "share": share, **how}
+    assign = "argmax" if way == "model" else "multi"
+    options = {"selector": selector, "share": share, "per": way, "assign": assign}
     return Selection(
         provenance=profile.provenance.child(**options, **asdict(admission), seed=in_force().seed),
         score=score,
-        chosen=_choose(score, profile.rate, count, **how),
+        chosen=_choose(score, profile.rate, count, way),
         label=profile.label,
         layer=profile.layer,
         neuron=profile.neuron,
@@ -324,26 +318,17 @@ def how_many(share: float, of: int) -> int:
     return max(1, math.ceil(share * of * (1 - 1e-12)))
 
 
-def _choose(
-    score: Float[Tensor, "label layer neuron"],
-    rate: Float[Tensor, "label layer neuron"],
-    count: int,
-    per: str,
-    assign: str,
-) -> Bool[Tensor, "label layer neuron"]:
+def _choose(score: _Scores, rate: _Scores, count: int, per: str) -> Bool[Tensor, "_ layer neuron"]:
     flat, tie = score.flatten(1), rate.flatten(1)
-    rank = _ranks(flat, tie)
-    best = torch.zeros_like(flat, dtype=torch.bool).scatter_(0, rank.argmin(0)[None], True)
-    if per == "label":
-        allowed = flat if assign == "multi" else flat.where(best, -torch.inf)
-        chosen = (_ranks(allowed, tie, dim=1) < count) & (allowed > -torch.inf)
-        return chosen.reshape(score.shape)
-    top, tie_of_top = (each.gather(0, rank.argmin(0)[None]) for each in (flat, tie))
-    of_model = (_ranks(top, tie_of_top, dim=1) < count) & (top > -torch.inf)
-    if assign == "argmax":
-        return (of_model & best).reshape(score.shape)
-    bar = top[of_model].min() if bool(of_model.any()) else torch.inf
-    return (of_model & (flat >= bar) & (flat > -torch.inf)).reshape(score.shape)
+    if per == "model":
+        # Each neuron is a candidate for its best class only.
+        first = _ranks(flat, tie).argmin(0)[None]
+        top, tie_of_top = (each.gather(0, first) for each in (flat, tie))
+        taken = (_ranks(top, tie_of_top, dim=1) < count) & (top > -torch.inf)
+        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter(0, first, taken)
+    else:
+        chosen = (_ranks(flat, tie, dim=1) < count) & (flat > -torch.inf)
+    return chosen.reshape(score.shape)
 
 
 def _ranks(score: Tensor, tie: Tensor, dim: int = 0) -> Int[Tensor, "label unit"]:

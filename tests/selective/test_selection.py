@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from inspect import unwrap
 
 import pytest
 import torch
@@ -25,16 +26,6 @@ def test_lape_is_that_of_plain_loops(profile, plainly, share):
     assert (found.per, found.assign) == ("model", "argmax")
 
 
-def test_lape_may_assign_a_neuron_to_every_class_above_the_bar(profile):
-    admission = Admission(0.8)
-    one = select_neurons(profile, share=0.1, admission=admission)
-    many = select_neurons(profile, share=0.1, admission=admission, assign="multi")
-    assert torch.equal(one.chosen.any(0), many.chosen.any(0))
-    assert int(many.chosen.sum()) > int(one.chosen.sum())
-    bar = profile.rate.flatten().kthvalue(round(0.8 * profile.rate.numel())).values
-    assert torch.equal(many.chosen, many.chosen.any(0) & (profile.rate > bar))
-
-
 @pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"lape"}))
 def test_every_class_gets_its_best_neurons(profile, attribution, name):
     found = select_neurons(profile, name, share=0.05, attribution=attribution)
@@ -46,7 +37,7 @@ def test_every_class_gets_its_best_neurons(profile, attribution, name):
 
 
 def test_of_a_whole_model_the_best_neurons_are_taken_whatever_their_class(profile):
-    found = select_neurons(profile, "mad", share=0.1, per="model", assign="argmax")
+    found = select_neurons(profile, "mad", share=0.1, per="model")
     assert int(found.chosen.sum()) == how_many(0.1, 144)
     best = found.score.amax(0)
     assert best[found.chosen.any(0)].min() >= best[~found.chosen.any(0)].max()
@@ -54,15 +45,6 @@ def test_of_a_whole_model_the_best_neurons_are_taken_whatever_their_class(profil
         found.score.argmax(0)[found.chosen.any(0)],
         found.chosen.long().argmax(0)[found.chosen.any(0)],
     )
-    many = select_neurons(profile, "mad", share=0.1, per="model", assign="multi")
-    bar = best[found.chosen.any(0)].min()
-    assert torch.equal(many.chosen, found.score >= bar)
-
-
-def test_a_neuron_may_be_kept_to_its_best_class(profile):
-    found = select_neurons(profile, "z", share=0.2, assign="argmax")
-    assert int(found.chosen.sum(0).max()) == 1
-    assert found.chosen.flatten(1).sum(1).tolist() == [how_many(0.2, 144)] * 3
 
 
 def test_fewer_are_chosen_where_fewer_may_be(profile):
@@ -120,8 +102,10 @@ def test_selectors_shares_and_ways_that_do_not_exist_are_refused(profile):
             select_neurons(profile, share=share)
     with pytest.raises(AxisError, match="^selector cannot be 'best'; it is one of lape, lap, mad"):
         select_neurons(profile, "best")
-    with pytest.raises(DataError, match="give a quantile, or assign='argmax'"):
-        select_neurons(profile, assign="multi", admission=Admission(None))
+    with pytest.raises(AxisError, match="^per cannot be 'layer'; it is one of model, label$"):
+        unwrap(select_neurons)(profile, per="layer")
+    with pytest.raises(DataError, match="give a quantile, or per='model'"):
+        select_neurons(profile, per="label", admission=Admission(None))
     for quantile in (0.0, 1.0, -0.2, 95.0):
         with pytest.raises(DataError, match="a quantile lies between 0 and 1"):
             Admission(quantile)
