@@ -9,13 +9,7 @@ import plotly.graph_objects as go
 from circuits.plots import effects, neurons  # noqa: F401  # their figures are found by type
 from circuits.plots.circuits import circuit_graph, faithfulness_curve
 from circuits.plots.patching import path_agreement, path_map
-from circuits.plots.steering import (
-    METHOD_WORDS,
-    accuracy_bars,
-    side_effects_map,
-    strength_curve,
-    valence_bars,
-)
+from circuits.plots.steering import METHOD_WORDS, accuracy_bars, side_effects_map, strength_curve
 from circuits.plots.style import EMOTION_COLOURS, figure_of
 
 __all__ = [
@@ -29,7 +23,6 @@ __all__ = [
     "path_map",
     "side_effects_map",
     "strength_curve",
-    "valence_bars",
 ]
 
 

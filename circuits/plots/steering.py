@@ -1,8 +1,8 @@
 """What steering reaches, what it costs, and what a judge makes of replies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -36,75 +36,29 @@ __all__ = [
     "reply_curves",
     "side_effects_map",
     "strength_curve",
-    "valence_bars",
     "validation_curves",
 ]
 
 
 class Method(NamedTuple):
-    """How a method is named, explained and drawn."""
+    """How a method is named and drawn."""
 
     word: str
-    meaning: str
     shade: str
     symbol: str
 
 
 METHODS: Final[Mapping[str, Method]] = {
-    "none": Method(
-        "unsteered", "the model as it is, with no emotion asked for", "#6b7280", "circle-open"
-    ),
-    "prompt": Method("prompting", "the system prompt asks for the emotion", "#1d4f91", "square"),
-    "steer": Method(
-        "steering",
-        "the emotion's direction is added to the residual stream; no emotion is asked for",
-        "#c2570c",
-        "triangle-up",
-    ),
-    "steer_layers": Method(
-        "steering, several layers",
-        "the same at several layers at once, which share the strength",
-        "#c2570c",
-        "triangle-up-open",
-    ),
-    "steer_neutral": Method(
-        "steering from neutral",
-        "the difference between emotion and neutral prompts is added instead",
-        "#a21caf",
-        "triangle-down",
-    ),
-    "probe": Method(
-        "probe direction",
-        "the weights of a linear probe (logistic regression) are added instead",
-        "#a21caf",
-        "triangle-down-open",
-    ),
-    "neurons": Method(
-        "neuron induction",
-        "the neurons with the largest effects, as many as the circuit's, get a multiple of "
-        "their own mean activation",
-        "#00818c",
-        "diamond",
-    ),
-    "circuit": Method(
-        "circuit",
-        "what the circuit's heads and neurons do differently when the emotion is asked "
-        "for is added to them; no emotion is asked for",
-        "#b21f12",
-        "star",
-    ),
-    "random_circuit": Method(
-        "random, same layers (baseline)",
-        "baseline: the same with as many random heads and neurons of the same layers",
-        BASELINE,
-        "x",
-    ),
-    "random_anywhere": Method(
-        "random, any layer (baseline)",
-        "baseline: the same with as many random heads and neurons of any layer",
-        BASELINE,
-        "cross",
-    ),
+    "none": Method("unsteered", "#6b7280", "circle-open"),
+    "prompt": Method("prompting", "#1d4f91", "square"),
+    "steer": Method("steering", "#c2570c", "triangle-up"),
+    "steer_layers": Method("steering, several layers", "#c2570c", "triangle-up-open"),
+    "steer_neutral": Method("steering from neutral", "#a21caf", "triangle-down"),
+    "probe": Method("probe direction", "#a21caf", "triangle-down-open"),
+    "neurons": Method("neuron induction", "#00818c", "diamond"),
+    "circuit": Method("circuit", "#b21f12", "star"),
+    "random_circuit": Method("random, same layers (baseline)", BASELINE, "x"),
+    "random_anywhere": Method("random, any layer (baseline)", BASELINE, "cross"),
 }
 METHOD_WORDS: Final[Mapping[str, str]] = {name: own.word for name, own in METHODS.items()}
 """What each method is called where people read it."""
@@ -121,43 +75,67 @@ def _(found: Comparison) -> go.Figure:
     return accuracy_bars(found.to_json())
 
 
-def accuracy_bars(accuracy: Mapping[str, Any]) -> go.Figure:
+def accuracy_bars(
+    accuracy: Mapping[str, Any], by: Literal["emotion", "valence"] = "emotion"
+) -> go.Figure:
     """Accuracy of every method overall and by emotion, with Wilson's 95% intervals.
 
     Args:
         accuracy: ``methods`` and ``baselines``, as the comparison of methods leaves them.
+        by: Bars of emotions beside those of all replies, or of the valences of events.
 
     Raises:
         DataError: there is no method.
     """
-    emotions = _names(accuracy, "by_emotion")
-    groups = [_bars("overall", accuracy, lambda own: own["overall"], 1, ("#5b6472", ""))]
-    groups += [
-        _bars(e, accuracy, lambda own, e=e: own["by_emotion"].get(e), len(emotions), look)
-        for e in emotions
-        for look in [(colour(e), cue(e, "hatch"))]
-    ]
-    return _grouped(groups, "How often replies express the target emotion, by method")
-
-
-def valence_bars(accuracy: Mapping[str, Any]) -> go.Figure:
-    """Accuracy of every method by the valence of the event, with Wilson's 95% intervals.
-
-    Raises:
-        DataError: there is no method.
-    """
-    valences = _names(accuracy, "by_valence")
-    groups = [
-        _bars(
-            f"{valence} event",
-            accuracy,
-            lambda own, valence=valence: own["by_valence"].get(valence),
-            len(valences),
-            _VALENCE_LOOKS[valence],
+    names = _names(accuracy, f"by_{by}")
+    if by == "valence":
+        looks = {f"{name} event": (name, *_VALENCE_LOOKS[name]) for name in names}
+    else:
+        looks = {name: (name, colour(name), cue(name, "hatch")) for name in names}
+        looks = {"overall": ("overall", "#5b6472", ""), **looks}
+    bars_of, ticks = [], list[str]()
+    for label, (name, shade, hatch) in looks.items():
+        # All methods answer every context in every emotion, so a group has n / parts replies.
+        parts = 1 if label == "overall" else len(names)
+        rows = [
+            (words(METHOD_WORDS.get(method, method)), share, round(own["n"] / parts))
+            for method, own in _methods(accuracy).items()
+            if (share := {**own[f"by_{by}"], "overall": own["overall"]}.get(name)) is not None
+        ]
+        bounds = [wilson(round(share * n / 100), n) for _, share, n in rows]
+        low, high, shares = [a for a, _ in bounds], [b for _, b in bounds], [y for _, y, _ in rows]
+        pattern = {"fillmode": "overlay", "fgcolor": "#ffffff", "fgopacity": 0.55, "size": 6}
+        reach = [f"{under:.0f}–{over:.0f}" for under, over in bounds]
+        bar = go.Bar(
+            x=[method for method, _, _ in rows],
+            y=shares,
+            customdata=[[own, f"{n:,}"] for own, (_, _, n) in zip(reach, rows, strict=True)],
+            error_y=bars(shares, low, high, BASELINE),
+            name=words(label),
+            marker={"color": shade, "pattern": {**pattern, "solidity": 0.25, "shape": hatch}},
+            hovertemplate=f"{words(label)}, %{{x}}<br>%{{y:.1f}} % "
+            "(95% interval %{customdata[0]})<br>%{customdata[1]} replies<extra></extra>",
         )
-        for valence in valences
-    ]
-    return _grouped(groups, "How often replies express the target emotion, by valence of the event")
+        bars_of.append(bar)
+        ticks += [method for method, _, _ in rows if method not in ticks]
+    # One word per line, so that names stay level on a phone.
+    axis: dict[str, Any] = {
+        "tickvals": ticks,
+        "ticktext": [own.replace(" ", "<br>") for own in ticks],
+    }
+    axis |= {"tickangle": 0, "tickfont_size": 9 if len(ticks) > 4 else 12}
+    what = "method" if by == "emotion" else "valence of the event"
+    return chart(
+        bars_of,
+        f"How often replies express the target emotion, by {what}",
+        "method",
+        "replies that match (%)",
+        xaxis=axis,
+        yaxis={"range": [0, 105]},
+        barmode="group",
+        bargap=0.2,
+        height=480,
+    )
 
 
 def _methods(accuracy: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -171,46 +149,6 @@ def _names(accuracy: Mapping[str, Any], by: str) -> list[str]:
     """Emotions in their order, or valences in the usual one."""
     known = dict.fromkeys(name for own in _methods(accuracy).values() for name in own.get(by, {}))
     return [v for v in VALENCES if v in known] if by.endswith("valence") else list(known)
-
-
-def _bars(
-    name: str,
-    accuracy: Mapping[str, Any],
-    share: Callable[[Mapping[str, Any]], float | None],
-    parts: int,
-    look: tuple[str, str],
-) -> go.Bar:
-    # All methods answer every context in every emotion, so a group has n / parts replies.
-    rows = [
-        (METHOD_WORDS.get(method, method), value, round(own["n"] / parts))
-        for method, own in _methods(accuracy).items()
-        if (value := share(own)) is not None
-    ]
-    methods, shares, sizes = zip(*rows, strict=True) if rows else ((), (), ())
-    bounds = [wilson(round(y * n / 100), n) for y, n in zip(shares, sizes, strict=True)]
-    hatch = {"fillmode": "overlay", "fgcolor": "#ffffff", "fgopacity": 0.55, "size": 6}
-    return go.Bar(
-        x=[words(method) for method in methods],
-        y=shares,
-        customdata=[
-            [f"{low:.0f}–{high:.0f}", f"{n:,}"]
-            for (low, high), n in zip(bounds, sizes, strict=True)
-        ],
-        error_y=bars(shares, [own[0] for own in bounds], [own[1] for own in bounds], BASELINE),
-        name=words(name),
-        marker={"color": look[0], "pattern": {**hatch, "solidity": 0.25, "shape": look[1]}},
-        hovertemplate=f"{words(name)}, %{{x}}<br>%{{y:.1f}} % "
-        "(95% interval %{customdata[0]})<br>%{customdata[1]} replies<extra></extra>",
-    )
-
-
-def _grouped(groups: list[Any], title: str) -> go.Figure:
-    named = list(dict.fromkeys(name for group in groups for name in group.x))
-    # One word per line, so that names stay level on a phone.
-    ticks = {"tickvals": named, "ticktext": [name.replace(" ", "<br>") for name in named]}
-    look: Any = {"xaxis": {**ticks, "tickangle": 0, "tickfont_size": 9 if len(named) > 4 else 12}}
-    look |= {"yaxis": {"range": [0, 105]}, "barmode": "group", "bargap": 0.2}
-    return chart(groups, title, "method", "replies that match (%)", height=480, **look)
 
 
 def side_effects_map(found: Mapping[str, Any]) -> go.Figure:
@@ -263,7 +201,7 @@ def _point(
     across: Sequence[float] | None,
     upright: Sequence[Any] | None,
 ) -> go.Scatter:
-    own = METHODS.get(method, Method(method, "", colour(method), "circle"))
+    own = METHODS.get(method, Method(method, colour(method), "circle"))
     edge = {"width": 2, "color": own.shade}
     return go.Scatter(
         x=[x],

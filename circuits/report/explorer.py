@@ -293,16 +293,11 @@ def _context_rows(content: ExplorerContent) -> list[dict[str, str]]:
     examples, patterns = content.examples, content.patterns
     if examples is None:
         return [{"id": name} for name in (patterns.context if patterns else ())]
+    columns = ("context", "theme", "valence", "situation", "event")
+    rows = zip(*(getattr(examples, column) for column in columns), strict=True)
     return [
         {"id": name, "theme": theme, "valence": valence, "text": f"{situation}\n{event}"}
-        for name, theme, valence, situation, event in zip(
-            examples.context,
-            examples.theme,
-            examples.valence,
-            examples.situation,
-            examples.event,
-            strict=True,
-        )
+        for name, theme, valence, situation, event in rows
     ]
 
 

@@ -30,7 +30,6 @@ from circuits.judges.replies import Judged
 from circuits.names import NEUTRAL, VALENCES
 from circuits.patching.patch import HeadPatches, SitePatches
 from circuits.plots.circuits import strongest
-from circuits.plots.steering import METHODS
 from circuits.plots.style import short
 from circuits.prompts.sev import Context
 from circuits.provenance import Provenance
@@ -38,16 +37,17 @@ from circuits.steering.validation import ReplyValidation, Validation
 
 __all__ = [
     "ReportContent",
+    "Row",
     "Sample",
-    "Table",
     "cell",
-    "component_tables",
-    "cost_table",
+    "component_rows",
+    "cost_rows",
     "data_text",
     "drawn_page",
     "flat",
     "html_page",
     "packaged",
+    "percent",
     "provenance_rows",
     "sample_replies",
     "write_report",
@@ -88,7 +88,7 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = cell
+    environment.filters |= {"cell": cell, "percent": percent}
     # As a browser reads them: every line end a line feed, and no end of the element.
     lines = [text.replace("\r\n", "\n").replace("\r", "\n") for text in scripts]
     programs = [re.sub(r"</(script)", r"<\\/\1", text, flags=re.IGNORECASE) for text in lines]
@@ -115,11 +115,8 @@ def drawn_page(name: str, figures: Mapping[str, go.Figure], words: Mapping[str, 
     return html_page(name, packaged("report.css"), scripts, words, inline=True)
 
 
-class Table(NamedTuple):
-    """A caption and rows, column -> value; the first cell of a row names it."""
-
-    caption: str
-    rows: Sequence[Mapping[str, Any]]
+Row = dict[str, Any]
+"""Column -> value as :func:`cell` shows it; the first cell of a row names it."""
 
 
 def cell(value: Any) -> str:
@@ -142,14 +139,13 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def cost_table(receipts: Mapping[str, Mapping[str, int]], what: str) -> Table:
+def cost_rows(receipts: Mapping[str, Mapping[str, int]], what: str) -> list[Row]:
     """Passes, steps and token-layers of every stage or part."""
     columns = ("passes", "steps", "token_layers")
-    rows = [
+    return [
         {what: name} | {column.replace("_", "-"): own.get(column) for column in columns}
         for name, own in receipts.items()
     ]
-    return Table(f"What each {what} cost", rows)
 
 
 def provenance_rows(provenance: Provenance) -> list[tuple[str, str]]:
@@ -213,7 +209,7 @@ class ReportContent:
     """What of judged expression the circuits carry where it is asked for, if it was measured."""
 
 
-_READ: Final = {"prompt": "at the last prompt position", "reply": "averaged over the reply"}
+_WHEN: Final = {"prompt": "once, in the prompt", "every": "at every step of the reply"}
 _ALONG: Final = {
     "others": "emotion minus the other emotions",
     "neutral": "emotion minus neutral prompts",
@@ -229,41 +225,55 @@ def write_report(content: ReportContent, path: Path) -> None:
     """
     steering, emotions = content.steering, content.directions.emotion
     methods = {**steering.get("methods", {}), **steering.get("baselines", {})}
-    shares = [f"{_word(m)} {_percent(own.get('overall'))}\u00a0%" for m, own in methods.items()]
-    settings = {m: own for m, own in (steering.get("settings") or {}).items() if m != "tried"}
+    counts = [(len(own.heads), len(own.neurons)) for own in content.circuits.values()]
     words = {
         "title": content.title,
         "content": content,
         "emotions": emotions,
-        "facts": _facts(content),
-        "headline": f"Target-emotion rate on test contexts: {', '.join(shares)}.",
-        "headline_table": _headline_table(methods, emotions),
-        "side_effects_table": _side_effects_table(methods, steering.get("hard") or {}),
-        "meanings": [(METHODS[m].word, METHODS[m].meaning) for m in methods if m in METHODS],
+        "methods": {method: (_word(method), own) for method, own in methods.items()},
+        "counts": [(min(own), max(own)) for own in zip(*counts, strict=True)],
+        "headline": list(_headline_rows(methods, emotions)),
+        "side_effects": list(_side_effects_rows(methods, steering.get("hard") or {})),
+        "settings": _settings_rows(steering.get("settings") or {}),
         "judge": list(flat(steering.get("judge") or {})),
-        "settings": _settings_table(settings) if settings else None,
         "samples": sample_replies(content.replies, emotions, without=steering.get("baselines", ())),
-        "elicitation": _elicitation_table(content.elicitation),
-        "circuits": {emotion: component_tables(own) for emotion, own in content.circuits.items()},
+        "elicitation": list(_elicitation_rows(content.elicitation)),
+        "circuits": {emotion: component_rows(own) for emotion, own in content.circuits.items()},
         "circuit_scores": {
             # What was measured on held-out contexts has a section of its own.
             emotion: [own for own in flat(circuit.scores) if not own[0].startswith(tuple(SCORES))]
             for emotion, circuit in content.circuits.items()
         },
-        "scores": _score_table(content.scores),
-        "failures": [
-            f"The circuit of {emotion} does not beat random circuits of its size in "
-            f"{' and '.join(found.failures)}: what is said of it there is true of any such circuit."
+        "scores": [
+            {
+                "score": f"{emotion}: {name}",
+                "value": own.value,
+                "95% interval": (own.low, own.high),
+                "random baseline": own.baseline_p99,
+                "p": own.p,
+                "above baseline": found.above_baseline(name),
+            }
             for emotion, found in content.scores.items()
-            if found.failures
+            for name, own in found.scores.items()
         ],
-        "cost": cost_table(content.receipts, "stage"),
-        "ablation": _ablation_table(content.ablation) if content.ablation else None,
+        # Points of judged expression lost without the circuit, and without random sets.
+        "ablation": [
+            {
+                "emotion": emotion,
+                "circuit": own["circuit_drop"],
+                "95% interval": (own["low"], own["high"]),
+                "random sets": own["random_drop"],
+                "largest of them": own["random_max"],
+            }
+            for found in ([content.ablation] if content.ablation else [])
+            for emotion, own in {"all": found, **found["by_emotion"]}.items()
+        ],
+        "cost": cost_rows(content.receipts, "stage"),
         "provenance": provenance_rows(content.provenance),
     }
     figures = {
         "accuracy": plot.accuracy_bars(steering),
-        "valence": plot.valence_bars(steering),
+        "valence": plot.accuracy_bars(steering, by="valence"),
         "side_effects": plot.side_effects_map(steering),
         "similarity": plot.draw(content.directions),
         "generality": plot.draw(content.generality),
@@ -282,71 +292,52 @@ def write_report(content: ReportContent, path: Path) -> None:
     write_text(path, drawn_page("report.html.j2", figures, words))
 
 
-def _facts(content: ReportContent) -> dict[str, str]:
-    """What was run, on which model."""
-    model, directions = content.provenance.model, content.directions
-    facts = {
-        "Model": str(model.get("name", "not recorded")),
-        "Revision": str(model.get("revision", "not recorded")),
-        "Size": f"{len(content.heads.layer)} layers with {len(content.heads.head)} heads and "
-        f"{len(content.neurons.neuron):,} neurons each",
-        "Directions": f"from {directions.n_contexts:,} contexts with an accepted reply in every "
-        f"emotion; {directions.n_left_out:,} others left out; read "
-        + _READ.get(directions.read, directions.read),
-        "Themes": ", ".join(content.generality.theme),
-    }
-    if content.circuits:
-        counts = [(len(own.heads), len(own.neurons)) for own in content.circuits.values()]
-        heads, neurons = (
-            f"{min(own):,}" + (f" to {max(own):,}" if max(own) > min(own) else "")
-            for own in zip(*counts, strict=True)
-        )
-        facts["Circuits"] = f"{heads} heads and {neurons} neurons per emotion"
-    return facts
-
-
-def _headline_table(methods: Mapping[str, Mapping[str, Any]], emotions: Sequence[str]) -> Table:
-    rows = []
+def _headline_rows(
+    methods: Mapping[str, Mapping[str, Any]], emotions: Sequence[str]
+) -> Iterator[Row]:
     for method, own in methods.items():
         reach = f" ({own['low']:.0f}–{own['high']:.0f})" if {"low", "high"} <= own.keys() else ""
-        row = {"method": _word(method), "overall": _percent(own.get("overall")) + reach}
-        row |= {e: _percent(own["by_emotion"].get(e)) for e in emotions}
-        row |= {f"{v} event": _percent(own["by_valence"].get(v)) for v in VALENCES}
-        row |= {"perplexity ratio": own.get("perplexity_ratio"), "repetition": own["repetition"]}
-        rows.append(row)
-    sizes = " or ".join(sorted({cell(own.get("n")) for own in methods.values()}))
-    caption = f"Test replies that express the target emotion, in percent of {sizes} per method"
-    return Table(caption, rows)
-
-
-def _side_effects_table(methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, Any]) -> Table:
-    """What both judges find, where the mood opposes too, and the side effects."""
-    rows = []
-    for method, own in methods.items():
-        reach = {
-            name: f" ({short(low)}–{short(high)})"
-            for name, (low, high) in own.get("intervals", {}).items()
-        }
-        row = {
+        yield {
             "method": _word(method),
-            "expressed (%)": _percent(own.get("overall")) + reach.get("overall", ""),
-            "second judge (%)": _percent(own.get("second_judge")),
-            "kappa": own.get("kappa"),
-            "opposing mood (%)": _percent(own.get("opposing", {}).get("overall")),
-            "hard contexts (%)": _percent(hard.get(method, {}).get("overall")),
-            "topic kept (%)": _percent(own.get("topic_kept")) + reach.get("topic_kept", ""),
+            "overall": percent(own.get("overall")) + reach,
+            **{emotion: percent(own["by_emotion"].get(emotion)) for emotion in emotions},
+            **{f"{v} event": percent(own["by_valence"].get(v)) for v in VALENCES},
+            "perplexity ratio": own.get("perplexity_ratio"),
+            "repetition": own.get("repetition"),
         }
-        for name in ("perplexity_ratio", "repetition"):
-            row[name.replace("_", " ")] = cell(own.get(name)) + reach.get(name, "")
-        row |= {name: own.get(name.replace("-", "_")) for name in ("distinct-1", "distinct-2")}
-        rows.append({**row, "words": own.get("mean_words")})
-    return Table("Expression and side effects, with 95% intervals over contexts", rows)
 
 
-def _settings_table(settings: Mapping[str, Mapping[str, Any]]) -> Table:
-    when = {"prompt": "once, in the prompt", "every": "at every step of the reply"}
+def _side_effects_rows(
+    methods: Mapping[str, Mapping[str, Any]], hard: Mapping[str, Any]
+) -> Iterator[Row]:
+    """What both judges find, where the mood opposes too, and the side effects."""
+    for method, own in methods.items():
+        known = own.get("intervals", {}).items()
+        # Word joiners: a narrow column breaks before the interval, never within it.
+        reach = {name: f" ({short(low)}\u2060–\u2060{short(high)})" for name, (low, high) in known}
+        yield {
+            "method": _word(method),
+            "expressed (%)": percent(own.get("overall")) + reach.get("overall", ""),
+            "second judge (%)": percent(own.get("second_judge")),
+            "kappa": own.get("kappa"),
+            "opposing mood (%)": percent(own.get("opposing", {}).get("overall")),
+            "hard contexts (%)": percent(hard.get(method, {}).get("overall")),
+            **{
+                name.replace("_", " "): cell(own.get(name)) + reach.get(name, "")
+                for name in ("perplexity_ratio", "repetition")
+            },
+            "topic kept (%)": percent(own.get("topic_kept")) + reach.get("topic_kept", ""),
+            "distinct-1": own.get("distinct_1"),
+            "distinct-2": own.get("distinct_2"),
+            "words": own.get("mean_words"),
+        }
+
+
+def _settings_rows(settings: Mapping[str, Any]) -> list[Row]:
     rows = []
     for method, own in settings.items():
+        if method == "tried":
+            continue
         single = ", ".join(f"{e} {cell(value)}" for e, value in own.get("by_emotion", {}).items())
         places = {own[name]: 0 for name in ("at", "heads_at", "neurons_at") if name in own}
         row = {
@@ -354,33 +345,30 @@ def _settings_table(settings: Mapping[str, Mapping[str, Any]]) -> Table:
             "layers": ", ".join(map(str, own.get("layers", ()))) or "those of its components",
             "strength": cell(own.get("strength")) + (f" ({single})" if single else ""),
             "position": ", ".join(places) or None,
-            "when": when.get(own.get("when", "")),
+            "when": _WHEN.get(own.get("when", "")),
             "direction": _ALONG.get(own.get("along", ""), "what its components do differently"),
         }
         rows.append(row)
-    return Table("Intervention settings (tuned on dev contexts, or given by the plan)", rows)
+    return rows
 
 
-def _elicitation_table(elicitation: Mapping[str, Any]) -> Table:
+def _elicitation_rows(elicitation: Mapping[str, Any]) -> Iterator[Row]:
     """How often prompting brought the emotion out, and how many replies were kept."""
     groups = {"all replies": elicitation["overall"], **elicitation.get("by_emotion", {})}
     groups |= {f"{name} event": own for name, own in elicitation.get("by_valence", {}).items()}
-    rows = [
-        {
+    for name, counts in groups.items():
+        yield {
             "replies": name,
             "made": counts.get("total_samples", counts.get("total")),
             "accepted": counts.get("accepted"),
             "rejected": counts.get("rejected"),
-            "accuracy (%)": _percent(counts.get("accuracy")),
+            "accuracy (%)": percent(counts.get("accuracy")),
         }
-        for name, counts in groups.items()
-    ]
-    return Table("Replies to prompts that ask for an emotion", rows)
 
 
-def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]:
+def component_rows(circuit: Circuit, neurons: int = 20) -> list[list[Row]]:
     """All heads of a circuit and its strongest neurons, with interval and baseline."""
-    heads, shown = (
+    return [
         [
             {
                 "component": node.id,
@@ -393,58 +381,16 @@ def component_tables(circuit: Circuit, neurons: int = 20) -> tuple[Table, Table]
             for node in strongest(circuit.of_kind(kind), most)
         ]
         for kind, most in (("head", len(circuit.heads)), ("neuron", neurons))
-    )
-    caption = f"The {len(shown):,} neurons with the largest |effect|, of {len(circuit.neurons):,}"
-    return Table(f"All {len(heads):,} heads, largest |effect| first", heads), Table(caption, shown)
-
-
-def _score_table(scores: Mapping[str, CircuitScores]) -> Table:
-    rows = [
-        {
-            "score": f"{emotion}: {name}",
-            "value": own.value,
-            "95% interval": (own.low, own.high),
-            "random baseline": own.baseline_p99,
-            "p": own.p,
-            "above baseline": found.above_baseline(name),
-        }
-        for emotion, found in scores.items()
-        for name, own in found.scores.items()
     ]
-    caption = "Scores on held-out contexts"
-    for first in list(scores.values())[:1]:
-        caption += (
-            f" ({first.n_contexts} contexts, {first.ablation} ablation, positions: "
-            f"{first.positions}, {first.n_baselines} random circuits)"
-        )
-    return Table(caption, rows)
 
 
-def _ablation_table(found: Mapping[str, Any]) -> Table:
-    """Points of judged expression lost without the circuit, and without random sets."""
-    rows = [
-        {
-            "emotion": emotion,
-            "circuit": own["circuit_drop"],
-            "95% interval": (own["low"], own["high"]),
-            "random sets": own["random_drop"],
-            "largest of them": own["random_max"],
-        }
-        for emotion, own in {"all": found, **found["by_emotion"]}.items()
-    ]
-    caption = (
-        f"Points of judged expression lost ({found['n']} replies; {found['heads_share']:.1%} of "
-        f"the heads and {found['neurons_share']:.1%} of the neurons; {found['draws']} random sets)"
-    )
-    return Table(caption, rows)
+def percent(value: float | None) -> str:
+    """A share in percent, or a dash."""
+    return "–" if value is None else f"{value:.1f}"
 
 
 def _word(method: str) -> str:
     return plot.METHOD_WORDS.get(method, method)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 # --- sample replies -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 from circuits.circuit.circuit import Edge
 from circuits.effects.inspection import HeadPatterns, NodeExamples, TokenLens
 from circuits.effects.neurons import DirectEffects
-from circuits.names import SUBLAYERS
 from circuits.patching.totals import TotalEstimates
 from circuits.report import ExplorerContent, explorer_document, explorer_page
 
@@ -41,61 +41,26 @@ def circuits(samples: ModuleType) -> dict[str, Any]:
 
 def records(samples: ModuleType, nodes: list[str], text: str) -> dict[str, Any]:
     """Records of the nodes; the texts of contexts and of one token are ``text``."""
-    random, n = torch.Generator().manual_seed(0), len(EMOTIONS)
-    shape = {"head": (n, LAYERS, HEADS), "neuron": (n, LAYERS, NEURONS)}
-    head, neuron = (torch.randn(shape[kind], generator=random) for kind in shape)
-    axes = {
-        "provenance": samples.provenance(),
-        "emotion": EMOTIONS,
-        "layer": tuple(range(LAYERS)),
-        "head": tuple(range(HEADS)),
-        "neuron": tuple(range(NEURONS)),
-    }
-    heads = [name for name in nodes if "H" in name][:4]
-    parts = [name for name in nodes if "." not in name]
-    tokens = ("<s>", " Always", " reply\n", text, "<|end|>")
+    n, tokens = len(EMOTIONS), ("<s>", " Always", " reply\n", text, "<|end|>")
+    heads, parts = [o for o in nodes if "H" in o][:4], tuple(o for o in nodes if "." not in o)
     pattern = torch.ones(2, n, len(heads), 6, 6).tril()
     weight = (255 * pattern / pattern.sum(-1, keepdim=True)).to(torch.uint8)
+    few, six = ("work_01/neutral", "work_03/neutral"), ("work",) * 6
+    examples = {"context": tuple(f"work_{i:02d}/neutral" for i in range(6)), "theme": six}
+    examples |= {"valence": ("neutral",) * 6, "situation": ("So.",) * 5 + (text,)}
+    words = (" calm", " rage", text, "\n", " spider")
+    lens = {**_lens(n, len(nodes)), "node": tuple(nodes), "rank": (1, 2, 3), "word": words}
+    patterns = {"context": few, "node": tuple(heads), "tokens": ((tokens,) * n, (tokens[:3],) * n)}
+    of = {"emotion": EMOTIONS}
     return {
         "heads": samples.heads(LAYERS, HEADS, EMOTIONS),
         "neurons": samples.neurons(LAYERS, NEURONS, EMOTIONS),
         "importance": samples.importance(LAYERS, EMOTIONS),
-        "direct": DirectEffects(
-            sublayer_effect=torch.randn(n, 2, LAYERS, generator=random),
-            head_effect=head,
-            neuron_effect=neuron,
-            total=torch.ones(n),
-            sublayer=SUBLAYERS,
-            **axes,
-        ),
-        "totals": TotalEstimates(head_effect=2 * head, neuron_effect=3 * neuron, **axes),
-        "lens": TokenLens(
-            **_lens(n, len(nodes)),
-            emotion=EMOTIONS,
-            node=tuple(nodes),
-            provenance=samples.provenance(),
-            rank=(1, 2, 3),
-            word=(" calm", " rage", text, "\n", " spider"),
-        ),
-        "examples": NodeExamples(
-            torch.randn(6, n, len(parts), generator=random),
-            tuple(f"work_{i:02d}/neutral" for i in range(6)),
-            EMOTIONS,
-            tuple(parts),
-            ("work",) * 6,
-            ("neutral",) * 6,
-            ("A thing is so.",) * 5 + (text,),
-            (text,) * 6,
-            provenance=samples.provenance(),
-        ),
-        "patterns": HeadPatterns(
-            weight,
-            ("work_01/neutral", "work_03/neutral"),
-            EMOTIONS,
-            tuple(heads),
-            ((tokens,) * n, (tokens[:3],) * n),
-            provenance=samples.provenance(),
-        ),
+        "direct": samples.made(DirectEffects, 1, **of),
+        "totals": samples.made(TotalEstimates, 2, **of),
+        "lens": samples.made(TokenLens, **lens, **of),
+        "examples": samples.made(NodeExamples, 3, node=parts, event=(text,) * 6, **examples, **of),
+        "patterns": samples.made(HeadPatterns, weight=weight, **patterns, **of),
     }
 
 
@@ -128,6 +93,13 @@ def make_content(samples: ModuleType) -> Callable[..., ExplorerContent]:
         return ExplorerContent(**{**wanted, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def bare_content(make_content: Callable[..., ExplorerContent]) -> Callable[..., ExplorerContent]:
+    """The same without records."""
+    names = ("heads", "neurons", "importance", "direct", "totals", "lens", "examples", "patterns")
+    return partial(make_content, **dict.fromkeys(names))
 
 
 @pytest.fixture(scope="session")

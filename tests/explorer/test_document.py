@@ -5,10 +5,10 @@ import base64
 import pytest
 import torch
 
-from circuits.circuit.circuit import Node
+from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.errors import CircuitError
-from circuits.report import explorer_document
-from circuits.report.explorer import check_document
+from circuits.report import explorer_document, trimmed
+from circuits.report.explorer import MOST, check_document
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,8 @@ def test_the_mean_effect_is_shown_where_circuits_were_made_from_it(make_content)
     assert found["nodes"][at]["scores"]["effect"][0][0] == pytest.approx(float(mean), rel=1e-3)
 
 
-def test_without_records_a_node_shows_what_its_circuits_say(make_content):
-    nothing = dict.fromkeys(
-        ("heads", "neurons", "importance", "direct", "totals", "lens", "examples", "patterns")
-    )
-    content = make_content(**nothing)
+def test_without_records_a_node_shows_what_its_circuits_say(bare_content):
+    content = bare_content()
     found = explorer_document(content)
     at = [node["id"] for node in found["nodes"]].index("L1H2")
     rows = found["nodes"][at]["scores"]["effect"]
@@ -145,3 +142,32 @@ def test_records_of_other_emotions_are_refused(make_content, samples):
         CircuitError, match="^heads are of fear, anger, the circuits of anger, fear"
     ):
         explorer_document(make_content(heads=heads))
+
+
+def circuit(neurons: int) -> Circuit:
+    """Three heads, and neurons whose effects grow with their number; the first ends a path."""
+    nodes = [Node("embed", "embed"), *(Node(f"L0H{i}", "head", 0, effect=1e-6) for i in range(3))]
+    nodes += [Node(f"L0N{i}", "neuron", 0, effect=float(i) * (-1) ** i) for i in range(neurons)]
+    nodes += [Node("L0.mlp", "sublayer", 0), Node("readout", "readout")]
+    edges = [Edge(node.id, "L0.mlp", "part", node.effect) for node in nodes if "N" in node.id]
+    edges.append(Edge("L0N0", "readout", "path", 0.1, "readout"))
+    return Circuit("anger", tuple(nodes), tuple(edges))
+
+
+def test_heads_and_ends_of_paths_stay_and_then_the_largest_effects():
+    found = trimmed(circuit(20), 6)
+    names = "embed L0H0 L0H1 L0H2 L0N0 L0N18 L0N19 L0.mlp readout"
+    assert [node.id for node in found.nodes] == names.split()
+    assert {edge.source for edge in found.edges} == {"L0N0", "L0N18", "L0N19"}
+
+
+def test_a_circuit_that_fits_stays_as_it_is():
+    whole = circuit(20)
+    assert trimmed(whole, 23) is whole
+
+
+def test_a_page_says_how_large_the_whole_circuit_is(bare_content):
+    whole = bare_content(circuits={"anger": circuit(MOST + 50)}, scores={})
+    (found,) = explorer_document(whole)["circuits"]
+    assert (found["heads"], found["neurons"]) == (3, MOST + 50)
+    assert len(found["nodes"]) == MOST + 3

@@ -64,23 +64,6 @@ def test_no_program_makes_markup_or_code_of_text(name):
     assert not re.search(r"\bfetch\b|XMLHttpRequest|WebSocket|sendBeacon|EventSource", text)
 
 
-def test_one_emotion_is_enough(make_content, samples):
-    own = {"anger": samples.circuit("anger")}
-    page = explorer_page(
-        explorer_document(
-            make_content(
-                circuits=own,
-                heads=None,
-                neurons=None,
-                importance=None,
-                direct=None,
-                totals=None,
-                lens=None,
-                examples=None,
-                patterns=None,
-                scores={},
-                notes=(),
-            )
-        )
-    )
-    assert '"emotions":[{"name":"anger"' in page
+def test_one_emotion_is_enough(bare_content, samples):
+    content = bare_content(circuits={"anger": samples.circuit("anger")}, scores={}, notes=())
+    assert '"emotions":[{"name":"anger"' in explorer_page(explorer_document(content))

@@ -82,10 +82,10 @@ def made(kind: type[Any], seed: int = 0, /, **known: Any) -> Any:
     """
     labels, random, values = AXES | known, _random(seed), {}
     for name, axes in kind.axes.items():
-        shape, value = [len(labels[axis]) for axis in axes], known.get(name)
-        if value is None:
-            value = torch.randn(shape, generator=random)
-        values[name] = torch.full(shape, value) if isinstance(value, float) else value
+        values[name] = known.get(name)
+        if not isinstance(values[name], torch.Tensor):
+            drawn = torch.randn([len(labels[axis]) for axis in axes], generator=random)
+            values[name] = drawn if name not in known else torch.full_like(drawn, known[name])
     for field in dataclasses.fields(kind):
         if field.name in labels and field.name not in values:
             own = labels[field.name]

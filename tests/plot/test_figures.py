@@ -36,7 +36,7 @@ def figures(samples):
     drawn["validation"] = draw(samples.validation("neuron"))
     drawn["replies"] = draw(samples.heard())
     drawn["accuracy"] = plot.accuracy_bars(samples.accuracy())
-    drawn["valence"] = plot.valence_bars(samples.accuracy())
+    drawn["valence"] = plot.accuracy_bars(samples.accuracy(), by="valence")
     drawn["side_effects"] = plot.side_effects_map(samples.accuracy())
     drawn["strengths"] = plot.strength_curve(samples.accuracy())
     return drawn

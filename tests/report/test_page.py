@@ -1,4 +1,7 @@
-"""The report is one page that shows everything, runs nothing foreign and asks no network."""
+"""The report is one page that shows everything, runs nothing foreign and asks no network.
+
+A real browser opens it too: figures are drawn and the console stays silent.
+"""
 
 import base64
 import dataclasses
@@ -42,40 +45,25 @@ class Page(HTMLParser):
 def written(samples, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(samples.report(), path)
-    return path.read_text(encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="module")
 def page(written):
-    return Page(written)
+    return Page(written.read_text(encoding="utf-8"))
 
 
 def test_the_page_has_every_section_and_every_emotion(page):
     text = " ".join(page.words)
-    for heading in (
-        "Summary",
-        "Sample replies",
-        "Elicitation",
-        "Directions",
-        "Attention heads",
-        "MLP neurons",
-        "Sublayers",
-        "Circuits",
-        "Cost",
-        "Provenance",
-    ):
-        assert heading in text
-    for emotion in EMOTIONS:
-        assert emotion in text
-    for shown in (
-        "64.0 (60–68)",
-        "random, same layers (baseline)",
-        "lexicon",
-        "strength",
-        "L3H0",
-        "5,000,000",
-    ):
+    headings = "Summary,Sample replies,Elicitation,Directions,Attention heads,MLP neurons"
+    headings += ",Sublayers,Circuits,Cost,Provenance"
+    values = ("64.0 (60–68)", "random, same layers (baseline)", "lexicon", "L3H0", "5,000,000")
+    for shown in (*headings.split(","), *EMOTIONS, *values, "once, in the prompt"):
         assert shown in text
+    sections = {a["id"] for tag, a in page.elements if tag == "section" and "id" in a}
+    assert {f"#{own}" for own in sections} == {
+        a["href"] for tag, a in page.elements if tag == "a" and a["href"] != "data:,"
+    }
 
 
 def test_a_circuit_that_does_not_beat_random_ones_is_named(page):
@@ -106,10 +94,6 @@ def test_nothing_on_the_page_loads_anything(page):
     assert not any("http" in text for text in data)
 
 
-def test_plotly_is_embedded_once(written):
-    assert written.count("Copyright 2012-") == 1
-
-
 def test_the_policy_allows_the_page_s_own_scripts_and_no_network(page):
     policy = next(a["content"] for t, a in page.elements if a.get("http-equiv"))
     assert "default-src 'none'" in policy
@@ -124,8 +108,10 @@ def test_the_policy_allows_the_page_s_own_scripts_and_no_network(page):
             assert f"'sha256-{digest}'" in scripts[1]
 
 
-def test_the_page_stays_light(written):
-    assert len(written.encode()) < 8_000_000
+def test_plotly_is_embedded_once_and_the_page_stays_light(written):
+    text = written.read_text(encoding="utf-8")
+    assert text.count("Copyright 2012-") == 1
+    assert len(text.encode()) < 8_000_000
 
 
 def test_tables_have_captions_and_headers(page):
@@ -153,24 +139,46 @@ def test_a_run_without_judge_calibration_or_test_replies_still_makes_a_page(samp
     assert "The judge and what is known" not in text
 
 
-def test_validation_is_shown_where_it_was_measured(samples, tmp_path):
-    plain = samples.report()
-    write_report(plain, tmp_path / "plain.html")
-    assert 'id="validation"' not in (tmp_path / "plain.html").read_text()
-    measured = dataclasses.replace(
-        plain,
+def test_validation_is_shown_where_it_was_measured(samples, page, tmp_path):
+    assert ("a", {"href": "#validation"}) not in page.elements
+    measured = samples.report(
         validation=[samples.validation("head"), samples.validation("neuron")],
         reply_validation=[samples.heard("head"), samples.heard("neuron")],
         ablation=samples.ablation(),
     )
     write_report(measured, tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text()
-    page = Page(text)
-    assert ("a", {"href": "#validation"}) in page.elements
-    shown = " ".join(page.words)
+    found = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert ("a", {"href": "#validation"}) in found.elements
+    shown = " ".join(found.words)
     assert "Points of judged expression lost (36 replies; 8.3% of the heads" in shown
     assert "81.2 to 93.8" in shown
-    figures = [attributes.get("data-figure", "") for _, attributes in page.elements]
-    assert [name for name in figures if name.startswith("validation-")] == [
-        f"validation-{number}" for number in range(4)
-    ]
+    figures = [attributes.get("data-figure", "") for _, attributes in found.elements]
+    drawn = [name for name in figures if name.startswith("validation-")]
+    assert drawn == [f"validation-{number}" for number in range(4)]
+
+
+def test_a_browser_draws_what_is_shown_and_its_console_stays_silent(written, browser):
+    opened, said = browser.new_page(viewport={"width": 1280, "height": 12000}), []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.goto(written.as_uri())
+    # Ten figures and one circuit; the others wait for their tab.
+    opened.locator("[data-drawn=yes]").nth(10).wait_for(state="attached")
+    opened.wait_for_load_state("networkidle")
+    main = opened.locator("main")
+    counts = {
+        "[data-drawn=yes]": 11,
+        "[data-drawn=yes][role=img][aria-label]": 11,
+        "[aria-selected=true]": 1,
+        "[role=tabpanel]": 6,
+        "select": 1 + 5,
+        "[type=range]": 1,
+        ".updatemenu-button": 0,
+    }
+    assert {own: main.locator(own).count() for own in counts} == counts
+    cut = "own => own.filter((box) => box.scrollWidth > box.clientWidth).length"
+    assert opened.eval_on_selector_all(".box", cut) == 0
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.wait_for_function("() => document.documentElement.scrollWidth <= 390")
+    assert said == []
+    opened.close()
