@@ -127,8 +127,14 @@ def deal_out(
         more = int(min(missing, room[i] - used[i]))
         used[i] += more
         missing -= more
-    base = (minimum,) * n
-    return Layers(*map(tuple, (weights, shares, base, added, available, used)))
+    return Layers(
+        tuple(weights),
+        tuple(shares),
+        base=(minimum,) * n,
+        added=tuple(added),
+        available=tuple(available),
+        used=tuple(used),
+    )
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ _FILES: Final[tuple[tuple[re.Pattern[str], Any], ...]] = (
         (_pattern(shape, r"/[^/]+\.npy" if kind is DifferenceVectors else ""), kind)
         for kind, shape in PLACES.items()
     ),
-    *((_pattern(shape), check) for shape, check in DOCUMENTS.items()),
+    *((_pattern(shape), shape) for shape in DOCUMENTS),
 )
 
 
@@ -368,14 +368,15 @@ def _read(home: Path, unit: str, kind: Any, named: Mapping[str, str], paths: lis
         options["emotion"] = named["emotion"]
     if "kind" in named:
         options["sublayer"] = next(own for own, word in KINDS.items() if word == named["kind"])
+    read: Any = getattr(kind, "read", None)
     one = paths[0].relative_to(home).as_posix() if len(paths) == 1 else unit
     origin = Provenance(
         {"name": home.name}, "", {"imported": one, "of": digest(*paths)}, versions()
     )
     with recorded(origin):
-        if kind in PLACES:
-            return kind.read(*paths, **options)
-        kind(paths[0])
+        if read is not None:
+            return read(*paths, **options)
+        DOCUMENTS[str(kind)](paths[0])
         return read_document(paths[0])
 
 

@@ -159,7 +159,7 @@ class Table(Record):
         """Write the table with the columns and in the order that it was read with."""
         frame = self.to_frame().sort_values("row")
         if "sublayer" in frame:
-            frame["sublayer"] = frame["sublayer"].map(KINDS)
+            frame["sublayer"] = frame["sublayer"].map(KINDS.get)
         for name, rules in self._numbers().items():
             # Nullable integers: a blank cell stays blank and 24 does not become 24.0.
             if rules["whole"]:

@@ -116,7 +116,7 @@ def test_the_losses_of_a_circuit_are_the_shares_that_are_concerned(llama, heads_
             lengths[edit.site, edit.layer, part] = float(write.norm())
     total = sum(lengths.values())
     found = {loss.what: loss.size for loss in losses}
-    assert all(loss.meaning == MEANINGS[loss.what] for loss in losses)
+    assert {loss.meaning for loss in losses} == set(MEANINGS.values())
     assert list(found) == ["positions", "layer 0", "inside a layer", "parts"]
     early = sum(length for (_, layer, _), length in lengths.items() if layer == 0)
     attention = sum(length for (site, _, _), length in lengths.items() if site == "z")

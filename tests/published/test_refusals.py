@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,7 +269,7 @@ def test_a_wrong_circuit_is_refused(tmp_path, change, message):
 )
 def test_a_wrong_label_is_named_by_its_line(tmp_path, changes, message):
     texts = dict.fromkeys(("skeleton_id", "theme", "scenario", "event", "gen_text"), "x")
-    row = {**texts, "key": "a", "valence": "neutral", "emotion": "anger"}
+    row: dict[str, Any] = {**texts, "key": "a", "valence": "neutral", "emotion": "anger"}
     row["judge"] = {"match": 1, "reason": "it is"}
     rows = [row, {**row, "key": "b", "skeleton_id": "y", **changes}]
     path = tmp_path / "accepted.jsonl"
