@@ -16,10 +16,6 @@ def plain_area(ys, xs):
     return sum((xs[i + 1] - xs[i]) * (ys[i + 1] + ys[i]) / 2 for i in range(len(xs) - 1))
 
 
-def test_a_constant_curve_has_the_widths_sum_as_its_area():
-    assert float(area(torch.ones(10, dtype=torch.float64))) == pytest.approx(0.999)
-
-
 def test_each_size_has_its_weight_in_the_trapezoid():
     weights = [0.0005, 0.002, 0.004, 0.0075, 0.02, 0.04, 0.075, 0.2, 0.4, 0.25]
     for place, weight in enumerate(weights):

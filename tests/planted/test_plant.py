@@ -11,13 +11,13 @@ from circuits.effects.activations import group_by_context, read_activations
 from circuits.effects.directions import emotion_directions
 from circuits.judges.replies import Reply
 from circuits.models.families import check_identities
-from circuits.models.tokens import encode, pad_left
+from circuits.models.tokens import encode
 from circuits.prompts.templates import emotion_prompt, emotion_prompts, neutral_prompt
 
 
 @pytest.fixture(scope="module")
-def twenty():
-    return [plant(seed) for seed in range(20)]
+def ten():
+    return [plant(seed) for seed in range(10)]
 
 
 def weights(planted):
@@ -34,51 +34,29 @@ def test_equal_seeds_give_equal_models_and_others_do_not():
     assert not torch.equal(first.readout, other.readout)
 
 
-def test_among_twenty_plants_every_form_occurs(twenty):
-    groups = {planted.model.original_model.config.num_key_value_heads for planted in twenty}
-    assert groups == {2, 4}
-    inhibitors = {n.kind for planted in twenty for n in planted.nodes if n.role == "inhibitor"}
-    assert inhibitors == {"head", "neuron"}
-    writers = {n.layer for planted in twenty for n in planted.nodes if n.role == "writer"}
-    assert writers == {0, 1, 2}
-
-
-def test_closed_forms_hold_on_every_plant(twenty):
-    for planted in twenty:
+def test_plants_are_of_every_form_exact_and_without_special_axes(ten):
+    assert {own.model.original_model.config.num_key_value_heads for own in ten} == {2, 4}
+    for role, seen in (("inhibitor", {"head", "neuron"}), ("writer", {0, 1, 2})):
+        nodes = [node for planted in ten for node in planted.nodes if node.role == role]
+        assert {node.layer if role == "writer" else node.kind for node in nodes} == seen
+    for planted in ten:
         check_identities(planted.model)
-
-
-def test_readouts_are_orthonormal(twenty):
-    for planted in twenty:
         gram = planted.readout @ planted.readout.T
         torch.testing.assert_close(gram, torch.eye(6), atol=1e-5, rtol=0)
-
-
-def test_no_weight_is_zero_and_no_axis_is_special(twenty):
-    for planted in twenty:
         for name, weight in weights(planted).items():
             assert name.endswith("bias") or bool((weight != 0).all()), name
         # No axis of the model holds more than a good part of a readout.
         assert float(planted.readout.abs().max()) < 0.6
 
 
-def test_the_norm_of_the_stream_hardly_moves(twenty, contexts):
-    for planted in twenty[:5]:
+def test_the_norm_of_the_stream_hardly_moves(ten, contexts):
+    for planted in ten[:5]:
         found = by_hand.run(planted, by_hand.asking_rows(planted, contexts[0]))
         for name, value in found.items():
             if "resid" in name:
                 norms = value.norm(dim=-1)
                 assert float(norms.max() / norms.min()) < 1.02
                 assert float(norms[:, -1].max() / norms[:, -1].min()) < 1.001
-
-
-def test_every_name_and_edge_lies_in_the_model(twenty):
-    for planted in twenty:
-        names = [node.name for node in planted.nodes]
-        assert len(set(names)) == len(names)
-        known = {*names, "embed", "readout"}
-        assert all(edge.source in known and edge.target in known for edge in planted.edges)
-        assert all(0 <= node.layer < planted.model.cfg.n_layers for node in planted.nodes)
 
 
 def test_the_truth_is_told_by_kind_emotion_and_change():
@@ -115,18 +93,6 @@ def test_prompts_of_all_emotions_have_one_length_and_one_begin_token(contexts):
         without = encode(planted.model, neutral_prompt(context))
         words = planted.model.tokenizer.convert_ids_to_tokens(without)
         assert not set(words) & set(planted.emotions)
-
-
-def test_padding_changes_nothing(contexts):
-    planted = plant(2)
-    model = planted.model
-    rows = [encode(model, emotion_prompt(context, "fear")) for context in contexts[:4]]
-    assert len({len(row) for row in rows}) > 1
-    tokens = pad_left(rows, torch.device("cpu"), model.tokenizer.pad_token_id)
-    with torch.no_grad():
-        together = model(tokens.ids, attention_mask=tokens.mask.long())[:, -1]
-        alone = torch.cat([model(torch.tensor([row]))[:, -1] for row in rows])
-    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("sizes", [{"n_layers": 3}, {"n_layers": 5}, {"n_heads": 6}])

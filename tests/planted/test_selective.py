@@ -9,7 +9,7 @@ from circuits.neurons.select import entropy, entropy_null, select_neurons, split
 from circuits.prompts.prompt import EMOTION_REQUEST, question
 
 NEURONS = 3 * 48
-SEEDS = (0, 1, 2, 3)
+SEEDS = (0, 3)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

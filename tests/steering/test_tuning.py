@@ -98,33 +98,28 @@ def test_all_methods_get_as_many_times_and_strengths(interventions):
         assert len(evaluator.asked) == len(candidates) + len(TIMES) - 1 + len(FACTORS) - 1, method
 
 
-def test_the_most_accurate_candidate_wins(interventions):
-    found, _ = tuned(interventions, lambda how, e: (80 if how.order == "direct" else 10, 0.0))
-    assert found.by_method["circuit"] == Modulation(order="direct")
+@pytest.mark.parametrize(
+    ("plan", "chosen"),
+    [
+        # The most accurate; of those the one that costs the least; then that repeats the least.
+        (lambda how, e: (80 if how.order == "direct" else 10, 0.0), Modulation(order="direct")),
+        (lambda how, e: (90, 0.1 if how.order == "effect" else 0.2), Modulation(order="effect")),
+        (lambda how, e: (90, 0.0) if how.strength == 1 else (10, 0.0), Modulation()),
+        # One strength for all emotions where it does as well.
+        (lambda how, e: (90, 0.0 if how.strength == 1.25 else 0.1), Modulation(1.25)),
+    ],
+)
+def test_the_best_candidate_wins(interventions, plan, chosen):
+    found, evaluator = tuned(interventions, plan)
+    assert found.by_method["circuit"] == chosen
+    assert replace(chosen, when="every", strength=1.0) in [how for _, how in evaluator.asked]
 
 
 def test_broken_text_loses_whatever_its_accuracy(interventions):
-    def plan(how, emotion):
-        return (98, 2.0) if how.strength > 1 else (50, 0.1)
-
-    found, _ = tuned(interventions, plan)
+    found, _ = tuned(interventions, lambda how, e: (98, 2.0) if how.strength > 1 else (50, 0.1))
     assert found.by_method["circuit"].strength_of("anger") <= 1
     assert found.scores["circuit"][0]
     assert LIMIT < 2.7  # e^2 is broken, e^0.1 is not
-
-
-def test_of_equally_accurate_ones_the_cheaper_wins(interventions):
-    found, _ = tuned(interventions, lambda how, e: (90, 0.2 if how.order != "effect" else 0.1))
-    assert found.by_method["circuit"] == Modulation(order="effect")
-
-
-def test_of_equally_fluent_ones_the_one_that_repeats_less_wins(interventions):
-    def plan(how, emotion):
-        return (90, 0.0) if how.strength == 1 else (10, 0.0)
-
-    found, evaluator = tuned(interventions, plan)  # at every step it repeats more
-    assert found.by_method["circuit"] == Modulation()
-    assert Modulation(when="every") in [how for _, how in evaluator.asked]
 
 
 def test_among_equals_the_gentlest_wins(interventions):
@@ -141,24 +136,14 @@ def test_every_emotion_gets_a_strength_of_its_own(interventions):
     assert found.scores["circuit"][1] == 90
 
 
-def test_one_strength_for_all_wins_where_it_does_as_well(interventions):
-    def plan(how, emotion):
-        return 90, 0.0 if how.strength == 1.25 else 0.1
-
-    found, _ = tuned(interventions, plan)
-    assert found.by_method["circuit"] == Modulation(1.25)
-
-
-def test_a_brief_search_ends_at_the_first_good_candidate(interventions):
-    found, evaluator = tuned(interventions, lambda how, e: (100, 0.0), good_enough=99.0)
-    assert len(evaluator.asked) == 1
-    assert found.by_method["circuit"] == Modulation()
-
-
-def test_a_brief_search_leaves_the_time_as_it_is(interventions):
-    found, evaluator = tuned(interventions, lambda how, e: (50, 0.0), good_enough=99.0)
+@pytest.mark.parametrize(("share", "asked"), [(100, 1), (50, len(ORDERS) + len(FACTORS) - 1)])
+def test_a_brief_search_ends_at_the_first_good_candidate_and_tries_no_times(
+    interventions, share, asked
+):
+    found, evaluator = tuned(interventions, lambda how, e: (share, 0.0), good_enough=99.0)
+    assert len(evaluator.asked) == asked
     assert {how.when for _, how in evaluator.asked} == {"prompt"}
-    assert len(evaluator.asked) == len(ORDERS) + len(FACTORS) - 1
+    assert found.by_method["circuit"] == Modulation()
 
 
 def test_the_last_round_may_see_more_contexts(interventions):
