@@ -19,7 +19,7 @@ margin falls when the neuron is set to zero at all positions.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -340,7 +340,9 @@ def profile_texts(
 
     tables = {name: own.cpu().transpose(0, 1) for name, own in sums.items()}
     active = tables.pop("active").round().long()
-    halves = {name: own.unflatten(0, (len(HALVES), n_labels)) for name, own in tables.items()}
+    halves: dict[str, Any] = {
+        name: own.unflatten(0, (len(HALVES), n_labels)) for name, own in tables.items()
+    }
     along = along_neurons(model, tables["stream_at_last"].float()).double()
     n_groups = len(groups[0])
     return Profile(

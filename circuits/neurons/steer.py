@@ -11,6 +11,7 @@ dev texts, for random neurons as well; changes are of test texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -237,7 +238,7 @@ def cross_signal(
 
     size = len(devices.label), len(selection.label)
     names = ("change", "low", "high", "other_change", "dose")
-    tables = {name: torch.zeros(size, dtype=torch.float64) for name in names}
+    tables: dict[str, Any] = {name: torch.zeros(size, dtype=torch.float64) for name in names}
     random_change, bases = torch.zeros(draws, *size, dtype=torch.float64), []
     for e, (emotion, chosen) in enumerate(zip(selection.label, selection.chosen, strict=True)):
         others = test.of(*(label for label in test.label if label != emotion))

@@ -289,7 +289,8 @@ def make_pairs(
         plain = neutral_prompt(context, template)
         against = plain if other is None else emotion_prompt(context, other, template)
         both = emotion_prompt(context, emotion, template), against
-        pairs.append(_pair(context, *(label_prompt(model, own) for own in both), emotion, other))
+        clean, corrupt = (label_prompt(model, prompt) for prompt in both)
+        pairs.append(_pair(context, clean, corrupt, emotion, other))
     return CleanCorrupt(model, tuple(pairs))
 
 

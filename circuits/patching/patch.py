@@ -366,9 +366,9 @@ def _rows(runs: CleanCorrupt, times: int) -> list[int]:
 
 
 def _side_by_side(
-    masks: Bool[Tensor, "pair place pos"], per_place: int, patch: Callable[[list[int], int], None]
+    masks: Bool[Tensor, "pair place pos"], per_place: int, patch: Callable[..., None]
 ) -> None:
-    """Patch places (with their first position) in groups whose runs begin close to each other.
+    """Patch places (``start``: their first position) in groups whose runs begin close together.
 
     A place that has no position is left out; ``per_place``: runs of each.
     """

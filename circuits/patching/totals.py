@@ -109,7 +109,7 @@ def _of_emotion(
         """Runs of some pairs, their neutral values, what changes, and the first run's effects."""
         (runs,) = replace(pairs, pairs=tuple(own)).judged(readout, "noising", _SITES)
         with torch.no_grad():
-            picks = dict.fromkeys(_SITES, lambda activation: activation[:, -1].cpu())
+            picks = dict.fromkeys(runs.sites, lambda activation: activation[:, -1].cpu())
             plain = capture(model, runs.corrupt, picks)
         first = _trace(runs, range(len(runs)))
         change = {site: _at_first(first.values[site]) - plain[site] for site in _SITES}

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -45,7 +45,7 @@ class Clock:
 
             pids = ray.get([worker.process.remote() for worker in workers.workers])
             self._processes += [psutil.Process(pid) for pid in pids]
-        self.wall, self.cpu = Counter[str](), Counter[str]()
+        self.wall, self.cpu = defaultdict[str, float](float), defaultdict[str, float](float)
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Any]:
