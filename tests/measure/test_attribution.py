@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from inspect import unwrap
-from typing import Any
 
 import pytest
 import torch
@@ -33,13 +32,13 @@ MODES = ["denoising", "noising"]
 GRADIENTS = ["atp", "relp", "ig-inputs", "ig-activations"]
 
 
-def asked(method) -> Any:
+def asked(method):
     """A method by a name that may be none."""
     return method
 
 
-def rank_correlation(one, other) -> float:
-    found: Any = spearmanr(one, other)
+def rank_correlation(one, other):
+    found = spearmanr(one, other)
     return float(found.statistic)
 
 
@@ -79,7 +78,7 @@ def test_batches_and_their_padding_do_not_change_the_scores(pairs, readout, meth
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_heads_sum_to_their_attention_and_neurons_to_their_mlp(pairs, readout, method, mode):
     found = attribute(pairs, readout, method, mode=mode, steps=2, sample=2)
-    size: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
+    size = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(found.heads.sum(-1), found.sublayers[..., 0], **size)
     torch.testing.assert_close(found.neurons.sum(-1), found.sublayers[..., 1], **size)
     assert found.heads.abs().max() > 0.01
@@ -115,7 +114,7 @@ def test_integrated_inputs_account_for_the_whole_gap(mini, contexts, mode):
 def test_passes_are_those_that_the_record_tells(pairs, readout, method, kind, mode):
     logits = LogitDifference(torch.tensor([5]), torch.tensor([9, 20]))
     judged = readout if kind == "projection" else logits
-    options: dict[str, Any] = {"mode": mode, "steps": 3, "sample": 5}
+    options = {"mode": mode, "steps": 3, "sample": 5}
     with counted() as receipt:
         found = attribute(pairs, judged, method, **options)
     with counted() as exact:

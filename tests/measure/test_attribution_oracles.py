@@ -1,10 +1,9 @@
-"""Every attribution method against neutral runs of single prompts, in float64.
+"""Every attribution method against plain runs of single prompts, in float64.
 
 The oracles take no gradient: they move an activation a little and look at the readout.
 """
 
-from types import ModuleType
-from typing import Any
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,17 +11,97 @@ from torch.nn.functional import silu
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from circuits.models.load import wrap_model
-from circuits.patching.attribution import NodeScores, attribute
+from circuits.names import hook as name_of
+from circuits.patching.attribution import attribute
 from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.patch import patch_components
 
-CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
+STEP = 1e-3
+
+
+@contextmanager
+def in_float64():
+    """Everything in float64; libraries that ask for float32 (norms, softmax) get it too."""
+    tensor = torch.Tensor
+    library = torch
+    usual, single = tensor.float, torch.float32
+    tensor.float = tensor.double
+    torch.set_default_dtype(torch.float64)
+    library.float32 = library.float = torch.float64
+    try:
+        yield
+    finally:
+        library.float32 = library.float = single
+        torch.set_default_dtype(single)
+        tensor.float = usual
+
+
+class PlainPair:
+    """The base and the other run of one pair, as prompts without padding."""
+
+    def __init__(self, model, pair, readout, mode):
+        self.model, self.readout, self.matched = model, readout, pair.matched
+        ids = (pair.clean.ids, pair.corrupt.ids)
+        self.other, self.base = ids if mode == "denoising" else ids[::-1]
+        self.sign = 1.0 if mode == "denoising" else -1.0
+
+    def run(self, ids, hooks=(), seen=()):
+        """Readout, and activations of some places as the run's hooks leave them."""
+        found = {}
+
+        def see(place):
+            def keep(activation, hook):
+                found[place] = activation.clone()
+                return activation
+
+            return keep
+
+        last = (self.readout.site, self.model.cfg.n_layers - 1)
+        hooks = [*hooks, *((name_of(*place), see(place)) for place in (*seen, last))]
+        tokens = torch.tensor([list(ids)])
+        with torch.no_grad(), self.model.hooks(fwd_hooks=list(hooks)):
+            self.model(tokens, attention_mask=torch.ones_like(tokens))
+        return float(self.readout.score(found[last][:, -1])), found
+
+    def change(self, place):
+        """Other minus base activation, zero before the matched positions of the base run."""
+        base, other = (self.run(ids, seen=[place])[1][place] for ids in (self.base, self.other))
+        found = torch.zeros_like(base)
+        found[:, -self.matched :] = other[:, -self.matched :] - base[:, -self.matched :]
+        return found
+
+    def slope(self, place, along, hooks=()):
+        """How fast the base run's readout rises as the activation moves along a direction.
+
+        Five-point difference: exact up to the fourth power of a small step.
+        """
+
+        def at(size):
+            add = (name_of(*place), lambda activation, hook: activation + size * along)
+            return self.run(self.base, [*hooks, add])[0]
+
+        far, near = at(2 * STEP) - at(-2 * STEP), at(STEP) - at(-STEP)
+        return self.sign * (8 * near - far) / (12 * STEP)
+
+    def put(self, place, value):
+        """A hook that sets an activation."""
+        return name_of(*place), lambda activation, hook: value
+
+
+def unit(change, index):
+    """The part of a change that is one head's, group's or neuron's."""
+    found = torch.zeros_like(change)
+    found[:, :, index] = change[:, :, index]
+    return found
+
+
+CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 
 
 @pytest.fixture
-def double(tokenizer, make_llama, plainly):
+def double(tokenizer, make_llama):
     """A random model in float64, in which rounding hides no error."""
-    with plainly.in_float64():
+    with in_float64():
         yield make_llama(tokenizer)
 
 
@@ -34,16 +113,15 @@ def random_projection(model):
 class Setting:
     """One pair as plain runs, and what the package says of it."""
 
-    def __init__(self, plainly: ModuleType, model, context, mode, other="fear", **options):
+    def __init__(self, model, context, mode, other="fear", **options):
         readout = random_projection(model)
         pairs = make_pairs(model, [context], "anger", other)
-        self.plain = plainly.PlainPair(model, pairs[0], readout, mode)
-        self.unit = plainly.unit
-        self.scores: NodeScores = attribute(pairs, readout, mode=mode, sample=2, **options)
+        self.plain = PlainPair(model, pairs[0], readout, mode)
+        self.scores = attribute(pairs, readout, mode=mode, sample=2, **options)
 
     def slope(self, place, index=None, hooks=()):
         change = self.plain.change(place)
-        along = change if index is None else self.unit(change, index)
+        along = change if index is None else unit(change, index)
         return self.plain.slope(place, along, hooks)
 
 
@@ -52,10 +130,8 @@ MODES = ["denoising", "noising"]
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("other", [None, "fear"])
-def test_atp_is_the_slope_of_the_readout_towards_the_other_run(
-    plainly, double, contexts, mode, other
-):
-    of = Setting(plainly, double, contexts[2], mode, other, method="atp")
+def test_atp_is_the_slope_of_the_readout_towards_the_other_run(double, contexts, mode, other):
+    of = Setting(double, contexts[2], mode, other, method="atp")
     found, expected = [], []
     for layer in range(3):
         for site, table, units in (
@@ -75,9 +151,9 @@ def test_atp_is_the_slope_of_the_readout_towards_the_other_run(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_atp_star_patches_queries_and_keys_through_the_softmax_and_drops_layers(
-    plainly, double, contexts, mode
+    double, contexts, mode
 ):
-    of = Setting(plainly, double, contexts[0], mode, method="atp*")
+    of = Setting(double, contexts[0], mode, method="atp*")
     base = of.plain.base
     layers = range(3)
     outs = [(site, i) for site in ("attn_out", "mlp_out") for i in layers]
@@ -92,7 +168,7 @@ def test_atp_star_patches_queries_and_keys_through_the_softmax_and_drops_layers(
 
     for layer in (1,):
         for head in range(4):
-            along = of.unit(of.plain.change(("z", layer)), head)
+            along = unit(of.plain.change(("z", layer)), head)
             torch.testing.assert_close(
                 of.scores.heads[0, layer, head], graded(("z", layer), along), **CLOSE
             )
@@ -104,7 +180,7 @@ def test_atp_star_patches_queries_and_keys_through_the_softmax_and_drops_layers(
         for group in range(2):
             expected = graded(("pattern", layer), patterns[group])
             torch.testing.assert_close(of.scores.keys[0, layer, group], expected, **CLOSE)
-        along = of.unit(of.plain.change(("post", layer)), 11)
+        along = unit(of.plain.change(("post", layer)), 11)
         expected = graded(("post", layer), along)
         torch.testing.assert_close(of.scores.neurons[0, layer, 11], expected, **CLOSE)
     assert of.scores.queries.abs().max() > 1e-4
@@ -130,10 +206,8 @@ def pattern_changes(of, layer, site, units):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("other", [None, "fear"])
-def test_relp_is_the_gradient_of_a_model_written_with_its_rules(
-    plainly, double, contexts, mode, other
-):
-    of = Setting(plainly, double, contexts[1], mode, other, method="relp")
+def test_relp_is_the_gradient_of_a_model_written_with_its_rules(double, contexts, mode, other):
+    of = Setting(double, contexts[1], mode, other, method="relp")
     values = relevance(double, of.plain)
     for kind, places in {"heads": "z", "neurons": "post", "values": "v"}.items():
         for layer in range(3):
@@ -184,11 +258,9 @@ def relevance(model, plain):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_integrated_gradients_over_inputs_are_mean_slopes_along_the_way(
-    plainly, double, contexts, mode
-):
+def test_integrated_gradients_over_inputs_are_mean_slopes_along_the_way(double, contexts, mode):
     steps = 3
-    of = Setting(plainly, double, contexts[0], mode, method="ig-inputs", steps=steps)
+    of = Setting(double, contexts[0], mode, method="ig-inputs", steps=steps)
     way = of.plain.change(("resid_pre", 0))
     start = of.plain.run(of.plain.base, seen=[("resid_pre", 0)])[1]["resid_pre", 0]
 
@@ -211,10 +283,10 @@ def test_integrated_gradients_over_inputs_are_mean_slopes_along_the_way(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("other", [None, "fear"])
 def test_integrated_gradients_over_activations_are_mean_slopes_along_each_way(
-    plainly, double, contexts, mode, other
+    double, contexts, mode, other
 ):
     steps = 3
-    of = Setting(plainly, double, contexts[0], mode, other, method="ig-activations", steps=steps)
+    of = Setting(double, contexts[0], mode, other, method="ig-activations", steps=steps)
 
     def mean_slope(moved, place, index):
         way, total = of.plain.change(moved), 0.0
@@ -234,7 +306,7 @@ def test_integrated_gradients_over_activations_are_mean_slopes_along_each_way(
         torch.testing.assert_close(torch.stack(found), torch.tensor(expected), **CLOSE)
 
 
-def test_atp_agrees_with_exact_patching_to_second_order(plainly, double, contexts):
+def test_atp_agrees_with_exact_patching_to_second_order(double, contexts):
     readout, errors, sizes = random_projection(double), [], []
     pairs = make_pairs(double, contexts[:1], "anger", "fear")
     pair = pairs[0]
@@ -255,10 +327,10 @@ def test_atp_agrees_with_exact_patching_to_second_order(plainly, double, context
     assert 3.7 < errors[0] / errors[1] < 4.3
 
 
-def test_atp_equals_the_scores_of_transformer_lens(plainly, tokenizer, contexts):
+def test_atp_equals_the_scores_of_transformer_lens(tokenizer, contexts):
     from transformer_lens.tools.analysis.attribution_patching import attribution_patch
 
-    with plainly.in_float64():
+    with in_float64():
         torch.manual_seed(0)
         config = GPT2Config(
             vocab_size=len(tokenizer), n_embd=32, n_inner=48, n_layer=2, n_head=4,
@@ -283,7 +355,7 @@ def test_atp_equals_the_scores_of_transformer_lens(plainly, tokenizer, contexts)
             mlps[node.layer] += score
         else:
             embed += score
-    size: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
+    size = {"rtol": 1e-6, "atol": 1e-6}
     torch.testing.assert_close(scores.heads[0].float(), heads, **size)
     torch.testing.assert_close(scores.sublayers[0, :, 1].float(), mlps, **size)
     assert float(scores.inputs[0]) == pytest.approx(embed, rel=1e-6)

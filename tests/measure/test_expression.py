@@ -23,7 +23,7 @@ PUBLISHED = "outputs/llama32_3b/01_emotion_elicited_generation_prompt_based/labe
 quick = settings(deadline=None, max_examples=60)
 
 
-def judged(emotion: str, match: bool, valence: str = "neutral", text: str = "I see.") -> Judged:
+def judged(emotion, match, valence="neutral", text="I see."):
     context = Context("work_00", "Work", valence, "I ran a race", "It ended.")
     return Judged(
         Reply(emotion_prompt(context, emotion), text, 3, emotion), Verdict(match, None, "")
