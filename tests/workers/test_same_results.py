@@ -125,7 +125,7 @@ def leaves(value, place=""):
     if isinstance(value, dict | list):
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         return {k: v for key, part in parts for k, v in leaves(part, f"{place}/{key}").items()}
-    return {place: value}
+    return {place: "null" if value is None else value}
 
 
 def read(path: Path):
