@@ -91,6 +91,7 @@ class Study:
 
     stable: tuple[int, ...] = (1, 2)
     counts: tuple[int, int] = (4, 9)
+    seed = 3
 
     def __init__(self, model: Any, contexts: Any) -> None:
         self.model, self.contexts = model, contexts
@@ -130,7 +131,7 @@ class Study:
     @cached_property
     def readout(self) -> Projection:
         size = self.model.cfg.d_model
-        drawn = torch.randn(size, generator=torch.Generator().manual_seed(1))
+        drawn = torch.randn(size, generator=torch.Generator().manual_seed(self.seed))
         return Projection(drawn / drawn.norm())
 
     def rows(self) -> list[list[int]]:
@@ -140,7 +141,7 @@ class Study:
 class Evaluator(Study):
     """One family's random model, what is measured in it, and plain runs to compare with."""
 
-    stable, counts = (0, 1), (N_LAYERS * N_HEADS, N_LAYERS * N_NEURONS)
+    stable, counts, seed = (0, 1), (N_LAYERS * N_HEADS, N_LAYERS * N_NEURONS), 1
 
     def __init__(self, name: str, tokenizer: Any, contexts: Any) -> None:
         self.name, self.more, self.folder = name, contexts[:6], Path()

@@ -162,7 +162,7 @@ def _says(evaluator: Evaluator, edits: Any) -> None:
     found = elicit(
         evaluator.model,
         prompts,
-        emotions=["anger"] * 3,
+        emotions=["anger"] * len(prompts),
         edits=lambda places: edits,
         max_new_tokens=4,
     )

@@ -1,7 +1,6 @@
 """Any number of workers, and one process, give the same records."""
 
 import json
-import math
 import random
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def grid_of(contexts):
 
 def measured(model, contexts):
     """Records of every kind of sum, and replies."""
-    contexts = contexts[::2]
+    contexts = contexts[::3]
     grid = grid_of(contexts)
     with execution(batch_size=6, memory=1e-4):
         swept = read_activations(model, grid)
@@ -75,6 +74,12 @@ def here(mini, contexts):
     return measured(mini, contexts)
 
 
+def assert_close(found, expected, to):
+    assert set(found) == set(expected)
+    for name, own in expected.items():
+        torch.testing.assert_close(found[name], own, atol=to, rtol=to, equal_nan=True, msg=name)
+
+
 def same_bits(one, other):
     return all(
         torch.equal(one[name].nan_to_num(7e7), other[name].nan_to_num(7e7)) for name in one
@@ -92,21 +97,14 @@ def test_the_order_in_which_parts_are_ready_changes_no_bit(mini, contexts, here,
 def test_the_number_of_shards_changes_nothing_that_counts(mini, contexts, here, monkeypatch):
     monkeypatch.setattr(engines, "SHARDS", 2)
     found, _ = measured(mini, contexts)
-    for name, tensor in here[0].items():
-        torch.testing.assert_close(
-            found[name], tensor, atol=1e-5, rtol=1e-5, equal_nan=True, msg=name
-        )
+    assert_close(found, here[0], 1e-5)
 
 
 @pytest.mark.trial("workers", "every kind of measurement on {count} Ray workers")
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 4])
 def test_any_number_of_workers_gives_the_numbers_of_one_process(mini, contexts, here, count, trial):
     with on_ray(count):
         found, said = measured(mini, contexts)
-    for name, tensor in here[0].items():
-        torch.testing.assert_close(
-            found[name], tensor, atol=CLOSE, rtol=CLOSE, equal_nan=True, msg=name
-        )
     assert said == here[1]
     assert same_bits(found, here[0])
     trial(outcome="byte-equal to one process")
@@ -122,34 +120,31 @@ def brief(out):
     )  # fmt: skip
 
 
-def differences(one, other, place=""):
-    """Where two JSON values are apart by more than rounding."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        if set(one) != set(other):
-            return [f"{place}: keys"]
-        return [d for key in one for d in differences(one[key], other[key], f"{place}/{key}")]
-    if isinstance(one, list) and isinstance(other, list):
-        if len(one) != len(other):
-            return [f"{place}: length"]
-        return [
-            d for i, (a, b) in enumerate(zip(one, other, strict=True))
-            for d in differences(a, b, f"{place}/{i}")
-        ]  # fmt: skip
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        equal = math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
-        return [] if equal else [f"{place}: {one} {other}"]
-    return [] if one == other else [f"{place}: {one!r} {other!r}"]
+def leaves(value, place=""):
+    """The plain values of a JSON value, by their place."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, part in parts for k, v in leaves(part, f"{place}/{key}").items()}
+    return {place: value}
+
+
+def assert_alike(found, expected, name):
+    assert set(found) == set(expected), name
+    for place, own in expected.items():
+        if isinstance(own, float):
+            own = pytest.approx(own, rel=CLOSE, abs=CLOSE, nan_ok=True)
+        assert found[place] == own, (name, place)
 
 
 def read(path: Path):
+    if path.suffix == ".jsonl":
+        return leaves([json.loads(line) for line in path.read_text().splitlines()])
+    found = json.loads(path.read_text())
     if path.name == "run.json":
-        log = json.loads(path.read_text())
-        for stage in log["stages"].values():
+        found["plan"].pop("out")
+        for stage in found["stages"].values():
             stage.pop("seconds", None)
-        return {**log, "plan": {**log["plan"], "out": ""}}
-    if path.suffix == ".json":
-        return json.loads(path.read_text())
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return leaves(found)
 
 
 @pytest.mark.slow
@@ -159,20 +154,14 @@ def test_a_whole_run_on_workers_is_the_run_of_one_process(tmp_path, trial):
     other = run(brief(tmp_path / "other"), engine="ray", workers=2).folder
     names = sorted(str(p.relative_to(one)) for p in one.rglob("*") if p.is_file())
     assert names == sorted(str(p.relative_to(other)) for p in other.rglob("*") if p.is_file())
-    apart = []
     compared = 0
     for name in names:
         a, b = one / name, other / name
         if a.suffix == ".safetensors":
-            left, right = load_file(a), load_file(b)
+            assert_close(load_file(a), load_file(b), CLOSE)
             compared += 1
-            for key, tensor in left.items():
-                torch.testing.assert_close(
-                    tensor, right[key], atol=CLOSE, rtol=CLOSE, equal_nan=True, msg=name + key
-                )
         elif a.suffix in (".json", ".jsonl") and "timings" not in name:
+            assert_alike(read(a), read(b), name)
             compared += 1
-            apart += differences(read(a), read(b), name)
-    assert apart == []
     assert compared > 20
     trial(outcome="every record within 1e-6 of one process")
