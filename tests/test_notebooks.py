@@ -93,16 +93,10 @@ def test_a_notebook_says_what_it_measures_and_ends_by_checking_its_claim(path):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """All notebooks run in one kernel, names cleared between them: torch loads once.
-
-    The run that two notebooks prepare in a new folder is there already for the second.
-    """
+def executed():
+    """All notebooks run in one kernel, names cleared between them: torch loads once."""
     notebooks = {path.stem: read(path) for path in NOTEBOOKS}
     together = nbformat.v4.new_notebook()
-    folder = tmp_path_factory.mktemp("prepared")
-    share = f"import tempfile\ntempfile.mkdtemp = lambda: {str(folder)!r}"
-    together.cells.append(nbformat.v4.new_code_cell(share))
     for own in notebooks.values():
         together.cells += [nbformat.v4.new_code_cell("%reset -f"), *own.cells]
     NotebookClient(together, timeout=300, kernel_name="python3", allow_errors=True).execute()

@@ -51,14 +51,10 @@ def test_the_description_tells_how_to_judge_in_the_same_way():
     assert "disgust" in described["system"]
 
 
-def test_options_that_cannot_work_are_refused():
-    refusal = "a judge needs attempts and workers from 1"
-    with pytest.raises(JudgeError, match=refusal):
-        HttpJudge(base_url="https://host/v1", attempts=0)
-    with pytest.raises(JudgeError, match=refusal):
-        HttpJudge(base_url="https://host/v1", workers=0)
-    with pytest.raises(JudgeError, match=refusal):
-        HttpJudge(base_url="https://host/v1", timeout=0.0)
+@pytest.mark.parametrize("options", [{"attempts": 0}, {"workers": 0}, {"timeout": 0.0}])
+def test_options_that_cannot_work_are_refused(options):
+    with pytest.raises(JudgeError, match="a judge needs attempts and workers from 1"):
+        HttpJudge(base_url="https://host/v1", **options)
 
 
 @pytest.mark.parametrize("bad", ["sk-a b", "sk-a\nX-Other: 1", "sk-\u00e9\u00e9\u00e9"])

@@ -24,13 +24,6 @@ def test_an_asked_prompt_is_worded_as_published():
     )
 
 
-def test_a_plain_prompt_is_the_same_without_the_asking_line():
-    assert neutral_prompt(WON).messages == (
-        ("system", "Keep the reply to at most two sentences."),
-        ("user", "I ran a race\nI won."),
-    )
-
-
 @settings(deadline=None)
 @given(words)
 def test_one_line_feed_stands_between_two_lines_and_none_at_the_ends(emotion):
