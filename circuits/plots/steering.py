@@ -288,10 +288,10 @@ def validation_curves(found: Validation) -> go.Figure:
     def panel(e: int, emotion: str, m: int) -> list[go.Scatter]:
         x, own, shade = found.size, found.other_emotion.index(emotion), colour(emotion)
         at: Any = {"panel": m + 1, "showlegend": m == 0}
-        random = (r[e, m, :, own] for r in (found.random_baseline_low, found.random_baseline_high))
+        under, over = found.random_baseline_low[e, m], found.random_baseline_high[e, m]
         low, high = found.low[e, m, ..., own], found.high[e, m, ..., own]
         traces = [
-            band(x, *random, name=_ORDERS["random"], **at),
+            band(x, under[:, own], over[:, own], name=_ORDERS["random"], **at),
             band(x, low[0], high[0], lighter(shade, 0.25), **{**at, "showlegend": False}),
         ]
         for o, order in enumerate(found.order):

@@ -322,8 +322,10 @@ def _pattern_rows(
     A head has patterns for the emotions whose circuit it is in; others would fill the page.
     """
     patterns, prompts, found = content.patterns, [], []
+    if patterns is None:
+        return [], []
     places = {row["id"]: place for place, row in enumerate(contexts)}
-    for c, context in enumerate(patterns.context if patterns else ()):
+    for c, context in enumerate(patterns.context):
         for e, circuit in enumerate(content.circuits.values()):
             tokens, members = patterns.tokens[c][e], {node.id for node in circuit.nodes}
             prompts.append({"context": places[context], "emotion": e, "tokens": list(tokens)})

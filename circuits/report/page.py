@@ -284,6 +284,7 @@ def write_report(content: ReportContent, path: Path) -> None:
     }
     if steering.get("strengths"):
         figures["strengths"] = plot.strength_curve(steering)
+    numbered: dict[str, Sequence[object]]
     numbered = {f"patch-{n}": maps for n, maps in enumerate(content.patches.values())}
     numbered["validation"] = [*content.validation, *content.reply_validation]
     numbered["circuit"] = [*content.circuits.values()]
@@ -327,8 +328,8 @@ def _side_effects_rows(
                 for name in ("perplexity_ratio", "repetition")
             },
             "topic kept (%)": percent(own.get("topic_kept")) + reach.get("topic_kept", ""),
-            "distinct-1": own.get("distinct_1"),
-            "distinct-2": own.get("distinct_2"),
+            "distinct\u20111": own.get("distinct_1"),
+            "distinct\u20112": own.get("distinct_2"),
             "words": own.get("mean_words"),
         }
 
@@ -378,9 +379,12 @@ def component_rows(circuit: Circuit, neurons: int = 20) -> list[list[Row]]:
                 "above baseline": node.above_baseline,
                 "direct effect": node.direct,
             }
-            for node in strongest(circuit.of_kind(kind), most)
+            for node in strongest(nodes, most)
         ]
-        for kind, most in (("head", len(circuit.heads)), ("neuron", neurons))
+        for nodes, most in (
+            (circuit.of_kind("head"), len(circuit.heads)),
+            (circuit.of_kind("neuron"), neurons),
+        )
     ]
 
 
