@@ -58,24 +58,27 @@ def patch(
 
 def paths(context: typer.Context, run: RunFolder, emotion: SomeEmotions = "") -> None:
     """Measure the paths between the parts of a run's circuits and write them into the circuits."""
-    from circuits.runs.patching import PathOptions, PathStudy
+    from circuits.runs.folder import Study
+    from circuits.runs.patching import PathOptions, measure_paths
+    from circuits.runs.work import run_of
 
     options = PathOptions(**given(context))  # type: ignore[arg-type]
-    study = PathStudy(run, options, Bars())
-    known = ("neutral", *dict.fromkeys((*study.study.emotions, *EMOTIONS)))
+    opened = run_of(Study(run), Bars())
+    study = opened.study
+    known = ("neutral", *dict.fromkeys((*study.emotions, *EMOTIONS)))
     if options.against not in known:
         raise RunError(f"--against: {options.against!r} is none of {', '.join(known)}")
-    emotions = words(emotion) or tuple(e for e in study.study.emotions if e != options.against)
+    emotions = words(emotion) or tuple(e for e in study.emotions if e != options.against)
     for name in emotions:
-        study.study.circuit_path(name)
+        study.circuit_path(name)  # refuses one that the run lacks, before the first is measured
     found = {}
     with Bars().task("measure paths", len(emotions)) as done:
         for name in emotions:
-            circuit, said = study.measure(name)
+            circuit, said = measure_paths(opened, name, options)
             found[name] = circuit, said["agreement"]
             done(1)
     OUT.print(_path_table(found))
-    OUT.print(f"\npaths: {(study.study.folder / 'paths').resolve()}", soft_wrap=True)
+    OUT.print(f"\npaths: {(study.folder / 'paths').resolve()}", soft_wrap=True)
 
 
 def _path_table(found: "Mapping[str, tuple[Circuit, Mapping[str, float]]]") -> Table:

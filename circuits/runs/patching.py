@@ -40,14 +40,13 @@ from circuits.patching.patch import (
 )
 from circuits.patching.paths import PathMethod, path_effects
 from circuits.prompts import sev
-from circuits.prompts.sev import Context
 from circuits.provenance import Provenance, recorded, versions
 from circuits.running import Reporter, execution
 from circuits.runs.folder import Study, made_beside
 from circuits.runs.plan import CONFIG, Count, Stage, checked
-from circuits.runs.work import in_turn, plan_of, readouts, run_of, scenarios_of_test
+from circuits.runs.work import Run, in_turn, plan_of, readouts, run_of, scenarios_of_test
 
-__all__ = ["Contrast", "PathOptions", "PathStudy", "patch_run", "read_patches"]
+__all__ = ["Contrast", "PathOptions", "measure_paths", "patch_run", "read_patches"]
 
 NEUTRAL_PROMPT = "neutral"
 """The contrast's other side when no emotion is asked for."""
@@ -220,75 +219,59 @@ class PathOptions:
     """Of everything random."""
 
 
-class PathStudy:
-    """A finished run, opened again to measure paths.
+def measure_paths(
+    run: Run, emotion: str, options: PathOptions
+) -> tuple[Circuit, Mapping[str, Any]]:
+    """Measure and patch the paths of one emotion; write records, circuit and exports.
+
+    Returns:
+        The circuit with its paths, and what is said of them in ``paths.json``.
 
     Raises:
-        RunError: the folder is no run, is an imported one, or lacks a stage.
+        RunError: the run lacks the emotion, a stage or so many contexts.
     """
-
-    def __init__(
-        self, folder: Path, options: PathOptions, reporter: Reporter | None = None
-    ) -> None:
-        self.study, self.options = Study(folder), options
-        self._run = run_of(self.study, reporter)
-        self._circuits = self.study.circuits
-
-    def measure(self, emotion: str) -> tuple[Circuit, Mapping[str, Any]]:
-        """Measure and patch the paths of one emotion; write records, circuit and exports.
-
-        Returns:
-            The circuit with its paths, and what is said of them in ``paths.json``.
-        """
-        self.study.circuit_path(emotion)  # refuses an emotion that the run lacks
-        own, circuit = self.options, self._circuits[emotion]
-        if own.against == emotion:
-            raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
-        other = None if own.against == NEUTRAL_PROMPT else own.against
-        model, plan = self._run.model, self._run.plan
-        pairs = make_pairs(model, self._contexts, emotion, other)
-        readout = readouts(self.study)[emotion]
-        data = digest(plan.test if own.split == "test" else plan.data)
-        provenance = Provenance(describe_model(model), data, asdict(own), versions())
-        with recorded(provenance), execution(seed=own.seed):
-            effects = path_effects(
-                pairs,
-                readout,
-                method=own.method,
-                steps=own.steps,
-                mode=own.mode,
-                neurons=circuit.neurons,
-                positions=True,
-            )
-            sample = sample_paths(effects, own.sample)
-            edges = list(dict.fromkeys([*strongest_paths(circuit, effects, own.keep), *sample]))
-            exact = exact_paths(pairs, readout, edges, mode=own.mode)
-        connected = connect(circuit, effects, exact, keep=own.keep)
-        said = {
-            "options": asdict(own),
-            "agreement": path_agreement(effects, exact, sample),
-            "gap": effects.gap,
-            "paths": len(connected.paths),
-            "causal": sum(edge.causal is True for edge in connected.paths),
-            "receipts": {"attribution": dict(effects.receipt), "patching": dict(exact.receipt)},
-        }
-        place = self.study.folder / "paths" / file_stem(emotion)
-        with made_beside(self.study, place, ("circuits",)):
-            effects.save(place / "attribution")
-            exact.save(place / "patching")
-            write_json(place / "paths.json", said)
-            write_circuit(connected, self.study.circuit_path(emotion))
-            export_circuit(connected, self.study.folder / "export")
-        return connected, said
-
-    @cached_property
-    def _contexts(self) -> Sequence[Context]:
-        """Contexts that nothing of the circuits was made from, evenly over the split."""
-        run, split, count = self._run, self.options.split, self.options.contexts
-        every = sev.contexts(run.dev if split == "dev" else scenarios_of_test(run.plan))
-        if count > len(every):
-            raise RunError(
-                f"--contexts: asked for {count}, the {split} split of {self.study.folder} has "
-                f"{len(every)}"
-            )
-        return [every[i * len(every) // count] for i in range(count)]
+    study, plan, split, count = run.study, run.plan, options.split, options.contexts
+    path, circuit = study.circuit_path(emotion), study.circuits[emotion]
+    if options.against == emotion:
+        raise RunError(f"--against: {emotion!r} is the emotion itself; name another, or plain")
+    # Nothing of the circuits was made from them; evenly over the split.
+    every = sev.contexts(run.dev if split == "dev" else scenarios_of_test(plan))
+    if count > len(every):
+        raise RunError(
+            f"--contexts: asked for {count}, the {split} split of {study.folder} has {len(every)}"
+        )
+    contexts = [every[i * len(every) // count] for i in range(count)]
+    other = None if options.against == NEUTRAL_PROMPT else options.against
+    pairs, readout = make_pairs(run.model, contexts, emotion, other), readouts(study)[emotion]
+    data = digest(plan.test if split == "test" else plan.data)
+    provenance = Provenance(describe_model(run.model), data, asdict(options), versions())
+    with recorded(provenance), execution(seed=options.seed):
+        effects = path_effects(
+            pairs,
+            readout,
+            method=options.method,
+            steps=options.steps,
+            mode=options.mode,
+            neurons=circuit.neurons,
+            positions=True,
+        )
+        sample = sample_paths(effects, options.sample)
+        edges = list(dict.fromkeys([*strongest_paths(circuit, effects, options.keep), *sample]))
+        exact = exact_paths(pairs, readout, edges, mode=options.mode)
+    connected = connect(circuit, effects, exact, keep=options.keep)
+    said = {
+        "options": asdict(options),
+        "agreement": path_agreement(effects, exact, sample),
+        "gap": effects.gap,
+        "paths": len(connected.paths),
+        "causal": sum(edge.causal is True for edge in connected.paths),
+        "receipts": {"attribution": dict(effects.receipt), "patching": dict(exact.receipt)},
+    }
+    place = study.folder / "paths" / file_stem(emotion)
+    with made_beside(study, place, ("circuits",)):
+        effects.save(place / "attribution")
+        exact.save(place / "patching")
+        write_json(place / "paths.json", said)
+        write_circuit(connected, path)
+        export_circuit(connected, study.folder / "export")
+    return connected, said

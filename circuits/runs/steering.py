@@ -57,18 +57,8 @@ from circuits.runs.work import (
     run_of,
     scenarios_of_test,
 )
+from circuits.steering import evaluate, validation
 from circuits.steering.control_vectors import ControlVector, control_vector, write_gguf
-from circuits.steering.evaluate import (
-    STEERED,
-    STRENGTHS,
-    Comparison,
-    Evaluator,
-    compare,
-    compare_cost,
-    mixtures,
-    strength_sweep,
-    suppression,
-)
 from circuits.steering.hook_files import hooks_provenance, read_hooks, write_hooks
 from circuits.steering.interventions import (
     Interventions,
@@ -83,15 +73,6 @@ from circuits.steering.interventions import (
     strongest_neurons,
 )
 from circuits.steering.tune import Tuned, settings, starts, tune
-from circuits.steering.validation import (
-    Known,
-    ReplyValidation,
-    Validation,
-    ablation_drop,
-    replies_needed,
-    validate_components,
-    validate_replies,
-)
 
 __all__ = [
     "ReplyGenerator",
@@ -144,7 +125,9 @@ def validate(
     run = run_of(study, reporter)
     contexts = held_out(run, options.contexts)
     written = _differences(study, run.plan)
-    known = Known(study.totals, readouts(study), study.neutral_means, study.means, written)
+    known = validation.Known(
+        study.totals, readouts(study), study.neutral_means, study.means, written
+    )
     evaluator, n_emotions = run.evaluator(contexts), len(run.plan.emotions)
     provenance = study.importance.provenance.child(
         contexts=[context.id for context in contexts], draws=options.draws, seed=options.seed
@@ -164,12 +147,16 @@ def validate(
         (place / "receipt.json").unlink(missing_ok=True)
         for kind in KINDS:
             with run.task(f"ablate and add to {kind}s", n_emotions):
-                found = validate_components(run.model, contexts, known, kind, draws=options.draws)
+                found = validation.validate_components(
+                    run.model, contexts, known, kind, draws=options.draws
+                )
             found.save(place / kind)
             sizes = sizes_to(known.effects(run.plan.emotions[0], kind).numel(), options.reply_sizes)
-            work = replies_needed(evaluator, sizes, options.reply_draws)
+            work = validation.replies_needed(evaluator, sizes, options.reply_draws)
             with run.task(f"reply without and with more of the {kind}s", work):
-                replies = validate_replies(evaluator, known, kind, sizes, draws=options.reply_draws)
+                replies = validation.validate_replies(
+                    evaluator, known, kind, sizes, draws=options.reply_draws
+                )
             replies.save(place / f"{kind}_replies")
         write_json(place / "ablation.json", _drop(run, evaluator, options.draws))
         write_json(place / "receipt.json", receipt.to_json())
@@ -177,14 +164,16 @@ def validate(
     return place
 
 
-def read_validation(study: Study) -> tuple[list[Validation], list[ReplyValidation], dict[str, Any]]:
+def read_validation(
+    study: Study,
+) -> tuple[list[validation.Validation], list[validation.ReplyValidation], dict[str, Any]]:
     """What has been validated: effects, judged replies, ablation of the circuits; or nothing."""
     place = study.folder / "validation"
     if not (place / "receipt.json").is_file():
         return [], [], {}
     return (
-        [Validation.load(place / kind) for kind in KINDS],
-        [ReplyValidation.load(place / f"{kind}_replies") for kind in KINDS],
+        [validation.Validation.load(place / kind) for kind in KINDS],
+        [validation.ReplyValidation.load(place / f"{kind}_replies") for kind in KINDS],
         read_json(place / "ablation.json"),
     )
 
@@ -195,7 +184,7 @@ def _differences(study: Study, plan: Plan) -> Differences:
     return differences(study.written_means, neutral, unit=plan.diff_unit)
 
 
-def _drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
+def _drop(run: Run, evaluator: evaluate.Evaluator, draws: int) -> dict[str, Any]:
     """What is lost without the most needed part of each circuit, as large as what steering writes.
 
     See :func:`~circuits.steering.validation.ablation_drop`; the mean over neutral prompts stands
@@ -205,7 +194,7 @@ def _drop(run: Run, evaluator: Evaluator, draws: int) -> dict[str, Any]:
     needed = {e: core(circuit, *counts, "total") for e, circuit in study.circuits.items()}
     work = (2 + draws) * len(evaluator.contexts) * len(evaluator.emotions)
     with run.task("reply without the circuits", work):
-        return ablation_drop(evaluator, needed, study.neutral_means, draws=draws)
+        return validation.ablation_drop(evaluator, needed, study.neutral_means, draws=draws)
 
 
 _PROBE_CONTEXTS = 96
@@ -218,10 +207,10 @@ def steering(run: Run) -> None:
     interventions = _interventions(run)
     tuned, scenarios = _tuned(run, interventions), scenarios_of_test(plan)
 
-    def compared(contexts: Sequence[Context], what: str, path: Path) -> Comparison:
+    def compared(contexts: Sequence[Context], what: str, path: Path) -> evaluate.Comparison:
         methods = tuned.by_method
-        with run.task(what, compare_cost(len(contexts), len(plan.emotions), methods)):
-            found = compare(
+        with run.task(what, evaluate.compare_cost(len(contexts), len(plan.emotions), methods)):
+            found = evaluate.compare(
                 run.evaluator(contexts), interventions, methods, second=run.second_judge
             )
         _write_replies(path, found)
@@ -238,7 +227,7 @@ def steering(run: Run) -> None:
         study.folder / "steering.json",
         {
             **found.to_json(),
-            "best_steering": tuned.best(STEERED),
+            "best_steering": tuned.best(evaluate.STEERED),
             "hard": hard,
             **_strengths(run, interventions, tuned, scenarios),
             "judge": _describe(run.judge),
@@ -327,17 +316,17 @@ def _strengths(
     evaluator, emotions = run.evaluator(contexts), len(run.plan.emotions)
     ablation = _drop(run, evaluator, run.plan.ablation_draws)
     # Replies and losses of the sweep; replies of the others.
-    work = len(contexts) * (1 + emotions * (2 + 2 * len(STRENGTHS) + 3))
+    work = len(contexts) * (1 + emotions * (2 + 2 * len(evaluate.STRENGTHS) + 3))
     with run.task("turn the circuit's strength", work):
         return {
             "ablation": ablation,
-            "strengths": strength_sweep(evaluator, interventions, how),
-            "suppression": suppression(evaluator, interventions, how),
-            "mixtures": mixtures(evaluator, interventions, how),
+            "strengths": evaluate.strength_sweep(evaluator, interventions, how),
+            "suppression": evaluate.suppression(evaluator, interventions, how),
+            "mixtures": evaluate.mixtures(evaluator, interventions, how),
         }
 
 
-def _write_replies(path: Path, found: Comparison) -> None:
+def _write_replies(path: Path, found: evaluate.Comparison) -> None:
     rows = []
     for method, judged in found.replies.items():
         for place, row in enumerate(judged):

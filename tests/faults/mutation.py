@@ -41,51 +41,16 @@ class Outcomes:
             self.read += 1
             kept(found)
 
-    def note(self, trial: Callable[..., None], how: str, *, at_least: int = 100) -> None:
+    def note(self, trial: Callable[..., None], how: str, *, at_least: int = 200) -> None:
         """The row of the table: how many were malformed. Too few would show nothing."""
         assert self.refused >= at_least, (self.refused, self.read)
         kept = f"; {self.read} others stayed valid, and were read and kept" if self.read else ""
         trial(times=self.refused, outcome=f"refused by {how}{kept}")
 
 
-ODD = [
-    None,
-    True,
-    0,
-    -1,
-    7,
-    2**80,
-    10**400,
-    0.5,
-    -1e308,
-    "",
-    " ",
-    "x",
-    "a\nb",
-    "\x00",
-    "\ud800",
-    "=1+1",
-    "../up",
-    "anger",
-    [],
-    [1],
-    [[]],
-    {},
-    {"": 0},
-    "é" * 300,
-]
-_TEXTS = [
-    "NaN",
-    "Infinity",
-    "1e999",
-    "[" * 2000,
-    '{"a":' * 2000,
-    "0x1",
-    "'x'",
-    "1" * 5000,
-    "\\",
-    "",
-]
+ODD = [None, True, 0, -1, 2**80, 10**400, 0.5, "", " ", "x", "a\nb", "\x00", "\ud800", "../up"]
+ODD += ["anger", [], [1], [[]], {}, {"": 0}, "é" * 300]
+_TEXTS = ["NaN", "Infinity", "1e999", "[" * 2000, '{"a":' * 2000, "'x'", "1" * 5000, "\\", ""]
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -20,7 +20,6 @@ from circuits.models.load import load_model
 from circuits.provenance import Provenance
 from circuits.published.folder import read_folder
 from circuits.published.importing import import_folder
-from circuits.steering.control_vectors import ControlVector, read_gguf, write_gguf
 from circuits.steering.hook_files import read_hooks, write_hooks
 
 CUTS, BITS = 30, 100
@@ -117,40 +116,6 @@ def test_a_damaged_file_of_hooks_is_refused(llama, hooks, folder, trial):
 
     fuzz()
     trial(times=tried, outcome="DataError with the path")
-
-
-@pytest.fixture(scope="module")
-def control_vector(llama, folder) -> bytes:
-    """A file for llama.cpp."""
-    pytest.importorskip("gguf")
-    layers = tuple(range(1, llama.cfg.n_layers))
-    vector = ControlVector(
-        provenance=Provenance({"name": "m"}),
-        vectors=torch.randn(len(layers), llama.cfg.d_model),
-        layer=layers,
-        emotion="anger",
-        model_hint="llama",
-    )
-    write_gguf(vector, folder / "whole.gguf")
-    return (folder / "whole.gguf").read_bytes()
-
-
-@pytest.mark.trial("files", "a control vector for llama.cpp cut off, or bits of it turned")
-def test_a_damaged_control_vector_is_refused_or_read(control_vector, folder, trial):
-    rng, path, refused = random.Random(4), folder / "hurt.gguf", 0
-    for length in rng.sample(range(len(control_vector) - 1), CUTS):
-        path.write_bytes(control_vector[:length])
-        with pytest.raises(CircuitsError, match=r"hurt\.gguf"):
-            read_gguf(path)
-    for _ in range(BITS):
-        path.write_bytes(bit_turned(rng, control_vector))
-        try:
-            read_gguf(path)
-        except CircuitsError as error:
-            refused += "hurt.gguf" in str(error)
-    assert refused > 0
-    told = "DataError with the path, or a vector (the format has no digest)"
-    trial(times=CUTS + BITS, outcome=told)
 
 
 @pytest.fixture(scope="module")

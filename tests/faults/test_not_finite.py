@@ -1,124 +1,56 @@
 """NaN and infinity are named with the layer, the hook and the prompt that they are in."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from faults.work import WORK, what_it_needs
 
-from circuits.effects.activations import group_by_context, read_activations
-from circuits.effects.directions import emotion_directions, own_differences
-from circuits.effects.importance import sublayer_importance
 from circuits.errors import ModelError
-from circuits.judges.replies import Reply
-from circuits.models.generate import choice_logs, elicit, reply_losses
+from circuits.models.generate import elicit, reply_losses
 from circuits.models.tokens import encode
-from circuits.names import EMOTIONS
-from circuits.neurons.mask import donor_values
-from circuits.neurons.profile import label_attribution, profile_texts
-from circuits.patching.attribution import attribute
-from circuits.patching.exact_paths import exact_paths
-from circuits.patching.pairs import LogitDifference, make_pairs
-from circuits.patching.patch import patch_components, patch_sites
-from circuits.patching.paths import path_effects
-from circuits.patching.totals import total_estimates
-from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
-from circuits.prompts.templates import emotion_prompts, neutral_prompts
-from circuits.steering.interventions import residuals
+from circuits.prompts.templates import neutral_prompts
 
-READOUT = LogitDifference(torch.tensor([5, 9]), torch.tensor([100, 200]))
+OF_TEXTS = ("attribution of labels", "the profile of texts")
+OF_PROMPTS = sorted(
+    {*WORK}
+    - {*OF_TEXTS, "replies under edits of their own", "circuits", "added to sets", "patched heads"}
+    - {"the scale of traces"}
+)
 
 
 @pytest.fixture(scope="module")
 def given(make_llama, tokenizer, contexts) -> SimpleNamespace:
-    """What is measured while the model is well, and the model in which one word is not."""
-    model = make_llama(tokenizer, n_layers=2)
-    contexts = contexts[::3]
-    replies = [Reply(p, "Fine.", 2, p.emotion or "") for p in emotion_prompts(contexts)]
-    grid = group_by_context(replies, EMOTIONS)
-    directions = emotion_directions(read_activations(model, grid))
-    importance, _ = sublayer_importance(
-        model, grid, directions, stable=(1,), doses=(0.1,), n_random=2
-    )
-    pairs = make_pairs(model, contexts, "anger", "fear")
-    words = ("They shouted at the door.", "She hid.", "He wept by the river, late.")
-    rows = [LabelledText(f"{word} {own}", own) for own in ("anger", "fear") for word in words]
-    texts = Texts("train", ("anger", "fear"), tuple(rows))
-    ids = [set(encode(model, prompt)) for prompt in neutral_prompts(contexts)]
-    bad = min(
-        ids[1]
-        - ids[0]
-        - ids[2]
-        - ids[3]
-        - set().union(*(model.tokenizer(row.text)["input_ids"] for row in texts.rows))
-    )
+    """What is measured while the model is well, and the model in which two words are not."""
+    model, contexts = make_llama(tokenizer, n_layers=2), contexts[::3]
+    found = what_it_needs(model, contexts)
+    ids = [{*encode(model, prompt)} for prompt in found.plain]
+    said = {own for row in found.texts.rows for own in tokenizer(row.text)["input_ids"]}
     river = tokenizer(" river", add_special_tokens=False)["input_ids"]
     weights = model.original_model.get_input_embeddings().weight.data
-    weights[bad] = torch.nan
+    weights[min(ids[1] - ids[0] - ids[2] - ids[3] - said)] = torch.nan
     weights[river] = torch.inf
-    return SimpleNamespace(
-        model=model,
-        contexts=contexts,
-        grid=grid,
-        directions=directions,
-        importance=importance,
-        pairs=pairs,
-        texts=texts,
-        bad=contexts[1],
-    )
-
-
-def plainly(given: Any) -> list[Any]:
-    return neutral_prompts(given.contexts)
-
-
-WORK: dict[str, Callable[[Any], Any]] = {
-    "replies": lambda g: elicit(g.model, plainly(g), max_new_tokens=3),
-    "likelihoods of labels": lambda g: choice_logs(g.model, plainly(g), ["Oh", "No"]),
-    "likelihoods of replies": lambda g: reply_losses(g.model, plainly(g), ["Fine."] * 4),
-    "activations of donors": lambda g: donor_values(
-        g.model, plainly(g), torch.ones(2, 48, dtype=torch.bool)
-    ),
-    "residual streams": lambda g: residuals(g.model, g.contexts, ("anger",)),
-    "a model's own differences": lambda g: own_differences(g.model, g.contexts, ("anger",)),
-    "the sweep": lambda g: read_activations(g.model, g.grid),
-    "injections": lambda g: sublayer_importance(
-        g.model, g.grid, g.directions, stable=(1,), doses=(0.1,)
-    ),
-    "attribution": lambda g: attribute(g.pairs, READOUT, sample=2),
-    "patched sites": lambda g: patch_sites(g.pairs, READOUT),
-    "patched parts": lambda g: patch_components(g.pairs, READOUT, ["L0H1"]),
-    "paths": lambda g: path_effects(g.pairs, READOUT),
-    "exact paths": lambda g: exact_paths(g.pairs, READOUT, [("L0H1", "readout")]),
-    "total effects": lambda g: total_estimates(g.model, g.contexts, g.importance, (3, 9)),
-}
+    return found
 
 
 @pytest.mark.trial("faults", "a prompt makes NaN in: {what}")
-@pytest.mark.parametrize("what", WORK)
+@pytest.mark.parametrize("what", OF_PROMPTS)
 def test_nan_of_one_prompt_is_named_with_place_and_prompt(given, trial, what):
     with pytest.raises(ModelError, match="holds NaN or infinity") as caught:
         WORK[what](given)
     said = str(caught.value)
-    context = given.bad
-    named = any(word in said for word in (context.id, f"{context.scenario}__{context.valence}__"))
-    assert named or context.event[-30:] in said, said
-    for other in given.contexts:
-        if other is not context:
-            assert other.id not in said
-            assert f"{other.scenario}__{other.valence}__" not in said
-            assert other.event[-30:] not in said
+    for place, own in enumerate(given.contexts):
+        names = (own.id, f"{own.scenario}__{own.valence}__", own.event[-30:])
+        assert any(name in said for name in names) is (place == 1), said
     assert "(blocks." in said, said
     trial(outcome="ModelError with layer, hook and the prompt")
 
 
 @pytest.mark.trial("faults", "a text makes infinity in: {what}")
-@pytest.mark.parametrize("what", ["the profile of texts", "attribution of labels"])
+@pytest.mark.parametrize("what", OF_TEXTS)
 def test_infinity_of_one_text_is_named_with_place_and_text(given, trial, what):
-    work = {"the profile of texts": profile_texts, "attribution of labels": label_attribution}[what]
     with pytest.raises(ModelError, match=r"\(blocks\..*river, late") as caught:
-        work(given.model, given.texts, EMOTION_REQUEST)
+        WORK[what](given)
     assert "She hid" not in str(caught.value)
     trial(outcome="ModelError with layer, hook and the text")
 

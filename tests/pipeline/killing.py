@@ -6,18 +6,15 @@ from a new folder after that, until it has been killed so often. It prints how o
 in which stage and which files differ in the end. Everything is imported once; each attempt is a
 fork, so that a kill costs no more than what it loses.
 
-``interrupt`` does the same to the command line with Ctrl-C (SIGINT), and once with two of them.
-``full`` lets the run come to the end of its disk instead, and gives it a little more each time.
+``interrupt`` does the same to the command line with Ctrl-C (SIGINT).
 """
 
 import argparse
 import json
 import os
 import random
-import resource
 import shlex
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -29,7 +26,6 @@ from shutil import copytree
 import torch
 
 from circuits.cli.app import main
-from circuits.errors import CircuitsError
 from circuits.files import shipped, write_json_lines
 from circuits.runs import Plan, run
 from circuits.runs.neurons import NeuronPlan, neuron_run
@@ -38,8 +34,6 @@ from circuits.runs.steering import ValidationOptions, validate
 
 Job = Callable[[Path], object]
 _DIFFER_BY_NATURE = {"timings.json", ".lock", ".holder.json"}
-_SHARES = (0, 0.05, 0.2, 0.5, 0.9)
-"""Of the room that a run needs on a disk, or its largest file."""
 
 
 def small_plan(out: Path) -> Plan:
@@ -239,24 +233,6 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
     return {"pressed": pressed, "differ": bad}
 
 
-def pressed_twice(place: Path) -> str:
-    """What the command says after two Ctrl-C within one batch."""
-    said, text = place / "said.txt", ""
-    for attempt in range(30):
-        folder = place / f"twice-{attempt}"
-        pid = _typing(command(folder), said)
-        first, second = (folder / "run.json").exists, lambda: "finishing" in said.read_text()
-        for wanted in (first, second):
-            while not wanted():
-                time.sleep(0.002)
-            os.kill(pid, signal.SIGINT)
-        code, text = _ended(pid), said.read_text()
-        assert code == 130, text
-        if "stopped as asked" not in text:
-            return text  # else the batch had ended before the second
-    raise AssertionError(f"each time the batch ended first: {text}")
-
-
 def _typing(words: list[str], said: Path) -> int:
     def job(_: Path) -> None:
         file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -272,61 +248,22 @@ def _ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def filled(place: Path, disk: bool) -> dict:
-    """Run where there is no room, then with a little more, until there is enough."""
-    small_run(place / "whole")
-    # The page is larger than all else together; it would be what is always refused.
-    files = [path for path in (place / "whole").rglob("*") if path.name != "report.html"]
-    sizes = [path.stat().st_size for path in files]
-    small, refused = place / "small", Counter[str]()
-    small.mkdir()
-    if disk:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)
-    pages = sum(4096 * (size // 4096 + 1) for size in sizes)
-    most = pages if disk else max(sizes)
-    for share in (*_SHARES, 100):
-        _make_room(small, disk, int(share * most))
-        try:
-            small_run(small / "run")
-            break
-        except CircuitsError as error:
-            why = str(error)
-        assert ("No space left on device; free" if disk else "File too large") in why, why
-        refused[_unfinished(small / "run")] += 1
-        leftover = [path for path in small.rglob("*") if ".partial" in path.name]
-        assert not leftover, leftover
-    return {"refused": dict(refused), "differ": differing(place / "whole", small / "run")}
-
-
-def _make_room(small: Path, disk: bool, size: int) -> None:
-    if disk:
-        asked = ["mount", "-o", f"remount,size={max(4096, size)}", small]
-        subprocess.run(asked, check=True)
-    else:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
 def program() -> None:
     asked = argparse.ArgumentParser()
-    asked.add_argument("job", choices=[*JOBS, "interrupt", "full", "limited"])
+    asked.add_argument("job", choices=[*JOBS, "interrupt"])
     asked.add_argument("folder", type=Path)
     asked.add_argument("--kills", type=int, default=50)
     asked.add_argument("--seed", type=int, default=0)
     given = asked.parse_args()
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
+    first = given.folder / "first"
+    if given.job in ("interrupt", "validate"):
+        small_run(first)  # every fork begins with all libraries loaded
     if given.job == "interrupt":
-        # Done here, so that every fork begins with all libraries loaded.
-        small_run(given.folder / "first")
         found = interrupted(given.folder, given.kills, given.seed)
-        found["twice"] = pressed_twice(given.folder)
-    elif given.job in ("full", "limited"):
-        found = filled(given.folder, given.job == "full")
     else:
-        start = None
-        if given.job == "validate":
-            start = given.folder / "start"
-            small_run(start)
+        start = first if given.job == "validate" else None
         found = tried(JOBS[given.job], given.folder, given.kills, given.seed, start)
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -54,48 +54,28 @@ def test_the_page_holds_every_node_with_tokens_contexts_and_patterns(folder, pag
     assert any("paths" in note for note in found["notes"])
     assert len(page) < 3_000_000
 
-
-def test_the_model_is_run_once_per_prompt_and_once_for_patterns(folder, page):
-    contexts = len(document(page)["contexts"])
+    for e, circuit in enumerate(circuits.values()):
+        for node in circuit.nodes:
+            if node.id in by_name and node.kind != "embed":
+                row = by_name[node.id]["scores"].get("effect", [None, None])[e]
+                assert node.score is None or row[0] == pytest.approx(node.score, rel=1e-3)
+    # One pass for every prompt and for patterns; one more checks that heads and neurons add up.
     passes = read_json(folder / "explorer" / "explorer.json")["receipt"]["passes"]
-    # One pass more checks that heads and neurons add up.
-    assert passes == 2 * (contexts + PATTERN_CONTEXTS) + 1
+    assert passes == 2 * (len(found["contexts"]) + PATTERN_CONTEXTS) + 1
 
 
-def test_effects_on_the_page_are_those_of_the_circuits(folder, page):
-    found = document(page)
-    for e, circuit in enumerate(Study(folder).circuits.values()):
-        for node in found["nodes"]:
-            if node["id"] in {n.id for n in circuit.nodes} and node["kind"] != "embed":
-                own = circuit.node(node["id"])
-                row = node["scores"].get("effect", [None, None])[e]
-                assert own.score is None or row[0] == pytest.approx(own.score, rel=1e-3)
-
-
-def test_a_second_page_needs_no_model(folder, page, no_model):
+def test_a_second_page_needs_no_model_unless_something_has_changed(folder, page, no_model):
     assert make_explorer(Study(folder)) == page
-
-
-def test_other_circuits_are_read_from_the_model_again(folder, page, no_model):
-    path = folder / "circuits" / "fear.json"
-    before = read_circuit(path)
-    try:
-        write_circuit(core(before, 1, 2), path)
-        with pytest.raises(ModelError, match="^no model here"):
-            make_explorer(Study(folder))
-    finally:
-        write_circuit(before, path)
-
-
-def test_records_that_were_left_half_written_are_not_used(folder, page, no_model):
-    log = folder / "explorer" / "explorer.json"
-    kept = log.read_text()
-    try:
-        log.unlink()
-        with pytest.raises(ModelError, match="^no model here"):
-            make_explorer(Study(folder))
-    finally:
-        log.write_text(kept)
+    path, log = folder / "circuits" / "fear.json", folder / "explorer" / "explorer.json"
+    before, kept = read_circuit(path), log.read_text()
+    write_circuit(core(before, 1, 2), path)
+    with pytest.raises(ModelError, match="^no model here"):
+        make_explorer(Study(folder))
+    write_circuit(before, path)
+    log.unlink()  # as if it were left half written
+    with pytest.raises(ModelError, match="^no model here"):
+        make_explorer(Study(folder))
+    log.write_text(kept)
 
 
 def test_paths_become_edges_and_need_no_model(folder, page, no_model):
@@ -105,11 +85,9 @@ def test_paths_become_edges_and_need_no_model(folder, page, no_model):
     edge = dataclasses.replace(
         before.edges[-1], source=first.id, target="readout", kind="path", weight=0.5, via="readout"
     )
-    try:
-        write_circuit(dataclasses.replace(before, edges=(*before.edges, edge)), path)
-        found = document(make_explorer(Study(folder)))
-    finally:
-        write_circuit(before, path)
+    write_circuit(dataclasses.replace(before, edges=(*before.edges, edge)), path)
+    found = document(make_explorer(Study(folder)))
+    write_circuit(before, path)
     assert [e[2:4] for e in found["circuits"][0]["edges"] if e[2] == "path"] == [["path", 0.5]]
     assert found["notes"] == []
 

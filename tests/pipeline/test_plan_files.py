@@ -2,8 +2,7 @@
 
 import json
 import tomllib
-from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,34 +204,6 @@ def test_a_wrong_plan_is_refused_before_anything_is_loaded_or_made(
     trial(outcome="refused with file, line and option; nothing loaded or made")
 
 
-@pytest.mark.trial("files", "plan files of random text and random values")
-def test_no_plan_file_gives_anything_but_a_plan_or_an_error_of_ours(tmp_path, trial):
-    tried = []
-    plain = st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        max_leaves=4,
-    )
-    names = st.sampled_from([own.name for own in fields(Plan)]) | st.text()
-    lines = st.tuples(names, plain).map(lambda own: f"{own[0]} = {json.dumps(own[1])}")
-
-    @hypothesis_settings(max_examples=200, database=None)
-    @given(
-        st.binary()
-        | st.lists(lines | st.text()).map(lambda own: "\n".join(own).encode("utf-8", "replace"))
-    )
-    def attempt(content):
-        path = tmp_path / "plan.toml"
-        path.write_bytes(content)
-        tried.append(content)
-        with suppress(CircuitsError):
-            read_plan(path, {"model": "sev-mini", "out": tmp_path / "run"})
-        assert not (tmp_path / "run").exists()
-
-    attempt()
-    trial(times=len(tried), outcome="an error of ours, or a plan; nothing made")
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -263,10 +234,7 @@ def test_a_setting_is_read_by_the_kind_of_its_option_as_in_a_file(text, expected
     [
         ("half", "--set: 'half' sets nothing; write option=value"),
         ("halve=true", r"no option is called 'halve' \(did you mean 'half'\?\)"),
-        ("half=", "half: found ''; it should be a valid boolean"),
-        ("memory=nan", "memory: found 'nan'; it should be a finite number"),
         ("scenarios=few", "scenarios: found 'few'; it should be a valid integer.*, or none"),
-        ("decoding=loud", "decoding: found 'loud'; it should be 'identical' or 'published'"),
         ("circuit_dtype=int8", "found 'int8'; it should be 'float32', 'bfloat16' or 'float16', or"),
         ("stable_layers=1.5", "it should be a valid integer.*, or none"),
         ("circuit_strength=anger", "circuit_strength: found 'anger'; give a strength, or"),
@@ -276,7 +244,6 @@ def test_a_setting_is_read_by_the_kind_of_its_option_as_in_a_file(text, expected
         ("emotions=anger", "emotions: found .*at least 2 items"),
         ("emotions=anger,anger", "emotions: found .*two or more different ones"),
         ("doses=-0.1", "doses: found '-0.1'; it should be greater than 0"),
-        ("date=2025-09-15", "date: '2025-09-15' is no date such as 26 Jul 2024"),
         ("meanings=awe=wonder", "meanings: 'awe' is no emotion of the run"),
         ("dial_contexts=3", "the option 'dial_contexts' is now called 'sweep_contexts'"),
         ("methods=prompt,steer_plain", "methods: 'steer_plain' is now called 'steer_neutral'"),

@@ -53,15 +53,11 @@ def test_directions_agree(golden, study):
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
-def test_head_importances_agree(golden, study, emotion):
+def test_head_importances_and_neuron_contributions_agree(golden, study, emotion):
     theirs = columns(golden, "attention_heads", "head_importance", emotion)
     ours = study.heads.sel(emotion=emotion).to_frame().merge(theirs, on=["layer", "head"])
     largest = theirs.mean_importance.abs().max()
     assert (ours["mean"] - ours.mean_importance).abs().max() <= 1e-4 * largest
-
-
-@pytest.mark.parametrize("emotion", EMOTIONS)
-def test_neuron_contributions_agree(golden, study, emotion):
     theirs = columns(golden, "mlp_neurons", "contrib_mean", emotion)
     ours = study.neurons.sel(emotion=emotion).to_frame().merge(theirs, on=["layer", "neuron"])
     names = {"mean": "C_mean", "positive": "C_pos", "weight": "beta", "activation": "H_mean"}

@@ -141,7 +141,7 @@ def read(path: Path):
         return leaves([json.loads(line) for line in path.read_text().splitlines()])
     found = json.loads(path.read_text())
     if path.name == "run.json":
-        found["plan"].pop("out")
+        found["plan"].pop("out", None)
         for stage in found["stages"].values():
             stage.pop("seconds", None)
     return leaves(found)
