@@ -281,7 +281,8 @@ def run_circuits(
         kept = ~on.replaced.to(activation.device)
         kept = kept.reshape(*kept.shape, *[1] * (rows.ndim - 3))
         changed = torch.where(inside[:, None, None] | kept, rows, value)
-        return changed[:, :, 0].transpose(0, 1) if copies else changed.flatten(0, 1)
+        # GPT-2 looks at what it is given with `view`, so it has to lie in one piece.
+        return (changed[:, :, 0].transpose(0, 1) if copies else changed.flatten(0, 1)).contiguous()
 
     def run(chosen: Sequence[int]) -> Tensor:
         some, sites = masks[list(chosen)], (("z", on.z), ("post", on.post))
