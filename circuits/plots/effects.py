@@ -231,7 +231,7 @@ def neuron_tail(neurons: NeuronEffects) -> go.Figure:
         own: Any = {"legendgroup": emotion, "customdata": texts, "text": names, "size": 5}
         own |= {"mode": "lines+markers"}
         traces.append(line(emotion, ranks.tolist(), sizes[places], hover, **own))
-        top = max(top, float(sizes.max()))
+        top = max([top, *sizes[places].tolist()])
         beyond = neurons.random_baseline[e][neurons.random_baseline[e] > 0]
         height = beyond.median() if len(beyond) else torch.tensor(math.nan)
         hover = f"baseline of the median layer, {words(emotion)}: %{{y:.3g}}"

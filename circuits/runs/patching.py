@@ -78,6 +78,11 @@ class Contrast:
         """``anger-neutral``."""
         return f"{self.emotion}-{self.other}"
 
+    @property
+    def file_stem(self) -> str:
+        """The same as the name of a folder, whatever the emotions are called."""
+        return f"{file_stem(self.emotion)}-{file_stem(self.other)}"
+
     @cached_property
     def model(self) -> Model:
         """The run's model, loaded as the run loaded it.
@@ -163,8 +168,7 @@ def patch_run(
     heads = [site for site in sites if site not in stream]
     pairs, measure, study = contrast.pairs, contrast.readout(readout), contrast.study
     provenance = contrast.provenance(by=by, mode=mode, readout=measure.name)
-    names = file_stem(contrast.emotion), file_stem(contrast.other)
-    folder = study.folder / "patching" / "-".join(names)
+    folder = study.folder / "patching" / contrast.file_stem
     stages: tuple[Stage, ...] = ("importance", "steering")
     beside = made_beside(study, folder, stages if readout == "reply" else stages[:1])
     work = (reporter or Reporter()).task(f"patch {contrast.name}", bool(stream) + len(heads))

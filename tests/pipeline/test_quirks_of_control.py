@@ -230,7 +230,7 @@ def test_written_at_every_step(apart, directions):
     for when in ("every", "prompt"):
         assert {e.when for e in circuit_edits(CIRCUIT, apart, Modulation(when=when))} == {when}
     tools = Interventions({"fear": CIRCUIT}, apart, directions)
-    (edits,) = tools.modulate(Modulation(heads_at="all"))
+    (edits,) = tools.edits(Modulation(heads_at="all"))
     assert [edit.positions for edit in edits] == ["all", "last"]
 
 

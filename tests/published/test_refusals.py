@@ -263,7 +263,7 @@ def test_a_wrong_circuit_is_refused(tmp_path, change, message):
     [
         ({"emotion": "boredom"}, "'boredom' is no known emotion"),
         ({"judge": {"match": 0}}, "0 in the file of accepted"),
-        ({"judge": {}}, "field 'judge'"),
+        ({"judge": {}}, "field 'judge.match'"),
         ({"valence": "odd"}, "field 'valence'"),
     ],
 )
