@@ -25,15 +25,14 @@ from circuits.patching.pairs import (
     ReplyLikelihood,
     make_pairs,
 )
-from circuits.patching.patch import HeadSite, StreamSite, patch_components, patch_heads, patch_sites
-from circuits.prompts.sev import Context
+from circuits.patching.patch import patch_components, patch_heads, patch_sites
 from circuits.running import execution
 
 CLEAN, CORRUPT = (17, 23, 40), (9, 31)
 
 
 @pytest.fixture(scope="module")
-def readouts(llama: Model, contexts: tuple[Context, ...]) -> dict[str, Readout]:
+def readouts(llama, contexts):
     """One readout of every kind."""
     torch.manual_seed(3)
     vector = torch.randn(llama.cfg.d_model)
@@ -46,9 +45,7 @@ def readouts(llama: Model, contexts: tuple[Context, ...]) -> dict[str, Readout]:
 
 
 @pytest.fixture(scope="module")
-def near(
-    llama: Model, contexts: tuple[Context, ...], readouts: dict[str, Readout]
-) -> dict[str, float]:
+def near(llama, contexts, readouts):
     """By readout, what an effect may be off by: the rounding of what both of its runs are read
     off, a stream, logits or their logarithmic shares."""
     pair = make_pairs(llama, contexts[:1], "anger")[0]
@@ -142,15 +139,7 @@ def _score(
 @pytest.mark.parametrize("name", ["projection", "logits", "reply"])
 @pytest.mark.parametrize("mode", ["denoising", "noising"])
 @pytest.mark.parametrize("other", [None, "fear"])
-def test_head_patches_equal_one_patch_per_run(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    near: dict[str, float],
-    name: str,
-    mode: Mode,
-    other: str | None,
-) -> None:
+def test_head_patches_equal_one_patch_per_run(llama, contexts, readouts, near, name, mode, other):
     pairs = make_pairs(llama, contexts[:2], "anger", other)
     found = patch_heads(pairs, readouts[name], mode=mode)
     for layer, head, role in [(0, 1, "event"), (1, 3, "last"), (2, 0, "brief"), (2, 2, "last")]:
@@ -165,13 +154,8 @@ def test_head_patches_equal_one_patch_per_run(
 @pytest.mark.parametrize("site", ["q", "k", "v", "pattern"])
 @pytest.mark.parametrize("mode", ["denoising", "noising"])
 def test_queries_keys_values_and_patterns_equal_one_patch_per_run(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    near: dict[str, float],
-    site: HeadSite,
-    mode: Mode,
-) -> None:
+    llama, contexts, readouts, near, site, mode
+):
     pairs = make_pairs(llama, contexts[:1], "anger", "fear")
     found = patch_heads(pairs, readouts["projection"], site=site, by="position", mode=mode)
     assert len(found.head) == (2 if site in ("k", "v") else 4)
@@ -189,14 +173,7 @@ def test_queries_keys_values_and_patterns_equal_one_patch_per_run(
 
 @pytest.mark.parametrize("site", ["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"])
 @pytest.mark.parametrize("mode", ["denoising", "noising"])
-def test_patches_of_the_stream_equal_one_patch_per_run(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    near: dict[str, float],
-    site: StreamSite,
-    mode: Mode,
-) -> None:
+def test_patches_of_the_stream_equal_one_patch_per_run(llama, contexts, readouts, near, site, mode):
     pairs = make_pairs(llama, contexts[:2], "anger")
     for name in ("projection", "logits"):
         found = patch_sites(pairs, readouts[name], sites=[site], mode=mode)
@@ -209,12 +186,7 @@ def test_patches_of_the_stream_equal_one_patch_per_run(
             assert value == pytest.approx(sum(expected) / 2, rel=0, abs=near[name])
 
 
-def test_patching_everything_turns_one_run_into_the_other(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    near: dict[str, float],
-) -> None:
+def test_patching_everything_turns_one_run_into_the_other(llama, contexts, readouts, near):
     # Two emotions: every token that can differ is matched, so nothing is left unpatched.
     pairs = make_pairs(llama, contexts[:3], "anger", "fear")
     for name, readout in readouts.items():
@@ -227,8 +199,8 @@ def test_patching_everything_turns_one_run_into_the_other(
 
 
 def test_what_is_behind_the_last_layer_of_a_place_is_not_run_and_has_no_effect_at_all(
-    llama: Model, contexts: tuple[Context, ...], readouts: Any
-) -> None:
+    llama, contexts, readouts
+):
     pairs = make_pairs(llama, contexts[:2], "anger")
     for readout in readouts.values():
         found = patch_heads(pairs, readout, by="position").effect
@@ -241,13 +213,7 @@ def test_what_is_behind_the_last_layer_of_a_place_is_not_run_and_has_no_effect_a
     assert float(found[1:, -1, -1].abs().min()) > 0.0
 
 
-def test_the_batch_does_not_change_the_effects(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    near: dict[str, float],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_batch_does_not_change_the_effects(llama, contexts, readouts, near, monkeypatch):
     pairs = make_pairs(llama, contexts[:5], "sadness")
     whole = patch_heads(pairs, readouts["logits"])
     for pairs_at_once, tokens in [(1, 4096), (3, 64), (5, 700)]:
@@ -259,8 +225,8 @@ def test_the_batch_does_not_change_the_effects(
 
 
 def test_named_components_equal_the_sweep_and_groups_equal_hooks_on_all_their_members(
-    llama: Model, contexts: tuple[Context, ...], readouts: Any, near: dict[str, float]
-) -> None:
+    llama, contexts, readouts, near
+):
     pairs = make_pairs(llama, contexts[:3], "happiness")
     readout = readouts["logits"]
     swept = patch_heads(pairs, readout, by="all", mode="noising").effect
@@ -299,13 +265,7 @@ def _jointly(model: Model, pair: Pair, readout: Readout, places: list[Any]) -> f
 
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
-def test_any_head_at_any_place_of_any_context(
-    llama: Model,
-    contexts: tuple[Context, ...],
-    readouts: dict[str, Readout],
-    near: dict[str, float],
-    data: st.DataObject,
-) -> None:
+def test_any_head_at_any_place_of_any_context(llama, contexts, readouts, near, data):
     context = data.draw(st.sampled_from(contexts))
     other = data.draw(st.sampled_from([None, "surprise", "sadness"]))
     pairs = make_pairs(llama, [context], "disgust", other)
@@ -319,9 +279,7 @@ def test_any_head_at_any_place_of_any_context(
     assert value == pytest.approx(expected, rel=0, abs=near["projection"])
 
 
-def test_one_context_has_its_tokens_as_labels_and_several_count_from_the_end(
-    llama: Model, contexts: tuple[Context, ...]
-) -> None:
+def test_one_context_has_its_tokens_as_labels_and_several_count_from_the_end(llama, contexts):
     pairs = make_pairs(llama, contexts[:2], "anger", "fear")
     single = pairs[:1].positions("position")
     assert single[-1].startswith("-1 ")
@@ -329,9 +287,7 @@ def test_one_context_has_its_tokens_as_labels_and_several_count_from_the_end(
     assert pairs.positions("position")[-1] == "-1"
 
 
-def test_what_cannot_be_patched_is_refused_by_name(
-    llama: Model, contexts: tuple[Context, ...], readouts: Any
-) -> None:
+def test_what_cannot_be_patched_is_refused_by_name(llama, contexts, readouts):
     pairs, readout = make_pairs(llama, contexts[:2], "anger"), readouts["projection"]
     with pytest.raises(AxisError, match=r"attention patterns of context .* the asking line"):
         patch_heads(pairs, readout, site="pattern")
@@ -359,7 +315,7 @@ def test_what_cannot_be_patched_is_refused_by_name(
         patch_heads(pairs, ReplyLikelihood({contexts[0].id: (1,)}, {}))
 
 
-def test_matched_tokens_stand_under_each_other(llama: Model, contexts: tuple[Context, ...]) -> None:
+def test_matched_tokens_stand_under_each_other(llama, contexts):
     pairs = make_pairs(llama, contexts[:4], "anger", "surprise")
     clean, corrupt = pairs.clean.ids, pairs.corrupt.ids
     for row, pair in enumerate(pairs):
