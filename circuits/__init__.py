@@ -46,10 +46,9 @@ if TYPE_CHECKING:
     from circuits.neurons.select import select_neurons
     from circuits.neurons.study import mask_effects
     from circuits.patching.attribution import attribute
-    from circuits.patching.exact_paths import exact_paths
     from circuits.patching.pairs import CleanCorrupt, logit_difference, make_pairs, projection
     from circuits.patching.patch import patch, patch_components, patch_heads
-    from circuits.patching.paths import path_effects
+    from circuits.patching.paths import exact_paths, path_effects
     from circuits.patching.totals import total_estimates
     from circuits.prompts.prompt import Prompt
     from circuits.prompts.sev import Context
@@ -228,7 +227,7 @@ _WHERE: dict[str, tuple[str, str | None]] = {
     "patch_components": ("circuits.patching.patch", "patch_components"),
     "attribute": ("circuits.patching.attribution", "attribute"),
     "path_effects": ("circuits.patching.paths", "path_effects"),
-    "exact_paths": ("circuits.patching.exact_paths", "exact_paths"),
+    "exact_paths": ("circuits.patching.paths", "exact_paths"),
     "total_estimates": ("circuits.patching.totals", "total_estimates"),
     "Budget": ("circuits.circuit.find", "Budget"),
     "Measurements": ("circuits.circuit.find", "Measurements"),

@@ -56,9 +56,8 @@ from circuits.names import (
     receiver,
     sublayer_name,
 )
-from circuits.patching.exact_paths import ExactPaths, edge_name
 from circuits.patching.pairs import Projection
-from circuits.patching.paths import PathEffects
+from circuits.patching.paths import ExactPaths, PathEffects, edge_name
 from circuits.patching.totals import TotalEstimates, total_estimates
 from circuits.prompts.sev import Context, sev
 from circuits.prompts.templates import Template, emotion_prompts, template_of

@@ -34,33 +34,23 @@ RelP. Values stay as they are, only gradients change: a norm's scale is a consta
 attention pattern, an activation function is the constant factor ``act(x) / x``, and a gated product
 gives half of its relevance to either factor. So where biases are absent and the readout is linear,
 value times gradient at the residual stream sums to the readout after every sublayer.
-
-What was missed (:func:`budgeted`), after the subset diagnostic of Kramár et al. (section 3.2): the
-components that were not patched are split at random into two halves, each is patched at once, and
-the difference D of both effects is taken, many times. If effects add, D is the sum of all effects
-with random signs, and for one of the two signs of the largest effect, of size m, |D| is at least m.
-So |D| >= m with probability 1/2 or more, and m is at most the j-th largest of n values of |D|, with
-confidence 1 - P(Binomial(n, 1/2) < j). Effects that cancel in sum are no problem. Where effects do
-not add the bound may fail; that they add shows in both halves' effects, whose sum is always the
-same then.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float
-from scipy.stats import binom, rankdata
+from jaxtyping import Float
+from scipy.stats import rankdata
 from torch import Tensor
 
 from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.families import key_value_groups, need_neurons, need_sites, needs
 from circuits.models.protocol import Hook, Model, device_of, dtype_of
 from circuits.models.run import Trace, hook_name, observe, trace, trace_layers_dropped
-from circuits.models.tokens import Tokens
 from circuits.names import SUBLAYERS, component, head_name, neuron_name
 from circuits.patching.pairs import (
     Activations,
@@ -69,36 +59,17 @@ from circuits.patching.pairs import (
     Mode,
     Readout,
     last_readout,
-    mean_stderr,
     over_contexts,
 )
 from circuits.patching.patch import patch_components
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = [
-    "METHODS",
-    "Missed",
-    "NodeScores",
-    "VerifiedScores",
-    "attribute",
-    "budgeted",
-    "missed",
-    "relevance_rules",
-]
+__all__ = ["METHODS", "NodeScores", "attribute", "rank_agreement", "relevance_rules"]
 
 Method = Literal["atp", "atp*", "relp", "ig-inputs", "ig-activations"]
 
-METHODS: Final[dict[str, Callable[[int, int], tuple[int, int]]]] = {
-    "atp": lambda layers, steps: (2, 1),
-    "atp*": lambda layers, steps: (4, layers + 1),
-    "relp": lambda layers, steps: (2, 1),
-    "ig-inputs": lambda layers, steps: (2 + steps, steps),
-    "ig-activations": lambda layers, steps: (2 + 2 * layers * steps, 2 * layers * steps),
-}
-"""Passes per pair from layers and steps: forward (that of the other run included), backward."""
-
-TOKENS_AT_ONCE = 8192
+METHODS: tuple[str, ...] = get_args(Method)
 
 Agreement = Mapping[str, Mapping[str, float | int | None]]
 """``head`` and ``neuron`` -> ``spearman`` (rank correlation; ``None`` where it is undefined),
@@ -114,11 +85,11 @@ class NodeScores(Record):
     place; positive pushes towards the emotion. Unit: that of the readout. The first place is
     ``all``, all matched positions. NaN: the method has no score of this kind (queries and keys by
     ``relp``; queries, keys, values and inputs by ``ig-activations``), or, for a standard error,
-    there is one context only.
+    there is one context only. Heads are what a head hands to the output matrix (``z``), groups are
+    key-value groups, inputs the residual stream before layer 0.
     """
 
     heads: Float[Tensor, "place layer head"]
-    """Of what a head hands to the output matrix (``z``)."""
     heads_stderr: Float[Tensor, "place layer head"]
     neurons: Float[Tensor, "place layer neuron"]
     neurons_stderr: Float[Tensor, "place layer neuron"]
@@ -131,25 +102,22 @@ class NodeScores(Record):
     values: Float[Tensor, "place layer group"]
     values_stderr: Float[Tensor, "place layer group"]
     inputs: Float[Tensor, " place"]
-    """Of the residual stream before layer 0."""
     inputs_stderr: Float[Tensor, " place"]
     gap: Float[Tensor, " run"]
     """Readout of the clean and of the corrupt run, averaged over contexts."""
     sampled: Float[Tensor, " component"]
-    """Scores of the sampled components."""
+    """Scores of a random sample of heads and neurons."""
     exact: Float[Tensor, " component"]
-    """Effects of the sampled components by exact patching."""
+    """Their effects by exact patching."""
 
     place: tuple[str, ...]
     layer: tuple[int, ...]
     head: tuple[int, ...]
     neuron: tuple[int, ...]
     group: tuple[int, ...]
-    """Key-value groups."""
     sublayer: tuple[str, ...]
     run: tuple[str, ...]
     component: tuple[str, ...]
-    """A random sample of heads and neurons."""
     agreement: Agreement
     """Of :attr:`sampled` and :attr:`exact`."""
     emotion: str
@@ -160,9 +128,6 @@ class NodeScores(Record):
     steps: int
     """Of integrated gradients; 0 for other methods."""
     n_contexts: int
-    forwards: int
-    """Forward passes per pair, without those of exact patching."""
-    backwards: int
 
 
 def attribute(
@@ -207,48 +172,60 @@ def attribute(
         raise ModelError("method 'atp*' drops layers and needs two or more; use 'atp'")
     if method == "ig-inputs":
         pairs.refuse_equal_inputs(method)
+    if method == "ig-activations":
+        needs(model, "gradients integrated over activations", "heads", "neurons")
     places = pairs.positions("all") + (() if by == "all" else pairs.positions(by))
+    cfg, groups = model.cfg, key_value_groups(model)
 
     def work(runs: CleanCorrupt) -> dict[str, Tensor]:
-        found, base = _pair_terms(runs, method, steps)
-        heads, groups = found["heads"], key_value_groups(model)
-        sizes = {"queries": heads.shape, "inputs": heads.shape[:2]}
-        sizes |= dict.fromkeys(("keys", "values"), torch.Size((*heads.shape[:3], groups)))
-        none = {kind: heads.new_full(size, torch.nan) for kind, size in sizes.items()}
-        return {"gap": runs.ends(base, runs.other_seen[1]), **none, **found}
+        terms, base = _pair_terms(runs, method, steps)
+        none = terms["z"].new_full((*terms["z"].shape[:3], 1), torch.nan)
+        widths = {"queries": ("q", cfg.n_heads), "keys": ("k", groups), "values": ("v", groups)}
+        return {
+            "heads": terms["z"],
+            "neurons": terms["post"],
+            "sublayers": torch.stack([terms["attn_out"], terms["mlp_out"]], dim=3),
+            **{
+                kind: terms.get(site, none.expand(-1, -1, -1, width))
+                for kind, (site, width) in widths.items()
+            },
+            "inputs": terms.get("resid_pre", none[..., 0])[..., 0],
+            "gap": runs.ends(base, runs.other_seen[1]),
+        }
 
-    sites = dict.fromkeys(_SITES.values(), range(model.cfg.n_layers)) | {"resid_pre": (0,)}
+    layers = range(cfg.n_layers)
+    sites = {**dict.fromkeys(_SITES, layers), "resid_pre": (0,)}
     found = over_contexts(pairs.batches(work, readout, mode, sites, places, finite="gap"))
     del found["gap_stderr"]
     names = sampled_components(model, sample)
-    sampled = torch.stack([found[table][0, layer, i] for table, layer, i in map(_where, names)])
+    parts = [component(name) for name in names]
+    sampled = torch.stack([found[f"{p.kind}s"][0, p.layer or 0, p.index or 0] for p in parts])
     exact = patch_components(pairs, readout, names, mode=mode).mean(0)
-    forwards, backwards = METHODS[method](model.cfg.n_layers, steps)
+    agreement: dict[str, Mapping[str, float | int | None]] = {}
+    for kind in ("head", "neuron"):
+        own = torch.tensor([part.kind == kind for part in parts])
+        if own.any():
+            agreement[kind] = rank_agreement(sampled[own], exact[own])
     axes = {"head": "heads", "neuron": "neurons", "group": "keys"}
     return NodeScores(
         **found,
         **{axis: tuple(range(found[table].shape[-1])) for axis, table in axes.items()},
-        layer=tuple(range(model.cfg.n_layers)),
+        layer=tuple(layers),
         sublayer=SUBLAYERS,
         run=("clean", "corrupt"),
         sampled=sampled,
         exact=exact,
         place=places,
         component=names,
-        agreement=agreement(names, sampled, exact),
+        agreement=agreement,
         **pairs.described(readout, mode),
         method=method,
         steps=steps if integrated else 0,
-        forwards=forwards,
-        backwards=backwards,
     )
 
 
 def sampled_components(model: Model, per_kind: int) -> tuple[str, ...]:
-    """Names of random heads and random neurons, of every layer as many, give or take one.
-
-    The seed is that in force: :func:`~circuits.running.execution`.
-    """
+    """Names of random heads and neurons by the seed in force, evenly over layers."""
     random = torch.Generator().manual_seed(in_force().seed)
     cfg, names = model.cfg, []
 
@@ -263,58 +240,34 @@ def sampled_components(model: Model, per_kind: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _where(name: str) -> tuple[str, int, int]:
-    """Table, layer and index of a head or neuron."""
-    own = component(name)
-    return f"{own.kind}s", own.layer or 0, own.index or 0
+def rank_agreement(
+    estimate: Float[Tensor, " component"], exact: Float[Tensor, " component"]
+) -> dict[str, float | int | None]:
+    """The measures of :data:`Agreement`.
 
-
-def agreement(
-    names: Sequence[str], estimate: Float[Tensor, " component"], exact: Float[Tensor, " component"]
-) -> Agreement:
-    """Measures of agreement, of heads and of neurons by themselves."""
-    kinds, found = [component(name).kind for name in names], {}
-    for kind in dict.fromkeys(kinds):
-        own = torch.tensor([other == kind for other in kinds])
-        found[kind] = rank_agreement(estimate[own].double(), exact[own].double())
-    return found
-
-
-def rank_agreement(estimate: Tensor, exact: Tensor) -> dict[str, float | int | None]:
-    """The measures of :data:`Agreement`, over all components."""
-    n = len(exact)
-    quarter = max(1, n // 4)
-    tops = [set(values.abs().topk(quarter).indices.tolist()) for values in (estimate, exact)]
-    ranks = (torch.from_numpy(rankdata(values.numpy())) for values in (estimate, exact))
-    a, b = (own - own.mean() for own in ranks)
-    size = float(a.norm() * b.norm())
+    >>> rank_agreement(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-2.0, 5.0, 9.0]))
+    {'spearman': 1.0, 'sign': 0.6666666666666666, 'top': 1.0, 'sampled': 3}
+    """
+    both, quarter = (estimate.double(), exact.double()), max(1, len(exact) // 4)
+    ranks = torch.stack([torch.from_numpy(rankdata(own.numpy())) for own in both])
+    tops = [set(own.abs().topk(quarter).indices.tolist()) for own in both]
+    rank = float(torch.corrcoef(ranks)[0, 1])
     return {
-        "spearman": float(a @ b) / size if size > 0 else None,
+        "spearman": rank if rank == rank else None,
         "sign": float((estimate.sign() == exact.sign()).double().mean()),
         "top": len(tops[0] & tops[1]) / quarter,
-        "sampled": n,
+        "sampled": len(exact),
     }
 
 
-# The methods.
-
-_SITES = {
-    "heads": "z",
-    "neurons": "post",
-    "attn": "attn_out",
-    "mlp": "mlp_out",
-    "queries": "q",
-    "keys": "k",
-    "values": "v",
-}
-"""What is scored -> the site of its activation."""
+_SITES = ("z", "post", "attn_out", "mlp_out", "q", "k", "v")
 
 _Terms = dict[str, Tensor]
-"""Kind -> ``[pair place layer unit]``; inputs have neither layer nor unit."""
+"""Site -> scores ``[pair place layer unit]``; sublayers and inputs have no unit."""
 
 
 def _pair_terms(
-    runs: CleanCorrupt, method: Method, steps: int
+    runs: CleanCorrupt, method: str, steps: int
 ) -> tuple[_Terms, Float[Tensor, " pair"]]:
     """Scores of every pair, and the base run's readout."""
     if method == "atp*":
@@ -325,41 +278,34 @@ def _pair_terms(
         found = _terms(runs, seen.values, seen.gradients)
         if method == "relp":
             # The pattern is a constant: queries and keys have no relevance at all.
-            del found["queries"], found["keys"]
+            del found["q"], found["k"]
         return found, seen.readout
     base, value = observe(runs.model, runs.base, runs.sites, **runs.scored)
     if method == "ig-inputs":
-        # At all sites while the first residual stream goes from base to other run.
-        start = base["resid_pre"][0]
-        gradients: Activations = _mean_gradients(runs, "resid_pre", 0, start, runs.sites, steps)
-        return _terms(runs, base, gradients), value
-    needs(runs.model, "gradients integrated over activations", "heads", "neurons")
-    own: dict[str, dict[int, Tensor]] = {}
+        return _integrated(runs, base, "resid_pre", 0, runs.sites, steps), value
     # All heads of a layer move together, and all its neurons; what follows reacts, what comes
     # before stays. A sublayer's output is linear in what these hand it, so both go the same way.
-    for moved, read in {"z": ("z", "attn_out"), "post": ("post", "mlp_out")}.items():
-        for layer, start in base[moved].items():
-            sites = dict.fromkeys(read, (layer,))
-            for site, of in _mean_gradients(runs, moved, layer, start, sites, steps).items():
-                own.setdefault(site, {}).update(of)
-    return _terms(runs, base, own), value
+    found = {}
+    for moved, out in (("z", "attn_out"), ("post", "mlp_out")):
+        rows = [
+            _integrated(runs, base, moved, layer, {moved: (layer,), out: (layer,)}, steps)
+            for layer in base[moved]
+        ]
+        found |= {site: torch.cat([row[site] for row in rows], dim=2) for site in (moved, out)}
+    return found, value
 
 
 def _terms(runs: CleanCorrupt, values: Activations, gradients: Activations) -> _Terms:
-    """Clean minus corrupt, times gradient, of everything that has a gradient."""
-
-    def product(site: str, layer: int) -> Tensor:
-        change = runs.change(runs.other_seen[0][site][layer], values[site][layer])
-        found = change * gradients[site][layer][:, -runs.width :]
-        return _placed(runs, found if site == "post" else found.sum(-1))
-
-    found = {
-        kind: torch.stack([product(site, layer) for layer in gradients[site]], dim=2)
-        for kind, site in _SITES.items()
-        if site in gradients
-    }
-    found["sublayers"] = torch.stack([found.pop(kind) for kind in SUBLAYERS], dim=3)
-    return found | ({"inputs": product("resid_pre", 0)} if "resid_pre" in gradients else {})
+    """Clean minus corrupt, times gradient, summed over each place's positions."""
+    found: _Terms = {}
+    for site in runs.sites.keys() & gradients.keys():
+        rows = []
+        for layer, gradient in gradients[site].items():
+            change = runs.change(runs.other_seen[0][site][layer], values[site][layer])
+            terms = change * gradient[:, -runs.width :]
+            rows.append(_placed(runs, terms if site == "post" else terms.sum(-1)))
+        found[site] = torch.stack(rows, dim=2)
+    return found
 
 
 def _placed(
@@ -381,32 +327,27 @@ def _put(site: str, layer: int, value: Tensor) -> Hook:
     return hook_name(site, layer), lambda activation, hook: value
 
 
-def _mean_gradients(
+def _integrated(
     runs: CleanCorrupt,
+    base: Activations,
     moved: str,
     layer: int,
-    base: Tensor,
     sites: Mapping[str, Sequence[int]],
     steps: int,
-) -> dict[str, dict[int, Tensor]]:
-    """Mean gradients at ``sites`` while one site of a layer goes from base to other run."""
-    n_pairs, width = runs.base.ids.shape
-    apart = _moved(runs, moved, layer, base) - base
-    total: dict[str, dict[int, Tensor]] = {site: {} for site in sites}
-    shares = ((torch.arange(steps, dtype=torch.float64) + 0.5) / steps).to(base)
-    for own in shares.split(max(1, TOKENS_AT_ONCE // (n_pairs * width))):
-        rows = (base + own.reshape(-1, *[1] * base.ndim) * apart).flatten(0, 1)
-        hooks = [_put(moved, layer, rows.detach().requires_grad_())]
-        tokens = Tokens(*(x.repeat(len(own), 1) for x in (runs.base.ids, runs.base.mask)))
-        found = trace(runs.model, tokens, sites, **runs.scored, hooks=hooks).gradients
-        for site, layers in found.items():
-            for i, gradient in layers.items():
-                part = gradient.unflatten(0, (len(own), n_pairs)).sum(0) / steps
-                total[site][i] = total[site][i] + part if i in total[site] else part
-    return total
+) -> _Terms:
+    """Mean terms at ``sites`` while one site of a layer goes from base to other run."""
+    start, found = base[moved][layer], dict[str, Tensor]()
+    way = _moved(runs, moved, layer, start) - start
+    for step in range(steps):
+        at = (start + (step + 0.5) / steps * way).detach().requires_grad_()
+        hooks = [_put(moved, layer, at)]
+        seen = trace(runs.model, runs.base, sites, **runs.scored, hooks=hooks)
+        for site, terms in _terms(runs, base, seen.gradients).items():
+            found[site] = found.get(site, 0) + terms / steps
+    return found
 
 
-def _atp_star(runs: CleanCorrupt) -> tuple[_Terms, Tensor]:
+def _atp_star(runs: CleanCorrupt) -> tuple[_Terms, Float[Tensor, " pair"]]:
     """AtP with queries and keys through the softmax, and GradDrop."""
     layers = range(runs.model.cfg.n_layers)
     sites = {**runs.sites, "pattern": layers, "scores": layers}
@@ -417,16 +358,14 @@ def _atp_star(runs: CleanCorrupt) -> tuple[_Terms, Tensor]:
     def fixed(found: Trace) -> _Terms:
         both = [through_softmax(found.gradients["pattern"][layer], layer) for layer in layers]
         queries, keys = (torch.stack(own, dim=2) for own in zip(*both, strict=True))
-        terms = _terms(runs, found.values, found.gradients)
-        return terms | {"queries": queries, "keys": keys}
+        return {**_terms(runs, found.values, found.gradients), "q": queries, "k": keys}
 
-    signed = fixed(whole)
-    size = {kind: torch.zeros_like(own) for kind, own in signed.items()}
+    signed, size = fixed(whole), dict[str, Tensor]()
     for dropped in traces:
-        for kind, term in fixed(dropped).items():
+        for site, terms in fixed(dropped).items():
             # A component's own layer contributes nothing.
-            size[kind] += term.abs() / (len(layers) - 1)
-    return {kind: own.sign() * size[kind] for kind, own in signed.items()}, whole.readout
+            size[site] = size.get(site, 0) + terms.abs() / (len(layers) - 1)
+    return {site: own.sign() * size[site] for site, own in signed.items()}, whole.readout
 
 
 def _query_key_fix(
@@ -477,8 +416,7 @@ def _patched_scores(runs: CleanCorrupt, base: Activations, site: str) -> Mapping
         for i, value in base[own].items()
     ]
     sites = {"scores": range(runs.model.cfg.n_layers)}
-    seen, _ = observe(runs.model, runs.base, sites, **runs.scored, hooks=hooks)
-    return seen["scores"]
+    return observe(runs.model, runs.base, sites, **runs.scored, hooks=hooks)[0]["scores"]
 
 
 def _finite(scores: Tensor) -> Tensor:
@@ -512,16 +450,20 @@ def _rule(
 ) -> list[Hook]:
     """Hooks by which an output keeps its value, and has the gradient of ``path`` of the inputs."""
     taken: dict[str, Tensor] = {}
+    take = [(name, lambda x, hook, name=name: taken.setdefault(name, x)) for name in inputs]
+    own = partial(_with_gradient, inputs=inputs, taken=taken, path=path)
+    return [*take, (output, own)]
 
-    def take(activation: Tensor, hook: object, name: str) -> Tensor:
-        taken[name] = activation
-        return activation
 
-    def give(activation: Tensor, hook: object) -> Tensor:  # TransformerLens names it `hook`
-        found = path(activation, [taken.pop(name) for name in inputs])
-        return activation.detach() + (found - found.detach())
-
-    return [*((name, partial(take, name=name)) for name in inputs), (output, give)]
+def _with_gradient(
+    value: Tensor,
+    hook: object,
+    inputs: Sequence[str],
+    taken: dict[str, Tensor],
+    path: Callable[[Tensor, Sequence[Tensor]], Tensor],
+) -> Tensor:
+    found = path(value, [taken.pop(name) for name in inputs])
+    return value.detach() + (found - found.detach())
 
 
 def _shared_out(output: Tensor, factors: Sequence[Tensor]) -> Tensor:
@@ -548,186 +490,14 @@ def _norm(model: Model, name: str, norm: Any) -> list[Hook]:
         # In the type that norms compute in (float32 for models in half precision).
         size = (passed.square().mean() + float(model.cfg.eps)).sqrt()
         gain = (odd / (passed / size)).to(torch.promote_types(odd.dtype, torch.float32))
-
-    def scaled(output: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-        x = inputs[0]
-        passed = x - x.mean(-1, keepdim=True) if centred else x
-        square = passed.detach().to(gain.dtype).square().mean(-1, keepdim=True)
-        return passed * (gain / (square + float(model.cfg.eps)).sqrt()).to(passed.dtype)
-
+    scaled = partial(_scaled, centred, gain, float(model.cfg.eps))
     return _rule([f"{name}.hook_in"], f"{name}.hook_out", scaled)
 
 
-# The largest scores patched, and a bound on the rest.
-
-
-@dataclass(frozen=True, eq=False)
-class Missed:
-    """What random halves say about the components in them; see :class:`VerifiedScores`."""
-
-    bound: float
-    departure: float
-    first_half: Float[Tensor, " draw"]
-    second_half: Float[Tensor, " draw"]
-
-
-def missed(
-    effects: Callable[[Sequence[Sequence[str]]], Float[Tensor, " group"]],
-    names: Sequence[str],
-    *,
-    draws: int = 20,
-    confidence: float = 0.95,
-) -> Missed:
-    """Bound the largest effect among ``names`` from joint effects of random halves.
-
-    Args:
-        effects: The effect of each group when all of it is patched at once.
-        names: Components whose effects are not known.
-        draws: Splits into halves; two patched groups each.
-        confidence: Of the bound.
-
-    Raises:
-        DataError: too few draws for the confidence (five for 95%), or fewer than two names.
-    """
-    place = order(draws, confidence)
-    first, second = effects(halves(names, draws)).double().unflatten(0, (-1, 2)).unbind(1)
-    apart, spread = (first - second).abs(), (first + second).std(correction=0)
-    size = apart.square().mean().sqrt()
-    return Missed(
-        bound=float(apart.sort(descending=True).values[place - 1]),
-        departure=float(spread / size) if size > 0 else 0.0,
-        first_half=first.float(),
-        second_half=second.float(),
-    )
-
-
-def halves(names: Sequence[str], draws: int) -> list[list[str]]:
-    """Random splits, one half after the other; every name goes by the toss of a coin.
-
-    The seed is that in force: :func:`~circuits.running.execution`.
-    """
-    if len(names) < 2:
-        raise DataError(f"random halves need two components or more, found {len(names)}")
-    random = torch.Generator().manual_seed(in_force().seed)
-    found: list[list[str]] = []
-    while len(found) < 2 * draws:
-        tossed = list(zip(names, torch.rand(len(names), generator=random) < 0.5, strict=True))
-        split = [[name for name, side in tossed if bool(side) is own] for own in (True, False)]
-        if all(split):  # an empty half cannot be patched; rare unless there are very few names
-            found += split
-    return found
-
-
-def order(draws: int, confidence: float) -> int:
-    """The largest ``j`` with P(Binomial(draws, 1/2) < j) <= 1 - confidence."""
-    if not 0 < confidence < 1:
-        raise DataError(f"a confidence lies between 0 and 1, found {confidence}")
-    place = int(binom.ppf(1 - confidence, draws, 0.5))
-    if place == 0:
-        raise DataError(f"{draws} random halves are too few for confidence {confidence:g}")
-    return place
-
-
-@dataclass(frozen=True, eq=False)
-class VerifiedScores(Record):
-    """Scores of heads and neurons, the largest of them exact.
-
-    Sign and unit as in :class:`NodeScores`, at all matched positions.
-    """
-
-    heads: Float[Tensor, "layer head"]
-    """Exact where :attr:`heads_exact` says so, attributed elsewhere."""
-    heads_exact: Bool[Tensor, "layer head"]
-    neurons: Float[Tensor, "layer neuron"]
-    neurons_exact: Bool[Tensor, "layer neuron"]
-    estimate: Float[Tensor, " component"]
-    """What attribution said of the confirmed components."""
-    effect: Float[Tensor, " component"]
-    """Their exact effects."""
-    stderr: Float[Tensor, " component"]
-    """Standard error of the exact effects over contexts."""
-    first_half: Float[Tensor, " draw"]
-    """Joint effects of random halves of the unconfirmed components."""
-    second_half: Float[Tensor, " draw"]
-
-    layer: tuple[int, ...]
-    head: tuple[int, ...]
-    neuron: tuple[int, ...]
-    component: tuple[str, ...]
-    """Confirmed by exact patching, largest score first."""
-    bound: float
-    """With this confidence no unconfirmed component has a larger |effect|, if effects add."""
-    confidence: float
-    departure: float
-    """Spread of the halves' sums over spread of their differences; 0 where effects add. Near 1 or
-    above, interactions are as large as what is bounded, and the bound means nothing."""
-    agreement: Agreement
-    emotion: str
-    other: str
-    method: str
-    mode: str
-    readout: str
-    n_contexts: int
-
-
-def budgeted(
-    pairs: CleanCorrupt,
-    readout: Readout,
-    method: Method = "atp",
-    *,
-    exact: int,
-    mode: Mode = "denoising",
-    steps: int = 10,
-    sample: int = 24,
-    draws: int = 20,
-    confidence: float = 0.95,
-) -> VerifiedScores:
-    """Attribute, patch the ``exact`` heads and neurons with the largest scores, bound the rest.
-
-    Args:
-        pairs, readout, method, mode, steps, sample: As in :func:`attribute`.
-        exact: How many heads and neurons are confirmed.
-        draws: Random halves for the bound.
-        confidence: Of the bound.
-
-    Raises:
-        DataError: fewer than one component is to be confirmed, or fewer than two are left over, or
-            there are too few draws.
-        AxisError, ModelError: as :func:`attribute`.
-    """
-    order(draws, confidence)
-    cfg = pairs.model.cfg
-    names = [head_name(layer, i) for layer in range(cfg.n_layers) for i in range(cfg.n_heads)]
-    names += [neuron_name(layer, i) for layer in range(cfg.n_layers) for i in range(cfg.d_mlp)]
-    if not 1 <= exact <= len(names) - 2:
-        raise DataError(
-            f"exact patching can confirm 1 to {len(names) - 2} of the model's {len(names)} heads "
-            f"and neurons, found {exact}"
-        )
-    scores = attribute(pairs, readout, method, mode=mode, steps=steps, sample=sample)
-    tables = {"heads": scores.heads[0].clone(), "neurons": scores.neurons[0].clone()}
-    known = {kind: torch.zeros_like(table, dtype=torch.bool) for kind, table in tables.items()}
-    estimates = torch.cat([table.flatten() for table in tables.values()])
-    ranked = estimates.abs().argsort(descending=True)
-    chosen, rest = ([names[i] for i in own] for own in ranked.tensor_split([exact]))
-
-    def effects(groups: Sequence[str] | Sequence[Sequence[str]]) -> Float[Tensor, "pair group"]:
-        return patch_components(pairs, readout, groups, mode=mode)
-
-    effect, stderr = mean_stderr(effects(chosen))
-    for (kind, *place), value in zip(map(_where, chosen), effect, strict=True):
-        tables[kind][tuple(place)] = value
-        known[kind][tuple(place)] = True
-    bound = missed(lambda groups: effects(groups).mean(0), rest, draws=draws, confidence=confidence)
-    shared = "layer head neuron agreement emotion other method mode readout n_contexts"
-    return VerifiedScores(
-        **tables,
-        **{f"{kind}_exact": own for kind, own in known.items()},
-        estimate=estimates[ranked[:exact]],
-        effect=effect,
-        stderr=stderr,
-        **vars(bound),
-        component=tuple(chosen),
-        confidence=confidence,
-        **{name: getattr(scores, name) for name in shared.split()},
-    )
+def _scaled(
+    centred: bool, gain: Tensor, eps: float, output: Tensor, inputs: Sequence[Tensor]
+) -> Tensor:
+    """The norm of its input, with its scale a constant."""
+    passed = inputs[0] - inputs[0].mean(-1, keepdim=True) if centred else inputs[0]
+    square = passed.detach().to(gain.dtype).square().mean(-1, keepdim=True)
+    return passed * (gain / (square + eps).sqrt()).to(passed.dtype)

@@ -321,12 +321,6 @@ def _pair(
     return Pair(context, emotion, other, clean, corrupt, matched)
 
 
-def _labelled(model: Model, prompt: Prompt) -> Labelled:
-    ids = encode(model, prompt)
-    tokens = model.tokenizer.convert_ids_to_tokens(ids) if model.tokenizer else map(str, ids)
-    return Labelled(tuple(ids), tuple(tokens), ("frame",) * (len(ids) - 1) + ("last",))
-
-
 Mode = Literal["denoising", "noising"]
 
 By = Literal["position", "role", "all", "last"]
@@ -389,10 +383,16 @@ class CleanCorrupt(Sequence[Pair]):
                 f"{len(both[0])} clean and {len(both[1])} corrupt prompts are given; each clean "
                 "prompt needs one corrupt prompt"
             )
+
+        def labelled(prompt: Prompt) -> Labelled:
+            ids = encode(model, prompt)
+            words = model.tokenizer.convert_ids_to_tokens(ids) if model.tokenizer else map(str, ids)
+            return Labelled(tuple(ids), tuple(words), ("frame",) * (len(ids) - 1) + ("last",))
+
         pairs = []
         for i, (one, other) in enumerate(zip(*both, strict=True)):
             context = one.context or Context(f"pair_{i:04d}", "prompts", "neutral", "", "")
-            left, right = _labelled(model, one), _labelled(model, other)
+            left, right = labelled(one), labelled(other)
             matched = len(left.ids) if len(left.ids) == len(right.ids) else 0
             pairs.append(_pair(context, left, right, "clean", "corrupt", matched))
         return cls(model, tuple(pairs))
@@ -491,11 +491,13 @@ class CleanCorrupt(Sequence[Pair]):
         def checked(some: Sequence[Pair]) -> Mapping[str, Tensor]:
             pairs = replace(self, pairs=tuple(some))
             tables = [work(runs) for runs in pairs.judged(readout, mode, sites, names)]
-            found = tables[0]
-            if isinstance(readout, ReplyLikelihood):
-                # Two runs per pair, whose weighted readouts add up.
-                both = {name: torch.cat([table[name] for table in tables]) for name in found}
-                found = {name: own.unflatten(0, (-1, 2)).sum(1) for name, own in both.items()}
+            # Of a reply likelihood there are two runs per pair, whose weighted readouts add up.
+            found = {
+                name: torch.cat([table[name] for table in tables]).unflatten(0, (-1, 2)).sum(1)
+                if isinstance(readout, ReplyLikelihood)
+                else own
+                for name, own in tables[0].items()
+            }
             rows = [pair.clean.ids for pair in some]
             check_values(self.model, found[finite], f"the {finite} of the readout", rows)
             return found
@@ -508,20 +510,17 @@ class CleanCorrupt(Sequence[Pair]):
             yield halving_tables(checked, some, lambda pair: pair.name)
             advance(len(some))
 
-    # Tokens and positions.
-
     @cached_property
     def clean(self) -> Tokens:
         """The clean prompts as a batch."""
-        return self._batch([pair.clean for pair in self.pairs])
+        rows = [(*pair.clean.ids, *self.tail) for pair in self.pairs]
+        return pad_left(rows, device_of(self.model))
 
     @cached_property
     def corrupt(self) -> Tokens:
         """The corrupt prompts as a batch."""
-        return self._batch([pair.corrupt for pair in self.pairs])
-
-    def _batch(self, rows: Sequence[Labelled]) -> Tokens:
-        return pad_left([(*row.ids, *self.tail) for row in rows], device_of(self.model))
+        rows = [(*pair.corrupt.ids, *self.tail) for pair in self.pairs]
+        return pad_left(rows, device_of(self.model))
 
     @property
     def base(self) -> Tokens:
@@ -589,8 +588,6 @@ class CleanCorrupt(Sequence[Pair]):
                 own = (int(name.split()[0]),) if name[0] == "-" else pair.positions(name)
                 found[row, column, [self.end + 1 + place for place in own]] = True
         return found.to(device_of(self.model))
-
-    # Both runs.
 
     @cached_property
     def base_run(self) -> CachedRun:
@@ -686,22 +683,19 @@ class CleanCorrupt(Sequence[Pair]):
         short: bool = True,
     ) -> Float[Tensor, " row"]:
         layers, seen = self.model.cfg.n_layers, list[Tensor]()
-        if layer == layers and self._end(seen)[0] == hook_name("resid_post", layers - 1):
+        end = self._end(seen)
+        if layer == layers and end[0] == hook_name("resid_post", layers - 1):
             return self._score(resid)
-        first, hooks = kept.width - self.width + start, [*hooks, self._end(seen)]
-        ends = len(self.tail) + 1
-        resume(self.model, kept, rows, first, layer, resid, hooks, ends=ends, short=short)
+        first, ends = kept.width - self.width + start, len(self.tail) + 1
+        resume(self.model, kept, rows, first, layer, resid, [*hooks, end], ends=ends, short=short)
         return self._score(seen[0])
 
     def _end(self, seen: list[Tensor]) -> Hook:
         """The hook that holds what the readout reads."""
-
-        def see(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-            seen.append(activation[:, -len(self.tail) - 1 :].clone())
-
         site = self.readout.site if self.readout else "resid_post"
-        last = self.model.cfg.n_layers - 1
-        return ("unembed.hook_out" if site == "logits" else hook_name(site, last)), see
+        last, first = self.model.cfg.n_layers - 1, -len(self.tail) - 1
+        name = "unembed.hook_out" if site == "logits" else hook_name(site, last)
+        return name, lambda x, hook: seen.append(x[:, first:].clone())
 
     def _score(self, at_end: Float[Tensor, "row pos width"]) -> Float[Tensor, " row"]:
         if not isinstance(self.readout, ReplyLikelihood):

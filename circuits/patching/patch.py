@@ -61,13 +61,12 @@ class SitePatches(Record):
     """Effects of patching the residual stream or what a sublayer writes.
 
     Effect: readout with the clean value minus readout with the corrupt one; positive pushes
-    towards the emotion. Unit: that of the readout.
+    towards the emotion. Unit: that of the readout. Means over contexts, and their standard errors
+    (NaN for a single one).
     """
 
     effect: Float[Tensor, "site layer place"]
-    """Averaged over contexts."""
     stderr: Float[Tensor, "site layer place"]
-    """Standard error over contexts; NaN for a single one."""
     gap: Float[Tensor, " run"]
     """Readout of the clean and of the corrupt run, averaged over contexts."""
 
@@ -283,11 +282,8 @@ def _swept(runs: CleanCorrupt, site: str, layer: int) -> Float[Tensor, "pair uni
         return _inside(runs, site, layer)
     before = _base(runs, "resid_pre" if site == "resid_pre" else "resid_post", layer)[:, None]
     change = runs.change(runs.other_run.sites[site][layer], runs.base_run.sites[site][layer])
-    if site == "z":
-        W_O = output_weights(model, "head", layer)
-        change = einsum(change.to(W_O.dtype), W_O, _WRITE)
-    else:
-        change = change[:, None]
+    W_O = output_weights(model, "head", layer) if site == "z" else None
+    change = change[:, None] if W_O is None else einsum(change.to(W_O.dtype), W_O, _WRITE)
     if before_mlp:
         middle = _base(runs, "resid_mid", layer)[:, None] + change
         changed = after_mlp(model, layer, middle.flatten(0, 1)).unflatten(0, middle.shape[:2])
@@ -405,15 +401,13 @@ def _choose(
     sizes = {"z": cfg.n_heads, "post": cfg.d_mlp, "attn_out": 1, "mlp_out": 1}
     masks, first = dict[tuple[str, int], Tensor](), list[int]()
     for number, own in enumerate(components):
-        names = [own] if isinstance(own, str) else list(own)
-        if not names:
+        parts = {name: component(name) for name in ([own] if isinstance(own, str) else own)}
+        if not parts:
             raise AxisError(f"group {number} of the components is empty; name one or more")
-        for name in names:
-            part = component(name)
-            site = _SITES.get(part.kind) or _SITES.get(part.sublayer or "")
+        for name, part in parts.items():
+            site, unit = _SITES.get(part.kind) or _SITES.get(part.sublayer or ""), part.index or 0
             if site is None or part.layer is None:
                 raise AxisError(f"{name} cannot be patched; give heads, neurons or sublayers")
-            unit = part.index or 0
             if part.layer >= cfg.n_layers or unit >= sizes[site]:
                 raise AxisError(
                     f"{name} is no component of the model, which has {cfg.n_layers} layers of "
@@ -421,7 +415,7 @@ def _choose(
                 )
             empty = torch.zeros(len(components), sizes[site], dtype=torch.bool)
             masks.setdefault((site, part.layer), empty)[number, unit] = True
-        first.append(min(component(name).layer or 0 for name in names))
+        first.append(min(part.layer or 0 for part in parts.values()))
     return masks, first
 
 
@@ -431,8 +425,8 @@ def _patched_components(
     found, baseline = torch.zeros(len(runs), len(first)), runs.baseline.float().cpu()
     at = runs.matched[..., None]
 
-    def patch(numbers: Sequence[int], layer: int) -> None:
-        rows = _rows(runs, len(numbers))
+    def patch(numbers: Sequence[int]) -> None:
+        rows, layer = _rows(runs, len(numbers)), first[numbers[0]]
         own = torch.tensor(numbers).repeat(len(runs))
         hooks = [
             _put(place, runs.other_run.sites[place[0]][place[1]][rows], mask & at[rows])
@@ -446,13 +440,9 @@ def _patched_components(
 
     at_once = max(1, TOKENS_AT_ONCE // (len(runs) * runs.width))
     order = sorted(range(len(first)), key=first.__getitem__)
-    for layer, same in groupby(order, key=first.__getitem__):
+    for _, same in groupby(order, key=first.__getitem__):
         numbers = list(same)
         for begin in range(0, len(numbers), at_once):
-            halving(
-                partial(patch, layer=layer),
-                numbers[begin : begin + at_once],
-                lambda number: f"patching of component {number}",
-                rows=False,
-            )
+            some = numbers[begin : begin + at_once]
+            halving(patch, some, lambda number: f"patching of component {number}", rows=False)
     return found

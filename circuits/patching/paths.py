@@ -1,23 +1,25 @@
-"""Edge attribution: how much of the readout goes along every path from a sender to an input.
+"""Edges: how much of the readout goes along every path from a sender to an input.
 
-EAP (Syed et al. 2023, arXiv 2310.10348) takes the gradient of the base run; EAP-IG (Hanna et al.
-2024, arXiv 2403.17806) its mean over inputs between the two runs. EAP is the first-order term of
-patching a path in the base run (:mod:`circuits.patching.exact_paths`); EAP-IG, whose gradients are
-those of runs in between, is nearer to the mean of patching it in either run.
+Attribution. EAP (Syed et al. 2023, arXiv 2310.10348) takes the gradient of the base run; EAP-IG
+(Hanna et al. 2024, arXiv 2403.17806) its mean over inputs between the two runs. EAP is the
+first-order term of patching a path in the base run; EAP-IG, whose gradients are those of runs in
+between, is nearer to the mean of patching it in either run. Nothing but ordinary activations is
+needed: what a head writes follows from ``z`` and W_O, the gradient at its inputs from that at
+``q``, ``k`` and ``v``, and one product with the norm's Jacobian serves all receivers of a layer. A
+layer's receivers meet a layer's senders one after the other, so that no more than two layers'
+vectors are held at once. Chosen neurons are parts of their MLP: their paths are part of the MLP's.
 
-Nothing but ordinary activations is needed: what a head writes follows from ``z`` and W_O, the
-gradient at its inputs from that at ``q``, ``k`` and ``v``, and one product with the norm's
-Jacobian serves all receivers of a layer.
-
-What a receiver reads is the sum of all senders before it, so that what it can see is a beginning
-of the list of senders. Chosen neurons are parts of their MLP: their paths are part of the MLP's.
-
-A layer's receivers meet a layer's senders one after the other, so that no more than two layers'
-vectors are held at once.
+Exact path patching. The direct path from a sender to an input goes through the residual stream
+alone. To patch it, the base run is repeated with one change: at matched positions this one input
+(queries of a head, keys or values of a key-value group, an MLP, a neuron, or the readout) is made
+of a residual stream in which the sender writes what it writes in the other run, through the norm
+exactly. All other readers of the sender see what they saw; what follows the receiver is computed
+as usual. This is path patching (Goldowsky-Dill et al. 2023, arXiv 2304.05969) of one edge.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, takewhile
 from statistics import NormalDist
 from typing import Literal
@@ -38,13 +40,15 @@ from circuits.models.families import (
     needs,
     neuron_inputs,
     norm_pullback,
+    normed,
     output_weights,
 )
-from circuits.models.memory import counted
-from circuits.models.protocol import Model, dtype_of
-from circuits.models.run import Trace, hook_name, trace
+from circuits.models.memory import counted, halving
+from circuits.models.protocol import Hook, Model, dtype_of
+from circuits.models.run import Trace, hook_name, layers_run, trace
 from circuits.models.tokens import ROLES
-from circuits.names import component, head_name, neuron_name, receiver, sublayer_name
+from circuits.names import Receiver, component, head_name, neuron_name, receiver, sublayer_name
+from circuits.patching.attribution import rank_agreement
 from circuits.patching.pairs import (
     Activations,
     CleanCorrupt,
@@ -56,7 +60,33 @@ from circuits.patching.pairs import (
 from circuits.records import Record
 from circuits.running import in_force
 
-__all__ = ["PathEffects", "PathMethod", "path_effects", "path_ends", "sees"]
+__all__ = [
+    "ExactPaths",
+    "PathEffects",
+    "PathMethod",
+    "edge_name",
+    "exact_paths",
+    "path_agreement",
+    "path_effects",
+    "path_ends",
+    "sample_paths",
+    "sees",
+]
+
+PathMethod = Literal["eap", "eap-ig"]
+
+PathEdge = tuple[str, str]
+"""Names of a sender and a receiver."""
+
+DRAWS = 16
+"""Random directions of the random baseline."""
+
+Senders = dict[str, dict[int, Tensor]]
+"""site -> layer -> difference of activations inside the window."""
+
+_PARTS = "row pos part d_head, part d_model d_head -> part row pos d_model"
+_NEURONS = "row pos neuron, neuron d_model -> neuron row pos d_model"
+_HEADS = "row pos head d_head, head d_head d_model -> head row pos d_model"
 
 
 @dataclass(frozen=True)
@@ -117,7 +147,7 @@ def path_ends(model: Model, neurons: Sequence[tuple[int, int]] = ()) -> Ends:
     return Ends(tuple(senders), readers)
 
 
-def check_paths(model: Model, edges: Sequence[tuple[str, str]]) -> None:
+def check_paths(model: Model, edges: Sequence[PathEdge]) -> None:
     """Refuse (sender, receiver) pairs that no path of the model joins."""
     if not edges:
         raise AxisError("no paths are named; give (sender, receiver) pairs such as L1H0, L3H5.q")
@@ -136,11 +166,6 @@ def check_paths(model: Model, edges: Sequence[tuple[str, str]]) -> None:
             )
         if not sees(reader, sender):
             raise AxisError(f"{reader} does not come after {sender}, so no path joins them")
-
-
-_PARTS = "row pos part d_head, part d_model d_head -> part row pos d_model"
-_NEURONS = "row pos neuron, neuron d_model -> neuron row pos d_model"
-_HEADS = "row pos head d_head, head d_head d_model -> head row pos d_model"
 
 
 def _receiver_gradients(
@@ -177,10 +202,6 @@ def _receiver_gradients(
         resid = seen.values[site][layer][:, -width:]
         yield names, norm_pullback(model, via, layer, resid, torch.cat(parts))
     yield ("readout",), gradient("resid_post", model.cfg.n_layers - 1)[None]
-
-
-Senders = dict[str, dict[int, Tensor]]
-"""site -> layer -> difference of activations inside the window."""
 
 
 def sender_sites(model: Model, neurons: Sequence[int] = ()) -> dict[str, Sequence[int]]:
@@ -249,9 +270,6 @@ def differences(
     return torch.cat(written)
 
 
-PathMethod = Literal["eap", "eap-ig"]
-
-
 @dataclass(frozen=True, eq=False)
 class PathEffects(Record):
     """Attribution of every path: (clean - corrupt) of the sender . gradient at the input.
@@ -260,9 +278,8 @@ class PathEffects(Record):
     """
 
     mean: Float[Tensor, "sender receiver"]
-    """Mean over contexts; zero where no path can be."""
+    """Zero where no path can be."""
     stderr: Float[Tensor, "sender receiver"]
-    """Standard error over contexts; NaN for one context."""
     random_baseline: Float[Tensor, "sender receiver"]
     """The 99% quantile of |attribution| of a sender whose difference has the same length at every
     position and one random direction everywhere (normal approximation over ``draws``)."""
@@ -292,10 +309,6 @@ class PathEffects(Record):
     baseline)."""
     receipt: Mapping[str, int]
     """What was run."""
-
-
-DRAWS = 16
-"""Random directions of the random baseline."""
 
 
 def path_effects(
@@ -415,10 +428,8 @@ def _attributed(
         for rows, change in _senders(model, ends, found, "readout"):
             for row, written in enumerate(change, rows.start):
                 own = component(ends.senders[row])
-                site, layer = f"{own.sublayer}_out", own.layer
-                if layer is None:
-                    site, layer = "resid_pre", 0
-                gradient = seen.gradients[site][layer][:, -runs.width :]
+                site = "resid_pre" if own.layer is None else f"{own.sublayer}_out"
+                gradient = seen.gradients[site][own.layer or 0][:, -runs.width :]
                 nodes[:, row] += (written * gradient).flatten(1).sum(1).cpu() / steps
         for names, gradients in _receiver_gradients(model, ends, seen, runs.width):
             gradients = gradients.to(dtype)
@@ -445,3 +456,200 @@ def _senders(
         names = list(own)
         yield slice(start, start + len(names)), differences(model, found, names)
         start += len(names)
+
+
+@dataclass(frozen=True, eq=False)
+class ExactPaths(Record):
+    """Effects of paths, measured by patching them; units and sign as in attribution.
+
+    Noising: readout of the clean run minus that with the corrupt sender on the path. Denoising:
+    readout of the corrupt run with the clean sender on the path, minus that without.
+    """
+
+    effect: Float[Tensor, "context edge"]
+
+    context: tuple[str, ...]
+    edge: tuple[str, ...]
+    """``L1H0->L3H5.q``."""
+    emotion: str
+    other: str | None
+    readout: str
+    mode: str
+    receipt: Mapping[str, int]
+
+    @property
+    def mean(self) -> Float[Tensor, " edge"]:
+        """Mean over contexts."""
+        return mean_stderr(self.effect)[0]
+
+    @property
+    def stderr(self) -> Float[Tensor, " edge"]:
+        """Standard error over contexts; NaN for one context."""
+        return mean_stderr(self.effect)[1]
+
+
+def edge_name(sender: str, reader: str) -> str:
+    """``L1H0->L3H5.q``."""
+    return f"{sender}->{reader}"
+
+
+def exact_paths(
+    pairs: CleanCorrupt, readout: Readout, edges: Sequence[PathEdge], *, mode: Mode = "noising"
+) -> ExactPaths:
+    """The effect of every chosen path in every context.
+
+    Args:
+        pairs: Clean and corrupt prompts of one emotion. Sublayers of their model must write
+            straight into the residual stream.
+        readout: A projection or a logit difference.
+        edges: (sender, receiver), named as in :class:`PathEffects`.
+        mode: Which run is changed.
+
+    Raises:
+        AxisError: no edges, one twice, or one that the model does not have; a readout of replies.
+        DataError: no pairs, or pairs of several contrasts.
+        ModelError: the model lacks a part.
+    """
+    model = pairs.model
+    needs(model, "paths", "attention", "mlp", "heads", "sequence")
+    check_paths(model, edges)
+    last_readout(readout, "exact_paths")
+    pairs.check_contrast()
+    layers_run(model, 0)  # finds out, once per model, whether layers can be skipped
+    senders = [component(sender) for sender, _ in edges]
+    inner = sorted({s.layer for s in senders if s.kind == "neuron" and s.layer is not None})
+    # The stream between sublayers is kept of the base run alone.
+    sites = {**sender_sites(model, inner), "resid_mid": ()}
+
+    def work(runs: CleanCorrupt) -> dict[str, Tensor]:
+        return {"effect": _patched_paths(runs, edges).cpu()}
+
+    with counted() as receipt:
+        tables = list(pairs.batches(work, readout, mode, sites, at_once=16))
+    return ExactPaths(
+        effect=torch.cat([table["effect"] for table in tables]),
+        context=tuple(pair.context.id for pair in pairs),
+        edge=tuple(edge_name(*edge) for edge in edges),
+        emotion=pairs[0].emotion,
+        other=pairs[0].other,
+        readout=readout.name,
+        mode=mode,
+        receipt=receipt.to_json(),
+    )
+
+
+@torch.no_grad()
+def _patched_paths(runs: CleanCorrupt, edges: Sequence[PathEdge]) -> Float[Tensor, "row edge"]:
+    model, base, kept = runs.model, runs.baseline, runs.base_run.sites
+    found, last = sender_changes(runs, kept), runs.model.cfg.n_layers - 1
+    effects = base.new_zeros(len(base), len(edges))
+
+    def patch(some: Sequence[tuple[int, int]], layer: int | None) -> None:
+        rows, numbers = [row for row, _ in some], [e for _, e in some]
+        changes = {e: differences(model, found, [edges[e][0]])[0] for e in set(numbers)}
+        change = runs.sign * torch.stack([changes[e][row] for row, e in some])
+        if layer is None:
+            resid = kept["resid_post"][last][rows, -1:] + change[:, -1:]
+            got = runs.read(rows, runs.end, last + 1, resid)
+        else:
+            resid = kept["resid_pre"][layer][rows, -runs.width :]
+            ends = [receiver(edges[e][1]) for e in numbers]
+            hooks = _input_hooks(runs, layer, rows, ends, change)
+            got = runs.read(rows, 0, layer, resid, hooks, all_positions=True)
+        effects[rows, numbers] = runs.sign * (got - base[rows])
+
+    # What is changed together: inputs of one layer, all attention's or all the MLP's.
+    groups: dict[tuple[int | None, bool], list[int]] = {}
+    for number, (_, reader) in enumerate(edges):
+        end = receiver(reader)
+        groups.setdefault((end.layer, end.via == "mlp"), []).append(number)
+    at_once = in_force().rows(96)
+    for (layer, _), own in groups.items():
+        jobs = [(row, e) for e in own for row in range(len(base))]
+        for start in range(0, len(jobs), at_once):
+            halving(
+                partial(patch, layer=layer),
+                jobs[start : start + at_once],
+                lambda job: " to ".join(edges[job[1]]),
+                rows=False,
+            )
+    return effects
+
+
+def _input_hooks(
+    runs: CleanCorrupt,
+    layer: int,
+    rows: Sequence[int],
+    ends: Sequence[Receiver],
+    change: Float[Tensor, "row pos d_model"],
+) -> list[Hook]:
+    """Hooks that change one input of every row; the inputs are all attention's, or all the MLP's.
+
+    Queries, keys, values and the inputs of neurons are linear after the norm, so the change of one
+    is its weight times the change of the norm's output; an MLP's input is the norm's output itself.
+    """
+    model, via = runs.model, ends[0].via
+    site = "resid_mid" if via == "mlp" else "resid_pre"
+    before = runs.base_run.sites[site][layer][rows, -runs.width :]
+    change = normed(model, via, layer, before + change) - normed(model, via, layer, before)
+    alike: dict[tuple[str, bool], list[int]] = {}
+    for i, end in enumerate(ends):
+        alike.setdefault((end.via, end.index is None), []).append(i)
+    hooks: list[Hook] = []
+    for (kind, whole), own in alike.items():
+        if whole:
+            hooks.append((hook_name("ln2_out", layer), partial(_added, own, None, change[own])))
+            continue
+        units = [ends[i].index or 0 for i in own]
+        if kind == "mlp":
+            weights = neuron_inputs(model, layer, units)
+        else:
+            weights = {kind: input_weights(model, kind, layer)[units]}
+        for inner, weight in weights.items():
+            value = einsum(change[own], weight, "row pos d, row d ... -> row pos ...")
+            hooks.append((hook_name(inner, layer), partial(_added, own, units, value)))
+    return hooks
+
+
+def _added(
+    rows: Sequence[int],
+    units: Sequence[int] | None,
+    value: Tensor,
+    activation: Tensor,
+    hook: object,
+) -> Tensor:
+    """Add ``value`` to some rows of an activation: to one unit of each, or to the whole."""
+    at = torch.tensor(rows)[:, None], torch.arange(value.shape[1])[None]
+    where = at if units is None else (*at, torch.tensor(units)[:, None])
+    changed = activation.clone()
+    changed[where] += value.to(activation.dtype)
+    return changed
+
+
+def sample_paths(effects: PathEffects, count: int) -> list[tuple[str, str]]:
+    """Paths drawn at random by the seed in force, all of them where there are fewer."""
+    places = effects.exists.nonzero()
+    random = torch.Generator().manual_seed(in_force().seed)
+    drawn = torch.randperm(len(places), generator=random)[:count]
+    return [(effects.sender[i], effects.receiver[j]) for i, j in places[drawn].tolist()]
+
+
+def path_agreement(
+    effects: PathEffects, exact: ExactPaths, edges: Sequence[tuple[str, str]]
+) -> dict[str, float]:
+    """``spearman`` and ``sign`` (share of equal signs) over these paths, and their ``count``.
+
+    Paths whose exact effect is zero have no sign and count as agreeing if attribution is zero too.
+
+    Raises:
+        DataError: fewer than three paths, or they have no two different effects.
+    """
+    if len(edges) < 3:
+        raise DataError(f"agreement needs three paths or more, found {len(edges)}")
+    places = [exact.index("edge", edge_name(*edge)) for edge in edges]
+    estimate = torch.tensor([effects.at("mean", sender=s, receiver=r) for s, r in edges])
+    found = rank_agreement(estimate, exact.mean[places])
+    if found["spearman"] is None:
+        raise DataError("these paths all have the same effect, so nothing can be compared")
+    named = {"spearman": found["spearman"], "sign": found["sign"], "count": len(edges)}
+    return {name: float(value or 0) for name, value in named.items()}

@@ -121,28 +121,25 @@ def _of_emotion(
     batches = halving(begin, pairs, lambda pair: pair.name)
     alone = _means([effects for *_, effects in batches])
     inside = {site: ranked_first(alone[site], n) for site, n in zip(_SITES, counts, strict=True)}
-    found = []
+
+    def within(rows: Sequence[int], runs: CleanCorrupt, plain: _Tables, change: _Tables) -> _Tables:
+        own = list(rows)
+        # What lies outside is as in the neutral run.
+        hooks = [
+            (
+                hook_name(site, layer),
+                partial(_keep, inside=inside[site][layer], value=plain[site][own, layer]),
+            )
+            for site in _SITES
+            for layer in layers
+            if inside[site].shape[1]
+        ]
+        return _effects(_trace(runs, own, hooks), {site: x[own] for site, x in change.items()})
+
+    found: list[_Tables] = []
     for runs, plain, change, _ in batches:
-
-        def within(
-            rows: Sequence[int],
-            runs: CleanCorrupt = runs,
-            both: tuple[_Tables, _Tables] = (plain, change),
-        ) -> _Tables:
-            given, moved = ({site: own[list(rows)] for site, own in one.items()} for one in both)
-            # What lies outside is as in the neutral run.
-            hooks = [
-                (
-                    hook_name(site, layer),
-                    partial(_keep, inside=inside[site][layer], value=given[site][:, layer]),
-                )
-                for site in _SITES
-                for layer in layers
-                if inside[site].shape[1]
-            ]
-            return _effects(_trace(runs, rows, hooks), moved)
-
-        found += halving(within, range(len(runs)), lambda row: pairs[row].name, rows=False)
+        work = partial(within, runs=runs, plain=plain, change=change)
+        found += halving(work, range(len(runs)), lambda row: pairs[row].name, rows=False)
     together = _means(found)
     heads, neurons = ((alone[site] + together[site]) / 2 for site in _SITES)
     return heads, neurons

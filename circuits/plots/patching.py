@@ -6,9 +6,8 @@ import plotly.graph_objects as go
 import torch
 
 from circuits.names import head_name
-from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
-from circuits.patching.paths import PathEffects
+from circuits.patching.paths import ExactPaths, PathEffects
 from circuits.plots.style import (
     BASELINE,
     bars,

@@ -21,7 +21,6 @@ from circuits.models.load import describe_model
 from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.models.tokens import encode_text
-from circuits.patching.exact_paths import exact_paths, path_agreement, sample_paths
 from circuits.patching.pairs import (
     CleanCorrupt,
     LogitDifference,
@@ -38,7 +37,13 @@ from circuits.patching.patch import (
     patch_heads,
     patch_sites,
 )
-from circuits.patching.paths import PathMethod, path_effects
+from circuits.patching.paths import (
+    PathMethod,
+    exact_paths,
+    path_agreement,
+    path_effects,
+    sample_paths,
+)
 from circuits.prompts import sev
 from circuits.provenance import Provenance, recorded, versions
 from circuits.running import Reporter, execution

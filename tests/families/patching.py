@@ -12,9 +12,8 @@ from circuits.models.run import trace
 from circuits.models.tokens import pad_left
 from circuits.names import hook
 from circuits.patching.attribution import attribute, relevance_rules
-from circuits.patching.exact_paths import exact_paths
 from circuits.patching.patch import patch_components, patch_heads, patch_sites
-from circuits.patching.paths import path_effects
+from circuits.patching.paths import exact_paths, path_effects
 
 LAYERS = range(N_LAYERS)
 _END = hook("resid_post", N_LAYERS - 1)

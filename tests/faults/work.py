@@ -18,10 +18,9 @@ from circuits.names import EMOTIONS
 from circuits.neurons.mask import donor_values
 from circuits.neurons.profile import label_attribution, profile_texts
 from circuits.patching.attribution import attribute
-from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference, Projection, make_pairs
 from circuits.patching.patch import patch_components, patch_heads, patch_sites
-from circuits.patching.paths import path_effects
+from circuits.patching.paths import exact_paths, path_effects
 from circuits.patching.totals import total_estimates
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts
 from circuits.prompts.templates import emotion_prompts, neutral_prompts

@@ -7,8 +7,7 @@ import torch
 from circuits.circuit.circuit import Circuit, Edge, Node
 from circuits.circuit.find import connect, strongest_paths
 from circuits.errors import CircuitError
-from circuits.patching.exact_paths import ExactPaths, edge_name
-from circuits.patching.paths import PathEffects, sees
+from circuits.patching.paths import ExactPaths, PathEffects, edge_name, sees
 from circuits.provenance import Provenance
 
 SENDERS = ("embed", *(f"L{i}{part}" for i in (0, 1) for part in ("H0", "H1", "H2", "H3", ".mlp")),

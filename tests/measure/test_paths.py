@@ -16,7 +16,6 @@ from circuits.errors import AxisError, DataError, ModelError
 from circuits.models.load import wrap_model
 from circuits.models.memory import counted
 from circuits.patching import paths as paths_module
-from circuits.patching.exact_paths import edge_name, exact_paths
 from circuits.patching.pairs import (
     CleanCorrupt,
     LogitDifference,
@@ -24,7 +23,7 @@ from circuits.patching.pairs import (
     ReplyLikelihood,
     make_pairs,
 )
-from circuits.patching.paths import path_effects, path_ends, sees
+from circuits.patching.paths import edge_name, exact_paths, path_effects, path_ends, sees
 from circuits.running import execution
 
 NEURONS = ((0, 3), (1, 40), (1, 7), (2, 0))

@@ -9,8 +9,7 @@ from circuits.cli.app import app
 from circuits.errors import RunError
 from circuits.export import read_circuit
 from circuits.files import read_json
-from circuits.patching.exact_paths import ExactPaths
-from circuits.patching.paths import PathEffects
+from circuits.patching.paths import ExactPaths, PathEffects
 from circuits.runs import Study
 from circuits.runs.patching import PathOptions, measure_paths
 from circuits.runs.work import run_of

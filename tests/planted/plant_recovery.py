@@ -19,10 +19,9 @@ from rich.table import Table
 from circuits.files import shipped, write_text
 from circuits.names import component, head_name, neuron_name, receiver
 from circuits.patching.attribution import attribute
-from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import CleanCorrupt, Mode, Projection, make_pairs
 from circuits.patching.patch import patch_components
-from circuits.patching.paths import path_effects, path_ends, sees
+from circuits.patching.paths import exact_paths, path_effects, path_ends, sees
 from circuits.prompts import sev
 
 FLOOR = 0.02

@@ -25,9 +25,8 @@ from circuits.effects.neurons import NeuronEffects
 from circuits.judges import Verdict
 from circuits.judges.replies import Judged, Reply
 from circuits.names import EMOTIONS, SUBLAYERS, VALENCES, head_name, neuron_name, sublayer_name
-from circuits.patching.exact_paths import ExactPaths
 from circuits.patching.patch import HeadPatches, SitePatches
-from circuits.patching.paths import PathEffects
+from circuits.patching.paths import ExactPaths, PathEffects
 from circuits.prompts.sev import Context
 from circuits.prompts.templates import emotion_prompt, neutral_prompt
 from circuits.provenance import Provenance

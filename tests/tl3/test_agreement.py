@@ -14,10 +14,9 @@ from circuits.models.generate import choice_logs, elicit, named, reply_losses
 from circuits.names import head_name, neuron_name
 from circuits.neurons.profile import profile_texts
 from circuits.patching.attribution import METHODS, attribute
-from circuits.patching.exact_paths import exact_paths
 from circuits.patching.pairs import LogitDifference
 from circuits.patching.patch import patch_heads, patch_sites
-from circuits.patching.paths import path_effects
+from circuits.patching.paths import exact_paths, path_effects
 from circuits.prompts.prompt import EMOTION_REQUEST, LabelledText, Texts, question
 from circuits.prompts.templates import emotion_prompts, neutral_prompt
 from circuits.running import execution
