@@ -155,15 +155,12 @@ class Profile(Record):
     active: Int[Tensor, "split label layer neuron"]
     """Counted tokens on which the neuron is active."""
     tokens: Int[Tensor, "split label"]
-    """Counted tokens."""
     texts: Int[Tensor, "split label"]
-    """Texts that were read."""
     total: Float[Tensor, "split label layer neuron"]
-    """Sum of the activation over counted tokens."""
+    """Sum of the activation over counted tokens; ``absolute`` of its size, ``square`` of its
+    square."""
     absolute: Float[Tensor, "split label layer neuron"]
-    """Sum of its size."""
     square: Float[Tensor, "split label layer neuron"]
-    """Sum of its square."""
     peak: Float[Tensor, "split label layer neuron"]
     """Largest size of the activation on a counted token."""
     at_last: Float[Tensor, "split label layer neuron"]

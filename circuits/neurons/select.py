@@ -113,31 +113,21 @@ def lape_scores(
     return torch.where(allowed, score, -torch.inf)
 
 
-def _apart(profile: Profile) -> _Scores:
-    """Mean on the class minus that over the tokens of all others."""
-    total, each = profile.total.sum(0), profile.tokens.sum(0)[:, None, None]
-    return profile.mean - (total.sum(0) - total) / (each.sum(0) - each)
-
-
-def _above_next(profile: Profile) -> _Scores:
-    # The best of the others is the best of all, or, for the best, the second best.
-    first, second = profile.mean.topk(2, dim=0).values
-    return profile.mean - torch.where(profile.mean == first, second, first)
-
-
-def _in_deviations(profile: Profile) -> _Scores:
-    each = profile.tokens.sum(0)[:, None, None]
+def _of_activity(selector: str, profile: Profile) -> _Scores:
+    mean, each = profile.mean, profile.tokens.sum(0)[:, None, None]
+    if selector == "lap":
+        return profile.rate
+    if selector == "cas":
+        # The best of the others is the best of all, or, for the best, the second best.
+        first, second = mean.topk(2, dim=0).values
+        return mean - torch.where(mean == first, second, first)
+    total = profile.total.sum(0)
+    apart = mean - (total.sum(0) - total) / (each.sum(0) - each)
+    if selector == "mad":
+        return apart
     pooled = (profile.variance * each).sum(0) / each.sum(0)
     # The deviation is zero for a neuron that never changes.
-    return _apart(profile) / (pooled.sqrt() + 1e-6)
-
-
-_OF_ACTIVITY: Final = {
-    "lap": lambda profile: profile.rate,
-    "mad": _apart,
-    "cas": _above_next,
-    "z": _in_deviations,
-}
+    return apart / (pooled.sqrt() + 1e-6)
 
 
 def _scores(
@@ -152,7 +142,7 @@ def _scores(
         generator = torch.Generator().manual_seed(in_force().seed)
         return torch.rand(active.shape, generator=generator, dtype=torch.float64)
     if selector != "attribution":
-        score = _OF_ACTIVITY[selector](profile)
+        score = _of_activity(selector, profile)
         return torch.where(admission.active_enough(active), score, -torch.inf)
     if attribution is None:
         raise DataError(

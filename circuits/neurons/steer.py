@@ -54,23 +54,19 @@ class Induction(Record):
     rate: Float[Tensor, "label dose"]
     """How often the class is named, in percent."""
     low: Float[Tensor, "label dose"]
-    """Lower end of the 95% interval of the rate: bootstrap over texts."""
+    """``low`` to ``high`` is the 95% interval of the rate: bootstrap over texts."""
     high: Float[Tensor, "label dose"]
-    """Upper end."""
     log_change: Float[Tensor, "label dose"]
     """Mean change of its label's log-probability, in nats."""
     random_rate: Float[Tensor, "draw label dose"]
     """The rate when random neurons of the same layers get their own mean for the class."""
     random_log_change: Float[Tensor, "draw label dose"]
-    """Mean change of its label's log-probability then."""
     vector_rate: Float[Tensor, "draw label dose"]
     """The rate when every MLP writes a random vector as long as what the neurons add."""
     random_p: Float[Tensor, "label dose"]
     """(1 + random sets whose rate is at least as high) / (1 + random sets)."""
     vector_p: Float[Tensor, "label dose"]
-    """The same for random vectors."""
     n_neurons: Int[Tensor, " label"]
-    """Neurons that are added to."""
 
 
 def add_class_means(
@@ -180,11 +176,9 @@ class CrossSignal(Record):
     emotion: tuple[str, ...]
     """The emotion to whose neurons they are added, and whose texts are classified."""
     change: Float[Tensor, "label emotion"]
-    """Change on texts of the emotion."""
     low: Float[Tensor, "label emotion"]
-    """Lower end of its 95% interval: paired bootstrap over texts."""
+    """``low`` to ``high`` is its 95% interval: paired bootstrap over texts."""
     high: Float[Tensor, "label emotion"]
-    """Upper end."""
     other_change: Float[Tensor, "label emotion"]
     """Change on texts of all other emotions: what a mere leaning to the emotion costs there."""
     base: Float[Tensor, " emotion"]

@@ -14,19 +14,26 @@ may only be a change of which device is named.
 
 **Range sweep.** Lee et al. mask 1 to 5 percent in {bottom, middle, top, all}. Their shares can be
 read as shares of all neurons of the model or of the class's set; both are offered.
+
+**Adaptive attenuation** (Zheng et al., ACL 2026, arXiv 2604.17255). The neurons of a class that
+tell it best from the others are attenuated; while the accuracy on dev texts has not fallen, more of
+them are attenuated, and more strongly. Nearly any set of neurons ends in a fall on the texts that
+it was tuned on. Hence the same loop, with the same budget, runs on random pools of the same layers,
+and what is reported is the difference on test texts that no loop has seen.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from circuits.errors import DataError
+from circuits.errors import AxisError, DataError
 from circuits.judges.replies import Reply
 from circuits.models.edits import Edit, edited
 from circuits.models.generate import named, reply_losses
@@ -34,14 +41,18 @@ from circuits.models.protocol import Model
 from circuits.names import LITERAL
 from circuits.neurons.mask import (
     Classified,
+    Classify,
     Mask,
     at,
     below,
     by_class,
     classifier,
     classify_masked,
+    core,
     corrected,
     edits_of,
+    gains,
+    gaps,
     interval,
     masking,
     places_of,
@@ -54,14 +65,17 @@ from circuits.neurons.select import Selection, best_of, how_many
 from circuits.prompts.prompt import LabelledSet, Texts, questions
 from circuits.provenance import recorded
 from circuits.records import Record
-from circuits.running import execution
+from circuits.running import execution, in_force
 
 __all__ = [
+    "Adaptive",
     "Effects",
     "MaskEffects",
     "Naming",
     "PairedEffects",
     "RangeSweep",
+    "Schedule",
+    "adaptive_masking",
     "mask_effects",
     "naming",
     "paired_effects",
@@ -80,9 +94,8 @@ class Effects(Record):
     change: Float[Tensor, "label other_label"]
     """Negative is a drop."""
     low: Float[Tensor, "label other_label"]
-    """Lower end of its 95% interval: paired bootstrap over texts, or over pairs."""
+    """``low`` to ``high`` is the 95% interval: paired bootstrap over texts, or over pairs."""
     high: Float[Tensor, "label other_label"]
-    """Upper end."""
     base: Float[Tensor, " other_label"]
     """Accuracy without a mask, in percent."""
     corrected_p: Float[Tensor, " label"]
@@ -118,11 +131,9 @@ class MaskEffects(Effects):
     log_change: Float[Tensor, "label other_label"]
     """Mean change of the true label's log-probability, in nats."""
     n_texts: Int[Tensor, " other_label"]
-    """Texts of every true class."""
     base_predicted: Int[Tensor, "other_label judged"]
     """How often each class is named without a mask."""
     predicted: Int[Tensor, "label other_label judged"]
-    """How often under each mask."""
     n_neurons: Int[Tensor, " label"]
     """Neurons that are masked, and in each random set."""
     random_change: Float[Tensor, "draw label"]
@@ -205,32 +216,41 @@ def _of_mask(mask: Mask) -> dict[str, Any]:
 
 def effects_of(found: Classified, ratios: Float[Tensor, "label 2"], mask: Mask) -> MaskEffects:
     """The matrix of changes, given classifications and ratios of perplexity (masked, random)."""
-    truth, label, n = found.truth, found.texts.label, len(found.texts.label)
-    low, high = interval(found.differences, truth, n)
+    truth, n = found.truth, len(found.texts.label)
     logs = torch.stack([found.base, *found.masked])
     own_logs = logs[..., range(len(truth)), truth]
     predicted = one_hot(truth, n).T @ one_hot(logs.argmax(-1), n)
-    p = below(found.change[range(len(found.own)), found.own], found.random_change)
+    p, tables = _tested(found)
     return MaskEffects(
-        label=found.label,
-        other_label=label,
-        judged=label,
-        change=found.change,
-        low=low,
-        high=high,
+        **tables,
+        judged=found.texts.label,
         log_change=by_class(own_logs[1:].double() - own_logs[0], truth, n),
-        base=found.accuracy,
         n_texts=torch.bincount(truth, minlength=n),
         base_predicted=predicted[0],
         predicted=predicted[1:],
         n_neurons=found.n_neurons,
         random_change=found.random_change,
         random_p=p,
-        corrected_p=corrected(p),
         perplexity_ratio=ratios[:, 0],
         random_perplexity_ratio=ratios[:, 1],
         **_of_mask(mask),
     )
+
+
+def _tested(found: Classified) -> tuple[Float[Tensor, " label"], dict[str, Any]]:
+    """The p against random sets, and the fields of :class:`Effects`."""
+    low, high = interval(found.differences, found.truth, len(found.texts.label))
+    change = found.change
+    p = below(change[range(len(found.own)), found.own], found.random_change)
+    return p, {
+        "label": found.label,
+        "other_label": found.texts.label,
+        "change": change,
+        "low": low,
+        "high": high,
+        "base": found.accuracy,
+        "corrected_p": corrected(p),
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,13 +260,11 @@ class Naming(Record):
     label: tuple[str, ...]
     """The class of the texts, whose neurons are masked."""
     base: Float[Tensor, " label"]
-    """Texts whose class is written without a mask, in percent."""
+    """Texts whose class is written, in percent, without (``base``) and with the mask."""
     masked: Float[Tensor, " label"]
-    """The same with the class's neurons masked."""
     base_silent: Float[Tensor, " label"]
-    """Replies that name no class without a mask, in percent."""
+    """Replies that name no class, in percent."""
     masked_silent: Float[Tensor, " label"]
-    """The same with the class's neurons masked."""
     n_texts: Int[Tensor, " label"]
     mask: str = "zero"
     strength: float = 1.0
@@ -298,7 +316,6 @@ class PairedEffects(Effects):
     """Accuracy of device or literal, over texts and their paraphrases; chance is 50 percent."""
 
     n_pairs: Int[Tensor, " other_label"]
-    """Pairs of a text and its paraphrase."""
     random_change: Float[Tensor, "draw label"]
     """Change on the device itself with random neurons of the same layers masked instead."""
     random_p: Float[Tensor, " label"]
@@ -416,15 +433,12 @@ class RangeSweep(Record):
     place: tuple[str, ...]
     """``bottom``, ``middle``, ``top``: thirds of the layers; ``all``."""
     dose: tuple[float, ...]
-    """Shares."""
     own: Float[Tensor, "label place dose"]
     """Change on the class itself."""
     largest_other: Float[Tensor, "label place dose"]
-    """The lowest change on another class."""
     random_own: Float[Tensor, "label place dose"]
     """Change on the class itself with random neurons of the same layers, a mean over draws."""
     n_neurons: Int[Tensor, "label place dose"]
-    """Masked neurons."""
     base: Float[Tensor, " label"]
     """Accuracy without a mask, in percent."""
     ratio_of: str
@@ -520,3 +534,206 @@ def layers_of(place: str, n_layers: int) -> slice:
     first, second = n_layers // 3, 2 * n_layers // 3
     ends = {"bottom": (0, first), "middle": (first, second), "top": (second, n_layers)}
     return slice(*ends.get(place, (0, n_layers)))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the attenuation grows. Share and strength are at most 1."""
+
+    alpha: float = 0.3
+    alpha_step: float = 0.1
+    tau: float = 0.1
+    """The share of the pool, so that raising it makes the mask stronger."""
+    tau_step: float = 0.05
+    steps: int = 10
+    """Trials at most."""
+    per_label: int = 40
+    """Dev texts of the class on which every step is tried, at most."""
+    fall: float = 2.0
+    """The fall of accuracy on dev texts that ends the loop, in percentage points."""
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that do not grow or mask nothing."""
+        if not (0 < self.alpha <= 1 and 0 < self.tau <= 1 and self.steps >= 1):
+            raise DataError(
+                f"alpha {self.alpha}, tau {self.tau} and {self.steps} steps were asked for; give "
+                "alpha and tau above 0 and at most 1, and at least one step"
+            )
+        if min(self.alpha_step, self.tau_step, self.fall) < 0:
+            raise DataError("steps of alpha and tau and the wanted fall must not be negative")
+
+    @property
+    def trials(self) -> list[tuple[float, float]]:
+        """Strength and share of the pool at every step."""
+        return [
+            (min(1.0, self.alpha + i * self.alpha_step), min(1.0, self.tau + i * self.tau_step))
+            for i in range(self.steps)
+        ]
+
+
+class Course(NamedTuple):
+    """One loop."""
+
+    changes: tuple[float, ...]
+    """Change of the accuracy on dev texts at every step, in percentage points."""
+    success: bool
+    edits: Sequence[Edit]
+
+
+def attenuate_until(
+    classify: Classify,
+    dev: Texts,
+    attenuation: Callable[[float, float], Sequence[Edit]],
+    schedule: Schedule,
+    base: Tensor | None = None,
+) -> Course:
+    """Attenuate more until accuracy on dev texts of a class has fallen, or the steps are used up.
+
+    ``attenuation`` makes the edits for a strength and a share of the pool; none change nothing.
+    """
+    truth = torch.tensor(dev.only("dev").truth)
+    base = classify(dev, ()) if base is None else base
+    changes: list[float] = []
+    edits: Sequence[Edit] = ()
+    for trial in schedule.trials:
+        edits = attenuation(*trial)
+        masked = classify(dev, edits) if edits else base
+        changes.append(float(gains(masked, base, truth).mean()))
+        if changes[-1] <= -schedule.fall:
+            return Course(tuple(changes), True, edits)
+    return Course(tuple(changes), False, edits)
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptive(Effects):
+    """The end of every loop on test texts, and its course on dev texts."""
+
+    dose: tuple[int, ...]
+    """Steps of the loop."""
+    random: Float[Tensor, "draw label"]
+    """Change on test texts of the own class after the same loop on a random pool."""
+    p: Float[Tensor, " label"]
+    """(1 + random pools whose change is at least as low) / (1 + random pools)."""
+    success: Bool[Tensor, " label"]
+    """Did the accuracy on dev texts fall by the wanted amount?"""
+    random_success: Bool[Tensor, "draw label"]
+    alpha: Float[Tensor, " label"]
+    """Attenuation at the end of the loop, at most 1."""
+    tau: Float[Tensor, " label"]
+    """Share of the pool that is attenuated at the end."""
+    n_core: Int[Tensor, " label"]
+    """Neurons attenuated at the end."""
+    trajectory: Float[Tensor, "label dose"]
+    """Change on dev texts of the own class at every step; NaN after the end."""
+    random_trajectory: Float[Tensor, "draw label dose"]
+    alphas: Float[Tensor, " dose"]
+    taus: Float[Tensor, " dose"]
+
+    @property
+    def beyond_random(self) -> Float[Tensor, " label"]:
+        """The reported statistic: own change minus the mean of the random pools."""
+        return self.own - self.random.mean(0)
+
+    def random_band(self, label: str) -> tuple[Float[Tensor, " dose"], Float[Tensor, " dose"]]:
+        """What 95% of the random pools lie between, step by step; one that ended stays there."""
+        pools = self.random_trajectory[:, self.index("label", label)].clone()
+        for step in range(1, pools.shape[1]):
+            pools[:, step] = pools[:, step].where(~pools[:, step].isnan(), pools[:, step - 1])
+        low, high = pools.quantile(torch.tensor([0.025, 0.975], dtype=pools.dtype), dim=0)
+        return low, high
+
+    @property
+    def success_rate(self) -> Float[Tensor, " label"]:
+        """Share of the random pools on which the loop succeeded as well."""
+        return self.random_success.double().mean(0).float()
+
+
+def adaptive_masking(
+    model: Model,
+    texts: LabelledSet,
+    selection: Selection,
+    profile: Profile,
+    *,
+    schedule: Schedule | None = None,
+    kind: str = "attenuate",
+    per_label: int = 200,
+    draws: int = 20,
+) -> Adaptive:
+    """Run the loop for every class and for random pools, then look at test texts once.
+
+    The pool of a class are its selected neurons; random pools have as many in every layer, none of
+    them selected for the class, and are ranked by the same statistic.
+
+    Args:
+        texts: The loops are given dev texts; test texts are read after the last loop has ended.
+        profile: Gives the statistic by which a pool is ranked, and the largest activations.
+        kind: By the activation at hand (``attenuate``), or by the class's mean (``static``).
+        per_label: Test texts of every class, at most.
+        draws: Random pools.
+
+    Raises:
+        AxisError: a class of the selection is none of the texts' labels, or the kind is unknown.
+        DataError: a class has no dev or no test texts.
+        ModelError: a layer has too few other neurons for random pools.
+    """
+    if kind not in ("attenuate", "static"):
+        raise AxisError(f"masks that grow are attenuate and static, not {kind!r}")
+    schedule, classify = schedule or Schedule(), classifier(model, texts.request)
+    dev = taken(texts.dev, "dev", schedule.per_label, selection)
+    pools = torch.cat([selection.chosen[:, None], random_sets(selection, draws)], 1)
+    loops: list[list[Course]] = []
+    for label, own in zip(selection.label, pools, strict=True):
+        some, attenuation = dev.of(label), partial(_attenuation, kind, profile, label)
+        base = classify(some, ())
+        loops.append(
+            [
+                attenuate_until(classify, some, partial(attenuation, pool), schedule, base)
+                for pool in own
+            ]
+        )
+
+    test = taken(texts.test, "test", per_label, selection)
+    base = classify(test, ())
+    masked = base.repeat(len(loops), 1, 1)
+    random = torch.full((draws, *masked.shape), torch.nan)
+    course = torch.full((1 + draws, len(loops), schedule.steps), torch.nan)
+    n_core = torch.zeros(len(loops), dtype=torch.long)
+    trials, ends = torch.tensor(schedule.trials), [len(own[0].changes) - 1 for own in loops]
+    for place, (label, own) in enumerate(zip(selection.label, loops, strict=True)):
+        rows = places_of(test, label)
+        if own[0].edits:
+            masked[place] = classify(test, own[0].edits)
+        for draw, each in enumerate(own[1:]):
+            after = classify(at(test, rows), each.edits) if each.edits else base[rows]
+            random[draw, place, rows] = after
+        for pool, each in enumerate(own):
+            course[pool, place, : len(each.changes)] = torch.tensor(each.changes)
+        share = schedule.trials[ends[place]][1]
+        n_core[place] = core(gaps(profile, label), selection.chosen[place], share).sum()
+
+    found = Classified(test, selection.label, base, masked, random, n_core)
+    p, tables = _tested(found)
+    success = torch.tensor([[each.success for each in own] for own in loops]).T
+    options = {**asdict(schedule), "kind": kind, "test_per_label": per_label, "draws": draws}
+    return Adaptive(
+        provenance=selection.provenance.child(**options, texts=texts.name, seed=in_force().seed),
+        **tables,
+        dose=tuple(range(schedule.steps)),
+        random=found.random_change,
+        p=p,
+        success=success[0],
+        random_success=success[1:],
+        alpha=trials[ends, 0],
+        tau=trials[ends, 1],
+        n_core=n_core,
+        trajectory=course[0],
+        random_trajectory=course[1:],
+        alphas=trials[:, 0].clone(),
+        taus=trials[:, 1].clone(),
+    )
+
+
+def _attenuation(
+    kind: str, profile: Profile, label: str, pool: Tensor, alpha: float, tau: float
+) -> list[Edit]:
+    return edits_of(Mask(kind, alpha), core(gaps(profile, label), pool, tau), profile, label)

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.neurons.adaptive import Adaptive
 from circuits.neurons.select import Association, DepthProfile
 from circuits.neurons.steer import CrossSignal, Induction
-from circuits.neurons.study import MaskEffects, RangeSweep
+from circuits.neurons.study import Adaptive, MaskEffects, RangeSweep
 from circuits.plots.style import (
     BASELINE,
     band,

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from circuits import plots as plot
 from circuits.files import write_text
-from circuits.neurons.adaptive import Adaptive
 from circuits.neurons.select import Association, DepthProfile, EntropyNull
 from circuits.neurons.steer import CrossSignal, Induction
-from circuits.neurons.study import Effects, MaskEffects, Naming, PairedEffects, RangeSweep
+from circuits.neurons.study import Adaptive, Effects, MaskEffects, Naming, PairedEffects, RangeSweep
 from circuits.plots.style import short
 from circuits.provenance import Provenance
 from circuits.report.page import Row, cost_rows, drawn_page, flat, provenance_rows

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -29,7 +29,6 @@ from circuits.models.load import describe_model, load_model
 from circuits.models.memory import counted
 from circuits.models.protocol import Model
 from circuits.names import LITERAL, neuron_name
-from circuits.neurons.adaptive import Adaptive, Schedule, adaptive_masking
 from circuits.neurons.mask import KINDS, Mask
 from circuits.neurons.profile import (
     LabelAttribution,
@@ -49,17 +48,20 @@ from circuits.neurons.select import (
 )
 from circuits.neurons.steer import CrossSignal, Induction, add_class_means, cross_signal
 from circuits.neurons.study import (
+    Adaptive,
     MaskEffects,
     Naming,
     PairedEffects,
     RangeSweep,
+    Schedule,
+    adaptive_masking,
     mask_effects,
     naming,
     paired_effects,
     range_sweep,
 )
 from circuits.prompts import sev
-from circuits.prompts.prompt import SPLITS, LabelledSet, Texts
+from circuits.prompts.prompt import SPLITS, LabelledSet, Prompt, Texts
 from circuits.prompts.templates import neutral_prompts
 from circuits.prompts.texts import embedded_set, read_texts
 from circuits.provenance import Provenance, recorded, versions
@@ -252,16 +254,10 @@ class SetStudy:
     @cached_property
     def neutral(self) -> list[Reply]:
         """The model's own replies to neutral prompts."""
-        scenarios = sev.spread(sev.read(shipped("sev/test.jsonl")), (self.plan.neutral + 2) // 3)
-        prompts = neutral_prompts(sev.contexts(scenarios)[: self.plan.neutral])
-        path = self.folder / "neutral" / "replies.jsonl"
-        return self._kept(
-            "neutral",
-            self.plan.neutral,
-            lambda: elicit(self.model, prompts),
-            lambda replies: write_rows(path, replies),
-            lambda: read_replies(path),
-        )
+        count = self.plan.neutral
+        scenarios = sev.spread(sev.read(shipped("sev/test.jsonl")), (count + 2) // 3)
+        prompts = neutral_prompts(sev.contexts(scenarios)[:count])
+        return self.kept(_Replies, "neutral", _replies, self.model, prompts, _work=count).rows
 
     def results(self) -> SetResults:
         """Everything that is measured on one set by itself."""
@@ -330,42 +326,47 @@ class SetStudy:
     def kept(
         self, kind: Any, place: str, work: Callable[..., T], *parts: Any, _work: int = 0, **how: Any
     ) -> T:
-        """The record that the same plan made before, or ``work(*parts, **how)``, which is saved."""
+        """What the same plan made before, or ``work(*parts, **how)``, which is saved."""
         folder = self.folder / place
-        make = partial(work, *parts, **how)
-        return self._kept(
-            place, _work, make, lambda found: found.save(folder), partial(kind.load, folder)
-        )
-
-    def _kept(
-        self,
-        place: str,
-        work: int,
-        make: Callable[[], T],
-        save: Callable[[Any], None],
-        read: Callable[[], T],
-    ) -> T:
         key = digest_of([self.plan.to_json(), self.provenance.to_json()])
         unfinished = self.folder / ".resume" / f"{place.replace('/', '-')}.jsonl"
-        note = self.folder / place / "key.json"
+        note = folder / "key.json"
         with (
-            self.reporter.task(f"{self.texts.name}: {place}", work) as done,
+            self.reporter.task(f"{self.texts.name}: {place}", _work) as done,
             execution(progress=done),
             recorded(self.provenance),
         ):
             if note.is_file() and read_json(note)["key"] == key:
-                found, self.receipts[place] = read(), read_json(note)["receipt"]
+                found, self.receipts[place] = kind.load(folder), read_json(note)["receipt"]
             else:
                 note.unlink(missing_ok=True)
                 with counted() as receipt, journal(unfinished, key):
-                    found = make()
-                save(found)
+                    found: Any = work(*parts, **how)
+                found.save(folder)
                 self.receipts[place] = receipt.to_json()
                 # The key is written last: without it the result counts as not made.
                 write_json(note, {"key": key, "receipt": receipt.to_json()})
             forget(unfinished)
             stop_if_asked()
         return found
+
+
+@dataclass(frozen=True)
+class _Replies:
+    """Replies, kept as records are."""
+
+    rows: list[Reply]
+
+    def save(self, folder: Path) -> None:
+        write_rows(folder / "replies.jsonl", self.rows)
+
+    @classmethod
+    def load(cls, folder: Path) -> "_Replies":
+        return cls(read_replies(folder / "replies.jsonl"))
+
+
+def _replies(model: Model, prompts: Sequence[Prompt]) -> _Replies:
+    return _Replies(elicit(model, prompts))
 
 
 def neuron_run(
@@ -398,8 +399,10 @@ def neuron_run(
         remove_leftovers(folder)
         found: dict[str, list[SetStudy]] = {}
         for name, source in sources.items():
-            of_run = own is not None and not found
-            model = own.model if of_run else load_model(source, trust_remote_code=trusted("code"))
+            if own is not None and not found:
+                model = own.model
+            else:
+                model = load_model(source, trust_remote_code=trusted("code"))
             place = folder / "neurons" / name
             found[name] = [SetStudy(model, one, plan, place / one.name, reporter) for one in sets]
             write_json(place / "neurons.json", _summary(found[name]))

@@ -132,7 +132,7 @@ def test_texts_of_ones_own_need_a_request_and_every_split(own_texts, tmp_path):
 
 @pytest.mark.slow
 def test_on_held_out_texts_masks_hit_their_own_class_beyond_random_sets(tmp_path):
-    plan = NeuronPlan(train_texts=40, neutral=2, test_texts=15, draws=20)
+    plan = NeuronPlan(train_texts=40, neutral=2, test_texts=15, draws=8)
     texts = open_set("emotion", plan)
     own = SetStudy(load_model("sev-mini"), texts, plan, tmp_path, Reporter())
     supported = dict(zip(own.effects.label, own.effects.supported.tolist(), strict=True))

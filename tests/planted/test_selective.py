@@ -89,11 +89,3 @@ def test_equal_seeds_give_equal_plants_and_others_other_ones():
     assert one.selective == same.selective != other.selective
     assert one.texts(3) == same.texts(3)
     assert one.texts(3) != one.texts(3, split="test")
-
-
-def test_a_plant_of_other_classes():
-    found = plant_selective(1, labels=("metaphor", "simile"), n_layers=2, per_label=3)
-    assert found.label == ("metaphor", "simile")
-    assert [len(names) for names in found.selective] == [3, 3]
-    everything = frozenset().union(*found.selective, found.uniform, found.dead)
-    assert len(everything) == 3 + 3 + 2 + 2

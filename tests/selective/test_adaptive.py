@@ -8,8 +8,8 @@ from torch import Tensor
 
 from circuits.errors import AxisError, DataError
 from circuits.models.edits import Attenuate
-from circuits.neurons.adaptive import Adaptive, Schedule, adaptive_masking, attenuate_until
 from circuits.neurons.mask import Mask, classifier, core, edits_of, gaps
+from circuits.neurons.study import Adaptive, Schedule, adaptive_masking, attenuate_until
 from circuits.prompts.prompt import LabelledSet, LabelledText, Texts
 
 HOW: dict[str, Any] = {"per_label": 8, "draws": 4}
@@ -156,7 +156,7 @@ def test_test_texts_are_out_of_reach_until_the_last_loop_has_ended(parts, monkey
         splits.append(texts.split)
         return answers(texts, len(texts))
 
-    monkeypatch.setattr("circuits.neurons.adaptive.classifier", lambda *_: classify)
+    monkeypatch.setattr("circuits.neurons.study.classifier", lambda *_: classify)
     model, own, *others = parts
     guarded = Guarded(own.name, own.request, own.train, own.dev, own.test)
     with pytest.raises(PeekedError):
@@ -175,7 +175,7 @@ def test_random_pools_succeed_as_often_as_any_where_every_mask_costs_accuracy(pa
             seen.add(true)
         return logs
 
-    monkeypatch.setattr("circuits.neurons.adaptive.classifier", lambda *_: classify)
+    monkeypatch.setattr("circuits.neurons.study.classifier", lambda *_: classify)
     found = adaptive_masking(*parts, schedule=SCHEDULE, kind="static", **HOW)
     assert found.success.all()
     assert found.success_rate.tolist() == [1.0] * 3

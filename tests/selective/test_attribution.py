@@ -64,15 +64,11 @@ def test_one_forward_and_one_backward_pass_per_text(llama, texts):
     assert (receipt.passes, receipt.backward_passes) == (16, 16)
 
 
-def test_labels_that_begin_alike_are_refused(llama, texts):
+def test_labels_that_begin_alike_and_other_splits_are_refused(llama, texts, make_texts):
+    with pytest.raises(DataError, match="^train texts are wanted here"):
+        label_attribution(llama, make_texts(split="test"), EMOTION_REQUEST)
     label = ("anger", "anger anger")
     rows = tuple(replace(row, label=label[place % 2]) for place, row in enumerate(texts.rows))
     clash = Texts("train", label, rows)
     with pytest.raises(DataError, match="'anger' and 'anger anger' begin with the same token"):
         label_attribution(llama, clash, EMOTION_REQUEST)
-
-
-@pytest.mark.parametrize("split", ["dev", "test"])
-def test_texts_of_another_split_are_refused(llama, make_texts, split):
-    with pytest.raises(DataError, match="^train texts are wanted here"):
-        label_attribution(llama, make_texts(split=split), EMOTION_REQUEST)

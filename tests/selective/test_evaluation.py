@@ -8,9 +8,10 @@ from torch import Tensor
 from circuits.errors import AxisError, DataError
 from circuits.judges.replies import Reply
 from circuits.models.edits import edited
-from circuits.models.generate import choice_logs, reply_losses
-from circuits.neurons.mask import Classified, Mask, edits_of, random_sets, taken
-from circuits.neurons.study import MaskEffects, effects_of, mask_effects
+from circuits.models.generate import choice_logs, named, reply_losses
+from circuits.models.memory import counted
+from circuits.neurons.mask import KINDS, Classified, Mask, edits_of, random_sets, taken
+from circuits.neurons.study import MaskEffects, effects_of, mask_effects, naming
 from circuits.prompts.prompt import LabelledText, Texts, questions
 from circuits.prompts.templates import emotion_prompts
 
@@ -82,14 +83,14 @@ def test_the_matrix_is_that_of_masks_put_on_one_class_and_one_text_at_a_time(eff
     model, texts, selection, profile = parts
     test, label = texts.test, texts.label
 
-    def named(edits) -> list[str]:
+    def chosen_by(edits) -> list[str]:
         asked = ([question] for question in questions(test.rows, texts.request))
         logs = [choice_logs(model, one, label, edits=edits) for one in asked]
         return [label[int(own.argmax())] for own in logs]
 
-    plain = named(())
+    plain = chosen_by(())
     for e, masked in enumerate(label):
-        after = named(edits_of(Mask("zero"), selection.chosen[e], profile, masked))
+        after = chosen_by(edits_of(Mask("zero"), selection.chosen[e], profile, masked))
         for t, true in enumerate(label):
             rows = [i for i, row in enumerate(test.rows) if row.label == true]
             lost = sum((after[i] == true) - (plain[i] == true) for i in rows)
@@ -124,6 +125,19 @@ def test_a_resample_mask_hits_the_class_as_well(parts, neutral, by_default):
     assert bool((found.own[torch.arange(3) != by_default] < -20).all())
     assert bool((found.log_change.diagonal() < 0).all())
     assert found.perplexity_ratio.isnan().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mask_is_measured_and_the_request_is_read_once_per_mask(parts, neutral, kind):
+    with counted() as receipt:
+        found = mask_effects(*parts, Mask(kind, 0.5), neutral[:1], per_label=2, draws=2)
+    assert found.n_texts.tolist() == [2] * 3
+    assert bool((found.log_change.diagonal() != 0).all())
+    assert bool((found.low <= found.change).all() and (found.change <= found.high).all())
+    assert bool(found.perplexity_ratio.isnan().all()) == (kind == "resample")
+    if kind != "resample":
+        # As it is, three masks, six random sets; and one reply, which each of these reads as well.
+        assert receipt.passes == 10 + 10
 
 
 def test_changes_are_counted_by_hand():
@@ -194,3 +208,25 @@ def test_a_class_without_texts_another_split_and_foreign_neurons_are_refused(
         mask_effects(*foreign, mask=Mask(), neutral=neutral)
     with pytest.raises(DataError, match="^there are no neutral replies"):
         mask_effects(*parts, mask=Mask(), neutral=[])
+
+
+def test_classes_are_named_as_often_as_in_the_replies_counted_by_hand(parts):
+    model, texts, selection, profile = parts
+    found = naming(*parts, mask=Mask("zero"), per_label=4)
+    for place, label in enumerate(found.label):
+        prompts = questions(texts.test.of(label).first(4).rows, texts.request)
+        edits = edits_of(Mask("zero"), selection.chosen[place], profile, label)
+        for wanted, silent, changes in (
+            (found.base, found.base_silent, ()),
+            (found.masked, found.masked_silent, edits),
+        ):
+            written = named(model, prompts, texts.label, edits=changes)
+            assert float(wanted[place]) == pytest.approx(100 * written.count(label) / 4)
+            assert float(silent[place]) == pytest.approx(100 * written.count(None) / 4)
+    assert found.n_texts.tolist() == [4] * len(found.label)
+
+
+def test_a_mask_on_nothing_changes_no_reply(no_neurons):
+    found = naming(*no_neurons, mask=Mask("zero"), per_label=3)
+    assert torch.equal(found.base, found.masked)
+    assert torch.equal(found.base_silent, found.masked_silent)

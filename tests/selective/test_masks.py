@@ -165,11 +165,6 @@ def test_a_gap_is_the_distance_of_the_means_over_the_mean_size(profile: Profile)
         assert float(found[layer, neuron]) == pytest.approx(expected)
 
 
-def test_a_neuron_of_another_scale_has_the_same_gap(profile: Profile):
-    scaled = replace(profile, total=1000 * profile.total, absolute=1000 * profile.absolute)
-    torch.testing.assert_close(gaps(scaled, "fear"), gaps(profile, "fear"), rtol=1e-3, atol=1e-3)
-
-
 @quick
 @given(st.integers(0, 100), st.integers(0, 20))
 def test_a_larger_share_of_the_pool_contains_the_smaller_one(seed: int, steps: int):
