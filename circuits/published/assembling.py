@@ -110,7 +110,10 @@ def deal_out(
         more = int(min(missing, room[i] - used[i]))
         used[i] += more
         missing -= more
-    return Layers(*map(tuple, (weights, shares, [minimum] * n, added, planned, available, used)))
+    base, places = (minimum,) * n, tuple(planned)
+    return Layers(
+        tuple(weights), tuple(shares), base, tuple(added), places, tuple(available), tuple(used)
+    )
 
 
 @dataclass(frozen=True)

@@ -360,7 +360,7 @@ def read_folder(folder: Path) -> Contents:
 
 
 def _read(home: Path, unit: str, kind: Any, named: Mapping[str, str], paths: list[Path]) -> Entry:
-    if kind in DOCUMENTS:
+    if isinstance(kind, str):
         DOCUMENTS[kind](paths[0])
         return read_document(paths[0])
     options = {"emotion": named["emotion"]} if "emotion" in named else {}
@@ -371,8 +371,9 @@ def _read(home: Path, unit: str, kind: Any, named: Mapping[str, str], paths: lis
         options["sublayer"] = next(own for own, word in KINDS.items() if word == named["kind"])
     one = paths[0].relative_to(home).as_posix() if len(paths) == 1 else unit
     said = {"imported": one, "of": digest(*paths)}
+    read: Any = kind.read
     with recorded(Provenance({"name": home.name}, "", said, versions())):
-        return kind.read(*paths, **options)
+        return read(*paths, **options)
 
 
 def write_folder(contents: Contents, folder: Path) -> None:
