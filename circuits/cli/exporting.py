@@ -90,7 +90,7 @@ def check(
         list[Path],
         typer.Argument(
             help="Circuits and graphs: .json (ours, Neuronpedia's, EAP-IG's), .graphml, .gexf, "
-            ".dot, .mmd, .csv."
+            ".csv."
         ),
     ],
 ) -> None:

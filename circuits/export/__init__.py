@@ -55,17 +55,13 @@ def _json(circuit: Circuit) -> str:
     return json.dumps(circuit_to_json(circuit), indent=2, ensure_ascii=False) + "\n"
 
 
-def _nothing(circuit: Circuit) -> list[Loss]:
-    return []
-
-
 # Suffix -> format, what writes it, and what it does not keep.
 _FILES: Final[
     Mapping[str, tuple[str, Callable[[Circuit], str], Callable[[Circuit], list[Loss]]]]
 ] = {
-    ".json": ("json", _json, _nothing),
-    ".graphml": ("graphml", graphml, _nothing),
-    ".gexf": ("gexf", gexf, _nothing),
+    ".json": ("json", _json, lambda _: []),
+    ".graphml": ("graphml", graphml, lambda _: []),
+    ".gexf": ("gexf", gexf, lambda _: []),
     ".dot": ("dot", dot, diagram_losses),
     ".mmd": ("mermaid", mermaid, diagram_losses),
     ".nodes.csv": ("csv", nodes_csv, table_losses),
@@ -109,8 +105,7 @@ def prepared(circuit: Circuit, formats: Iterable[str]) -> Prepared:
         CircuitError: a format is unknown, or cannot hold the circuit.
     """
     chosen, stem = list(dict.fromkeys(formats)), file_stem(circuit.emotion)
-    unknown = [name for name in chosen if name not in FORMATS]
-    if unknown:
+    if unknown := [name for name in chosen if name not in FORMATS]:
         raise CircuitError(
             f"cannot export to {', '.join(map(repr, unknown))}; formats are {', '.join(FORMATS)}"
         )

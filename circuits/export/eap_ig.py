@@ -51,35 +51,32 @@ def eap_ig(circuit: Circuit) -> str:
     """
     plain_values(circuit)
     model = circuit.provenance.model
-    lacking = [name for name in _SIZES if name not in model]
-    if lacking:
+    if lacking := [name for name in _SIZES if name not in model]:
         raise CircuitError(
             f"the circuit's provenance does not say {', '.join(lacking)} of its model, which "
             "EAP-IG's graph JSON needs; add it under provenance.model"
         )
-    cfg = {
-        "n_layers": int(model["n_layers"]),
-        "n_heads": int(model["n_heads"]),
-        "parallel_attn_mlp": bool(model.get("parallel_attn_mlp", False)),
-        "d_model": int(model["d_model"]),
-    }
+    parallel = {"parallel_attn_mlp": bool(model.get("parallel_attn_mlp", False))}
+    cfg: dict[str, Any] = {name: int(model[name]) for name in ("n_layers", "n_heads")}
+    cfg |= parallel | {"d_model": int(model["d_model"])}
     # What is in the circuit as more than a station of the residual stream.
-    ends = {end for edge in circuit.paths for end in (edge.source, edge.target)}
-    stream = [edge for edge in circuit.edges if edge.kind == "residual"]
-    stations = {end for edge in stream for end in (edge.source, edge.target)} - ends
-    inside = [n for n in circuit.nodes if n.kind != "sublayer" or n.id not in stations]
+    paths, stream = (
+        {end for e in circuit.edges if e.kind == kind for end in (e.source, e.target)}
+        for kind in ("path", "residual")
+    )
+    inside = [n for n in circuit.nodes if n.kind != "sublayer" or n.id not in stream - paths]
     chosen = {eap_ig_name(node.id) for node in inside} - {""}
     own = _summed(
         (eap_ig_name(node.id), node.kind == "neuron", node.total)
         for node in circuit.nodes
         if node.total is not None and node.kind != "readout"
     )
-    own.pop("", None)
     scores = _summed(_scored(circuit, chosen))
-    nodes: dict[str, dict[str, Any]] = {}
-    for name in eap_ig_nodes(cfg):
-        score = {"score": own[name]} if name in own else {}
-        nodes[name] = {"in_graph": name in chosen or name == "logits", **score}
+    nodes = {
+        name: {"in_graph": name in chosen or name == "logits"}
+        | ({"score": own[name]} if name in own else {})
+        for name in eap_ig_nodes(cfg)
+    }
     edges = {
         name: {"score": scores.get(name, 0.0), "in_graph": name in scores}
         for name in eap_ig_edges(cfg)
@@ -119,8 +116,7 @@ def eap_ig_losses(circuit: Circuit) -> list[Loss]:
     attention = [node.id for node in circuit.nodes if node.id.endswith(".attn")]
     model = circuit.provenance.model
     grouped = model.get("n_key_value_heads", model.get("n_heads")) != model.get("n_heads")
-    keyed = sum(grouped and edge.via in ("k", "v") for edge in circuit.paths)
-    direct = [e for e in circuit.edges if e.kind == "direct" and e.source in attention]
+    direct = sum(e.kind == "direct" and e.source in attention for e in circuit.edges)
     return [
         *counted("neurons", len(circuit.neurons), "neurons, which become part of their MLP's node"),
         *counted("attentions", len(attention), "whole attentions; only heads are nodes"),
@@ -133,7 +129,7 @@ def eap_ig_losses(circuit: Circuit) -> list[Loss]:
         *(
             lost(circuit, "edges.direct")
             if circuit.paths
-            else counted("edges.attention", len(direct), "direct edges of whole attentions")
+            else counted("edges.attention", direct, "direct edges of whole attentions")
         ),
         *counted(
             "paths.neurons",
@@ -142,7 +138,7 @@ def eap_ig_losses(circuit: Circuit) -> list[Loss]:
         ),
         *counted(
             "paths.groups",
-            keyed,
+            sum(grouped and edge.via in ("k", "v") for edge in circuit.paths),
             "paths into keys or values of a key-value group, written at each head of the "
             "circuit that reads them",
         ),
@@ -214,14 +210,12 @@ def check_eap_ig(values: Any) -> None:
     """
     check_form(values, "eap-ig.schema.json")
     cfg = values["cfg"]
-    known = (("nodes", set(eap_ig_nodes(cfg))), ("edges", set(eap_ig_edges(cfg))))
-    for part, names in known:
-        for name in values[part]:
-            if name not in names:
-                raise DataError(
-                    f"{part}[{name!r}] is not in the graph of a model with {cfg['n_layers']} "
-                    f"layers and {cfg['n_heads']} heads; correct the name or cfg"
-                )
+    for part, names in (("nodes", eap_ig_nodes(cfg)), ("edges", eap_ig_edges(cfg))):
+        if wrong := sorted(values[part].keys() - set(names)):
+            raise DataError(
+                f"{part}[{wrong[0]!r}] is not in the graph of a model with {cfg['n_layers']} "
+                f"layers and {cfg['n_heads']} heads; correct the name or cfg"
+            )
 
 
 def _circuit(
@@ -251,26 +245,25 @@ def _circuit(
     provenance = Provenance(model, "", {"read_from": "EAP-IG", "file": data}, versions())
     circuit = Circuit(emotion, tuple(nodes), tuple(edges), {}, provenance)
     outside = [edge for name, edge in written.items() if name not in kept]
-    alone = sum("score" in node and not node["in_graph"] for node in scored.values())
-    single = sum("neurons" in node or "neurons_scores" in node for node in scored.values())
-    return circuit, [
-        *counted(
-            "edges of outer nodes",
+    left = {
+        "edges of outer nodes": (
             sum(edge["in_graph"] for edge in outside),
             "edges in the circuit that end in a node outside it",
         ),
-        *counted(
-            "edges",
+        "edges": (
             sum(edge["score"] != 0 for edge in outside),
             "scores of edges outside the circuit",
         ),
-        *counted("nodes", alone, "scores of nodes outside the circuit"),
-        *counted(
-            "output dimensions",
-            single,
+        "nodes": (
+            sum("score" in node and not node["in_graph"] for node in scored.values()),
+            "scores of nodes outside the circuit",
+        ),
+        "output dimensions": (
+            sum("neurons" in node or "neurons_scores" in node for node in scored.values()),
             "nodes of which single output dimensions are in the circuit or have scores",
         ),
-    ]
+    }
+    return circuit, [Loss(what, float(size), said) for what, (size, said) in left.items() if size]
 
 
 def _id(name: str) -> str:

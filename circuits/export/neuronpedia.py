@@ -41,37 +41,35 @@ def check_neuronpedia(values: Any) -> None:
         DataError: what is wrong, with its JSON path.
     """
     check_form(values, "neuronpedia.schema.json")
-    ids: set[str] = set()
-    n_tokens, above = len(values["metadata"]["prompt_tokens"]), False
-    for number, node in enumerate(values["nodes"]):
+    nodes, view = values["nodes"], values["qParams"]
+    known = set[str]()
+    n_tokens = len(values["metadata"]["prompt_tokens"])
+    for number, node in enumerate(nodes):
         id, label, where = node["node_id"], node["clerp"], f"nodes[{number}]"
-        if id in ids:
+        if id in known:
             raise DataError(f"{where}.node_id is {id!r}, as is another; every node needs its own")
-        ids.add(id)
+        known.add(id)
         if node["ctx_idx"] >= n_tokens:
             raise DataError(
                 f"{where}.ctx_idx is {node['ctx_idx']}, but metadata.prompt_tokens has "
                 f"{n_tokens} tokens"
             )
-        if node["feature_type"] != "logit":
-            above = above or bool(re.fullmatch("0*[1-9][0-9]*", str(node["layer"])))
-        elif label and not _PROBABILITY.search(label):
+        if node["feature_type"] == "logit" and label and not _PROBABILITY.search(label):
             raise DataError(
                 f"{where}.clerp is {label!r}; the page needs a probability in the label of a "
                 "logit, such as 'fear (p=0.5)'"
             )
-    view = values["qParams"]
-    named = [(f"qParams.pinnedIds[{i}]", id) for i, id in enumerate(view.get("pinnedIds", ()))]
+    named = {f"qParams.pinnedIds[{i}]": id for i, id in enumerate(view.get("pinnedIds", ()))}
     for i, (_, *own) in enumerate(view.get("supernodes", ())):
-        named += [(f"qParams.supernodes[{i}][{j}]", id) for j, id in enumerate(own, start=1)]
-    if view.get("clickedId"):
-        named.append(("qParams.clickedId", view["clickedId"]))
+        named |= {f"qParams.supernodes[{i}][{j}]": id for j, id in enumerate(own, start=1)}
+    named |= {"qParams.clickedId": view["clickedId"]} if view.get("clickedId") else {}
     for i, link in enumerate(values["links"]):
-        named += [(f"links[{i}].{end}", link[end]) for end in ("source", "target")]
-    for path, id in named:
-        if id not in ids:
+        named |= {f"links[{i}].{end}": link[end] for end in ("source", "target")}
+    for path, id in named.items():
+        if id not in known:
             raise DataError(f"{path} is {id!r}, which no node has as id")
-    if not above:
+    layers = [str(node["layer"]) for node in nodes if node["feature_type"] != "logit"]
+    if not any(re.fullmatch("0*[1-9][0-9]*", layer) for layer in layers):
         raise DataError(
             "nodes: none but logits lies in a layer above 0; the page opens no such graph"
         )
@@ -111,7 +109,9 @@ def neuronpedia(circuit: Circuit) -> str:
     sizes = {ends: sum(parts.values()) for ends, parts in links.items()}
     influence = _influence(shown, sizes)
     measured = {own["id"]: own for own in values["nodes"]}
-    model, (name, scan, slug) = circuit.provenance.model, _names(circuit)
+    model = circuit.provenance.model
+    name = str(model.get("name", "unnamed"))
+    scan = page_name(name.rsplit("/", 1)[-1], "model")
     last = int(model.get("n_layers", max(own.layer or 0 for own in circuit.nodes) + 1))
     labels = {"embed": "embedding", "readout": f"{circuit.emotion} (p=0.000)"}
     groups = [
@@ -121,7 +121,7 @@ def neuronpedia(circuit: Circuit) -> str:
     ]
     found = {
         "metadata": {
-            "slug": slug,
+            "slug": page_name(f"{scan}-{circuit.emotion}", "circuit"),
             "scan": scan,
             "prompt_tokens": [_POSITION],
             "prompt": _POSITION,
@@ -185,7 +185,7 @@ def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
         circuit,
         "nodes.effect nodes.stderr nodes.random_baseline nodes.importance nodes.direct nodes.total",
     )
-    direct = [e for e in circuit.edges if e.kind == "direct" and e.source not in kept]
+    direct = sum(e.kind == "direct" and e.source not in kept for e in circuit.edges)
     return [
         *counted(
             "sublayers",
@@ -201,7 +201,7 @@ def neuronpedia_losses(circuit: Circuit) -> list[Loss]:
         *(
             lost(circuit, "edges.direct")
             if circuit.paths
-            else counted("edges.sublayers", len(direct), "direct edges of whole sublayers")
+            else counted("edges.sublayers", direct, "direct edges of whole sublayers")
         ),
         Loss("positions", 1.0, "positions: one stands for all"),
     ]
@@ -226,13 +226,6 @@ def page_name(text: str, fallback: str) -> str:
 def _shown(circuit: Circuit) -> list[Node]:
     ends = {end for edge in circuit.paths for end in (edge.source, edge.target)}
     return [node for node in circuit.nodes if node.kind != "sublayer" or node.id in ends]
-
-
-def _names(circuit: Circuit) -> tuple[str, str, str]:
-    """Name of the model, as the page takes it, and of the graph."""
-    name = str(circuit.provenance.model.get("name", "unnamed"))
-    scan = page_name(name.rsplit("/", 1)[-1], "model")
-    return name, scan, page_name(f"{scan}-{circuit.emotion}", "circuit")
 
 
 def _influence(

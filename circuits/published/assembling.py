@@ -10,7 +10,7 @@ which; then the ids are ``None``.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,16 +23,7 @@ from circuits.provenance import Provenance, versions
 from circuits.published.folder import Contents
 from circuits.published.tables import AllocationLog
 
-__all__ = [
-    "Assembled",
-    "Layers",
-    "Settings",
-    "as_graph",
-    "assemble_published",
-    "deal_out",
-    "published_form",
-]
-
+__all__ = ["Assembled", "Settings", "as_graph", "assemble_published", "deal_out", "published_form"]
 
 # Neurons and heads: their shares, and what every layer gets; and the share of all places that a
 # layer never gets more than beyond its minimum.
@@ -52,38 +43,30 @@ class Settings:
         if self.total is not None and self.total < 1:
             raise CircuitError(f"total: {self.total} is too few components; give 1 or more")
 
-    def split(
-        self, n_sublayers: int, mlp: Sequence[float], attention: Sequence[float]
-    ) -> tuple[int, int]:
-        """Neurons and heads of a circuit whose sublayers have these weights.
+    def split(self, n_sublayers: int, mlp: float, attention: float) -> tuple[int, int]:
+        """Neurons and heads of a circuit, by the importance of all its MLPs and attentions.
 
-        >>> Settings().split(56, [1.0], [1.0])
+        >>> Settings().split(56, 1.0, 1.0)
         (392, 168)
         """
         total = 10 * n_sublayers if self.total is None else self.total
-        share, both = _RATIO[0], sum(mlp) + sum(attention)
-        if self.ratio_mode == "auto" and both > 1e-12:
-            share = sum(mlp) / both
-        neurons = round(total * share)
+        auto = self.ratio_mode == "auto" and mlp + attention > 1e-12
+        neurons = round(total * (mlp / (mlp + attention) if auto else _RATIO[0]))
         return neurons, total - neurons
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """Places of one kind of component, layer by layer."""
 
-    weights: tuple[float, ...]
-    shares: tuple[float, ...]
+    weight: tuple[float, ...]
+    share: tuple[float, ...]
     base: tuple[int, ...]
     added: tuple[int, ...]
+    assigned: tuple[int, ...]
+    """Before a layer's lack of components counts."""
     available: tuple[int | None, ...]
     """``None`` where it is not known how many components there are."""
     used: tuple[int, ...]
-
-    @property
-    def planned(self) -> tuple[int, ...]:
-        """Places before a layer's lack of components counts."""
-        return tuple(base + added for base, added in zip(self.base, self.added, strict=True))
 
 
 def deal_out(
@@ -99,7 +82,7 @@ def deal_out(
     Raises:
         CircuitError: a score is not finite.
 
-    >>> deal_out([3.0, 1.0, -1.0], [9, 9, 9], 9, minimum=1, cap_ratio=0.4).planned
+    >>> deal_out([3.0, 1.0, -1.0], [9, 9, 9], 9, minimum=1, cap_ratio=0.4).assigned
     (4, 3, 2)
     """
     if not all(map(math.isfinite, scores)):
@@ -127,13 +110,9 @@ def deal_out(
         more = int(min(missing, room[i] - used[i]))
         used[i] += more
         missing -= more
+    base, places = (minimum,) * n, tuple(planned)
     return Layers(
-        tuple(weights),
-        tuple(shares),
-        base=(minimum,) * n,
-        added=tuple(added),
-        available=tuple(available),
-        used=tuple(used),
+        tuple(weights), tuple(shares), base, tuple(added), places, tuple(available), tuple(used)
     )
 
 
@@ -154,55 +133,53 @@ class Assembled:
     def to_json(self) -> dict[str, Any]:
         """The circuit in its published form."""
         ids = self.neuron_ids or [None] * len(self.head_ids)
+        constants = {
+            "ratio_mode": self.settings.ratio_mode,
+            "ratio_fixed": ",".join(map(str, _RATIO)),
+            "min_per_layer": {"mlp": self.neurons.base[0], "attention": self.heads.base[0]},
+            "cap_ratio": _CAP_RATIO,
+        }
         return published_form(
             self.emotion,
             [(k, own and list(own)) for k, own in zip(self.neurons.used, ids, strict=True)],
             [(k, list(own)) for k, own in zip(self.heads.used, self.head_ids, strict=True)],
-            split=self.split,
-            planned=(sum(self.neurons.planned), sum(self.heads.planned)),
-            ratio=(self.settings.ratio_mode, ",".join(map(str, _RATIO))),
-            minima=(self.neurons.base[0], self.heads.base[0]),
-            cap_ratio=_CAP_RATIO,
+            self.split,
+            (sum(self.neurons.assigned), sum(self.heads.assigned)),
+            constants,
         )
 
     def log(self) -> AllocationLog:
         """How places were dealt out, attention first."""
-
-        def grid(name: str) -> Float[Tensor, "emotion sublayer layer"]:
-            rows = [getattr(own, name) for own in (self.heads, self.neurons)]
-            values = [[math.nan if value is None else value for value in row] for row in rows]
-            return torch.tensor([values], dtype=torch.float64)
-
+        names = {name: name for name in Layers._fields} | {"cap": "available"}
+        # The published logs say as cap how many there are, not what a layer may get at most.
+        grids = {
+            name: torch.tensor(
+                [
+                    [
+                        [math.nan if value is None else value for value in getattr(kind, own)]
+                        for kind in (self.heads, self.neurons)
+                    ]
+                ],
+                dtype=torch.float64,
+            )
+            for name, own in names.items()
+        }
         known = {
             "provenance": Provenance(options={"assembled": "published"}, versions=versions()),
             "emotion": (self.emotion,),
             "sublayer": SUBLAYERS,
             "layer": tuple(range(len(self.head_ids))),
         }
-        return AllocationLog.of(
-            known,
-            weight=grid("weights"),
-            share=grid("shares"),
-            base=grid("base"),
-            added=grid("added"),
-            assigned=grid("planned"),
-            available=grid("available"),
-            # The published logs say here how many there are, not what a layer may get at most.
-            cap=grid("available"),
-            used=grid("used"),
-        )
+        return AllocationLog.of(known, **grids)
 
 
 def published_form(
     emotion: str,
     neurons: Sequence[tuple[int, Any]],
     heads: Sequence[tuple[int, Any]],
-    *,
     split: tuple[int, int],
     planned: tuple[int, int],
-    ratio: tuple[str | None, str | None] = (None, None),
-    minima: tuple[int | None, int | None] = (None, None),
-    cap_ratio: float | None = None,
+    constants: Mapping[str, Any],
 ) -> dict[str, Any]:
     """A circuit with the published keys in their order.
 
@@ -210,35 +187,28 @@ def published_form(
         emotion: Whose circuit it is.
         neurons: Their number and ids, layer by layer.
         heads: Likewise.
-        split: Neurons and heads that were asked for; so are the other pairs.
-        planned: Places that were dealt out, before a layer's lack of components counts.
-        ratio: Mode and shares.
-        minima: Of a layer.
-        cap_ratio: See :class:`Settings`.
+        split: Neurons and heads that were asked for.
+        planned: Neurons and heads that were dealt out, before a lack of components counts.
+        constants: Of the published rule; ``None`` where a circuit was made by another.
     """
-
-    def both(pair: Sequence[Any]) -> dict[str, Any]:
-        return {"mlp": pair[0], "attention": pair[1]}
-
-    used = [sum(k for k, _ in own) for own in (neurons, heads)]
-    summary = [
-        {"planned": asked, "used": taken, "final_deficit": asked - taken}
-        for asked, taken in zip(planned, used, strict=True)
-    ]
-    layers = [
-        {"layer": i, "mlp": {"k": n, "neurons": mlp}, "attention": {"k": h, "heads": attention}}
-        for i, ((n, mlp), (h, attention)) in enumerate(zip(neurons, heads, strict=True))
-    ]
+    asked, places = (dict(zip(("mlp", "attention"), own, strict=True)) for own in (split, planned))
+    used = {"mlp": sum(k for k, _ in neurons), "attention": sum(k for k, _ in heads)}
     return {
         "emotion": emotion,
         "K_total": sum(split),
-        "ratio_mode": ratio[0],
-        "ratio_fixed": ratio[1],
-        "K_alloc": both(split),
-        "min_per_layer": both(minima),
-        "cap_ratio": cap_ratio,
-        "summary": both(summary),
-        "layers": layers,
+        "ratio_mode": constants.get("ratio_mode"),
+        "ratio_fixed": constants.get("ratio_fixed"),
+        "K_alloc": asked,
+        "min_per_layer": constants.get("min_per_layer", {"mlp": None, "attention": None}),
+        "cap_ratio": constants.get("cap_ratio"),
+        "summary": {
+            own: {"planned": k, "used": used[own], "final_deficit": k - used[own]}
+            for own, k in places.items()
+        },
+        "layers": [
+            {"layer": i, "mlp": {"k": n, "neurons": mlp}, "attention": {"k": h, "heads": attention}}
+            for i, ((n, mlp), (h, attention)) in enumerate(zip(neurons, heads, strict=True))
+        ],
     }
 
 
@@ -264,7 +234,7 @@ def assemble_published(
                 f"{type(found).__name__} has {len(found.layer)}"
             )
     attention, mlp = weights.tolist()
-    positive = weights.clamp_min(0.0).tolist()
+    positive = [sum(own) for own in weights.clamp_min(0.0).tolist()]
     split = given.split(2 * n_layers, mlp=positive[1], attention=positive[0])
     there = [contents.n_neurons(emotion)] * n_layers, [len(heads.head)] * n_layers
     of_mlp, of_heads = (
@@ -334,14 +304,7 @@ def as_graph(circuit: Mapping[str, Any], contents: Contents) -> Circuit:
     nodes.append(Node("readout", "readout"))
     edges.append(Edge(previous, "readout", "residual"))
     kinds = [node.kind for node in nodes]
-    return Circuit(
-        emotion,
-        tuple(nodes),
-        tuple(edges),
-        {"n_heads": float(kinds.count("head")), "n_neurons": float(kinds.count("neuron"))},
-        Provenance(
-            model={"name": contents.model},
-            options={"published": {key: circuit[key] for key in circuit if key != "layers"}},
-            versions=versions(),
-        ),
-    )
+    scores = {f"n_{kind}s": float(kinds.count(kind)) for kind in ("head", "neuron")}
+    options = {"published": {key: circuit[key] for key in circuit if key != "layers"}}
+    origin = Provenance({"name": contents.model}, options=options, versions=versions())
+    return Circuit(emotion, tuple(nodes), tuple(edges), scores, origin)

@@ -21,6 +21,7 @@ from circuits.published.assembling import published_form
 from circuits.published.folder import (
     CIRCUIT,
     ELICITATION,
+    LABELLED,
     Contents,
     Document,
     Entry,
@@ -112,10 +113,9 @@ def _six(measured: R | None) -> Iterator[tuple[int, str, R]]:
 
 def _entries(measured: Measured) -> _Entries:
     if folder := measured.elicitation:
-        labelled = f"labeled/{measured.dataset}"
         places = {"generated.jsonl": f"generated/{measured.dataset}_generated.jsonl"}
-        for name in ("accepted.jsonl", "rejected.jsonl", "accuracy_stats.json"):
-            places[name] = f"{labelled}/{name}"
+        for name in LABELLED:
+            places[name] = f"labeled/{measured.dataset}/{name}"
         for name, place in places.items():
             if (folder / name).is_file():
                 yield f"{ELICITATION}/{place}", read_document(folder / name)
@@ -136,20 +136,13 @@ def _entries(measured: Measured) -> _Entries:
         # the root of n - 1; one sample has none.
         samples, mean = own.n_contexts[e], own.mean.double()
         spread = own.stderr.double() * (samples - 1) ** 0.5 if samples > 1 else 0 * mean
-        table = HeadImportance.of(
-            vars(own),
-            mean=mean,
-            std=spread,
-            samples=torch.tensor(samples),
-            baseline=own.baseline[..., None],
-        )
+        numbers = {"samples": torch.tensor(samples), "baseline": own.baseline[..., None]}
+        table = HeadImportance.of(vars(own), mean=mean, std=spread, **numbers)
         yield place_of(HeadImportance, emotion=emotion), table
     for _, emotion, own in _six(measured.differences):
         # The two kinds are named in two ways in the published folder.
-        for sublayer, value, stem in (
-            ("attn", own.z[0].flatten(1), "L"),
-            ("mlp", own.post[0], "layer"),
-        ):
+        found = (("attn", own.z[0].flatten(1), "L"), ("mlp", own.post[0], "layer"))
+        for sublayer, value, stem in found:
             record = DifferenceVectors(
                 value, emotion, sublayer, own.layer, stem, provenance=own.provenance
             )
@@ -200,6 +193,4 @@ def _circuit(emotion: str, circuit: Circuit) -> dict[str, object]:
         return [(len(own), own) for own in ids]
 
     split = (len(circuit.neurons), len(circuit.heads))
-    return published_form(
-        emotion, side(circuit.neurons), side(circuit.heads), split=split, planned=split
-    )
+    return published_form(emotion, side(circuit.neurons), side(circuit.heads), split, split, {})

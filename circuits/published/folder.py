@@ -56,12 +56,11 @@ __all__ = [
     "DOCUMENTS",
     "Document",
     "ELICITATION",
-    "Entry",
+    "LABELLED",
     "PLACES",
     "STAGES",
     "check_circuit",
     "check_labels",
-    "locate",
     "place",
     "place_of",
     "read_document",
@@ -83,6 +82,7 @@ STAGES: Final = (
 """Folders of the published stages; of the last one only the number is certain."""
 
 ELICITATION: Final = STAGES[0]
+LABELLED: Final = ("accepted.jsonl", "rejected.jsonl", "accuracy_stats.json")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def check_circuit(path: Path) -> None:
 
 
 def _counts(values: list[Any]) -> bool:
-    return all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in values)
+    return all(type(x) is int and x >= 0 for x in values)
 
 
 def check_labels(path: Path) -> None:
@@ -342,7 +342,7 @@ def read_folder(folder: Path) -> Contents:
         DataError: there is no such folder or nothing known in it, a file is malformed, or a link
             leads out of it.
     """
-    home = locate(folder)
+    home = _home(folder)
     units: dict[str, tuple[Any, dict[str, str], list[Path]]] = {}
     left_out = []
     for name in _files_below(folder, home):
@@ -360,24 +360,20 @@ def read_folder(folder: Path) -> Contents:
 
 
 def _read(home: Path, unit: str, kind: Any, named: Mapping[str, str], paths: list[Path]) -> Entry:
-    options: dict[str, str] = {}
-    if "emotion" in named:
-        # A table of all emotions says in every row whose it is.
-        if kind is not SublayerImportance or named["emotion"] != "all":
-            known_emotion(named["emotion"], str(paths[0]))
-        options["emotion"] = named["emotion"]
+    if isinstance(kind, str):
+        DOCUMENTS[kind](paths[0])
+        return read_document(paths[0])
+    options = {"emotion": named["emotion"]} if "emotion" in named else {}
+    # A table of all emotions says in every row whose it is.
+    if options and (kind is not SublayerImportance or named["emotion"] != "all"):
+        known_emotion(named["emotion"], str(paths[0]))
     if "kind" in named:
         options["sublayer"] = next(own for own, word in KINDS.items() if word == named["kind"])
-    read: Any = getattr(kind, "read", None)
     one = paths[0].relative_to(home).as_posix() if len(paths) == 1 else unit
-    origin = Provenance(
-        {"name": home.name}, "", {"imported": one, "of": digest(*paths)}, versions()
-    )
-    with recorded(origin):
-        if read is not None:
-            return read(*paths, **options)
-        DOCUMENTS[str(kind)](paths[0])
-        return read_document(paths[0])
+    said = {"imported": one, "of": digest(*paths)}
+    read: Any = kind.read
+    with recorded(Provenance({"name": home.name}, "", said, versions())):
+        return read(*paths, **options)
 
 
 def write_folder(contents: Contents, folder: Path) -> None:
@@ -391,16 +387,12 @@ def write_folder(contents: Contents, folder: Path) -> None:
         own.write(place(folder, f"{contents.prefix}/{name}".lstrip("/")))
 
 
-def locate(folder: Path) -> Path:
-    """The folder that holds ``01_...`` to ``07_...``: ``folder`` itself or one below it.
-
-    Raises:
-        DataError: there is none, or more than one.
-    """
+def _home(folder: Path) -> Path:
+    """The folder that holds ``01_...`` to ``07_...``: ``folder`` itself or one below it."""
     if not is_folder(folder):
         raise DataError(f"there is no folder {folder}; give the folder of the published outputs")
-    for pattern in ("", "outputs", "outputs/*", "*"):
-        level = sorted(folder.glob(pattern)) if "*" in pattern else [folder / pattern]
+    for pattern in (".", "outputs", "outputs/*", "*"):
+        level = [folder] if pattern == "." else sorted(folder.glob(pattern))
         found = [path for path in level if any(own.is_dir() for own in path.glob("0[1-7]_?*"))]
         if len(found) > 1:
             several = ", ".join(map(str, found))

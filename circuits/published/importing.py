@@ -32,6 +32,7 @@ from circuits.published.assembling import Assembled, Settings, as_graph, assembl
 from circuits.published.folder import (
     CIRCUIT,
     ELICITATION,
+    LABELLED,
     PLACES,
     Contents,
     Document,
@@ -56,7 +57,6 @@ __all__ = [
 
 FORMAT = "published-outputs/1"
 _FOLDER = "published"
-_LABELLED: Final = ("accepted.jsonl", "rejected.jsonl", "accuracy_stats.json")
 _SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
 _MOST_BYTES: Final = 8 << 30
 _MOST_FILES: Final = 100_000
@@ -163,8 +163,7 @@ def import_folder(folder: Path, run: Path) -> Contents:
             "emotions": list(contents.emotions),
         }
         stages = {stage: _stage("imported") for stage in done}
-        log = {"plan": plan, "versions": versions(), "stages": stages}
-        write_json(temporary / "run.json", log)
+        write_json(temporary / "run.json", {"plan": plan, "versions": versions(), "stages": stages})
         write_json(temporary / "timings.json", {"stages": dict.fromkeys(done, _since(started))})
     return contents
 
@@ -276,10 +275,10 @@ def _save(contents: Contents, home: Path) -> None:
 
 def _write_stages(contents: Contents, run: Path) -> list[str]:
     """Write labels and circuits where a run has them; the stages that are whole then."""
-    done, labels = [], [contents.entries.get(f"{ELICITATION}/labeled/sev/{n}") for n in _LABELLED]
+    done, labels = [], [contents.entries.get(f"{ELICITATION}/labeled/sev/{n}") for n in LABELLED]
     if all(isinstance(own, Document) for own in labels):
         done.append("judgements")
-        for name, own in zip(_LABELLED, labels, strict=True):
+        for name, own in zip(LABELLED, labels, strict=True):
             assert isinstance(own, Document)
             own.write(run / "elicitation" / name)
     circuits = contents.circuits

@@ -264,18 +264,13 @@ def _frame(path: Path, kind: type[Table]) -> pd.DataFrame:
         raise DataError(f"{path}: not a CSV table ({str(error).splitlines()[0]})") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"{path}, line 2: more cells than the {len(frame.columns)} of line 1")
-    header = kind.header()
+    header, found = kind.header(), {*frame.columns}
     optional = {"emotion"} if kind is HeadImportance else set[str]()
-    missing = {*header} - {*frame.columns} - optional
-    extra = {*frame.columns} - {*header}
-    if missing or extra or not len(frame):
-        wrong = [f"lacks {name}" for name in sorted(missing)]
-        wrong += [f"has also {name}" for name in sorted(extra)] or ["has no rows"] * (
-            not len(frame)
-        )
-        raise DataError(
-            f"{path}, line 1: the table {', '.join(wrong)}; expected {', '.join(header)}"
-        )
+    wrong = [f"lacks {name}" for name in sorted({*header} - found - optional)]
+    wrong += [f"has also {name}" for name in sorted(found - {*header})]
+    if wrong or not len(frame):
+        said = ", ".join(wrong) or "has no rows"
+        raise DataError(f"{path}, line 1: the table {said}; expected {', '.join(header)}")
     return frame
 
 
@@ -283,7 +278,7 @@ def _rows(path: Path, labels: Mapping[str, pd.Series]) -> tuple[np.ndarray, dict
     """The row of every cell of the table that the labels span, and the labels of its axes."""
     index = pd.MultiIndex.from_arrays(list(labels.values()))
     named: dict[str, Any] = {
-        axis: range(cells.max() + 1) if cells.dtype == int else cells.drop_duplicates().tolist()
+        axis: tuple(range(cells.max() + 1) if cells.dtype == int else cells.drop_duplicates())
         for axis, cells in labels.items()
     }
     shape = [len(own) for own in named.values()]
@@ -298,8 +293,7 @@ def _rows(path: Path, labels: Mapping[str, pd.Series]) -> tuple[np.ndarray, dict
             cell = ", ".join(f"{axis} {label}" for axis, label in zip(named, odd[0], strict=True))
             said = f"the row of {cell} {why} {lines}".strip()
             raise DataError(f"{path}: {said}; every one must be there once")
-    row = index.get_indexer(whole).reshape(shape)
-    return row, {axis: tuple(own) for axis, own in named.items()}
+    return index.get_indexer(whole).reshape(shape), named
 
 
 def _number(cell: str) -> float:
@@ -307,9 +301,6 @@ def _number(cell: str) -> float:
         return float(cell)
     except ValueError:
         return math.nan
-
-
-_LAYER: Final = re.compile(r"(L|layer)(0|[1-9][0-9]*)\.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,22 +321,21 @@ class UnitDirections(Record):
             DataError: the pickle names anything but arrays, or its fields disagree.
         """
         found = load_dictionary(path)
-        wanted = ("dirs", "layers", "hidden", "emotions", "type")
-        missing = [name for name in wanted if name not in found]
+        missing = [n for n in ("dirs", "layers", "hidden", "emotions", "type") if n not in found]
         if missing or not isinstance(found["dirs"], dict) or not found["dirs"]:
             raise DataError(f"{path}: lacks {', '.join(missing) or 'directions in the field dirs'}")
-        emotions = tuple(known_emotion(str(own), f"{path}, field 'dirs'") for own in found["dirs"])
-        if found["type"] != KINDS[sublayer] or found["emotions"] != list(emotions):
+        emotions = [known_emotion(str(own), f"{path}, field 'dirs'") for own in found["dirs"]]
+        if (found["type"], found["emotions"]) != (KINDS[sublayer], emotions):
             raise DataError(
                 f"{path}: fields 'type' and 'emotions' say {found['type']!r} and "
                 f"{found['emotions']}, the file's name and 'dirs' {KINDS[sublayer]!r} and "
-                f"{list(emotions)}"
+                f"{emotions}"
             )
         for emotion, vectors in found["dirs"].items():
             shape = (found["layers"], found["hidden"])
             _check(f"{path}, direction of {emotion}", vectors, shape)
         stacked = torch.from_numpy(np.stack(list(found["dirs"].values())))
-        return cls(stacked, emotions, tuple(range(stacked.shape[1])), sublayer)
+        return cls(stacked, tuple(emotions), tuple(range(stacked.shape[1])), sublayer)
 
     def write(self, path: Path) -> None:
         """Write directions as the authors' scripts read them."""
@@ -358,6 +348,9 @@ class UnitDirections(Record):
         }
         # The published layout is a pickle; our own records never are.
         write_atomically(path, lambda temporary: torch.save(values, temporary))  # noqa: TID251
+
+
+_LAYER: Final = re.compile(r"(L|layer)(0|[1-9][0-9]*)\.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,19 +372,18 @@ class DifferenceVectors(Record):
         Raises:
             DataError: a layer lacks, files are named in two ways, or a file holds no vector.
         """
-        names = [(_LAYER.fullmatch(path.name), path) for path in paths]
-        layers = {int(name[2]): path for name, path in names if name}
-        stems = sorted({name[1] for name, _ in names if name})
-        if len(stems) != 1 or sorted(layers) != list(range(len(paths))):
+        names = [name for path in paths if (name := _LAYER.fullmatch(path.name))]
+        stems, layers = {name[1] for name in names}, sorted(int(name[2]) for name in names)
+        if len(stems) != 1 or layers != list(range(len(paths))):
             raise DataError(
                 f"{paths[0].parent}: expected one file for each layer from 0, named either L0.npy "
                 f"or layer0.npy; found {', '.join(sorted(p.name for p in paths)[:8])}, ..."
             )
-        vectors = [_vector(layers[layer]) for layer in sorted(layers)]
-        for layer, vector in enumerate(vectors):
-            _check(str(layers[layer]), vector, vectors[0].shape)
-        value = torch.from_numpy(np.stack(vectors))
-        return cls(value, emotion, sublayer, tuple(sorted(layers)), stems[0])
+        (stem,), vectors = stems, list[np.ndarray]()
+        for layer in layers:
+            path = paths[0].with_name(f"{stem}{layer}.npy")
+            vectors.append(_vector(path, vectors[0].shape if vectors else None))
+        return cls(torch.from_numpy(np.stack(vectors)), emotion, sublayer, tuple(layers), stem)
 
     def write(self, folder: Path) -> None:
         """Write one file per layer, named as they were.
@@ -400,9 +392,8 @@ class DifferenceVectors(Record):
             DataError: the record names files in another way than the two that are published.
         """
         names = [f"{self.stem}{layer}.npy" for layer in self.layer]
-        for name in names:
-            if not _LAYER.fullmatch(name):
-                raise DataError(f"{folder}: {name!r} is no file of a layer, such as L0.npy")
+        if wrong := [name for name in names if not _LAYER.fullmatch(name)]:
+            raise DataError(f"{folder}: {wrong[0]!r} is no file of a layer, such as L0.npy")
         for name, vector in zip(names, self.value, strict=True):
             _save(vector, folder / name)
 
@@ -422,9 +413,7 @@ class ReferenceDirection(Record):
         Raises:
             DataError: the file holds no vector of finite numbers.
         """
-        vector = _vector(path)
-        _check(str(path), vector, vector.shape)
-        return cls(torch.from_numpy(vector), emotion)
+        return cls(torch.from_numpy(_vector(path)), emotion)
 
     def write(self, path: Path) -> None:
         """Write a plain numpy array."""
@@ -450,32 +439,25 @@ class Sigma(Record):
         found = read_json(path)
         if not isinstance(found, dict) or not found:
             raise DataError(f"{path}: expected an object such as {{'attention_0': 0.02}}")
-        layers = len(found) // 2
-        names = [f"{KINDS[own]}_{layer}" for own in SUBLAYERS for layer in range(layers)]
-        odd = sorted({*found} ^ {*names})
-        if odd:
+        layers = tuple(range(len(found) // 2))
+        names = [f"{KINDS[own]}_{layer}" for own in SUBLAYERS for layer in layers]
+        if odd := sorted({*found} ^ {*names}):
             raise DataError(
                 f"{path}: {', '.join(odd)[:80]} does not fit; expected attention and mlp "
                 "of every layer"
             )
         for name, value in found.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value < np.inf:
+            if type(value) not in (int, float) or not 0 < value < np.inf:
                 raise DataError(
                     f"{path}, field {name!r}: expected a positive number, found {value!r}"
                 )
         values = torch.tensor([found[name] for name in names], dtype=torch.float64)
-        return cls(values.reshape(2, layers), SUBLAYERS, tuple(range(layers)))
+        return cls(values.reshape(2, -1), SUBLAYERS, layers)
 
     def write(self, path: Path) -> None:
         """Write the values under their published names."""
-        rows = zip(self.sublayer, self.rms.tolist(), strict=True)
-        values = {
-            f"{KINDS[own]}_{layer}": value
-            for own, row in rows
-            for layer, value in zip(self.layer, row, strict=True)
-        }
-        write_text(path, dumped(values))
+        names = [f"{KINDS[own]}_{layer}" for own in self.sublayer for layer in self.layer]
+        write_text(path, dumped(dict(zip(names, self.rms.flatten().tolist(), strict=True))))
 
 
 ALLOWED: Final[tuple[Any, ...]] = (
@@ -530,7 +512,7 @@ def known_emotion(emotion: str, where: str) -> str:
     return emotion
 
 
-def _vector(path: Path) -> np.ndarray:
+def _vector(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     try:
         with path.open("rb") as file:
             found = np.lib.format.read_array(file, allow_pickle=False)
@@ -538,6 +520,7 @@ def _vector(path: Path) -> np.ndarray:
         raise DataError(f"{path}: not a plain numpy array ({str(error)[:80]})") from error
     if found.ndim != 1 or not found.size:
         raise DataError(f"{path}: expected one vector, found shape {found.shape}")
+    _check(str(path), found, shape or found.shape)
     return found
 
 
@@ -552,6 +535,7 @@ def _check(where: str, found: Any, shape: tuple[int, ...]) -> None:
 
 
 def _save(vector: Tensor, path: Path) -> None:
+    # An open file, since numpy adds a suffix to a name that has none.
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.save(file, vector.numpy(), allow_pickle=False)

@@ -12,6 +12,8 @@ from circuits.errors import CircuitError, DataError
 from circuits.export import ANY_CIRCUIT, FORMATS, check_file, export_circuit, format_of
 from circuits.files import Loss, add_losses
 
+DRAWN = ("dot", "mermaid")  # Graphviz and Mermaid say themselves what they cannot read
+
 
 @pytest.fixture
 def files(pathed, tmp_path):
@@ -24,8 +26,9 @@ def files(pathed, tmp_path):
 
 
 def test_every_format_is_known_by_its_file_and_passes(files, tmp_path):
-    assert {check_file(path) for path in files.values()} == set(FORMATS)
-    assert all(check_file(path) == format_of(path) for path in files.values())
+    assert {format_of(path) for path in files.values()} == set(FORMATS)
+    for path in files.values():
+        assert format_of(path) in DRAWN or check_file(path) == format_of(path)
     losses = json.loads((tmp_path / "anger.losses.json").read_text(encoding="utf-8"))
     assert list(losses) == [path.name for path in files.values()]
     whole = [name for name, own in losses.items() if not own]
@@ -46,7 +49,7 @@ def test_every_circuit_passes_in_every_format_that_holds_it(tmp_path_factory, ci
         except CircuitError:
             assert name not in ANY_CIRCUIT
             continue
-        assert {check_file(path) for path in paths} == {name}
+        assert name in DRAWN or {check_file(path) for path in paths} == {name}
 
 
 @pytest.mark.parametrize(
@@ -65,12 +68,6 @@ def test_every_circuit_passes_in_every_format_that_holds_it(tmp_path_factory, ci
         (".gexf", 'attvalue for="', 'attvalue for="x', r"not gexf \(.*x\d"),
         (".gexf", 'value="0.5"', 'value="nan"', r"is nan, not a finite number"),
         (".gexf", "<gexf", "<graph", r"not XML|not gexf"),
-        (".dot", "digraph", "graph", r"-> is no edge of a graph"),
-        (".dot", "  }\n", "", r"before '\{' is closed"),
-        (".dot", "digraph circuit", "circuit", r"begins no graph"),
-        (".mmd", "flowchart BT", "flowchart", r"is not 'flowchart BT'"),
-        (".mmd", "  end\n", "", r"before a subgraph is closed"),
-        (".mmd", "  L0H1 -->", "  L9H9 -->", r"'L9H9' is no node of the chart"),
         (".nodes.csv", "head", "tail", r"nodes\[\d\]\.kind .*'tail' is not one of"),
         (".nodes.csv", "0.25", "inf", r"nodes\[\d\]\.\w+ .* is inf, not a finite number"),
         (".edges.csv", "emotion,source", "emotion,start", r"line 1 is not the header"),
@@ -90,7 +87,7 @@ def test_a_file_of_no_known_format_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json: .*this is no saved circuit"):
         check_file(tmp_path / "a.json")
-    with pytest.raises(DataError, match=r"no format has files that end in '.pdf'"):
+    with pytest.raises(DataError, match=r"no format that is checked has files that end in '.pdf'"):
         check_file(tmp_path / "a.pdf")
 
 

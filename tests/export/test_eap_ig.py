@@ -134,11 +134,8 @@ def test_an_mlp_that_only_stands_in_the_order_of_the_stream_is_outside(circuit):
 
 def test_losses_are_counted_in_both_directions(pathed, tmp_path):
     found = {loss.what: loss.size for loss in eap_ig_losses(sized(pathed, n_key_value_heads=1))}
-    assert found["neurons"] == 1
-    assert found["attentions"] == 1
-    assert found["paths.groups"] == 1
-    assert found["edges.direct"] == 1
-    assert found["emotion"] == 1
+    names = ("neurons", "attentions", "paths.groups", "edges.direct", "emotion")
+    assert [found[name] for name in names] == [1] * 5
     values = graph_of(pathed)
     values["edges"]["input->m0"]["score"] = 3.0
     values["edges"]["input->m1"]["in_graph"] = True
@@ -154,11 +151,6 @@ def test_losses_are_counted_in_both_directions(pathed, tmp_path):
     }
 
 
-def test_a_circuit_that_does_not_say_how_large_its_model_is_is_refused(circuit):
-    with pytest.raises(CircuitError, match="does not say d_model of its model"):
-        eap_ig(circuit)
-
-
 def test_a_path_that_the_models_graph_lacks_is_refused(circuit):
     path = Edge("L1H0", "L1.mlp", "path", 1.0, "mlp")
     nodes = (*circuit.nodes[:3], Node("L1H0", "head", 1), *circuit.nodes[3:])
@@ -166,6 +158,8 @@ def test_a_path_that_the_models_graph_lacks_is_refused(circuit):
     assert graph_of(inside)["edges"]["a1.h0->m1"]["in_graph"]
     with pytest.raises(CircuitError, match=r"a1\.h0->m1, which the graph of its model lacks"):
         graph_of(inside, parallel_attn_mlp=True)
+    with pytest.raises(CircuitError, match="does not say d_model of its model"):
+        eap_ig(circuit)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""GraphML and GEXF, which networkx reads back without loss."""
+"""Circuits as graphs of networkx, and as GraphML and GEXF, which it reads back without loss."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit.circuit import Circuit
+from circuits.errors import CircuitError
 from circuits.export import gexf, graphml
 
 FEW = settings(max_examples=20, deadline=None)
@@ -43,6 +44,7 @@ def edge_rows(graph):
 @given(circuit=st.from_type(Circuit))
 def test_networkx_reads_back_everything(write, circuit):
     graph, original, model = read(write, circuit), circuit.to_networkx(), circuit.provenance.model
+    assert Circuit.from_networkx(original) == circuit
     assert graph.is_directed()
     assert list(graph.nodes(data=True)) == list(original.nodes(data=True))
     assert edge_rows(graph) == edge_rows(original)
@@ -84,3 +86,44 @@ def test_what_xml_cannot_hold_is_replaced(write, circuit):
     assert "bell\N{REPLACEMENT CHARACTER}" in text
     assert not {"model_note", "model_nested", "lastmodifieddate"} & set(text.split('"'))
     assert "bell\\u0007" in text.replace("\\\\", "\\"), "the provenance keeps it"
+
+
+def test_a_graph_without_some_nodes_is_a_circuit_without_them(pathed):
+    graph = pathed.to_networkx()
+    assert graph.is_multigraph()
+    assert set(graph["L0H1"]["L1H0"]) == {"q", "k"}
+    graph.remove_node("L1N7")
+    found = Circuit.from_networkx(graph)
+    assert found.neurons == ()
+    assert len(found.edges) == len(pathed.edges) - 1
+    assert set(found.edges) < set(pathed.edges)
+    assert (found.scores, found.provenance) == (pathed.scores, pathed.provenance)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda g: nx.Graph(g), "undirected"),
+        (lambda g: g.graph.pop("format"), "'format' is None"),
+        (lambda g: g.graph.pop("emotion"), "lacks the attribute 'emotion'"),
+        (lambda g: g.nodes["L0H1"].pop("kind"), "attribute 'kind' of L0H1 is missing"),
+        (lambda g: g.nodes["L0H1"].update(colour="red"), "'colour' of L0H1 is none of"),
+        (lambda g: g.add_edge("L0H1", "L7H0", kind="direct"), "'kind' of L7H0 is missing"),
+        (lambda g: g.graph.update(provenance="{"), "'provenance' is no JSON"),
+        (lambda g: g.graph.update(provenance="{}"), "'provenance' is not a provenance"),
+    ],
+)
+def test_a_graph_that_is_no_circuits_is_refused(circuit, break_it, said):
+    graph = circuit.to_networkx()
+    changed = break_it(graph)
+    with pytest.raises(CircuitError, match=said):
+        Circuit.from_networkx(changed if isinstance(changed, nx.Graph) else graph)  # type: ignore[arg-type]
+
+
+def test_a_graph_without_provenance_is_a_circuit_without_it(circuit):
+    graph = circuit.to_networkx()
+    for name in ("provenance", "edge_order"):
+        del graph.graph[name]
+    found = Circuit.from_networkx(graph)
+    assert dataclasses.replace(found, provenance=circuit.provenance, edges=circuit.edges) == circuit
+    assert set(found.edges) == set(circuit.edges)

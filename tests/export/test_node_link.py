@@ -55,14 +55,6 @@ def test_networkx_reads_the_json_as_it_is(circuit):
     assert graph.graph["emotion"] == circuit.emotion
 
 
-def test_networkx_tells_paths_apart(pathed):
-    graph: nx.MultiDiGraph = nx.node_link_graph(circuit_to_json(pathed), edges="edges")
-    assert graph.edges["L0H1", "L1H0", "q"]["exact"] == 0.4
-    assert graph.edges["L0H1", "L1H0", "k"]["causal"] is False
-    assert graph.edges["L0H1", "readout", "direct"]["weight"] == 0.25
-    assert graph.edges["L0H1", "readout", "readout"]["weight"] == 0.125
-
-
 def test_what_was_not_measured_is_left_out_and_order_is_kept(circuit):
     values = circuit_to_json(circuit)
     assert " ".join(values) == "format directed multigraph graph nodes edges scores provenance"
@@ -161,38 +153,21 @@ def test_every_field_of_the_schema_is_described(schema):
 LACKS = object()
 BROKEN = [
     (("nodes", 1, "kind"), LACKS, r"^nodes\[1\] \(node 'L0H1'\): 'kind' is a required property"),
-    (("nodes", 3, "layer"), LACKS, r"^nodes\[3\] \(node 'L1N7'\): 'layer' is a required"),
-    (("edges", 0, "source"), LACKS, r"^edges\[0\] \(edge None -> L0.attn\): 'source' is a req"),
     (("provenance",), LACKS, "^the file: 'provenance' is a required property"),
     (("directed",), False, "^directed: True was expected. Edges have a direction"),
     (("nodes", 1, "kind"), "hed", r"^nodes\[1\]\.kind .*: 'hed' is not one of \['embed', 'subl"),
     (("nodes", 1, "kind"), "neuron", r"^nodes\[1\]\.id .*'L0H1' does not match.*A neuron's id is"),
-    (("nodes", 0, "id"), "embedding", r"^nodes\[0\]\.id .*'embedding'"),
     (("nodes", 1, "id"), "L00H1", r"^nodes\[1\]\.id \(node 'L00H1'\): 'L00H1' does not match"),
-    (("nodes", 5, "id"), "embed", r"^nodes\[5\]\.id .*: 'readout' was expected"),
     (("nodes", 3, "layer"), "three", r"^nodes\[3\]\.layer .*'three' is not of type 'integer'. La"),
-    (("nodes", 3, "layer"), -1, r"^nodes\[3\]\.layer .*: -1 is less than the minimum"),
-    (("nodes", 3, "layer"), None, r"^nodes\[3\]\.layer .*: None is not of type 'integer'"),
     (("nodes", 0, "layer"), 0, r"^nodes\[0\]\.layer .*: 0 should not be valid"),
     (("nodes", 1, "effect"), True, r"^nodes\[1\]\.effect .*: True is not of type 'number'"),
-    (
-        ("nodes", 1, "effect"),
-        float("nan"),
-        r"^nodes\[1\]\.effect \(node 'L0H1'\) is nan, not a fin",
-    ),
     (("nodes", 1, "effect"), 10**400, r"^nodes\[1\]\.effect .* is too large, not a finite number"),
     (("nodes", 1, "colour"), "red", r"^nodes\[1\] .*\('colour' was unexpected\)"),
     (("nodes", 1), "L0H1", r"^nodes\[1\]: 'L0H1' is not of type 'object'"),
-    (("nodes",), {}, "^nodes: {} is not of type 'array'"),
     (("edges", 1, "kind"), "path", r"^edges\[1\] \(edge L0H1 -> L0.attn\): 'via' is a required"),
     (("edges", 1, "via"), "q", r"^edges\[1\]\.via .*: 'q' should not be valid"),
-    (("edges", 0, "causal"), True, r"^edges\[0\]\.causal .* should not be valid"),
-    (("edges", 0, "weight"), 0.5, r"^edges\[0\]\.weight .*: 0.5 should not be valid"),
-    (("edges", 1, "source"), "H1", r"^edges\[1\]\.source .*: 'H1' does not match"),
     (("scores", "share"), "high", "^scores.share: 'high' is not of type 'number'"),
     (("graph", "emotion"), "x\n" * 100, "^graph.emotion: .{0,100}does not match.{0,150}$"),
-    (("provenance", "parents", 0), 7, r"^provenance\.parents\[0\]: 7 is not of type 'string'"),
-    (("provenance", "model", "n_layers"), 0, r"^provenance\.model\.n_layers: 0 is less than"),
     (("provenance", "seed"), 0, "^provenance: .*'seed' was unexpected"),
     (("format",), "emotion-circuit/3", "^format is 'emotion-circuit/3', not 'emotion-circuit/2'"),
     (("format",), LACKS, "^format is 'None', not 'emotion-circuit/2': this is no saved circuit"),

@@ -25,7 +25,7 @@ def dealt(scores, available, count, minimum=2, cap_ratio=0.4):
 )
 def test_a_budget_is_split_between_neurons_and_heads(settings, n_sublayers, attention, split):
     mlp = 0.0 if attention < 0 else 1.0
-    assert settings.split(n_sublayers, [mlp], [max(attention, 0.0)]) == split
+    assert settings.split(n_sublayers, mlp, max(attention, 0.0)) == split
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_a_budget_is_split_between_neurons_and_heads(settings, n_sublayers, atte
     ],
 )
 def test_places_follow_importance(scores, count, options, planned):
-    assert dealt(scores, [99] * 3, count, **options).planned == planned
+    assert dealt(scores, [99] * 3, count, **options).assigned == planned
 
 
 def test_what_a_layer_lacks_goes_to_those_with_most_places():
     found = dealt([4.0, 2.0, 2.0], [3, 9, 5], 14)
-    assert (found.planned, found.used) == ((6, 4, 4), (3, 7, 4))
+    assert (found.assigned, found.used) == ((6, 4, 4), (3, 7, 4))
     assert dealt([1.0, 1.0], [None, None], 10).used == (5, 5)  # not known: no limit
 
 
@@ -88,7 +88,7 @@ def oracle(scores, count, minimum, cap_ratio):
 def test_places_are_those_of_the_rule_step_by_step(layers, count, minimum, cap_ratio):
     scores, available = map(list, zip(*layers, strict=True))
     found = dealt(scores, available, count, minimum, cap_ratio)
-    assert list(found.planned) == oracle(scores, count, minimum, cap_ratio)
-    assert sum(found.planned) <= count
+    assert list(found.assigned) == oracle(scores, count, minimum, cap_ratio)
+    assert sum(found.assigned) <= count
     assert all(used <= most for used, most in zip(found.used, available, strict=True))
-    assert sum(found.used) == min(sum(found.planned), sum(available))
+    assert sum(found.used) == min(sum(found.assigned), sum(available))

@@ -54,11 +54,6 @@ def test_an_export_of_the_whole_folder_is_refused_where_it_cannot_be(authors, tm
             command("export", tmp_path / "run", "--out", authors, "--format", *words)
 
 
-@pytest.mark.parametrize("name", ["import", "assemble", "export"])
-def test_every_command_explains_itself_with_an_example(name):
-    assert "Example" in command(name, "--help")
-
-
 @pytest.fixture
 def run_of_ours(llama, grid, swept, directions, tmp_path):
     """A run folder in which the first stages have run."""

@@ -118,7 +118,7 @@ def test_without_contributions_counts_are_known_and_ids_are_not(authors, tmp_pat
     assert own.neuron_ids is None
     sides = [entry["mlp"] for entry in own.to_json()["layers"]]
     assert [side["neurons"] for side in sides] == [None] * 3
-    assert [side["k"] for side in sides] == list(own.neurons.planned)
+    assert [side["k"] for side in sides] == list(own.neurons.assigned)
     # The difference vectors still say how many neurons there are.
     assert own.neurons.available == (20, 20, 20)
 

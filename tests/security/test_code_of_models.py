@@ -1,6 +1,5 @@
 """Code that comes with a model runs only where the user asked for it."""
 
-import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -114,12 +113,6 @@ def test_weights_that_are_code_are_refused_and_not_run(model_folder, form, trial
     trial(outcome="refused by name, not run")
 
 
-def test_the_mark_is_left_where_a_pickle_is_opened_unsafely(model_folder):
-    spoil(model_folder, "pickle")
-    pickle.loads((model_folder.path / "pytorch_model.bin").read_bytes())
-    assert model_folder.ran
-
-
 @pytest.mark.trial("security", "a chat template that reaches for the operating system")
 def test_a_chat_template_cannot_reach_out(model_folder, contexts, trial):
     reach = "{{ cycler.__init__.__globals__.os.popen('touch %s').read() }}{{ messages[0].content }}"
@@ -154,6 +147,7 @@ def typed(monkeypatch, *words):
 def test_a_folder_does_not_decide_what_may_run(received):
     assert received.log["plan"]["trust_remote_code"] is True
     assert plan_of(received).trust_remote_code is False
+    assert Plan.trust_remote_code is False
     with trusting("code"):
         assert plan_of(received).trust_remote_code is True
     assert not trusted("code")
@@ -175,7 +169,3 @@ def test_the_option_allows_code_for_one_command(received, model_folder, first, m
     typed(monkeypatch, *(option + words if first else words + option))
     assert model_folder.ran
     assert not trusted("code")
-
-
-def test_a_plan_has_code_off():
-    assert {own.name: own.default for own in dataclasses.fields(Plan)}["trust_remote_code"] is False

@@ -17,17 +17,7 @@ from circuits.prompts.texts import read_texts, write_texts
 
 PACKAGE = Path(__file__).parents[2] / "circuits"
 SIGNS = "=+-@\t\r"
-FORMULAS = [
-    "=1+1",
-    "+1",
-    "-2+3",
-    "@SUM(A1)",
-    '=HYPERLINK("x")',
-    "'=1",
-    "''@x",
-    "＝1",
-    "=cmd|'/c'!A1",
-]
+FORMULAS = ["=1+1", "+1", "-2+3", "@SUM(A1)", '=HYPERLINK("x")', "'=1", "''@x", "＝1", "=c|'/c'!A1"]
 
 
 @given(st.text(st.sampled_from("'=+-@\t\r\n＝ a1"), max_size=6) | st.text(max_size=8))
@@ -43,12 +33,8 @@ def test_texts_start_no_formula_and_come_back(tmp_path, suffix, trial):
     texts = Texts("train", tuple(sorted(FORMULAS)), rows)
     write_texts(tmp_path / f"texts{suffix}", texts)
     with (tmp_path / f"texts{suffix}").open(newline="", encoding="utf-8") as file:
-        cells = [
-            cell
-            for row in csv.reader(file, delimiter="," if suffix == ".csv" else "\t")
-            for cell in row
-        ]
-    assert [cell for cell in cells if cell.startswith(tuple(SIGNS))] == []
+        table = csv.reader(file, delimiter="," if suffix == ".csv" else "\t")
+        assert [cell for row in table for cell in row if cell.startswith(tuple(SIGNS))] == []
     found = read_texts(tmp_path / f"texts{suffix}", split="train", pair="pair")
     assert [(row.text, row.label, row.pair) for row in found.rows] == [
         (row.text, row.label, row.pair) for row in rows

@@ -54,15 +54,15 @@ def leaks_below(folder):
 
 
 @contextmanager
-def serving(status, *, repeats):
-    """A judge that accepts every reply, or refuses; ``repeats`` the key that it was sent."""
+def serving(status):
+    """A judge that accepts every reply, or refuses, and repeats the key that it was sent."""
     heard = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             heard.append(self.headers["Authorization"])
-            reason = f"heard {self.headers['Authorization']}" if repeats else "fits"
+            reason = f"heard {self.headers['Authorization']}"
             verdict = json.dumps({"match": 1, "reason": reason})
             good = {"choices": [{"message": {"role": "assistant", "content": verdict}}]}
             bad = {"error": {"message": reason}}
@@ -114,10 +114,9 @@ def carried_out(out, url, *words):
     )
 
 
-@pytest.mark.trial("security", "a run with a key, judged by a server ({repeats})")
-@pytest.mark.parametrize("repeats", ["that answers", "that repeats the key in its answers"])
-def test_a_run_holds_no_key(tmp_path, repeats, trial):
-    with serving(200, repeats="repeats" in repeats) as (url, heard):
+@pytest.mark.trial("security", "a run with a key, judged by a server that repeats it")
+def test_a_run_holds_no_key(tmp_path, trial):
+    with serving(200) as (url, heard):
         done = carried_out(tmp_path / "run", url, "--stages", "replies,judgements,directions")
     assert done.returncode == 0, done.stderr
     assert set(heard) == {f"Bearer {KEY}"}
@@ -131,7 +130,7 @@ def test_a_run_holds_no_key(tmp_path, repeats, trial):
 @pytest.mark.slow
 @pytest.mark.trial("security", "a run with a key fails at its judge, also with --debug")
 def test_a_run_that_fails_shows_no_key(tmp_path, trial):
-    with serving(401, repeats=True) as (url, heard):
+    with serving(401) as (url, heard):
         for words in ((), ("--debug",)):
             done = carried_out(tmp_path / "run", url, "--stages", "replies,judgements", *words)
             assert done.returncode != 0
@@ -163,23 +162,16 @@ def test_an_address_with_a_key_is_refused_without_repeating_it(tmp_path, address
 @pytest.mark.parametrize("trouble", ["the judge refuses", "the judge is not there"])
 def test_a_traceback_with_values_shows_no_key(monkeypatch, trouble, trial):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with serving(401, repeats=True) as (url, heard):
+    with serving(401) as (url, heard):
         judge = HttpJudge(base_url=url, attempts=1, timeout=5.0)
         failed = failing(judge)
     if "not there" in trouble:  # the server is gone now
         heard.clear()
         failed = failing(judge)
     console = Console(record=True, width=400, file=StringIO())
-    console.print(
-        Traceback.from_exception(
-            type(failed),
-            failed,
-            failed.__traceback__,
-            show_locals=True,
-            locals_max_length=10_000,
-            locals_max_string=10_000,
-        )
-    )
+    values = {"show_locals": True, "locals_max_length": 10_000, "locals_max_string": 10_000}
+    frames = failed.__traceback__
+    console.print(Traceback.from_exception(type(failed), failed, frames, **values))
     assert bool(heard) == ("refuses" in trouble)
     shown = console.export_text()
     assert "locals" in shown
@@ -196,11 +188,7 @@ def test_a_judge_and_a_plan_show_no_key(monkeypatch, tmp_path):
     assert leaks(shown) == []
 
 
-@pytest.mark.parametrize("form", ["plain", "base64", "address"])
-def test_every_form_of_the_key_would_be_found(form):
-    text = {
-        "plain": f"Bearer {KEY}.",
-        "base64": base64.b64encode(f"user:{KEY}".encode()).decode(),
-        "address": f"https://host/?key={quote(KEY, safe='')}",
-    }[form]
-    assert leaks(text)
+def test_every_form_of_the_key_would_be_found():
+    encoded = base64.b64encode(f"user:{KEY}".encode()).decode()
+    for text in (f"Bearer {KEY}.", encoded, f"https://host/?key={quote(KEY, safe='')}"):
+        assert leaks(text)
