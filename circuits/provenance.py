@@ -35,9 +35,7 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """The provenance as plain JSON values."""
-        values = asdict(self)
-        values["parents"] = list(self.parents)
-        return values
+        return {**asdict(self), "parents": list(self.parents)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Provenance":
@@ -46,24 +44,24 @@ class Provenance:
         Raises:
             DataError: a field is unknown, missing or of the wrong kind.
         """
+        mappings = ("model", "options", "versions")
         names = [own.name for own in fields(cls)]
-        if not isinstance(values, Mapping) or sorted(values) != sorted(names):
-            raise DataError(f"not a provenance: expected an object with {', '.join(names)}")
-        mappings = [values[name] for name in ("model", "options", "versions")]
-        if not all(isinstance(value, Mapping) for value in mappings):
-            raise DataError("not a provenance: model, options and versions must be objects")
-        if not isinstance(values["parents"], list | tuple):
-            raise DataError("not a provenance: parents must be a list")
+        if (
+            not isinstance(values, Mapping)
+            or sorted(values) != sorted(names)
+            or not all(isinstance(values[name], Mapping) for name in mappings)
+            or not isinstance(values["parents"], list | tuple)
+        ):
+            raise DataError(
+                f"not a provenance: expected an object with {', '.join(names)}, of which "
+                f"{', '.join(mappings)} are objects and parents is a list"
+            )
         return cls(**{**values, "parents": tuple(values["parents"])})
 
     def fingerprint(self) -> str:
         """A short digest of everything in this provenance."""
         text = json.dumps(self.to_json(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def child(self, **options: object) -> "Provenance":
-        """The provenance of a result made from this one with ``options``."""
-        return Provenance(self.model, self.data, options, self.versions, (self.fingerprint(),))
 
 
 _CURRENT: ContextVar[Provenance | None] = ContextVar("provenance", default=None)
