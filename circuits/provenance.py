@@ -63,6 +63,10 @@ class Provenance:
         text = json.dumps(self.to_json(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def child(self, **options: object) -> "Provenance":
+        """The provenance of a result made from this one with ``options``."""
+        return Provenance(self.model, self.data, options, self.versions, (self.fingerprint(),))
+
 
 _CURRENT: ContextVar[Provenance | None] = ContextVar("provenance", default=None)
 

@@ -44,6 +44,15 @@ def test_the_order_of_options_does_not_change_the_fingerprint():
     assert one.fingerprint() == other.fingerprint()
 
 
+def test_a_child_names_its_parent_and_its_own_options():
+    parent = Provenance({"name": "m"}, "sha256:0", {"a": 1}, {"torch": "2"}, ("older",))
+    child = parent.child(step="heads", seed=3)
+    assert child.parents == (parent.fingerprint(),)
+    assert child.options == {"step": "heads", "seed": 3}
+    assert (child.model, child.data, child.versions) == (parent.model, "sha256:0", {"torch": "2"})
+    assert child.fingerprint() != parent.child(step="heads", seed=4).fingerprint()
+
+
 LACKING = [{key: own for key, own in WHOLE.items() if key != name} for name in WHOLE]
 
 
