@@ -278,12 +278,12 @@ def digest(*paths: Path) -> str:
         DataError: one of them cannot be read.
     """
     total = hashlib.sha256()
-    try:
-        for path in paths:
+    for path in paths:
+        try:
             with path.open("rb") as file:
                 hashlib.file_digest(file, lambda: total)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
     return f"sha256:{total.hexdigest()}"
 
 

@@ -102,7 +102,8 @@ def executed(tmp_path_factory):
     notebooks = {path.stem: read(path) for path in NOTEBOOKS}
     together = nbformat.v4.new_notebook()
     cell, folder = nbformat.v4.new_code_cell, str(tmp_path_factory.mktemp("notebooks"))
-    together.cells = [cell(f"import tempfile\ntempfile.mkdtemp = lambda: {folder!r}")]
+    shared = f"lambda *given, made=tempfile.mkdtemp: made(*given) if given else {folder!r}"
+    together.cells = [cell(f"import tempfile\ntempfile.mkdtemp = {shared}")]
     for own in notebooks.values():
         at = own.cells.index(codes(own)[0]) + 1
         load = [cell("import circuits\nMODEL = circuits.load_model(MODEL)")]

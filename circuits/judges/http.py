@@ -385,12 +385,13 @@ class _Asker:
         """
         question = messages(text, emotion, self.judge.system)
         attempts = self.judge.attempts if self.robust else 1
-        for attempt in range(1, attempts + 1):
-            found = self._post(question)
-            if isinstance(found, Verdict):
-                return found
-            if found.kind not in ("body", "answer") or attempt == attempts:
+        found = self._post(question)
+        for _ in range(attempts - 1):
+            if isinstance(found, Verdict) or found.kind not in ("body", "answer"):
                 break
+            found = self._post(question)
+        if isinstance(found, Verdict):
+            return found
         if not self.robust:
             return Verdict(match=False, label=None, reason=f"error: {found.why}")
         tried = f" after {attempts} attempts" if found.kind not in ("final", "filter") else ""

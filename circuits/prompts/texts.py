@@ -45,6 +45,7 @@ _SETS = {
     "rhetoric": (DEVICE_REQUEST, (*DEVICES, LITERAL), "pair"),
 }
 """Name -> request, labels, column of pairs."""
+_Pair = Text | None
 _DELIMITERS = {".jsonl": "", ".csv": ",", ".tsv": "\t"}
 
 
@@ -79,7 +80,7 @@ def read_texts(
         "name": (Words, Field(alias=label)),
     }
     if pair is not None:
-        columns["pair"] = (Text | None, Field(alias=pair))
+        columns["pair"] = (_Pair, Field(alias=pair))
     kind = create_model("Row", **columns)
     rows: list[LabelledText] = []
     before: dict[str, str] = {}
