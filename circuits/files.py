@@ -272,11 +272,18 @@ def parse_json(text: str) -> Any:
 
 
 def digest(*paths: Path) -> str:
-    """``sha256:`` of the contents of ``paths``, in the order given."""
+    """``sha256:`` of the contents of ``paths``, in the order given.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
     total = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: total)
+        try:
+            with path.open("rb") as file:
+                hashlib.file_digest(file, lambda: total)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
     return f"sha256:{total.hexdigest()}"
 
 

@@ -96,11 +96,8 @@ ComponentKind = Literal["embed", "head", "neuron", "sublayer", "readout"]
 
 # One component, one name: no leading zeros, no digits of other scripts.
 _NUMBER: Final = r"(0|[1-9][0-9]*)"
-_PATTERNS: Final = (
-    (re.compile(rf"L{_NUMBER}H{_NUMBER}"), "head"),
-    (re.compile(rf"L{_NUMBER}N{_NUMBER}"), "neuron"),
-    (re.compile(rf"L{_NUMBER}\.(attn|mlp)"), "sublayer"),
-)
+_COMPONENT: Final = re.compile(rf"L{_NUMBER}(?:H{_NUMBER}|N{_NUMBER}|\.(attn|mlp))")
+_RECEIVER: Final = re.compile(rf"L{_NUMBER}(?:H{_NUMBER}\.(q)|G{_NUMBER}\.([kv])|N{_NUMBER}|\.mlp)")
 
 
 @dataclass(frozen=True)
@@ -124,24 +121,20 @@ def component(name: str) -> Component:
     >>> component("L3H5").layer
     3
     """
-    if name == "embed":
-        return Component(name, "embed")
-    if name == "readout":
-        return Component(name, "readout")
-    for pattern, kind in _PATTERNS:
-        found = pattern.fullmatch(name)
-        if found is None:
-            continue
-        layer, part = int(found[1]), found[2]
-        if kind == "head":
-            return Component(name, "head", layer, int(part), "attn")
-        if kind == "neuron":
-            return Component(name, "neuron", layer, int(part), "mlp")
-        return Component(name, "sublayer", layer, None, part)
-    raise AxisError(
-        f"{name!r} names no component; write L3H5 for a head, L3N512 for a neuron, "
-        "L3.attn or L3.mlp for a sublayer, embed or readout"
-    )
+    if name in ("embed", "readout"):
+        return Component(name, name)
+    found = _COMPONENT.fullmatch(name)
+    if found is None:
+        raise AxisError(
+            f"{name!r} names no component; write L3H5 for a head, L3N512 for a neuron, "
+            "L3.attn or L3.mlp for a sublayer, embed or readout"
+        )
+    layer, head, neuron, sublayer = found.groups()
+    if head:
+        return Component(name, "head", int(layer), int(head), "attn")
+    if neuron:
+        return Component(name, "neuron", int(layer), int(neuron), "mlp")
+    return Component(name, "sublayer", int(layer), None, sublayer)
 
 
 @dataclass(frozen=True)
@@ -157,15 +150,6 @@ class Receiver:
     """Head, key-value group or neuron; ``None`` for a whole MLP and the readout."""
 
 
-_INPUTS: Final = (
-    (re.compile(rf"L{_NUMBER}H{_NUMBER}\.q"), "q"),
-    (re.compile(rf"L{_NUMBER}G{_NUMBER}\.k"), "k"),
-    (re.compile(rf"L{_NUMBER}G{_NUMBER}\.v"), "v"),
-    (re.compile(rf"L{_NUMBER}N{_NUMBER}"), "mlp"),
-    (re.compile(rf"L{_NUMBER}\.mlp"), "mlp"),
-)
-
-
 def receiver(name: str) -> Receiver:
     """Parse the name of an input.
 
@@ -178,15 +162,17 @@ def receiver(name: str) -> Receiver:
     """
     if name == "readout":
         return Receiver(name, "readout")
-    for pattern, via in _INPUTS:
-        found = pattern.fullmatch(name)
-        if found is not None:
-            layer, *index = map(int, found.groups())
-            return Receiver(name, via, layer, index[0] if index else None)
-    raise AxisError(
-        f"{name!r} names no input; write L3H5.q for the query of a head, L3G1.k or L3G1.v for the "
-        "keys or values of a key-value group, L3.mlp for an MLP, L3N512 for a neuron, or readout"
-    )
+    found = _RECEIVER.fullmatch(name)
+    if found is None:
+        raise AxisError(
+            f"{name!r} names no input; write L3H5.q for the query of a head, L3G1.k or L3G1.v for "
+            "the keys or values of a key-value group, L3.mlp for an MLP, L3N512 for a neuron, or "
+            "readout"
+        )
+    layer, head, query, group, key_or_value, neuron = found.groups()
+    index = head or group or neuron
+    via = query or key_or_value or "mlp"
+    return Receiver(name, via, int(layer), int(index) if index else None)
 
 
 def head_name(layer: int, head: int) -> str:

@@ -35,9 +35,7 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """The provenance as plain JSON values."""
-        values = asdict(self)
-        values["parents"] = list(self.parents)
-        return values
+        return {**asdict(self), "parents": list(self.parents)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Provenance":
@@ -46,14 +44,18 @@ class Provenance:
         Raises:
             DataError: a field is unknown, missing or of the wrong kind.
         """
+        mappings = ("model", "options", "versions")
         names = [own.name for own in fields(cls)]
-        if not isinstance(values, Mapping) or sorted(values) != sorted(names):
-            raise DataError(f"not a provenance: expected an object with {', '.join(names)}")
-        mappings = [values[name] for name in ("model", "options", "versions")]
-        if not all(isinstance(value, Mapping) for value in mappings):
-            raise DataError("not a provenance: model, options and versions must be objects")
-        if not isinstance(values["parents"], list | tuple):
-            raise DataError("not a provenance: parents must be a list")
+        if (
+            not isinstance(values, Mapping)
+            or sorted(values) != sorted(names)
+            or not all(isinstance(values[name], Mapping) for name in mappings)
+            or not isinstance(values["parents"], list | tuple)
+        ):
+            raise DataError(
+                f"not a provenance: expected an object with {', '.join(names)}, of which "
+                f"{', '.join(mappings)} are objects and parents is a list"
+            )
         return cls(**{**values, "parents": tuple(values["parents"])})
 
     def fingerprint(self) -> str:

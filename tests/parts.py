@@ -1,6 +1,7 @@
 """Circuits by place, and plain passes as oracles, for tests of circuits and steering."""
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ def means_of(z, post):
 def at_end(model, prompts):
     """z and post at the last position of every prompt, in one batch."""
     rows = [encode(model, prompt) for prompt in prompts]
-    picks = dict.fromkeys(("z", "post"), lambda activation: activation[:, -1])
+    picks: Any = dict.fromkeys(("z", "post"), lambda activation: activation[:, -1])
     return capture(model, pad_left(rows, torch.device("cpu")), picks)
 
 
@@ -52,7 +53,7 @@ def plain_values(model, ids):
 
 
 @torch.no_grad()
-def plainly(model, ids, readouts, change=None, back=1):
+def plainly(model, ids, readouts, change: Any = None, back=1):
     """Readouts of one pass of one prompt, one component changed after the other.
 
     ``change`` gives the new value of a site's part in a layer, ``-1`` being the last position; only

@@ -93,12 +93,22 @@ def test_a_notebook_says_what_it_measures_and_ends_by_checking_its_claim(path):
 
 
 @pytest.fixture(scope="module")
-def executed():
-    """All notebooks run in one kernel, names cleared between them: torch loads once."""
+def executed(tmp_path_factory):
+    """All notebooks run in one kernel, names cleared between them: torch loads once.
+
+    They share a folder, so that one takes the stages of a run that another has done; and the
+    first has a model that is loaded in place of a name, as a reader may.
+    """
     notebooks = {path.stem: read(path) for path in NOTEBOOKS}
     together = nbformat.v4.new_notebook()
+    cell, folder = nbformat.v4.new_code_cell, str(tmp_path_factory.mktemp("notebooks"))
+    shared = f"lambda *given, made=tempfile.mkdtemp: made(*given) if given else {folder!r}"
+    together.cells = [cell(f"import tempfile\ntempfile.mkdtemp = {shared}")]
     for own in notebooks.values():
-        together.cells += [nbformat.v4.new_code_cell("%reset -f"), *own.cells]
+        at = own.cells.index(codes(own)[0]) + 1
+        load = [cell("import circuits\nMODEL = circuits.load_model(MODEL)")]
+        load = load if own is notebooks["00_five_minutes"] else []
+        together.cells += [cell("%reset -f"), *own.cells[:at], *load, *own.cells[at:]]
     NotebookClient(together, timeout=300, kernel_name="python3", allow_errors=True).execute()
     return notebooks
 

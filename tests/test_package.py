@@ -58,18 +58,13 @@ def loaded_after(statement: str) -> set[str]:
     return set(found.stdout.split())
 
 
-HEAVY = {"torch", "transformers", "transformer_lens", "plotly", "pandas", "sklearn", "typer"}
-
-
-def test_importing_the_package_loads_no_heavy_library():
-    assert loaded_after("import circuits") & HEAVY == set()
-
-
-def test_a_saved_circuit_is_opened_without_torch():
-    statement = "from circuits import read_circuit, export_circuit, Circuit"
-    assert (
-        loaded_after(statement) & {"torch", "transformers", "transformer_lens", "plotly"} == set()
-    )
+@pytest.mark.parametrize(
+    "statement",
+    ["from circuits import read_circuit, export_circuit, Circuit", "import circuits.judges"],
+)
+def test_a_circuit_is_opened_and_a_judge_made_without_torch_or_network(statement):
+    heavy = {"torch", "transformers", "transformer_lens", "plotly", "httpx2", "openai"}
+    assert loaded_after(statement) & heavy == set()
 
 
 def test_every_public_name_of_the_package_is_there():

@@ -60,8 +60,8 @@ LACKING = [{key: own for key, own in WHOLE.items() if key != name} for name in W
     ("values", "message"),
     [
         *((own, "expected an object with model, data") for own in (*LACKING, {**WHOLE, "who": 1})),
-        *(({**WHOLE, name: ["a"]}, "must be objects") for name in ("model", "options", "versions")),
-        *(({**WHOLE, "parents": own}, "parents must be a list") for own in (None, "abc", {"a": 1})),
+        *(({**WHOLE, name: ["a"]}, "are objects") for name in ("model", "options", "versions")),
+        *(({**WHOLE, "parents": own}, "parents is a list") for own in (None, "abc", {"a": 1})),
     ],
 )
 def test_what_is_no_provenance_is_refused(values, message):

@@ -90,17 +90,6 @@ def test_annotations_that_are_strings_are_refused():
         type("Hidden", (Record,), {"__annotations__": {"mean": "Float[Tensor, 'layer']"}})
 
 
-def test_a_module_with_postponed_annotations_is_refused():
-    source = (
-        "from __future__ import annotations\n"
-        "from circuits.records import Record\n"
-        "class Hidden(Record):\n"
-        "    mean: int\n"
-    )
-    with pytest.raises(TypeError, match=r"^Hidden\.mean: annotations are strings; remove "):
-        exec(source, {"__name__": "postponed"})
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -117,10 +106,6 @@ def test_a_module_with_postponed_annotations_is_refused():
 def test_a_tensor_that_disagrees_with_its_labels_is_refused(changes, message):
     with pytest.raises(AxisError, match=message):
         scores(**changes)
-
-
-def test_labels_are_those_of_the_axis():
-    assert scores().labels("layer") == LAYERS
 
 
 @pytest.mark.parametrize("axis", ["d_model", "dose", "readout", "provenance", "mean"])
@@ -147,13 +132,6 @@ def test_sel_keeps_every_axis_and_cuts_every_tensor_on_it():
     assert found.readout == "resid_mid"
 
 
-def test_sel_leaves_the_record_as_it_was():
-    record = scores()
-    record.sel(layer=4).mean.fill_(-1.0)
-    torch.testing.assert_close(record.mean, scores().mean)
-    assert record.layer == LAYERS
-
-
 @quick
 @given(labels)
 def test_what_is_selected_has_the_same_numbers_at_the_same_labels(wanted):
@@ -165,15 +143,6 @@ def test_what_is_selected_has_the_same_numbers_at_the_same_labels(wanted):
                 place = {"emotion": emotion, "layer": layer, "head": head}
                 for name in ("mean", "other"):
                     assert chosen.at(name, **place) == record.at(name, **place)
-
-
-@quick
-@given(labels)
-def test_selecting_twice_is_selecting_once(wanted):
-    once = scores().sel(**wanted)
-    twice = once.sel(**wanted)
-    torch.testing.assert_close(once.mean, twice.mean)
-    assert once.layer == twice.layer
 
 
 def test_at_wants_a_tensor_and_a_label_for_every_axis():

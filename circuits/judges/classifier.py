@@ -5,13 +5,12 @@ GoEmotions into Ekman's emotions (Demszky et al. 2020, arXiv:2005.00547).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pickle import UnpicklingError
 from typing import Any, Final
 
 from circuits.errors import JudgeError
-from circuits.judges.judge import EMPTY, Verdict, check_questions
+from circuits.judges.judge import Verdict, by_label, check_questions
 from circuits.names import EMOTIONS, NEUTRAL
 from circuits.running import in_force
 
@@ -36,7 +35,7 @@ _EMOTION: Final = {
 
 
 def emotion_of_labels(
-    labels: list[str],
+    labels: Sequence[str],
     given: Mapping[str, str] | None,
     model: str,
     emotions: Sequence[str] = EMOTIONS,
@@ -52,51 +51,30 @@ def emotion_of_labels(
     """
     given = {label.strip().lower(): emotion for label, emotion in (given or {}).items()}
     known = [label.strip().lower() for label in labels]
-    absent = sorted(set(given) - set(known))
-    if absent:
+    if absent := sorted(given.keys() - {*known}):
         raise JudgeError(
             f"the label map names {', '.join(absent)}; {model!r} has the labels {', '.join(labels)}"
         )
-    wrong = sorted(set(given.values()) - {*emotions, NEUTRAL})
-    if wrong:
+    if wrong := sorted({*given.values()} - {*emotions, NEUTRAL}):
         raise JudgeError(
             f"the label map leads to {', '.join(wrong)}; an emotion is one of "
             f"{', '.join(emotions)} or {NEUTRAL}"
         )
-    custom = _custom(emotions)
-    found = [given.get(label, custom.get(label)) for label in known]
-    if tuple(emotions) != EMOTIONS and {*found} & {*emotions}:
-        found = [emotion or _OTHER for emotion in found]
-    unknown = [label for label, emotion in zip(labels, found, strict=True) if emotion is None]
-    if unknown:
+    neutral = dict.fromkeys((NEUTRAL, *_SAME_AS[NEUTRAL]), NEUTRAL)
+    custom = _EMOTION if {*emotions} <= {*EMOTIONS} else neutral
+    custom = {**custom, **{emotion.lower(): emotion for emotion in emotions}, **given}
+    own = tuple(emotions) != EMOTIONS and {custom.get(label) for label in known} & {*emotions}
+    found = tuple(custom.get(label, _OTHER if own else "") for label in known)
+    if unknown := [label for label, emotion in zip(labels, found, strict=True) if not emotion]:
         raise JudgeError(
             f"{model!r} has labels without a known emotion: {', '.join(unknown)}. Pass "
             f"labels={{...}} from each to one of {', '.join(emotions)} or {NEUTRAL}."
         )
-    return tuple(emotion for emotion in found if emotion is not None)
-
-
-def _custom(emotions: Sequence[str]) -> Mapping[str, str]:
-    own = {emotion.lower(): emotion for emotion in emotions}
-    if {*emotions} <= {*EMOTIONS}:
-        return {**_EMOTION, **own}
-    return {**dict.fromkeys((NEUTRAL, *_SAME_AS[NEUTRAL]), NEUTRAL), **own}
+    return found
 
 
 _LONGEST: Final = 512
 """Tokens of a text that are read, unless the model reads fewer."""
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A tokenizer, a classifier and what its outputs mean."""
-
-    tokenizer: Any
-    model: Any
-    emotions: tuple[str, ...]
-    """The emotion of each output; several outputs may share one."""
-    labels: tuple[str, ...]
-    longest: int
 
 
 _AT_ONCE = 32
@@ -105,6 +83,8 @@ _AT_ONCE = 32
 
 class ClassifierJudge:
     """Takes the likeliest label; loads the model at the first question."""
+
+    name = "classifier"
 
     def __init__(
         self,
@@ -123,15 +103,8 @@ class ClassifierJudge:
             known: The labels of the run, which those of the model lead to.
             device: Such as ``cuda``; by default a GPU if there is one.
         """
-        self._model_id = model
-        self._given_labels = None if labels is None else dict(labels)
-        self._known = tuple(known)
+        self._model_id, self._given, self._known = model, dict(labels or {}), tuple(known)
         self._device = device
-
-    @property
-    def name(self) -> str:
-        """``classifier``."""
-        return "classifier"
 
     def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
         """Judge ``texts[i]`` against the asked ``emotions[i]`` (an emotion or ``neutral``).
@@ -141,19 +114,14 @@ class ClassifierJudge:
                 target emotion, or the questions are malformed.
         """
         check_questions(texts, emotions, self._known)
-        self._check_covered(emotions)
-        verdicts = [Verdict(match=False, label=NEUTRAL, reason=EMPTY) for _ in texts]
-        spoken = [index for index, text in enumerate(texts) if text.strip()]
-        # A judge stands beside the model: larger batches of that are none of its own.
-        size = min(_AT_ONCE, in_force().rows(_AT_ONCE))
-        for start in range(0, len(spoken), size):
-            batch = spoken[start : start + size]
-            shares = self._shares([texts[index].strip() for index in batch])
-            for index, share in zip(batch, shares, strict=True):
-                label = max(share, key=lambda emotion: share[emotion])
-                reason = f"{label} with score {share[label]:.2f}"
-                verdicts[index] = Verdict(label == emotions[index], label, reason)
-        return verdicts
+        _, _, labels, covered = self._loaded
+        missing = [emotion for emotion in emotions if emotion not in covered]
+        if missing:
+            raise JudgeError(
+                f"{missing[0]!r} was asked, but no label of {self._model_id!r} means it; its "
+                f"labels are {', '.join(labels)}. Use another judge."
+            )
+        return by_label(texts, emotions, self._known, self._find)
 
     def describe(self) -> Mapping[str, Any]:
         """Model, its version where the hub tells it, and the meaning of its labels.
@@ -161,60 +129,59 @@ class ClassifierJudge:
         Raises:
             JudgeError: The model cannot be loaded.
         """
-        loaded = self._loaded
+        _, model, labels, emotions = self._loaded
         return {
             "name": self.name,
             "model": self._model_id,
-            "commit": getattr(loaded.model.config, "_commit_hash", None),
-            "labels": dict(zip(loaded.labels, loaded.emotions, strict=True)),
+            "commit": getattr(model.config, "_commit_hash", None),
+            "labels": dict(zip(labels, emotions, strict=True)),
         }
 
-    def _check_covered(self, emotions: Sequence[str]) -> None:
-        missing = [emotion for emotion in emotions if emotion not in self._loaded.emotions]
-        if missing:
-            raise JudgeError(
-                f"{missing[0]!r} was asked, but no label of {self._model_id!r} means it; its "
-                f"labels are {', '.join(self._loaded.labels)}. Use another judge."
-            )
-
-    def _shares(self, texts: list[str]) -> list[dict[str, float]]:
+    def _find(self, texts: list[str]) -> list[tuple[str, str]]:
         import torch
 
-        loaded = self._loaded
-        encoded = loaded.tokenizer(
-            texts, padding=True, truncation=True, max_length=loaded.longest, return_tensors="pt"
-        ).to(loaded.model.device)
-        with torch.inference_mode():
-            logits = loaded.model(**encoded).logits.float()
-        several = loaded.model.config.problem_type == "multi_label_classification"
-        scores = torch.sigmoid(logits) if several else torch.softmax(logits, dim=-1)
-        # Probabilities of labels that exclude each other add up; those of a multi-label
-        # classifier do not, so the strongest speaks for its emotion.
-        join = max if several else sum
-        return [
-            {
-                emotion: float(
-                    join(s for s, e in zip(row, loaded.emotions, strict=True) if e == emotion)
-                )
-                for emotion in loaded.emotions
-            }
-            for row in scores.tolist()
-        ]
+        tokenizer, model, _, emotions = self._loaded
+        several = model.config.problem_type == "multi_label_classification"
+        found, longest = [], _longest(model, tokenizer)
+        # A judge stands beside the model: larger batches of that are none of its own.
+        size = min(_AT_ONCE, in_force().rows(_AT_ONCE))
+        for start in range(0, len(texts), size):
+            encoded = tokenizer(
+                [text.strip() for text in texts[start : start + size]],
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+            ).to(model.device)
+            with torch.inference_mode():
+                logits = model(**encoded).logits.float()
+            scores = torch.sigmoid(logits) if several else torch.softmax(logits, dim=-1)
+            for row in scores.tolist():
+                share = dict.fromkeys(emotions, 0.0)
+                for score, emotion in zip(row, emotions, strict=True):
+                    # Probabilities of labels that exclude each other add up; those of a multi-label
+                    # classifier do not, so the strongest speaks for its emotion.
+                    before = share[emotion]
+                    share[emotion] = max(before, score) if several else before + score
+                best = max(share, key=share.__getitem__)
+                found.append((best, f"{best} with score {share[best]:.2f}"))
+        return found
 
     @cached_property
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> tuple[Any, Any, list[str], tuple[str, ...]]:
+        """Tokenizer, model, its labels, and the emotion of each."""
         # Loaded here: importing the package must not load the model library.
         import torch
 
         tokenizer, model = _load(self._model_id)
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        emotions = emotion_of_labels(labels, self._given_labels, self._model_id, self._known)
+        emotions = emotion_of_labels(labels, self._given, self._model_id, self._known)
         device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             model.to(device).eval()
         except (RuntimeError, AssertionError) as error:
             raise JudgeError(f"{self._model_id!r} cannot run on {device!r}: {error}") from error
-        return _Loaded(tokenizer, model, emotions, tuple(labels), _longest(model, tokenizer))
+        return tokenizer, model, labels, emotions
 
 
 def _load(model_id: str) -> tuple[Any, Any]:
@@ -246,21 +213,16 @@ def _load(model_id: str) -> tuple[Any, Any]:
             f"{model_id!r} is no trained classifier: it lacks {', '.join(info['missing_keys'])}. "
             "Give a model that was trained for text classification."
         )
-    _make_padding_work(tokenizer, model)
-    return tokenizer, model
-
-
-def _make_padding_work(tokenizer: Any, model: Any) -> None:
-    """Let texts of different lengths share a batch without changing their scores."""
+    # Texts of different lengths share a batch, which must not change their scores.
     tokenizer.padding_side = "right"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise JudgeError(
-                f"the tokenizer of {tokenizer.name_or_path!r} has neither a padding nor an end "
-                "token, so texts cannot share a batch; set its pad_token and save it again"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
+        raise JudgeError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has neither a padding nor an end "
+            "token, so texts cannot share a batch; set its pad_token and save it again"
+        )
     model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model
 
 
 def _longest(model: Any, tokenizer: Any) -> int:

@@ -20,13 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from threading import Event
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from circuits.errors import JudgeError
 from circuits.journal import stop_if_asked, stopping
@@ -150,8 +151,14 @@ _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HttpJudge:
-    """Asks ``{base_url}/chat/completions``; the key is read when judging and never kept."""
+    """Asks ``{base_url}/chat/completions``; the key is read when judging and never kept.
 
+    Raises:
+        JudgeError: The base URL is no plain http(s) address, or a number is too small, or the
+            client is not installed.
+    """
+
+    name = "http"
     base_url: str
     model: str = "gpt-4o-mini"
     key_variable: str = "OPENAI_API_KEY"
@@ -170,12 +177,6 @@ class HttpJudge:
     """Sampling settings that the server has refused, and that are no longer sent."""
 
     def __post_init__(self) -> None:
-        """Refuse addresses that cannot work or that carry a secret.
-
-        Raises:
-            JudgeError: The base URL is no plain http(s) address, or a number is too small, or the
-                client is not installed.
-        """
         # The address is written into every judgement file, so it must not hold a password.
         # A password with a slash in it puts its "@" into the path.
         if any(mark in self.base_url for mark in "@?#"):
@@ -202,26 +203,17 @@ class HttpJudge:
             )
 
     @property
-    def name(self) -> str:
-        """``http``."""
-        return "http"
-
-    @property
     def system(self) -> str:
         """What the model is told before a text."""
         return system(self.labels, dict(self.meanings))
 
     @property
-    def host(self) -> str:
-        """Where its server stands."""
-        return urlsplit(self.base_url).hostname or ""
-
-    @property
     def is_here(self) -> bool:
         """Does its server stand on this machine?"""
+        host = urlsplit(self.base_url).hostname or ""
         with suppress(ValueError):  # a name is no number
-            return ip_address(self.host).is_loopback
-        return self.host == "localhost"
+            return ip_address(host).is_loopback
+        return host == "localhost"
 
     @property
     def sends_key_away(self) -> bool:
@@ -229,9 +221,9 @@ class HttpJudge:
         return bool(os.environ.get(self.key_variable, "").strip()) and not self.is_here
 
     @property
-    def url(self) -> str:
-        """Where questions are sent."""
-        return f"{self.base_url.rstrip('/')}/chat/completions"
+    def _settings(self) -> dict[str, Any]:
+        wanted = _SETTINGS[self.profile]
+        return {name: value for name, value in wanted.items() if name not in self._refused}
 
     def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
         """Judge ``texts[i]`` against the asked ``emotions[i]``; verdicts carry no label.
@@ -260,7 +252,7 @@ class HttpJudge:
             JudgeError: As :meth:`judge`, after every answer that was still given.
         """
         check_questions(texts, emotions, self.labels)
-        ended, asker = Event(), _Asker(self, self._key())
+        ended, asker = Event(), _Asker(self)
         unjudged, failed = dict[int, Verdict](), dict[int, str]()
 
         def ask(index: int) -> Verdict | str | None:
@@ -291,36 +283,20 @@ class HttpJudge:
             so_is = f"; so it is with {len(unjudged)} of {len(texts)} texts. Use another judge."
             failed = {index: f": {own.reason}{so_is}" for index, own in unjudged.items()}
         if failed:
-            first = min(failed)
-            raise JudgeError(f"item {first}: no judgement from {self.url}{failed[first]}")
+            first, url = min(failed), self.base_url.rstrip("/")
+            raise JudgeError(
+                f"item {first}: no judgement from {url}/chat/completions{failed[first]}"
+            )
         yield from unjudged.items()
 
     def describe(self) -> Mapping[str, Any]:
         """Address, model and wording; no key."""
-        refused = {"refused_settings": sorted(self._refused)} if self._refused else {}
         return {
-            "name": self.name,
-            "base_url": self.base_url,
-            "model": self.model,
+            **{name: getattr(self, name) for name in ("name", "base_url", "model")},
             **self._settings,
-            **refused,
-            "profile": self.profile,
-            "system": self.system,
+            **({"refused_settings": sorted(self._refused)} if self._refused else {}),
+            **{name: getattr(self, name) for name in ("profile", "system")},
         }
-
-    @property
-    def _settings(self) -> dict[str, Any]:
-        wanted = _SETTINGS[self.profile]
-        return {name: value for name, value in wanted.items() if name not in self._refused}
-
-    def _key(self) -> str:
-        key = os.environ.get(self.key_variable, "").strip()
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise JudgeError(
-                f"the environment variable {self.key_variable} does not hold a key: it has spaces, "
-                "line breaks or letters outside ASCII; set it again"
-            )
-        return key
 
 
 _LARGEST_BODY: Final = 4_000_000
@@ -332,47 +308,46 @@ _LONGEST_WAIT: Final = 120.0
 """Seconds after which the client does not wait for a server that asks it to."""
 
 
-class _Message(BaseModel):
-    content: str | list[dict[str, Any]] | None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
+_at = partial(AliasPath, "choices", 0)
 
 
 class _Completion(BaseModel):
-    choices: list[_Choice]
+    content: str | list[dict[str, Any]] | None = Field(
+        validation_alias=AliasPath("choices", 0, "message", "content")
+    )
+    refusal: str | None = Field(
+        None, validation_alias=AliasPath("choices", 0, "message", "refusal")
+    )
+    finish_reason: str | None = Field(
+        None, validation_alias=AliasPath("choices", 0, "finish_reason")
+    )
 
 
-class _Error(BaseModel):
-    message: str
-
-
-class _Refusal(BaseModel):
-    error: _Error
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """Why there is no verdict."""
-
+class _Trouble(NamedTuple):
     why: str
     kind: Literal["final", "server", "body", "answer", "filter"] = "final"
     """What failed: the request, for good; the server, which the client has asked again; what it
     sent; what the model said; or its filter turned the text down."""
 
 
+_FILTERED: Final = _Trouble("the server's content filter", "filter")
+
+
 class _Asker:
     """Asks one server; lives as long as one call of ``judge``."""
 
-    def __init__(self, judge: HttpJudge, key: str) -> None:
+    def __init__(self, judge: HttpJudge) -> None:
         # Loaded here: importing the package must not load the network library.
         import httpx2
         import openai
 
-        self._judge, self._key, self._robust = judge, key, judge.profile == "robust"
+        key = os.environ.get(judge.key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise JudgeError(
+                f"the environment variable {judge.key_variable} does not hold a key: it has "
+                "spaces, line breaks or letters outside ASCII; set it again"
+            )
+        self.judge, self.key, self.robust = judge, key, judge.profile == "robust"
         transport, trouble = None, ""
         try:
             transport = httpx2.Client(
@@ -399,7 +374,7 @@ class _Asker:
             project="",
             webhook_secret="",
             timeout=judge.timeout,
-            max_retries=judge.attempts - 1 if self._robust else 0,
+            max_retries=judge.attempts - 1 if self.robust else 0,
             http_client=transport,
         )
 
@@ -408,50 +383,55 @@ class _Asker:
 
         The client asks again while the server is in trouble, this while its answers are unreadable.
         """
-        question = messages(text, emotion, self._judge.system)
-        attempts = self._judge.attempts if self._robust else 1
-        found: Verdict | _Trouble = _Trouble("")
-        for _ in range(attempts):
-            found = self._post(question)
-            if isinstance(found, Verdict):
-                return found
-            if found.kind not in ("body", "answer"):
+        question = messages(text, emotion, self.judge.system)
+        attempts = self.judge.attempts if self.robust else 1
+        found = self._post(question)
+        for _ in range(attempts - 1):
+            if isinstance(found, Verdict) or found.kind not in ("body", "answer"):
                 break
-        if not self._robust:
+            found = self._post(question)
+        if isinstance(found, Verdict):
+            return found
+        if not self.robust:
             return Verdict(match=False, label=None, reason=f"error: {found.why}")
         tried = f" after {attempts} attempts" if found.kind not in ("final", "filter") else ""
         if found.kind in ("answer", "filter"):
             return Verdict(match=False, label=None, reason=f"{NOT_JUDGED}{tried}: {found.why}")
         return f"{tried}: {found.why}"
 
-    def _post(self, question: list[dict[str, str]]) -> "Verdict | _Trouble":
+    def _post(self, question: list[dict[str, str]]) -> Verdict | _Trouble:
         import httpx2
         import openai
 
-        settings = self._judge._settings
-        asked = {"model": self._judge.model, "messages": question, **settings}
+        judge, settings = self.judge, self.judge._settings
+        asked = {"model": judge.model, "messages": question, **settings}
         try:
             got = self.client.post("/chat/completions", cast_to=httpx2.Response, body=asked)
             return self._read(got.content)
         except openai.APIStatusError as error:
             refused = error
         except openai.APITimeoutError:
-            return _Trouble(f"no answer within {self._judge.timeout:g} s", "server")
+            return _Trouble(f"no answer within {judge.timeout:g} s", "server")
         except openai.APIConnectionError as error:
             kind = self._clean(type(error.__cause__ or error).__name__)
-            return _Trouble(f"connection failed ({kind}){self._proxy()}", "server")
+            url = urlsplit(judge.base_url)
+            here = judge.is_here or proxy_bypass(url.hostname or "")
+            used = not here and any(getproxies().get(own) for own in (url.scheme, "all"))
+            proxy = f" through the environment's {url.scheme.upper()}_PROXY or ALL_PROXY"
+            return _Trouble(f"connection failed ({kind}){proxy if used else ''}", "server")
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError) as error:
             return _Trouble(f"the question cannot be sent ({type(error).__name__})")
-        status, body = refused.status_code, refused.response.content
-        said = body.decode("utf-8", "replace")
-        with suppress(ValidationError):
-            said = _Refusal.model_validate_json(body).error.message
+        status, body = refused.status_code, refused.body
+        said = body.get("message") if isinstance(body, Mapping) else None
+        said = (
+            said if isinstance(said, str) else refused.response.content.decode("utf-8", "replace")
+        )
         if status == httpx2.codes.BAD_REQUEST:
             if refused.code in ("content_filter", "content_policy_violation"):
-                return _Trouble("the server's content filter", "filter")
+                return _FILTERED
             for name in settings:
                 if name == refused.param or f"'{name}'" in said:
-                    self._judge._refused.add(name)
+                    judge._refused.add(name)
                     return self._post(question)
         told = f"; it says: {self._shown(said)}" if said.strip() else ""
         if status in (408, 409, 429) or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
@@ -459,31 +439,30 @@ class _Asker:
             if wait.isdecimal() and float(wait) > _LONGEST_WAIT:
                 return _Trouble(f"it asks to wait {wait} s, which is too long{told}")
             return _Trouble(f"status {status}{told}", "server")
-        model, variable = self._judge.model, self._judge.key_variable
+        model, variable = judge.model, judge.key_variable
         need = f"a key is needed; put it into the environment variable {variable}"
         advice = {
             400: f"the request for model {model!r} is not accepted",
-            401: f"the key in {variable} is not accepted; check it" if self._key else need,
+            401: f"the key in {variable} is not accepted; check it" if self.key else need,
             403: f"access denied; does the key in {variable} cover {model!r}?",
             404: f"nothing there, or no model {model!r}; the base URL often ends in /v1",
             **dict.fromkeys((301, 302, 303, 307, 308), "it redirects; give the final address"),
         }.get(status, "the server does not accept this request")
         return _Trouble(f"status {status}, {advice}{told}")
 
-    def _read(self, body: bytes) -> "Verdict | _Trouble":
-        """The verdict in a chat completion, whose text may come whole or in parts."""
+    def _read(self, body: bytes) -> Verdict | _Trouble:
         try:
-            choice = _Completion.model_validate_json(body).choices[0]
-        except (ValidationError, IndexError):
+            got = _Completion.model_validate_json(body)
+        except ValidationError:
             shown = self._shown(body.decode("utf-8", "replace"))
             return _Trouble(f"the body is no chat completion: {shown}", "body")
-        if choice.finish_reason == "content_filter":
-            return _Trouble("the server's content filter", "filter")
-        answer = choice.message.content
-        if isinstance(answer, list):
+        if got.finish_reason == "content_filter":
+            return _FILTERED
+        answer = got.content
+        if isinstance(answer, list):  # in parts
             answer = "".join(str(part["text"]) for part in answer if "text" in part)
-        answer = answer or choice.message.refusal or ""
-        verdict = read_verdict(answer) if self._robust else read_released(answer)
+        answer = answer or got.refusal or ""
+        verdict = read_verdict(answer) if self.robust else read_released(answer)
         if verdict is None:
             why = f"the answer has no JSON with match 0 or 1: {self._shown(answer)}"
             return _Trouble(why, "answer")
@@ -491,26 +470,20 @@ class _Asker:
 
     def _write_headers(self, request: Any) -> None:
         """Replace what the client has put together, partly from its environment."""
-        headers = {
-            "Host": request.url.netloc.decode("ascii"),
-            "User-Agent": "emotion-circuits",
-            "Accept": "application/json",
-            # Packed, a small answer could fill the memory.
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-            "Content-Length": str(len(request.content)),
-        }
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
         request.headers.clear()
-        request.headers.update(headers)
-        request.extensions["deadline"] = time.monotonic() + self._judge.timeout
-
-    def _proxy(self) -> str:
-        scheme = urlsplit(self._judge.base_url).scheme
-        here = self._judge.is_here or proxy_bypass(self._judge.host)
-        used = not here and any(getproxies().get(kind) for kind in (scheme, "all"))
-        return f" through the environment's {scheme.upper()}_PROXY or ALL_PROXY" if used else ""
+        request.headers.update(
+            {
+                "Host": request.url.netloc.decode("ascii"),
+                "User-Agent": "emotion-circuits",
+                "Accept": "application/json",
+                # Packed, a small answer could fill the memory.
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                "Content-Length": str(len(request.content)),
+                **({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+            }
+        )
+        request.extensions["deadline"] = time.monotonic() + self.judge.timeout
 
     def _shown(self, text: str) -> str:
         # Clean first: a cut through the key would hide it from the check and show a part of it.
@@ -518,13 +491,10 @@ class _Asker:
 
     def _clean(self, text: str) -> str:
         """Withhold a text that repeats the key or a piece of it."""
-        if not self._key:
-            return text
-        size = min(_WINDOW, len(self._key))
-        pieces = (self._key[at : at + size] for at in range(len(self._key) - size + 1))
-        if any(piece in text for piece in pieces):
-            return "(withheld: it repeats the key)"
-        return text
+        size = min(_WINDOW, len(self.key))
+        pieces = (self.key[at : at + size] for at in range(len(self.key) - size + 1))
+        repeats = self.key and any(piece in text for piece in pieces)
+        return "(withheld: it repeats the key)" if repeats else text
 
 
 def _bound(response: Any) -> None:

@@ -1,13 +1,13 @@
 """What a judge is: something that decides whether a text expresses a target emotion."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from circuits.errors import JudgeError
 from circuits.names import EMOTIONS, NEUTRAL
 
-__all__ = ["EMPTY", "Judge", "OneByOne", "Verdict", "check_questions"]
+__all__ = ["EMPTY", "Judge", "OneByOne", "Verdict", "by_label", "check_questions"]
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,9 @@ def check_questions(
 ) -> None:
     """Refuse questions that no judge can answer.
 
-    Args:
-        texts: What is to be judged.
-        emotions: What is asked of each.
-        known: What the judge can tell apart, beside ``neutral``.
-
     Raises:
-        JudgeError: The two sequences differ in length, or an emotion does not exist.
+        JudgeError: The two sequences differ in length, or an emotion is neither among the ``known``
+            ones nor ``neutral``.
     """
     if isinstance(texts, str) or isinstance(emotions, str) or len(texts) != len(emotions):
         raise JudgeError(
@@ -90,3 +86,26 @@ def check_questions(
                 f"item {index} asks for {emotion!r}; this judge knows {', '.join(known)} "
                 f"and {NEUTRAL}"
             )
+
+
+def by_label(
+    texts: Sequence[str],
+    emotions: Sequence[str],
+    known: Sequence[str],
+    find: Callable[[list[str]], Sequence[tuple[str, str]]],
+) -> list[Verdict]:
+    """Verdicts of a judge that finds a label in every text, whatever is asked.
+
+    Args:
+        known: As in :func:`check_questions`.
+        find: Texts -> (label, reason) of each; sees no empty text.
+    """
+    check_questions(texts, emotions, known)
+    spoken = [text for text in texts if text.strip()]
+    found = iter(find(spoken) if spoken else ())
+    return [
+        Verdict((own := next(found))[0] == asked, *own)
+        if text.strip()
+        else Verdict(match=False, label=NEUTRAL, reason=EMPTY)
+        for text, asked in zip(texts, emotions, strict=True)
+    ]

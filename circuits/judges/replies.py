@@ -67,23 +67,19 @@ def judge_texts(judge: Judge, questions: Sequence[tuple[str, str]]) -> list[Verd
     """
     size = 1 if isinstance(judge, OneByOne) else _AT_ONCE
     parts = [questions[start : start + size] for start in range(0, len(questions), size)]
-    call, found = begin_call(), dict[int, list[Verdict]]()
-    digests = [
-        hashlib.sha256(json.dumps([judge.name, list(own)]).encode()).hexdigest()[:32]
-        for own in parts
-    ]
-    for place, digest in enumerate(digests if call else ()):
-        gave = call.find(place, digest) if call else None
+    call, found, missing = begin_call(), dict[int, list[Verdict]](), dict[int, str]()
+    for place, own in enumerate(parts):
+        asked = json.dumps([judge.name, list(own)]).encode()
+        missing[place] = hashlib.sha256(asked).hexdigest()[:32]
+        gave = call.find(place, missing[place]) if call else None
         if gave is not None:
+            del missing[place]
             found[place] = [Verdict(*own) for own in gave]
             advance(len(gave))
-    missing = {
-        place: list(zip(*own, strict=True)) for place, own in enumerate(parts) if place not in found
-    }
-    for place, given in _answered(judge, missing):
+    for place, given in _answered(judge, {place: parts[place] for place in missing}):
         found[place] = given
         if call:
-            call.keep(place, digests[place], [[v.match, v.label, v.reason] for v in given])
+            call.keep(place, missing[place], [[v.match, v.label, v.reason] for v in given])
         # A bar may end the work here, and then what is still being answered would be lost.
         if not stopping():
             advance(len(given))
@@ -92,22 +88,20 @@ def judge_texts(judge: Judge, questions: Sequence[tuple[str, str]]) -> list[Verd
     return [verdict for place in range(len(parts)) for verdict in found[place]]
 
 
-def _answered(judge: Judge, parts: Mapping[int, Any]) -> Iterator[tuple[int, list[Verdict]]]:
-    """Place and verdicts of every part that is answered before the work is to stop.
-
-    Args:
-        parts: Place -> texts and emotions.
-    """
+def _answered(
+    judge: Judge, parts: Mapping[int, Sequence[tuple[str, str]]]
+) -> Iterator[tuple[int, list[Verdict]]]:
+    """Place and verdicts of every part that is answered before the work is to stop."""
     if isinstance(judge, OneByOne):
         places = [*parts]
-        texts, emotions = ([own[side][0] for own in parts.values()] for side in (0, 1))
-        for index, verdict in judge.answers(texts, emotions):
-            yield places[index], [verdict]
+        single = [own for (own,) in parts.values()]
+        answers = judge.answers([text for text, _ in single], [emotion for _, emotion in single])
+        yield from ((places[index], [verdict]) for index, verdict in answers)
         return
-    for place, (texts, emotions) in parts.items():
+    for place, own in parts.items():
         if stopping():
             return
-        yield place, judge.judge(texts, emotions)
+        yield place, judge.judge([text for text, _ in own], [emotion for _, emotion in own])
 
 
 @dataclass(frozen=True)

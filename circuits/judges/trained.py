@@ -14,13 +14,14 @@ have not learnt it from the same place.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from circuits.errors import JudgeError
 from circuits.files import digest, shipped
 from circuits.judges.agreement import LABELS, Labelled, read_labelled
-from circuits.judges.judge import EMPTY, Verdict, check_questions
+from circuits.judges.judge import Verdict, by_label
 from circuits.names import NEUTRAL
 
 __all__ = ["WordingJudge"]
@@ -35,31 +36,24 @@ _FEWEST: Final = 2
 class WordingJudge:
     """Takes the likeliest of its texts' labels; needs no network and trains in about a second."""
 
+    name = "wording"
+
     def __init__(self, texts: Path | None = None) -> None:
-        """Remember the file of one's own labelled texts: lines with ``text`` and ``label``.
+        """Read one's own labelled texts: lines with ``text`` and ``label``.
 
         Raises:
             DataError: the file is missing or malformed.
             JudgeError: it has fewer than two labels.
         """
-        self._path = texts or shipped(_TEXTS)
-        self._own = texts is not None
-        if len({item.label for item in self._texts()}) < _FEWEST:
+        self._file = (texts or shipped(_TEXTS), texts is not None)
+        self._counts = Counter(item.label for item in _read(*self._file))
+        if len(self._counts) < _FEWEST:
             raise JudgeError(f"{texts}: texts of one label teach nothing; give two or more")
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What can be told apart, beside ``neutral``."""
-        found = dict.fromkeys(item.label for item in self._texts())
-        return tuple(label for label in found if label != NEUTRAL)
-
-    def _texts(self) -> list[Labelled]:
-        return _read(self._path, self._own)
-
-    @property
-    def name(self) -> str:
-        """``wording``."""
-        return "wording"
+        return tuple(label for label in self._counts if label != NEUTRAL)
 
     def judge(self, texts: Sequence[str], emotions: Sequence[str]) -> list[Verdict]:
         """Judge ``texts[i]`` against the asked ``emotions[i]`` (an emotion or ``neutral``).
@@ -68,33 +62,27 @@ class WordingJudge:
             JudgeError: The two sequences differ in length, or an emotion is none that
                 the judge has learnt.
         """
-        check_questions(texts, emotions, self.labels)
-        verdicts = [Verdict(match=False, label=NEUTRAL, reason=EMPTY) for _ in texts]
-        spoken = [index for index, text in enumerate(texts) if text.strip()]
-        if not spoken:
-            return verdicts
-        classifier = _trained(self._path, self._own)
-        shares = classifier.predict_proba([texts[index] for index in spoken])
-        for index, share in zip(spoken, shares, strict=True):
-            best = int(share.argmax())
-            label = str(classifier.classes_[best])
-            reason = f"{label} with probability {share[best]:.2f}"
-            verdicts[index] = Verdict(label == emotions[index], label, reason)
-        return verdicts
+        return by_label(texts, emotions, self.labels, self._find)
+
+    def _find(self, texts: list[str]) -> list[tuple[str, str]]:
+        classifier = _trained(*self._file)
+        shares = classifier.predict_proba(texts)
+        labels = (str(classifier.classes_[best]) for best in shares.argmax(1))
+        return [
+            (label, f"{label} with probability {share:.2f}")
+            for label, share in zip(labels, shares.max(1), strict=True)
+        ]
 
     def describe(self) -> Mapping[str, Any]:
         """Training texts with their fingerprint, features, and the version that trains."""
-        import sklearn
-
-        labels = Counter(item.label for item in self._texts())
         return {
             "name": self.name,
-            "texts_sha256": digest(self._path).removeprefix("sha256:"),
-            "texts": dict(labels),
+            "texts_sha256": digest(self._file[0]).removeprefix("sha256:"),
+            "texts": dict(self._counts),
             "words": list(_WORDS),
             "characters": list(_CHARACTERS),
             "inverse_penalty": _INVERSE_PENALTY,
-            "scikit_learn": sklearn.__version__,
+            "scikit_learn": version("scikit-learn"),
         }
 
 

@@ -118,8 +118,8 @@ def spread(scenarios: Sequence[Scenario], count: int) -> tuple[Scenario, ...]:
     """
     if not 0 < count <= len(scenarios):
         raise DataError(f"asked for {count} scenarios, found {len(scenarios)}")
-    themes, seen = list(dict.fromkeys(s.theme for s in scenarios)), Counter[str]()
-    turns = []
+    themes = list(dict.fromkeys(s.theme for s in scenarios))
+    seen, turns = Counter[str](), []
     for place, scenario in enumerate(scenarios):
         turns.append((seen[scenario.theme], themes.index(scenario.theme), place))
         seen[scenario.theme] += 1

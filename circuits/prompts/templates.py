@@ -10,6 +10,7 @@ scripts have it where they read differences and where they steer.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from circuits.errors import DataError
 from circuits.names import EMOTIONS, VALENCES
@@ -45,7 +46,7 @@ class Template:
     """The prompt of the same context that asks for none."""
 
 
-def _published(context: Context, emotion: str | None, *, indented: bool) -> Prompt:
+def _published(context: Context, emotion: str | None = None, *, indented: bool) -> Prompt:
     lines = [BRIEF] if emotion is None else [f"Always reply in {emotion}.", BRIEF]
     indent = "".join(f"\n    {line}" for line in (*lines, ""))
     system = Message("system", indent if indented else "\n".join(lines))
@@ -53,17 +54,9 @@ def _published(context: Context, emotion: str | None, *, indented: bool) -> Prom
     return Prompt(messages=(system, user), emotion=emotion, context=context)
 
 
-PUBLISHED = Template(
-    "published",
-    lambda context, emotion: _published(context, emotion, indented=False),
-    lambda context: _published(context, None, indented=False),
-)
-INDENTED = Template(
-    "published-indented",
-    lambda context, emotion: _published(context, emotion, indented=True),
-    lambda context: _published(context, None, indented=True),
-)
-
+_plain, _indented = (partial(_published, indented=own) for own in (False, True))
+PUBLISHED = Template("published", _plain, _plain)
+INDENTED = Template("published-indented", _indented, _indented)
 TEMPLATES = {template.name: template for template in (PUBLISHED, INDENTED)}
 """Name -> template; a template of your own is given as it is, in place of a name."""
 

@@ -98,12 +98,11 @@ def read_texts(
                 f"{where}: field {label!r}: unknown label {row.name[:40]!r}; labels are "
                 f"{', '.join(labels)}"
             )
-        rows.append(
-            LabelledText(row.text, row.name, (getattr(row, "pair", "") or "").strip() or None)
-        )
+        same = (getattr(row, "pair", "") or "").strip()
+        rows.append(LabelledText(row.text, row.name, same or None))
     if not rows:
         raise DataError(f"{path}: no text found; expected one text per line")
-    found = sorted({row.label for row in rows}) if labels is None else labels
+    found = sorted({*before.values()}) if labels is None else labels
     return Texts(cast(Split, split), tuple(found), tuple(rows))
 
 
@@ -116,11 +115,8 @@ def write_texts(path: Path | str, texts: Texts) -> None:
     """
     path = resolved(path)
     delimiter = _delimiter(path)
-    names = [
-        "text",
-        "label",
-        *(["pair"] if any(row.pair is not None for row in texts.rows) else ()),
-    ]
+    paired = any(row.pair is not None for row in texts.rows)
+    names = ["text", "label", "pair"] if paired else ["text", "label"]
     rows = [{name: getattr(row, name) for name in names} for row in texts.rows]
     if not delimiter:
         write_json_lines(path, rows)

@@ -146,13 +146,6 @@ def test_no_more_than_the_allowed_workers_ask_at_once():
     assert 1 < max(most) <= 3
 
 
-def test_retry_after_is_honoured():
-    with serving((429, "", ("Retry-After", "0.3")), (200, completion(GOOD))) as server:
-        before = time.monotonic()
-        assert ask(server)[0].match
-    assert time.monotonic() - before > 0.3
-
-
 @pytest.mark.parametrize(
     ("status", "advice"),
     [

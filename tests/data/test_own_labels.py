@@ -84,8 +84,9 @@ def test_texts_of_one_label_teach_nothing(tmp_path):
     path.write_text('{"text": "Thanks.", "label": "gratitude"}\n')
     with pytest.raises(JudgeError, match="one label teach nothing"):
         open_judge(f"wording:{path}")
-    with pytest.raises(DataError, match="cannot read"):
-        open_judge(f"wording:{tmp_path / 'none.jsonl'}")
+    for kind in ("wording", "lexicon"):
+        with pytest.raises(DataError, match="cannot read"):
+            open_judge(f"{kind}:{tmp_path / 'none.jsonl'}")
 
 
 def test_a_chat_model_is_told_the_labels_and_what_they_mean():

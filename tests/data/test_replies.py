@@ -111,13 +111,6 @@ def test_a_judged_reply_has_the_published_fields_in_their_order():
     assert row["judge"] == {"match": 1, "reason": "by name", "label": "happiness"}
 
 
-def test_a_judge_that_only_says_yes_or_no_gives_no_label():
-    assert Judged(REPLY, Verdict(False, None, "no")).to_json()["judge"] == {
-        "match": 0,
-        "reason": "no",
-    }
-
-
 def test_a_reply_to_a_plain_prompt_keeps_the_emotion_that_it_should_express(tmp_path):
     steered = Reply(neutral_prompt(WON), "I won!", 4, "anger")
     write_rows(tmp_path / "a.jsonl", [steered])

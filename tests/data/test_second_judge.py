@@ -7,16 +7,13 @@ import grimp
 import pytest
 
 from circuits.judges import (
-    Judge,
     LexiconJudge,
     Verdict,
     WordingJudge,
     agreement,
     error_rate,
-    open_judge,
     read_labelled,
 )
-from circuits.judges import trained as wording
 from circuits.names import EMOTIONS, NEUTRAL
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -52,12 +49,6 @@ def pattern(frame):
     for mark in "(|)":
         escaped = escaped.replace(f"\\{mark}", mark)
     return re.compile(re.sub("<[DTVN]>", "[^.!?]+", escaped), re.IGNORECASE)
-
-
-def test_it_is_a_judge_that_can_be_opened_by_name(judge):
-    assert isinstance(judge, Judge)
-    assert isinstance(open_judge("wording"), WordingJudge)
-    assert judge.name == "wording"
 
 
 @pytest.mark.parametrize(
@@ -98,14 +89,6 @@ def test_the_place_of_a_text_in_the_question_changes_nothing(judge):
     alone = [judge.judge([text], ["fear"])[0] for text in texts]
     assert judge.judge(texts, asked) == alone
     assert judge.judge(texts[::-1], asked) == alone[::-1]
-
-
-def test_training_again_gives_the_same_judge(judge):
-    labelled = read_labelled(LABELLED)
-    asked = [texts.label for texts in labelled]
-    before = judge.judge([item.text for item in labelled], asked)
-    wording._trained.cache_clear()
-    assert judge.judge([item.text for item in labelled], asked) == before
 
 
 def test_the_description_tells_how_to_train_the_same_judge(judge):

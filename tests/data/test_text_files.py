@@ -10,9 +10,11 @@ from circuits.prompts.prompt import LabelledText, Texts
 from circuits.prompts.texts import read_texts, write_texts
 
 FORMATS = (".jsonl", ".tsv", ".csv")
-said = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(
-    lambda text: text == text.strip()
-)
+said = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t\n"),
+    min_size=1,
+    max_size=12,
+).filter(lambda text: text == text.strip())
 
 
 def texts_of(*rows, labels=("joy", "rage")):
@@ -41,13 +43,6 @@ def test_what_is_written_is_read_back(place, suffix, rows):
     write_texts(path, texts)
     pair = "pair" if any(row.pair is not None for row in texts.rows) else None
     assert read_texts(path, split="train", pair=pair, labels=labels) == texts
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_quotes_separators_and_line_breaks_in_a_text_survive(tmp_path, suffix):
-    texts = texts_of(('He said: "No,\tnever"\nand left.', "rage"), ("It's, well, fine", "joy"))
-    write_texts(tmp_path / f"texts{suffix}", texts)
-    assert read_texts(tmp_path / f"texts{suffix}", split="train") == texts
 
 
 def test_columns_are_named_by_the_caller_and_others_are_let_be(tmp_path):
