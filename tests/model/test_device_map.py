@@ -53,16 +53,6 @@ def test_a_model_split_over_gpus_gives_the_same_numbers(contexts):
     assert [reply.text for reply in own] == [reply.text for reply in plainly]
 
 
-def test_an_unknown_map_is_refused():
-    with pytest.raises(ModelError, match="^device map 'scattered' is not known; choose auto, bal"):
-        load_model("sev-mini", device_map="scattered")
-
-
-def test_a_map_and_a_device_are_not_given_together():
-    with pytest.raises(ModelError, match="^device 'cpu' and device map 'auto' are both given"):
-        load_model("sev-mini", device="cpu", device_map="auto")
-
-
 def test_weights_that_would_stay_on_disk_are_refused(monkeypatch):
     from transformer_lens.model_bridge import TransformerBridge
 
