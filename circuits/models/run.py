@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from circuits.errors import ModelError
-from circuits.models.memory import charge, charge_backward, not_finite, setting, uncounted
+from circuits.models.memory import Receipt, charge, charge_receipt, not_finite, setting, uncounted
 from circuits.models.protocol import (
     Hook,
     Hooked,
@@ -742,7 +742,9 @@ def _backward(
     held = [(site, layer) for site, own in values.items() for layer in own]
     starts = [values[site][layer] for site, layer in held]
     found = torch.autograd.grad(readout.sum(), starts, allow_unused=True, retain_graph=again)
-    charge_backward(*tokens.ids.shape, model.cfg.n_layers)
+    rows, width = tokens.ids.shape
+    each = rows * width * model.cfg.n_layers
+    charge_receipt(Receipt(backward_passes=rows, backward_token_layers=each))
     gradients: Table = {site: {} for site in values}
     for (site, layer), start, gradient in zip(held, starts, found, strict=True):
         # A place after everything that the readout reads has no influence on it.
