@@ -259,7 +259,8 @@ def _continuations(
         for chosen in together
     )
     for batch, written in _resumed(model, _written, asked):
-        texts |= zip(together[batch], map(tuple, written), strict=True)
+        own = ((text, n_tokens) for text, n_tokens in written)
+        texts |= zip(together[batch], own, strict=True)
         advance(len(written))
     return [texts[place] for place in range(len(rows))]
 
