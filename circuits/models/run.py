@@ -497,7 +497,7 @@ def resume(
     if short and layer < layers and ends < width:
         # The last MLP runs the last positions only and writes nothing elsewhere.
         changes += [
-            (f"blocks.{layers - 1}.mlp.hook_in", lambda activation, hook: activation[:, -ends:]),
+            (f"blocks.{layers - 1}.mlp.hook_in", lambda x, hook: x[:, -ends:].contiguous()),
             (
                 hook_name("mlp_out", layers - 1),
                 lambda activation, hook: pad(activation, (0, 0, width - ends, 0)),
