@@ -161,13 +161,7 @@ IDENTITIES: Final[dict[Need, str]] = {
 
 
 def identity_gaps(model: Model) -> dict[str, float]:
-    """Largest gap of each identity on a few tokens, relative to the size of what is summed.
-
-    That of neurons is left out where there are none.
-
-    Raises:
-        ModelError: the model lacks a part that the identities speak of; names it.
-    """
+    """Largest gap of each identity (neurons' where there are any), relative to what is summed."""
     return {IDENTITIES[n]: _gap(*sides) for n, sides in _sides(model).items()}
 
 
@@ -205,11 +199,7 @@ def needs(model: Any, what: str, *identities: Need) -> None:
 
 
 def need_neurons(model: Any, what: str) -> None:
-    """Refuse ``what`` of a model that has no neurons.
-
-    Raises:
-        ModelError: says what the model has in their place.
-    """
+    """Refuse ``what`` of a model without neurons; says what it has in their place."""
     if model.cfg.d_mlp:
         return
     experts = {
@@ -228,11 +218,7 @@ def need_neurons(model: Any, what: str) -> None:
 
 @once_per_model
 def need_sites(model: Any, *sites: str) -> None:
-    """Refuse a model in which a site exists and yet is not run through. Tried once per model.
-
-    Raises:
-        ModelError: names the hook that does not fire.
-    """
+    """Refuse a model in which a site exists and yet is not run through. Tried once per model."""
     with uncounted():
         capture(model, some_tokens(model), dict.fromkeys(sites, whole))
 
@@ -249,7 +235,6 @@ def _known(model: Any) -> dict[Need, str]:
 
 
 def _broken(model: Any) -> dict[Need, str]:
-    """The identities that do not hold, and how they are refused."""
     # 16-bit weights round coarsely.
     allowed = 5e-2 if dtype_of(model) in (torch.float16, torch.bfloat16) else 1e-4
     found: dict[Need, str] = {}

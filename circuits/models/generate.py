@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from itertools import chain, pairwise, takewhile
 from typing import Any, TypeVar
 
@@ -123,16 +124,8 @@ def _resumed(
     """``(place, work(model, part))`` of every part, by the engine or from the journal.
 
     What a part from the journal cost when it was made is charged again, so that receipts do not
-    tell whether the work was interrupted. Without a journal this is the engine's own loop.
-
-    Args:
-        model: What the work is done on; the journal's key stands for it.
-        work: Gives a plain JSON value.
-        parts: Tuples and dataclasses of plain values and tensors.
-
-    Raises:
-        RunError: a result cannot be kept.
-        Stopped: the work was asked to stop; the last result is kept.
+    tell whether the work was interrupted. Results must be plain JSON values; parts tuples and
+    dataclasses of plain values and tensors.
     """
     call = begin_call()
     if call is None:
@@ -196,8 +189,6 @@ def elicit(
     """Greedy replies to ``prompts``, in their order.
 
     Args:
-        model: The model that replies.
-        prompts: What it replies to.
         emotions: What each reply should express; by default what its prompt asks for
             (``neutral`` for a neutral one).
         edits: Changes made to the model while it reads and writes: a function of the places in
@@ -228,7 +219,6 @@ def generate(
     """What the model writes after each prompt, greedily.
 
     Args:
-        model: The model.
         prompts: One prompt, or a sequence of them: strings (read as they are, without a chat
             template), chat messages, token ids or :class:`~circuits.prompts.prompt.Prompt`.
         edits: Changes made to the model while it reads and writes.
@@ -243,7 +233,7 @@ def generate(
         ModelError: a prompt cannot be rendered, or an edit does not fit the model.
     """
     rows = [encode(model, prompt) for prompt in as_prompts(prompts)]
-    own = (lambda places: edits) if edits else None
+    own = partial(_given, edits) if edits else None
     written = _continuations(model, rows, own, decoding, max_new_tokens)
     texts = [text for text, _ in written]
     return texts[0] if is_one_prompt(prompts) else texts
@@ -280,10 +270,7 @@ def batches(
 ) -> Iterator[list[int]]:
     """Places of ``rows`` in batches of rows of like length, so that little is padded.
 
-    Args:
-        rows: Token sequences.
-        size: Most rows of a batch.
-        fits: Whether so many rows of such a width may be in a batch; one row always may.
+    A batch has ``size`` rows at most, or as many as ``fits(rows, width)`` allows; one always may.
     """
     batch: list[int] = []
     for place in sorted(range(len(rows)), key=lambda i: len(rows[i])):
@@ -348,15 +335,10 @@ def _reply(
 
 
 def _check_next(
-    model: Model,
-    logits: Float[Tensor, "prompt pos vocab"],
-    rows: Sequence[Sequence[int]],
-    written: Int[Tensor, "prompt more"] | None = None,
+    model: Model, logits: Tensor, rows: Sequence[Sequence[int]], written: Tensor | None = None
 ) -> None:
-    """Refuse logits from which no token can be chosen."""
     # A logit that is minus infinity is never chosen.
-    largest = logits[:, -1].amax(-1)
-    check_values(model, largest, "the logits of the next token", rows, written)
+    check_values(model, logits[:, -1].amax(-1), "the logits of the next token", rows, written)
 
 
 def reply_losses(
@@ -412,9 +394,6 @@ def choice_logs(
     The sum over the label's tokens, among all tokens that the model knows.
 
     Args:
-        model: The model that chooses.
-        prompts: What it replies to.
-        labels: What it chooses from; the order is that of the result.
         edits: Changes made to the model while it reads prompts and labels. An edit of the last
             position is made at the prompt's last position and, if it is due at every call, at
             each token of a label. A function of the places in ``prompts`` that are in the batch
@@ -480,8 +459,8 @@ def named(
     _label_tokens(model, labels)
     if not callable(edits):
         _check_alike(edits)
-    rows, common = [encode(model, prompt) for prompt in prompts], edits
-    own = edits if callable(edits) else lambda places: common
+    rows = [encode(model, prompt) for prompt in prompts]
+    own: EditsOf = edits if callable(edits) else partial(_given, edits)
     spelled = {label.lower(): label for label in reversed(labels)}
     # Of two labels that begin at one place, the longer one is meant.
     words = "|".join(re.escape(word) for word in sorted(spelled, key=len, reverse=True))
@@ -489,6 +468,10 @@ def named(
     written = _continuations(model, rows, own, None, max_new_tokens)
     found = [first.search(text.lower()) for text, _ in written]
     return [spelled[label[0]] if label else None for label in found]
+
+
+def _given(edits: Sequence[Edit], places: Sequence[int]) -> Sequence[Edit]:
+    return edits
 
 
 def _label_tokens(model: Model, labels: Sequence[str]) -> list[list[int]]:

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pickle import UnpicklingError
@@ -74,6 +75,8 @@ EMBEDDED = ("sev-mini", "sev-nano")
 """Names of the models that ship with the package."""
 TESTED = "transformer-lens==4.3.0 with transformers==5.23.0 or 5.24.0, torch==2.13.0"
 """The versions with which every test passes."""
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
+_UNREADABLE += (UnpicklingError,)
 
 
 def load_model(
@@ -90,25 +93,22 @@ def load_model(
     """Load a Hugging Face model, by hub name or from a local folder, or take a loaded one.
 
     Args:
-        name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, a model
-            that is already in memory (see :func:`wrap_model`), or
-            ``sev-mini`` or ``sev-nano``, the models that ship with the package.
+        name: ``meta-llama/Llama-3.2-3B-Instruct``, a folder in Hugging Face's layout, a model in
+            memory (see :func:`wrap_model`), or ``sev-mini`` or ``sev-nano``, which ship with us.
         revision: Branch, tag or commit on the hub.
         device: ``cuda`` if there is one, otherwise ``cpu``.
         dtype: One of :data:`DTYPES`.
         begin: How prompts begin; ``one`` begin token, or as the ``tokenizer`` has it.
         date: The date given to chat templates that write one.
-        device_map: Spread the model over several devices instead: ``auto``, ``balanced``,
-            ``balanced_low_0`` or ``sequential``, as of accelerate. Its weights must all be in
-            memory.
+        device_map: Spread the model over devices instead, as accelerate does: ``auto``,
+            ``balanced``, ``balanced_low_0`` or ``sequential``. All weights must be in memory.
         trust_remote_code: Run code that comes with the model, where it needs any.
 
     Raises:
-        ModelError: the folder is not a model, its files are damaged or lack weights, a device map
-            comes with a device or leaves weights on disk, or the model is gated, missing or out of
-            reach; the message says how to log in or to give a local folder. Or the model needs
-            code of its own, or its weights are a pickle that names more than tensors; nothing of
-            either was run. Or the architecture has no final norm.
+        ModelError: the folder is not a model, its files are damaged or lack weights, or the model
+            is gated, missing, out of reach, or does not run as it must; says what to do. Or it
+            needs code of its own, or its weights are a pickle of more than tensors; nothing of
+            either was run.
     """
     if not isinstance(name, str | Path):
         return wrap_model(name)
@@ -144,15 +144,7 @@ def load_model(
                 device_map=device_map,
                 trust_remote_code=trust_remote_code,
             )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:
+    except _UNREADABLE as error:
         raise ModelError(_why_not(name, error)) from error
     missing = re.findall(r"^\s*(\S+)\s*\|\s*MISSING", "\n".join(reports), re.MULTILINE)
     if missing:
@@ -192,11 +184,10 @@ def wrap_model(hf_model: Any, tokenizer: Any = None, *, name: str = "external") 
 
     Args:
         hf_model: A Hugging Face model, a ``TransformerBridge``, which is taken as it is, or a
-            ``HookedTransformer`` of TransformerLens 3. The latter
-            must have been loaded raw (``HookedTransformer.from_pretrained_no_processing``).
-            Folded norms (``fold_ln``) are allowed: they leave the residual stream and what is
-            written into it as they are, but outputs of norms (``ln1_out``, ``ln2_out``, ``final``
-            and what is read there) are those before the norm's gain.
+            ``HookedTransformer`` of TransformerLens 3 that was loaded raw
+            (``from_pretrained_no_processing``). Folded norms (``fold_ln``) are allowed: the
+            residual stream stays, but outputs of norms (``ln1_out``, ``ln2_out``, ``final``) are
+            those before the norm's gain.
         tokenizer: Its tokenizer; a HookedTransformer keeps its own if none is given.
         name: What it is called in provenances.
 
@@ -283,8 +274,7 @@ def folder_digest(folder: Path) -> str:
 @contextmanager
 def _quiet() -> Iterator[list[str]]:
     """Keep the libraries' bars and notices from our progress display; gives what they report."""
-    # What is missing is said in a report to the log, and nowhere else to somebody who loads by way
-    # of another library.
+    # What is missing is said in a report to the log, and nowhere else.
     names = ("transformer_lens", "root", "transformers.modeling_utils")
     loggers = {logger: logger.level for logger in map(logging.getLogger, names)}
     verbosity = transformers_logging.get_verbosity()
@@ -327,21 +317,25 @@ def _why_not(name: str, error: Exception) -> str:
             "asked for. Read it; then give --trust-remote-code, or trust_remote_code=True in Python"
         )
     local = "or give a local folder that holds the model"
-    if any(said in text for said in ("gated", "401", "403")):
-        return (
-            f"{name} is gated: accept its licence on its page at the hub, log in with "
-            f"`hf auth login` (or set HF_TOKEN), {local}"
-        )
-    if any(said in text for said in ("connect", "offline", "Max retries")):
-        return (
-            f"{name} is not on this machine and the hub is out of reach; connect to the network "
-            f"(and, for a gated model, log in with `hf auth login`), {local}"
-        )
-    if any(said in text for said in ("not a valid model identifier", "404", "Repo id")):
-        return (
-            f"the hub has no model called {name} that you may see; check the name, log in with "
-            f"`hf auth login` if it is private, {local}"
-        )
+    for signs, advice in (
+        (
+            ("gated", "401", "403"),
+            "is gated: accept its licence on its page at the hub, log in with `hf auth login` (or "
+            "set HF_TOKEN)",
+        ),
+        (
+            ("connect", "offline", "Max retries"),
+            "is not on this machine and the hub is out of reach; connect to the network (and, for "
+            "a gated model, log in with `hf auth login`)",
+        ),
+        (
+            ("not a valid model identifier", "404", "Repo id"),
+            "is no model of the hub that you may see; check the name, log in with `hf auth login` "
+            "if it is private",
+        ),
+    ):
+        if any(sign in text for sign in signs):
+            return f"{name} {advice}, {local}"
     return f"{name} cannot be loaded: {text[:300]}"
 
 
@@ -492,39 +486,23 @@ def _check(model: Model, rows: list[list[int]]) -> None:
 
 
 def _hold(place: str, seen: dict[str, Tensor]) -> Hook:
-    def hold(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-        seen[place] = activation.clone()
-
-    return place, hold
+    return place, lambda activation, hook: seen.update({place: activation.clone()})
 
 
 def _check_returned(model: Model, row: list[int]) -> None:
     """What a hook returns is used: every place is changed in a row of its own."""
-    written = {"attn_out": None, "mlp_out": None, "z": ("attn", "W_O"), "post": ("mlp", "W_out")}
-    after, places = hook("resid_post", 0), []
-    for site, names in written.items():
-        # Without a weight that writes what stands there, a change of it is not seen.
-        weight = weight_of(model, 0, *names) if names else None
-        if hook(site, 0) in hooks_of(model) and (
-            names is None or (weight is not None and bool(weight.any()))
-        ):
-            places.append(hook(site, 0))
-    if not places or after not in hooks_of(model):
+    # Without a weight that writes what stands there, a change of it is not seen.
+    weights = (weight_of(model, 0, "attn", "W_O"), weight_of(model, 0, "mlp", "W_out"))
+    seen_in = [own is not None and bool(own.any()) for own in weights]
+    written = {"attn_out": True, "mlp_out": True, "z": seen_in[0], "post": seen_in[1]}
+    there, after = hooks_of(model), hook("resid_post", 0)
+    places = [hook(site, 0) for site, own in written.items() if own and hook(site, 0) in there]
+    if not places or after not in there:
         return
-
-    def change(number: int, place: str) -> Hook:
-        def changed(activation: Tensor, hook: object) -> Tensor:
-            new, size = activation.clone(), activation.shape[-1]
-            wave = torch.linspace(-1, 1, size, dtype=new.dtype, device=new.device)
-            new[number] += wave * activation.abs().max().clamp_min(1)
-            return new
-
-        return place, changed
-
     seen: dict[str, Tensor] = {}
     # The last row is left as it is.
     tokens = pad_left([row] * (len(places) + 1), device_of(model))
-    hooks = [change(number, place) for number, place in enumerate(places)]
+    hooks: list[Hook] = [(place, partial(_waved, number)) for number, place in enumerate(places)]
     with model.hooks(fwd_hooks=[*hooks, _hold(after, seen)]):
         run(model, tokens)
     untouched = seen[after][-1].float()
@@ -534,6 +512,13 @@ def _check_returned(model: Model, row: list[int]) -> None:
         apart = (found - untouched).abs() / untouched.abs().clamp_min(1e-6)
         if float(apart.median()) <= least:
             raise _broken(f"what a function at the hook {place} returns is not used")
+
+
+def _waved(row: int, activation: Tensor, hook: object) -> Tensor:
+    new, size = activation.clone(), activation.shape[-1]
+    wave = torch.linspace(-1, 1, size, dtype=new.dtype, device=new.device)
+    new[row] += wave * activation.abs().max().clamp_min(1)
+    return new
 
 
 def _same(found: Float[Tensor, "row 1 w"], right: Float[Tensor, "row 1 w"], what: str) -> None:

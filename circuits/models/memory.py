@@ -21,7 +21,6 @@ from circuits.models.protocol import Model, dtype_of
 __all__ = [
     "Receipt",
     "charge",
-    "charge_backward",
     "charge_receipt",
     "counted",
     "halving",
@@ -78,7 +77,7 @@ def counted() -> Iterator[Receipt]:
 
 
 def uncounted() -> AbstractContextManager[None]:
-    """Passes that find out what a model can do, once, and belong to no piece of work."""
+    """For passes that find out what a model can do, and belong to no piece of work."""
     return setting(_OPEN, ())
 
 
@@ -86,12 +85,6 @@ def charge(rows: int, positions: int, layers: int, *, cached: bool, extra: int =
     """Add one batched forward call to every open receipt; ``extra`` counts single token-layers."""
     own = {"steps" if cached else "passes": rows}
     charge_receipt(Receipt(token_layers=rows * positions * layers + extra, **own))
-
-
-def charge_backward(rows: int, positions: int, layers: int) -> None:
-    """Add one batched backward call to every open receipt."""
-    own = Receipt(backward_passes=rows, backward_token_layers=rows * positions * layers)
-    charge_receipt(own)
 
 
 def charge_receipt(receipt: Receipt) -> None:
@@ -119,13 +112,9 @@ def name_of_row(model: Model, ids: Sequence[int]) -> str:
 def not_finite(
     model: Model, where: str, bad: Bool[Tensor, " row"], rows: Sequence[Sequence[int]] | None
 ) -> ModelError:
-    """The error for rows that hold NaN or infinity: where, in which prompts, and what to do.
+    """The error for ``bad`` rows that hold NaN or infinity: where, in which prompts, what to do.
 
-    Args:
-        model: Its number type decides what is advised.
-        where: Site, layer and hook.
-        bad: Which rows.
-        rows: Their token ids, without padding; for rows that nobody gave a name.
+    The token ids of ``rows`` are for those that nobody gave a name.
     """
     places, (name, items) = bad.nonzero()[:, 0].tolist(), _NAMES.get() or (str, ())
     if len(items) == len(bad):
@@ -165,11 +154,8 @@ def halving(
 ) -> list[R]:
     """``[work(items)]``, or the results of parts of ``items`` in order, where memory is short.
 
-    Args:
-        work: Done on some of the items; may itself be halved.
-        items: What it is done on.
-        name: What an item is called in errors.
-        rows: Items are the rows of a batch, which errors may name.
+    ``work`` may itself be halved. Errors give an item its ``name``; where items are the ``rows``
+    of a batch, those of numbers that are not finite do too.
 
     Raises:
         MemoryShortError: one item alone does not fit.

@@ -143,10 +143,6 @@ class Hooked:
             raise AttributeError(name)
         return getattr(self.original_model, name)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model; see :meth:`forward`."""
-        return self.forward(*args, **kwargs)
-
     def forward(
         self,
         ids: Int[Tensor, "row pos"],
@@ -184,17 +180,15 @@ class Hooked:
             last.remove()
         return (logits, cache) if cached else logits
 
+    __call__ = forward
+
     def parameters(self) -> Iterator[Tensor]:
         """The weights, one by one."""
         return self.original_model.parameters()
 
     @contextmanager
     def hooks(self, fwd_hooks: Sequence[Hook] = ()) -> Iterator["Hooked"]:
-        """Hooks that are there inside the ``with`` block and gone after it.
-
-        Raises:
-            ModelError: the model has no such place.
-        """
+        """Hooks that are there inside the ``with`` block; a place that is not is refused."""
         model = self.original_model
         seeing = [(name, self._seeing_copies(name, hook)) for name, hook in fwd_hooks]
         with ExitStack() as stack:

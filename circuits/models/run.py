@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from circuits.errors import ModelError
-from circuits.models.memory import charge, charge_backward, not_finite, setting, uncounted
+from circuits.models.memory import Receipt, charge, charge_receipt, not_finite, setting, uncounted
 from circuits.models.protocol import (
     Hook,
     Hooked,
@@ -279,12 +279,8 @@ def check_values(
 ) -> None:
     """Refuse numbers that a pass gave for its rows, if one is not finite.
 
-    Args:
-        model: The model.
-        values: The numbers.
-        what: What they are, for the error.
-        rows: Token ids of the rows. With them, the place in the model is looked for.
-        written: What was written after them.
+    With the token ids of the rows (and what was ``written`` after them), the place in the model
+    is looked for and named in place of ``what``.
 
     Raises:
         ModelError: one is NaN or infinite.
@@ -307,19 +303,17 @@ def token_rows(tokens: Tokens) -> list[list[int]]:
 def _first_place(model: Model, rows: Sequence[Sequence[int]]) -> str | None:
     """Where in a pass a number is first not finite; the pass is on no receipt."""
     found: list[str] = []
-
-    def look(site: str, layer: int) -> Hook:
-        def see(activation: Tensor, hook: object) -> None:  # TransformerLens names it `hook`
-            if not found and not bool(torch.isfinite(activation).all()):
-                found.append(_named(site, layer))
-
-        return hook_name(site, layer), see
-
     sites = ("attn_out", "mlp_out", "resid_post")
     places = [("resid_pre", 0), *((s, i) for i in range(model.cfg.n_layers) for s in sites)]
-    with uncounted(), during("prompt"), model.hooks(fwd_hooks=[look(*p) for p in places]):
+    hooks: list[Hook] = [(hook_name(*p), partial(_note_bad, found, _named(*p))) for p in places]
+    with uncounted(), during("prompt"), model.hooks(fwd_hooks=hooks):
         read(model, pad_left(rows, device_of(model)))
     return found[0] if found else None
+
+
+def _note_bad(found: list[str], place: str, activation: Tensor, hook: object) -> None:
+    if not found and not bool(torch.isfinite(activation).all()):
+        found.append(place)
 
 
 def _named(site: str, layer: int) -> str:
@@ -363,35 +357,32 @@ def reading(
         part = taken.untyped_storage().nbytes() > taken.nbytes
         table[site][layer] = taken.clone() if part else taken
 
-    hooks = [
-        own for site in picks for layer in chosen for own in _readers(model, site, layer, keep)
-    ]
-    with model.hooks(fwd_hooks=hooks):
+    with model.hooks(fwd_hooks=_readers(model, [(s, i) for s in picks for i in chosen], keep)):
         yield table
 
 
 def _readers(
-    model: Model, site: str, layer: int, keep: Callable[[str, int, Tensor], None]
+    model: Model, places: Sequence[tuple[str, int]], keep: Callable[[str, int, Tensor], None]
 ) -> list[Hook]:
     """Hooks that hand on the activation of a site, or what stands for it where there is none.
 
     Where attention and MLP write at once, ``resid_mid`` is the stream with what attention writes.
     Where there are no neurons, ``post`` has width zero.
     """
-    if site == "resid_mid" and writes_at_once(model):
-        before: list[Tensor] = []
-        return [
-            (hook_name("resid_pre", layer), lambda x, hook: before.append(x.detach())),
-            (
-                hook_name("attn_out", layer),
-                lambda x, hook: keep(site, layer, before.pop() + x.detach()),
-            ),
-        ]
-    if site == "post" and not model.cfg.d_mlp:
-        return [
-            (hook_name("mlp_out", layer), lambda x, hook: keep(site, layer, x.detach()[..., :0]))
-        ]
-    return [(hook_name(site, layer), lambda x, hook: keep(site, layer, x.detach()))]
+    hooks: list[Hook] = []
+    before: list[Tensor] = []
+    for site, layer in places:
+        own = partial(keep, site, layer)
+        if site == "resid_mid" and writes_at_once(model):
+            both = hook_name("resid_pre", layer), hook_name("attn_out", layer)
+            hooks.append((both[0], lambda x, hook: before.append(x.detach())))
+            hooks.append((both[1], lambda x, hook, own=own: own(before.pop() + x.detach())))
+        elif site == "post" and not model.cfg.d_mlp:
+            name = hook_name("mlp_out", layer)
+            hooks.append((name, lambda x, hook, own=own: own(x.detach()[..., :0])))
+        else:
+            hooks.append((hook_name(site, layer), lambda x, hook, own=own: own(x.detach())))
+    return hooks
 
 
 @torch.no_grad()
@@ -430,7 +421,7 @@ def watch(model: Model, tokens: Tokens, takers: Mapping[str, Take]) -> None:
         takers[site](layer, _check_read(model, tokens, activation, site, layer))
         due.pop((site, layer), None)
 
-    with model.hooks(fwd_hooks=[own for p in places for own in _readers(model, *p, hand_on)]):
+    with model.hooks(fwd_hooks=_readers(model, places, hand_on)):
         read(model, tokens)
     for site, layer in due:
         _check_read(model, tokens, None, site, layer)
@@ -481,8 +472,6 @@ def resume(
     """Go on from a kept pass with another residual stream; read what is wanted with ``hooks``.
 
     Args:
-        model: The model of the pass.
-        kept: The pass.
         rows: For every new run, the row of the pass that it goes on from.
         start: The first position that differs; those before it stay as they were.
         layer: The layer that reads ``resid``; the number of layers for the final norm.
@@ -508,7 +497,7 @@ def resume(
     if short and layer < layers and ends < width:
         # The last MLP runs the last positions only and writes nothing elsewhere.
         changes += [
-            (f"blocks.{layers - 1}.mlp.hook_in", lambda activation, hook: activation[:, -ends:]),
+            (f"blocks.{layers - 1}.mlp.hook_in", lambda x, hook: x[:, -ends:].contiguous()),
             (
                 hook_name("mlp_out", layers - 1),
                 lambda activation, hook: pad(activation, (0, 0, width - ends, 0)),
@@ -559,16 +548,12 @@ def _can_skip(model: Model) -> bool:
     if layers < 2:
         return False
     tokens = some_tokens(model)
-    last, middle = hook_name("resid_post", layers - 1), hook_name("resid_pre", layers // 2)
-    seen: list[Tensor] = []
-
-    def see(activation: Tensor, hook: object) -> None:
-        seen.append(activation)
-
+    middle, seen = hook_name("resid_pre", layers // 2), list[Tensor]()
+    last: Hook = (hook_name("resid_post", layers - 1), lambda x, hook: seen.append(x))
     with torch.no_grad(), uncounted():
-        with model.hooks(fwd_hooks=[(middle, see), (last, see)]):
+        with model.hooks(fwd_hooks=[(middle, last[1]), last]):
             read(model, tokens)
-        put: list[Hook] = [(middle, lambda activation, hook: seen[0]), (last, see)]
+        put: list[Hook] = [(middle, lambda x, hook: seen[0]), last]
         try:
             with _only_from(model, layers // 2), model.hooks(fwd_hooks=put):
                 read(model, tokens)
@@ -639,20 +624,12 @@ def trace(
     hooks: Sequence[Hook] = (),
     after: Prefix | None = None,
 ) -> Trace:
-    """Run ``tokens`` forward once and backward once.
+    """Run ``tokens`` forward once and backward once, for the activations ``sites`` (-> layers).
 
     Rows do not see each other, so the gradient of the sum of their readouts is each row's own:
-    it depends on neither the batch nor the padding.
-
-    Args:
-        model: The model.
-        tokens: A batch, padded on the left.
-        sites: Which activations are wanted: site -> layers.
-        score: The readout of every row, from the activation at the last position.
-        at: What the readout reads: ``resid_post`` of the last layer, ``final`` or ``logits``.
-        hooks: Hooks of this pass (interpolated inputs, other rules for the backward pass); they
-            come before the reading ones.
-        after: Keys and values of earlier tokens, constants from which ``tokens`` go on.
+    it depends on neither the batch nor the padding. The readout is a ``score`` of what stands
+    ``at`` the last position: ``resid_post`` of the last layer, ``final`` or ``logits``. Hooks
+    come before the reading ones. ``after`` are constants from which ``tokens`` go on.
 
     Raises:
         ModelError: a site did not run.
@@ -680,19 +657,15 @@ def trace_layers_dropped(
     """
     dropped: list[int] = []
 
-    def gate(site: str, layer: int) -> Hook:
-        def stop(gradient: Tensor) -> Tensor:
-            return torch.zeros_like(gradient) if layer in dropped else gradient
-
-        def pass_on(activation: Tensor, hook: object) -> Tensor:
-            passed = activation.view_as(activation)
-            passed.register_hook(stop)
-            return passed
-
-        return hook_name(site, layer), pass_on
+    def gate(layer: int, activation: Tensor, hook: object) -> Tensor:
+        passed = activation.view_as(activation)
+        passed.register_hook(lambda slope: torch.zeros_like(slope) if layer in dropped else slope)
+        return passed
 
     layers = range(model.cfg.n_layers)
-    gates = [gate(site, i) for i in layers for site in ("attn_out", "mlp_out")]
+    gates: list[Hook] = [
+        (hook_name(s, i), partial(gate, i)) for i in layers for s in ("attn_out", "mlp_out")
+    ]
     with torch.enable_grad():
         values, readout = _forward(model, tokens, sites, score, at, gates=gates)
     yield _backward(model, tokens, values, readout, again=True)
@@ -735,22 +708,20 @@ def _forward(
 ) -> tuple[Table, Float[Tensor, " row"]]:
     values: Table = {site: {} for site in sites}
     last: list[Tensor] = []
-
-    def holder(site: str, layer: int) -> Hook:
+    places = [(site, layer) for site, layers in sites.items() for layer in layers]
+    slopes = torch.is_grad_enabled()
+    own: list[Hook] = [
+        (hook_name("resid_pre", 0), lambda x, hook: x.detach().requires_grad_(slopes))
+    ]
+    own += hooks
+    for site, layer in places:
         # Where there are no neurons, their activation has width zero.
         none = site == "post" and not model.cfg.d_mlp
         name = hook_name("mlp_out" if none else site, layer)
-        return name, partial(_hold, values[site], layer, none)
-
-    def hold_last(activation: Tensor, hook: object) -> None:
-        last.append(activation[:, -1])
-
-    places = [(site, layer) for site, layers in sites.items() for layer in layers]
-    slopes = torch.is_grad_enabled()
-    begin: Hook = (hook_name("resid_pre", 0), lambda x, hook: x.detach().requires_grad_(slopes))
-    own = [begin, *hooks, *(holder(*p) for p in places), *gates]
+        own.append((name, partial(_hold, values[site], layer, none)))
+    own += gates
     if at != "logits":
-        own.append((hook_name(at, model.cfg.n_layers - 1), hold_last))
+        own.append((hook_name(at, model.cfg.n_layers - 1), lambda x, hook: last.append(x[:, -1])))
     with model.hooks(fwd_hooks=own):
         if after is not None:
             last += [extend(model, tokens.ids, after.fork())[0][:, -1]]
@@ -771,7 +742,9 @@ def _backward(
     held = [(site, layer) for site, own in values.items() for layer in own]
     starts = [values[site][layer] for site, layer in held]
     found = torch.autograd.grad(readout.sum(), starts, allow_unused=True, retain_graph=again)
-    charge_backward(*tokens.ids.shape, model.cfg.n_layers)
+    rows, width = tokens.ids.shape
+    each = rows * width * model.cfg.n_layers
+    charge_receipt(Receipt(backward_passes=rows, backward_token_layers=each))
     gradients: Table = {site: {} for site in values}
     for (site, layer), start, gradient in zip(held, starts, found, strict=True):
         # A place after everything that the readout reads has no influence on it.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuits.models.edits import Add, edited
-from circuits.models.generate import batches, elicit
+from circuits.models.generate import elicit
 from circuits.models.memory import counted
 from circuits.models.run import extend, prefill, prefill_prefix, run
 from circuits.models.tokens import encode, pad_left
@@ -48,20 +48,6 @@ def test_reading_on_after_a_prefix_equals_reading_everything(llama, contexts):
     torch.testing.assert_close(chosen[:, -1], whole[[2, 0, 0]], atol=1e-4, rtol=1e-4)
 
 
-def test_rows_of_a_batch_can_be_edited_differently(mini, contexts):
-    prompts = neutral_prompts(contexts[:4])
-    torch.manual_seed(0)
-    push = [torch.zeros(mini.cfg.d_model), 30 * torch.randn(mini.cfg.d_model)]
-
-    def edits(chosen):
-        return [Add("resid_post", 2, torch.stack([push[i % 2] for i in chosen]))]
-
-    both = elicit(mini, prompts, edits=edits, max_new_tokens=8)
-    plain = elicit(mini, prompts, max_new_tokens=8)
-    assert [both[i].text for i in (0, 2)] == [plain[i].text for i in (0, 2)]
-    assert all(both[i].text != plain[i].text for i in (1, 3))
-
-
 def test_equal_prompts_are_read_once_and_replied_to_as_if_read_each(mini, contexts):
     torch.manual_seed(0)
     push = [8 * torch.randn(mini.cfg.d_model) for _ in range(3)]
@@ -97,11 +83,6 @@ def test_an_edit_of_the_last_position_leaves_the_prefix_alone(llama, contexts):
         last, prefix = prefill_prefix(llama, tokens)
         in_two, _ = extend(llama, last, prefix)
     torch.testing.assert_close(in_two[:, -1], whole, atol=1e-4, rtol=1e-4)
-
-
-def test_batches_hold_every_place_once_and_like_lengths_together():
-    rows = [[0] * n for n in (5, 1, 4, 2, 3)]
-    assert list(batches(rows, 2)) == [[1, 3], [4, 2], [0]]
 
 
 def test_passes_and_token_layers_are_counted(llama, contexts):

@@ -20,26 +20,21 @@ def test_a_description_names_the_model_its_weights_and_its_sizes(mini):
     assert described["n_layers"] == mini.cfg.n_layers
 
 
-@pytest.mark.parametrize("name", ["./no/such/model", "/no/such/model"])
-def test_a_folder_that_is_not_there_is_refused(name):
-    with pytest.raises(ModelError, match="there is no such folder"):
-        load_model(name)
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
-        load_model(tmp_path)
-
-
-def test_a_folder_with_a_damaged_model_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(tmp_path)
-
-
-def test_an_unknown_dtype_is_refused():
-    with pytest.raises(ModelError, match="dtype 'int3' is not known; choose float32"):
-        load_model("x", dtype="int3")
+@pytest.mark.parametrize(
+    ("config", "name", "options", "said"),
+    [
+        (None, "no/such/model", {}, "there is no such folder"),
+        (None, "", {}, r"holds no config\.json"),
+        ("{", "", {}, "cannot be loaded"),
+        (None, "", {"device_map": "scattered"}, "device map .scattered. is not known; choose auto"),
+        (None, "", {"device_map": "auto", "device": "cpu"}, "device map .auto. are both given"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(tmp_path, config, name, options, said):
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=said):
+        load_model(tmp_path / name, **options)
 
 
 @pytest.mark.parametrize(

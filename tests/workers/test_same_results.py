@@ -14,7 +14,7 @@ from circuits.effects.heads import head_effects
 from circuits.effects.importance import sublayer_importance
 from circuits.files import shipped
 from circuits.judges.replies import Reply
-from circuits.models import engines as engines
+from circuits.models import engines
 from circuits.models.engines import on_ray, working_on
 from circuits.models.generate import elicit
 from circuits.names import EMOTIONS
@@ -29,11 +29,8 @@ CLOSE = 1e-6
 class Shuffled:
     """Does the parts here, in another order, and hands results back in a third."""
 
-    def __init__(self, seed):
-        self.seed = seed
-
     def results(self, model, work, parts):
-        drawn = random.Random(self.seed)
+        drawn = random.Random(0)
         found = [(place, work(model, part)) for place, part in enumerate(parts)]
         drawn.shuffle(found)
         return iter(found)
@@ -86,9 +83,8 @@ def same_bits(one, other):
     ) and set(one) == set(other)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_order_in_which_parts_are_ready_changes_no_bit(mini, contexts, here, seed):
-    with working_on(Shuffled(seed)):
+def test_the_order_in_which_parts_are_ready_changes_no_bit(mini, contexts, here):
+    with working_on(Shuffled()):
         found, said = measured(mini, contexts)
     assert same_bits(found, here[0])
     assert said == here[1]
@@ -101,7 +97,7 @@ def test_the_number_of_shards_changes_nothing_that_counts(mini, contexts, here, 
 
 
 @pytest.mark.trial("workers", "every kind of measurement on {count} Ray workers")
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [1, 2])
 def test_any_number_of_workers_gives_the_numbers_of_one_process(mini, contexts, here, count, trial):
     with on_ray(count):
         found, said = measured(mini, contexts)
@@ -115,7 +111,7 @@ def brief(out):
         model=str(shipped("sev-mini")), data=shipped("sev/train.jsonl"),
         test=shipped("sev/test.jsonl"), out=out, emotions=EMOTIONS[:3], scenarios=6,
         dev_scenarios=2, test_scenarios=2,
-        score_contexts=2, draws=5, methods=("steer_neutral", "circuit"), tuning="brief",
+        score_contexts=2, draws=2, methods=("circuit",), tuning="brief",
         sweep_contexts=0, ablation_draws=1, memory=1e-3, max_new_tokens=40,
     )  # fmt: skip
 
