@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from inspect import unwrap
+from typing import Any
 
 import pytest
 import torch
