@@ -29,6 +29,7 @@ from circuits.models.memory import halving
 from circuits.models.protocol import Hook, Model, device_of
 from circuits.models.run import (
     CachedRun,
+    Pick,
     Prefix,
     branch,
     cache_run,
@@ -241,8 +242,8 @@ def stand(
     matched = torch.tensor([pair.matched for pair in pairs])
     replaced = torch.arange(wide) >= wide - matched[:, None]
     if ablation == "resample":
-        picks = dict.fromkeys(("z", "post"), lambda activation: activation[:, -wide:])
-        found = capture(model, pairs.corrupt, picks)
+        last: Pick = lambda activation: activation[:, -wide:]  # noqa: E731
+        found = capture(model, pairs.corrupt, {"z": last, "post": last})
         z, post = found["z"], found["post"]
     else:
         z = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.circuit.circuit import Circuit, Edge, Node, Via, with_scores
+from circuits.circuit.circuit import Circuit, Edge, Node, NodeKind, Via, with_scores
 from circuits.circuit.score import check_held_out, score_circuits
 from circuits.effects.activations import (
     component_means,
@@ -200,7 +200,7 @@ def assemble(
     share, effect = budget or Budget(), "mean" if rank_by == "mean" else "centred"
     error = "stderr" if effect == "mean" else f"{effect}_stderr"
     direct, totals, importance = measured.direct, measured.totals, measured.importance
-    kinds = (
+    kinds: tuple[tuple[NodeKind, Any, Any, Tensor, Tensor], ...] = (
         ("head", head_name, measured.heads, direct.head_effect[e], totals.head_effect[e]),
         ("neuron", neuron_name, measured.neurons, direct.neuron_effect[e], totals.neuron_effect[e]),
     )
@@ -241,8 +241,8 @@ def assemble(
             importance=float(importance.slope[e, s, layer]),
             direct=float(direct.sublayer_effect[e, s, layer]),
         )
-        kind = "head" if sublayer == "attn" else "neuron"
-        inside = [node for node in members if node.layer == layer and node.kind == kind]
+        inside_of = "head" if sublayer == "attn" else "neuron"
+        inside = [node for node in members if node.layer == layer and node.kind == inside_of]
         nodes += [*inside, site]
         edges.append(Edge(previous, site.id, "residual"))
         edges += [Edge(node.id, site.id, "part", node.effect) for node in inside]
@@ -353,9 +353,10 @@ def connect(
             effects.at(name, sender=sender, receiver=reader)
             for name in ("mean", "stderr", "random_baseline")
         )
-        patched, error = measured.get(edge_name(sender, reader), (None, None))
+        name = edge_name(sender, reader)
+        patched, error = measured.get(name, (None, None))
         # Exact is what counts; where a path was not patched, attribution is all there is.
-        value, spread = (weight, stderr) if patched is None else (patched, error)
+        value, spread = measured.get(name, (weight, stderr))
         via: Via = receiver(reader).via  # type: ignore[assignment]
         edges.append(
             Edge(

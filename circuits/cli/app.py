@@ -8,7 +8,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -173,7 +173,7 @@ def main() -> None:
     anywhere = ("--debug", "--trust-remote-code", "--trust-judge")
     given = [word for word in anywhere if word in sys.argv]
     sys.argv = [sys.argv[0], *given, *(word for word in sys.argv[1:] if word not in given)]
-    trust = [word.rpartition("-")[2] for word in given if "trust" in word]
+    trust: list[Any] = [word.rpartition("-")[2] for word in given if "trust" in word]
     allowed = nullcontext()
     try:
         if sys.argv[1:2] == ["control"]:

@@ -277,8 +277,9 @@ def _read_part(
             return ((activation * weight).sum(1) / weight.sum(1)).cpu()
 
         streams = over_reply if read == "reply" else at_end
-        picks = dict.fromkeys(("resid_mid", "resid_post"), streams)
-        picks |= {"z": at_end, "post": at_end, **({"final": streams} if last == "final" else {})}
+        picks = {"resid_mid": streams, "resid_post": streams, "z": at_end, "post": at_end}
+        if last == "final":
+            picks["final"] = streams
         found = capture(model, tokens, picks)
         if last == "final":
             found["resid_post"][:, -1] = found.pop("final")[:, -1]

@@ -8,7 +8,7 @@ closed form, ``norm(x) . v - norm(x - z W_O) . v`` (readout ``post_norm``).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import einsum
@@ -117,8 +117,11 @@ def head_effects(
         own["centred"], own["centred_stderr"] = mean_stderr(centred[whole])
         own["random_baseline"] = drawn.flatten(1).quantile(QUANTILE, dim=1)
         layers.append(own)
+    stacked: dict[str, Any] = {
+        name: torch.stack([own[name] for own in layers], dim=1) for name in layers[0]
+    }
     return HeadEffects(
-        **{name: torch.stack([own[name] for own in layers], dim=1) for name in layers[0]},
+        **stacked,
         emotion=directions.emotion,
         layer=directions.layer,
         head=tuple(range(found.z.shape[3])),

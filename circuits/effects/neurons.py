@@ -14,6 +14,7 @@ final norm). The last token is the same for all emotions, so the embedding's sha
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -122,9 +123,11 @@ def neuron_effects(
 def without_neurons(activations: Activations, directions: Directions) -> NeuronEffects:
     """The record of a model that has no neurons, such as a mixture of experts: of width zero."""
     shape = (len(directions.emotion), len(directions.layer))
+    names = ("mean", "stderr", "centred", "centred_stderr", "positive", "negative")
+    own: dict[str, Any] = dict.fromkeys((*names, "weight", "activation"), torch.zeros(*shape, 0))
     return NeuronEffects(
-        *torch.zeros(8, *shape, 0),
-        torch.zeros(shape),
+        **own,
+        random_baseline=torch.zeros(shape),
         emotion=directions.emotion,
         layer=directions.layer,
         neuron=(),

@@ -208,12 +208,16 @@ class HttpJudge:
         return system(self.labels, dict(self.meanings))
 
     @property
+    def host(self) -> str:
+        """The server's name or number."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
     def is_here(self) -> bool:
         """Does its server stand on this machine?"""
-        host = urlsplit(self.base_url).hostname or ""
         with suppress(ValueError):  # a name is no number
-            return ip_address(host).is_loopback
-        return host == "localhost"
+            return ip_address(self.host).is_loopback
+        return self.host == "localhost"
 
     @property
     def sends_key_away(self) -> bool:
@@ -414,10 +418,10 @@ class _Asker:
             return _Trouble(f"no answer within {judge.timeout:g} s", "server")
         except openai.APIConnectionError as error:
             kind = self._clean(type(error.__cause__ or error).__name__)
-            url = urlsplit(judge.base_url)
-            here = judge.is_here or proxy_bypass(url.hostname or "")
-            used = not here and any(getproxies().get(own) for own in (url.scheme, "all"))
-            proxy = f" through the environment's {url.scheme.upper()}_PROXY or ALL_PROXY"
+            scheme = urlsplit(judge.base_url).scheme
+            here = judge.is_here or proxy_bypass(judge.host)
+            used = not here and any(getproxies().get(own) for own in (scheme, "all"))
+            proxy = f" through the environment's {scheme.upper()}_PROXY or ALL_PROXY"
             return _Trouble(f"connection failed ({kind}){proxy if used else ''}", "server")
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError) as error:
             return _Trouble(f"the question cannot be sent ({type(error).__name__})")

@@ -87,7 +87,7 @@ def trusted(what: Trust) -> bool:
 @contextmanager
 def trusting(*what: Trust) -> Iterator[None]:
     """Inside the block, do this also where run folders, plans and circuits are what names it."""
-    before = _TRUSTED.set(_TRUSTED.get() | {*what})
+    before = _TRUSTED.set(_TRUSTED.get().union(what))
     try:
         yield
     finally:

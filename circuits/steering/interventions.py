@@ -154,7 +154,7 @@ def _written(circuit: Circuit, differences: Differences, strength: float) -> tup
     )
     e = differences.index("emotion", circuit.emotion)
     z, post = differences.z[e], differences.post[e]
-    heads, neurons = members(circuit, *z.shape[:2], post.shape[1])
+    heads, neurons = members(circuit, z.shape[0], z.shape[1], post.shape[1])
     return strength * z.where(heads[..., None], 0.0), strength * post.where(neurons, 0.0)
 
 
@@ -166,9 +166,11 @@ def component_edits(
     >>> component_edits(torch.zeros(2, 1, 4), torch.eye(2), Modulation())[0].site
     'post'
     """
+    sites: tuple[tuple[str, Tensor, Where], ...]
+    sites = (("z", z, how.heads_at), ("post", post, how.neurons_at))
     return [
         Add(site, layer, value, at, how.when)
-        for site, values, at in (("z", z, how.heads_at), ("post", post, how.neurons_at))
+        for site, values, at in sites
         for layer, value in enumerate(values)
         if value.any()
     ]
