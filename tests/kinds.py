@@ -29,7 +29,7 @@ NOT_FOR_HOOKED = {
     "test_a_cache_that_is_not_kept_is_one_error_with_versions": _LIBRARY,
     "test_positions_that_count_padding_are_refused": _INSIDE,
     "test_a_rotary_scaling_that_switches_with_length_is_tried_below_the_switch": _INSIDE,
-    "test_what_loading_a_model_costs_is_noted_and_on_no_receipt": _INSIDE,
+    "test_what_loading_a_model_costs_is_little_noted_and_on_no_receipt": _INSIDE,
     "test_zeroing_neurons_their_gates_and_their_output_weights_is_one_thing": _INSIDE,
     "test_replies_under_penalties_are_those_of_transformers": _INSIDE,
     "test_relp_is_the_gradient_of_a_model_written_with_its_rules": _INSIDE,

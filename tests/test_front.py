@@ -1,5 +1,8 @@
 """From plain strings to effects, patches and steered replies, in at most three lines each."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -162,6 +165,22 @@ def test_a_bridge_with_folded_weights_is_refused():
     for call in (ec.wrap_model, ec.load_model, lambda model: ec.generate(model, AFRAID)):
         with pytest.raises(ModelError, match="weights were folded and centred"):
             call(own)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_first_notebook_runs_with_a_model_that_the_user_has_loaded(mini, request):
+    if request.config.getoption("--model-kind") == "bridge":
+        pytest.skip("the tests of notebooks run it with a bridge that is loaded")
+    notebook = Path(__file__).parents[1] / "notebooks" / "00_five_minutes.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert codes[0] == 'MODEL = "sev-mini"'
+    names = {"MODEL": mini}
+    for code in codes[1:]:
+        if "%pip" not in code:
+            exec(compile(code, notebook.name, "exec"), names)  # noqa: S102  # its own claims are its test
+    assert names["model"] is mini
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def measure(count: int, out: Path, scenarios: int) -> dict[str, Any]:
     with on_ray(count) if count else nullcontext() as workers:
         if workers is not None:
             list(workers.results(load_model(shipped("sev-mini")), _nothing, range(2 * count)))
-        clock = Clock(workers)
+        clock: Any = Clock(workers)
         started = time.perf_counter() - began
         stages: list[Stage] = [stage for stage in STAGES if stage not in ("steering", "report")]
         run(plan_of(out, scenarios), stages=stages, reporter=clock)

@@ -27,7 +27,7 @@ class Outcomes:
         self,
         read: Callable[[], Any],
         names: Callable[[str], bool],
-        kept: Callable[[Any], None] = bool,
+        kept: Callable[[Any], object] = bool,
     ) -> None:
         """Read once; an error must name what is wrong, and what was read is checked."""
         try:

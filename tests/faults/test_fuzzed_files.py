@@ -63,7 +63,7 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzzed")
 
 
-def fuzzed(trial, path: Path, contents: Any, read: Callable[[Path], Any], kept=bool) -> None:
+def fuzzed(trial, path: Path, contents: Any, read: Callable[[Path], Any], kept: Any = bool) -> None:
     """Read one content after the other from a file."""
     outcomes = Outcomes()
 

@@ -93,7 +93,9 @@ WORK: dict[str, Callable[[Any], Any]] = {
     "circuits": lambda g: run_circuits(
         stand(g.model, g.pairs[:2], positions="matched"), g.masks, [g.projection]
     ),
-    "added to sets": lambda g: run_added(g.model, g.begun, g.masks, *g.ones, [g.projection]),
+    "added to sets": lambda g: run_added(
+        g.model, g.begun, g.masks, g.ones[0], g.ones[1], [g.projection]
+    ),
     "total effects": lambda g: total_estimates(g.model, g.contexts[:2], g.importance, (3, 9)),
     "attribution of labels": lambda g: label_attribution(g.model, g.texts, EMOTION_REQUEST),
     "the profile of texts": lambda g: profile_texts(

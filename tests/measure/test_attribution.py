@@ -27,13 +27,13 @@ MODES = ["denoising", "noising"]
 GRADIENTS = ["atp", "relp", "ig-inputs", "ig-activations"]
 
 
-def asked(method):
+def asked(method) -> Any:
     """A method by a name that may be none."""
     return method
 
 
 def rank_correlation(one, other):
-    found = spearmanr(one, other)
+    found: Any = spearmanr(one, other)
     return float(found.statistic)
 
 
@@ -73,7 +73,7 @@ def test_batches_and_their_padding_do_not_change_the_scores(pairs, readout, meth
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_heads_sum_to_their_attention_and_neurons_to_their_mlp(pairs, readout, method, mode):
     found = attribute(pairs, readout, method, mode=mode, steps=2, sample=2)
-    size = {"rtol": 1e-4, "atol": 1e-4}
+    size: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(found.heads.sum(-1), found.sublayers[..., 0], **size)
     torch.testing.assert_close(found.neurons.sum(-1), found.sublayers[..., 1], **size)
     assert found.heads.abs().max() > 0.01

@@ -4,6 +4,7 @@ The oracles take no gradient: they move an activation a little and look at the r
 """
 
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def unit(change, index):
     return found
 
 
-CLOSE = {"rtol": 1e-6, "atol": 1e-9}
+CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 
 
 @pytest.fixture
@@ -355,7 +356,7 @@ def test_atp_equals_the_scores_of_transformer_lens(tokenizer, contexts):
             mlps[node.layer] += score
         else:
             embed += score
-    size = {"rtol": 1e-6, "atol": 1e-6}
+    size: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
     torch.testing.assert_close(scores.heads[0].float(), heads, **size)
     torch.testing.assert_close(scores.sublayers[0, :, 1].float(), mlps, **size)
     assert float(scores.inputs[0]) == pytest.approx(embed, rel=1e-6)

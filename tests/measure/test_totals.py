@@ -1,6 +1,7 @@
 """Estimated total effects: beside a plain computation, and what they cost."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,9 @@ def plain_gradients(model, tokens, vector, inside, corrupt):
 
     end = {}
     places = [(site, i) for site in ("z", "post") for i in range(model.cfg.n_layers)]
-    hooks = [(hook(*place), partial(take, site=place[0], layer=place[1])) for place in places]
+    hooks: list[Any] = [
+        (hook(*place), partial(take, site=place[0], layer=place[1])) for place in places
+    ]
     hooks.append((hook("resid_post", model.cfg.n_layers - 1), lambda a, hook: end.update(x=a)))
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         model(tokens.ids, attention_mask=tokens.mask.long())

@@ -1,5 +1,7 @@
 """Patching of a finished run's model, as the command does it."""
 
+from typing import Any
+
 import pytest
 
 from circuits.errors import RunError
@@ -58,6 +60,6 @@ def test_a_contrast_that_makes_no_sense_is_refused(brief_study, emotion, other, 
 
 
 def test_unknown_sites_are_refused_before_anything_is_run(brief_study):
-    how = {"by": "role", "mode": "denoising", "readout": "projection"}
+    how: dict[str, Any] = {"by": "role", "mode": "denoising", "readout": "projection"}
     with pytest.raises(RunError, match="found 'mlp'; give one or more of resid_pre"):
         patch_run(Contrast(brief_study, "fear"), ["mlp"], **how)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,7 +126,8 @@ def test_batches_that_are_done_are_not_made_again_and_cost_the_same(llama, conte
         assert replies(llama, contexts) == expected
     assert again.made == 0
     # A batch that is asked otherwise is made anew.
-    for number, other in enumerate(({"dose": 1.5}, {"decoding": Decoding(no_repeat_ngram_size=2)})):
+    others: list[dict[str, Any]] = [{"dose": 1.5}, {"decoding": Decoding(no_repeat_ngram_size=2)}]
+    for number, other in enumerate(others):
         with working_on(again), journal(tmp_path / "j", "key"):
             replies(llama, contexts, **other)
         assert again.made == 3 * (number + 1)

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_everything_after_elicitation_costs_one_pass_per_accepted_prompt_and_the
 
 
 def test_under_a_small_budget_values_lie_in_a_file_and_numbers_are_the_same(copied, brief_study):
-    stages = ["directions", "effects"]
+    stages: Any = ["directions", "effects"]
     log = read_json(copied.out / "run.json")
     for stage in stages:
         log["stages"].pop(stage)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -101,7 +102,7 @@ def test_what_was_interrupted_says_how_much_waits(copied, name, journal):
 
 def test_what_was_measured_beside_is_fresh_until_its_stage_is_made_again(copied):
     study = Study(copied.out)
-    how = {"by": "last", "mode": "denoising", "readout": "projection"}
+    how: dict[str, Any] = {"by": "last", "mode": "denoising", "readout": "projection"}
     patch_run(Contrast(study, "anger", contexts=1), ["z"], **how)
     (own,) = run_status(study, copied).beside
     assert (own.name, own.state) == ("patching/anger-neutral", "fresh")

@@ -137,7 +137,7 @@ def neurons(
     shape = (len(emotions), layers, count)
     centred = torch.randn(shape, generator=_random(4)) ** 5 * 1e-3
     axes = {"emotion": emotions, "layer": range(layers), "neuron": range(count)}
-    known = {"stderr": 1e-4, "centred_stderr": 1e-4, "random_baseline": 4e-3}
+    known: dict[str, Any] = {"stderr": 1e-4, "centred_stderr": 1e-4, "random_baseline": 4e-3}
     known["n_contexts"] = (12,) * len(emotions)
     return made(NeuronEffects, mean=centred, centred=centred, **axes, **known)
 

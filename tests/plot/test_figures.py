@@ -51,7 +51,7 @@ def graph(circuit, most) -> Any:
     return plot.circuit_graph(circuit, most)
 
 
-def named(figure, name):
+def named(figure, name) -> Any:
     return [trace for trace in figure.data if trace.name == name]
 
 
@@ -183,7 +183,7 @@ def test_the_importance_profile_draws_95_percent_bars_and_the_control_band(sampl
 
 def test_accuracy_bars_carry_wilson_intervals(samples):
     bars = plot.accuracy_bars(samples.accuracy())
-    overall = bars.data[0]
+    overall: Any = bars.data[0]
     found = {**samples.accuracy()["methods"], **samples.accuracy()["baselines"]}
     assert list(overall.x) == [plot.METHOD_WORDS[method] for method in found]
     assert list(overall.y)[:4] == [12.0, 80.0, 45.0, 64.0]
@@ -348,18 +348,20 @@ def test_the_map_shows_every_path_and_leaves_a_gap_where_none_can_be(samples):
     title = figure.layout.title.text.replace("<br>", " ")
     assert "fear against &lt;b&gt;" in title
     assert f"of {int(paths.exists.sum())}" in title
-    (few,) = plot.path_map(paths, most=2).select_traces()
+    few: Any = next(plot.path_map(paths, most=2).select_traces())
     assert (few.y, few.x) == (("embed", "L0.mlp"), ("L0H0.q", "L0.mlp"))
 
 
 def test_estimates_stand_against_what_patching_gave(samples):
     exact = samples.exact_paths()
-    line, points = plot.path_agreement(samples.paths(), exact).select_traces()
+    traces: list[Any] = list(plot.path_agreement(samples.paths(), exact).select_traces())
+    line, points = traces
     assert (points.x, points.y, line.x, line.y) == ((-6, 5), (-5, 6), (-6, 6), (-6, 6))
     assert points.customdata == ("embed-&gt;L0H0.q", "L0.mlp-&gt;readout")
     assert points.error_y.array == pytest.approx((1.96 * exact.stderr).tolist(), rel=1e-5)
     one = dataclasses.replace(exact, effect=exact.effect[:1], context=("a",))
-    _, points = plot.path_agreement(samples.paths(), one).select_traces()
+    traces = list(plot.path_agreement(samples.paths(), one).select_traces())
+    _, points = traces
     assert points.error_y.array == (None, None)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import random
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def planted_selection(planted: SelectivePlant, planted_profile: Profile) -> Sele
 
 
 @pytest.fixture(scope="session")
-def parts(planted: SelectivePlant, planted_set, planted_selection, planted_profile) -> tuple:
+def parts(planted: SelectivePlant, planted_set, planted_selection, planted_profile) -> Any:
     """Model, texts, known neurons and profile: what every study takes."""
     return planted.model, planted_set, planted_selection, planted_profile
 

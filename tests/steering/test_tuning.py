@@ -46,7 +46,7 @@ class PlannedEvaluator(Evaluator):
         object.__setattr__(self, "plan", plan)
         object.__setattr__(self, "asked", [])
 
-    def prompted(self) -> Any:
+    def prompted(self, edits: Any = None) -> Any:
         return [None] * (100 * len(EMOTIONS))
 
     def changed(self, method: str, edits: Any) -> Any:

@@ -296,7 +296,8 @@ def known_of_mini(means, mini, contexts):
         emotion=EMOTIONS,
         n_contexts=len(contexts),
         **axes,
-        **{site: torch.stack([own[site].mean(0) for own in values]) for site in ("z", "post")},
+        z=torch.stack([own["z"].mean(0) for own in values]),
+        post=torch.stack([own["post"].mean(0) for own in values]),
     )
     return Known(totals, {}, means, asked, differences(asked, means))
 
