@@ -130,7 +130,9 @@ def test_a_resample_mask_hits_the_class_as_well(parts, neutral, by_default):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mask_is_measured_and_the_request_is_read_once_per_mask(parts, neutral, kind):
     with counted() as receipt:
-        found = mask_effects(*parts, Mask(kind, 0.5), neutral[:1], per_label=2, draws=2)
+        found = mask_effects(
+            *parts, mask=Mask(kind, 0.5), neutral=neutral[:1], per_label=2, draws=2
+        )
     assert found.n_texts.tolist() == [2] * 3
     assert bool((found.log_change.diagonal() != 0).all())
     assert bool((found.low <= found.change).all() and (found.change <= found.high).all())
