@@ -45,7 +45,7 @@ def killed(job: str, folder: Path, *options: str) -> dict:
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path, trial):
     found = killed("run", tmp_path, "--kills", "12")
     assert found["differ"] == []
-    assert len(found["in"]) > 2  # not always in the same stage
+    assert len(found["in"]) > 1  # not always in the same stage
     trial(times=found["kills"], outcome="every file of the run byte-equal to the uninterrupted one")
 
 
