@@ -49,7 +49,7 @@ class Calibration:
     by_label: Mapping[str, float]
     """Accuracy among the texts of each label; labels without texts are absent."""
     confusion: Mapping[str, Mapping[str, int]]
-    """``confusion[label][heard]``: how many texts of ``label`` the judge took for ``heard``.
+    """``confusion[label][judged]``: how many texts of ``label`` the judge took for ``judged``.
 
     A judge that only answers yes or no finds ``other`` where it disagrees.
     """
@@ -70,11 +70,11 @@ def error_rate(judge: Judge, path: Path | str) -> Calibration:
     labelled = read_labelled(path, labels=None)
     labels = [item.label for item in labelled]
     verdicts = judge.judge([item.text for item in labelled], labels)
-    heard: dict[str, Counter[str]] = {label: Counter() for label in (*LABELS, *sorted({*labels}))}
+    judged: dict[str, Counter[str]] = {label: Counter() for label in (*LABELS, *sorted({*labels}))}
     right = Counter(label for label, own in zip(labels, verdicts, strict=True) if own.match)
     for label, own in zip(labels, verdicts, strict=True):
-        heard[label][own.label or (label if own.match else "other")] += 1
-    confusion = {label: dict(own) for label, own in heard.items() if own}
+        judged[label][own.label or (label if own.match else "other")] += 1
+    confusion = {label: dict(own) for label, own in judged.items() if own}
     return Calibration(
         judge=judge.name,
         n=len(labelled),

@@ -382,7 +382,7 @@ class JudgeConfusion(Record):
     label: tuple[str, ...]
     """What was asked for: an emotion, or ``neutral`` where none was."""
     emotion: tuple[str, ...]
-    """What the judge was asked to hear."""
+    """The emotions that the judge was asked about."""
 
 
 def judge_confusion(
@@ -404,10 +404,10 @@ def judge_confusion(
             f"{len(replies)} replies and {len(emotions)} emotions; give at least one of each"
         )
     verdicts = judge_texts(judge, [(reply.text, e) for reply in replies for e in emotions])
-    heard = torch.tensor([verdict.match for verdict in verdicts]).reshape(len(replies), -1)
+    matched = torch.tensor([verdict.match for verdict in verdicts]).reshape(len(replies), -1)
     labels = tuple(dict.fromkeys(reply.emotion for reply in replies))
     of_label = torch.tensor([[reply.emotion == label for reply in replies] for label in labels])
-    counts, n = of_label.long() @ heard.long(), of_label.sum(1)
+    counts, n = of_label.long() @ matched.long(), of_label.sum(1)
     rows = zip(counts.tolist(), n.tolist(), strict=True)
     bounds = torch.tensor([[wilson(count, total) for count in row] for row, total in rows])
     return JudgeConfusion(

@@ -281,7 +281,7 @@ def _quiet() -> Iterator[list[str]]:
     bars = transformers_logging.is_progress_bar_enabled()
     reports: list[str] = []
 
-    def hear(record: logging.LogRecord) -> bool:
+    def note(record: logging.LogRecord) -> bool:
         reports.append(re.sub("\x1b\\[[0-9;]*m", "", record.getMessage()))
         return False
 
@@ -289,12 +289,12 @@ def _quiet() -> Iterator[list[str]]:
     transformers_logging.disable_progress_bar()
     weights = logging.getLogger("transformers.modeling_utils")
     weights.setLevel(logging.WARNING)
-    weights.addFilter(hear)
+    weights.addFilter(note)
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             yield reports
     finally:
-        weights.removeFilter(hear)
+        weights.removeFilter(note)
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
