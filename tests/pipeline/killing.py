@@ -6,15 +6,18 @@ from a new folder after that, until it has been killed so often. It prints how o
 in which stage and which files differ in the end. Everything is imported once; each attempt is a
 fork, so that a kill costs no more than what it loses.
 
-``interrupt`` does the same to the command line with Ctrl-C (SIGINT).
+``interrupt`` does the same to the command line with Ctrl-C (SIGINT), and once with two of them.
+``full`` lets the run come to the end of its disk instead, and gives it a little more each time.
 """
 
 import argparse
 import json
 import os
 import random
+import resource
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -26,6 +29,7 @@ from shutil import copytree
 import torch
 
 from circuits.cli.app import main
+from circuits.errors import CircuitsError
 from circuits.files import shipped, write_json_lines
 from circuits.runs import Plan, run
 from circuits.runs.neurons import NeuronPlan, neuron_run
@@ -34,6 +38,11 @@ from circuits.runs.steering import ValidationOptions, validate
 
 Job = Callable[[Path], object]
 _DIFFER_BY_NATURE = {"timings.json", ".lock", ".holder.json"}
+_SHARES = {
+    True: (0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.1),
+    False: (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5),
+}
+"""Of the room that a run needs on a disk, or its largest file."""
 
 
 def small_plan(out: Path) -> Plan:
@@ -65,6 +74,10 @@ def small_run(out: Path) -> object:
     return run(small_plan(out))
 
 
+def small_validation(out: Path) -> object:
+    return validate(out, ValidationOptions(2, 1, 2, 1))
+
+
 def small_neurons(out: Path) -> object:
     texts = out.parent / "texts"
     for split in ("train", "dev", "test"):
@@ -86,10 +99,6 @@ def small_neurons(out: Path) -> object:
         neutral=3,
     )
     return neuron_run(out, plan, models=["sev-nano"])
-
-
-def small_validation(out: Path) -> object:
-    return validate(out, ValidationOptions(2, 1, 2, 1))
 
 
 JOBS: dict[str, Job] = {"run": small_run, "validate": small_validation, "neurons": small_neurons}
@@ -126,7 +135,15 @@ def _contents(folder: Path) -> dict[str, bytes]:
         if path.name not in _DIFFER_BY_NATURE:
             content = path.read_bytes() if path.is_file() else b""
             found[str(path.relative_to(folder))] = content.replace(str(folder).encode(), b"")
+    if "run.json" in found:
+        found["run.json"] = _without_times(json.loads(found["run.json"]))
     return found
+
+
+def _without_times(log: dict) -> bytes:
+    for entry in log["stages"].values():
+        entry.pop("seconds", None)
+    return json.dumps(log).encode()
 
 
 def started(job: Job, folder: Path) -> int:
@@ -188,7 +205,7 @@ def tried(job: Job, place: Path, kills: int, seed: int, start: Path | None) -> d
             assert done_after(started(job, folder), 600)
         bad += differing(place / "whole", folder)
         if places.total() == kills:
-            return {"kills": kills, "in": dict(places), "differ": bad}
+            return {"kills": kills, "runs": runs, "whole": whole, "in": dict(places), "differ": bad}
 
 
 def _fresh(folder: Path, start: Path | None) -> Path:
@@ -209,7 +226,7 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
     began = time.monotonic()
     assert _ended(_typing(command(place / "whole"), said)) == 0
     whole = time.monotonic() - began
-    bad, pressed, early, runs = list[str](), 0, 0, 0
+    bad, pressed, early, longest, runs = list[str](), 0, 0, 0.0, 0
     while pressed < times:
         runs += 1
         words = command(place / f"stopped-{runs}")
@@ -217,9 +234,11 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
             pid = _typing(words, said)
             time.sleep(0.2 + chance.uniform(0, 0.25) * whole)
             os.kill(pid, signal.SIGINT)
+            began = time.monotonic()
             code = _ended(pid)
             if code == 0:
                 break
+            longest = max(longest, time.monotonic() - began)
             text = said.read_text()
             assert code == 130, text
             if not text and (early := early + 1) < 5:
@@ -230,7 +249,25 @@ def interrupted(place: Path, times: int, seed: int) -> dict:
         else:
             assert _ended(_typing(words, said)) == 0
         bad += differing(place / "whole", place / f"stopped-{runs}")
-    return {"pressed": pressed, "differ": bad}
+    return {"pressed": pressed, "runs": runs, "longest": longest, "differ": bad}
+
+
+def pressed_twice(place: Path) -> str:
+    """What the command says after two Ctrl-C within one batch."""
+    said, text = place / "said.txt", ""
+    for attempt in range(30):
+        folder = place / f"twice-{attempt}"
+        pid = _typing(command(folder), said)
+        first, second = (folder / "run.json").exists, lambda: "finishing" in said.read_text()
+        for wanted in (first, second):
+            while not wanted():
+                time.sleep(0.002)
+            os.kill(pid, signal.SIGINT)
+        code, text = _ended(pid), said.read_text()
+        assert code == 130, text
+        if "stopped as asked" not in text:
+            return text  # else the batch had ended before the second
+    raise AssertionError(f"each time the batch ended first: {text}")
 
 
 def _typing(words: list[str], said: Path) -> int:
@@ -248,22 +285,66 @@ def _ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def filled(place: Path, disk: bool) -> dict:
+    """Run where there is no room, then with a little more, until there is enough."""
+    small_run(place / "whole")
+    # The page is larger than all else together; it would be what is always refused.
+    files = [path for path in (place / "whole").rglob("*") if path.name != "report.html"]
+    sizes = [path.stat().st_size for path in files]
+    small, refused = place / "small", Counter[str]()
+    small.mkdir()
+    if disk:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)
+    pages = sum(4096 * (size // 4096 + 1) for size in sizes)
+    most, shares = pages if disk else max(sizes), _SHARES[disk]
+    for share in (*shares, 100):
+        _make_room(small, disk, int(share * most))
+        if (why := _refusal(small / "run")) is None:
+            break
+        assert ("No space left on device; free" if disk else "File too large") in why, why
+        refused[_unfinished(small / "run")] += 1
+        leftover = [path for path in small.rglob("*") if ".partial" in path.name]
+        assert not leftover, leftover
+    return {"refused": dict(refused), "differ": differing(place / "whole", small / "run")}
+
+
+def _refusal(folder: Path) -> str | None:
+    try:
+        small_run(folder)
+    except CircuitsError as error:
+        return str(error)
+    return None
+
+
+def _make_room(small: Path, disk: bool, size: int) -> None:
+    if disk:
+        asked = ["mount", "-o", f"remount,size={max(4096, size)}", small]
+        subprocess.run(asked, check=True)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 def program() -> None:
     asked = argparse.ArgumentParser()
-    asked.add_argument("job", choices=[*JOBS, "interrupt"])
+    asked.add_argument("job", choices=[*JOBS, "interrupt", "full", "limited"])
     asked.add_argument("folder", type=Path)
     asked.add_argument("--kills", type=int, default=50)
     asked.add_argument("--seed", type=int, default=0)
     given = asked.parse_args()
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
-    first = given.folder / "first"
-    if given.job in ("interrupt", "validate"):
-        small_run(first)  # every fork begins with all libraries loaded
     if given.job == "interrupt":
+        # Done here, so that every fork begins with all libraries loaded.
+        small_run(given.folder / "first")
         found = interrupted(given.folder, given.kills, given.seed)
+        found["twice"] = pressed_twice(given.folder)
+    elif given.job in ("full", "limited"):
+        found = filled(given.folder, given.job == "full")
     else:
-        start = first if given.job == "validate" else None
+        start = None
+        if given.job == "validate":
+            start = given.folder / "start"
+            small_run(start)
         found = tried(JOBS[given.job], given.folder, given.kills, given.seed, start)
     sys.stdout.write(json.dumps(found) + "\n")
 
