@@ -10,7 +10,7 @@ import circuits.plots as plot
 from circuits.errors import DataError, RunError
 from circuits.models.load import load_model
 from circuits.models.memory import counted
-from circuits.names import EMOTIONS
+from circuits.names import DEVICES, EMOTIONS
 from circuits.running import Reporter
 from circuits.runs.neurons import NeuronPlan, SetStudy, neuron_run, open_set
 
@@ -132,8 +132,11 @@ def test_texts_of_ones_own_need_a_request_and_every_split(own_texts, tmp_path):
 
 @pytest.mark.slow
 def test_on_held_out_texts_masks_hit_their_own_class_beyond_random_sets(tmp_path):
-    plan = NeuronPlan(train_texts=40, neutral=2, test_texts=15, draws=8)
-    texts = open_set("emotion", plan)
-    own = SetStudy(load_model("sev-mini"), texts, plan, tmp_path, Reporter())
-    supported = dict(zip(own.effects.label, own.effects.supported.tolist(), strict=True))
+    model = load_model("sev-mini")
+    plan = NeuronPlan(train_texts=40, neutral=2, test_texts=15, draws=20)
+    supported = {}
+    for name in plan.texts:
+        own = SetStudy(model, open_set(name, plan), plan, tmp_path / name, Reporter())
+        supported |= dict(zip(own.effects.label, own.effects.supported.tolist(), strict=True))
     assert sum(supported[emotion] for emotion in EMOTIONS) >= 5
+    assert sum(supported[device] for device in DEVICES) >= 3
